@@ -15,7 +15,6 @@ from self_models.kernel.graphs import GraphEngine
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
 from self_models.running.outputs import SNNOutput
 
-KNOWN = "Input, Output, Conv1d, Conv2d, Linear, Affine, Scale, Flatten, SumPool2d, AvgPool2d, IF, LIF, LI, I, CubaLIF, CubaLI, Threshold and graphs within graphs"  # fmt: skip  # noqa: E501
 RESETS = ("zero", "subtract")
 HIGHEST = np.finfo(np.float32).max
 DT = 1e-3  # seconds of a timestep where neither the caller nor the file says
@@ -185,7 +184,7 @@ def shapes_of(model):
         try:
             fits(node, shape)
             sent = node(torch.zeros(1, *shape))
-        except (IndexError, RuntimeError, ValueError) as error:
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {str(error).splitlines()[0]}") from None
         shapes[name] = tuple((sent[0] if isinstance(node, NIRNeuron) else sent).shape[1:])
     for name, sources in model.back.items():
@@ -238,13 +237,14 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
         raise ModelError(f"{where}: its initial_potential must be a number of thresholds, not {ways['start']!r}")
     try:
         nodes, edges = flat(graph)
-        begins = [name for name, node in nodes.items() if type(node).__name__ == "Input"]
-        ends = [name for name, node in nodes.items() if type(node).__name__ == "Output"]
-        for kind, names in (("Input", begins), ("Output", ends)):
+        ends = []
+        for kind in ("Input", "Output"):
+            names = [name for name, node in graph.nodes.items() if type(node).__name__ == kind]
             if len(names) != 1:
                 raise ModelError(f"a graph must have one {kind}, and this has {len(names)}")
-        order, sources, back = ordered(begins[0], ends[0], nodes, edges)
-        shape = np.atleast_1d(nodes[begins[0]].input_type["input"])
+            ends += names
+        order, sources, back = ordered(*ends, nodes, edges)
+        shape = np.atleast_1d(nodes[ends[0]].input_type["input"])
         if shape.dtype.kind not in "iu" or shape.ndim > 1 or (shape < 1).any():
             raise ModelError(f"the shape of its input must be whole numbers from 1 on, not {shape.tolist()}")
         shape = shape.tolist()
@@ -290,7 +290,7 @@ def said(value):
 
 
 def flat(graph, prefix=""):
-    """(name -> node, edges) of a graph, those of graphs within it named GRAPH.NODE; their inputs and outputs are Identities."""
+    """(name -> node, edges) of a graph, those of graphs within it named GRAPH.NODE."""
     import nir
 
     nodes, edges, entry, leaving = {}, [], {}, {}
@@ -304,7 +304,6 @@ def flat(graph, prefix=""):
                 if len(ends) != 1:
                     raise ModelError(f"the graph {full!r} within it must have one {kind.__name__}, and has {len(ends)}")
                 found[name] = ends[0]
-                inner[ends[0]] = nir.ir.graph.Identity(inner[ends[0]].input_type)
             nodes, edges = nodes | inner, edges + more
         else:
             nodes[full] = node
@@ -349,64 +348,93 @@ def ordered(first, last, nodes, edges):
 
 def module_of(name, node, dt, ways):
     """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
-    kind, values = type(node).__name__, {}
-    for key, value in vars(node).items():
-        if isinstance(value, np.ndarray) and key != "input_shape":
-            values[key] = value
-            if value.dtype.kind not in "fiub" or not (np.abs(value, dtype=np.float64) <= HIGHEST).all():
-                raise ModelError(f"node {name!r}, {kind}: {key} holds what is no finite number of float32")
-    if kind in ("Input", "Output", "Identity"):
-        return Ends()
-    if kind in ("Linear", "Affine") and node.weight.ndim == 2:
-        return filled(nn.Linear(*node.weight.shape[::-1], bias=kind == "Affine"), name, node)
-    if kind in ("Conv1d", "Conv2d"):
-        dimensions = node.weight.ndim - 2
-        if dimensions != int(kind[4]):
-            raise ModelError(f"node {name!r}, {kind}: its weights are {node.weight.shape}")
-        stride, dilation = (numbers(name, each, dimensions, 1) for each in (node.stride, node.dilation))
-        padding = node.padding if isinstance(node.padding, str) else numbers(name, node.padding, dimensions, 0)
-        groups = numbers(name, node.groups, 1, 1)[0]
-        out, within, *kernel = node.weight.shape
-        try:
-            layer = getattr(nn, kind)(within * groups, out, kernel, stride, padding, dilation, groups)
-        except ValueError as error:
-            raise ModelError(f"node {name!r}, {kind}: {error}") from None
-        return filled(layer, name, node)
-    if kind in ("SumPool2d", "AvgPool2d"):
-        sizes = [numbers(name, each, 2, least) for each, least in ((node.kernel_size, 1), (node.stride, 1), (node.padding, 0))]
-        return Pool(*sizes, mean=kind == "AvgPool2d")
-    if kind == "Flatten":
-        start, end = (numbers(name, each, 1, -9)[0] for each in (node.start_dim, node.end_dim))
-        return nn.Flatten(start + 1 if start >= 0 else start, end + 1 if end >= 0 else end)
-    if kind == "Scale":
-        return Scale(tensor_of(node.scale))
-    if kind not in ("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"):
-        raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {KNOWN}")
-    return NIRNeuron(equations(name, kind, values, dt), ways["subtract"] and kind != "Threshold", ways["delayed"], ways["start"])
+    kind = type(node).__name__
+    if kind not in MODULES:
+        raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {', '.join(MODULES)}")
+    try:
+        for key, value in vars(node).items():
+            if isinstance(value, np.ndarray) and key != "input_shape" and not is_finite(value):
+                raise ValueError(f"{key} holds what is no finite number of float32")
+        return neuron(node, dt, ways) if MODULES[kind] is neuron else MODULES[kind](node)
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"node {name!r}, {kind}: {str(error).splitlines()[0]}") from None
 
 
-def equations(name, kind, values, dt):
-    """A neuron's values as NIRNeuron takes them. Worked out in float64."""
-    values = {key: np.float64(value) for key, value in values.items()}
-    zero = np.float64(0)
-    if kind == "Threshold":
-        found = {"leak": zero, "gain": zero + 1, "drive": zero, "threshold": values["threshold"], "reset": zero}
-        return {key: tensor_of(value) for key, value in found.items()}
-    r = values["r"]
-    if "tau" in values or "tau_mem" in values:
-        part = share(name, dt, values.get("tau", values.get("tau_mem")))
+def is_finite(value):
+    return value.dtype.kind in "fiub" and (np.abs(value, dtype=np.float64) <= HIGHEST).all()
+
+
+def whole(value, count=1):
+    """So many whole numbers, of one or as many, as a tuple."""
+    return tuple(np.broadcast_to(np.ravel(value), count).tolist())
+
+
+def end(node):
+    return Ends()
+
+
+def linear(node):
+    out, within = node.weight.shape
+    return filled(nn.Linear(within, out, hasattr(node, "bias")), node)
+
+
+def convolution(node):
+    out, within, *kernel = node.weight.shape
+    stride, dilation = (whole(each, len(kernel)) for each in (node.stride, node.dilation))
+    padding = node.padding if isinstance(node.padding, str) else whole(node.padding, len(kernel))
+    (groups,), kind = whole(node.groups), {1: nn.Conv1d, 2: nn.Conv2d}[len(kernel)]
+    return filled(kind(within * groups, out, kernel, stride, padding, dilation, groups), node)
+
+
+def pool(node):
+    sizes = (whole(each, 2) for each in (node.kernel_size, node.stride, node.padding))
+    return Pool(*sizes, mean=type(node).__name__ == "AvgPool2d")
+
+
+def flatten(node):
+    return nn.Flatten(*(end + (end >= 0) for end in whole(node.start_dim) + whole(node.end_dim)))  # the batch is first
+
+
+def scale(node):
+    return Scale(tensor_of(node.scale))
+
+
+def filled(layer, node):
+    """A layer with the weights and biases of a node."""
+    for key, own in layer.named_parameters():
+        value = torch.from_numpy(np.array(getattr(node, key), np.float32))
+        if value.shape != own.shape:
+            raise ValueError(f"its {key} is {tuple(value.shape)}, where {tuple(own.shape)} fits")
+        own.data = value
+    return layer
+
+
+def neuron(node, dt, ways):
+    """The NIRNeuron of a node; its values are worked out in float64."""
+    values = {key: np.float64(value) for key, value in vars(node).items() if isinstance(value, np.ndarray)}
+    one, tau, threshold = np.float64(1), values.get("tau", values.get("tau_mem")), values.get("threshold")
+    r = values.get("r", one)
+    found = {"leak": one, "gain": np.ones_like(r) if by_dt(r, dt) else r, "drive": 0 * one}
+    if tau is not None:
+        part = share(dt, tau)
         found = {"leak": 1 - part, "gain": r * part, "drive": values["v_leak"] * part}
-    else:
-        if by_dt(r, dt):
-            r = np.ones_like(r)
-        found = {"leak": zero + 1, "gain": r, "drive": zero}
-    found["gain"] = np.where(np.isclose(found["gain"], 1, rtol=3e-7, atol=0), 1, found["gain"])  # but for float32's rounding
+        found["gain"] = np.where(np.isclose(found["gain"], 1, rtol=3e-7, atol=0), 1, found["gain"])  # but for float32's rounding
     if "tau_syn" in values:
-        part = share(name, dt, values["tau_syn"])
+        part = share(dt, values["tau_syn"])
         found |= {"synapse_leak": 1 - part, "synapse_gain": values["w_in"] * part}
+    if threshold is not None:
+        found |= {"leak": 0 * one, "threshold": threshold, "reset": 0 * one}
     if "v_threshold" in values:
-        found |= {"threshold": values["v_threshold"], "reset": values.get("v_reset", zero)}
-    return {key: tensor_of(value) for key, value in found.items()}
+        found |= {"threshold": values["v_threshold"], "reset": values["v_reset"]}
+    found = {key: tensor_of(value) for key, value in found.items()}
+    return NIRNeuron(found, **ways | {"subtract": ways["subtract"] and threshold is None})
+
+
+MODULES = {
+    "Input": end, "Output": end, "Identity": end, "Conv1d": convolution, "Conv2d": convolution, "Linear": linear,
+    "Affine": linear, "Scale": scale, "Flatten": flatten, "SumPool2d": pool, "AvgPool2d": pool,
+    **dict.fromkeys(("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"), neuron),
+}  # fmt: skip
 
 
 def by_dt(r, dt):
@@ -414,34 +442,13 @@ def by_dt(r, dt):
     return dt != 1 and np.allclose(r * np.float64(dt), 1, rtol=1e-5)
 
 
-def share(name, dt, tau):
-    """dt / tau. Raises ModelError for a time constant that is not above 0, or shorter than dt, where Euler's steps go wrong."""
+def share(dt, tau):
+    """dt / tau. Raises ValueError for a time constant that is not above 0, or shorter than dt, where Euler's steps go wrong."""
     if not (tau > 0).all():
-        raise ModelError(f"node {name!r}: a time constant must be above 0 seconds, not {tau.min():g}")
-    part = dt / tau
-    if (part > 1 + 1e-6).any():
-        raise ModelError(f"node {name!r}: its time constant of {tau.min():g} s is shorter than dt, {dt:g} s: give a smaller dt")
-    return np.minimum(part, 1)
-
-
-def numbers(name, value, count, least):
-    """A whole number, or `count` of them, as a tuple. Raises ModelError for others, or below `least`."""
-    found = np.atleast_1d(np.asarray(value))
-    if found.dtype.kind not in "iu" or found.size not in (1, count) or found.min() < least:
-        raise ModelError(f"node {name!r}: {value!r} where {count} whole numbers from {least} on were expected")
-    return tuple(np.broadcast_to(found.ravel(), count).tolist())
-
-
-def filled(layer, name, node):
-    """A layer with the weights and biases of a node. Raises ModelError where they do not fit each other."""
-    for key in ("weight", "bias"):
-        own = getattr(layer, key)
-        if own is not None:
-            value = torch.from_numpy(np.array(getattr(node, key), np.float32))
-            if value.shape != own.shape:
-                raise ModelError(f"node {name!r}: its {key} is {tuple(value.shape)}, where {tuple(own.shape)} fits")
-            setattr(layer, key, nn.Parameter(value))
-    return layer
+        raise ValueError(f"a time constant must be above 0 seconds, not {tau.min():g}")
+    if (dt / tau > 1 + 1e-6).any():
+        raise ValueError(f"its time constant of {tau.min():g} s is shorter than dt, {dt:g} s: give a smaller dt")
+    return np.minimum(dt / tau, 1)
 
 
 def tensor_of(value):
