@@ -341,6 +341,8 @@ def ordered(first, last, nodes, edges):
     if lost:
         raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
     order = [name for name in reversed(done) if name != last]
+    if back[first]:
+        raise ModelError(f"an edge leads from {back[first][0]!r} to the input {first!r}: the input must be the first node")
     if targets[last]:
         raise ModelError(f"an edge leads from the output {last!r} to {targets[last][0]!r}: the output must be the last node")
     return [*order, last], sources, back
@@ -374,6 +376,8 @@ def end(node):
 
 
 def linear(node):
+    if node.weight.ndim != 2:
+        raise ValueError(f"its weights are {node.weight.shape}, no matrix")
     out, within = node.weight.shape
     return filled(nn.Linear(within, out, hasattr(node, "bias")), node)
 
@@ -387,7 +391,9 @@ def convolution(node):
 
 
 def pool(node):
-    sizes = (whole(each, 2) for each in (node.kernel_size, node.stride, node.padding))
+    sizes = [whole(each, 2) for each in (node.kernel_size, node.stride, node.padding)]
+    if min(sizes[2]) < 0:
+        raise ValueError("its padding is below 0")
     return Pool(*sizes, mean=type(node).__name__ == "AvgPool2d")
 
 

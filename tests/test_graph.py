@@ -265,6 +265,9 @@ FAULTS = {
     "leads to no node: there is no 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
     "must have one Output, and this has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
     "node '0' is not reached from the input": nir.NIRGraph(PAIR, [("input", "output")], type_check=False),
+    "to the input 'input': the input must be the first node": nir.NIRGraph(
+        PAIR, [("input", "0"), ("0", "input"), ("0", "output")], type_check=False),
+    "its weights are (1, 1, 1), no matrix": chain(nir.Linear(np.ones((1, 1, 1), np.float32))),
     "a time constant must be above 0 seconds, not 0": chain(equations("LIF", tau=0, r=1, v_leak=0)),
     "is shorter than dt, 0.001 s": chain(equations("LI", tau=1e-4, r=1, v_leak=0)),
     "r holds what is no finite number": chain(equations("IF", r=np.nan)),
