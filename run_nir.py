@@ -76,8 +76,11 @@ def main(argv=None):
         raise UserError(
             f"{shape}, and recordings are (2, H, W), or (1, H, W): give its Input such a shape, and a Flatten behind it"
         )
-    if args.gif and not model.spiking:
-        raise UserError(f"--gif shows spikes, and no node of {args.network} sends any: leave it out")
+    if args.check is not None and (args.gif or args.wrong):
+        raise UserError(f"--check only compares spikes: leave out --{'gif' if args.gif else 'wrong'}")
+    if (args.gif or args.check is not None) and not model.spiking:
+        verb = "--gif shows" if args.gif else "--check compares"
+        raise UserError(f"{verb} spikes, and no node of {args.network} sends any: leave it out")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     files, labels, names = listed(args, model)
@@ -147,7 +150,7 @@ def read(args, model, paths):
         except ModelError as error:
             raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out") from None
         if (args.steps or steps) > MOST:
-            long = f"{path} has {steps:,} timesteps of {length(args, model)}"
+            long = f"{path} has {args.steps or steps:,} timesteps of {length(args, model)}"
             raise UserError(f"{long}: give a larger --dt, or fewer --steps")
         found.append(rows[rows[:, 0] < args.steps] if args.steps else rows)
         longest = max(longest, steps)

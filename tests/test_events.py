@@ -18,7 +18,7 @@ from torch import nn
 
 from harness.data.events import recording_in, rows_in, steps_in
 from harness.data.sets import load_data
-from self_models import load
+from self_models import ModelError, load
 from self_models.counting.graph_ledger import graph_entries
 from self_models.graph import from_nir
 
@@ -58,6 +58,21 @@ def test_events_by_hand(tmp_path, name):
         for t, (x, y, p, _) in zip(where, EVENTS, strict=True):
             wanted[t, p, y, x] += 1
         assert np.array_equal(frames, np.round(wanted * 127.5))
+
+
+def test_timesteps_begin_where_they_are_due_and_are_counted(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([(0, 0, 0, t) for t in (-246, -1, 0, 122, 123, 245, 246)], FIELDS))
+    rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 123e-6)
+    assert (rows[:, 0].tolist(), steps) == ([0, 1, 2, 2, 3, 3, 4], 5)
+    with pytest.raises(ModelError, match="too many to be counted: give a larger --dt"):
+        rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-300)
+    for counts, words in (
+        (np.ones((2, 2, 4, 4), np.uint8), "leave out --events_per_step"),
+        (np.full((2, 2, 4, 4), 2**40), "too many"),
+    ):
+        np.save(tmp_path / "b.npy", counts)
+        with pytest.raises(ModelError, match=words):
+            rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3, 5 if counts.max() == 1 else None)
 
 
 def test_frames_are_timesteps_and_recordings_are_read_as_tonic_reads_them(tmp_path):
@@ -117,6 +132,18 @@ def test_what_cannot_be_run_gets_a_line(folder, tmp_path, fault):
     words = words.format(network=NETWORK)
     line = refused(NIR, NETWORK, folder, f"{flags} --output_dir {tmp_path / 'out'}")
     assert words in line and str(folder) in line and not list((tmp_path / "out").rglob("*.log"))
+
+
+def test_a_check_takes_no_flags_of_a_run_and_needs_spikes(tmp_path):
+    recording = next(RECORDINGS.glob("3/*.bin"))
+    assert "--check only compares spikes: leave out --gif" in refused(NIR, NETWORK, f"--check norse --gif {recording}")
+    nodes = {
+        "input": nir.Input(np.array([2, 34, 34])),
+        "half": nir.Scale(np.array([0.5])),
+        "output": nir.Output(np.array([2, 34, 34])),
+    }
+    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, [*pairwise(nodes)], type_check=False))
+    assert "no node of" in refused(NIR, tmp_path / "net.nir", "--check norse")
 
 
 # --- networks

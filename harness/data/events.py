@@ -9,6 +9,7 @@ from self_models.basics import ModelError
 from self_models.basics.files import reason
 
 RECORDINGS = (".npy", ".npz", ".bin")
+MOST = 2**53  # timesteps: whole numbers above are no longer exact
 
 
 class Events(NamedTuple):
@@ -105,13 +106,19 @@ def rows_in(path, shape, seconds, count=None):
     With C = 1 both polarities are alike. Raises ModelError."""
     found, (channels, height, width) = recording_in(path), shape
     if isinstance(found, Events):
-        step = np.arange(len(found.t)) // count if count else (found.t / (1e6 * seconds)).astype(np.int64)
-        step -= step[0]
+        step = np.arange(len(found.t)) // count if count else np.floor(found.t / float(f"{1e6 * seconds:.12g}"))  # 123.0 is 123
+        if not (np.abs(step) < MOST).all():
+            raise ModelError(f"its timesteps of {seconds:g} s are too many to be counted: give a larger --dt")
+        step = step.astype(np.int64) - int(step[0])
         rows, steps = np.stack([step, found.p, found.inside(height, width).y, found.x], 1), int(step[-1]) + 1
+    elif count:
+        raise ModelError("its frames are timesteps, each with the events that it has: leave out --events_per_step")
     elif found.shape[2:] != (height, width) or (found % 1).any():
         raise ModelError(
             f"frames must be counts of {width}x{height} pixels, in whole numbers, and are {found.dtype} {found.shape}"
         )
+    elif (many := found.sum(dtype=np.float64)) >= 2**31:
+        raise ModelError(f"its frames count {many:g} events: too many, are they counts?")
     else:
         rows, steps = np.argwhere(found).repeat(found[found > 0].astype(np.int64), 0), len(found)
     rows[:, 1] *= channels > 1
