@@ -187,6 +187,8 @@ def shapes_of(model):
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {str(error).splitlines()[0]}") from None
         shapes[name] = tuple((sent[0] if isinstance(node, NIRNeuron) else sent).shape[1:])
+        if 0 in shapes[name]:
+            raise ModelError(f"node {name!r} sends nothing: its values are {shapes[name]}")
     for name, sources in model.back.items():
         arriving = shapes[model.sources[name][0]] if model.sources[name] else model.input_shape
         for source in sources:
@@ -355,7 +357,7 @@ def module_of(name, node, dt, ways):
         raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {', '.join(MODULES)}")
     try:
         for key, value in vars(node).items():
-            if isinstance(value, np.ndarray) and key != "input_shape" and not is_finite(value):
+            if isinstance(value, (np.ndarray, torch.Tensor)) and key != "input_shape" and not is_finite(np.asarray(value)):
                 raise ValueError(f"{key} holds what is no finite number of float32")
         return neuron(node, dt, ways) if MODULES[kind] is neuron else MODULES[kind](node)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -417,7 +419,9 @@ def filled(layer, node):
 
 def neuron(node, dt, ways):
     """The NIRNeuron of a node; its values are worked out in float64."""
-    values = {key: np.float64(value) for key, value in vars(node).items() if isinstance(value, np.ndarray)}
+    values = {key: np.asarray(value, np.float64) for key, value in vars(node).items() if not isinstance(value, dict)}
+    if wrong := [key for key, value in values.items() if not is_finite(value)]:  # None is no number
+        raise ValueError(f"{wrong[0]} holds what is no finite number of float32")
     one, tau, threshold = np.float64(1), values.get("tau", values.get("tau_mem")), values.get("threshold")
     r = values.get("r", one)
     found = {"leak": one, "gain": np.ones_like(r) if by_dt(r, dt) else r, "drive": 0 * one}

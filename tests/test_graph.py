@@ -236,6 +236,11 @@ def test_it_trains_and_its_kernel_follows_the_weights():
         assert torch.equal(copied.eval()(events).logits, dense.logits)
 
 
+def test_values_may_be_tensors():
+    model = from_nir(chain(nir.IF(torch.ones(1), torch.full((1,), 2.0), torch.zeros(1))), dt=1)
+    assert model(torch.ones(1, 4, 1)).logits.item() == 1
+
+
 def test_an_integrator_begins_at_0_whatever_neurons_do():
     graph = chain(equations("I", r=1), equations("IF", r=1))
     graph.metadata["initial_potential"] = 0.5
@@ -253,6 +258,12 @@ def test_r_of_one_by_dt_is_one():
 def damaged(path):
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     return path
+
+
+def without(name):
+    node = equations("IF", r=1)
+    setattr(node, name, None)
+    return node
 
 
 PAIR = chain(equations("IF", r=1)).nodes
@@ -273,6 +284,8 @@ FAULTS = {
     "r holds what is no finite number": chain(equations("IF", r=np.nan)),
     "weight holds what is no finite number of float32": chain(nir.Linear(np.full((1, 1), 1e300))),
     "v_threshold holds what is no finite number": chain(nir.IF(of(1), np.array([1j]), of(0))),
+    "v_threshold holds what is no finite number of float32": chain(without("v_threshold")),
+    "node '0' sends nothing": chain(nir.Linear(np.ones((0, 1)))),
     "Dimension out of range": chain(nir.Flatten({"input": SHAPE}, 7, -1)),
     "it has no dimension -2": chain(nir.Flatten({"input": SHAPE}, -2, -1)),
     "input must be whole numbers from 1 on, not [2.5]": chain(shape=(2.5,)),
