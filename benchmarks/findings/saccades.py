@@ -46,7 +46,7 @@ def build_parser():
     parser.add_argument("--splits", type=typed(COUNT), default=5, metavar="N")
     parser.add_argument("--tested", type=typed(COUNT), default=100, metavar="N", help="recordings to test in each split")
     parser.add_argument("--frames", type=typed(COUNT), default=8, metavar="N", help="of a recording")
-    parser.add_argument("--updates", type=typed(COUNT), nargs=2, default=[200, 60], metavar="N", help="of the ANN and the SNN")
+    parser.add_argument("--updates", type=typed(COUNT), nargs=2, default=[300, 100], metavar="N", help="of the ANN and the SNN")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     return parser
 
