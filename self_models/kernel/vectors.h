@@ -105,15 +105,6 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
             to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
 }
 
-static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
-                     int32_t size, int valued)
-{
-    if (valued)
-        add_rows_of(to, weights, rows, values, count, size, 1);
-    else
-        add_rows_of(to, weights, rows, values, count, size, 0);
-}
-
 /* to[i] += from[i] */
 ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
 {
@@ -208,6 +199,13 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     }
 }
 
+ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
+{
+    int32_t i;
+    for (i = 0; i < size; i++)
+        to[i] += from[i];
+}
+#endif
 static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                      int32_t size, int valued)
 {
@@ -217,13 +215,6 @@ static void add_rows(potential_t *to, const weight_t *weights, const size_t *row
         add_rows_of(to, weights, rows, values, count, size, 0);
 }
 
-ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
-{
-    int32_t i;
-    for (i = 0; i < size; i++)
-        to[i] += from[i];
-}
-#endif
 #ifndef AVX512
 #define add_whole(to, stride, weights, line, rows, count, size) 0
 #endif
