@@ -35,6 +35,7 @@ KNOWN = 1  # golden images whose potentials golden.c has, too
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
 ROWS = 256  # windows of weights that are added at once, at most
 WHO = "--to c"
+ROOMY = 1e6  # bytes of flash that larger boards have
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
@@ -58,13 +59,13 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
     flash, ram, _ = memory_of(tables)
     notes = [f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM", *notes]
-    notes.append(
-        f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of those in golden.c"
-    )
+    notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of its images")
+    if arduino and flash > ROOMY:
+        notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights == "int8" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
         notes.append("accuracy on {:,} test images: {:.2%} in int8, {:.2%} in float32".format(len(test), *found))
-    then = "a library for the Arduino IDE, with an example" if arduino else "make -C there check"
+    then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
 

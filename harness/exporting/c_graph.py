@@ -45,7 +45,7 @@ def c_graph(path):
     given = [for_kernel(each.nonzero(), model.input_shape, TIMESTEPS) for each in events[agreed].numpy()]
     files["golden.c"] = golden_c(model, given, step, agreed)
     memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
-    return files, f"{len(files)} files; make -C there check", memory, *{f"note: {note.message}" for note in notes}
+    return files, f"{len(files)} files; make check, in that folder", memory, *{f"note: {note.message}" for note in notes}
 
 
 def golden_c(model, recordings, step, numbers):

@@ -1,7 +1,10 @@
 """Spiking neurons: one time step of a layer in plain PyTorch, differentiated by autograd through a surrogate gradient.
 
 Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
-where a neuron has spiked (soft reset); a reset's spike carries no gradient. fast/batched runs the same for many steps at once.
+where a neuron has spiked (soft reset); a reset's spike carries no gradient.
+
+These equations are written twice more, in fast/batched/neuron_steps.py and kernel/network.c, which run by default: an edit here
+alone shows with --engine reference. A neuron of your own: docs/how_to/extend.md.
 """
 
 from typing import NamedTuple

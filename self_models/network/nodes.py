@@ -1,4 +1,7 @@
-"""The nodes of a NIR graph as modules: neurons with NIR's equations in timesteps of dt, pools, scales."""
+"""The nodes of a NIR graph as modules: neurons with NIR's equations in timesteps of dt, pools, scales.
+
+The neurons are written once more, in kernel/network.c, which runs by default: an edit here alone shows with engine="dense".
+"""
 
 from typing import NamedTuple
 
@@ -21,12 +24,13 @@ class NIRNeuron(nn.Module):
     """IF, LIF, CubaLIF, LI, I, CubaLI and Threshold, by forward Euler:
 
     I[t] = synapse_leak I[t-1] + synapse_gain a[t]      (CubaLIF, CubaLI; else I[t] = a[t], what arrives)
-    V[t] = leak V[t-1] + gain I[t] + drive              leak = 1 - dt/tau, gain = r dt/tau, drive = v_leak dt/tau; of IF 1, r, 0
+    V[t] = leak V[t-1] + gain I[t] + drive              leak = 1 - dt/tau, gain = r dt/tau, drive = v_leak dt/tau; IF: 1, r, 0
     s[t] = V[t] > threshold                             then V[t] = reset, or V[t] - threshold (subtract)
 
     values: name -> tensor, of one value or one for each neuron, of those above; without a threshold V is what is sent. delayed:
-    it fires before it is charged, as a network of ours with that update. start: V before the first timestep. V of a Threshold,
-    whose leak is 0, is what has arrived. Spikes have the surrogate gradient of the distance from the threshold, in thresholds.
+    it fires by the V of the timestep before, then is charged. start: V before the first timestep, in thresholds. V of a
+    Threshold, whose leak is 0, is what has arrived. Spikes have the surrogate gradient of the distance from the threshold, in
+    thresholds.
     """
 
     surrogate = triangle(None, None)

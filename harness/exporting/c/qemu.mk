@@ -1,4 +1,4 @@
-# make qemu: make check on microcontrollers that QEMU plays: flash, RAM, stack, and instructions, which its clock counts (-icount).
+# make qemu: make check on microcontrollers emulated by QEMU: flash, RAM, stack, and instructions, which its clock counts (-icount).
 # Debian: apt install gcc-arm-none-eabi picolibc-arm-none-eabi qemu-system-arm
 #         apt install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
 ARM = arm-none-eabi- -mthumb -mfloat-abi=hard
