@@ -4,6 +4,7 @@ NIR (Neuromorphic Intermediate Representation) is the file that snnTorch, Spikin
 semantics of each node stand in network/nodes.py.
 """
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -278,11 +279,26 @@ def read(source):
     except FileNotFoundError:
         raise ModelError(f"{source}: no such file") from None
     except Exception as error:  # whatever a damaged file makes h5py and nir raise
+        for name, kind in types_in(source):
+            if not hasattr(nir, kind):
+                raise ModelError(
+                    f"{source}: node {name!r} is a {kind}, which is not known here: known are {', '.join(MODULES)}"
+                ) from None
         words = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{source} is no NIR file that can be read ({words}): use another copy, or write it again") from None
     if not isinstance(graph, nir.NIRGraph):
         raise ModelError(f"{source} holds a single {type(graph).__name__}, no graph")
     return graph, str(source)
+
+
+def types_in(path):
+    """(name, type) of each node of a file, as far as it can be read."""
+    import h5py
+
+    found = []
+    with contextlib.suppress(Exception), h5py.File(path) as file:
+        file.visititems(lambda name, item: found.append((name, said(item[()]))) if name.endswith("/type") else None)
+    return [(name[: -len("/type")].removeprefix("node/nodes/"), str(kind)) for name, kind in found]
 
 
 def said(value):
