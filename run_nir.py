@@ -48,7 +48,7 @@ def build_parser():
     group = parser.add_argument_group("running")
     help_text = "of a timestep; default: as the file says, else 0.001"
     group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
-    help_text = "a timestep has N events, however long they take"
+    help_text = "timesteps of N events each, however long they take; --dt then sets time constants only"
     group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
     help_text = "timesteps of each recording; default: those of the longest"
     group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
@@ -116,7 +116,7 @@ def compare(args, run, recordings, steps):
         rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], args.dt, args.reset)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
-    head = ["beside it", "version", "spikes", ""]
+    head = ["compared with", "version", "spikes", ""]
     run.say(*tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, None, 90]).splitlines())
     return rows
 
@@ -188,11 +188,18 @@ def report(run, model, result):
     """Say what evaluate() has found."""
     run.say(f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings")
     shapes, spikes = {"input": model.input_shape} | model.shapes, result["spikes"]
+    counted = min(COUNTED, result["recordings"])
     rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
             for name, count in result["additions"].items()]  # fmt: skip
-    run.say(*tabulate(rows, ["node", "shape", "spikes", "additions"], disable_numparse=True, colalign=COLUMNS).splitlines())
+    run.say(
+        *tabulate(
+            rows, ["node", "shape", "spikes", f"additions ({counted})"], disable_numparse=True, colalign=COLUMNS
+        ).splitlines()
+    )
     energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
-    run.say(f"energy of a recording, estimated: {', '.join(energies)}; it and additions: of the first {COUNTED}")
+    run.say(f"energy of a recording, estimated: {', '.join(energies)}; energy and additions are means of {counted} recordings")
+    if silent := [name for name, count in spikes.items() if not count]:
+        run.say(f"note: no spikes of {', '.join(silent)}")
     run.say(f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})")
 
 
