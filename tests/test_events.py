@@ -231,9 +231,7 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     net = "-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x"
     here, small = f"--output_dir {tmp_path}", f"--dataset {folder} --event_frames 3"
     _, said = run_here(ANN, f"{small} {net} {here}")
-    assert "recordings of 3 frames of 34x34 pixels, 5 classes" in said.replace(
-        "recordings of 34x34", "recordings of 3 frames of 34x34"
-    )
+    assert "34x34 pixels, 5 classes" in said and "recordings of" in said
     train, _, test = load_data(str(folder), frames=3)
     assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
     spiking = (
@@ -248,6 +246,9 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     )
     (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
     assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
+    for path in sorted((folder / "1").iterdir())[4:]:
+        path.unlink()
+    assert "fewer than 5 recordings in 1, and every fifth is for testing" in refused(ANN, f"{small} {net} {here} --overwrite")
 
 
 # --- the page

@@ -60,6 +60,9 @@ def list_folder(name):
     kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
     found = {part: of_kind(kind, files) for part, files in found.items()}
     if is_whole:
+        if few := [one for one, each in found[""].items() if len(each) < 5]:
+            advice = "every fifth is for testing: add some, or make train/ and test/"
+            raise UserError(f"{folder}: fewer than 5 recordings in {some(few)}, and {advice}")
         say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
         test = {one: each[4::5] for one, each in found[""].items()}
         train = {one: [path for n, path in enumerate(each) if n % 5 < 4] for one, each in found[""].items()}
@@ -108,7 +111,8 @@ def check_classes(folder, found):
     for part, names in found.items():
         if len(names) < 2:
             has = some([*names]) or "none"
-            raise UserError(f"two class folders or more are needed in {folder / part}, which has {has}: {LAYOUT}")
+            where = folder / part if (folder / part).is_dir() else folder
+            raise UserError(f"two class folders or more are needed in {where}, which has {has}: {LAYOUT}")
     lone = [f"{part}/{one}" for part in PARTS for one in found[part] if one not in found["train"].keys() & found["test"].keys()]
     if lone:
         raise UserError(f"--dataset {folder}: train/ and test/ must have the same classes, and only one has {some(lone)}")

@@ -9,7 +9,7 @@ import torch
 
 from harness import UserError
 from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_of, size_of, weights_c, weights_h
-from self_models import load
+from self_models import ModelError, load
 from self_models.graph import for_kernel
 from self_models.kernel.build import FOLDER
 from self_models.kernel.graphs import lay_out, settings_for
@@ -25,7 +25,11 @@ def c_graph(path):
     the kernel."""
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        model, plain = load(path, engine="event"), load(path, engine="dense")
+        plain = load(path, engine="dense")
+        try:
+            model = load(path, engine="event")
+        except ModelError as error:
+            raise UserError(f"{path}: what the kernel does not run cannot be C: {error}") from None
     tables, _ = lay_out(model)
     tables = tables._replace(header=tables.header | {"rows": min(ROWS, tables.header["rows"])})
     events = (torch.rand(TRIED, TIMESTEPS, *model.input_shape, generator=torch.Generator().manual_seed(0)) < SHARE).byte()

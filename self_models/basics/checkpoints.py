@@ -22,6 +22,10 @@ def load_checkpoint(path):
     if not Path(path).is_file():
         ours = f"; {HOME / path} came with the program" if not Path(path).exists() and (HOME / path).is_file() else ""
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
+    if str(path).endswith(".nir"):
+        raise CheckpointError(
+            f"{path} is a NIR file, no checkpoint: run_nir.py runs it, with its energy; export.py --to c takes it"
+        )
     try:
         saved = _read(path)
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
