@@ -141,7 +141,7 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
     ("energy", "{ann}", "holds an ANN"),
     ("energy", "nowhere.pth", "nowhere.pth: no such checkpoint file"),
-    ("energy", REPOSITORY / "examples/nmnist.nir", "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it, with its energy"),
+    ("energy", f"{REPOSITORY}/examples/nmnist.nir", "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it"),
     ("energy", f"{{snn}} --against {DEEP_ANN}", "is not the ANN of {snn}: its features.0.weight differs"),
     ("energy", "{snn} --convention nowhere.toml", "nowhere.toml: "),
     # what has no effect
