@@ -194,15 +194,15 @@ def test_wide_layers(kernel, kind):
 
 @torch.no_grad()
 def test_a_ceiling_holds_behind_the_reset_by_hand():
-    """In whole numbers a bias of 2^22 + 1, and a pixel's weight and a threshold of 64: V is 2^22 + 1 after the first reset, and
-    after the second 2^23 + 2, but for the ceiling of 2^23."""
-    model = in_whole_numbers(one_pixel(2**16 + 1 / 64))
+    """In whole numbers a bias of 2^29 + 64, and a pixel's weight and a threshold of 64: V is 2^29 + 64 after the first reset, and
+    after the second 2^30 + 128, but for the ceiling of 2^30 - 1."""
+    model = in_whole_numbers(one_pixel(2**23 + 1))
     model.engine = EventEngine(model)
     stream, found = model.stream(), []
     for _ in range(3):
         stream(torch.ones(1, 1, 1, 1), 1)
         found.append(stream.state_dict()["membranes.features.1"].item())
-    assert found == [2**22 + 1, 2**23, 2**23]
+    assert found == [2**29 + 64, 2**30 - 1, 2**30 - 1]
 
 
 @torch.no_grad()

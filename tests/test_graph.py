@@ -210,6 +210,25 @@ def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():
 
 
 @torch.no_grad()
+def test_what_the_kernel_leaves_to_the_step_and_a_stride_beyond_the_input():
+    """A Flatten to several dimensions; neurons that fire before they are charged, by thresholds below 0."""
+    conv = nir.Conv1d(12, np.ones((1, 2, 3), np.float32), 1, 1, 1, 1, np.zeros(1, np.float32))
+    rows = from_nir(chain(nir.Flatten({"input": np.array([2, 3, 4])}, 1, 2), conv, equations("IF", r=1), shape=(2, 3, 4)), dt=1)
+    events = torch.zeros(1, 1, 2, 3, 4)
+    events[0, 0, 0, 1, 0] = 3
+    assert "a Flatten to the shape (2, 12)" in rows.stays and rows(events).logits.nonzero()[:, 1].tolist() == [3, 4, 5]
+    graph = chain(equations("IF", r=1, v_threshold=-0.25))
+    graph.metadata["update"] = "delayed"
+    early = from_nir(graph, dt=1)
+    assert "thresholds below 0" in early.stays and early(torch.zeros(1, 4, 1)).logits_by_step.flatten().tolist() == [1, 2, 3, 4]
+    wide = nir.Conv2d((3, 4), np.ones((1, 2, 3, 3), np.float32), 10**12, 1, 1, 1, np.zeros(1, np.float32))
+    graph = chain(wide, equations("IF", r=1), shape=(2, 3, 4))
+    events = torch.randint(0, 2, (2, 6, 2, 3, 4))
+    a, b = (from_nir(graph, dt=1, engine=engine)(events).logits_by_step for engine in ("event", "dense"))
+    assert torch.equal(a, b) and a.sum() > 0
+
+
+@torch.no_grad()
 def test_first_difference_names_node_neuron_and_potentials():
     a, b = (from_nir(chain(nir.Linear(np.eye(3, dtype=np.float32)), equations("IF", r=1), shape=(3,))) for _ in range(2))
     b.nodes["1"].threshold.fill_(2.5)

@@ -39,7 +39,8 @@ class Link:
     def takes(self, module, natural):
         """Whether it takes in a module, which gives what has the shape natural; then it has."""
         if isinstance(module, nn.Flatten):
-            pass
+            if len(natural) > 1 and natural != self.natural:
+                raise ModelError(f"a Flatten to the shape {natural} stays with step(): it runs dense")
         elif isinstance(module, Scale) and module.scale.numel() == 1:
             self.factor, self.bias = self.factor * module.scale.item(), self.bias * module.scale.item()
         elif self.weights is None and isinstance(module, Pool) and module.kernel == module.stride and module.padding == (0, 0):
@@ -105,6 +106,7 @@ class Link:
                 weight[rows, columns, :: dilation[0], :: dilation[1]] = compact[rows]
             padding = (0, *module.padding)[-2:] if not isinstance(module.padding, str) else [
                 (size - 1) // 2 if module.padding == "same" else 0 for size in reach]  # fmt: skip
+        stride = [min(s, size + 2 * p) for s, size, p in zip(stride, self.shape[1:], padding, strict=True)]  # beyond it alike
         side = max(-(-size // s) for size, s in zip(weight.shape[2:], stride, strict=True))
         full = np.zeros((*weight.shape[:2], side * stride[0], side * stride[1]))
         full[:, :, : weight.shape[2], : weight.shape[3]] = weight
@@ -143,6 +145,8 @@ class Layout:
         """The new node of neurons."""
         if node.synapse_leak is not None:
             raise ModelError(f"node {name!r}, with a current of its own (CubaLIF, CubaLI), stays with step(): it runs dense")
+        if node.delayed and (node.threshold < 0).any():
+            raise ModelError(f"node {name!r}, which fires before it is charged, has thresholds below 0: it runs dense")
         shape, gain = self.model.shapes[name], Scale(node.gain)
         if (node.gain != 1).any():
             arriving = [(each, [*behind, (gain, shape)]) for each, behind in arriving]
