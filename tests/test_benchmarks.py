@@ -59,6 +59,15 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
 
 
+def test_nir_peers_says_who_runs_a_network_and_who_fails():
+    flags = f"{REPOSITORY}/examples/nmnist.nir {REPOSITORY}/data/nmnist --recordings 2 --batches 1 --threads 1 --repeats 1"
+    first, *others = map(json.loads, run_here("benchmarks.speed.nir_peers", flags)[1].splitlines())
+    assert (first["simulator"], first["recordings"], first["timesteps"]) == ("kernel", 2, 31) and first["right"] <= 2
+    assert first["recordings_per_second"] > 0
+    assert [one["simulator"] for one in others] == ["norse", "sinabs", "snntorch", "spikingjelly"]
+    assert all("fails" in one or one["right"] <= 2 for one in others)
+
+
 def test_microcontroller_counts_instructions_of_network_and_ann():
     said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
     if not said:
