@@ -34,9 +34,9 @@ class GraphSNN(nn.Module):
     timestep later.
 
     model(events) takes the events (B, T, *input_shape) that arrive in each of T timesteps of dt seconds: their numbers, or
-    values. engine: what runs it in eval mode, or None for step(); stays: why it stays with that. nodes: name -> module, in their
-    order; sources, back: name -> nodes whose edges lead to it, in the same timestep or in the one before; shapes: name -> shape
-    of what it sends; spiking: names of the nodes that spike.
+    values. engine: what runs it in eval mode, or None for step(); stays: why the kernel does not run it. nodes: name -> module,
+    in their order; sources, back: name -> nodes whose edges lead to it, in the same timestep or in the one before; shapes: name
+    -> shape of what it sends; spiking: names of the nodes that spike.
     """
 
     engine, stays = None, ""
@@ -115,7 +115,8 @@ class GraphSNN(nn.Module):
 
     def asked(self, record):
         """node -> kinds of what is to be recorded, of record as forward takes it."""
-        neurons = {name: ("spikes", "membrane")[name not in self.spiking :] for name, node in self.nodes.items()
+        both = ("spikes", "membrane")
+        neurons = {name: both if name in self.spiking else both[1:] for name, node in self.nodes.items()
                    if isinstance(node, NIRNeuron)}  # fmt: skip
         if record == "all":
             return neurons
@@ -234,10 +235,10 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
         raise ModelError(
             f"{where}: its layers fire one after the other (update phased), which a graph does not: use its checkpoint"
         )
-    ways = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
+    conventions = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
             "start": facts.get("initial_potential", 0)}  # fmt: skip
-    if not isinstance(ways["start"], (int, float)) or not abs(ways["start"]) < np.inf:
-        raise ModelError(f"{where}: its initial_potential must be a number of thresholds, not {ways['start']!r}")
+    if not isinstance(conventions["start"], (int, float)) or not abs(conventions["start"]) < np.inf:
+        raise ModelError(f"{where}: its initial_potential must be a number of thresholds, not {conventions['start']!r}")
     try:
         nodes, edges = flat(graph)
         ends = []
@@ -253,7 +254,7 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
         shape = shape.tolist()
         if names := [repr(name) for name in order if type(nodes[name]).__name__ in ("IF", "I") and by_dt(nodes[name].r, dt)]:
             warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
-        model = GraphSNN({name: module_of(name, nodes[name], dt, ways) for name in order}, sources, back, shape, dt)
+        model = GraphSNN({name: module_of(name, nodes[name], dt, conventions) for name in order}, sources, back, shape, dt)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     if engine in ("auto", "event"):
@@ -335,7 +336,7 @@ def flat(graph, prefix=""):
 
 def ordered(first, last, nodes, edges):
     """(names in an order in which each comes behind its sources, the output last; name -> sources; name -> sources of edges that
-    go back). A depth-first search from the input: an edge that leads to a node on the way to its own source goes back."""
+    go back). A depth-first search from the input: an edge to a node on the current path is recurrent, and goes back."""
     targets = {name: [] for name in nodes}
     for a, b in edges:
         targets[a].append(b)
@@ -366,7 +367,7 @@ def ordered(first, last, nodes, edges):
     return [*order, last], sources, back
 
 
-def module_of(name, node, dt, ways):
+def module_of(name, node, dt, conventions):
     """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
     kind = type(node).__name__
     if kind not in MODULES:
@@ -375,7 +376,7 @@ def module_of(name, node, dt, ways):
         for key, value in vars(node).items():
             if isinstance(value, (np.ndarray, torch.Tensor)) and key != "input_shape" and not is_finite(np.asarray(value)):
                 raise ValueError(f"{key} holds what is no finite number of float32")
-        return neuron(node, dt, ways) if MODULES[kind] is neuron else MODULES[kind](node)
+        return neuron(node, dt, conventions) if MODULES[kind] is neuron else MODULES[kind](node)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"node {name!r}, {kind}: {str(error).splitlines()[0]}") from None
 
@@ -433,7 +434,7 @@ def filled(layer, node):
     return layer
 
 
-def neuron(node, dt, ways):
+def neuron(node, dt, conventions):
     """The NIRNeuron of a node; its values are worked out in float64."""
     values = {key: np.asarray(value, np.float64) for key, value in vars(node).items() if not isinstance(value, dict)}
     if wrong := [key for key, value in values.items() if not is_finite(value)]:  # None is no number
@@ -442,18 +443,18 @@ def neuron(node, dt, ways):
     r = values.get("r", one)
     found = {"leak": one, "gain": np.ones_like(r) if by_dt(r, dt) else r, "drive": 0 * one}
     if tau is not None:
-        part = share(dt, tau)
+        part = dt_over(dt, tau)
         found = {"leak": 1 - part, "gain": r * part, "drive": values["v_leak"] * part}
         found["gain"] = np.where(np.isclose(found["gain"], 1, rtol=3e-7, atol=0), 1, found["gain"])  # but for float32's rounding
     if "tau_syn" in values:
-        part = share(dt, values["tau_syn"])
+        part = dt_over(dt, values["tau_syn"])
         found |= {"synapse_leak": 1 - part, "synapse_gain": values["w_in"] * part}
     if threshold is not None:
         found |= {"leak": 0 * one, "threshold": threshold, "reset": 0 * one}
     if "v_threshold" in values:
         found |= {"threshold": values["v_threshold"], "reset": values["v_reset"]}
     found = {key: tensor_of(value) for key, value in found.items()}
-    return NIRNeuron(found, **ways | {"subtract": ways["subtract"] and threshold is None})
+    return NIRNeuron(found, **conventions | {"subtract": conventions["subtract"] and threshold is None})
 
 
 MODULES = {
@@ -468,7 +469,7 @@ def by_dt(r, dt):
     return dt != 1 and np.allclose(r * np.float64(dt), 1, rtol=1e-5)
 
 
-def share(dt, tau):
+def dt_over(dt, tau):
     """dt / tau. Raises ValueError for a time constant that is not above 0, or shorter than dt, where Euler's steps go wrong."""
     if not (tau > 0).all():
         raise ValueError(f"a time constant must be above 0 seconds, not {tau.min():g}")
