@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,6 +22,7 @@ from harness.command_line.parser import Parser, typed  # noqa: I001  (harness be
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
+from harness.measuring.simulators import SIMULATORS, outputs
 from self_models.basics.settings import COUNT
 from self_models.graph import frames_of, from_nir, lists_of
 
@@ -28,47 +30,13 @@ import nir
 import torch
 
 
-def norse(graph, batch, dt):
-    import norse.torch
-
-    return in_turn(norse.torch.from_nir(graph, dt=dt))
-
-
-def sinabs(graph, batch, dt):
-    import sinabs.nir
-
-    network = sinabs.nir.from_nir(graph, batch_size=batch)
+def summed(name, graph, batch, dt):
+    """A simulator's run(events (B, T, ...)) -> what its network sends, (B, outputs), added up over the timesteps."""
+    network = SIMULATORS[name](graph, dt, batch)
 
     def run(events):
-        sent = network(events.flatten(0, 1))  # all timesteps at once
-        sent = sent[0] if isinstance(sent, tuple) else sent
-        return sent.reshape(*events.shape[:2], -1).sum(1)
-
-    return run
-
-
-def snntorch(graph, batch, dt):
-    from snntorch.import_nir import import_from_nir
-
-    return in_turn(import_from_nir(graph))
-
-
-def spikingjelly(graph, batch, dt):
-    from spikingjelly.activation_based.nir_exchange import import_from_nir
-
-    return in_turn(import_from_nir(graph, dt=dt))
-
-
-def in_turn(network):
-    """events (B, T, ...) -> the sum of what the network sends, one timestep after the other."""
-
-    def run(events):
-        total, state = 0, None
-        for now in events.unbind(1):
-            output = network(now) if state is None else network(now, state)
-            sent, state = output if isinstance(output, tuple) else (output, None)
-            total = total + sent
-        return total
+        sent = list(outputs(name, network, events))
+        return sum(sent) if len(sent) > 1 else sent[0].reshape(*events.shape[:2], -1).sum(1)
 
     return run
 
@@ -96,7 +64,7 @@ def main(argv=None):
     events = frames_of(lists_of(list(rows), model.input_shape, steps)[0], model.input_shape, steps)
     for name, make, given in (
         ("kernel", lambda *_: lambda part: model(part, steps).logits, list(rows)),
-        *((one.__name__, one, events) for one in (norse, sinabs, snntorch, spikingjelly)),
+        *((name, partial(summed, name), events) for name in SIMULATORS),
     ):
         for batch in args.batches:
             about = {"simulator": name, "batch": batch, "recordings": len(files), "timesteps": steps, "threads": args.threads}

@@ -57,10 +57,9 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     if not (numbers := agreed(model, images)):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
-    flash, ram, _ = memory_of(tables)
-    notes = [f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM", *notes]
+    notes = [memory_line(tables), *notes]
     notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of its images")
-    if arduino and flash > ROOMY:
+    if arduino and memory_of(tables)[0] > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights == "int8" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
@@ -160,6 +159,12 @@ def memory_of(tables):
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
     return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest
+
+
+def memory_line(tables):
+    """What memory_of() finds, for the user."""
+    flash, ram, _ = memory_of(tables)
+    return f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
 
 
 def size_of(count):

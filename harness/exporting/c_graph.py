@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_of, size_of, weights_c, weights_h
+from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_line, weights_c, weights_h
 from self_models import ModelError, load
 from self_models.graph import for_kernel
 from self_models.kernel.build import FOLDER
@@ -39,7 +39,7 @@ def c_graph(path):
     agreed = (by_step[0] == by_step[1]).all(0).all(0).nonzero().flatten().tolist()[:RECORDINGS]
     if not agreed:
         raise UserError(f"{path}: in each of {TRIED} recordings rounding decides a spike, so none can check C")
-    (flash, ram, _), shape = memory_of(tables), tables.shapes[tables.header["output"]]
+    shape = tables.shapes[tables.header["output"]]
     sizes = SimpleNamespace(image_shape=tables.shapes[0], settings={"labels": prod(shape)}, latency=TIMESTEPS,
                             classes=list(map(str, range(prod(shape)))))  # fmt: skip
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
@@ -48,8 +48,12 @@ def c_graph(path):
     files |= {"weights.h": weights_h(sizes, tables), "weights.c": weights_c(tables, settings_for(model, TIMESTEPS))}
     given = [for_kernel(each.nonzero(), model.input_shape, TIMESTEPS) for each in events[agreed].numpy()]
     files["golden.c"] = golden_c(model, given, step, agreed)
-    memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
-    return files, f"{len(files)} files; make check, in that folder", memory, *{f"note: {note.message}" for note in notes}
+    return (
+        files,
+        f"{len(files)} files; make check, in that folder",
+        memory_line(tables),
+        *{f"note: {note.message}" for note in notes},
+    )
 
 
 def golden_c(model, recordings, step, numbers):

@@ -24,37 +24,49 @@ WAYS = {  # in which another simulator's neuron may differ -> in words
 NEAR = 1e-5  # of a threshold: nearer potentials are a matter of rounding
 
 
-def norse(graph, events, dt):
+def norse(graph, dt, batch=1):
     import norse.torch
 
-    return by_steps(norse.torch.from_nir(graph, dt=dt), events)
+    return norse.torch.from_nir(graph, dt=dt)
 
 
-def sinabs(graph, events, dt):
+def sinabs(graph, dt, batch=1):
     import sinabs.nir
 
-    sent = by_steps(sinabs.nir.from_nir(graph, batch_size=1), events[0][:, None])  # it takes all timesteps at once
-    return {name: values.transpose(0, 1) for name, values in sent.items()}
+    return sinabs.nir.from_nir(graph, batch_size=batch)  # it takes all timesteps at once, (B T, ...)
 
 
-def snntorch(graph, events, dt):
+def snntorch(graph, dt, batch=1):
     from snntorch.import_nir import import_from_nir
 
-    return by_steps(import_from_nir(graph), events)
+    return import_from_nir(graph)
 
 
-def spikingjelly(graph, events, dt):
+def spikingjelly(graph, dt, batch=1):
     from spikingjelly.activation_based.nir_exchange import import_from_nir
 
-    return by_steps(import_from_nir(graph, dt=dt), events)
+    return import_from_nir(graph, dt=dt)
 
 
-SIMULATORS = {one.__name__: one for one in (norse, sinabs, snntorch, spikingjelly)}
+SIMULATORS = {one.__name__: one for one in (norse, sinabs, snntorch, spikingjelly)}  # (graph, dt, batch) -> its network
 
 
-def by_steps(network, events):
-    """Module -> what it sends (T, B, ...) for events (B, T, ...), one timestep after the other."""
-    sent, state = {}, None
+def outputs(name, network, events):
+    """What a simulator's network sends for events (B, T, ...): one after the other, each of a timestep, or of all at once."""
+    if name == "sinabs":
+        sent = network(events.flatten(0, 1))
+        yield sent[0] if isinstance(sent, tuple) else sent
+        return
+    state = None
+    for now in events.unbind(1):
+        output = network(now) if state is None else network(now, state)
+        sent, state = output if isinstance(output, tuple) and len(output) > 1 else (output, None)
+        yield sent
+
+
+def sent_by_modules(name, network, events):
+    """Module -> what it sends (T, 1, ...) for the events (1, T, ...) of one recording."""
+    sent = {}
 
     def keep(name):
         def hook(module, given, output):
@@ -62,13 +74,13 @@ def by_steps(network, events):
 
         return hook
 
-    for name, module in network.named_modules():
-        if name:
-            module.register_forward_hook(keep(name))
-    for now in events.unbind(1):
-        output = network(now) if state is None else network(now, state)
-        state = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-    return {name: torch.stack(values) for name, values in sent.items()}
+    for module_name, module in network.named_modules():
+        if module_name:
+            module.register_forward_hook(keep(module_name))
+    for _ in outputs(name, network, events):
+        pass
+    found = {name: torch.stack(values) for name, values in sent.items()}
+    return {name: values.transpose(0, 1) for name, values in found.items()} if name == "sinabs" else found
 
 
 @torch.no_grad()
@@ -79,8 +91,7 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
     events = frames_of(lists_of(recordings, model.input_shape, timesteps)[0], model.input_shape, timesteps)
     ours, rows = here(model, events), []
     try:
-        kernel, dense = (from_nir(path, dt, reset, engine)(events, record="all") for engine in ("event", "dense"))
-        found = first_difference(kernel, dense)
+        found = first_difference(from_nir(path, dt, reset, "event")(events, record="all"), model(events, record="all"))
         rows.append(("kernel", "", "differs" if found else "same", str(found or "")))
     except ModelError as error:
         rows.append(("kernel", "", "fails", str(error)))
@@ -93,7 +104,9 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
-                each = [SIMULATORS[name](nir.read(path), one[None], model.dt) for one in events]  # not all take batches
+                each = []
+                for one in events:  # by itself: not all take batches
+                    each.append(sent_by_modules(name, SIMULATORS[name](nir.read(path), model.dt), one[None]))
             sent = {node: torch.cat([one[node] for one in each], 1) for node in each[0]}
             rows.append((name, version, *compared(model, ours, sent)))
         except Exception as error:  # whatever it raises is what there is to say
