@@ -139,27 +139,40 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
 
 def save_accuracy_against_spikes(path, runs):
-    """Which network at which cost? Accuracy against total spikes with early exit, a curve over the bounds of the margin for each
-    network (filled) and its baseline (hollow); bars are standard deviations over the seeds.
+    """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
+    standard deviations over the seeds. The axes of spikes span the same factor.
 
     runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set."""
     families, dataset = {}, runs[0][0]["dataset"]
-    for row, *spreads in sorted((one for one in runs if one[0]["rule"] == "confidence"), key=lambda one: one[1].mean):
-        families.setdefault(row["name"].removeprefix("baseline of "), {}).setdefault(row["feedback"], []).append(spreads)
-    with chart(path, size=(8, 5)) as (axis,):
-        for name, kinds in families.items():
-            colour = None
-            for feedback in sorted(kinds, reverse=True):
-                spikes, accuracy = zip(*kinds[feedback], strict=True)
-                values = [[one.mean for one in each] for each in (spikes, accuracy)]
-                values += [[one.deviation or 0 for one in each] for each in (accuracy, spikes)]
-                style = {"fmt": "o-"} if feedback else {"fmt": "o:", "markerfacecolor": "white", "color": colour}
-                seeds = len(spikes[0].values)
-                label = f"{name}, {seeds} seed{'s' * (seeds > 1)}" if feedback else "its baseline"
-                colour = axis.errorbar(*values, label=label, markersize=6, elinewidth=0.7, **style)[0].get_color()
-        axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {dataset} test set", ylabel="accuracy in %")
-        _scale_by_logarithm(axis)
-        axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    for row, *spreads in runs:
+        if row["rule"] == "confidence":
+            kinds = families.setdefault(row["name"].removeprefix("baseline of "), {})
+            kinds.setdefault(row["feedback"], []).append((row["bounds"]["gap_bound"], *spreads))
+    columns = min(3, len(families))
+    with chart(path, (1 + 3.2 * columns, 0.8 + 2.8 * -(-len(families) // 3)), len(families), columns, sharey=True) as axes:
+        middles = [[point[1].mean for points in kinds.values() for point in points] for kinds in families.values()]
+        reach = 1.1 * max(max(spikes) / min(spikes) for spikes in middles) ** 0.5
+        for axis, (name, kinds), spikes in zip(axes, families.items(), middles, strict=True):
+            for feedback, colour, fill, at in ((False, "#222222", "white", (-4, 5)), (True, "#e66100", "#e66100", (4, -12))):
+                margins, *found = zip(*kinds[feedback], strict=True)
+                values = [[one.mean for one in each] for each in found]
+                bars = [[one.deviation or 0 for one in each] for each in reversed(found)]
+                label = "with feedback and blocking" if feedback else "baseline"
+                axis.errorbar(*values, *bars, fmt="o-", color=colour, markerfacecolor=fill, elinewidth=0.7, label=label)
+                for margin, *point in zip(margins, *values, strict=True):
+                    look = {"textcoords": "offset points", "fontsize": 8, "color": colour, "ha": "left" if feedback else "right"}
+                    axis.annotate(f"{margin:g}", point, at, **look)
+            seeds = len(found[0][0].values)
+            axis.set_title(f"{name}, {seeds} seed{'s' * (seeds > 1)}")
+            middle = (min(spikes) * max(spikes)) ** 0.5
+            axis.set(xlim=(middle / reach, middle * reach))
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.locator_params("x", nbins=5)
+        figure = axes[0].figure
+        figure.supxlabel(SPIKES, fontsize=10)
+        figure.supylabel("accuracy in %", fontsize=10)
+        look = {"title": f"Early exit at the margin beside each point\n{dataset} test set", "ncols": columns, "frameon": False}
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", **look)
 
 
 def save_energies(path, found, conventions):
