@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from harness import UserError
@@ -24,7 +24,11 @@ from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
+from self_models import load
+from self_models.basics import HOME
 from self_models.basics.images import IMAGE_SHAPES
+from self_models.counting.ledger import Ledger, entries_of
+from self_models.counting.prices import conventions
 from self_models.counting.spikes import PARTS
 
 HERE = Path(__file__).resolve().parent
@@ -100,6 +104,8 @@ def main(argv=None):
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
+    if not (HOME / TABLES).is_file():
+        raise UserError("the trained networks and the pages are in the repository alone: run this in a clone of it")
     wanted = list(CHECKPOINTS) if args.only is None else args.only
     missing = missing_images({IMAGES[name] for name in wanted}, args.dataset)
     without = [name for name in wanted if IMAGES[name] in missing]
@@ -129,7 +135,7 @@ def main(argv=None):
         put_into(
             HERE / TABLES, [*table(filter(lambda rows: is_shown(rows[0]), groups)), "", *pairs_table(filter(is_shown, rows))]
         )
-        put_into(HERE / README, short_table(groups))
+        put_into(HERE / README, short_table(folder))
         put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
@@ -239,27 +245,49 @@ def table(groups):
         yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
 
 
-SHORT = {  # of the README's table: name -> (network, steps, rule); the ANN's logs have its preset's name
-    "baseline, T = 50": ("baseline of quick feedback", 50, "none"),
-    "baseline, early exit": ("baseline of quick feedback", 50, "confidence"),
-    "blocking, T = 50": ("quick feedback", 50, "none"),
-    "blocking, early exit": ("quick feedback", 50, "confidence"),
+SHORT = {  # of the README's table: name -> (preset, its run, rule)
+    f"{name}, {words}": (f"quick_{kind}", run, rule)
+    for words, run, rule in (
+        ("T = 6, as trained", "T6", "none"),
+        ("early exit", "stop", "confidence"),
+        ("T = 50", "stop", "none"),
+    )
+    for name, kind in (("baseline", "baseline"), ("blocking", "feedback"))
 }
-SHORT_ANN = "quick_feedback"
+ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
-def short_table(groups):
-    """The README's table: accuracy of the ANNs, as their training has logged it, then a few SNNs."""
-    yield "| network | accuracy, % | spikes per image | energy event-driven, µJ | energy layer by layer, µJ |"
+def short_table(folder):
+    """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
+    yield "| network | accuracy, % | spikes per image | energy, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
-    logs = [HERE / f"logs/ann/{numbered(SHORT_ANN, seed)}.jsonl" for seed in range(NETWORKS[SHORT_ANN].seeds)]
-    tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs) if log.is_file()}
-    yield f"| ANN | {spread('accuracy', tested).text('.2f') if tested else '-'} | - | - | - |"
-    found = {(row["name"], row["timesteps"], row["rule"]): rows for rows in groups if is_shown(row := rows[0])}
-    for name, key in SHORT.items():
-        if key in found:
-            figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
-            yield f"| {name} | " + " | ".join(shown(found[key], figure) for figure in figures) + " |"
+    lines = {}
+    for name, (preset, run, rule) in SHORT.items():
+        runs = [numbered(preset, seed) for seed in range(NETWORKS[preset].seeds)]
+        every = [record for one in runs for record in json.loads((folder / f"{one}_{run}.json").read_text())]
+        records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
+        model = load(HOME / f"trained_models/snn/{preset}.pth")
+        ledgers = [ledger_of(record, model) for record in records.values()]
+        memory = [1e6 * one.joules(WITH_MEMORY, "event-driven") for one in ledgers]
+        cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
+        lines[name] = f"| {name} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
+    logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in range(NETWORKS["quick_baseline"].seeds)]
+    tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)}
+    energies = " | ".join(
+        f"{1e6 * ledgers[0].ann_joules(one, 8):{form}}" for one, form in ((ARITHMETIC, ".2f"), (WITH_MEMORY, ".1f"))
+    )
+    yield f"| ANN of the baseline, energy in 8 bits | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
+    yield from lines.values()
+
+
+def ledger_of(record, model):
+    """The Ledger of an evaluation's record, for event-driven execution; of this model, without biases and leaks."""
+    layers, steps = record["operations"]["layers"], record["mean_steps"]
+    kinds = {"acs": "effective_acs", "macs": "effective_macs", "dense": "dense", "events": "event_acs"}
+    kinds = {kind: layers[name] for kind, name in kinds.items()} | {"steps": dict.fromkeys(layers["dense"], steps)}
+    found = {"images": 1, "spikes": record["spikes_per_layer"], "comparisons": record["comparisons"]}
+    entries = entries_of(model, kinds | {"biases": {}, "reached": {}}, found)
+    return Ledger("", record["images"], record["accuracy"], model.timesteps, steps, leaks=False, entries=entries)
 
 
 def shown(rows, name):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from torch import nn
 import harness.command_line.scripts
 import harness.data.sets
 from harness.building.own import REGISTRIES, imported
+from harness.runs.commands import COMMANDS
 from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.network.neurons import UPDATES, SpikingNeuron
@@ -113,6 +115,15 @@ def refused(name, *flags):
     line = err.getvalue()
     assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line
     return line.strip()
+
+
+COMMAND = re.compile(r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)|python (\S+)\.py)((?: .*)?)$", re.MULTILINE)
+
+
+def commands_in(page):
+    """(script, words after it) of each command in a page's blocks, as `wfeedback NAME ...` or `python SCRIPT.py ...`."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [(COMMANDS.get(name, name) or path, shlex.split(words, comments=True)) for name, path, words in COMMAND.findall(text)]
 
 
 def split(flags):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ANN, REPOSITORY, SNN, records, refused, run_here
+from conftest import ANN, REPOSITORY, SNN, commands_in, records, refused, run_here
 from PIL import Image
 from torch import nn
 
@@ -293,8 +293,7 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
             run_here(NIR, path, RECORDINGS, f"--limit 3 --output_dir {tmp_path}")
 
 
-@pytest.mark.parametrize("line", re.findall(r"^ {4}python (.*)$", PAGE, re.MULTILINE))
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch, line):
+@pytest.mark.parametrize(("script", "words"), commands_in("docs/how_to/nir.md"))
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, script, words):
     monkeypatch.chdir(REPOSITORY)
-    script, *flags = line.split()
-    run_here(script.removesuffix(".py"), " ".join(flags), f"--output_dir {tmp_path}")
+    run_here(script, *words, f"--output_dir {tmp_path}")

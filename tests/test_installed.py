@@ -10,13 +10,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import OBJ1, REPOSITORY, SCRIPTS
+from conftest import OBJ1, REPOSITORY, SCRIPTS, commands_in
 
 import harness.data.sets
 from harness.command_line import wfeedback
 from harness.runs.commands import COMMANDS, program, resume_command
-
-NOT_COMMANDS = {"results", "setup"}  # of the repository alone
 
 
 def test_the_program_as_pip_installs_it(tmp_path):
@@ -71,7 +69,7 @@ def check_kernel(installed):
 
 
 def test_each_script_is_a_command():
-    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - NOT_COMMANDS
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"setup"}
     assert set(COMMANDS.values()) == scripts > set(SCRIPTS) and len(COMMANDS) == len(scripts)
 
 
@@ -94,14 +92,15 @@ def check_commands(installed):
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    (flags,) = re.findall(r"^ {4}python compare\.py (.*)$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    words = [f"compare {flags}", "snn --preset quick_baseline", f"compare {flags} --evaluate"]
+    flags = "quick_feedback quick_baseline --seeds 0 1 2 3 4"  # what README compares
+    words = [f"compare {flags}", "snn --preset quick_baseline", f"compare {flags} --evaluate", "results"]
     done = installed.run("-c", IN_ONE_PROCESS.format(words))
-    assert done.stdout.count("5 pairs") == 1 and done.stdout.endswith("status 2\nstatus 2\n"), done.stderr
-    first, second = done.stderr.splitlines()
+    assert done.stdout.count("5 pairs") == 1 and done.stdout.endswith("status 2\n" * 3), done.stderr
+    first, second, third = done.stderr.splitlines()
     assert "makes it: wfeedback ann --preset quick_baseline; the repository has" in first
     assert "quick_feedback_1 is missing: wfeedback snn" in second
     assert "--preset quick_feedback --seeds 1 2 3 4 makes it; the repository has the networks of" in second
+    assert third.endswith("are in the repository alone: run this in a clone of it")
 
 
 def check_python(installed):
@@ -158,14 +157,7 @@ def test_who_started_by_a_command_is_told_commands(monkeypatch):
     assert program("snn") == ["python", "snn_wFeedback.py"]
 
 
-def commands_of_readme():
-    """(script, its flags) of each command that README shows."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.findall(r"^ {4}python (\w+)\.py (.*)$", text, re.MULTILINE)
-    return [(script, re.findall(r"(?<!\S)--?[a-z]\w*", flags)) for script, flags in found]
-
-
-@pytest.mark.parametrize(("script", "flags"), commands_of_readme())
-def test_help_shows_the_flags_of_readme(script, flags):
-    shown = __import__(script).build_parser().format_help()
+@pytest.mark.parametrize(("script", "words"), [each for each in commands_in("README.md") if "/" not in each[0]])
+def test_help_shows_the_flags_of_readme(script, words):
+    shown, flags = __import__(script).build_parser().format_help(), [word for word in words if word.startswith("-")]
     assert [flag for flag in flags if not re.search(rf"(?<!\S){flag}\b", shown)] == []

@@ -19,6 +19,7 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
     "energy": "energy",
     "export": "export",
     "nir": "run_nir",
+    "results": "results",
     "demo": "demo",
 }
 PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started the script
