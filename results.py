@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs.
 
-All images are looked for first. Of networks whose images are not there the rows stay as they are, and the last lines say so;
-those of CIFAR-10 (JPEG), whose rows have the day they are of, need its folder, --dataset.
+Networks whose images are missing keep their rows, and the last lines name them. Those of CIFAR-10 (JPEG) need its folder,
+--dataset; their rows are dated. `--only` without a name evaluates nothing and writes tables and charts from results/*.json.
 """
 
 import json
@@ -99,10 +99,10 @@ def commands(folder=""):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
-    help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
+    parser.add_argument("--limit_test", metavar="N", help="first N test images only, as a trial; results in results_few/")
+    help_text = "evaluate these checkpoints, or none; the others' results are read from results/*.json"
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
-    parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
+    parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that need it")
     args = parser.parse_args(argv)
     if not (HOME / TABLES).is_file():
         raise UserError("the trained networks and the pages are in the repository alone: run this in a clone of it")
@@ -233,7 +233,7 @@ def stop_of(row):
 def table(groups):
     """These lists of rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ±
     standard deviation."""
-    yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
+    yield "| data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
     yield "|" + " --- |" * 16
     for rows in groups:
         row, (accuracy, *cells) = rows[0], [shown(rows, name) for name in SPREAD]
@@ -259,7 +259,7 @@ ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "
 
 def short_table(folder):
     """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
-    yield "| network | accuracy, % | spikes per image | energy, µJ | energy with memory, µJ |"
+    yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
     lines = {}
     for name, (preset, run, rule) in SHORT.items():

@@ -19,6 +19,7 @@ import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
 from harness.measuring.measures import difficulty_correlations
+from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
@@ -339,6 +340,10 @@ def test_a_ledger_costs_what_an_evaluation_says(quick):
     assert (event, layer) == pytest.approx((figures["energy_event_joules"], figures["energy_joules"]))
     parts = [found.joules(convention, EXECUTIONS[0], part) for part in dict.fromkeys(entry.part for entry in found.entries)]
     assert sum(parts) == pytest.approx(event) and len(parts) == 4  # no layer of the decoder spikes
+    read = ledger_of({**figures, "spikes_per_layer": figures["spikes"]}, model)
+    for one in conventions().values():
+        assert read.joules(one, EXECUTIONS[0]) == pytest.approx(found.joules(one, EXECUTIONS[0])) and read.entries
+        assert read.ann_joules(one, 8) == pytest.approx(found.ann_joules(one, 8))
 
 
 def test_the_ann_beside_it_by_hand(quick):
