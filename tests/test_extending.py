@@ -25,6 +25,7 @@ from conftest import (
     STREAM,
     TINY,
     build,
+    commands_in,
     digests,
     images,
     records,
@@ -344,11 +345,11 @@ def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
     )
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^    python (\w+)\.py (.*(?:\\\n.*)?)", PAGE, re.MULTILINE)
+    commands = commands_in("docs/how_to/extend.md")
     assert [name for name, _ in commands] == [ANN, SNN, OBJ1, SNN, SNN]
-    for name, flags in commands:
+    for name, words in commands:
         small = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 {BALANCE}", OBJ1: DATA}[name]
-        run_here(name, flags.replace("\\", " "), small)
+        run_here(name, *words, small)
     made = sorted(path.stem for path in (tmp_path / "trained_models/snn").glob("*.pth") if not path.stem.endswith("_last"))
     assert made == ["refractory", "relative", "steady"]
 
