@@ -15,21 +15,21 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
-from harness.measuring.comparing import EXPLAINED
+from harness.measuring.comparing import EXPLAINED, FIGURES, surviving
 from harness.measuring.report import aligned, running
 from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
-from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
+from harness.reporting.recipes import as_text, comparison, differences, pairs_of, recipes_of
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
 from harness.runs.saving import write_whole
 from self_models.basics import HOME, INSTALLED
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import WHOLE, meant
+from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 ENDINGS = (".csv", ".json", ".html")
-OWN = ("networks", "seeds", "evaluate", "output", "output_dir", "overwrite")
+OWN = ("networks", "seeds", "evaluate", "equivalence", "output", "output_dir", "overwrite")
 NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
 
 
@@ -42,6 +42,8 @@ def build_parser(argv=None):
     group.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks")
     help_text = "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
     group.add_argument("--evaluate", action="store_true", help=help_text)
+    help_text = "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
+    group.add_argument("--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text)
     help_text = "also write a table, numbers for programs, or the page that report.py makes of these runs"
     group.add_argument("--output", default="", metavar="X.csv|.json|.html", help=help_text)
     parser.rare |= {*NAMED_HERE, "test_only"}
@@ -69,8 +71,13 @@ def main(argv=None):
     tables = [comparison(*pair) for pair in pairs]
     for table in tables:
         print(*["", *aligned(table)], sep="\n")
-    count = sum("±" in row[-1] for table in tables for row in table)
-    print(f"\n{EXPLAINED}" + f" {count} are shown here." * bool(count))
+    print(f"\n{EXPLAINED}")
+    if found := differences(pairs):
+        print(f"Corrected for {len(found)} comparisons (Holm, 5 %), different from 0: {'; '.join(surviving(found)) or 'none'}.")
+    if args.equivalence:
+        shares = [name for name in found if any(name.endswith(figure.title) for figure in FIGURES.values() if not figure.points)]
+        alike = "; ".join(name for name in shares if found[name].is_within(args.equivalence))
+        print(f"Equivalent within ± {args.equivalence:g} % (two one-sided tests, each at 5 %): {alike or 'none'}.")
     if args.output:
         path = Path(args.output)
         if path.suffix == ".html":

@@ -20,7 +20,7 @@ from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, difference, spread
+from harness.measuring.comparing import FIGURES, difference, spread, surviving
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
@@ -198,6 +198,7 @@ def row_of(network, record):
     }
 
 
+EQUIVALENT = 10  # percent: the bound of the test for equivalence
 SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
 
 
@@ -296,14 +297,24 @@ def shown(rows, name):
 
 
 def pairs_table(rows):
-    """What feedback with blocking changes against the baseline, as a Markdown table: paired by seed, with 95 % intervals."""
+    """What feedback with blocking changes against the baseline, as a Markdown table: paired by seed, with 95 % intervals; then
+    which differences are left after correction, and which are equivalent."""
     yield "| data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven |"
     yield "|" + " --- |" * 9
-    blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
+    blocked, several = [row for row in rows if row["blocking"] or not row["feedback"]], {}
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in blocked if row["feedback"]):
         for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(found.text(FIGURES[name]) for name, found in figures.items())
             yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"
+            run = f"{network}, T = {steps}{f', {stop}' * bool(stop)}"
+            several |= {(run, FIGURES[name].title): found for name, found in figures.items() if found.half}
+    kept, shares = {}, [key for key in several if key[1] != FIGURES["accuracy"].title and several[key].is_within(EQUIVALENT)]
+    for run, title in surviving(several):
+        kept.setdefault(run, []).append(title.removesuffix(", µJ"))
+    yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0:", "")
+    yield from (f"- {run}: {'; '.join(titles)}" for run, titles in kept.items())
+    alike = "; ".join(": ".join(key) for key in shares) or "none"
+    yield from ("", f"Equivalent within ± {EQUIVALENT} % (two one-sided tests, each at 5 %): {alike}.")
 
 
 def zoo_table():

@@ -9,7 +9,7 @@ import pytest
 from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_as_program, run_here, run_script, same_weights
 
 from harness.command_line.scripts import train_each
-from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval
+from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
 from harness.processes.signals import Interrupted
 from snn_wFeedback import build_parser
 
@@ -49,7 +49,7 @@ def figures_by_hand(folder, name):
     (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
     found = {f"spikes, {part}": record["spikes"][part] for part in ("input", "encoder", "decoder", "classifier")}
     found |= {"accuracy, %": 100 * record["accuracy"], "spikes, all parts": record["spikes"]["total"]}
-    found |= {"steps": record["mean_steps"], "energy layer by layer, µJ": 1e6 * record["energy_joules"]}
+    found |= {"timesteps": record["mean_steps"], "energy layer by layer, µJ": 1e6 * record["energy_joules"]}
     found |= {"energy event-driven, µJ": 1e6 * record["energy_event_joules"]}
     return found | ({"input open at the end, %": 100 * record["open_share"][-1]} if record["epsilon"] else {})
 
@@ -83,7 +83,8 @@ def test_the_table_by_hand(recipes):
     change = Difference(row["difference"], row["half_of_95_percent_interval"], 2).text(FIGURES["spikes"])
     cells = [f"{one['mean']:,.0f} ± {one['standard_deviation']:,.0f}" for one in (row, other)]
     assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read, not measured anew" in said
-    assert rows["fed", "steps"]["run_with"] == "T = 3, ε = 0.2" and rows["baseline", "steps"]["images"] == "16 MNIST test images"
+    row, other = rows["fed", "timesteps"], rows["baseline", "timesteps"]
+    assert row["run_with"] == "T = 3, ε = 0.2" and other["images"] == "16 MNIST test images"
 
 
 def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
@@ -91,11 +92,13 @@ def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
     folder, _ = recipes
     table, page = folder / "table.csv", folder / "page.html"
     flags = f"fed baseline --seeds 0 1 --output_dir {folder}"
-    _, read = run_here("compare", f"{flags} --output {table}")
+    _, read = run_here("compare", f"{flags} --output {table} --equivalence 1e6")
+    assert re.search(r"^Corrected for \d+ comparisons \(Holm, 5 %\), different from 0: .*\.$", read, re.MULTILINE)
+    assert re.search(r"^Equivalent within ± 1e\+06 % \(two one-sided tests, each at 5 %\): .*spikes, input; ", read, re.MULTILINE)
     _, anew = run_here("compare", f"{flags} --evaluate {DATA.replace('--limit_train 32 ', '')} --output {page}")
     rows = list(csv.DictReader(table.open()))
     assert [row["by_seed"].split()[0].split(":")[0] for row in rows] == ["0"] * len(rows) and float(rows[0]["mean"]) <= 100
-    cells = lambda text: re.findall("^(?:accuracy|spikes|energy|steps|input open).*", text, re.MULTILINE)  # noqa: E731
+    cells = lambda text: re.findall("^(?:accuracy|spikes|energy|timesteps|input open).*", text, re.MULTILINE)  # noqa: E731
     assert len(cells(read)) == len(FIGURES) and cells(anew) == cells(read)
     (shown,) = re.findall("<h2>Over seeds</h2>.*?</table>", page.read_text(), re.DOTALL)
     rows = ["".join(re.findall("<td>(.*?)</td>", row)) for row in shown.split("<tr>")]
@@ -115,6 +118,14 @@ def test_what_is_wider_than_everything_is_not_known():
     assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "not known")
     assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
     assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
+
+
+def test_correction_and_equivalence_by_hand():
+    """t(2) = 4.303 and 2.920 for intervals of 95 and 90 %; p of t = 12, 9.92 and 4.30 is 0.0069, 0.01 and 0.05."""
+    found = {name: Difference(t, 4.3027, 3) for name, t in (("c", 4.3028), ("a", 12.0), ("b", 9.925), ("d", -1.0))}
+    assert [found[name].p for name in "abc"] == pytest.approx([0.0069, 0.01, 0.05], abs=1e-4)
+    assert surviving(found) == ["a", "b"] and surviving({"c": found["c"]}) == ["c"] and surviving({"d": found["d"]}) == []
+    assert found["d"].is_within(3.93) and not found["d"].is_within(3.91)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,19 @@ A record is the JSON object of an evaluation, or a mapping with the same names."
 
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
+from itertools import takewhile
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from self_models.counting.spikes import PARTS
 
 NOT_KNOWN = "not known"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind
 EXPLAINED = (
-    "Mean ± standard deviation over the seeds. Differences are paired by seed, ± the 95 % interval of their mean (Student's t): "
-    "intervals that contain 0 are inconclusive; one in percent that is wider than 100 % says 'not known'. Each interval holds by "
-    "itself: of 20, one misses in the mean."
+    "Network: mean ± standard deviation over seeds. Difference: paired by seed, ± its 95 % confidence interval (Student's t). If "
+    "that contains 0, no difference was detected. 'not known': the interval of a percentage is wider than 100 %."
 )
 
 
@@ -46,7 +46,7 @@ FIGURES = {
     "accuracy": Figure("accuracy, %", lambda record: 100 * record["accuracy"], ".2f", "points"),
     "spikes": Figure("spikes, all parts", _spikes("total"), ",.0f"),
     **{part: Figure(f"spikes, {part}", _spikes(part), ",.0f") for part in PARTS.values()},
-    "mean_steps": Figure("steps", lambda record: record.get("mean_steps"), ".2f", "steps"),
+    "mean_steps": Figure("timesteps", lambda record: record.get("mean_steps"), ".2f", "timesteps"),
     "energy_joules": Figure("energy layer by layer, µJ", _joules("energy_joules"), ".1f"),
     "energy_event_joules": Figure("energy event-driven, µJ", _joules("energy_event_joules"), ".2f"),
     "open_share": Figure("input open at the end, %", _open_at_the_end, ".1f", "points"),
@@ -84,6 +84,21 @@ class Difference(NamedTuple):
             if (abs(float(mean)) <= float(half)) == (abs(round(self.mean, PLACES)) <= round(self.half, PLACES)):
                 break
         return f"{mean} ± {half}{unit}"
+
+    @property
+    def p(self):
+        """The two-sided p-value of no difference (Student's t), for several pairs that differ."""
+        return 2 * float(stdtr(self.pairs - 1, -abs(self.mean) / self.half * stdtrit(self.pairs - 1, 0.975)))
+
+    def is_within(self, bound):
+        """Whether the difference of several pairs is shown to be below the bound: two one-sided tests at 5 %."""
+        return abs(self.mean) + self.half * stdtrit(self.pairs - 1, 0.95) / stdtrit(self.pairs - 1, 0.975) < bound
+
+
+def surviving(differences):
+    """Which of name -> Difference, of several pairs, differ from 0 after correction for as many comparisons: Holm, 5 %."""
+    ordered = enumerate(sorted(differences, key=lambda name: differences[name].p))
+    return [name for _, name in takewhile(lambda one: differences[one[1]].p * (len(differences) - one[0]) <= 0.05, ordered)]
 
 
 def written(value, form):

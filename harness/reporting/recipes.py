@@ -87,6 +87,17 @@ def comparison(recipe, other):
     return [row if other else row[:2] for row in rows if any(row[1:])]
 
 
+def differences(pairs):
+    """Title, and name of the network where several are compared -> Difference, where it varies over the seeds."""
+    both = [(recipe, other) for recipe, other in pairs if other]
+    every = {
+        f"{recipe.name}: {figure.title}" if len(both) > 1 else figure.title: difference(name, recipe.results, other.results)
+        for recipe, other in both
+        for name, figure in FIGURES.items()
+    }
+    return {name: found for name, found in every.items() if found and found.half}
+
+
 def figures_of(pairs):
     """One dict for each network of these pairs, run in one way, and figure: numbers for programs."""
     recipes = {id(one): (one, None) for pair in pairs for one in pair if one} | {id(one): (one, other) for one, other in pairs}
