@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What do the digit networks take on a microcontroller, as QEMU plays it, in int8, beside one pass of their ANN?
+"""What do the digit networks, in int8, and NIR networks take on a microcontroller emulated by QEMU, and what does an ANN?
 
-One JSON object per network and core: bytes of flash (weights, tables, code), RAM and stack, and instructions an image, mean of
-ten test images in all timesteps; `ann_instructions`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c).
-`equal`: whether each spike is that of Python. Tools: see harness/exporting/c/qemu.mk; cores without theirs are left out.
+One JSON object per network and core: bytes of flash (weights, tables, code), RAM and stack, and instructions, mean of ten test
+images in all timesteps; `ann_instructions`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR
+networks are float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Tools: see
+harness/exporting/c/qemu.mk; cores without theirs are left out.
 `python benchmarks/speed/microcontroller.py`: a few minutes, and nothing of it depends on the machine's speed.
 """
 
@@ -19,43 +20,58 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
+from harness.data.events import rows_in
+from harness.data.folders import labelled_recordings
 from harness.data.sets import load_data
 from harness.exporting.c_folder import IMAGES, TEMPLATES, files_of, tables_of
+from harness.exporting.c_graph import c_graph
 from harness.exporting.layers import forward_layers
 from self_models.basics import HOME
+from self_models.graph import from_nir
 from self_models.loading import load
 
 from torch import nn
 
 CORES = ("m4", "m7", "m33", "rv32")
 NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn") for kind in ("feedback", "baseline")]
-FOUND = r"flash: (\d+) bytes; instructions an image: (\d+) \(\d+ to \d+\); RAM: (\d+) bytes, and (\d+) of stack"
+GRAPHS = [HOME / "examples/nmnist.nir", HOME.parent / "shared/data/nir/cnn_sinabs.nir"]  # the second is somebody else's
+FOUND = r"flash: (\d+) bytes; instructions per \w+: (\d+) \(\d+ to \d+\); RAM: (\d+) bytes, and (\d+) of stack"
 
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="committed ones")
+    found = [*NETWORKS, *(str(path) for path in GRAPHS if path.exists())]
+    parser.add_argument("--networks", nargs="+", default=found, metavar="NAME", help="committed ones, or paths of NIR files")
     parser.add_argument("--cores", nargs="+", choices=CORES, default=CORES, help="which")
     args = parser.parse_args(argv)
-    images = load_data("MNIST", limit_test=IMAGES)[2].images
     for name in args.networks:
-        path = HOME / f"trained_models/snn/{name}.pth"
-        model = load(path, weights="int8")
-        files = files_of(model, tables_of(model), images, range(IMAGES), name)
-        control = ann_files(load(path, engine="dense"))
+        timesteps, files, control = graph_files(name) if name.endswith(".nir") else network_files(name)
         for core in args.cores:
             if found := played(files, core):
-                equal, flash, instructions, ram, stack = found
-                about = {"network": name, "core": core, "timesteps": model.latency, "equal": equal, "flash": flash, "ram": ram}
-                print(
-                    json.dumps(
-                        {**about, "stack": stack, "instructions": instructions, "ann_instructions": played(control, core)[2]}
-                    )
-                )
+                figures = dict(zip(("equal", "flash", "ram", "stack", "instructions"), found, strict=True))
+                pass_of_ann = {"ann_instructions": played(control, core)[-1]} if control else {}
+                about = {"network": Path(name).name, "core": core, "timesteps": timesteps}
+                print(json.dumps(about | figures | pass_of_ann), flush=True)
+
+
+def network_files(name):
+    """(timesteps, the folder's files, its control's) of a committed network, in int8."""
+    path, images = HOME / f"trained_models/snn/{name}.pth", load_data("MNIST", limit_test=IMAGES)[2].images
+    model = load(path, weights="int8")
+    files = files_of(model, tables_of(model), images, range(IMAGES), name)
+    return model.latency, files, ann_files(load(path, engine="dense"))
+
+
+def graph_files(path):
+    """(timesteps, the folder's files, None) of a NIR network, with a recording of each class of N-MNIST."""
+    model = from_nir(path)
+    paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
+    recordings = [rows_in(each, model.input_shape, model.dt)[0] for each in paths]
+    return 1 + max(rows[-1, 0] for rows in recordings).item(), c_graph(path, recordings)[0], None
 
 
 def played(files, core):
-    """(all equal, bytes of flash, instructions, bytes of RAM, of stack) of a folder on a core; None without its tools."""
+    """(all equal, bytes of flash, of RAM, of stack, instructions) of a folder on a core; None without its tools."""
     with TemporaryDirectory() as folder:
         for file, text in files.items():
             (Path(folder) / file).write_text(text)
@@ -65,7 +81,8 @@ def played(files, core):
         return None
     if not (found := re.search(FOUND, done.stdout)):
         raise RuntimeError(done.stdout + done.stderr)
-    return "equal: " in done.stdout, *map(int, found.groups())
+    flash, instructions, *memory = map(int, found.groups())
+    return "equal: " in done.stdout, flash, *memory, instructions
 
 
 def ann_files(model):

@@ -116,6 +116,6 @@ int main(void)
         maps[0][i] = (int8_t)(rand() % 128);
     COUNTED(pass());
     board_next();
-    board_print(sizeof maps + sizeof columns);
+    board_print(sizeof maps + sizeof columns, "pass");
     return 0;
 }

@@ -1,8 +1,9 @@
-/* What an image takes on a microcontroller, for check.c: instructions, and the deepest place of the stack.
+/* What an image, or a recording, takes on a microcontroller, for check.c: instructions, and the deepest place of the stack.
 
    Under `qemu -icount shift=0` the board's clock moves on by one nanosecond an instruction. RISC-V reads its counter of instructions;
    a Cortex-M reads SysTick, whose ticks are turned into instructions by a loop of a known number of them. A call takes 600 million
-   at most. */
+   at most. Without NETWORK_BOARD nothing is measured. */
+#ifdef NETWORK_BOARD
 #include <stdint.h>
 #include <stdio.h>
 
@@ -54,7 +55,7 @@ __attribute__((noinline)) static void board_begin(void)
         *at++ = PAINT;
 }
 
-/* An image is done. */
+/* An image, or a recording, is done. */
 static void board_next(void)
 {
     board_images++;
@@ -64,13 +65,19 @@ static void board_next(void)
     board_image = 0;
 }
 
-/* stack: bytes of it in use at once since board_begin(), the check's own included. */
-static void board_print(uint32_t memory)
+/* stack: bytes of it in use at once since board_begin(), the check's own included. what: image or recording. */
+static void board_print(uint32_t memory, const char *what)
 {
     const volatile uint8_t *at = (uint8_t *)((uintptr_t)__stack - (uintptr_t)__stack_size);
     while (*at == PAINT)
         at++;
-    printf("instructions an image: %lu (%lu to %lu); RAM: %lu bytes, and %lu of stack\n",
+    printf("instructions per %s: %lu (%lu to %lu); RAM: %lu bytes, and %lu of stack\n", what,
            (unsigned long)(board_sum / board_images), (unsigned long)board_least, (unsigned long)board_most,
            (unsigned long)memory, (unsigned long)((uintptr_t)__stack - (uintptr_t)at));
 }
+#else
+#define COUNTED(call) (call)
+#define board_begin() ((void)0)
+#define board_next() ((void)0)
+#define board_print(memory, what) ((void)0)
+#endif

@@ -1,15 +1,10 @@
 /* Runs the images of golden.c and compares every spike and every open pixel with those of the network that this one was made of.
    Exit status 0: equal; 1: the first difference is named. */
+#include "board.h"
 #include "golden.c"
 #include "weights.h"
 
 #include <stdio.h>
-
-#ifdef NETWORK_BOARD
-#include "board.h"
-#else
-#define COUNTED(call) (call)
-#endif
 
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 static State *run;
@@ -32,8 +27,8 @@ static int32_t first_in(int layer)
 
 static void name(int image, int step, int layer, int32_t neuron)
 {
-    printf("differs: image %d, step %d, layer %s, neuron %ld: it %s here; potential after the step %.9g", image, step,
-           network_layer_name(run, layer), (long)neuron, network_spiked(run, layer, neuron) ? "spiked" : "did not spike",
+    printf("differs: image %d, timestep %d, layer %s, neuron %ld: it %s here; potential after the timestep %.9g", image,
+           step, network_layer_name(run, layer), (long)neuron, network_spiked(run, layer, neuron) ? "spiked" : "did not spike",
            (double)network_potential(run, layer, neuron));
     if (layer && image < golden_known)
         printf(", and %.9g", (double)golden_potentials[at_potential + neuron]);
@@ -50,7 +45,7 @@ static int equal(int image)
     for (step = 0; step < NETWORK_TIMESTEPS; step++) {
         for (i = 0; i < NETWORK_PIXELS; i++)
             if (run->is_open[i] != bit_of(i)) {
-                printf("differs: image %d, before step %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step,
+                printf("differs: image %d, before timestep %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step,
                        (long)i, bit_of(i) ? "blocked" : "open", (double)run->prediction[i], (double)run->image[i]);
                 return 0;
             }
@@ -70,7 +65,7 @@ static int equal(int image)
             const double here = run->logits[i], there = golden_logits[at];
             const double off = here > there ? here - there : there - here, size = there > 0 ? there : -there;
             if (!(off <= golden_tolerance * (1 + size))) {
-                printf("differs: image %d, step %d, logit %ld is %.9g here and %.9g in golden.c\n", image, step, (long)i,
+                printf("differs: image %d, timestep %d, logit %ld is %.9g here and %.9g in golden.c\n", image, step, (long)i,
                        here, there);
                 return 0;
             }
@@ -82,20 +77,14 @@ static int equal(int image)
 int main(void)
 {
     int image;
-#ifdef NETWORK_BOARD
     board_begin();
-#endif
     run = network_begin(&network_tables, &network_defaults, memory);
     for (image = 0; image < golden_images; image++) {
         if (!equal(image))
             return 1;
-#ifdef NETWORK_BOARD
         board_next();
-#endif
     }
-#ifdef NETWORK_BOARD
-    board_print(sizeof memory);
-#endif
-    printf("equal: %d images, %d steps each, spike for spike\n", golden_images, NETWORK_TIMESTEPS);
+    board_print(sizeof memory, "image");
+    printf("equal: %d images, %d timesteps each, spike for spike\n", golden_images, NETWORK_TIMESTEPS);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* Runs the recordings of golden.c and compares which neurons spike, layer by layer, and the outputs, with those of the network that
    this one was made of. Exit status 0: equal; 1: the first difference is named. */
+#include "board.h"
 #include "golden.c"
 #include "weights.h"
 
@@ -9,17 +10,19 @@ static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 
 int main(void)
 {
-    State *const run = network_begin(&network_tables, &network_defaults, memory);
+    State *run;
     const int32_t *first = golden_first;
     const uint32_t *spikes = golden_spikes;
     const float *logits = golden_logits;
     int recording, step, layer;
     int32_t i;
+    board_begin();
+    run = network_begin(&network_tables, &network_defaults, memory);
     for (recording = 0; recording < golden_recordings; recording++, first++) {
-        network_reset(run, 0, 0, 0);
+        COUNTED(network_reset(run, 0, 0, 0));
         for (step = 0; step < golden_timesteps; step++, first++) {
-            network_arrive(run, golden_events + first[0], first[1] - first[0]);
-            network_step(run);
+            COUNTED(network_arrive(run, golden_events + first[0], first[1] - first[0]));
+            COUNTED(network_step(run));
             for (layer = 1; layer < NETWORK_LAYERS; layer++) {
                 uint32_t sum = 0;
                 for (i = 0; i < network_layer_size(run, layer); i++)
@@ -37,7 +40,9 @@ int main(void)
                 }
             }
         }
+        board_next();
     }
+    board_print(sizeof memory, "recording");
     printf("equal: %d recordings, %d timesteps each, spike for spike\n", golden_recordings, golden_timesteps);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* Reads images from standard input, raw bytes, and writes a line for each: class, steps, spikes (input and layers).
+/* Reads images from standard input, raw bytes, and writes a line for each: class, timesteps, spikes (input and layers).
    ./run [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t]
    -b: early exit: the bound of the network's rule, or, where it has none, of confidence: smallest margin of the two largest logits
    -d: blocked pixels may open again (dynamic), and what a change opens makes the network forget, by this gain; 0: it does not
