@@ -2,9 +2,9 @@
 """What do the digit networks, in int8, and NIR networks take on a microcontroller emulated by QEMU, and what does an ANN?
 
 One JSON object per network and core: bytes of flash (weights, tables, code), RAM and stack, and instructions, mean of ten test
-images in all timesteps; `ann_instructions`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR
-networks are float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Tools: see
-harness/exporting/c/qemu.mk; cores without theirs are left out.
+images in all timesteps; `ann_...`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR networks are
+float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Cores without their tools, see
+harness/exporting/c/qemu.mk, are left out.
 `python benchmarks/speed/microcontroller.py`: a few minutes, and nothing of it depends on the machine's speed.
 """
 
@@ -49,9 +49,8 @@ def main(argv=None):
         for core in args.cores:
             if found := played(files, core):
                 figures = dict(zip(("equal", "flash", "ram", "stack", "instructions"), found, strict=True))
-                pass_of_ann = {"ann_instructions": played(control, core)[-1]} if control else {}
                 about = {"network": Path(name).name, "core": core, "timesteps": timesteps}
-                print(json.dumps(about | figures | pass_of_ann), flush=True)
+                print(json.dumps(about | figures | (ann_figures(control, core) if control else {})), flush=True)
 
 
 def network_files(name):
@@ -83,6 +82,12 @@ def played(files, core):
         raise RuntimeError(done.stdout + done.stderr)
     flash, instructions, *memory = map(int, found.groups())
     return "equal: " in done.stdout, flash, *memory, instructions
+
+
+def ann_figures(control, core):
+    _, _, ram, _, instructions = played(control, core)
+    weights = re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
+    return {"ann_instructions": instructions, "ann_weights": int(weights), "ann_ram": ram}
 
 
 def ann_files(model):

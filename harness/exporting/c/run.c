@@ -5,9 +5,9 @@
    -k: of the input's random numbers; else those of seed 0
    -l: streaming: the network is not reset between images
    -n: number of the first image, of which its random numbers follow, too; else 0
-   -s: steps of each image
-   -t: writes a trace instead: of each step one byte a pixel, whether it is open, of each layer one byte a neuron, whether it
-       spiked, then the potentials of all layers but the input, the logits (float), and one byte, 1 in an image's last step */
+   -s: timesteps of each image
+   -t: writes a trace instead: of each timestep one byte a pixel, whether it is open, of each layer one byte a neuron, whether it
+       spiked, then the potentials of all layers but the input, the logits (float), and one byte, 1 in an image's last timestep */
 #include "weights.h"
 
 #include <float.h>
@@ -100,7 +100,7 @@ int main(int argc, char **argv)
     if (left_on && !network_streams(run))
         return refused("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
     if (settings.phase && settings.rule != NEVER)
-        return refused("-b: the update of this network is phased: it answers in its last steps alone");
+        return refused("-b: the update of this network is phased: it answers in its last timesteps alone");
     for (; (got = fread(pixels, 1, NETWORK_PIXELS, stdin)) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;
         int step, stops = 0;
