@@ -2,12 +2,14 @@
 """Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays; and at
 single neurons."""
 
+from pathlib import Path
+
 import numpy as np
 
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import save_film
@@ -24,6 +26,7 @@ def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
+    add_baseline_flag(group, "the baseline's spikes over time")
     group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes "
                        "of N neurons of each layer on the first image shown, and the membrane potentials of three, and write "
                        "them as .npz; N: 20")  # fmt: skip
@@ -49,9 +52,13 @@ def main(argv=None):
     charted = posthoc.test.part(0, args.chart_images)
     device = next(model.parameters()).device
     spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, device), args.seed)
+    if baseline := posthoc.baseline():
+        theirs = spikes_over_time(baseline.model, charted.batches(args.batch_size, device), args.seed)[0]
+        baseline = Path(args.baseline).stem, theirs
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.setting, all_charted)
+    share = None if film.once else open_share
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, share, film.setting, all_charted, baseline)
     run.say(f"of the {len(film.titles)} images shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()

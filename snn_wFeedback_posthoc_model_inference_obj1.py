@@ -4,7 +4,7 @@
 from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.measures import difficulty_correlations
@@ -19,6 +19,7 @@ def build_parser(argv=None):
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
     group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
+    add_baseline_flag(group, "the baseline's accuracy and spikes")
     return parser
 
 
@@ -35,10 +36,11 @@ def main(argv=None):
         per_image = posthoc.evaluate()[1]
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
-    run.say(*blocking_table(posthoc.records), "", *operations_table(posthoc.records), "")
+    baseline = (beside := posthoc.baseline()) and beside.evaluate(event="baseline")[0]
+    run.say(*blocking_table(posthoc.records, baseline), "", *operations_table(posthoc.records), "")
     by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
     run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
-    save_sweep(run.place.picture("_sweep.png"), posthoc.records)
+    save_sweep(run.place.picture("_sweep.png"), posthoc.records, baseline)
     save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()

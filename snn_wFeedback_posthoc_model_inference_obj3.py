@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
+"""Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it, and with
+brightness normalised instead."""
 
 from dataclasses import replace
 
 import numpy as np
+import torch.nn.functional as F
 
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
@@ -12,9 +14,13 @@ from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_gif
 from harness.drawing.plots import save_dimming
 from harness.measuring.report import contrast_table
+from self_models.objectives.contrast import WINDOW
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 HALF, WHOLE = 0.15, 0.30  # what is left of the brightness of dimmed images
+CASES = (  # name, contrast (''; what the flags say), and the side of the square whose brightest pixel others are divided by
+    ("plain", "none", None), ("contrast", "", None), ("normalised", "none", 0), ("locally", "none", WINDOW),
+)  # fmt: skip
 
 
 def build_parser(argv=None):
@@ -36,15 +42,16 @@ def main(argv=None):
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
     for dimming, images in sets.items():
         row = {"dimming": dimming}
-        for key, rule in (("plain", "none"), ("contrast", args.contrast)):
-            posthoc.model.change(contrast=rule)
-            row[key] = posthoc.evaluate(images, dimming=dimming, contrast=rule)[0]["accuracy"]
+        for key, rule, window in CASES:
+            posthoc.model.change(contrast=rule or args.contrast)
+            shown = images if window is None else normalised(images, window)
+            row[key] = posthoc.evaluate(shown, dimming=dimming, contrast=rule or args.contrast, case=key)[0]["accuracy"]
         rows.append(row)
     run, summary = posthoc.run, contrast_summary(rows)
     run.record(event="contrast", **summary)
     posthoc.records.append({"event": "contrast", **summary})
     run.say(*contrast_table(rows, summary))
-    save_dimming(run.place.picture(".png"), rows, args.epsilon)
+    save_dimming(run.place.picture(".png"), rows, args.epsilon, len(posthoc.test))
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()
@@ -72,14 +79,27 @@ def dimmed(images, where, part):
     return replace(images, change=change)
 
 
+def normalised(images, window):
+    """An ImageSet like this one; in its batches each pixel is divided by the brightest in a square of this side around it,
+    or in the image if it is 0, but by a tenth at least."""
+
+    def change(pixels):
+        pixels = (images.change(pixels) if images.change else pixels).float()
+        brightest = pixels.amax(1, keepdim=True)
+        brightest = F.max_pool2d(brightest, window, 1, window // 2) if window else brightest.amax((2, 3), keepdim=True)
+        return (255 * pixels / brightest.clamp(min=25.5)).round().byte()
+
+    return replace(images, change=change)
+
+
 def contrast_summary(rows):
-    """clean (with contrast), clean_plain; dimmed_plain and dimmed_contrast, means over the kinds of dimming; regained, the
-    part of the accuracy lost by dimming that contrast wins back."""
+    """clean (with contrast), clean_plain; dimmed_…, means over the kinds of dimming, of each case; regained, the part of the
+    accuracy lost by dimming that contrast wins back."""
     clean, dimmed = rows[0], rows[1:]
-    plain, contrast = (sum(row[key] for row in dimmed) / len(dimmed) for key in ("plain", "contrast"))
-    lost = clean["plain"] - plain
-    summary = {"clean": clean["contrast"], "clean_plain": clean["plain"], "dimmed_plain": plain, "dimmed_contrast": contrast}
-    return summary | {"regained": (contrast - plain) / lost if lost > 0 else None}
+    summary = {"clean": clean["contrast"], "clean_plain": clean["plain"]}
+    summary |= {f"dimmed_{key}": sum(row[key] for row in dimmed) / len(dimmed) for key in clean if key != "dimming"}
+    lost = clean["plain"] - summary["dimmed_plain"]
+    return summary | {"regained": (summary["dimmed_contrast"] - summary["dimmed_plain"]) / lost if lost > 0 else None}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from statistics import fmean
 import torch
 
 from harness import UserError
+from harness.building.start import LEAKING
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import SwitchAction, typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet
@@ -31,6 +32,7 @@ def build_parser(argv=None):
                        "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip
     group.add_argument("--scene", choices=list(SCENES), default=None, help="made of test images instead")
     group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="length of a scene")
+    add_baseline_flag(group, "the baseline's answers and spikes")
     group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help="default: 4; of a scene 1")
     group.add_argument("--invert", action=SwitchAction, default=False, help="turn dark and bright round in --frames")
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF")
@@ -61,12 +63,25 @@ def main(argv=None):
         run.begin()
         tell(run, posthoc.records, number, figures, model.classes)
     conclude(posthoc, steps, time.perf_counter() - began)
-    save_stream(run.place.picture(".png"), reel, blocks=model.gate.reacts)
+    save_stream(run.place.picture(".png"), reel, baseline_reel(posthoc, frames, steps))
     run.say(f"wrote {run.place.picture('.png')}")
     if film := reel.film():
         save_gif(run.place.picture(".gif"), film, args.frame_seconds)
         run.say(f"wrote {run.place.picture('.gif')}")
     return posthoc.finish()
+
+
+def baseline_reel(posthoc, frames, steps):
+    """The Reel of the network of --baseline on these frames, None without the flag. One that was not trained to forget leaks."""
+    if (baseline := posthoc.baseline()) and baseline.model.settings["output_leak"] == 1:
+        baseline = posthoc.baseline(**LEAKING)
+    if not baseline:
+        return None
+    reel, stream = Reel(baseline.model, steps * len(frames), ""), baseline.model.stream(posthoc.args.seed)
+    for number in range(len(frames)):
+        batch = frames.batch(torch.tensor([number]), posthoc.device)
+        reel.add(batch, stream(batch.images, steps))
+    return reel
 
 
 def scene_of(args, test, model):

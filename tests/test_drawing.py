@@ -199,11 +199,12 @@ def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
     shown["extremes"] = plots.save_extremes, digits, ONE, 0.25
     off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
-    shown |= {"a sweep without blocking": (plots.save_sweep, [off]), "a sweep": (plots.save_sweep, [off, on])}
+    shown |= {"a sweep without blocking": (plots.save_sweep, [off]), "a sweep": (plots.save_sweep, [off, on], off)}
     spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
-    for share in (None, [1.0, 0.5]):
-        shown[f"spikes over time, open {share}"] = plots.save_spikes_over_time, spikes, share, "ε = 0.1", "7 images"
-    shown["dimming"] = plots.save_dimming, [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125
+    for share, baseline in ((None, None), ([1.0, 0.5], ("its baseline", spikes))):
+        shown[f"spikes over time, open {share}"] = plots.save_spikes_over_time, spikes, share, "ε = 0.1", "7 images", baseline
+    row = {"dimming": "none", "plain": 0.5, "contrast": 0.6, "normalised": 0.75, "locally": 1.0}
+    shown["dimming"] = plots.save_dimming, [row], 0.125, 20
     said = {}
     for name, (draw, *given) in shown.items():
         draw(tmp_path / "picture", *given)

@@ -284,7 +284,7 @@ def test_pictures_of_a_coloured_scene(tmp_path):
     reel = filmed(model, scene.frames[:, 0], scene.labels[:, 0])
     film = reel.film()
     assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
-    save_stream(tmp_path / "a.png", reel, blocks=True)
+    save_stream(tmp_path / "a.png", reel, reel)
     save_gif(tmp_path / "a.gif", film, 0.02)
     with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
         assert gif.n_frames == 3 and min(chart.size) > 500

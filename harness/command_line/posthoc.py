@@ -1,6 +1,6 @@
 """What the post-hoc scripts share: their flags, and opening the trained SNN, its data and its run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
+from self_models.basics.settings import settings_in
+from self_models.loading import load
+from self_models.objectives.stopping import RULES
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -79,6 +82,10 @@ def open_network(parser, words, suffix, **settled):
     args = parser.parse_args(words)
     args = args.with_settled(model=as_saved(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
+
+
+def add_baseline_flag(group, what):
+    group.add_argument("--baseline", default="", metavar="PATH", help=f"{what}, beside it in the chart: a checkpoint")
 
 
 def own_files(args, needs_data):
@@ -151,6 +158,18 @@ class Posthoc:
         self.records.append(record)
         self.run.record(**record)
         return record, result["per_image"]
+
+    def baseline(self, **changed):
+        """A Posthoc of the network of --baseline, with the same images, timesteps and stopping rule, and these settings changed;
+        None without the flag. Raises UserError for a network of other images or classes, and ModelError as load() does."""
+        if not (path := self.args.baseline):
+            return None
+        settings = self.model.settings
+        shared = {name: settings[name] for name in ("timesteps", "rule", *settings_in(RULES[settings["rule"]]))}
+        model = load(path, self.args.engine, self.device, **shared | changed)
+        if (model.image_shape, model.classes) != (self.model.image_shape, self.model.classes):
+            raise UserError(f"--baseline {path}: its images or classes are others than those of this network")
+        return replace(self, model=model, records=[])
 
     def chosen(self, images=None):
         """The Batch of images that the flags name, of the test images or others. Raises UserError for a number beyond them."""

@@ -67,7 +67,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
         for number, title in enumerate(titles):
             pictures = axes[len(rows) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
-            pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all steps")
+            pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all timesteps")
             for row, (label, frames) in zip(pictures, rows.items(), strict=True):
                 row[1].set_ylabel(label)
                 for axis, t in zip(row[1:], chosen, strict=True):
@@ -75,8 +75,8 @@ def save_contact_sheet(path, film, images=3, columns=6):
             for axis, t in zip(pictures[-1][1:], chosen, strict=True):
                 _say_answer(axis, film, t - 1, number)
         for axis, t in zip(axes[0][1:], chosen, strict=True):
-            axis.set_title(f"step {t}")
-        shows = "What is sent, what the network takes it for" if film.once else "Prediction, and the input neurons it blocks"
+            axis.set_title(f"timestep {t}")
+        shows = "What is sent, the image as known" if film.once else "Prediction, and the input neurons it blocks"
         figure.suptitle(f"{shows}, and the answer\n{rule_of(film)}\n{SURE}")
         _explain(figure, axes, film)
 
@@ -95,7 +95,7 @@ def save_knowledge(path, film, images=6, columns=8):
                 _picture(axis, film.predictions[t - 1, number])
                 error = 100 * film.mean_errors[t - 1, number]
                 axis.set_xlabel(f"{amount(film, t - 1, number)}\nerror {error:.1f} %")
-        for axis, title in zip(axes[0], ["input", *[f"after step {t}" for t in chosen]], strict=True):
+        for axis, title in zip(axes[0], ["input", *[f"timestep {t}" for t in chosen]], strict=True):
             axis.set_title(title)
         figure.suptitle(f"The image as the network knows it\n{rule_of(film)}\nerror: root mean square, % of range")
 
@@ -132,7 +132,7 @@ def _frames(film, chosen):
         heading = figure.suptitle("")
         _explain(figure, grid[:-1], film)
         for t in chosen:
-            now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {amount(film, t)}"
+            now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {amount(film, t)}"
             heading.set_text("\n".join(filter(None, (film.heading, now, rule_of(film), SURE))))
             for axis, title in zip(axes[0], film.titles_at(t), strict=True):
                 axis.set_title(short(title))

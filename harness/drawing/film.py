@@ -22,7 +22,7 @@ STATES = (
     "value 0: never spikes, whatever is predicted",
     "open: predicted too dark",
     "open: predicted too bright",
-    "predicted now: blocked from the next step on",
+    "predicted now: blocked from the next timestep on",
     "blocked: was predicted",
     "open, too dim for the present gain: waits",
     "sends now: first grid, or guessed wrong",

@@ -1,4 +1,4 @@
-"""Charts of spikes, accuracy and steps, in the style of figures.py."""
+"""Charts of spikes, accuracy and timesteps, in the style of figures.py."""
 
 from contextlib import contextmanager
 
@@ -43,23 +43,29 @@ def accuracies(records):
     return 100 * found, 100 * abs(ends.T - found)
 
 
-def save_sweep(path, records):
-    """Accuracy, spikes by part and, where input is blocked, what is open over time, for evaluation records by epsilon."""
-    places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
-    panels = 3 if blocking else 2
+def save_sweep(path, records, baseline=None):
+    """Accuracy, spikes by part and, where input is blocked, what is open over time, for evaluation records by epsilon; baseline:
+    the record of the network without a decoder, drawn first and as a line."""
+    blocking, all_records = [record for record in records if record.get("open_share")], [*filter(None, [baseline]), *records]
+    places, panels = np.arange(len(all_records)), 3 if blocking else 2
+    names = [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records]
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
-        accuracy.errorbar(places, *accuracies(records), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
-        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2, ymargin=0.3)
-        base = np.zeros(len(records))
+        found, spread = accuracies(all_records)
+        accuracy.errorbar(places, found, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
+        lowest = 10 * np.floor((found - spread[0]).min() / 10)  # differences of tenths of a point look as small as they are
+        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2, ylim=(lowest, 100))
+        base = np.zeros(len(all_records))
         for part, colour in PART_COLOURS.items():
-            counts = np.array([record["spikes"][part] for record in records])
+            counts = np.array([record["spikes"][part] for record in all_records])
             bars = spikes.bar(places, counts, 0.7, base, label=part, color=colour)
             base += counts
         spikes.bar_label(bars, [f"{total:,.0f}" for total in base], fontsize=8)
         spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * base.max()))
         spikes.legend(frameon=False, loc="upper right", ncols=2)
-        for axis in (accuracy, spikes):
-            axis.set_xticks(places, [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records])
+        for axis, height in ((accuracy, found[0]), (spikes, base[0])):
+            if baseline:
+                axis.axhline(height, color=ACCURACY_COLOUR, linestyle="--", linewidth=1, zorder=0)
+            axis.set_xticks(places, ["baseline", *names] if baseline else names)
             axis.set_xlabel("epsilon: pixels predicted this well are blocked")
         for share in shares:
             for record in blocking:
@@ -68,36 +74,48 @@ def save_sweep(path, records):
 
 
 def _draw_open(axis, open_share, **look):
-    """The share of open input at each step."""
+    """The share of open input at each timestep."""
     steps = np.arange(1, len(open_share) + 1)
     axis.plot(steps, 100 * np.array(open_share), ".-", **look)
-    axis.set(title=STILL_OPEN, xlabel="step", ylabel="open in %", ylim=(0, 105))
+    axis.set(title=STILL_OPEN, xlabel="timestep", ylabel="open in %", ylim=(0, 105))
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def save_spikes_over_time(path, spikes, open_share, setting, images):
-    """Mean spikes of each layer at each step as a table of colours, and the share of open input below it.
+def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=None):
+    """Mean spikes so far of the network and of its baseline; below, spikes of each layer at each timestep as a table of colours,
+    and the share of open input.
 
-    spikes: layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which they are of, in words.
+    spikes: layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which they are of, in words;
+    baseline: (name, layer -> (T,)) of the network without a decoder.
     """
-    ratios = [0.45 * len(spikes) + 0.4, 1.8][: 1 if open_share is None else 2]
-    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (table, *below):
+    ratios = [2.6, 0.45 * len(spikes) + 0.4, 1.8][: 2 if open_share is None else 3]
+    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (sums, table, *below):
         counts = np.array(list(spikes.values()))
+        steps = np.arange(1, counts.shape[1] + 1)
+        drawn = [("this network", counts, {"color": PART_COLOURS["encoder"]})]
+        if baseline:
+            drawn.append((baseline[0], np.array(list(baseline[1].values())), {"color": ACCURACY_COLOUR, "linestyle": "--"}))
+        for name, each, look in drawn:
+            total = each.sum(0).cumsum()
+            sums.plot(steps, total, linewidth=2, label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}", **look)
+        sums.set(ylabel="spikes so far", ylim=(0, None), title=f"spikes per image so far, mean of {images}, {setting}")
+        sums.yaxis.set_major_formatter("{x:,.0f}")
+        sums.legend(frameon=False, loc="upper left")
         extent = (0.5, counts.shape[1] + 0.5, len(spikes) - 0.5, -0.5)
         look = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": PowerNorm(0.5, vmin=0), "extent": extent}
         colours = table.imshow(counts, **look)
         names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         table.set_yticks(range(len(spikes)), names)
-        table.set_title(f"spikes per image and step, mean of {images}\n{setting} (in brackets: sum over all steps)")
-        table.figure.colorbar(colours, ax=table, label="spikes per step (square-root scale)", format="{x:,.0f}")
+        table.set_title("this network by layer (in brackets: sum over all timesteps)")
+        table.figure.colorbar(colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}")
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])
         table.xaxis.get_major_locator().set_params(integer=True)
-        (below or [table])[0].set_xlabel("step")
+        (below or [table])[0].set_xlabel("timestep")
 
 
 def save_extremes(path, images, per_image, epsilon, count=10):
-    """The cheapest and the most expensive images of an ImageSet. per_image: see evaluation.py; epsilon: of the evaluation."""
+    """The images of an ImageSet with the fewest and the most spikes. per_image: see evaluation.py; epsilon: of the evaluation."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
@@ -107,16 +125,16 @@ def save_extremes(path, images, per_image, epsilon, count=10):
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
             found = int(per_image["found"][position])
             name = images.classes[found] if images.classes else found
-            verdict = "right" if per_image["correct"][position] else f"taken for {name}"
+            verdict = "right" if per_image["correct"][position] else f"predicted {name}"
             axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
             axis.set(xticks=[], yticks=[])
-        for axis, label in zip(axes[::count], ("cheapest", "most expensive"), strict=True):
+        for axis, label in zip(axes[::count], ("fewest spikes", "most spikes"), strict=True):
             axis.set_ylabel(label)
-        axis.figure.suptitle(f"The {count} cheapest and the {count} most expensive test images, ε = {epsilon:g}")
+        axis.figure.suptitle(f"The {count} test images with the fewest and the {count} with the most spikes, ε = {epsilon:g}")
 
 
 def save_adaptive(path, series, per_image, timesteps, setting, names):
-    """Accuracy against mean steps and against spikes for each rule, and the steps of each class under one setting of a rule.
+    """Accuracy against mean timesteps and against spikes for each rule, and the timesteps of each class under one setting of it.
 
     series: name -> list of evaluation records; per_image: of this setting, which is named in words; names: of the classes.
     """
@@ -126,14 +144,14 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             style = {"fmt": "o-", "label": name, "yerr": spread, "elinewidth": 0.5}
             by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
-        by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
+        by_steps.set(title="accuracy against timesteps, 95 % intervals", ylabel="accuracy in %", xlabel="mean timesteps")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
         _scale_by_logarithm(by_spikes)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         steps = steps_by_class(per_image)
         labels = list(steps)
         boxes.boxplot(steps.values(), whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
-        boxes.set(title=f"steps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
+        boxes.set(title=f"timesteps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="timesteps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
 
@@ -196,12 +214,12 @@ def save_energies(path, found, conventions):
 
 
 def steps_by_class(per_image):
-    """label -> steps of its images, in order of the labels."""
+    """label -> timesteps of its images, in order of the labels."""
     return {label: per_image["steps"][per_image["label"] == label].numpy() for label in sorted(set(per_image["label"].tolist()))}
 
 
 def save_step_histograms(path, per_image, timesteps, setting, names):
-    """One histogram of steps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
+    """One histogram of timesteps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
     classes = steps_by_class(per_image)
     columns = min(5, len(classes))
     size = (2.2 * columns, 1.8 * -(-len(classes) // columns) + 0.9)
@@ -209,22 +227,32 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
         for axis, (label, steps) in zip(axes, classes.items(), strict=True):
             axis.hist(steps, np.arange(0.5, timesteps + 1.5), color="#4477aa")
             axis.set_title(f"class {names[label]}", fontsize=9)
-        axes[0].figure.suptitle(f"steps until an image stops, {setting}")
-        axes[0].figure.supxlabel("steps")
+        axes[0].figure.suptitle(f"timesteps until an image stops, {setting}")
+        axes[0].figure.supxlabel("timesteps")
         axes[0].figure.supylabel("images")
 
 
-def save_dimming(path, rows, epsilon):
-    """Accuracy on each kind of dimmed digits, with plain blocking and with contrast; rows: dicts dimming, plain, contrast."""
+def save_dimming(path, rows, epsilon, images):
+    """Accuracy on each kind of dimmed digits, with plain blocking, with contrast, and with plain blocking of images that are made
+    bright again; rows: dicts dimming, plain, contrast, normalised, locally; images: how many were evaluated."""
     places = np.arange(len(rows))
-    with chart(path, size=(8, 4)) as (axis,):
-        for shift, key, colour in ((-0.2, "plain", "#4477aa"), (0.2, "contrast", "#e66100")):
-            bars = axis.bar(places + shift, [100 * row[key] for row in rows], 0.4, label=f"{key} blocking", color=colour)
-            axis.bar_label(bars, fmt="%.1f", fontsize=8)
+    looks = {
+        "plain": ("blocking", "#4477aa"),
+        "contrast": ("blocking with contrast", "#e66100"),
+        "normalised": ("control: blocking, image divided by its brightest pixel", "#999999"),
+        "locally": ("control: blocking, each pixel divided by the brightest within 7 x 7", "#555555"),
+    }
+    with chart(path, size=(10, 4.8)) as (axis,):
+        for number, (key, (label, colour)) in enumerate(looks.items()):
+            ends = np.array([wilson(row[key], images) for row in rows]).T
+            found = np.array([row[key] for row in rows])
+            look = {"yerr": 100 * abs(ends - found), "ecolor": ACCURACY_COLOUR, "error_kw": {"elinewidth": 0.8}}
+            bars = axis.bar(places + 0.21 * (number - 1.5), 100 * found, 0.2, label=label, color=colour, **look)
+            axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
         axis.set_xticks(places, [row["dimming"] for row in rows])
-        axis.set(ylabel="accuracy in %", ylim=(0, 119), yticks=range(0, 101, 20))
-        axis.set_title(f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws")
-        axis.legend(frameon=False, ncols=2, loc="upper center")
+        axis.set(ylabel="accuracy in %", ylim=(0, 108), yticks=range(0, 101, 20))
+        axis.set_title(f"accuracy on dimmed digits, {images:,} images, 95 % interval; the same weights, ε = {epsilon:g}")
+        axis.figure.legend(frameon=False, ncols=2, loc="outside lower center")
 
 
 def _scale_by_logarithm(axis):

@@ -13,10 +13,10 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import spaces_of
 
 LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour
-WORDS = """Left: a mark where a neuron spikes; neurons drawn by the seed
-among those that spike, the most active on top.
-Right: membrane potential of the first three of them after the
-reset of each step; a dot where one spikes; dashed: threshold."""
+WORDS = """Left: a mark where a neuron spikes; a random sample of the
+neurons that spike, the most active on top.
+Right: membrane potential of the first three of them after each
+timestep's reset; a dot where one spikes; dashed: threshold."""
 
 
 class Raster(NamedTuple):
@@ -73,7 +73,7 @@ def save_raster(path, raster, title, names):
             axis.xaxis.get_major_locator().set_params(integer=True)
         for axis in (axes[-4], axes[-1]):
             stops = f" (the image stops after {raster.steps} of {len(output)})" * (raster.steps < len(output))
-            axis.set_xlabel(f"step{stops}")
+            axis.set_xlabel(f"timestep{stops}")
         axes[1].imshow(raster.image, cmap="gray", vmin=0, vmax=255)
         axes[1].set(xticks=[], yticks=[])
         axes[1].set_title("the image", loc="left", fontsize=9)

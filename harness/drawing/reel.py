@@ -1,6 +1,7 @@
-"""What a network does in a stream, while its image changes: a Film for its GIF, and a chart of its steps."""
+"""What a network does in a stream, while its image changes: a Film for its GIF, and a chart of its timesteps."""
 
 from dataclasses import replace
+from itertools import product
 from textwrap import fill
 
 import numpy as np
@@ -15,8 +16,8 @@ from self_models.running.outputs import open_share_by_step
 MOST = 240  # steps that a GIF shows
 WIDEST = 80  # letters of a line of the title
 SHOWN = 28  # images above a chart at most
-LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
+ROOM = 0.012  # of it takes a letter
 
 
 class Reel:
@@ -67,61 +68,64 @@ class Reel:
         return {name: np.concatenate([figures[name] for figures in self.figures]) for name in self.figures[0]}
 
 
-def save_stream(path, reel, blocks):
-    """A PNG over the steps of a Reel: its images; the answer at each step, right or wrong where labels are known; how sure the
-    network is; spikes by part; and, of a gate that blocks, the share of active pixels that is open."""
+def save_stream(path, reel, baseline=None):
+    """A PNG over the timesteps of a Reel: its images; the answers, right or wrong where labels are known; spikes by part.
+    baseline: the Reel of the same images that the network without a decoder has seen, drawn beside."""
     figures, names = reel.so_far(), reel.model.classes
+    both = [("this network", figures)] + ([("baseline", baseline.so_far())] if baseline else [])
     steps = np.arange(1, len(figures["answer"]) + 1)
-    ratios = [1, 2.2, 1.5, 2, 1.5][: 5 if blocks else 4]
-    with chart(path, (12, 1.15 * sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as axes:
-        pictures, answers, sure, spikes, *shares = axes
+    ratios = [1, 0.35 + 0.35 * len(both), 2.4]
+    with chart(path, (12, 1.15 * sum(ratios) + 1), 3, 1, height_ratios=ratios, sharex=True) as (pictures, answers, spikes):
         draw_images(pictures, reel.images, len(steps))
-        draw_answers(answers, steps, figures["answer"], figures["label"], names)
-        sure.plot(steps, 100 * figures["sure"], color=ACCURACY_COLOUR, linewidth=1)
-        sure.set(ylim=(0, 104), ylabel="certainty, %", title="certainty: softmax of the logits")
+        draw_answers(answers, steps, both, names)
         parts = [figures[part] for part in PART_COLOURS]
+        said = [f"this network {np.sum(parts, 0).mean():,.0f}"]
         spikes.stackplot(steps, parts, labels=PART_COLOURS, colors=PART_COLOURS.values(), step="mid", linewidth=0)
-        spikes.set(ylabel="spikes", ylim=(0, None))
-        spikes.set_title(f"spikes of each step, mean {np.sum(parts, 0).mean():,.0f}", loc="left")
+        for name, found in both[1:]:
+            total = sum(found[part] for part in PART_COLOURS)
+            spikes.step(steps, total, where="mid", color=ACCURACY_COLOUR, linewidth=1, label=f"{name}, in all")
+            said.append(f"{name} {total.mean():,.0f}")
+        spikes.set(ylabel="spikes", ylim=(0, None), xlim=(0.5, len(steps) + 0.5), xlabel="timestep")
+        spikes.set_title(f"spikes in each timestep; mean: {', '.join(said)}", loc="left")
         beside_title(spikes)
-        for axis in shares:
-            axis.step(steps, 100 * figures["open"], where="mid", color=PART_COLOURS["input"])
-            axis.set(ylim=(0, 104), ylabel="open, %", title="input pixels that are not 0: open")
-        axes[-1].set(xlim=(0.5, len(steps) + 0.5), xlabel="step")
-        axes[-1].xaxis.get_major_locator().set_params(integer=True)
-        axes[0].figure.suptitle(reel.title)
+        spikes.xaxis.get_major_locator().set_params(integer=True)
+        for axis, (begin, _) in product((answers, spikes), reel.images):
+            axis.axvline(begin + 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
+        pictures.figure.suptitle(reel.title)
 
 
 def draw_images(axis, images, steps):
-    """The images (step, pixels) in a row, each with its left edge at the step from which on it was shown."""
+    """The images (step, pixels) in a row, each where it begins, smaller where it is followed soon."""
     height, width = images[0][1].shape[:2]
-    ends = [step + 0.5 for step, _ in images] + [steps + 0.5]
-    for (_, image), left, right in zip(images, ends[:-1], ends[1:], strict=True):
-        wide = min(right - left, SQUARE * steps * width / height)
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + wide, 0, 1), aspect="auto")
-        axis.axvline(left, color="white", linewidth=1)
-    axis.set(yticks=[], ylim=(0, 1), title=f"images shown ({width}x{height} pixels): each from its left edge on")
+    begins, full = [step + 0.5 for step, _ in images], SQUARE * steps * width / height
+    for (_, image), left, right in zip(images, begins, [*begins[1:], steps + 0.5], strict=True):
+        size = min((right - left) / full, 1)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + size * full, 0, size), aspect="auto")
+        axis.axvline(left, color="#bbbbbb", linewidth=0.8)
+    axis.set(yticks=[], ylim=(0, 1), title=f"images shown ({width}x{height} pixels)")
     axis.tick_params(bottom=False)
 
 
-def draw_answers(axis, steps, answers, labels, names):
-    """A point for each answer, on a bar where its label is known."""
-    known = labels >= 0
-    ahead = answers >= 0
-    colours = np.where(known, np.where(answers == labels, RIGHT, WRONG), NO_ANSWER)
-    axis.fill_between(steps, labels - 0.4, labels + 0.4, where=known, step="mid", color=LABEL_COLOUR, linewidth=0)
-    axis.scatter(steps[ahead], answers[ahead], s=6, c=colours[ahead], marker="s", linewidths=0)
-    places = sorted({*answers[ahead].tolist(), *labels[known].tolist()})
-    axis.set(ylabel="answer")
+def draw_answers(axis, steps, both, names):
+    """For each network a row that says in colours whether it is right, and in words what it answers, where there is room.
+    both: (name of the network, its figures)."""
+    colours = {"right": RIGHT, "wrong": WRONG, "no label": NO_ANSWER, "no answer yet": "#e4e4e4"}
+    for row, (_, found) in enumerate(both):
+        answer, label = found["answer"], found["label"]
+        verdict = np.select([answer < 0, label < 0, answer == label], [3, 2, 0], 1)
+        changes = np.flatnonzero(np.diff(answer, prepend=-2) | np.diff(verdict, prepend=-2))
+        for begin, end in zip(changes, [*changes[1:], len(steps)], strict=True):
+            axis.barh(row, end - begin, 0.8, begin + 0.5, color=[*colours.values()][verdict[begin]])
+            if answer[begin] >= 0 and end - begin > ROOM * len(steps) * len(names[answer[begin]]):
+                axis.text((begin + end + 1) / 2, row, names[answer[begin]], color="white", ha="center", va="center", fontsize=9)
+    axis.set(ylim=(len(both) - 0.5, -0.5))
+    axis.set_yticks(range(len(both)), [name for name, _ in both])
     axis.set_title("answer at each timestep", loc="left")
-    axis.set_yticks(places, [names[place] for place in places])
-    if known.any():
-        for colour, word in ((RIGHT, "right"), (WRONG, "wrong"), (NO_ANSWER, "no label")):
-            axis.scatter([], [], s=12, color=colour, marker="s", label=word)
-        axis.fill_between([], [], [], color=LABEL_COLOUR, linewidth=0, label="label, while it is shown")
-        beside_title(axis)
+    for word, colour in colours.items():
+        axis.barh(0, 0, color=colour, label=word)
+    beside_title(axis)
 
 
 def beside_title(axis):
     """The key, where it hides nothing."""
-    axis.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.97), borderaxespad=0, handletextpad=0.3)
+    axis.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 0.97), borderaxespad=0, handletextpad=0.3)

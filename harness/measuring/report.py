@@ -121,15 +121,17 @@ def aligned(rows):
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
-def blocking_table(records):
-    """Lines of a table: a row per evaluation record; with a decoder the reconstruction error and the open input, too."""
+def blocking_table(records, baseline=None):
+    """Lines of a table: a row per evaluation record; with a decoder the reconstruction error and the open input, too. baseline:
+    the record of the network without a decoder, the last row."""
     parts = ("input", "encoder", "decoder", "classifier", "total")
     rows = [["epsilon", "accuracy", *parts, *["error", "open at the end"] * (records[0]["reconstruction_error"] is not None)]]
-    for record in records:
+    for record in [*records, *filter(None, [baseline])]:
         error, share = record["reconstruction_error"], record.get("open_share")
         spikes = [f"{record['spikes'][part]:,.0f}" for part in parts]
         more = [f"{error:.2f}" if error is not None else "", f"{100 * share[-1]:.1f} %" if share else ""]
-        rows.append([f"{record['epsilon']:g}", percent(record["accuracy"]), *spikes, *more])
+        name = "baseline" if record is baseline else f"{record['epsilon']:g}"
+        rows.append([name, percent(record["accuracy"]), *spikes, *more])
     return aligned(rows)
 
 
@@ -190,10 +192,12 @@ def setting_in_words(rule, bounds):
 
 
 def contrast_table(rows, summary):
-    """Lines of a table: accuracy on clean and dimmed images with plain blocking and with contrast, then the summary."""
-    accuracies = ([row["dimming"], percent(row["plain"]), percent(row["contrast"])] for row in rows)
-    yield from aligned([["images", "plain", "contrast"], *accuracies])
-    yield f"mean of dimmed: plain {percent(summary['dimmed_plain'])}, contrast {percent(summary['dimmed_contrast'])}"
+    """Lines of a table: accuracy on clean and dimmed images with plain blocking, with contrast and with the controls, then the
+    summary."""
+    cases = [key for key in rows[0] if key != "dimming"]
+    accuracies = ([row["dimming"], *(percent(row[key]) for key in cases)] for row in rows)
+    yield from aligned([["images", *cases], *accuracies])
+    yield "mean of dimmed: " + ", ".join(f"{key} {percent(summary[f'dimmed_{key}'])}" for key in cases)
     if summary["regained"] is not None:
         yield f"contrast wins back {100 * summary['regained']:.0f} % of the accuracy that dimming costs"
 
