@@ -1,4 +1,4 @@
-"""Writes the tables of microcontroller.md, of results/microcontroller.jsonl: `PYTHONPATH=. python docs/how_to/microcontroller.py`."""
+"""Writes the tables of microcontroller.md, of results/: `PYTHONPATH=. python docs/how_to/microcontroller.py`."""
 
 import json
 from pathlib import Path
@@ -37,9 +37,8 @@ def figures_table():
         yield row(f"ANN of {', '.join(families)}", "-", *cells)
     yield ""
     for core, title in (("m4", "a Cortex-M4"), ("rv32", "RISC-V")):
-        fewer = [
-            f"`{name}`" for name, runs in FOUND.items() if runs[core]["instructions"] < runs[core].get("ann_instructions", 0)
-        ]
+        ours = {name: runs[core] for name, runs in FOUND.items()}
+        fewer = [f"`{name}`" for name, one in ours.items() if one["instructions"] < one.get("ann_instructions", 0)]
         yield f"On {title}, networks that need fewer instructions than their ANN: {', '.join(fewer) or '**none**'}."
 
 
