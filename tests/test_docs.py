@@ -39,9 +39,10 @@ def test_make_results_finds_its_marks(page):
     assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
 
 
-def test_the_page_of_all_flags_is_what_is_declared():
-    """`PYTHONPATH=. python docs/reference/flags.py` writes it anew."""
-    made = runpy.run_path(str(REPOSITORY / "docs/reference/flags.py"))
+@pytest.mark.parametrize("script", ["docs/reference/flags.py", "docs/explanation/performance.py"])
+def test_generated_pages_are_up_to_date(script):
+    """`PYTHONPATH=. python SCRIPT` writes its page anew."""
+    made = runpy.run_path(str(REPOSITORY / script))
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"]()
 
 

@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
-"""How fast is a trained network here, in snnTorch, SpikingJelly, Norse and sinabs, and as an ANN? JSON objects, one per `case`.
+"""How fast is a trained network here, in snnTorch, SpikingJelly, Norse and sinabs, and as an ANN? One JSON object per `case`.
 
 Networks: `baseline`, the committed snn_baseline.pth, and `blocking`, snn_feedback.pth with its decoder, which blocks predicted
-input; for that the others get a loop over the steps (Peer in peers.py). All have the same weights, thresholds, images and draws.
-Draws are made beforehand for all; that spikes are made of them counts. `stopped`: ours stops each image when it is sure, as a
-user would have it; the others know no such rule and run all T steps. `ann`: the ANN each network was made from, one dense pass of
-it.
+input; the other simulators run it in a loop over the timesteps (Peer in peers.py). `ann`: one dense pass of the ANN that the
+network was converted from. Weights, thresholds, images and random draws are the same for all; draws are made before the clock
+starts.
 
-Images per second are medians over rounds in which all take turns. A peer runs by step and by layer; the faster one counts, `way`
-says which. `same_spikes`: true where a run sends as many spikes as ours_dense in each layer for each image, else the share of the
-spikes by which it differs; null where ours stops and the other does not. A peer that is not installed is null, and among the
-`missing`. ratio_to_...: ours_event by that. docs/notebook/inference_speed.md has the figures. `python
-benchmarks/speed/inference_peers.py --rounds 3`: 24 minutes on two cores; a minute with --images 8 --batches 1 8 --timesteps 8
---rounds 1 --threads 1.
+Images per second are medians over rounds in which all take turns: of wall time, with one thread of processor time. A simulator
+runs by step and by layer; the faster `way` counts. `same_spikes`: true where it sends as many spikes as ours_dense in each layer
+for each image, else the share that differs. Simulators that are not installed are null, and `missing`. ratio_to_...: ours_event
+over that.
+
+`--rounds 3` takes 15 minutes on two cores; `--images 8 --batches 1 8 --timesteps 8 --rounds 1 --threads 1` half a minute.
+docs/explanation/performance.py makes the page's table and picture from results/inference_peers.jsonl.
 """
 
 import json
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,7 +34,6 @@ from harness.drawing.plots import chart
 from self_models import load
 from self_models.basics.settings import COUNT
 from self_models.running.draws import EVALUATION, Draws
-from results import RULE_SHOWN
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
 NETWORKS = {"baseline": "baseline", "blocking": "feedback"}  # name -> that of its files
 SHOWN = ("ours_event", "ours_dense", *SIMULATORS, "ann")
 WAYS = {"by step": False, "by layer": True}
+CASE = "{network}, T = {timesteps}, batch {batch}, threads {threads}"
 
 
 def main(argv=None):
@@ -54,13 +55,12 @@ def main(argv=None):
     peers, records = [name for name in args.peers if is_installed(name)], []
     for threads in args.threads:
         torch.set_num_threads(threads)
-        for network, steps, stopped in cases(args):
-            name, rule = NETWORKS[network], RULE_SHOWN if stopped else {}
-            model = load(COMMITTED / f"snn/snn_{name}.pth", engine="event", timesteps=steps, **rule)
+        for (network, name), steps in product(NETWORKS.items(), args.timesteps):
+            model = load(COMMITTED / f"snn/snn_{name}.pth", engine="event", timesteps=steps)
             ann = load(COMMITTED / f"ann/ann_{name}.pth", engine="dense", timesteps=1)
             for batch in args.batches:
-                case = {"network": network, "timesteps": steps, "batch": batch, "threads": threads, "stopped": stopped}
-                records.append({"case": named(case), **case, **measured(model, ann, peers, batch, args)})
+                case = {"machine": args.machine, "network": network, "timesteps": steps, "batch": batch, "threads": threads}
+                records.append({"case": CASE.format(**case), **case, **measured(model, ann, peers, batch, args)})
                 print(json.dumps(records[-1]), flush=True)
     if args.picture:
         save_simulators(args.picture, [record for record in records if record["threads"] == args.threads[0]])
@@ -69,24 +69,14 @@ def main(argv=None):
 def build_parser():
     parser = Parser(__doc__)
     parser.add_argument("--threads", type=typed(COUNT), nargs="+", default=[2, 1], metavar="N", help="torch.set_num_threads")
-    parser.add_argument("--timesteps", type=typed(COUNT), nargs="+", default=[8, 50], metavar="T", help="stopped: the largest")
+    parser.add_argument("--timesteps", type=typed(COUNT), nargs="+", default=[8, 50], metavar="T", help="per image")
     parser.add_argument("--batches", type=typed(COUNT), nargs="+", default=[1, 64], metavar="B", help="images at a time")
     parser.add_argument("--images", type=typed(COUNT), default=64, metavar="N", help="the first N test images, in each case")
     parser.add_argument("--rounds", type=typed(COUNT), default=5, metavar="N", help="all images, by each simulator in turn")
     parser.add_argument("--peers", nargs="+", choices=list(SIMULATORS), default=list(SIMULATORS), help="which; others are null")
+    parser.add_argument("--machine", default="", metavar="WORDS", help="what the records call this machine")
     parser.add_argument("--picture", default="", metavar="PNG", help="a chart of the cases with the first number of threads")
     return parser
-
-
-def cases(args):
-    """(network, T, whether images stop)"""
-    running = [(network, steps, False) for network in NETWORKS for steps in args.timesteps]
-    return running + [(network, max(args.timesteps), True) for network in NETWORKS]
-
-
-def named(case):
-    words = f"{case['network']}, T = {case['timesteps']}, batch {case['batch']}, threads {case['threads']}"
-    return words + ", ours stopped when sure" * case["stopped"]
 
 
 @torch.no_grad()
@@ -102,27 +92,26 @@ def measured(model, ann, peers, batch, args):
     ours = {name: [run(*each) for each in parts] for (name, _), run in runs.items()}  # folds, too
     spikes = {name: joined(output.spikes for output in outputs) for name, outputs in ours.items()}
     same = {"ours_event": compared(spikes["ours_event"], spikes["ours_dense"])}
-    for peer in SIMULATORS:
-        differing = [None]
-        if peer in peers and not model.rule.stops:
-            differing = [compared(counted(model, peer, by_layer, parts), spikes["ours_dense"]) for by_layer in WAYS.values()]
+    for peer in peers:
+        differing = [compared(counted(model, peer, by_layer, parts), spikes["ours_dense"]) for by_layer in WAYS.values()]
         same[peer] = next((found for found in differing if found is not True), True)
     runs |= {(peer, way): Peer(model, peer, by_layer).eval() for (peer, way), by_layer in ways.items()}
     speeds = in_turns(runs | {("ann", ""): lambda x, uniforms: ann(x)}, parts, args)
-    return {**figures(speeds), "same_spikes": same, **of_ours(ours["ours_event"]), "images": args.images, "rounds": args.rounds}
+    sent = round(sum(spikes["ours_event"].values()).mean().item(), 1)
+    return {**figures(speeds), "same_spikes": same, "spikes_per_image": sent, "images": args.images, "rounds": args.rounds}
 
 
 def in_turns(runs, parts, args):
     """Images per second of each run, the median over the rounds. One batch comes before, which is not timed."""
-    seconds = {key: [] for key in runs}
+    seconds, clock = {key: [] for key in runs}, time.perf_counter if torch.get_num_threads() > 1 else time.process_time
     for run in runs.values():
         run(*parts[0])
     for _ in range(args.rounds):
         for key, run in runs.items():
-            began = time.perf_counter()
+            began = clock()
             for each in parts:
                 run(*each)
-            seconds[key].append(time.perf_counter() - began)
+            seconds[key].append(clock() - began)
     return {key: args.images / statistics.median(times) for key, times in seconds.items()}
 
 
@@ -161,14 +150,6 @@ def compared(spikes, ours):
     return differing == 0 or float(f"{differing / sum(own.sum().item() for own in ours.values()):.1e}")
 
 
-def of_ours(outputs):
-    """Mean spikes and steps of our runs."""
-    count = sum(len(output.steps) for output in outputs)
-    spikes = sum(own.sum().item() for output in outputs for own in output.spikes.values())
-    steps = sum(output.steps.sum().item() for output in outputs)
-    return {"spikes_per_image": round(spikes / count, 1), "mean_steps": round(steps / count, 2)}
-
-
 LOOKS = {  # name -> (label, marker, colour, of its inside)
     "ours_event": ("event engine", "o", "#aa3377", "#aa3377"),
     "ours_dense": ("dense engine", "o", "#4477aa", "#4477aa"),
@@ -181,17 +162,23 @@ LOOKS = {  # name -> (label, marker, colour, of its inside)
 
 
 def save_simulators(path, records):
-    """Images per second of each simulator, a dot on a logarithmic axis; a row per case. records: of one number of threads."""
+    """Images per second of each simulator on a logarithmic axis, a row per case. A line from the fastest other one to the event
+    engine has their ratio. records: of one number of threads."""
     rows, words = range(len(records)), "{network}, T = {timesteps}, batch {batch}"
-    with chart(path, (10.5, 1.3 + 0.36 * len(records))) as (axis,):
+    with chart(path, (10.5, 1.3 + 0.42 * len(records))) as (axis,):
+        for row, record in enumerate(records):
+            if best := max(record[peer] or 0 for peer in SIMULATORS):
+                ends, place = (best, record["ours_event"]), ((best * record["ours_event"]) ** 0.5, row - 0.08)
+                axis.plot(ends, [row] * 2, color=LOOKS["ours_event"][2], lw=1.2, zorder=1)
+                axis.text(*place, f"{ends[1] / best:.1f} times", ha="center", va="bottom", weight="bold")
         for name, (label, marker, colour, inside) in LOOKS.items():
             if any(record[name] for record in records):
                 speeds = [record[name] or np.nan for record in records]
                 axis.plot(speeds, rows, marker, label=label, color=colour, mfc=inside, ms=7.5, mew=1.4, ls="")
-        axis.set(xscale="log", xlabel=f"images per second, threads: {records[0]['threads']}", ylim=(len(records) - 0.5, -0.5))
-        axis.set_yticks(rows, [words.format(**record) + ", our early exit" * record["stopped"] for record in records])
+        axis.set(xscale="log", xlabel=f"images per second, threads: {records[0]['threads']}", ylim=(len(records) - 0.5, -0.6))
+        axis.set_yticks(rows, [words.format(**record) for record in records])
         axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.grid(color="#dddddd")
+        axis.grid(color="#dddddd", axis="x")
         axis.figure.legend(loc="outside upper center", ncols=len(LOOKS), frameon=False, handletextpad=0.1, columnspacing=1.2)
 
 

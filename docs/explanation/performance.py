@@ -1,0 +1,59 @@
+"""Writes performance.md's tables and picture of results/*_peers.jsonl: `PYTHONPATH=. python docs/explanation/performance.py`."""
+
+import json
+from pathlib import Path
+
+from benchmarks.speed.inference_peers import LOOKS, save_simulators
+from benchmarks.speed.peers import SIMULATORS
+
+PAGE, PICTURE = Path(__file__).with_suffix(".md"), Path(__file__).parents[1] / "inference_speed.png"
+RESULTS = Path(__file__).parents[2] / "results"
+MARKS = "<!-- {}: docs/explanation/performance.py writes what stands between these lines -->\n", "<!-- end -->"
+
+
+def records(name):
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def inference_table():
+    """A row for each case of each machine."""
+    yield from row("machine, threads", "network", "T", "batch", "event", "dense", "best", "ANN", "event / best", "dense / best")
+    yield "|" + " --- |" * 10
+    for one in records("inference_peers"):
+        best, name = max((one[name], LOOKS[name][0]) for name in SIMULATORS)
+        event, dense, ann = (one[name] for name in ("ours_event", "ours_dense", "ann"))
+        run = f"{one['machine']}, {one['threads']}", one["network"], one["timesteps"], one["batch"]
+        speeds = f"{event:,.0f}", f"{dense:,.0f}", f"{best:,.0f} ({name})", f"{ann:,.0f}"
+        yield from row(*run, *speeds, f"{event / best:.1f}", f"{dense / best:.2f}")
+
+
+def nir_table():
+    """A row for each network and batch size; a dash where a simulator fails."""
+    found = records("nir_peers")
+    simulators = list(dict.fromkeys(one["simulator"] for one in found))
+    yield from row("network", "timesteps", "batch", *(LOOKS.get(name, [name])[0] for name in simulators))
+    yield "|" + " --- |" * (3 + len(simulators))
+    runs = {}
+    for one in found:
+        speed = one.get("recordings_per_second")
+        runs.setdefault((one["network"], one["timesteps"], one["batch"]), []).append(f"{speed:,.1f}" if speed else "-")
+    for run, speeds in runs.items():
+        yield from row(*run, *speeds)
+
+
+def row(*cells):
+    yield f"| {' | '.join(map(str, cells))} |"
+
+
+def page():
+    """The text of the page, with its tables as the results have them."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, lines in (("inference_peers", inference_table()), ("nir_peers", nir_table())):
+        before, mark, rest = text.partition(MARKS[0].format(name))
+        text = before + mark + "\n".join([*lines, MARKS[1]]) + rest.partition(MARKS[1])[2]
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    save_simulators(PICTURE, [one for one in records("inference_peers") if one["threads"] == 2])
