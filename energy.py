@@ -65,15 +65,16 @@ def main(argv=None):
         parts[word] = rows_by_part(one, next(iter(prices.values())))
         tables = [rows_of({word: one}, prices, anns), parts[word]]
         with redirect_stdout(io.StringIO()):
-            posthoc.run.begin()
+            posthoc.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
         posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
         lines += said
     if args.format == "json":
         print(as_json(found, prices, anns))
     else:
-        print(*lines, "", as_text(rows_of(found, prices, anns), args.format), sep="\n")
+        print(as_text(rows_of(found, prices, anns), args.format))
         for word, rows in parts.items():
             print("", f"{word}, event-driven, by part:", "", as_text(rows, args.format), sep="\n")
+        print("", *lines, sep="\n")
     if args.picture:
         save_energies(args.picture, found, prices)
     return found

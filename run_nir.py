@@ -58,7 +58,7 @@ def build_parser():
     group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
     help_text = "N recordings only, of all classes alike"
     group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N", help=help_text)
-    group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is read as another class")
+    group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is classified wrongly")
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
     help_text = f"instead: compare spikes on two recordings, or --limit N, with these, default all: {', '.join(SIMULATORS)}"
@@ -97,7 +97,7 @@ def main(argv=None):
     report(run, model, result)
     for path, label, found in zip(files, labels, read_as, strict=True):
         if args.wrong and found != label:
-            run.say(f"wrong: {path}: {names[label]} read as {names[found]}")
+            run.say(f"wrong: {path}: class {names[label]}, predicted {names[found]}")
     record = {"event": "nir", "network": args.network, "timesteps": steps, "dt": model.dt, **result}
     run.record(**record)
     if drawn:
@@ -186,20 +186,19 @@ def evaluate(model, recordings, labels, steps, batch_size):
 
 def report(run, model, result):
     """Say what evaluate() has found."""
-    run.say(f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings")
     shapes, spikes = {"input": model.input_shape} | model.shapes, result["spikes"]
     counted = min(COUNTED, result["recordings"])
     rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
             for name, count in result["additions"].items()]  # fmt: skip
-    run.say(
-        *tabulate(
-            rows, ["node", "shape", "spikes", f"additions ({counted})"], disable_numparse=True, colalign=COLUMNS
-        ).splitlines()
-    )
     energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
-    run.say(f"energy of a recording, estimated: {', '.join(energies)}; energy and additions are means of {counted} recordings")
+    head = ["node", "shape", "spikes", f"additions ({counted})"]
+    run.result(
+        f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings",
+        *tabulate(rows, head, disable_numparse=True, colalign=COLUMNS).splitlines(),
+        f"energy of a recording, estimated: {', '.join(energies)}; energy and additions are means of {counted} recordings",
+    )
     if silent := [name for name, count in spikes.items() if not count]:
-        run.say(f"note: no spikes of {', '.join(silent)}")
+        run.say(f"note: no node {', '.join(silent)} sends a spike")
     run.say(f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})")
 
 

@@ -37,7 +37,7 @@ def main(argv=None):
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
     baseline = (beside := posthoc.baseline()) and beside.evaluate(event="baseline")[0]
-    run.say(*blocking_table(posthoc.records, baseline), "", *operations_table(posthoc.records), "")
+    run.result(*blocking_table(posthoc.records, baseline), "", *operations_table(posthoc.records))
     by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
     run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records, baseline)

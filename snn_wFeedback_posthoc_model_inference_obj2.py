@@ -32,7 +32,7 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
     posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     run, series = posthoc.run, sweep(posthoc, args.rules)
-    run.say(*adaptive_table(series))
+    run.result(*adaptive_table(series))
     name, ((record, per_image), *_) = next(iter(series.items()))
     gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
     setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
@@ -56,8 +56,8 @@ def sweep(posthoc, rules):
             doing = setting_in_words(f"evaluating {rule}", bounds)
             series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
-    series["all steps"] = [posthoc.evaluate(doing="evaluating all steps", rule="none", bounds={})]
-    difficulty = -series["all steps"][0][1]["margin"]
+    series["all timesteps"] = [posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})]
+    difficulty = -series["all timesteps"][0][1]["margin"]
     for record, per_image in (row for rows in series.values() for row in rows):
         found = spike_correlations(difficulty, per_image)
         record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
@@ -69,7 +69,7 @@ def settings_of(rule, args):
     names = list(settings_in(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]
     if len({len(bounds) for bounds in values}) > 1:
-        raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")
+        raise UserError(f"--rules {rule} needs as many {' as '.join(f'--{name}s' for name in names)}")
     return [dict(zip(names, bounds, strict=True)) for bounds in zip(*values, strict=True)]
 
 

@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
     def __str__(self):
         neuron = "" if self.neuron is None else f", neuron {self.neuron}"
-        words = f"image {self.image}, step {self.step}, {self.layer}{neuron}: {self.a:.9g} and {self.b:.9g}"
+        words = f"image {self.image}, timestep {self.step}, {self.layer}{neuron}: {self.a:.9g} and {self.b:.9g}"
         if self.potentials:
             v, other = self.potentials
             words += f"; potentials {v:.9g} and {other:.9g}"

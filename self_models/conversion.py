@@ -41,7 +41,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     check_known(model, "conversion", own=True)
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
-        raise ModelError(f"in {timesteps} steps of balancing the decoder never runs: feedback_interval is {interval}")
+        raise ModelError(f"in {timesteps} timesteps of balancing the decoder never runs: feedback_interval is {interval}")
     leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)
 

@@ -169,7 +169,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         another number."""
         segments = round(self.timesteps**0.5) if segments == "auto" else segments
         if not 0 <= segments <= self.timesteps:
-            raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
+            raise ModelError(f"bptt_segments must be 0 (keep all timesteps) to the {self.timesteps} timesteps, not {segments}")
         self.bptt_segments = segments
 
     def start(self, x, draws=None, asked=None, streams=False):

@@ -98,7 +98,7 @@ def test_a_conversion_balances_with_the_draws_before_training(trained):
     kept = [value.item() for name, value in saved.items() if name.endswith(".threshold")]
     assert kept == pytest.approx([0.3 * value for value in expected]) and len(set(expected)) > 3
     log = (trained.folder / "logs/snn/tiny.log").read_text()
-    assert "balancing thresholds: 8 images, 12 steps\n" in log and f"  features.1: threshold {expected[0]:.4f}\n" in log
+    assert "balancing thresholds: 8 images, 12 timesteps\n" in log and f"  features.1: threshold {expected[0]:.4f}\n" in log
     assert digests(trained.ann.parent) == trained.ann_files
 
 
@@ -308,8 +308,8 @@ IDLE = "does nothing, nothing is balanced: the bounds of {normed} are its thresh
         ("{normed} --no-bias", "becomes a bias"),
         ("{normed} --readout spike_count", "choose a membrane read-out"),
         ("{relu} --calibrate --no-bias", "leave one of the two out"),
-        ("{relu} --calibrate --update delayed", "wants --update immediate"),
-        ("{passes} --calibrate", "wants an ANN of one pass"),
+        ("{relu} --calibrate --update delayed", "needs --update immediate"),
+        ("{passes} --calibrate", "needs an ANN of one pass"),
         ("{tanh}", "conversion knows the nonlinearities relu and qcfs, and {tanh} has tanh"),
     ],
 )

@@ -409,7 +409,7 @@ def test_memory_is_priced_by_its_size():
     ("change", "words"),
     [
         (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
-        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it wants add, "),
+        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it needs add, "),
         (("add = 0.1", "add = -1"), "picojoules.add is -1, and must be a number from 0 to 1e"),
         (("add = 0.1", "add = nan"), "picojoules.add is nan"), (("3.2", "inf"), "picojoules.multiply_add is inf"),
         (("add = 0.1", 'add = "0.1"'), "picojoules.add is '0.1'"), (("add = 0.1", "add = true"), "picojoules.add is True"),

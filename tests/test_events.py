@@ -153,7 +153,7 @@ def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     """86 of 100 that it has not seen; by the kernel, by PyTorch and one at a time the same."""
     found, said = run_here(NIR, NETWORK, RECORDINGS, f"--wrong --output_dir {tmp_path}")
     assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found["dt"] == 0.01
-    wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: (\d) read as (\d)$", said, re.MULTILINE)
+    wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: class (\d), predicted (\d)$", said, re.MULTILINE)
     assert len(wrong) == 14 and all(of == label != read for of, label, read in wrong)
     assert found["additions"]["_6"] > 10 * found["spikes"]["_3"] * 0.9 and set(found["joules"]) == {
         "arithmetic_45nm",

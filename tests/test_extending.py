@@ -198,7 +198,7 @@ class MySNN(VGG_SNN_STDB_wFeedback):
         ("none.py:MySNN", "", "none.py: there is no such file"),
         ("my_idea", "", "--model my_idea: give FILE.py:CLASS, or FILE.py alone for what it registers"),
         ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
-        ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, as this script wants"),
+        ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, which this script needs"),
         ("x.py:Other", "class Other:\n    pass", "Other is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
         ("x.py:InputBlockingSNN", NETWORK.replace("MySNN", "InputBlockingSNN"), "is the name of a network that came with the"),
         ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),

@@ -132,8 +132,8 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
     here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
     run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
     run_here(OBJ1, f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
-    log = (tmp_path / "logs/snn/y.log").read_text()
-    assert "freshness=0.5" in log and "latch=True" in log
+    (opening,), log = records(tmp_path / "logs/snn/y.jsonl", "run"), (tmp_path / "logs/snn/y.log").read_text()
+    assert opening["parameters"]["freshness"] == 0.5 and "freshness=" not in log and "latch=True" in log
 
 
 # --- --resume
@@ -253,7 +253,7 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
     line = refused(SNN, f"--preset fast_baseline --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
     path = tmp_path / "trained_models/snn/fast_base_7.pth"
     command = f"python snn_wFeedback.py --preset fast_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
-    assert f"--preset fast_baseline wants {path}, which is not there; this makes it: {command}" in line
+    assert f"--preset fast_baseline needs {path}, which is not there; this makes it: {command}" in line
     idea = f"--model {REPOSITORY / 'examples/two_decoders.py'}:TwoDecoders"  # with one's own network, too
     for own in ("", idea):
         line = refused(SNN, f"--preset quick_feedback --output_dir {tmp_path} {own}")
@@ -342,7 +342,7 @@ def own(tmp_path, monkeypatch):
 
 def test_a_file_of_ones_own_is_trained_converted_and_evaluated(own):
     line = refused(SNN, "--preset mine.toml")
-    assert "wants trained_models/ann/mine.pth, " in line and "makes it: python ann_wFeedback.py --preset mine.toml" in line
+    assert "needs trained_models/ann/mine.pth, " in line and "makes it: python ann_wFeedback.py --preset mine.toml" in line
     said = run_here(ANN, f"--preset mine.toml {DATA}")[1]
     assert said.startswith("preset mine.toml: --architecture VGG5_wFeedback_small --fc_width 8 --dataset MNIST --holdout 8 ")
     said = run_here(SNN, f"--preset {own}/mine.toml {DATA} {BALANCE}")[1]

@@ -235,7 +235,7 @@ def test_first_difference_names_node_neuron_and_potentials():
     events = torch.zeros(2, 4, 3)
     events[1, 1:, 2] = 1.5
     found = first_difference(*(each(events, record="all") for each in (a, b)))
-    assert str(found) == "image 1, step 1, 1, neuron 2: 1 and 0; potentials 0 and 1.5"
+    assert str(found) == "image 1, timestep 1, 1, neuron 2: 1 and 0; potentials 0 and 1.5"
 
 
 def test_it_trains_and_its_kernel_follows_the_weights():

@@ -88,7 +88,7 @@ COMMANDS = [  # script, flags, words of its one line
         (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "to 1"), (SNN, "--leak nan", "from 0"),
         (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"),
         (ANN, "--epochs -1", "from 0"),
-        (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all steps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
+        (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all timesteps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
         (ANN, "-lr nan", "above 0"), (ANN, "--learning_rate inf", "too large"), (ANN, "-lr 1e300", "too large"),
         (ANN, "--trade_off -1", "from 0"), (ANN, "--momentum 1.5", "to 1"), (ANN, "--lr_interval 0.5,2", "to 1"),
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
@@ -101,7 +101,7 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--preset quik_feedback", "did you mean quick_feedback? --help names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network wants"),
+    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network needs"),
     (SNN, f"{IN_SEQUENCE} --feedback_interval 2", "--feedback_interval 1"), (SNN, f"{IN_SEQUENCE} --sequence 0", "--sequence"),
     (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
     (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
@@ -118,8 +118,8 @@ COMMANDS = [  # script, flags, words of its one line
         (ANALYSIS, "", "--pretrained_snn is missing, and "),
         (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
         (OBJ2, "--pretrained_snn {baseline}", "rule all_predicted needs an architecture with feedback and a gate that blocks"),
-        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it explains nothing"),
-        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it predicts nothing"),
+        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, and contrast needs one"),
+        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, and a prediction needs one"),
         (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
@@ -135,7 +135,7 @@ COMMANDS = [  # script, flags, words of its one line
         *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
           for name in ("p.xyz", "p", "none/p.png")),
         (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
-        (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume wants the checkpoint"),
+        (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume needs the checkpoint"),
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small: try a smaller --batch_size"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
@@ -152,8 +152,8 @@ COMMANDS = [  # script, flags, words of its one line
         (ANALYSIS, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann does nothing with --pretrained_snn {snn}"),
         (SNN, f"--pretrained_ann {{ann}} {SPIKING} --default_threshold 2",
          "--default_threshold does nothing with --pretrained_ann {ann}: its conversion balances"),
-        (ANN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH"),
-        (SNN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
+        (ANN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH"),
+        (SNN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
 ]  # fmt: skip
 
 
@@ -226,9 +226,9 @@ OF_AN_SNN = [
         ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
         ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
     )),
-    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once wants the"),
+    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once needs the"),
     ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},
-     "answers from step 5 on"),
+     "answers from timestep 5 on"),
 ]  # fmt: skip  # fmt: skip
 MADE = [*((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY)]
 MADE += [*((VGG_wFeedback, *case) for case in OF_AN_ANN), *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN)]

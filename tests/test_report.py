@@ -171,7 +171,7 @@ def test_the_player_has_what_the_network_did(looked, played):
         active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
         assert (blocked / active).mean() == pytest.approx(record["blocked_share"], abs=1e-6)
     assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
-    words, _ = re.findall(r"spikes per image: .* total ([\d,]+)", (logs / "tiny_posthoc_analysis.log").read_text())
+    _, words = re.findall(r"spikes per image: .* total ([\d,]+)", (logs / "tiny_posthoc_analysis.log").read_text())
     assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
 
 
@@ -235,7 +235,7 @@ def test_the_page_in_a_browser(played, tmp_path):
     data, text = played
     found = browsed(text, tmp_path, HOOK)
     first, last, other = found["seen"]
-    assert first[0].startswith("step 1 of 5") and last[0] == "step 5 of 5" and other[0] == last[0]
+    assert first[0].startswith("timestep 1 of 5") and last[0] == "timestep 5 of 5" and other[0] == last[0]
     assert len({first[2], last[2], other[2]}) == 3  # the neurons' picture follows step and image
     spikes = data["players"][0]["spikes"]
     for said, of in ((first, spikes[0][0]), (last, spikes[4][0]), (other, spikes[4][1])):
@@ -313,10 +313,11 @@ def test_lines_for_a_reader(file_regression):
     ):
         said.append(report.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
         said.append(report.best_line({"epoch": 3, "accuracy": 0.971}, on))
-    report.report_evaluation(RESULT, ["cat", "elk"], said.append)
+    said += [*report.result_lines(RESULT), *report.class_lines(RESULT["confusion"], ["cat", "elk"])]
     layers = {"input": 1234.5, "classifier.1": 7.0, "classifier.4": 0.0}  # the last hidden layer of the classifier is silent
     more = {"error": 26.284, "parts": {"input": 1234.5, "decoder": 0.25}, "spikes": layers, "mean_steps": 8, "interval": 5}
-    report.report_evaluation(RESULT | more, ["cat", "elk"], said.append)
+    more |= {"energy_joules": 2.5e-5, "energy_event_joules": 8.123e-7}
+    said += [*report.result_lines(RESULT | more), *report.silent_outputs(RESULT | more)]
     matrix = [[10 * (found == label) for found in range(21)] for label in range(21)]
     matrix[3][4], matrix[3][5], matrix[7][7], matrix[7][0], matrix[8] = 30, 2, 0, 6, [0] * 21
     assert report.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and report.accuracy_by_class(matrix)[8] is None
@@ -336,7 +337,7 @@ def test_lines_for_a_reader(file_regression):
         figures |= {"rank_correlation": 0.4321, "rank_correlation_per_ink": -0.125, "timesteps": 50, "mean_steps": steps}
         return figures | {"images_per_second": images_per_second, "bounds": bounds}, None
 
-    rules = {"all steps": [row(20.0, 50.0)], "both": [row(100.0, 4.0, open_bound=0.05, gap_bound=1.0)]}
+    rules = {"all timesteps": [row(20.0, 50.0)], "both": [row(100.0, 4.0, open_bound=0.05, gap_bound=1.0)]}
     said += report.adaptive_table(rules | {"confidence": [row(100.0, 7.0, gap_bound=2.0), row(10.0, 35.0, gap_bound=4.0)]})
     rows = [{"dimming": "none", "plain": 0.9912, "contrast": 0.9876}, {"dimming": "top half", "plain": 0.5, "contrast": 0.75}]
     for regained in (0.754, None):

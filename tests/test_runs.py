@@ -34,7 +34,7 @@ def test_by_hand(update):
     assert (found.image, found.step, found.layer, found.neuron) == (1, step, "features.1", 0)
     assert (found.a, found.b, found.potentials, found.thresholds) == (1, 0, after, (1.0, 1.25))
     said = f"potentials {after[0]:g} and {after[1]:g}, thresholds 1 and 1.25"
-    assert str(found) == f"image 1, step {step}, features.1, neuron 0: 1 and 0; {said}"
+    assert str(found) == f"image 1, timestep {step}, features.1, neuron 0: 1 and 0; {said}"
     assert first_difference(models[0], models[0], x, tolerance=0) is None
 
 
@@ -97,7 +97,7 @@ def test_what_differs_beside_spikes_is_found_too():
     assert first_difference(output, output._replace(is_open=is_open))[:4] == (1, 3, "is_open", 2 * 28 + 2)
     steps = output.steps.clone()
     steps[0] = 5
-    assert str(first_difference(output._replace(steps=steps), output)) == "image 0, step 5, running: 0 and 1"
+    assert str(first_difference(output._replace(steps=steps), output)) == "image 0, timestep 5, running: 0 and 1"
     with pytest.raises(ModelError, match="cannot be compared: they have other layers"):
         first_difference(output, build(timesteps=4)(x, u[:4]))
 

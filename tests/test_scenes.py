@@ -1,6 +1,7 @@
 """What a streaming network is shown: scenes made of test images, and frames from files."""
 
 import json
+import re
 from itertools import pairwise
 
 import imageio.v3 as imageio
@@ -205,11 +206,15 @@ def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
     done = run_script(STREAM, flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
     logged = [record for record in records(tmp_path / f"logs/snn/{NAME}.jsonl") if record["event"] != "run"]
     frames, (whole,) = logged[:-1], logged[-1:]
-    said = [line for line in done.stdout.splitlines() if line.startswith("frame ")]
+    log = (tmp_path / f"logs/snn/{NAME}.log").read_text()
+    said = [line for line in log.splitlines() if line.startswith("frame ")]
+    changes = [number for number in range(5) if number == 0 or frames[number]["answer"] != frames[number - 1]["answer"]]
+    assert [int(number) for number in re.findall(r"^frame (\d+)", done.stdout, re.MULTILINE)] == changes
+    assert log.startswith(f"accuracy {100 * whole['accuracy']:.1f} %, over the ") and "\n\nstarted " in log
     assert len(said) == len(frames) == whole["frames"] == 5 and json.loads((tmp_path / "a.json").read_text()) == logged
     for number, (line, record) in enumerate(zip(said, frames, strict=True)):
         assert record["frame"] == number and line.startswith(f"frame {number}: {record['answer'] or 'no answer'}")
-        assert f"{record['spikes']['total']:,.0f} spikes" in line and 0 <= record["open_share"] <= 1
+        assert f"{record['spikes']['total']:,.0f} spike" in line and 0 <= record["open_share"] <= 1
         assert record["spikes"]["total"] == sum(record["spikes"][part] for part in PARTS) and 0 < record["sure"] <= 1
     known = [record for record in frames if record["label"]]
     assert whole["accuracy"] == pytest.approx(sum(record["answer"] == record["label"] for record in known) / len(known))

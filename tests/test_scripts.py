@@ -65,11 +65,13 @@ def test_help_lists_the_flags(name, capsys):
 def test_training_prints_figures_only(trained):
     epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
     best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
-    balancing = r"balancing thresholds: 8 images, 12 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
-    plan = r"training VGG5_wFeedback_small, [\d,]+ weights: 2 updates in 1 epoch of 32 images; checkpoints: .* to go on from"
+    balancing = r"balancing thresholds: 8 images, 12 timesteps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
+    plan = (
+        r"training VGG5_wFeedback_small, [\d,]+ weights: 2 updates in 1 epoch of 32 images; checkpoint .* resume files of .* MB"
+    )
     data = "data: MNIST, grey images of 28x28 pixels, 10 classes; images: training 32 .*, test 16 .*"
     data += "\nwarning: fewer than 10 training images of class 0 .*"
-    plan += "\nwarning: 2 updates of the weights are few: .*"
+    plan += "\nwarning: 2 updates are few: .*"
     assert re.fullmatch(f"{data}\n{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
     silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
     assert re.fullmatch(f"{data}\n{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
@@ -114,8 +116,10 @@ def test_objective_1(trained, tmp_path):
     assert re.match(r"epsilon +accuracy +input +encoder +decoder +classifier +total", table[0])
     assert [float(line.split()[0]) for line in table[1:3]] == [0, 0.1]
     (at,) = (number for number, line in enumerate(table) if line.startswith("accuracy by class, epsilon 0.1: 0 "))
-    assert table[at + 1] == "images by class (rows) and by what they were read as (columns), epsilon 0.1:"
+    assert table[at + 1] == "confusion matrix, epsilon 0.1 (rows: class, columns: predicted class):"
     log = tmp_path / "logs/snn/tiny_epsilon_0.0_0.1.jsonl"
+    results, how, *_ = log.with_suffix(".log").read_text().split("\n\nstarted ")  # tables first, then what was run
+    assert results.splitlines() == table[: results.count("\n") + 1] and "energy" in results and "  data: " in how
     free, blocked = records(log, "evaluation")
     for record, line in zip((free, blocked), table[1:3], strict=True):
         check_spikes(record)
@@ -130,7 +134,7 @@ def test_objective_1(trained, tmp_path):
     assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))
 
 
-@pytest.mark.parametrize(("name", "more", "words"), [(OBJ2, "", "mean steps"), (OBJ3, "--images 1", "contrast")])
+@pytest.mark.parametrize(("name", "more", "words"), [(OBJ2, "", "mean timesteps"), (OBJ3, "--images 1", "contrast")])
 def test_objectives_2_and_3(trained, tmp_path, name, more, words):
     printed = quiet(run_as_program(name, "--pretrained_snn", trained.snn, f"{DATA} {more} --run_name x --output_dir", tmp_path))
     assert words in printed.splitlines()[0]

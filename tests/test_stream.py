@@ -156,7 +156,7 @@ def test_a_stream_goes_on_in_the_other_engine_while_it_is_recorded():
         check_same(found, wanted, exact=False)
     stream, other = in_event(model).stream(3), in_event(model).stream(3)
     stream(frames[0], 3), other(frames[0], 3)
-    with pytest.raises(ModelError, match="or begin or end to record it, after a multiple of 2 steps, not 3"):
+    with pytest.raises(ModelError, match="or begin or end to record it, after a multiple of 2 timesteps, not 3"):
         stream(frames[0], record=asked)
     check_same(stream(frames[0]), other(frames[0]))
 
@@ -190,7 +190,7 @@ def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
     for model, _ in streams:
         model.features[2].weight.data.mul_(2)
     streams[0][1](frames[0])
-    with pytest.raises(ModelError, match=r"weights have changed while spikes wait .* multiple of so many steps"):
+    with pytest.raises(ModelError, match=r"weights have changed while spikes wait .* multiple of so many timesteps"):
         streams[1][1](frames[0])
 
 

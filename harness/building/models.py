@@ -94,7 +94,7 @@ def read(path, args, model):
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
-        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
+        raise UserError(f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}")
     return whole_checkpoint(path, named(model))
 
 
@@ -185,9 +185,9 @@ def check_sequence(model, args):
         return
     check_left_on(model)
     if model.feedback_interval > 1:
-        raise UserError(f"--sequence {args.sequence}: an image may go between two steps of the decoder: --feedback_interval 1")
+        raise UserError(f"--sequence {args.sequence}: an image may go between two runs of the decoder: --feedback_interval 1")
     if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
-        raise UserError(f"--sequence {args.sequence} in several processes wants --update immediate")
+        raise UserError(f"--sequence {args.sequence} in several processes needs --update immediate")
 
 
 def use_engine(model, args, images):

@@ -35,7 +35,7 @@ def class_for(word, cls):
     if own is None or issubclass(own, cls):
         return own or cls
     if not issubclass(own, kind):
-        raise UserError(f"--model {word}: {own.__name__} is not derived from {kind.__name__}, as this script wants")
+        raise UserError(f"--model {word}: {own.__name__} is not derived from {kind.__name__}, which this script needs")
     return of_objective(own, cls)
 
 

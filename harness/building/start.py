@@ -91,7 +91,7 @@ def found_start(config, kind, model):
         return Start()
     saved, wanted = read(path, config, model), kind.upper()
     if wanted not in may_hold(saved):
-        raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} wants an {wanted}")
+        raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
     return Start(kind, path, saved)
 
 
@@ -154,9 +154,9 @@ def check_conversion(config, start):
     if not config.bias:
         raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
     if config.update == "delayed":
-        raise UserError("--calibrate wants --update immediate, or phased: with delayed a layer answers later than the one before")
+        raise UserError("--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before")
     if steps > 1:
-        raise UserError(f"--calibrate wants an ANN of one pass, and {start.path} has --timesteps {steps}")
+        raise UserError(f"--calibrate needs an ANN of one pass, and {start.path} has --timesteps {steps}")
     if frames and config.timesteps != frames:
         raise UserError(f"--calibrate: {start.path} sees {frames} frames; give --timesteps {frames}")
 
@@ -201,7 +201,7 @@ def convert_ann(model, start, train, config, run):
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
     state, has_bounds = weights_for(model, start, config, run)
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
-        needed = f"--readout {model.settings['readout']} wants one for {without[0]}: choose a membrane read-out"
+        needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
     restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
     for name, parameter in model.named_parameters():
@@ -258,7 +258,7 @@ def converting(what, model, train, config, steps, say, line, rounds=1):
     """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them, beside a progress bar. say: called
     with lines for the reader; line: of a layer's figures. Raises Interrupted with how many layers were done."""
     batch, done, names = balancing_batch(model, train, config), [], [name for name in model.neurons() if in_stages(name)]
-    say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'step')}")
+    say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
     total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
     draws = Draws(config.seed, 0, batch.index)
 

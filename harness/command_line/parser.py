@@ -24,10 +24,10 @@ from self_models.network.plans import find_plan
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
     **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network")),
-    "spiking": "one time unit = one simulation step",
+    "spiking": "times are in timesteps",
     "forgetting": "streaming: how old evidence decays",
     "gate": "which pixels the input neurons see next",
-    "stopping": "when an image stops before T steps, in evaluation",
+    "stopping": "early exit: when an image ends before T timesteps, in evaluation",
     **dict.fromkeys(("training", "fine-tuning", "results")),
 }
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}  # of a switch
@@ -62,8 +62,8 @@ def model_in(argv, table):
 class Configuration:
     """Flags as attributes, each with its value in the first of these layers that has it: settled (what came of the flags, as how
     many images are held out, whatever was given), typed (on the command line), recipe (of --preset), found (in a checkpoint, or
-    what follows from it or from other flags), default. about: flag -> (title of its group in --help, default). Immutable:
-    with_found() and with_settled() return copies."""
+    what follows from it or from other flags), default. about: flag -> (title of its group in --help, default, whether it counts
+    in training only). Immutable: with_found() and with_settled() return copies."""
 
     about: dict = field(default_factory=dict)
     found: dict = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Configuration:
     @cached_property
     def values(self):
         """Name -> value of all."""
-        defaults = {flag: default for flag, (_, default) in self.about.items()}
+        defaults = {flag: default for flag, (_, default, _) in self.about.items()}
         return ChainMap(self.settled, self.typed, self.recipe, self.found, defaults)
 
     def __getattr__(self, name):
@@ -109,6 +109,7 @@ class Parser(argparse.ArgumentParser):
         self.bare, self.table, self.source = bare, table, ""  # of what is parsed, in errors
         flags = {name: one for name, one in dict(settings).items() if one.option_strings(name)}
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
+        self.of_training = {one.flag(name) for name, one in flags.items() if one.training}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if table:
             self.add_argument("--preset", default="", metavar="NAME|PATH.toml", help="a recipe, with the checkpoint that it "
@@ -139,10 +140,14 @@ class Parser(argparse.ArgumentParser):
         return page.format_help()
 
     def _about(self):
-        """flag -> (title of its group, default)."""
+        """See Configuration."""
         flags = [(group.title, flag) for group in self._action_groups for flag in group._group_actions]
         return {
-            flag.dest: (title, self._get_value(flag, one) if isinstance(one := flag.default, str) else one)
+            flag.dest: (
+                title,
+                self._get_value(flag, one) if isinstance(one := flag.default, str) else one,
+                flag.dest in self.of_training,
+            )
             for title, flag in flags
             if argparse.SUPPRESS not in (flag.dest, flag.default)
         }
@@ -251,7 +256,7 @@ def lines_on_idle(args, known):
     of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint."""
     own = [flag for flag in CHECKPOINTS if hasattr(args, flag)]
     if args.test_only and not any(getattr(args, flag) for flag in own):
-        raise UserError(f"--test_only wants a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")
+        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")
     typed = {one.flag(name): one for name, one in known.items() if one.flag(name) in args.typed}
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     if not args.test_only and not getattr(args, "epochs", 1):  # converted and saved

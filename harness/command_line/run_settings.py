@@ -68,7 +68,7 @@ class OfAll:
         "user's cache folder once installed", group="data")
     image_size: int = setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to N x N; "
         "default: the network's size, or that of the files if all are square and alike", group="data", metavar="N", common=True)
-    grey: bool = setting(None, Switch(), "folder of images: read as grey; default: as the network was trained, or grey if all "
+    grey: bool = setting(None, Switch(), "folder of images: load as grey; default: as the network was trained, or grey if all "
         "files are", group="data")
     event_frames: int = setting(10, COUNT, "recordings of events: frames that each is split into", group="data", metavar="N")
     skip_bad: bool = setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
@@ -122,10 +122,10 @@ class OfTraining:
         needs=(WITH_SGD, Need("momentum", why="there is no momentum")))
     bias_lr_factor: float = training_setting(1.0, POSITIVE, "learning rate of biases, as a multiple of that of weights")
     average_weights: str = training_setting("none", Choice(("none", "mean", "ema")), "evaluate and save averaged weights: their "
-        "mean, or exponential moving average, over the last steps")
+        "mean, or exponential moving average, over the last updates")
     average_from: float = training_setting(0.75, PROBABILITY, "fraction of training after which weights are averaged",
         needs=(AVERAGED,))
-    average_decay: float = training_setting(0.999, PROBABILITY, "ema: fraction of the average kept at each step",
+    average_decay: float = training_setting(0.999, PROBABILITY, "ema: fraction of the average kept at each update",
         needs=(Need("average_weights", ("ema",)),))
     label_smoothing: float = training_setting(0.0, PROBABILITY, "fraction of each label spread evenly over all classes")
     mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour images: mirror at random, or in "
@@ -159,9 +159,9 @@ class OfSNN:
 
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; its settings hold unless typed", group="checkpoint",
         metavar="PATH", common=True)
-    engine: str = run_setting("auto", Choice(ENGINES), "what evaluates; dense: whole layers; event: event-driven, on the CPU, "
-        "needs a C compiler; reference: step by step; auto: event where it pays; training is never event-driven", group="engine",
-        common=True)
+    engine: str = run_setting("auto", Choice(ENGINES), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
+        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event where it is faster",
+        group="engine", common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", fixed=False,
         metavar="PATH", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)

@@ -12,11 +12,11 @@ from self_models.basics.settings import settings_in
 from self_models.counting.spikes import part_of
 from self_models.objectives.stopping import RULES
 
-NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
+NOT_DEFINED = "-: not defined, since spikes or difficulty are the same for all images"
 COLUMNS = (
-    "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
-    "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per "
-    "second against all steps"
+    "95 %: timesteps within which 95 % of the images end; rho: Spearman's rank correlation of an image's spikes with its "
+    "difficulty (a small margin after all timesteps); per intensity: the same of spikes per total intensity (sum of the pixels); "
+    "faster: images per second, relative to all timesteps"
 )
 FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
            "energy_event_joules")  # fmt: skip
@@ -65,17 +65,22 @@ def best_line(best, on):
     return f"best: epoch {best['epoch']}, {on} accuracy {100 * best['accuracy']:.2f} %{warned}"
 
 
-def report_evaluation(result, names, say):
-    """Accuracy, in all and by class, reconstruction, and spikes by part of an evaluation, as lines; names: of the classes."""
-    say(f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s")
-    if "error" in result:
-        say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
+def result_lines(result):
+    """Accuracy, spikes by part, energy and reconstruction of an evaluation, as lines."""
+    yield f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s"
     if "parts" in result:
-        say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
+        yield spikes_text(result["parts"])
+    if "energy_joules" in result:
+        layers, events = (figure(1e6 * result[name]) for name in ("energy_joules", "energy_event_joules"))
+        yield f"energy per image, estimated: {layers} µJ layer by layer, {events} µJ event-driven"
     if "interval" in result:
-        say(f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}")
-    for line in (*silent_outputs(result), *class_lines(result["confusion"], names)):
-        say(line)
+        yield f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}"
+    if "error" in result:
+        yield f"squared error of the last prediction, summed over an image: {figure(result['error'])}"
+
+
+def spikes_text(parts):
+    return "spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in parts.items())
 
 
 def silent_outputs(result):
@@ -83,8 +88,8 @@ def silent_outputs(result):
     hidden = [layer for layer in result.get("spikes", ()) if part_of(layer) == "classifier"]
     if hidden and not result["spikes"][hidden[-1]]:
         yield (
-            "warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0 and each image is read "
-            f"as the first class: {HELPS_AGAINST_SILENCE}"
+            "warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0 and the first class "
+            f"is always predicted: {HELPS_AGAINST_SILENCE}"
         )
 
 
@@ -106,10 +111,10 @@ def class_lines(confusion, names, of=""):
         worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
         yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
         pairs = (f"{names[label]} as {names[found]} {count:,}" for count, label, found in worst_pairs(confusion))
-        yield f"read wrong most often{of}, images: {', '.join(pairs) or 'none'}"
+        yield f"most frequent errors{of}, images: {', '.join(pairs) or 'none'}"
         return
     yield f"accuracy by class{of}: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
-    yield f"images by class (rows) and by what they were read as (columns){of}:"
+    yield f"confusion matrix{of} (rows: class, columns: predicted class):"
     yield from aligned(
         [["", *names], *([name, *(f"{count:,}" for count in row)] for name, row in zip(names, confusion, strict=True))]
     )
@@ -171,9 +176,9 @@ def signed(rho):
 
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
-    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster"]
+    head = ["rule", "accuracy", "mean timesteps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster"]
     table, records = [head], [record for rows in series.values() for record, _ in rows]
-    whole = series["all steps"][0][0]
+    whole = series["all timesteps"][0][0]
     for name, rows in series.items():
         for record, _ in rows:
             table.append([
@@ -199,7 +204,7 @@ def contrast_table(rows, summary):
     yield from aligned([["images", *cases], *accuracies])
     yield "mean of dimmed: " + ", ".join(f"{key} {percent(summary[f'dimmed_{key}'])}" for key in cases)
     if summary["regained"] is not None:
-        yield f"contrast wins back {100 * summary['regained']:.0f} % of the accuracy that dimming costs"
+        yield f"contrast recovers {100 * summary['regained']:.0f} % of the accuracy lost to dimming"
 
 
 def evaluation_record(model, result, args, **more):

@@ -77,7 +77,7 @@ def matrices(runs):
             names = result.record.get("classes") or list(map(str, range(len(result.confusion))))
             shares = [[count / max(sum(row), 1) for count in row] for row in result.confusion]
             rows = [f"{name} ({100 * shares[label][label]:.0f} %)" for label, name in enumerate(names)]
-            axes = {"x": names, "y": rows, "labels": {"x": "read as", "y": "class", "color": "share of the class"}}
+            axes = {"x": names, "y": rows, "labels": {"x": "predicted", "y": "class", "color": "share of the class"}}
             figure = px.imshow(shares, color_continuous_scale="Blues", zmin=0, zmax=1, aspect="auto", **axes)
             counts = [[f"{count:,}" if count else "" for count in row] for row in result.confusion]
             figure.update_traces(text=counts, texttemplate="%{text}").update_layout(height=110 + 30 * max(3, len(names)))
@@ -111,8 +111,8 @@ def spikes(results, look):
     shares = told[ids].assign(open=[result.record.get("open_share") for result in told.result]).dropna()
     shares = shares[shares.open.map(lambda share: min(share, default=1) < 1).astype(bool)].explode("open")
     if len(shares):
-        shares = shares.assign(step=shares.groupby("label").cumcount() + 1, **{SHARE: 100 * shares.open.astype(float)})
-        yield "Active input pixels open at each step", px.line(shares, x="step", y=SHARE, line_group="label", **look)
+        shares = shares.assign(timestep=shares.groupby("label").cumcount() + 1, **{SHARE: 100 * shares.open.astype(float)})
+        yield "Active input pixels open at each timestep", px.line(shares, x="timestep", y=SHARE, line_group="label", **look)
 
 
 def over(runs, objects, axis, drawn):
@@ -127,7 +127,8 @@ def over(runs, objects, axis, drawn):
 def analysed(runs, look):
     """(title, figure) over the steps of runs of the analysis: error of the prediction, and blocked, or sent input."""
     for name, rows in over(runs, "steps", "step", f"^({'|'.join(ANALYSED)})$").groupby("name", sort=False):
-        yield ANALYSED[name].capitalize(), px.line(rows, x="step", y="value", labels={"value": ANALYSED[name]}, **look)
+        labels = {"step": "timestep", "value": ANALYSED[name]}
+        yield ANALYSED[name].capitalize(), px.line(rows, x="step", y="value", labels=labels, **look)
 
 
 def curves(runs, look):
@@ -154,7 +155,7 @@ def dressed(figure):
     """The figure in the look of all."""
     figure.update_layout(template="plotly_white", margin={"l": 10, "r": 24, "t": 12, "b": 10}, legend_title_text="")
     figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}, hoverlabel_align="left")
-    if figure.layout.xaxis.title.text in ("epoch", "step") and max(max(line.x) for line in figure.data) < 15:
+    if figure.layout.xaxis.title.text in ("epoch", "timestep") and max(max(line.x) for line in figure.data) < 15:
         figure.update_xaxes(dtick=1)  # no ticks between whole numbers
     return figure.update_layout(height=figure.layout.height or 340).update_xaxes(automargin=True).update_yaxes(automargin=True)
 

@@ -39,7 +39,7 @@ function startPlayer(players) {
     const shown = [...sure.keys()].sort((a, b) => sure[b] - sure[a]).slice(0, 10).sort((a, b) => a - b);
     bars(at("sure"), shown.map((name) =>
       [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best ? "#222222" : "#999999"]), 1);
-    at("now").textContent = `step ${now + 1} of ${last}`;
+    at("now").textContent = `timestep ${now + 1} of ${last}`;
     const total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
     at("said").textContent = [...player.said[now][image].split("\n"), `${total} spikes so far`].join("; ");
   }

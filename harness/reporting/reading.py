@@ -142,7 +142,7 @@ def read_run(path):
         faults.append(f"{steps_path.name} is damaged and left out: {str(error)[:200]}")
     run = Run(path, path.stem, found, film, faults)
     if not (run.results or run.epochs or run.steps or run.ledgers or run.film):
-        raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
+        raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or timestep")
     return run
 
 

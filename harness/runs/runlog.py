@@ -32,8 +32,9 @@ class RunLog(AbstractContextManager):
     """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
     stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
 
-    Both begin with what the run is, see opening_record. Lines are kept back until begin(), since until then the run may turn out
-    to be impossible; `with RunLog(...) as run` gives the name free at the end. Of several ranks only the first writes.
+    Both begin with what the run is, see opening_record; result() puts what it found before that in NAME.log. Lines are kept back
+    until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives the name free at the
+    end. Of several ranks only the first writes.
     """
 
     def __init__(self, kind, name, args, trains, settings=()):
@@ -52,7 +53,7 @@ class RunLog(AbstractContextManager):
         if waiting is not None and ranks.is_first():
             self.place.take()
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for line in header(opening, self.args.about):
+            for line in header(opening, self.args.about, self.place.name):
                 self.note(line)
             self.record(**opening)
             for words in waiting:
@@ -62,13 +63,26 @@ class RunLog(AbstractContextManager):
 
     def say(self, *lines):
         """Lines for the reader: on standard output and in the log, where paths are relative to --output_dir."""
+        for text in self._told(lines):
+            self.note(text)
+
+    def result(self, *lines):
+        """Lines for the reader, too, which the log begins with."""
+        self.begin()
+        texts, path = [*self._told(lines), ""], self.place.log_path
+        if self._writes:
+            rest = path.read_bytes() if path.exists() else b""
+            write_whole(path, lambda file: file.writelines([*(f"{text}\n".encode() for text in texts), rest]))
+
+    def _told(self, lines):
+        """These lines as the log has them, once they have been printed."""
         folder = Path(self.args.output_dir)
         for text in lines:
             if ranks.is_first():
                 print(text, flush=True)
             for name in {str(folder), str(folder.resolve())} - {"."}:
                 text = text.replace(f"{name}/", "")
-            self.note(text)
+            yield text
 
     def record(self, **values):
         """One JSON object for programs."""
@@ -118,20 +132,22 @@ def opening_record(args, began, settings):
     }
 
 
-def header(opening, about):
-    """The same as lines: parameters that are not as by default, then all by group. about: flag -> (its group, its default)."""
-    parameters, groups = opening["parameters"], {title: [] for title, _ in about.values()} | {"found": []}
-    for name, value in parameters.items():
-        groups[about[name][0] if name in about else "found"].append(f"{name}={value}")
-    differ = [f"{name}={value}" for name, value in parameters.items() if name in about and value != about[name][1]]
-    versions = ", ".join(f"{name} {version}" for name, version in opening["versions"].items())
+def header(opening, about, name):
+    """The same as lines: by group the parameters that differ from their defaults and count in this run. about: see Configuration;
+    name: of the run."""
+    parameters, groups = opening["parameters"], {}
+    for flag, (title, default, of_training) in about.items():
+        value = parameters.get(flag, default)
+        if value != default and not (of_training and parameters.get("test_only")):
+            groups.setdefault(title, []).append(f"{flag}={value}")
+    versions = ", ".join(f"{package} {version}" for package, version in opening["versions"].items())
     return (
         f"{opening['began']} {opening['time']}",
         f"{COMMAND}{opening['command']}",
-        f"not as by default: {', '.join(differ) or 'nothing'}",
-        "all parameters:",
-        *(f"  {title}: {', '.join(words)}" for title, words in groups.items() if words),
-        *(f"versions: {versions}", f"seed: {opening['seed']}", f"git revision: {opening['git_revision']}", ""),
+        f"versions: {versions}; git revision: {opening['git_revision']}; seed: {opening['seed']}",
+        f"parameters that differ from their defaults (all: {name}.jsonl):",
+        *(f"  {title}: {', '.join(words)}" for title, words in groups.items()),
+        "",
     )
 
 

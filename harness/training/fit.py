@@ -8,7 +8,16 @@ import torch
 
 from harness.data.sets import augmented
 from harness.measuring.measures import counts_operations
-from harness.measuring.report import best_line, epoch_line, evaluation_record, report_evaluation, running, save_results_json
+from harness.measuring.report import (
+    best_line,
+    class_lines,
+    epoch_line,
+    evaluation_record,
+    result_lines,
+    running,
+    save_results_json,
+    silent_outputs,
+)
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
 from harness.runs.health import HELPS_AGAINST_SILENCE
@@ -121,8 +130,9 @@ def judged(training, model, epoch):
 def finish(training):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
-    run.say(f"{best_line(best, args.selected_on)}, {run.place.best_path}")
-    if args.selected_on != "test" or sequence_of(args) > 1:  # which chose on sequences
+    tests = args.selected_on != "test" or sequence_of(args) > 1  # which chose on sequences
+    (run.say if tests else run.result)(f"{best_line(best, args.selected_on)}, {run.place.best_path}")
+    if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
         best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked)
@@ -168,7 +178,8 @@ def test_once(model, test, criterion, args, run, after_batch=None):
     """Evaluate on the test images, report, record, and return the figures."""
     run.begin()
     result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    report_evaluation(result, model.classes, run.say)
+    run.result(*result_lines(result))
+    run.say(*silent_outputs(result), *class_lines(result["confusion"], model.classes))
     record = evaluation_record(model, result, args)
     run.record(**record)
     if args.results_json:

@@ -36,7 +36,7 @@ def resumed(args, known, kind, name, own=None):
     if saved is None:
         return args, None
     if not {"optimizer", "flags", "settings"} <= saved.keys():
-        raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
+        raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
     if was.pop("tensorboard", False):
         say_once(f"note: {path} was trained with --tensorboard, which is no flag any more: it is ignored")
@@ -47,7 +47,7 @@ def resumed(args, known, kind, name, own=None):
         was["dataset"] = typed  # the same, though it may have moved
     restored = {one.flag(name): one for name, one in known.items() if one.restored and one.flag(name) in was}
     if changed := [flag for flag, one in restored.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
-        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
     args = args.with_found(**{flag: was[flag] for flag in restored})

@@ -35,12 +35,12 @@ def plan_lines(model, train, updates, args):
     total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
     yield (
         f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
-        f"{passes}{counted(len(train.images), 'image')}; checkpoints: {small:.1f} MB, and twice {large:.1f} MB to go on from"
+        f"{passes}{counted(len(train.images), 'image')}; checkpoint {small:.1f} MB, two resume files of {large:.1f} MB"
     )
     if total < FEW:
         yield (
-            f"warning: {counted(total, 'update')} of the weights {'is' if total == 1 else 'are'} few: a network may need {FEW} "
-            "and more, however few its images are; --updates N sets the length so, in place of --epochs"
+            f"warning: {counted(total, 'update')} {'is' if total == 1 else 'are'} few: most networks need {FEW} or more, however "
+            "few their images; --updates N sets how many, instead of --epochs"
         )
 
 

@@ -106,7 +106,7 @@ class TrainingState:
             return self.run.say(f"{path} is not there yet: the run begins")
         was, name = saved.get("model"), type(self.model).__name__
         if was not in (None, name):
-            raise UserError(f"--resume: {path} holds a {was}, not a {name}; it wants the same flags, or none")
+            raise UserError(f"--resume: {path} holds a {was}, not a {name}; it needs the same flags, or none")
         restore(self.model, saved, path)
         try:
             self.optimizer.load_state_dict(saved["optimizer"])

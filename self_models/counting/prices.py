@@ -104,7 +104,7 @@ def check_names(place, said, needed, known=None):
     """Raises ValueError for a table with a name that is unknown, or without one that it needs."""
     wrong = [f"{name} is unknown" for name in said if name not in (known or needed)]
     if wrong := wrong or [f"{name} is missing" for name in needed if name not in said]:
-        raise ValueError(f"{place}{wrong[0]}: it wants {', '.join(known or needed)}")
+        raise ValueError(f"{place}{wrong[0]}: it needs {', '.join(known or needed)}")
 
 
 def check_numbers(name, *values):

@@ -142,7 +142,7 @@ class LeftOn:
         size = min(len(now), len(before)) - SPARE
         waits = rooms is not self.rooms and settings.feedback and self.states[0].state.steps % interval
         if waits and not np.array_equal(now[:size], before[:size]):
-            every = f"with feedback_interval {interval} change them after a multiple of so many steps"
+            every = f"with feedback_interval {interval} change them after a multiple of so many timesteps"
             raise ModelError(f"weights have changed while spikes wait for the decoder: {every}, or use --engine dense")
         self.settle()  # up to now what was before holds
         for at, room in enumerate(self.states):

@@ -160,11 +160,11 @@ def check_together(model, gate, rule, readout):
     if own["surprise"] and not gate.reopens:
         raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
     if steps < gate.least_steps and not model.phased:
-        raise ModelError(f"timesteps: with these settings of its gate the network answers from step {gate.least_steps} on")
+        raise ModelError(f"timesteps: with these settings of its gate the network answers from timestep {gate.least_steps} on")
     if gate.completes and model.has_feedback and not readout.on_scale:
         name, other = own["readout"], own["gate"]
         raise ModelError(
-            f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} wants the image's scale: choose another"
+            f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} needs the image's scale: choose another"
         )
     if rule.looks_at_input and not ((model.has_feedback or gate.completes) and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")
@@ -185,7 +185,7 @@ def check_phased(model, gate, rule):
             "--gate block --epsilon 0 without --residual, or without a decoder --gate once --wait --guess interpolation"
         )
     if rule.stops:
-        raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
+        raise ModelError(f"rule {own['rule']}: a phased network answers in its last timesteps alone: choose never")
     if own["recorded_frames"] and model.has_feedback:
         raise ModelError("update phased predicts a recording when it is over: choose an architecture without feedback")
     if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
@@ -204,7 +204,9 @@ def check_recordings(settings, gate):
             raise ModelError("predict: an image that stays has no next frame: choose frame")
         return
     if steps > frames:
-        raise ModelError(f"timesteps: these recordings have {frames} frames, one for a step: give at most {frames}, not {steps}")
+        raise ModelError(
+            f"timesteps: these recordings have {frames} frames, one for each timestep: give at most {frames}, not {steps}"
+        )
     if not gate.follows_changes:
         raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
     if gate.reacts and not gate.reopens:

@@ -17,7 +17,7 @@ ANY = Number(float)
 def output_gap(logits):
     """Margin of the two largest logits, in units of the output (B,). Raises ModelError where there is one output only."""
     if logits.shape[1] < 2:
-        raise ModelError("labels=1: an accuracy, or a margin of the two largest logits, wants a network of at least 2 classes")
+        raise ModelError("labels=1: an accuracy, or a margin of the two largest logits, needs a network of at least 2 classes")
     best, second = logits.topk(2).values.unbind(1)
     return best - second
 

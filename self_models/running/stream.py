@@ -67,7 +67,7 @@ class Stream:
         feedback_interval is another than when the stream began."""
         self._check_began(interval_of(self.model))
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            when = f"after a multiple of {interval} steps, not {self.steps}"
+            when = f"after a multiple of {interval} timesteps, not {self.steps}"
             raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
@@ -126,11 +126,11 @@ class SequenceState:
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
     if model.phased:
-        raise ModelError("update phased answers one image after the other: a streaming network wants immediate, or delayed")
+        raise ModelError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
     if not model.gate.follows_changes:
-        raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network wants block, or open")
+        raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":
-        raise ModelError("max_pool count never forgets an image: a streaming network wants max_pool or, or no M")
+        raise ModelError("max_pool count never forgets an image: a streaming network needs max_pool or, or no M")
 
 
 def engine_of(model, x, asked):

@@ -77,7 +77,7 @@ function difference(net) {
       net.step();
       const found = net.spikes(), layer = counts.findIndex((count, at) => count !== found[at]);
       if (layer >= 0) {
-        return `image ${image}, step ${step + 1}, ${data.layers[layer].name}: ${found[layer]} spikes, in Python ${counts[layer]}`;
+        return `image ${image}, timestep ${step + 1}, ${data.layers[layer].name}: ${found[layer]} spikes, in Python ${counts[layer]}`;
       }
     }
   }

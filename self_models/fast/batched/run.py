@@ -22,7 +22,7 @@ def why_not(model):
         if neuron.update not in UPDATES and not model.phased:
             return f"the update of {name} is its own"
         if is_altered(neuron):
-            return f"the neurons {name} have a hook or a forward of their own, which wants to be called step by step"
+            return f"the neurons {name} have a hook or a forward of their own, which needs to be called step by step"
     return ""
 
 
