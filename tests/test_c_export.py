@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import BIAS, COUNTED, DEEP, FORK, MAXIMUM, PLAN, POOLED, build, digests, refused, run_here, spiked
+from conftest import BIAS, COUNTED, DEEP, FORK, MAXIMUM, PLAN, POOLED, build, commands_in, digests, refused, run_here, spiked
 from test_integers import one_pixel
 
 import harness.exporting.c_folder
@@ -23,6 +23,7 @@ from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import agreed, files_of, memory_of, tables_of
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError
+from self_models.basics import HOME
 from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers
 from self_models.kernel.build import Built, Network, Settings, State, library
@@ -473,6 +474,26 @@ def test_committed_network(tmp_path, few_images, name, weights):
 def value_of(size):
     number, unit = size.split()
     return float(number) * {"MB": 1e6, "kB": 1e3}[unit]
+
+
+PAGES = ("docs/how_to/c_export.md", "docs/how_to/microcontroller.md")
+EXPORTS = {tuple(words) for page in PAGES for script, words in commands_in(page) if script == "export"}
+
+
+@pytest.mark.parametrize("words", sorted(EXPORTS), ids=" ".join)
+def test_the_commands_of_the_pages_run(tmp_path, few_images, words):
+    *others, name = words
+    run_here("export", *others, tmp_path / name)
+    if "c" in words:
+        done = subprocess.run(["make", "-C", tmp_path / name, "check", "all"], capture_output=True, text=True)
+        assert done.returncode == 0 and "equal: " in done.stdout, done.stdout + done.stderr
+
+
+def test_the_program_of_the_page_is_built(tmp_path):
+    write(tmp_path, build())
+    program, settings = re.findall(r"```c\n(.*?)```", (HOME / PAGES[0]).read_text(), re.DOTALL)
+    (tmp_path / "main.c").write_text(f"{program}\nvoid set(State *run);\nvoid set(State *run)\n{{\n{settings}}}\n")
+    subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "main.c"], cwd=tmp_path, check=True)
 
 
 # --- what is refused
