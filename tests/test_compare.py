@@ -4,15 +4,31 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
-from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_as_program, run_here, run_script, same_weights
+from conftest import (
+    ANN,
+    BALANCE,
+    DATA,
+    REPOSITORY,
+    SNN,
+    commands_in,
+    digests,
+    records,
+    refused,
+    run_as_program,
+    run_here,
+    run_script,
+    same_weights,
+)
 
 from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
 from harness.processes.signals import Interrupted
 from snn_wFeedback import build_parser
 
+PAGE = "docs/how_to/compare.md"
 HELD_OUT = f"--fc_width 16 --holdout 8 --epochs 1 {DATA}"
 SHORT = f"{HELD_OUT} --timesteps 3 --update immediate"
 FED = f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2"
@@ -126,6 +142,23 @@ def test_correction_and_equivalence_by_hand():
     assert [found[name].p for name in "abc"] == pytest.approx([0.0069, 0.01, 0.05], abs=1e-4)
     assert surviving(found) == ["a", "b"] and surviving({"c": found["c"]}) == ["c"] and surviving({"d": found["d"]}) == []
     assert found["d"].is_within(3.93) and not found["d"].is_within(3.91)
+
+
+def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (first, second), (ann, snn, _, (_, words), (_, look), (_, report)) = ("feedback", "baseline"), commands_in(PAGE)
+    said = run_here("compare", *words)[1]
+    text = (REPOSITORY / PAGE).read_text(encoding="utf-8")
+    (shown,) = re.findall(r"--equivalence 10\n\n(.*?)\n\n- ", text, re.DOTALL)
+    assert {line.strip() for line in shown.splitlines()} - {line.strip() for line in said.splitlines()} == {"…"}
+    small = {ANN: HELD_OUT, SNN: f"{SHORT} --balance_images 8 --balance_timesteps 5"}
+    for kind in (first, second):
+        for name, training in (ann, snn):
+            run_here(name, *(word.replace(first, kind) for word in training if word != "2"), small[name])
+    assert "2 pairs" in run_here("compare", "quick_feedback quick_baseline --seeds 0 1 --output_dir runs")[1]
+    run_here("snn_wFeedback_posthoc_model_analysis", *look, "--limit_test 16 --images 1")
+    run_here("report", *report)
+    assert Path("logs/snn/look.jsonl").is_file() and "look" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
