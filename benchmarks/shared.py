@@ -8,7 +8,7 @@ import torch
 
 
 def resident_gb(which):
-    """VmRSS, resident memory now, or VmHWM, its peak; the peak of all, a parent's too, where Linux does not tell."""
+    """VmRSS: resident memory now; VmHWM: its peak. Without Linux: the peak of all processes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which)) / 1e9
@@ -17,7 +17,7 @@ def resident_gb(which):
 
 
 def watch(neurons, total):
-    """A dict that collects what these neurons, name -> module, send while the network runs; total: output -> spikes to add."""
+    """A dict that collects the spikes of neurons, name -> module, while the network runs; total: output -> spikes to add."""
     counts = dict.fromkeys(neurons, 0)
     for name, neuron in neurons.items():
 
@@ -29,7 +29,7 @@ def watch(neurons, total):
 
 
 def same(a, b, aside=()):
-    """Whether two contents of checkpoints are equal bit by bit, but for the entries of these names."""
+    """Whether two checkpoints' contents are equal bit by bit, except for the entries of these names."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Does a phased network answer what its ANN answers, image for image?
+"""Does a phased network predict the same class as its ANN, image for image?
 
 One JSON object for each pair of an ANN with QCFS and the SNN that it was converted to: both accuracies, how many test images get
-another class, spikes, latency and interval, and the share of the ANN's products whose activation is not 0; then one for each of
-these images: the first layer in which a neuron sends another number of spikes than its ANN's level, and how far from the edge of
-a level these neurons' drives are, in levels: rounding, if that is little. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py
---pair trained_models/ann/deep_phased.pth trained_models/snn/deep_phased.pth --dataset CIFAR10`: some minutes for 10,000 images;
-see docs/explanation/findings.md.
+another class, spikes, latency and interval, and the share of the ANN's products whose activation is not 0. Then one for each of
+these images: the first layer in which a neuron's spikes are not its ANN's level, and how far its input lies from the edge between
+two levels. A small distance means rounding. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py --pair
+trained_models/ann/deep_phased.pth trained_models/snn/deep_phased.pth --dataset CIFAR10`: minutes for 10,000 images; see
+docs/explanation/phased.md.
 """
 
 import json
@@ -57,7 +57,7 @@ def main(argv=None):
 
 
 def count(products, layer, given):
-    """Add the products of a layer's inputs (B, ...) with its weights, of those that are not 0, and of all."""
+    """Count the products of a layer's inputs (B, ...) with its weights: those that are not 0, and all."""
     ones, (x,) = torch.ones_like(layer.weight[:1]), given
     for kind, values in enumerate(((x != 0).to(x.dtype), torch.ones_like(x))):
         is_linear = isinstance(layer, nn.Linear)
@@ -66,8 +66,8 @@ def count(products, layer, given):
 
 
 def first_other(ann, snn, image):
-    """The first layer in which neurons send another number of spikes than the ANN's level, of how many, and the largest distance
-    of their drives from the edge between two levels, in levels; nothing where all levels are the same."""
+    """The first layer in which spikes are not the ANN's level, how many neurons that are, and the largest distance of their
+    inputs from the edge between two levels, in levels; empty if there is none."""
     layers, hooks = [], []
     for module in ann.modules():
         if hasattr(module, "levels"):  # (the drive, the level) of each of its neurons, in levels

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""What does a decoder predict of real events? Feedback networks on N-MNIST, whose camera moves in three saccades, beside their
-baseline, and beside two predictions without a network: the last frame, and nothing.
+"""What does a decoder predict of an event camera? Feedback networks on N-MNIST, whose camera moves in three saccades, their
+baseline, and two predictions without a network: the last frame, and nothing.
 
 FOLDER/CLASS/*.bin is split at random, --splits times, into 100 recordings to test and the others to train. The baseline is
-trained without a decoder; `next` and `frame` are it with a decoder, which alone is trained; `joint` is trained with its decoder
-from the start, as the preset own does. One JSON object for each network of each split: accuracy, spikes per recording, and the
-share of events that are blocked, by epsilon. `OMP_NUM_THREADS=1 python benchmarks/findings/saccades.py FOLDER`: half an hour with
-600 recordings.
+trained without a decoder. `next` and `frame` are the baseline with a decoder, which alone is trained. `joint` is trained with its
+decoder from the start. One JSON object for each network of each split: accuracy, spikes per recording, and the share of events
+that are blocked, by epsilon. `OMP_NUM_THREADS=1 python benchmarks/findings/saccades.py FOLDER`: half an hour with 600 recordings.
 """
 
 import contextlib
@@ -60,7 +59,7 @@ def main(argv=None):
 
 
 def of_split(args, split, folder):
-    """(network, its figures) of one split, written to this folder."""
+    """(network, its figures) of one split, which is written to this folder."""
     recordings = [(path, name) for name, paths in labelled_recordings(args.folder).items() for path in paths]
     for number, index in enumerate(np.random.default_rng(split).permutation(len(recordings))):
         path, name = recordings[index]
@@ -88,7 +87,7 @@ def of_split(args, split, folder):
 
 
 def without_last_frame(path, folder, args):
-    """The figures of a network without those events that the frame before them has, too."""
+    """A network's figures when events that the previous frame has, too, are removed."""
     test = load_data(f"{folder}/data", frames=args.frames)[2]
     same = (test.images[:, 1:] == test.images[:, :-1]) & (test.images[:, 1:] > 0)
     left = test.images.clone()

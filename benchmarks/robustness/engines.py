@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Do all engines run a network as its step says, whatever its parts and settings? A thousand cases of tests/test_engines.py.
+"""Do all engines run a network as its step() says, with any parts and settings? A thousand cases of tests/test_engines.py.
 
 One JSON object: cases `tried`; those `run`, whose settings go together; of these how many `by_gate` and `by_engine`; `failures`,
-each with its case and what differs, which should be none: else the exit status is 1. The same seed draws the same cases.
+each with its case and the difference. With failures the exit status is 1. The same seed draws the same cases.
 `OMP_NUM_THREADS=1 python benchmarks/robustness/engines.py`: three minutes of one core.
 """
 

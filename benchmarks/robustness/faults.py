@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Do the tests notice the faults that were put in by hand? Each is a patch in faults/, and names the tests that should.
+"""Do the tests notice faults that were written by hand? Each is a patch in faults/ and names the tests that should notice it.
 
-One line each: noticed, and by which tests; not noticed; or does not apply. The code stays as it is: the tests run in a copy, once
-without the fault and once with it. It ends with status 1 unless every fault is noticed."""
+One line for each fault: noticed, and by which tests; not noticed; or does not apply. The tests run in a copy of the repository,
+once without the fault and once with it. The exit status is 1 unless every fault is noticed.
+"""
 
 import argparse
 import functools
@@ -33,7 +34,7 @@ def main(argv=None):
 
 
 def copy_to(tree):
-    """Copy what git tracks, or would track."""
+    """Copy what git tracks, or would track, to a folder."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0"):
         if (REPOSITORY / name).is_file():
@@ -42,7 +43,7 @@ def copy_to(tree):
 
 
 def is_noticed(name, tree):
-    """Whether a test fails with this fault, and not without it; says so in a line."""
+    """Whether a test fails with this fault and passes without it; prints a line."""
     (fault, tests), by, words = said_of(name), set(), "does not apply"
     if applies(name, tree, "--check"):
         before = failing_before(tests, tree)
@@ -55,14 +56,14 @@ def is_noticed(name, tree):
 
 
 def said_of(name):
-    """(what the fault is, the arguments of pytest that run its tests), which stand above a patch."""
+    """(description of the fault, pytest's arguments that run its tests), from the head of a patch."""
     head = (FAULTS / f"{name}.patch").read_text(encoding="utf-8").splitlines()[:2]
     said = dict(line.split(": ", 1) for line in head)
     return said["fault"], tuple(shlex.split(said["tests"]))
 
 
 def applies(name, tree, *how):
-    """Whether git applies a patch to a tree; how: flags, as --check."""
+    """Whether git applies a patch to a tree. how: flags, such as --check."""
     alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}  # in no repository that may lie above
     return not subprocess.run(["git", "apply", *how, FAULTS / f"{name}.patch"], cwd=tree, env=alone).returncode
 

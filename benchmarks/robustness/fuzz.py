@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Are mutated checkpoints, data files and flag values taken as they are meant, or refused in one line?
+"""Are mutated checkpoints, data files and flag values either read correctly or refused in one line?
 
-One JSON object: how many examples of each kind were run, and how many of them were refused. Stops with the smallest example
-that breaks a rule: a traceback, another exit status than 0 or 2, code from a file that is run, damage that goes unnoticed.
+One JSON object: how many examples of each kind were run and how many were refused. It stops at the smallest example that breaks a
+rule: a traceback, another exit status than 0 or 2, code from a file that is executed, damage that is not noticed.
 """
 
 import contextlib
@@ -61,18 +61,18 @@ def main(argv=None):
 
 
 def trained(folder):
-    """Folder of the checkpoints of a tiny SNN trained there, x.pth and x_last.pth."""
+    """The folder of a tiny trained SNN's checkpoints, x.pth and x_last.pth."""
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
     return folder / "trained_models/snn"
 
 
 class Reached(Exception):
-    """Everything was accepted, and the work itself would begin."""
+    """Everything was accepted: the run itself would begin."""
 
 
 def outcome(name, flags):
-    """Run a script up to its work; returns '' where it gets there, else its one line. Anything else is a fault."""
+    """Run a script until its work begins; returns '' then, else its one line. Anything else is a fault."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     module, stop = importlib.import_module(name), mock.Mock(side_effect=Reached)
     with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def outcome(name, flags):
 
 
 def fuzz(examples, check, **given_):
-    """Run check on that many examples, the same ones each time."""
+    """Run `check` on that many examples, the same ones each time."""
     options = {"max_examples": examples, "deadline": None, "database": None, "derandomize": True}
     options |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink), "suppress_health_check": list(HealthCheck)}
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -111,7 +111,7 @@ def fuzz(examples, check, **given_):
 
 
 def mutations(raw):
-    """Strategy of bytes that differ from raw: bits flipped, cut short, a piece lost, doubled, zeroed or foreign, all foreign."""
+    """Strategy of bytes that differ from raw: flipped bits, cut, a part lost, doubled, zeroed or foreign."""
     size = len(raw)
     place = st.integers(0, size - 1)
     span = st.tuples(place, st.integers(1, max(1, size // 4))).map(lambda p: (p[0], min(size, p[0] + p[1])))
@@ -134,7 +134,7 @@ def mutations(raw):
 
 
 def with_pickle(raw, content):
-    """The checkpoint raw with another pickle in it, and right check sums: what a stranger could write."""
+    """The checkpoint raw with another pickle and valid check sums."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(out, "w") as new:
         for entry in old.infolist():
@@ -158,7 +158,7 @@ class Malice(tuple):
 
 
 def malicious(proof):
-    """Strategy of checkpoint contents that would make the file `proof` if one of their calls were run."""
+    """Strategy of checkpoint contents that would create the file `proof` if one of their calls were executed."""
     command = f"touch {proof}"
     calls = st.sampled_from(
         [
@@ -183,7 +183,7 @@ def malicious(proof):
 
 
 def checkpoints(examples, folder):
-    """A last checkpoint, damaged or forged, is taken for what it was, or refused by evaluation and by --resume."""
+    """A damaged or forged last checkpoint is read correctly, or refused by evaluation and by --resume."""
     folder = folder / "checkpoints"
     good = trained(folder) / "x_last.pth"
     raw, content, path, proof = good.read_bytes(), load_checkpoint(good), folder / "mutated.pth", folder / "proof"
@@ -224,7 +224,7 @@ def checkpoints(examples, folder):
 
 
 def data_files(examples, folder):
-    """MNIST's test set with one file damaged is refused by its path, or read as it was (a byte of gzip's that says nothing)."""
+    """MNIST's test set with one damaged file is refused by its path, or read as it was."""
     place, (images, labels) = folder / "mnist", harness.data.sets.IDX_FILES[False]
     place.mkdir()
     whole, counts = load_set("MNIST", BUNDLED, False), {"examples": 0, "refused": 0}
@@ -252,7 +252,7 @@ def data_files(examples, folder):
 
 
 def values(action, folder):
-    """Strategy of words that may follow a flag: numbers of every kind, choices, words, paths."""
+    """Strategy of words that may follow a flag: numbers, choices, words, paths."""
     odd = ["1e400", "-0", "0x10", "1_000", "½", "1e-320", "99999999999999999999", "2147483647", "1e30"]
     numbers = st.one_of(st.integers(-3, 70).map(str), st.integers().map(str), st.floats().map(repr), st.sampled_from(odd))
     letters = st.characters(exclude_characters="\0/", exclude_categories=())
@@ -263,7 +263,7 @@ def values(action, folder):
 
 
 def flag_values(examples, folder):
-    """Any value for any flag of any script is accepted, up to the work itself, or refused in one line."""
+    """Any value of any flag of any script is accepted or refused in one line."""
     folder, counts = folder / "flags", {"examples": 0, "refused": 0}
     folder.mkdir()
     snn, here = trained(folder) / "x.pth", os.getcwd()

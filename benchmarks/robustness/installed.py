@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Does the program serve whoever installs it, in a fresh environment and a folder far from the repository?
+"""Does the installed package work in a fresh environment, in a folder outside the repository?
 
-Installs this tree by pip, then runs what stands below in an empty folder. One JSON object per line: `run`, `seconds`,
-`fault`, empty where it did as it should; at the end `changed`, what is no longer as it was where the package was installed (but
-for compiled code), which should be an empty list. `python benchmarks/robustness/installed.py --borrow`, which takes the packages
-that it depends on from the environment that runs this: 3 minutes of one core; without, pip fetches those, too.
+Installs this tree by pip, then runs the commands below in an empty folder. One JSON object per line: `run`, `seconds`, `fault`,
+empty if it worked; at the end `changed`, the installed files that are no longer the same (compiled code aside), which should be
+empty. `--borrow` takes the dependencies from the environment that runs this: 3 minutes of one core. Without it, pip fetches them.
 """
 
 import json
@@ -90,7 +89,7 @@ def main(argv=None):
 
 
 def state(site):
-    """(relative path, size) of each file of the package, but for compiled code."""
+    """(relative path, size) of each file of the package, compiled code aside."""
     own = [path for room in ("wfeedback", "harness", "self_models") for path in (site / room).rglob("*") if path.is_file()]
     return {(str(path.relative_to(site)), path.stat().st_size) for path in own if "__pycache__" not in path.parts}
 

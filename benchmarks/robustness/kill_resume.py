@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Is a training run, killed at random moments and resumed each time, the one that was left alone?
+"""Is a training run that is killed at random moments and resumed equal to an undisturbed one?
 
-One JSON object: `kills`, how many hit the run; `while_writing`, those that hit while a checkpoint was being written;
-`runs`, how many runs they were spread over; `differences`, a list that should be empty. Weights, optimiser, schedule and the
-best checkpoint are compared bit by bit, logs line by line but for the seconds.
-`python benchmarks/robustness/kill_resume.py`: half a minute.
+One JSON object: `kills` that hit the run; `while_writing`, those during the writing of a checkpoint; the number of `runs`;
+`differences`, which should be empty. Weights, optimiser, schedule and the best checkpoint are compared bit by bit, logs line by
+line without their seconds. `python benchmarks/robustness/kill_resume.py`: half a minute.
 """
 
 import contextlib
@@ -51,7 +50,7 @@ def main(argv=None):
 
 
 def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --epochs 3"):
-    """The JSON object's contents, see above. flags: of the run; folder: an empty one."""
+    """The JSON object's contents. flags: of the run; folder: an empty one."""
     draw, found = random.Random(seed), {"kills": 0, "while_writing": 0, "runs": 0, "differences": []}
     seconds = undisturbed(flags, folder / "alone")
     while found["kills"] < kills:
@@ -74,8 +73,8 @@ def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --ep
 
 
 def start(flags, place):
-    """The training script in a process of its own, resumed if the run has begun. It is forked from a process that has
-    imported everything, which saves seconds for each kill."""
+    """The training script in a process of its own, resumed if the run has begun. It is forked from a process that has imported
+    everything, which saves seconds."""
     resume = ["--resume"] if log_of(place).exists() else []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
@@ -85,7 +84,7 @@ def start(flags, place):
 
 
 def train(flags):
-    """What the process does: snn_wFeedback.py with these flags, in silence."""
+    """Run snn_wFeedback.py with these flags, without output."""
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own lock outlives a killed process
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
@@ -93,7 +92,7 @@ def train(flags):
 
 
 def undisturbed(flags, place):
-    """Run without being killed; returns the seconds from the log's first line to the end."""
+    """Run without kills; returns the seconds from the log's first line to the end."""
     process = start(flags, place)
     wait_until(lambda: log_of(place).exists(), process)
     began = time.monotonic()
@@ -103,8 +102,8 @@ def undisturbed(flags, place):
 
 
 def kill(process, place, draw, longest):
-    """SIGKILL after a random time from the log's header on, half the time then as soon as a checkpoint is being written;
-    returns whether one was."""
+    """SIGKILL at a random time after the log's header; half of the time as soon as a checkpoint is being written. Returns whether
+    one was."""
     headers = len(headers_of(place))
     wait_until(lambda: len(headers_of(place)) > headers, process)
     time.sleep(draw.uniform(0, longest))
@@ -116,7 +115,7 @@ def kill(process, place, draw, longest):
 
 
 def wait_until(condition, process):
-    """What the condition returns as soon as it is true, or the process has ended."""
+    """The condition's value as soon as it is true, or when the process has ended."""
     while not (found := condition()) and process.is_alive():
         time.sleep(0.0005)
     return found

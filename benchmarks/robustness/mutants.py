@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Do the tests notice a fault that a machine puts into a room's code? mutmut on all of its faults, or on a random sample.
+"""Do the tests notice generated mutants of a room's code? mutmut on all of its mutants, or on a random sample.
 
-One JSON object, after what mutmut says on standard error: `faults`, how many there are; how many were `tried`, `killed` (or ran
-out of time), `survived`, or are met by no test, with the names of these two for `mutmut show NAME`; seconds. Rooms, and the tests
-that judge them, stand in pyproject.toml, [tool.mutmut.rooms]. It works in mutants/ and leaves the code as it is. Before the first
-fault the room's tests run once, to see which functions they pass through; a fault then takes a second to a minute.
+mutmut's own output goes to standard error. One JSON object: `faults`, how many mutants there are; how many were `tried`, `killed`
+(or timed out), `survived`, or are reached by no test, with the names of the last two for `mutmut show NAME`; seconds. Rooms and
+their tests are in pyproject.toml, [tool.mutmut.rooms]. The work is done in mutants/. The room's tests run once first, to find
+which functions they reach; a mutant then takes a second to a minute.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ENDS = {"killed": ("killed", "timeout", "segfault"), "survived": ("survived",), 
 
 
 def main(argv=None):
-    """It imports nothing of the project, whose mutated copy the tests are to find."""
+    """Imports nothing of the project, so that the tests find its mutated copy."""
     rooms = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mutmut"]["rooms"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("room", choices=list(rooms), metavar="ROOM", help=", ".join(rooms))
@@ -40,7 +40,7 @@ def main(argv=None):
 
 
 def tried(room, tests, args):
-    """What the JSON object says of the faults. tests: arguments of pytest."""
+    """The JSON object of these mutants. tests: pytest's arguments."""
     from mutmut import __main__ as mutmut
 
     mutmut.config().only_mutate = [f"{room}.py" if Path(f"{room}.py").exists() else f"{room}/*.py"]
@@ -60,7 +60,7 @@ def tried(room, tests, args):
 
 
 def faults_of(mutmut):
-    """Name -> how its tests ended, None where they have not run, of all faults there are."""
+    """Name -> how its tests ended, None where they have not run, of all mutants."""
     return {name: code for _, name, code in mutmut.collect_source_file_mutation_data(mutant_names=())[0]}
 
 

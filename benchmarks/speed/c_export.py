@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How fast is a network in C (export.py --to c, built by `cc -O3`), and does it send the event engine's spikes?
+"""How fast is a network in C (`wfeedback export NAME --to c`, `cc -O3`), and are its spikes those of Python?
 
-One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one dense pass of an ANN
-of the same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images
-of which a layer sends another number of spikes in some step than in Python: of float32 than in the event engine, of int8 than in
-the reference engine, the first --compared of them. `python benchmarks/speed/c_export.py`: five minutes.
+One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one pass of an ANN of the
+same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images in
+which a layer emits another number of spikes in some timestep: float32 against the event engine; int8 against the reference
+engine, on the first --compared images. `python benchmarks/speed/c_export.py`: five minutes.
 """
 
 import json
@@ -84,7 +84,7 @@ def childrens_time():
 
 @torch.no_grad()
 def fastest(run, clock, count, args):
-    """Images per second of the fastest of some runs, each of so many."""
+    """Images per second of the fastest of several runs."""
     seconds = []
     for _ in range(args.repeats):
         begin = clock()

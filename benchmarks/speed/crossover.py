@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""When do events pay on a CPU? Events against whole layers, over firing rates, widths and batches. JSON objects, one per `case`.
+"""When do events pay on a CPU? Events against dense layers, over firing rates, widths and batches. One JSON object per `case`.
 
-A random network of --plan, times a width, on colour images of 32 x 32 random pixels, sent as they are, T = 4: its thresholds are
-such that a share `rate` of each layer's neurons spikes in a timestep. Additions: one per neuron that a spike reaches, and of each
-pixel in each timestep. Images per second of processor time, from the least of --repeats in which all take turns: `event`, this
-project's kernel; `dense`, PyTorch, the same timesteps; `ann`, one pass of an ANN of the same plan in PyTorch; `ann_int8`, that in
-ONNX Runtime with weights and activations of 8 bits (packages onnx, onnxruntime; null where they are not there).
-nanoseconds_per_addition: of the event engine. --picture: a map; where dense is faster than events is shaded.
-`python benchmarks/speed/crossover.py --picture map.png`: about ten minutes.
+A random network of --plan, times a width, on random colour images of 32 x 32, --encoding direct, T = 4. Its thresholds are set so
+that a share `rate` of each layer's neurons spikes in a timestep. Additions: one for each neuron that a spike or a pixel's value
+reaches. Images per second of processor time, fastest of --repeats: `event`, the kernel; `dense`, PyTorch, the same timesteps;
+`ann`, one pass of an ANN of the same plan in PyTorch; `ann_int8`, that in ONNX Runtime in 8 bits (packages onnx, onnxruntime;
+else null). nanoseconds_per_addition: of the event engine. --picture: a map, shaded where dense is faster. `python
+benchmarks/speed/crossover.py --picture map.png`: about ten minutes.
 """
 
 import json
@@ -73,7 +72,7 @@ def build_parser():
 
 @torch.no_grad()
 def random_network(plan, rate):
-    """A network of this plan with random weights, of each of whose layers this share spikes in a timestep."""
+    """A network of this plan with random weights, in whose layers this share of neurons spikes in a timestep."""
     torch.manual_seed(0)
     model = InputBlockingSNN(
         plan=plan, image_shape=SHAPE, fc_layers=0, init="kaiming", encoding="direct", epsilon=0.0, timesteps=TIMESTEPS,
@@ -96,7 +95,7 @@ def random_images(count):
 
 @torch.no_grad()
 def compare(model, ann, batch, args):
-    """What a batch of so many costs each of RUNS."""
+    """What a batch of this size costs each of RUNS."""
     images, engine = random_images(batch), EventEngine(model)
     engine.frozen = True
     runs = {"event": partial(engine, images, seed=0, frames=False), "dense": partial(model.forward, images, seed=0, frames=False)}

@@ -1,7 +1,7 @@
-"""Networks of ours with another simulator's neurons in them: the same weights, thresholds and input spikes.
+"""Networks of ours with another simulator's neurons: the same weights, thresholds and input spikes.
 
-stage_of serves train_step.py, too. Peer runs a whole SNN in evaluation. What else than neurons such a network needs and no other
-simulator has (gate, read-out, input code) is ours: Peer calls it step by step, in a loop that is written once, for all of them.
+stage_of serves train_step.py, too. Peer runs a whole SNN in evaluation. Gate, read-out and input code are ours, since other
+simulators have none: Peer calls them timestep by timestep.
 """
 
 import copy
@@ -15,8 +15,8 @@ from self_models.network.neurons import HeldDropout, SpikingNeuron
 
 
 def stage_of(stage, simulator, by_layer):
-    """A copy of a stage, an nn.Sequential with its names, dropout left out, with a simulator's neurons at the thresholds of ours.
-    by_layer: it takes all steps at once, else one."""
+    """A copy of a stage, an nn.Sequential with its names, without dropout, with a simulator's neurons at our thresholds.
+    by_layer: it takes all timesteps at once, else one."""
     layers = OrderedDict()
     for name, module in stage.named_children():
         if isinstance(module, SpikingNeuron):
@@ -27,7 +27,7 @@ def stage_of(stage, simulator, by_layer):
 
 
 class EachStep(nn.Module):
-    """A layer without state on all steps as one batch: the first two dimensions, time and images in either order, become one."""
+    """A layer without state on all timesteps as one batch: the first two dimensions, time and images, become one."""
 
     def __init__(self, layer):
         super().__init__()
@@ -53,7 +53,7 @@ class Neurons(nn.Module):
         self.by_layer = by_layer
 
     def reset(self):
-        """Bring the neurons to rest, for a next batch."""
+        """Reset the neurons for the next batch."""
 
     def per_image(self, spikes):
         """What forward gives, summed for each image (B,)."""
@@ -61,7 +61,7 @@ class Neurons(nn.Module):
 
 
 class InputNeurons(Neurons):
-    """They send what they are given, the input spikes; a place to count them."""
+    """Pass on the input spikes, so that they can be counted."""
 
     def __init__(self, by_layer, time_axis):
         super().__init__(None, by_layer)
@@ -72,8 +72,8 @@ class InputNeurons(Neurons):
 
 
 class SnnTorch(Neurons):
-    """Leaky with beta 1. It takes theta off one step later, before it fires again: V[t] = V[t-1] + drive[t] - theta s[t-1], which
-    is ours but for rounding (reset_delay=False is not: there a neuron that is still above theta after its reset forgets it)."""
+    """Leaky with beta 1. It subtracts theta one timestep later: V[t] = V[t-1] + drive[t] - theta s[t-1], which is ours but for
+    rounding (with reset_delay=False, a neuron that is still above theta after its reset would forget it)."""
 
     def __init__(self, theta, by_layer):
         import snntorch
@@ -89,8 +89,8 @@ class SnnTorch(Neurons):
 
 
 class SpikingJelly(Neurons):
-    """IFNode, multi-step (step_mode "m") by layer. It fires where V >= v_threshold, so that is the next float above theta; it
-    also takes that off, which is ours but for rounding."""
+    """IFNode, multi-step (step_mode "m") by layer. It fires at V >= v_threshold, so that is the next float above theta. It also
+    subtracts that, so rounding may differ."""
 
     def __init__(self, theta, by_layer):
         from spikingjelly.activation_based.neuron import IFNode
@@ -107,7 +107,7 @@ class SpikingJelly(Neurons):
 
 class Norse(Neurons):
     """Its integrate-and-fire step (iaf_feed_forward_step) resets V to a value; here the same step with Norse's own
-    reset_subtract, in Norse's modules for a neuron's steps. That is ours exactly, and no slower."""
+    reset_subtract, in Norse's modules. That is exactly ours."""
 
     def __init__(self, theta, by_layer):
         from norse.torch.functional.iaf import IAFFeedForwardState, IAFParameters
@@ -136,8 +136,8 @@ class Norse(Neurons):
 
 
 class Sinabs(Neurons):
-    """IAF with SingleSpike, as it would else send several spikes in a step. It fires where V >= spike_threshold, the next float
-    above theta, and takes theta off: ours exactly. Time is its second dimension."""
+    """IAF with SingleSpike, since it would else emit several spikes in a timestep. It fires at V >= spike_threshold, the next
+    float above theta, and subtracts theta: exactly ours. Time is its second dimension."""
 
     time_axis = 1
 
@@ -208,8 +208,8 @@ class Peer(nn.Module):
         return self.classifier(codes.flatten(2)).sum(self.time_axis)
 
     def encoded(self, x, uniforms):
-        """The encoder's output at each step (B, ...): spikes of the open input neurons, the simulator's encoder and decoder, the
-        prediction, and its comparison with the image, which blocks input neurons from the next step on."""
+        """The encoder's output at each timestep (B, ...): spikes of the open input neurons, the simulator's encoder, the decoder,
+        the prediction, and the gate's comparison, which blocks input neurons from the next timestep on."""
         view, readout_sum = self.gate.start(x), torch.zeros_like(x)
         for draws in uniforms:
             codes = self.features(self.input(self.encoding.send(view.unexplained(), draws)))

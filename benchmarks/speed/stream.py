@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How many steps per second does a network take that streams, at rest and while its images change, in both engines?
+"""How many timesteps per second does a streaming network take, at rest and while its images change, in both engines?
 
-One JSON object per line: engine, scene (`rest`: the same digits for --settle steps and more, only what follows is timed;
-`changing`: other digits every --every steps), streams at once, steps per call, microseconds per stream and step, steps per
-second, streams that one core can watch at 100 steps per second, spikes per stream and step, MB by which the process has grown
-meanwhile. Times are the processor's, on one thread. The network is accurate_feedback.pth with dynamic blocking, latch and
-surprise 2. `OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two. A streaming network for long should not
-grow: --engines event --streams 1 --lengths 50 --every 50 --settle 10000 --steps 100000.
+One JSON object per line: engine; scene (`rest`: the same digits for --settle timesteps and more, only what follows is timed;
+`changing`: other digits every --every timesteps); streams at once; timesteps per call; microseconds per stream and timestep;
+timesteps per second; streams that one core can watch at 100 timesteps per second; spikes per stream and timestep; MB by which the
+process has grown. Processor time, one thread. The network is accurate_feedback.pth with dynamic blocking, latch and reset on
+change. `OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two. `--engines event --streams 1 --lengths 50 --every
+50 --settle 10000 --steps 100000` shows whether memory grows in a long stream.
 """
 
 import json
@@ -56,7 +56,7 @@ def build_parser():
 
 
 def measured(model, digits, scene, length, args):
-    """What is printed of one case; digits: two for each stream, which take turns where the scene changes."""
+    """The JSON object of one case. digits: two for each stream, in turns where the scene changes."""
     frames, stream, taken, spikes, settle = digits.chunk(2), model.stream(), 0, 0, args.values["settle"]
     for begun in range(0, settle, length):
         stream(frames[0], min(length, settle - begun), frames=False)

@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """How long does a training step of VGG5_wFeedback take here, in snnTorch and in SpikingJelly (multi-step)? One JSON object.
 
-All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
-same network. Each trains in a process of its own, which keeps the memory that it frees (run_script): beside the others in
-one process ours took up to 1.4 times as long. Medians: *_s of the clock, *_cpu_s of processor time, of which a busy machine
-changes less. Dropout is off, since the three hold their masks differently. products_share: what convolutions and matrix products
-take of our step, by PyTorch's profiler. *_gb: the largest resident memory of the process, everything included (weights,
-gradients, optimiser, PyTorch). `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
-docs/explanation/performance.md.
+All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first training step are printed, to
+show that the networks are the same. Each trains in a process of its own that keeps the memory it frees (run_script). Dropout is
+off. Medians: *_s of wall time, *_cpu_s of processor time, which depends less on other programs. products_share: the share that
+convolutions and matrix products take of our training step, by PyTorch's profiler. *_gb: the process's peak memory.
+`OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see docs/explanation/performance.md.
 """
 
 import json
@@ -76,7 +74,7 @@ def main(argv=None):
 
 
 def measured(args, name):
-    """Of one network: seconds of its steps, the peak of memory, loss and gradient of its first step."""
+    """Seconds of a network's training steps, peak memory, loss and gradient of its first training step."""
     torch.manual_seed(0)
     batch = next(load_data("MNIST")[0].batches(args.batch_size))
     ours = network(args, batch.images).to(args.device)
@@ -113,7 +111,7 @@ def measured(args, name):
 
 
 def products_share(step):
-    """The share of step()'s time that convolutions and matrix products take, forward and backward; of three steps."""
+    """The share of step()'s time in convolutions and matrix products, forward and backward; over three calls."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         began = time.perf_counter()
         for _ in range(3):
@@ -124,14 +122,14 @@ def products_share(step):
 
 
 def now(device):
-    """Seconds of the clock and of processor time, when the device has done what was asked of it."""
+    """Wall and processor time in seconds, after the device has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
 def peak_gb(device):
-    """The most memory so far: of tensors on a GPU, else of this process."""
+    """Peak memory so far: of tensors on a GPU, else of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     return resident_gb("VmHWM")
@@ -153,8 +151,8 @@ def build_parser():
 
 
 def network(args, images):
-    """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and the surrogate gradient that
-    SpikingJelly has too, max(0, 1 - |v|)."""
+    """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and SpikingJelly's surrogate
+    gradient max(0, 1 - |v|)."""
     settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "update": "immediate", "readout": "membrane"}
     settings |= BLOCKS if args.gate == "block" else {}
     model = VGG_SNN_STDB_wFeedback(args.architecture, dropout=0.0, **settings)
@@ -172,8 +170,8 @@ def network(args, images):
 
 
 class Peer(nn.Module):
-    """The same stages with another simulator's neurons and our surrogate gradient, max(0, 1 - |v|); copies of the weights, in its
-    usual memory format. by_layer: each layer takes all T steps, SpikingJelly's multi-step mode; else all layers take a step."""
+    """The same stages with another simulator's neurons and our surrogate gradient, max(0, 1 - |v|), in its usual memory format.
+    by_layer: each layer takes all T timesteps, as SpikingJelly's multi-step mode does; else all layers take one."""
 
     def __init__(self, ours, simulator, by_layer):
         super().__init__()
