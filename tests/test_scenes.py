@@ -225,6 +225,14 @@ def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
         assert gif.n_frames == 10  # one for each step
 
 
+def does_what_it_says(model, found, frames):
+    """The records of the script are those of the model's stream."""
+    stream = model.stream(0)
+    for record, frame in zip(found, frames, strict=False):
+        output = stream(torch.from_numpy(frame)[None, None], 4)
+        assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
+
+
 def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.command_line.posthoc.images_for", None)  # nobody asks for one
     np.save(tmp_path / "a.npy", moving(2))
@@ -232,12 +240,11 @@ def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path,
     found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
     assert [record["label"] for record in found[:-1]] == [None] * 2 and found[-1]["steps_per_frame"] == 4
     assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
-    model = load(trained.snn, "dense", gate="block", blocking="dynamic", surprise=2.0, epsilon=0.1)
-    stream = model.stream(0)
-    for record, frame in zip(found, moving(2), strict=False):  # what the script says is what the stream does
-        output = stream(torch.from_numpy(frame)[None, None], 4)
-        assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
-    run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
+    forgets = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
+    does_what_it_says(load(trained.snn, "dense", **forgets), found, moving(2))
+    found, _ = run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
+    does_what_it_says(load(baseline, "dense", output_leak=0.8, membrane_floor=0.0, leak=0.9), found, moving(2))
+    run_here(STREAM, f"--pretrained_snn {baseline} --invert --overwrite --run_name b {here}")
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 

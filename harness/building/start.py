@@ -189,7 +189,9 @@ def load_snn(model, start, config, run, may_grow):
     restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
     if not ours:
         from_original(model, start.saved)
-    if "leak" in config.given:
+    if "leak" in config.given or config.leak != start.settings.get(
+        "leak", config.leak
+    ):  # typed, or a streaming network's default
         model.set_leak(config.leak)
     return model
 
