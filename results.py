@@ -17,6 +17,7 @@ from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.presets import find, names
 from harness.command_line.scripts import run_script
+from harness.command_line.zoo import checkpoint_of, evaluation_of, seconds_of
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
@@ -322,10 +323,7 @@ def zoo_table():
     yield "| recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training |"
     yield "|" + " --- |" * 9
     for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
-        flags, path = recipe.flags, HERE / f"trained_models/snn/{recipe.run}.pth"
-        result = HERE / f"results/{recipe.run}_T{flags['timesteps']}.json"
-        records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else reversed(log_of(recipe))
-        found = next((record for record in records if record["event"] == "evaluation"), {})
+        flags, path, found = recipe.flags, checkpoint_of(recipe), evaluation_of(recipe)
         images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
         energy = found.get("energy_event_joules")
         cells = (
@@ -335,20 +333,6 @@ def zoo_table():
             f"{round(seconds / 60)} minutes" if (seconds := seconds_of(recipe)) else "-",
         )  # fmt: skip
         yield f"| {' | '.join(cells)} |"
-
-
-def log_of(recipe):
-    """The records of the log of a recipe's network, none where it is not committed."""
-    path = HERE / f"logs/{recipe.kind}/{recipe.run}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def seconds_of(recipe):
-    """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
-    log = log_of(recipe)
-    own = sum(record["seconds"] for record in log if record["event"] == "epoch")
-    before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
-    return own + sum(before) if log and all(before) else 0
 
 
 def put_into(page, lines):

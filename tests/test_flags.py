@@ -309,6 +309,17 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
         assert args.given == plain.given | {"preset": name} and list(args.typed) == ["preset"] + ["dataset"] * bool(given)
 
 
+@pytest.mark.parametrize("script", [ANN, OBJ1, "energy"])
+def test_preset_list_shows_what_is_known_of_each_recipe(script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(script).main(["--preset", "list"])
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert stop.value.code == 0 and list(rows) == names("ann")
+    for name, line in rows.items():
+        assert line.endswith((FOLDER / f"{name}.toml").read_text().splitlines()[0].removeprefix("# "))
+    assert re.search(" 98.66 +3,598 +5 min +here ", rows["quick_feedback"]) and " - " in rows["own"]
+
+
 def test_what_is_typed_holds_instead():
     assert parsed(ANN, "--preset", "residual_feedback", "--epochs", "3").epochs == 3
     args = parsed(SNN, "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
@@ -414,7 +425,7 @@ def test_a_wrong_key_or_value_is_one_line_with_its_file(own, more, line):
 
 
 def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
-    assert refused(ANN, "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --help names all"
+    assert refused(ANN, "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
     assert "unknown preset 'nnnn" in refused(ANN, f"--preset {'n' * 300}")
     Path("bytes.toml").write_bytes(b"epochs = 1 # \xe4")
     assert "bytes.toml: 'utf-8' codec can't decode byte 0xe4" in refused(ANN, "--preset bytes.toml")

@@ -98,7 +98,7 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
         (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
         (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
-        (SNN, "--preset quik_feedback", "did you mean quick_feedback? --help names all"), (ANN, "--dataset MINST", "mean MNIST?"),
+        (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
     (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network needs"),
@@ -576,4 +576,4 @@ def test_who_types_nothing_is_told_what_can_be_done(script, monkeypatch, capsys)
     with pytest.raises(SystemExit) as stop:
         run_script(importlib.import_module(script).main)
     assert stop.value.code == 2
-    assert "error: nothing is asked for: --preset quick_feedback trains in minutes" in capsys.readouterr().err
+    assert "error: nothing to do: --preset quick_feedback trains in minutes" in capsys.readouterr().err

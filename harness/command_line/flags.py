@@ -48,8 +48,8 @@ def joined(*several):
 
 
 BARE = (
-    "nothing is asked for: --preset quick_feedback trains in minutes, another --preset longer; --preset own --dataset FOLDER "
-    "trains on your own images; --dataset MNIST is the original's run, of many hours on a CPU"
+    "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; --preset own --dataset FOLDER "
+    "trains on your own images; --dataset MNIST is the original's run, many hours on a CPU"
 )
 
 

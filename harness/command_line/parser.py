@@ -17,6 +17,7 @@ from itertools import chain
 from harness import UserError
 from harness.command_line import presets
 from harness.command_line.scripts import fail
+from harness.command_line.zoo import preset_list
 from harness.data.folders import say_once
 from self_models.basics.settings import Choice, Switch, meant
 from self_models.network.plans import find_plan
@@ -112,9 +113,10 @@ class Parser(argparse.ArgumentParser):
         self.of_training = {one.flag(name) for name, one in flags.items() if one.training}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if table:
-            self.add_argument("--preset", default="", metavar="NAME|PATH.toml", help="a recipe, with the checkpoint that it "
-                              f"starts from; what is typed beside it holds instead: {', '.join(presets.names(table))}; or one of "
-                              f"your own, copied from {presets.FOLDER}")  # fmt: skip
+            self.add_argument("--preset", action=_Preset, default="", metavar="NAME|PATH.toml|list", help="flags of a recipe, and "
+                              "its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), fast_feedback, "
+                              "accurate_feedback, deep_phased, own (your images) or another; list: show all, with accuracy and "
+                              f"spikes; PATH.toml: your own recipe, copied from {presets.FOLDER}")  # fmt: skip
         for title, text in groups.items():
             group = self.add_argument_group(title, text)  # --help leaves out one without flags
             for name, one in flags.items():
@@ -209,6 +211,14 @@ class _Given(argparse.Namespace):
         if name.startswith("_"):
             raise AttributeError(name)
         return None
+
+
+class _Preset(argparse.Action):
+    def __call__(self, parser, namespace, value, _=None):
+        if value == "list":
+            print(preset_list())
+            parser.exit()
+        setattr(namespace, self.dest, value)
 
 
 class _HelpAll(argparse.Action):

@@ -101,7 +101,7 @@ def find(word, kind, teller=None, key=""):
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
     if not (path := next(filter(os.path.isfile, places), None)):
         none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown preset", names(kind))
-        raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--help names all")
+        raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all")
     path = FOLDER / path.name if path.resolve().parent == FOLDER else path
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
