@@ -1,5 +1,6 @@
 """What pictures show: the facts of a run step by step, and how they are chosen."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, STREAM, records, refused, run_here
 
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
@@ -222,3 +224,15 @@ def test_a_film_in_a_file(tmp_path):
     again = load_film(tmp_path / "film.npz")
     assert all(np.array_equal(values, again.arrays()[name]) for name, values in found.arrays().items())
     assert again.epsilon == found.epsilon and not again.once
+
+
+def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
+    """--baseline: a row of the table and its own record; a network of other images is refused."""
+    flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --output_dir {tmp_path}"
+    said = run_here(OBJ1, f"{flags} --run_name a --epsilon 0 0.1 {DATA}")[1]
+    (beside,) = records(tmp_path / "logs/snn/a.jsonl", "baseline")
+    assert re.search(rf"^baseline +{100 * beside['accuracy']:.2f} %", said, re.MULTILINE) and not beside["feedback"]
+    run_here(ANALYSIS, f"{flags} --images 2 --chart_images 4 {DATA}")
+    run_here(STREAM, f"{flags} --scene switch --scene_frames 2 --limit_test 16")
+    other = REPOSITORY / "trained_models/snn/cifar10_baseline.pth"
+    assert f"--baseline {other}: its images" in refused(ANALYSIS, flags, f"--baseline {other} --images 1 {DATA}")
