@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.findings.controls import RampSNN
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
@@ -37,7 +38,6 @@ from self_models.counting.operations import OperationCounter, energies, energy_j
 from self_models.counting.spikes import PARTS, by_part
 from self_models.loading import ENGINES
 from self_models.objectives.stopping import output_gap
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import numpy as np
 import torch
@@ -94,14 +94,6 @@ def differences(found):
 
 
 # --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
-
-
-class RampSNN(InputBlockingSNN):
-    """Blocks as a trained network does, but after the first step every open pixel's prediction rises by the slew limit."""
-
-    def integrate(self, readout_sum, decoded, view):
-        looked = view.predicted.any() or not view.is_open.all()
-        return super().integrate(readout_sum, torch.full_like(decoded, 1e6 if looked else 0.0), view)
 
 
 def forgetting(asked, is_baseline=False):
