@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs.
+"""Evaluate the committed networks and write the result tables of README and docs.
 
 Networks whose images are missing keep their rows, and the last lines name them. Those of CIFAR-10 (JPEG) need its folder,
 --dataset; their rows are dated. `--only` without a name evaluates nothing and writes tables and charts from results/*.json.
@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+import numpy as np
+
 from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.presets import find, names
@@ -21,7 +23,7 @@ from harness.command_line.zoo import checkpoint_of, evaluation_of, seconds_of
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, difference, spread, surviving
+from harness.measuring.comparing import FIGURES, difference, interval, spread, surviving
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
@@ -133,9 +135,12 @@ def main(argv=None):
             mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
             drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
             save_accuracy_against_spikes(picture, drawn)
-        put_into(
-            HERE / TABLES, [*table(filter(lambda rows: is_shown(rows[0]), groups)), "", *pairs_table(filter(is_shown, rows))]
+        tables = (
+            table(filter(lambda rows: is_shown(rows[0]), groups)),
+            pairs_table(filter(is_shown, rows)),
+            equal_spikes_table(rows),
         )
+        put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
         put_into(HERE / README, short_table(folder))
         put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
@@ -316,6 +321,25 @@ def pairs_table(rows):
     yield from (f"- {run}: {'; '.join(titles)}" for run, titles in kept.items())
     alike = "; ".join(": ".join(key) for key in shares) or "none"
     yield from ("", f"Equivalent within ± {EQUIVALENT} % (two one-sided tests, each at 5 %): {alike}.")
+
+
+def equal_spikes_table(rows):
+    """How feedback's accuracy with early exit differs from the baseline's at equal spikes, as a Markdown table: the mean over the
+    spikes that both curves reach, each of one seed and through all margins."""
+    yield from ("| network | pairs | accuracy at equal spikes, points |", "| --- | --- | --- |")
+    curves = {}
+    for row in (row for row in rows if row["rule"] == "confidence"):
+        point = row["spikes"]["total"], 100 * row["accuracy"]
+        curves.setdefault(row["name"], {}).setdefault(row["seed"], []).append(point)
+    for name, seeds in curves.items():
+        apart = []
+        for seed in seeds if f"baseline of {name}" in curves else ():
+            pair = [np.array(sorted(of[seed])).T for of in (seeds, curves[f"baseline of {name}"])]
+            spikes = np.linspace(max(each[0, 0] for each in pair), min(each[0, -1] for each in pair), 100)
+            ours, theirs = (np.interp(spikes, *each) for each in pair)
+            apart.append(float((ours - theirs).mean()))
+        if apart:
+            yield f"| {name} | {len(apart)} | {interval(apart).text(FIGURES['accuracy'])} |"
 
 
 def zoo_table():
