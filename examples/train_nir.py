@@ -1,6 +1,6 @@
 """Train a small network on recordings (FOLDER/CLASS/*) in SpikingJelly and write it as NIR; minutes on a CPU:
 
-    python -m examples.train_nir FOLDER network.nir && python run_nir.py network.nir data/nmnist
+    python -m examples.train_nir FOLDER network.nir && wfeedback nir network.nir data/nmnist
 
 It wrote nmnist.nir, beside it, from 500 recordings of N-MNIST that are not in data/nmnist."""
 
