@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""What is feedback worth in a streaming network while the world changes? Scenes of test images, with controls.
+"""What is feedback worth in a streaming network whose input changes? Scenes of test images, with controls.
 
-One JSON object per line, scene, pair of networks and case; then, by scene and control, how feedback differs from it, paired by
-seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it
-predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); baseline:
-always on, its outputs and membranes leak; send-on-delta: the baseline, given of each pixel the value last sent, a new one where
-it differs by epsilon or more; detector: the baseline wakes by a frame of which a pixel differs so from the frame that it last
-began with, begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the
-last run that has ended, of the first run what it is so far. The others' is held while no class is ahead, as after a surprise.
+One JSON object per scene, pair of networks and case; then, by scene and control, how feedback differs from the control, paired by
+seed: [mean, half of the 95 % interval], in points for accuracy, else in percent. Cases:
 
-Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
-spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
-since the label last changed (1: the first): accuracy_since. Of changes of the label that last 6 steps or more: within_6, the
-share after which the answer is right by the 6th step and stays so; settles, the median of the steps until then (null: never).
-Beside send-on-delta sent_if_motion_is_known: values sent if what is held could first be shifted by a pixel, as fits best.
+- feedback: blocks what it predicts, resets on change.
+- ramp: the same with a blind ramp in the decoder's place (dense engine).
+- baseline: always on; its outputs and membranes leak.
+- send-on-delta: the baseline; a pixel's value is sent again after it has changed by epsilon or more.
+- detector: a frame with such a change wakes the baseline. It starts from rest, stops at margin 1 or after its trained T, and
+  sleeps. Its answer is that of its last finished run; during the first run, the answer so far.
+
+Elsewhere an answer is held while no class is ahead. Per timestep and stream: accuracy (of timesteps with a label), spikes by part
+(of send-on-delta: the values sent instead of input spikes), energies; after_change and at_rest: spikes within 8 timesteps of a
+changed frame, and after 20 timesteps without one; accuracy_since: accuracy by timesteps since the label last changed (1: the
+first). For changes of the label that last 6 timesteps or more: within_6, the share after which the answer is right by the 6th
+timestep and stays right; settles, the median of the timesteps until then (null: never). sent_if_motion_is_known: the values that
+send-on-delta would send if the held frame could first be shifted by a pixel, as fits best.
 """
 
 import argparse
@@ -125,8 +128,8 @@ def send_on_delta(path, scene, seed, asked):
 
 
 def sent_and_held(frames, shifts):
-    """(what is known of frames (T, B, C, H, W) at each step, values sent (T, B)) where a value is sent that a guess misses by
-    EPSILON or more. The guess is what was known before, shifted as fits best, which nobody pays for; at first black."""
+    """(the frame that is known at each timestep, values sent (T, B)) of frames (T, B, C, H, W), where a value is sent if it is
+    EPSILON or more from a guess. The guess is what was known before, shifted as fits best at no cost; at first black."""
     known, found, sent = torch.zeros_like(frames[0]), [], []
     for frame in frames:
         guesses = torch.stack([known.roll(shift, (2, 3)) for shift in shifts])
@@ -184,8 +187,8 @@ def scaled_frames(scene):
 
 
 def left_on(model, frames, seed):
-    """Answers (T, B), spikes, part -> (T, B), and energies per step and stream of a stream. An answer is held while no class is
-    ahead, and -1 before one is."""
+    """Answers (T, B), spikes, part -> (T, B), and energies per timestep and stream. An answer is held while no class is ahead;
+    before one is, it is -1."""
     answers, spikes, comparisons, answer = [], {}, 0, -1
     stream = model.stream(seed)
     with OperationCounter(model) as counter:
@@ -202,13 +205,13 @@ def left_on(model, frames, seed):
 
 
 def joules_of(counter, images, comparisons):
-    """Energies per image (or step of a stream), layer by layer and event-driven."""
+    """Energies per image (of a stream: per timestep), layer by layer and event-driven."""
     found = energies(counter.result(images), float(comparisons.double().mean()))
     return np.array([found[name] for name in ENERGIES])
 
 
 def figures(scene, answers, spikes, joules, compared=0):
-    """The figures of a case, see above. compared: pixels that are compared in each step, an accumulate each."""
+    """The figures of a case, see above. compared: pixels that are compared in each timestep, an accumulate each."""
     labels, number = scene.labels, torch.arange(len(scene.labels))[:, None]
     since = number - torch.where(changed(labels), number, 0).cummax(0).values + 1  # steps with this label, with this one
     known, right = labels >= 0, answers == labels
@@ -228,7 +231,7 @@ def figures(scene, answers, spikes, joules, compared=0):
 
 
 def changed(values):
-    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
+    """Where values (N, ...) differ from those before them, bool (N, ...); True in the first."""
     return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
 
 
@@ -237,8 +240,8 @@ def mean_of(values, where):
 
 
 def settling(labels, right):
-    """Of each label that lasts 6 steps or more, but the first of a stream: the step from which on the answer is right as long as
-    it lasts, inf where it is not at its end, (N,)."""
+    """Of each label that lasts 6 timesteps or more, except a stream's first: the timestep from which the answer stays right, inf
+    if it is wrong at the end, (N,)."""
     found = []
     for column, answers in zip(labels.T.numpy(), right.T.numpy(), strict=True):
         starts = np.flatnonzero(np.diff(column, prepend=-2))
