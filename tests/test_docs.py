@@ -39,7 +39,7 @@ def test_make_results_finds_its_marks(page):
     assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
 
 
-@pytest.mark.parametrize("script", ["docs/reference/flags.py", "docs/explanation/performance.py"])
+@pytest.mark.parametrize("script", ["docs/reference/flags.py", "docs/explanation/performance.py", "docs/how_to/microcontroller.py"])
 def test_generated_pages_are_up_to_date(script):
     """`PYTHONPATH=. python SCRIPT` writes its page anew."""
     made = runpy.run_path(str(REPOSITORY / script))
