@@ -9,7 +9,7 @@ CORES = {"m4": "Cortex-M4", "m7": "Cortex-M7", "m33": "Cortex-M33", "rv32": "RIS
 COMPARED = {  # network -> its task, accuracy
     "quick_feedback": ("MNIST, int8", "98.70"),
     "nmnist.nir": ("N-MNIST", "86 (100 recordings)"),
-    "cnn_sinabs.nir": ("N-MNIST", "98.47 (in sinabs)"),
+    "cnn_sinabs.nir": ("N-MNIST", "98.47 (published, in sinabs)"),
 }
 FOUND, ANNS = {}, {}  # network -> core -> record; such records of an ANN -> the families of networks that have it
 for found in map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines()):
@@ -26,7 +26,7 @@ def row(*cells):
 
 def figures_table():
     """A row for each network and each ANN; which networks need less than their ANN."""
-    yield row("network", "T", "flash, kB", "RAM, kB", *CORES.values())
+    yield row("network", "timesteps", "flash, kB", "RAM, kB", *CORES.values())
     yield row(*["---"] * (4 + len(CORES)))
     for name, runs in FOUND.items():
         one = runs["m4"]
@@ -52,7 +52,10 @@ def compared_table():
         if "ann_instructions" in one:
             yield row("its ANN", about[0], "-", "one pass", f"{one['ann_instructions'] / 1e3:,.0f}", "-")
     yield row("recurrent SNN (ISCAS 2023)", "N-MNIST", "97.2", "-", "up to 150 µs: 27 thousand cycles at 180 MHz", "4.1")
-    for name in ("snn-generator (arXiv 2511.12136): C from snnTorch", "TensorFlow Lite Micro, CMSIS-NN: ANNs for MNIST"):
+    for name in (
+        "snn-generator, C from snnTorch ([arXiv 2511.12136](https://arxiv.org/abs/2511.12136))",
+        "TensorFlow Lite Micro, CMSIS-NN: ANNs for MNIST",
+    ):
         yield row(name, *["-"] * 5)
 
 
