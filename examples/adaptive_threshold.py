@@ -1,6 +1,6 @@
 """Neurons whose threshold rises by 0.1 of itself at each spike, and of what it has risen keeps 0.9 in each step.
 
-python snn_wFeedback.py --preset quick_feedback --model examples/adaptive_threshold.py:AdaptiveSNN --run_name adaptive
+wfeedback snn --preset quick_feedback --model examples/adaptive_threshold.py:AdaptiveSNN --run_name adaptive
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """A gate that wants a pixel's neighbours predicted, too, before it blocks the pixel: edges stay open a little longer.
 
-python snn_wFeedback.py --preset quick_feedback --model examples/neighbours.py --gate neighbours --run_name neighbours
+wfeedback snn --preset quick_feedback --model examples/neighbours.py --gate neighbours --run_name neighbours
 """
 
 from dataclasses import dataclass

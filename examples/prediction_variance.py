@@ -1,6 +1,6 @@
 """A loss of one's own: predictions that come to rest. Its value, before its weight, is variance_loss in epoch lines and records.
 
-python snn_wFeedback.py --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
+wfeedback snn --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
 """
 
 from dataclasses import dataclass

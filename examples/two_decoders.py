@@ -1,6 +1,6 @@
 """A second decoder, one layer from the encoder's first spikes; the prediction is the mean of the two decoders'.
 
-python snn_wFeedback.py --preset quick_feedback --model examples/two_decoders.py:TwoDecoders --run_name two_decoders
+wfeedback snn --preset quick_feedback --model examples/two_decoders.py:TwoDecoders --run_name two_decoders
 """
 
 import torch
