@@ -1,4 +1,4 @@
-"""Neurons whose threshold rises by 0.1 of itself at each spike, and of what it has risen keeps 0.9 in each step.
+"""Neurons whose threshold rises by 10 % at each spike; of the rise, 90 % remain after each timestep.
 
 wfeedback snn --preset quick_feedback --model examples/adaptive_threshold.py:AdaptiveSNN --run_name adaptive
 """

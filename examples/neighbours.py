@@ -1,4 +1,4 @@
-"""A gate that wants a pixel's neighbours predicted, too, before it blocks the pixel: edges stay open a little longer.
+"""A gate that blocks a pixel only if its neighbours are predicted, too: edges stay open longer.
 
 wfeedback snn --preset quick_feedback --model examples/neighbours.py --gate neighbours --run_name neighbours
 """
@@ -17,7 +17,7 @@ class Neighbours(Blocking):
     """As `block`, but a pixel counts as predicted only where all pixels around it are, as far as the image goes."""
 
     around: int = objective_setting(1, WHOLE, "neighbours: how far around a pixel all others must be predicted", group="gate")
-    stays_in_evaluation = True  # evaluated with this gate wherever it was trained with it
+    stays_in_evaluation = True  # networks trained with this gate are evaluated with it
 
     def is_predicted(self, image, prediction):
         missed = 1.0 - super().is_predicted(image, prediction).float()  # (B, C, H, W)

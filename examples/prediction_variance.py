@@ -1,4 +1,4 @@
-"""A loss of one's own: predictions that come to rest. Its value, before its weight, is variance_loss in epoch lines and records.
+"""A loss that penalises changing predictions. Logs and records have its unweighted value, variance_loss.
 
 wfeedback snn --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
 """
@@ -12,7 +12,7 @@ from self_models.basics.settings import COUNT, setting
 @LOSSES.register("variance")
 @dataclass
 class PredictionVariance(Loss):
-    """The variance of each pixel's prediction over the last steps, summed over an image's pixels, mean over images."""
+    """The variance of each pixel's prediction over the last timesteps, summed over an image's pixels, mean over images."""
 
     steps: int = setting(4, COUNT, "over so many of the last steps", metavar="N")
     needs_frames = True

@@ -1,4 +1,4 @@
-"""A second decoder, one layer from the encoder's first spikes; the prediction is the mean of the two decoders'.
+"""A second decoder, which reads the encoder's first spiking layer; the prediction is the mean of both.
 
 wfeedback snn --preset quick_feedback --model examples/two_decoders.py:TwoDecoders --run_name two_decoders
 """
@@ -18,7 +18,7 @@ class TwoDecoders(VGG_SNN_STDB_wFeedback):
             self.generate2.append(self.new_neuron("generate2"))
 
     def read_out_and_gate(self, run, decoded):
-        if decoded is not None:  # a step in which decoders run
+        if decoded is not None:  # a timestep in which decoders run
             sent = self.propagate(run, "generate2", "generate2", run.spikes["features.1"])
             run.memory["generate2"] = self.integrate(self.of_second(run), sent, run.view)
         return super().read_out_and_gate(run, decoded)
