@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the ANN: a VGG classifier with a decoder that predicts its input."""
+"""Train an ANN: a VGG classifier with a decoder that predicts its input."""
 
 import torch
 import torch.nn.functional as F

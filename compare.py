@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare trained networks over seeds: mean and standard deviation of each figure, and differences paired by seed.
+"""Compare networks over seeds: mean, standard deviation, and differences paired by seed.
 
 Figures are read from the networks' logs; with --evaluate they are measured anew, on the images and as the other flags say."""
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole path on MNIST in one go: train an ANN, convert it, fine-tune the SNN, look at it, block predicted input."""
+"""The whole path on MNIST: train an ANN, convert it, fine-tune the SNN, draw it, block its input."""
 
 import shlex
 import subprocess

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What an image costs a trained network, counted and priced under the conventions of the field, beside its ANN in 32 and 8 bits.
+"""Estimate a network's energy per image under published cost models, next to its ANN.
 
-Means over the first 1,000 test images; --limit_test says otherwise. Conventions: self_models/counting/conventions/."""
+Means over the first 1,000 test images, or --limit_test. Cost models: self_models/counting/conventions/."""
 
 import copy
 import io
@@ -37,10 +37,10 @@ def build_parser(argv=None):
     parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
     parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a preset, or the path of an SNN's checkpoint")
     group = parser.add_argument_group("energy")
-    help_text = "checkpoint of the networks' ANN: its accuracy is measured, in 32 and in 8 bits"
+    help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
-    group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="TOML files of prices, beside those here")
-    group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="of the tables")
+    group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="more cost models, as TOML files")
+    group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="format of the tables")
     group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all
-of it, to run without Python: a web page (page), a folder of C (c), a library for Arduino (arduino)."""
+"""Export a trained SNN: to NIR, PyTorch, a web page, C, or an Arduino library.
+
+nir and torch have its encoder and classifier; half, a checkpoint of half the size, page, c and arduino have all of it."""
 
 from dataclasses import replace
 
@@ -28,13 +29,11 @@ def build_parser():
         "arduino: a library with an example"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
-    help_text = "of page, c and arduino: float32 (of 16 bits in a page's file), or int8 (exact, in whole numbers, less memory)"
+    help_text = "page, c, arduino: float32 (stored as 16 bits in a page), or int8 (integer arithmetic, exact, less memory)"
     parser.add_argument("--weights", choices=["float32", "int8"], default="float32", help=help_text)
-    help_text = (
-        "default: beside the checkpoint, NAME.nir, NAME_torch.pt, NAME_half.pth, NAME.html, the folder NAME_c or NAME_arduino"
-    )
+    help_text = "file or folder; default: beside the checkpoint, NAME with .nir, _torch.pt, _half.pth, .html, _c or _arduino"
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
-    parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="of a network of your own")
+    parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
     return parser
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""One HTML page that shows one run, or compares several: curves, spikes, accuracy against cost, flags, and single images."""
+"""Write an HTML page that shows one run or compares several.
+
+It has curves, spikes, accuracy against cost, flags, and single images."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run a network of a NIR file on recordings of an event camera: accuracy, spikes and additions by node, recordings per second.
+"""Run a NIR network on recordings of an event camera: accuracy, spikes, additions, energy.
 
-FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. The class is the
-output that sends most."""
+FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. The predicted
+class is the output with the most spikes."""
 
 import logging
 import time
@@ -46,22 +46,22 @@ def build_parser():
     help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
     parser.add_argument("folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text)
     group = parser.add_argument_group("running")
-    help_text = "of a timestep; default: as the file says, else 0.001"
+    help_text = "length of a timestep; default: the file's, else 0.001"
     group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
     help_text = "timesteps of N events each, however long they take; --dt then sets time constants only"
     group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
     help_text = "timesteps of each recording; default: those of the longest"
     group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
-    help_text = "of a neuron that has spiked: to v_reset, or by the threshold; default: as the file says, else zero"
+    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; default: the file's, else zero"
     group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
     group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
-    help_text = "N recordings only, of all classes alike"
+    help_text = "only N recordings, balanced over the classes"
     group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N", help=help_text)
     group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is classified wrongly")
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
-    help_text = f"instead: compare spikes on two recordings, or --limit N, with these, default all: {', '.join(SIMULATORS)}"
+    help_text = f"instead, compare spikes with other simulators on two recordings, or --limit N; default: {', '.join(SIMULATORS)}"
     group.add_argument("--check", nargs="*", choices=[*SIMULATORS], default=None, metavar="SIMULATOR", help=help_text)
     return parser
 

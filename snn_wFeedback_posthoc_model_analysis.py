@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays; and at
-single neurons."""
+"""Draw a trained SNN's predictions over time, its spikes, and single neurons.
+
+Writes a GIF with a frame for each timestep, charts, and the timesteps that a report plays."""
 
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.measures import spikes_over_time
+from harness.measuring.report import spikes_text
 from harness.runs.saving import write_whole
+from harness.training.schedules import counted
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -25,11 +28,11 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     group = add_picture_flags(parser)
-    group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
+    group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="test images whose spikes are charted")
     add_baseline_flag(group, "the baseline's spikes over time")
-    group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes "
-                       "of N neurons of each layer on the first image shown, and the membrane potentials of three, and write "
-                       "them as .npz; N: 20")  # fmt: skip
+    group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the "
+                       "first image's spikes of N neurons of each layer, and three membrane potentials, and save them as .npz; "
+                       "default of N: 20")  # fmt: skip
     return parser
 
 
@@ -38,7 +41,7 @@ def main(argv=None):
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.predicts:
-        why = f"{args.architecture} has no decoder, so it predicts nothing"
+        why = f"{args.architecture} has no decoder, and a prediction needs one"
         raise UserError(f"{why}: choose an architecture named ..._wFeedback, or --gate once")
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
@@ -59,15 +62,15 @@ def main(argv=None):
     all_charted = f"the first {len(charted):,} {kind}"
     share = None if film.once else open_share
     save_spikes_over_time(run.place.picture("_spikes.png"), spikes, share, film.setting, all_charted, baseline)
-    run.say(f"of the {len(film.titles)} images shown:")
+    right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
+    run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
+    run.say(f"the {counted(len(film.titles), 'image')} shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
         words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
-        run.say(f"  step {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
+        run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
         run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
-    say_spikes(run, {part: count[-1].mean() for part, count in film.spikes_by_part().items()})
-    run.say(f"of {all_charted}, in the chart of spikes:" + (f" accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""))
-    say_spikes(run, by_part({layer: sum(counts) for layer, counts in spikes.items()}))
+    run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
     if args.raster:
         draw_raster(posthoc)
         endings += ["_raster.png", "_raster.npz"]
@@ -85,10 +88,6 @@ def draw_raster(posthoc):
     title = f"One image through the network ({posthoc.titles(batch)[0]})"
     save_raster(place.picture("_raster.png"), raster, title, posthoc.model.classes)
     write_whole(place.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
-
-
-def say_spikes(run, parts):
-    run.say("  spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
+"""Objective 1, input blocking: accuracy and spikes of a trained SNN, for one or several epsilons."""
 
 from harness import UserError
 from harness.command_line.flags import posthoc_parser
@@ -17,7 +17,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=("epsilon",))
     group = parser.add_argument_group("objective 1")
-    help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
+    help_text = "pixels predicted within ±epsilon are blocked, one or several values; 0: none; default: the checkpoint's"
     group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
     add_baseline_flag(group, "the baseline's accuracy and spikes")
     return parser

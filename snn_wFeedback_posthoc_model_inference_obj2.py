@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
+"""Objective 2, early exit: accuracy, timesteps and spikes, for one or several bounds of a rule."""
 
 from harness import UserError
 from harness.command_line.flags import posthoc_parser
@@ -19,7 +19,7 @@ def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule",))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
-    group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
+    group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
     for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
         if f"--{name}s" in parser._option_string_actions:
             raise UserError(f"--model: --{name}s is a flag of this script already: give {name} of your rule another name")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it, and with
-brightness normalised instead."""
+"""Objective 3, attention through contrast: accuracy on dimmed images, with and without contrast.
+
+Controls: the same network on images whose brightness is normalised instead."""
 
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ def main(argv=None):
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
-        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose an architecture named ..._wFeedback")
+        raise UserError(f"{args.architecture} has no decoder, and contrast needs one: choose an architecture named ..._wFeedback")
     if posthoc.files:
         save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
         posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")
@@ -50,8 +51,9 @@ def main(argv=None):
     run, summary = posthoc.run, contrast_summary(rows)
     run.record(event="contrast", **summary)
     posthoc.records.append({"event": "contrast", **summary})
-    run.say(*contrast_table(rows, summary))
+    run.result(*contrast_table(rows, summary))
     save_dimming(run.place.picture(".png"), rows, args.epsilon, len(posthoc.test))
+    posthoc.model.change(contrast=args.contrast)
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Leave a trained SNN on while what it sees changes: its answer, its spikes and what is open after each frame of a stream."""
+"""Run a trained SNN on a stream of frames: prediction, spikes and open input after each frame."""
 
 import time
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.data.sets import ImageSet
 from harness.drawing.figures import save_gif
 from harness.drawing.film import pixel_range
 from harness.drawing.reel import Reel, save_stream
+from harness.training.schedules import counted
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.counting.spikes import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -30,11 +31,12 @@ def build_parser(argv=None):
     group = parser.add_argument_group("stream")
     group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
                        "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip
-    group.add_argument("--scene", choices=list(SCENES), default=None, help="made of test images instead")
-    group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="length of a scene")
+    group.add_argument("--scene", choices=list(SCENES), default=None, help="instead, a synthetic stream of test images")
+    group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="frames of a scene")
     add_baseline_flag(group, "the baseline's answers and spikes")
-    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help="default: 4; of a scene 1")
-    group.add_argument("--invert", action=SwitchAction, default=False, help="turn dark and bright round in --frames")
+    help_text = "timesteps per frame; default: 4, or 1 for a scene"
+    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help=help_text)
+    group.add_argument("--invert", action=SwitchAction, default=False, help="swap dark and bright in --frames")
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF")
     return parser
 
@@ -50,7 +52,7 @@ def main(argv=None):
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
     if args.update == "phased":
-        raise UserError("update phased answers one image after the other: a streaming network wants immediate, or delayed")
+        raise UserError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
     model, run = posthoc.model, posthoc.run
     title = f"{Path(start.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)
@@ -95,14 +97,17 @@ def tell(run, records, number, figures, names):
     """What has come of a frame, as a line and as a record. figures: name -> (T,), of its steps."""
     answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
-    spikes["total"] = sum(spikes.values())
+    spikes["total"] = total = sum(spikes.values())
     record = {"event": "frame", "frame": number, "answer": names[answer] if answer >= 0 else None}
     record |= {"label": names[label] if label >= 0 else None, "sure": sure, "spikes": spikes, "open_share": is_open}
     records.append(record)
     run.record(**record)
     verdict = "" if label < 0 else ", right" if answer == label else f", wrong: {names[label]}"
-    said = f"{names[answer]}, {100 * sure:.0f} % sure{verdict}" if answer >= 0 else "no answer"
-    run.say(f"frame {number}: {said}; {spikes['total']:,.0f} spikes, {100 * is_open:.1f} % open")
+    said = f"{names[answer]} ({100 * sure:.0f} %){verdict}" if answer >= 0 else "no answer"
+    changed = number == 0 or records[-2]["answer"] != record["answer"]
+    (run.say if changed else run.note)(
+        f"frame {number}: {said}; {total:,.0f} spike{'s' * (total != 1)}, {100 * is_open:.1f} % of the input open"
+    )
 
 
 def conclude(posthoc, steps, seconds):
@@ -111,13 +116,15 @@ def conclude(posthoc, steps, seconds):
     spikes = [row["spikes"]["total"] for row in rows]
     record = {"event": "stream", "frames": len(rows), "steps_per_frame": steps, "steps_per_second": steps * len(rows) / seconds}
     record |= {"spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(rows)}
-    run.say(
-        f"{len(rows):,} frames of {steps} steps: {record['spikes_per_step']:,.1f} spikes per step, none in "
-        f"{100 * record['silent_frames']:.0f} % of the frames; {record['steps_per_second']:,.0f} steps per second, film included"
-    )
+    lines = [
+        f"{record['spikes_per_step']:,.1f} spikes per timestep, none in {100 * record['silent_frames']:.0f} % of "
+        f"{counted(len(rows), 'frame')} of {counted(steps, 'timestep')}",
+        f"{record['steps_per_second']:,.0f} timesteps per second, drawing included",
+    ]
     if known := [row["answer"] == row["label"] for row in rows if row["label"] is not None]:
         record["accuracy"] = fmean(known)
-        run.say(f"right after {100 * record['accuracy']:.1f} % of the {len(known):,} frames with a label")
+        lines.insert(0, f"accuracy {100 * record['accuracy']:.1f} %, over the {counted(len(known), 'frame')} with a label")
+    run.result(*lines)
     run.record(**record)
     posthoc.records.append(record)
 

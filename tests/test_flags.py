@@ -120,7 +120,7 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
     assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
     assert opens["own"] > opens["typed"] == opens["other"]
     line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
-    assert "--strictness does nothing with --gate open: it counts with strict; leave it out" in line
+    assert "--strictness does nothing with --gate open: it needs strict; leave it out" in line
 
 
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):

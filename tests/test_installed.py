@@ -139,7 +139,7 @@ def test_the_command_says_what_there_is(monkeypatch, capsys):
     assert said == called("--help") == called("--help_all")
     for name, script in COMMANDS.items():
         first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split("\n\n")[0]
-        assert f" {name} {script}.py {' '.join(first.split())} " in f"{' '.join(said.split())} " and first.endswith(".")
+        assert f"\n  {name:10}{first}\n" in said and first.endswith(".") and len(first) < 100
     with pytest.raises(SystemExit) as stop:
         called("anm")
     assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err

@@ -86,12 +86,11 @@ def add_picture_flags(parser):
     """What a GIF shows, and how fast; returns the group."""
     group = parser.add_argument_group("pictures")
     number_or_path = typed(Text(lambda text: COUNT.parse(text) if text.lstrip("-").isdigit() else text))
-    group.add_argument("--images", type=number_or_path, nargs="+", default=[5], metavar="N|PATH", help="show N test images, the "
-                       "first of each class; or these files and folders of your own: no data set is needed then, and no "
-                       "accuracy is claimed")  # fmt: skip
-    help_text = "show the test images of these numbers, from 0"
+    group.add_argument("--images", type=number_or_path, nargs="+", default=[5], metavar="N|PATH", help="N test images, the "
+                       "first of each class, or your own images: files and folders, without a data set")  # fmt: skip
+    help_text = "test images by number"
     group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help=help_text)
-    group.add_argument("--invert", action=SwitchAction, default=False, help="of files that --images names: turn dark and bright "
-                       "round, as for ink on paper and a network that was trained on light digits")  # fmt: skip
+    group.add_argument("--invert", action=SwitchAction, default=False, help="files as --images: swap dark and bright, "
+                       "as for dark digits on white paper")  # fmt: skip
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group

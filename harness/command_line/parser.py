@@ -24,12 +24,9 @@ from self_models.network.plans import find_plan
 
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
-    **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network")),
-    "spiking": "times are in timesteps",
+    **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network", "spiking")),
     "forgetting": "streaming: how old evidence decays",
-    "gate": "which pixels the input neurons see next",
-    "stopping": "early exit: when an image ends before T timesteps, in evaluation",
-    **dict.fromkeys(("training", "fine-tuning", "results")),
+    **dict.fromkeys(("gate", "stopping", "training", "fine-tuning", "results")),
 }
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}  # of a switch
 
@@ -113,10 +110,10 @@ class Parser(argparse.ArgumentParser):
         self.of_training = {one.flag(name) for name, one in flags.items() if one.training}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if table:
-            self.add_argument("--preset", action=_Preset, default="", metavar="NAME|PATH.toml|list", help="flags of a recipe, and "
-                              "its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), fast_feedback, "
-                              "accurate_feedback, deep_phased, own (your images) or another; list: show all, with accuracy and "
-                              f"spikes; PATH.toml: your own recipe, copied from {presets.FOLDER}")  # fmt: skip
+            self.add_argument("--preset", action=_Preset, default="", metavar="NAME|PATH.toml|list", help="flags of a recipe "
+                              "and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), "
+                              "fast_feedback, accurate_feedback, deep_phased, own (your images), ...; list: show all, with "
+                              f"accuracy and spikes; PATH.toml: your own recipe, copied from {presets.FOLDER}")  # fmt: skip
         for title, text in groups.items():
             group = self.add_argument_group(title, text)  # --help leaves out one without flags
             for name, one in flags.items():
@@ -233,9 +230,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=34, width=110)
 
     def _format_action_invocation(self, action):
-        """'-s, --seed SEED'; '--log, --no-log' of a switch."""
-        bare = isinstance(action, SwitchAction) or action.nargs == 0
-        return ", ".join(action.option_strings) + ("" if bare else f" {self._format_args(action, action.dest.upper())}")
+        """'-s, --seed N'; '--log, --no-log' of a switch; X of a number that need not be whole."""
+        bare, number = isinstance(action, SwitchAction) or action.nargs == 0, getattr(_kind_of(action), "kind", None)
+        name = {int: "N", float: "X"}.get(number, action.dest.upper())
+        return ", ".join(action.option_strings) + ("" if bare else f" {self._format_args(action, name)}")
 
     def _get_help_string(self, action):
         default = action.default if isinstance(action.default, list) else [action.default]
@@ -277,6 +275,6 @@ def lines_on_idle(args, known):
         holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)
         if not holds and (flag != "epsilon" or getattr(args, flag)):  # 0 asks for nothing
             beside = f"with --{need.flag} {value}" if need.values or need.of_plan else f"without --{need.flag}"
-            why = need.why or f"it counts with {' or '.join(map(str, need.values))}" * bool(need.values)
+            why = need.why or f"it needs {' or '.join(map(str, need.values))}" * bool(need.values)
             raise UserError(f"--{flag} does nothing {beside}: {f'{why}; leave it out' if why else 'give both, or neither'}")
     return [f"warning: nothing is trained, so these do nothing: --{', --'.join(of_training)}"] if of_training else []

@@ -190,7 +190,7 @@ class Posthoc:
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
         names = self.model.classes
         for file, found in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
-            self.run.say(f"{file}: read as {names[found]}")
+            self.run.say(f"{file}: predicted class {names[found]}")
             self.run.record(event="image", file=file, read_as=names[found])
         return film_of(self.model, batch, output, names, self.titles(batch))
 

@@ -56,8 +56,8 @@ class OfAll:
     output_dir: str = run_setting(".", Text(), "folder of logs/ and trained_models/", restored=False, common=True)
     run_name: str = run_setting("", Text(), "name of logs and checkpoints; default: made from the flags", restored=False,
         common=True)
-    model: str = run_setting("", Text(), "network of your own: a class derived from ours; without :CLASS, what the file "
-        "registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", restored=False, common=True)
+    model: str = run_setting("", Text(), "your own network, a class derived from ours; without :CLASS, the parts that "
+        "the file registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", restored=False, common=True)
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "processor; auto: a GPU if there is one",
         common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
@@ -72,11 +72,11 @@ class OfAll:
         "files are", group="data")
     event_frames: int = setting(10, COUNT, "recordings of events: frames that each is split into", group="data", metavar="N")
     skip_bad: bool = setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
-    batch_size: int = setting(64, COUNT, "images per update", group="data", common=True)
+    batch_size: int = setting(64, COUNT, "images per batch", group="data", common=True)
     limit_train: int = setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
-    epochs: int = training_setting(100, Number(int, 0, COUNT.high), "passes over the training images; 0: none, it is saved as "
-        "it begins", fixed=False, common=True, needs=(NOT_COUNTED,))
+    epochs: int = training_setting(100, Number(int, 0, COUNT.high), "passes over the training images; 0: no training",
+        fixed=False, common=True, needs=(NOT_COUNTED,))
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
@@ -134,7 +134,7 @@ class OfTraining:
         "size for colour", metavar="N", needs=(AUGMENTED,))
     cutout: int = training_setting(0, WHOLE, "--augment: side of a random square set to 0, in pixels; 0: none", metavar="N",
         needs=(AUGMENTED,))
-    teacher_ann: str = training_setting("", Text(), "ANN checkpoint whose outputs are learned, too (distillation)",
+    teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from",
         metavar="PATH")
     distillation: float = training_setting(0.5, FRACTION, "weight of the teacher's outputs; labels have the rest",
         needs=(TAUGHT,))
@@ -157,7 +157,7 @@ class OfANN:
 class OfSNN:
     """Flags of every script that trains or evaluates an SNN."""
 
-    pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; its settings hold unless typed", group="checkpoint",
+    pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
     engine: str = run_setting("auto", Choice(ENGINES), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
         "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event where it is faster",

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import sys
-from textwrap import indent
 
 from harness import UserError
 from harness.command_line.scripts import run_script
@@ -31,12 +30,12 @@ def run_command():
 
 
 def overview():
-    """Lines that list the commands, each with its script and what that says of itself."""
+    """Lines that list the commands, each with the first sentence of its script."""
     yield "usage: wfeedback COMMAND [FLAG ...]\n"
-    yield "wfeedback COMMAND --help shows a command's flags; the name of its script serves as well:\n"
     for name, script in COMMANDS.items():
-        said, *_ = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8"))).split("\n\n")
-        yield f"  {name:10}{script}.py\n{indent(said, ' ' * 12)}"
+        said = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8")))
+        yield f"  {name:10}{said.partition(chr(10))[0]}"
+    yield "\nwfeedback COMMAND --help lists a command's flags, wfeedback ann --preset list the recipes."
 
 
 if __name__ == "__main__":

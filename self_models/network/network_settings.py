@@ -141,9 +141,10 @@ class SpikingSettings(NetworkSettings):
     surprise: float = setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of the active pixels "
         "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting",
         adopted=False, metavar="G")
-    gate: str = objective_setting("open", Choice(GATES), "which pixels the input neurons see next", group="gate", common=True)
-    rule: str = objective_setting("never", Choice(RULES), "early exit: when an image ends before T timesteps", group="stopping",
-        common=True)
+    gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
+        "contrast: the same, with more contrast; once: each at most once", group="gate", common=True)
+    rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "
+        "which this rule holds", group="stopping", common=True)
 # fmt: on
 
 

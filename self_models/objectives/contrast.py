@@ -73,7 +73,7 @@ class Contrast(Blocking):
     nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held.
     """
 
-    contrast: str = objective_setting("local", Choice(CONTRASTS), "how unpredicted parts gain contrast", group="gate")
+    contrast: str = objective_setting("local", Choice(CONTRASTS), "how unpredicted parts are raised in contrast", group="gate")
     attention: float = objective_setting(
         ATTENTION, FRACTION, "local: parts dimmer than this fraction of full brightness, after the gain, wait", group="gate"
     )

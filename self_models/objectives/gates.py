@@ -92,7 +92,7 @@ class Tolerance(Gate):
         "--gate block", group="gate", adopted=True, common=True,
     )  # fmt: skip
     together: bool = objective_setting(
-        False, Switch(), "the channels of a pixel count as predicted together, or not at all", group="gate", adopted=True
+        False, Switch(), "a pixel is predicted only if all its channels are", group="gate", adopted=True
     )
 
     def check(self, has_feedback, encoding="poisson"):
