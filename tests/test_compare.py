@@ -131,7 +131,7 @@ def test_what_is_wider_than_everything_is_not_known():
 
     ours, theirs = of(100, 300), of(100, 100)
     found = difference("spikes", ours, theirs)
-    assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "not known")
+    assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "too uncertain")
     assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
     assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
 
@@ -174,7 +174,7 @@ def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
         ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
         ("input", -28.4, None, "-28 %"),
         ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as the whole
-        ("input", 20.0, 50.1, "not known"),  # and wider
+        ("input", 20.0, 50.1, "too uncertain"),  # and wider
     ],
 )
 def test_rounding_does_not_move_an_interval_onto_0_or_off_it(name, mean, half, text):

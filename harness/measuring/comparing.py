@@ -12,11 +12,11 @@ from scipy.special import stdtr, stdtrit
 
 from self_models.counting.spikes import PARTS
 
-NOT_KNOWN = "not known"
+UNCERTAIN = "too uncertain"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind
 EXPLAINED = (
     "Network: mean ± standard deviation over seeds. Difference: paired by seed, ± its 95 % confidence interval (Student's t). If "
-    "that contains 0, no difference was detected. 'not known': the interval of a percentage is wider than 100 %."
+    "that contains 0, no difference was detected. 'too uncertain': the interval of a percentage is wider than 100 %."
 )
 
 
@@ -72,13 +72,13 @@ class Difference(NamedTuple):
     pairs: int
 
     def text(self, figure):
-        """'+0.14 ± 0.13' or '-91 ± 1 %', with as many decimals as it takes to hold 0 only if the interval does; 'not known' where
-        the interval is wider than the whole that percents are of."""
+        """'+0.14 ± 0.13' or '-91 ± 1 %', with as many decimals as it takes to contain 0 only if the interval does; 'too uncertain'
+        for an interval of percentages wider than 100 %."""
         form, unit = (figure.form, "") if figure.points else (".0f", " %")
         if self.half is None:
             return written(self.mean, f"+{form}") + unit
         if not figure.points and 2 * self.half > 100:
-            return NOT_KNOWN
+            return UNCERTAIN
         for places in range(int(form[1:-1]), PLACES + 1):
             mean, half = written(self.mean, f"+.{places}f"), written(self.half, f".{places}f")
             if (abs(float(mean)) <= float(half)) == (abs(round(self.mean, PLACES)) <= round(self.half, PLACES)):
