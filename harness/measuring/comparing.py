@@ -72,8 +72,8 @@ class Difference(NamedTuple):
     pairs: int
 
     def text(self, figure):
-        """'+0.14 ± 0.13' or '-91 ± 1 %', with as many decimals as it takes to contain 0 only if the interval does; 'too uncertain'
-        for an interval of percentages wider than 100 %."""
+        """'+0.14 ± 0.13' or '-91 ± 1 %', with as many decimals as it takes to contain 0 only if the interval does; 'too
+        uncertain' for an interval of percentages wider than 100 %."""
         form, unit = (figure.form, "") if figure.points else (".0f", " %")
         if self.half is None:
             return written(self.mean, f"+{form}") + unit
