@@ -9,7 +9,7 @@ import subprocess
 import nir
 import pytest
 import torch
-from conftest import CHROMIUM, FORK, GRID, ONCE, PLAN, REPOSITORY, browsed, build, digests, images, refused, run_here
+from conftest import CHROMIUM, FORK, GRID, ONCE, PLAN, REPOSITORY, browsed, build, commands_in, digests, images, refused, run_here
 
 from benchmarks.shared import watch
 from harness.exporting import page_file
@@ -22,7 +22,7 @@ from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
+FEEDBACK, PAGE = REPOSITORY / "trained_models/snn/snn_feedback.pth", "docs/how_to/own_model.md"
 OPEN = {"cls": VGG_SNN_STDB_wFeedback}  # sees its input, whatever is predicted
 BASELINE, POOLING, ODD = [[4, "D", 6, 6, "D"], []], [[4, "A", 6, 5, "A"], []], (1, 9, 14)
 LOW = {"default_threshold": 0.0625}  # else the second layer of pooled spikes is silent
@@ -55,12 +55,16 @@ def here(model):
     return counts, logits, model.encoding.send(x, draws.uniforms(model.timesteps, model.image_shape))
 
 
+def block(title):
+    """The lines of the page that begin with this title."""
+    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", (REPOSITORY / PAGE).read_text(encoding="utf-8"), re.M | re.S)
+    return code
+
+
 @torch.no_grad()
 def on_the_page(title, path, signals, names):
     """The same of a file that is read by the lines of the page that begin with this title. names: layer -> module there."""
-    page = (REPOSITORY / "docs/how_to/own_model.md").read_text(encoding="utf-8")
-    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", page, re.M | re.S)
-    before, after = re.sub('"trained_models.*?"', repr(str(path)), code).split("logits = ")
+    before, after = re.sub('"trained_models.*?"', repr(str(path)), block(title)).split("logits = ")
     space = {"input_spikes": signals}
     exec(before, space)
     by_step = signals.shape[1::-1] if title == "sinabs" else (1, signals.shape[1])  # time runs fastest there
@@ -163,11 +167,26 @@ def test_the_nir_file_says_what_it_lacks(exported):
     ids=str,
 )
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
-    """Loaded without executing code, rebuilt by the few lines of docs/how_to/own_model.md."""
+    """Loaded without executing code, rebuilt by examples/plain_pytorch.py."""
     model, path = exported("torch", **OPEN, **settings)
     ours, logits, signals = here(model)
     names = torch.load(path, weights_only=True)["names"]
     same(on_the_page("rebuild", path, signals, {name: str(names.index(name)) for name in ours}), ours, logits)
+
+
+@torch.no_grad()
+def test_the_pages_blocks_run_in_turn_and_give_its_logits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained_models/snn").mkdir(parents=True)
+    shutil.copy(FEEDBACK, "trained_models/snn")
+    for script, words in commands_in(PAGE):
+        if "mine.pth" not in words:
+            run_here(script, *words)
+    for title in ("sinabs", "snntorch", "rebuild"):
+        if title != "rebuild":
+            pytest.importorskip(title)
+        exec(block("reference") + block(title), space := {})
+        assert (space["logits"] - space["output"].logits).abs().max() < 1e-5, title
 
 
 def test_export_tells_and_replaces_nothing_unasked(tmp_path):
@@ -283,7 +302,7 @@ def test_the_network_under_node_is_pythons(html, tmp_path):
     assert found["first"] == found["again"] == ""
     count = re.search(r'"golden": \[\[\[(\d+),', html)
     changed = under_node(html.replace(count[0], count[0].replace(count[1], "5")), tmp_path)
-    assert changed["first"] == f"image 0, step 1, input: {count[1]} spikes, in Python 5"
+    assert changed["first"] == f"image 0, timestep 1, input: {count[1]} spikes, in Python 5"
 
 
 @needs_node
@@ -323,7 +342,7 @@ def test_a_page_that_was_changed_says_so(html, tmp_path):
     wrong = html.replace(count[0], count[0].replace(count[1], "5"))
     found_by = "found({checked: get('checked').textContent})"
     found = browsed(wrong, tmp_path, re.sub(r"const seen.*found\(seen\)", lambda _: found_by, USE, flags=re.S))
-    right = f"image 0, step 1, input: {count[1]} spikes, in Python 5."
+    right = f"image 0, timestep 1, input: {count[1]} spikes, in Python 5."
     assert found["checked"] == f"It is not the network that was exported: {right}"
 
 
