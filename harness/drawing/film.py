@@ -19,10 +19,10 @@ from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
 STATES = (
-    "value 0: never spikes, whatever is predicted",
+    "value 0: never spikes",
     "open: predicted too dark",
     "open: predicted too bright",
-    "predicted now: blocked from the next timestep on",
+    "predicted now: blocked next",
     "blocked: was predicted",
     "open, too dim for the present gain: waits",
     "sends now: first grid, or guessed wrong",
