@@ -31,12 +31,13 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
+from matplotlib.ticker import LogLocator
 from torch import nn
 
 PLAN = "16 M 32 M 64 64 M"  # times the width
 SHAPE, TIMESTEPS = (3, 32, 32), 4
 RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.5]
-RUNS = ("event", "dense", "ann", "ann_int8")
+RUNS = {"event": "#aa3377", "dense": "#4477aa", "ann": "#222222", "ann_int8": "#999999"}  # name -> its colour in the picture
 
 
 def main(argv=None):
@@ -158,17 +159,21 @@ def save_map(path, records):
         for (width, batch), ax in zip(panels, axes, strict=True):
             rows = [one for one in records if (one["width"], one["batch"]) == (width, batch)]
             rates = [100 * one["rate"] for one in rows]
-            for name in RUNS:
+            for name, colour in RUNS.items():
                 speeds = [one["images_per_second"][name] for one in rows]
                 if None not in speeds:
-                    ax.loglog(rates, speeds, marker="o", label=name.replace("_", " "))
+                    ax.loglog(rates, speeds, marker="o", color=colour, label=name.replace("_", " "))
+            for scale in (ax.xaxis, ax.yaxis):
+                scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                scale.set_major_formatter("{x:,.10g}")
+            ax.minorticks_off()
             slower = [one["rate"] for one in rows if one["images_per_second"]["dense"] > one["images_per_second"]["event"]]
             if slower:
                 ax.axvspan(100 * min(slower), max(rates), alpha=0.1, label="dense is faster than events")
             ax.set(
                 title=f"width {width}, batch {batch}", xlabel="neurons that spike in a timestep, %", ylabel="images per second"
             )
-        axes[0].legend(fontsize=8)
+        axes[0].figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
 
 
 if __name__ == "__main__":
