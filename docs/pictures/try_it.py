@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness.exporting.page_file import page
 
 NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
-SIZE = 960, 785  # of the window
+SIZE = 960, 809  # of the window
 TURNS = [(8, 8), (12, 6.5), (17, 6), (19, 7), (18, 11), (15, 16), (13, 21), (12, 23)]  # of a seven, in pixels of 28
 DRAWN = [tuple(a + (b - a) * way / 3 for a, b in zip(*pair, strict=True)) for pair in pairwise(TURNS) for way in range(3)]
 BEGIN = """
