@@ -61,6 +61,7 @@ def save_sweep(path, records, baseline=None):
             base += counts
         spikes.bar_label(bars, [f"{total:,.0f}" for total in base], fontsize=8)
         spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * base.max()))
+        spikes.yaxis.set_major_formatter("{x:,.0f}")
         spikes.legend(frameon=False, loc="upper right", ncols=2)
         for axis, height in ((accuracy, found[0]), (spikes, base[0])):
             if baseline:
