@@ -54,7 +54,6 @@ def main(argv=None):
     run.result(*contrast_table(rows, summary))
     save_dimming(run.place.picture(".png"), rows, args.epsilon, len(posthoc.test))
     posthoc.model.change(contrast=args.contrast)
-    posthoc.model.change(contrast=args.contrast)
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()
