@@ -1,16 +1,35 @@
 """What the pages say, the site made of them; tour and tutorial do what they say."""
 
 import copy
+import importlib
 import os
 import re
 import runpy
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import REPOSITORY, records, run_here
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    REPOSITORY,
+    SNN,
+    STREAM,
+    commands_in,
+    make_folder,
+    pixels,
+    records,
+    run_here,
+    write,
+)
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 
@@ -39,7 +58,9 @@ def test_make_results_finds_its_marks(page):
     assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
 
 
-@pytest.mark.parametrize("script", ["docs/reference/flags.py", "docs/explanation/performance.py", "docs/how_to/microcontroller.py"])
+@pytest.mark.parametrize(
+    "script", ["docs/reference/flags.py", "docs/explanation/performance.py", "docs/how_to/microcontroller.py"]
+)
 def test_generated_pages_are_up_to_date(script):
     """`PYTHONPATH=. python SCRIPT` writes its page anew."""
     made = runpy.run_path(str(REPOSITORY / script))
@@ -62,6 +83,98 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
         made = getattr(part, "send", part)  # an input code's function
         link = f'<code>{name}</code> <a class="autorefs autorefs-internal"[^>]*href="#{made.__module__}.{made.__qualname__}"'
         assert re.search(link, page), name
+
+
+# --- commands and blocks
+
+HERE = "test_docs.py::test_commands_of_a_page"
+PYTHON = "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap"
+RUN = {  # page -> the tests that run its commands and its Python, on fewer images
+    "README.md": (HERE, PYTHON),
+    "docs/api/counting.md": (PYTHON,),
+    "docs/api/models.md": (PYTHON,),
+    "docs/explanation/crossover.md": (HERE,),
+    "docs/explanation/energy.md": (HERE, PYTHON),
+    "docs/explanation/findings.md": ("test_benchmarks.py::test_the_commands_of_the_findings_run",),
+    "docs/explanation/performance.md": (HERE,),
+    "docs/explanation/phased.md": ("test_benchmarks.py::test_the_commands_of_the_findings_run",),
+    "docs/how_to/c_export.md": ("test_c_export.py::test_the_commands_of_the_pages_run",),
+    "docs/how_to/compare.md": ("test_compare.py::test_the_page_shows_what_is_printed",),
+    "docs/how_to/event_cameras.md": (HERE,),
+    "docs/how_to/extend.md": ("test_extending.py::test_the_pages_commands_run_one_after_the_other", PYTHON),
+    "docs/how_to/long_runs.md": (HERE,),
+    "docs/how_to/microcontroller.md": ("test_c_export.py::test_the_commands_of_the_pages_run",),
+    "docs/how_to/nir.md": ("test_events.py::test_the_commands_of_the_page_run",),
+    "docs/how_to/own_images.md": (HERE,),
+    "docs/how_to/own_model.md": ("test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits",),
+    "docs/how_to/streams.md": (HERE, PYTHON),
+    "docs/index.md": (HERE, PYTHON),
+    "docs/reference/original.md": ("test_golden.py::test_the_commands_of_the_originals_experiments_run",),
+    "docs/reference/python.md": (PYTHON,),
+    "docs/reference/which.md": (HERE,),
+    "docs/reference/zoo.md": (HERE,),
+    "docs/try_it.md": (HERE,),
+    "docs/tutorials/first_experiment.md": ("test_docs.py::test_the_tutorial_does_what_it_says",),
+}
+LONG = ("demo", "results", "benchmarks/", "NAME", "stream_feedback")  # of commands with one of these only the flags are read
+MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
+SMALL = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 --epochs 1 {BALANCE}"}  # flags that make it quick
+SMALL |= dict.fromkeys((OBJ1, OBJ2, OBJ3, "energy"), "--limit_test 8")
+TRIED = {"--images": {ANALYSIS: "--limit_test 16 --images 2 --chart_images 8"}, "--frames": {STREAM: "--scene_frames 6"}}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_test_runs_the_commands_and_blocks_of_a_page(page):
+    """And make has the targets that it names."""
+    name, text = str(page.relative_to(REPOSITORY)), page.read_text(encoding="utf-8")
+    tests = [test.split("::") for test in RUN.get(name, ())]
+    assert all(f"def {test}(" in (REPOSITORY / "tests" / file).read_text() for file, test in tests)
+    if "notebook" not in page.parts and page.name != "flags.md":  # which is made by the command that it names
+        assert tests or not (commands_in(page) or "```python" in text), f"{name}: RUN lacks what runs its commands and blocks"
+        made = "".join((REPOSITORY / path).read_text() for path in MAKEFILES)
+        for target in " ".join(re.findall(r"^ {4}make (?:-C \S+ )?([\w./ ]*\w)", text, re.MULTILINE)).split():
+            assert re.search(rf"^([\w ]+ )?{target}( .*)?:", made, re.MULTILINE), target
+
+
+class Read(Exception):
+    """All flags of a command have been read."""
+
+
+@pytest.mark.parametrize("page", [page for page, tests in RUN.items() if HERE in tests])
+@pytest.mark.usefixtures("forgotten")
+def test_commands_of_a_page(page, here):
+    """One after the other in an empty folder, with what the repository and the reader have."""
+    for script, words in commands_in(page):
+        for word in words:
+            bring(word)
+        if any(word.startswith(LONG) for word in (script, *words)):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Read):
+                patch.setattr(ArgumentParser, "parse_args", read)
+                importlib.import_module(script.replace("/", ".")).main(words)
+        else:
+            small = [SMALL.get(script, ""), *(flags.get(script, "") for flag, flags in TRIED.items() if flag not in words)]
+            run_here(script, *words, *small)
+    for block in re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / page).read_text(), re.MULTILINE | re.DOTALL):
+        if PYTHON not in RUN[page]:
+            exec(block, {})
+
+
+def read(parser, *args, parse=ArgumentParser.parse_args):
+    parse(parser, *args)
+    raise Read
+
+
+def bring(word):
+    """The file or folder that a word of a command names, if it is not here."""
+    if Path(word).exists():
+        return
+    if word == "FOLDER":
+        make_folder(Path(word), count=20)
+    elif word.endswith((".jpg", ".gif", "/")):
+        write(Path(word) / "dog.png" if word.endswith("/") else Path(word), pixels(1))
+    elif (REPOSITORY / word).exists():
+        Path(word).parent.mkdir(parents=True, exist_ok=True)
+        Path(word).symlink_to(REPOSITORY / word)
 
 
 TOUR = REPOSITORY / "docs/tutorials/tour.ipynb"
