@@ -29,8 +29,11 @@ def build_parser():
         "arduino: a library with an example"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
-    help_text = "page, c, arduino: float32 (stored as 16 bits in a page), or int8 (integer arithmetic, exact, less memory)"
-    parser.add_argument("--weights", choices=["float32", "int8"], default="float32", help=help_text)
+    help_text = (
+        "page, c, arduino: float32 (stored as 16 bits in a page), int8 (integer arithmetic, exact, less memory), or "
+        "int8_folded (a strided convolution and the one behind it are one: more weights, fewer additions)"
+    )
+    parser.add_argument("--weights", choices=["float32", "int8", "int8_folded"], default="float32", help=help_text)
     help_text = "file or folder; default: beside the checkpoint, NAME with .nir, _torch.pt, _half.pth, .html, _c or _arduino"
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own")

@@ -16,6 +16,7 @@ from math import ceil, floor, log2
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
@@ -28,8 +29,9 @@ from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.running.steps import SHARES, decayed, in_shares
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-LEVELS = 127  # of a weight, and as many below 0
+LEVELS, FEWEST = 127, 63  # of a weight, and as many below 0; with potentials of 16 bits
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
+NARROW = 2**15 - 1  # the largest membrane potential of 16 bits
 MOST_PARTS = 2**24  # of a unit: float32 holds all whole numbers up to here
 TRIED = 0.5, 1.25, 64  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
 BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
@@ -189,9 +191,11 @@ class Signal(NamedTuple):
 
 
 @torch.no_grad()
-def in_whole_numbers(model):
-    """An IntegerSNN that does what this SNN does, as nearly as weights of 8 bits allow. Raises ModelError for one with a part or
-    method of its own, or with a gate, rule, read-out or encoding that has no form in whole numbers."""
+def in_whole_numbers(model, fold=False):
+    """An IntegerSNN that does what this SNN does, as nearly as weights of 8 bits allow. fold: each strided convolution and the
+    one behind it become one (more weights, fewer additions), and scales are such that potentials fit 16 bits where that leaves
+    weights 6 bits beside their sign. Raises ModelError for one with a part or method of its own, or with
+    a gate, rule, read-out or encoding that has no form in whole numbers."""
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
     check_known(model, WHO, INSTEAD, but=())
@@ -201,10 +205,12 @@ def in_whole_numbers(model):
     whole.objective = model.objective
     whole.train(model.training)
     whole.input_unit = 1 / BRIGHTEST if whole.encoding.send is whole_pixels else 1.0
+    if fold:
+        whole.features = strides_folded(whole.features, whole.image_shape[1:])
     before_fork, after_fork = encoder_parts(whole.features)
-    charges = whole.timesteps if whole.phased else 1
-    forked = quantise(before_fork, Signal(whole.input_unit, round(1 / whole.input_unit)), charges)
-    whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges).unit
+    charges, most = whole.timesteps if whole.phased else 1, NARROW // whole.latency if fold else None
+    forked = quantise(before_fork, Signal(whole.input_unit, round(1 / whole.input_unit)), charges, most)
+    whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges, most).unit
     if whole.has_feedback:
         whole.longest_interval, whole.generate = whole.feedback_interval, in_one(whole.generate, whole.image_shape[1:])
         waiting = forked._replace(bound=forked.bound * whole.feedback_interval, signed=True)
@@ -212,15 +218,15 @@ def in_whole_numbers(model):
     return whole.requires_grad_(False)
 
 
-def quantise(layers, signal, charges):
-    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. charges: steps whose
-    currents a neuron adds up before it may fire."""
+def quantise(layers, signal, charges, most=None):
+    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. charges: timesteps
+    whose currents a neuron adds up before it may fire; most: largest current into neurons, where that leaves FEWEST levels."""
     for linear, neuron in chains(layers):
         for position, module in linear:
             if isinstance(module, nn.MaxPool2d):
                 continue
             ends = neuron and module is linear[-1][1]
-            signal = whole_sums(module.double(), signal, neuron[1].threshold.item() if ends else None)
+            signal = whole_sums(module.double(), signal, neuron[1].threshold.item() if ends else None, most if ends else None)
             if signal.bound * charges > LARGEST:
                 raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
         if neuron:
@@ -230,7 +236,7 @@ def quantise(layers, signal, charges):
     return signal
 
 
-def whole_sums(module, signal, theta=None):
+def whole_sums(module, signal, theta=None, most=None):
     """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, that
     of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error; a
     power of 2 is tried, too, which is exact on a grid."""
@@ -242,6 +248,8 @@ def whole_sums(module, signal, theta=None):
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
     room = min(0.9 * LARGEST * unit / (signal.bound * together), MOST_PARTS)
     fits = min(LEVELS * unit / largest, room)
+    if most and (narrow := most * unit / (signal.bound * together)) > FEWEST / LEVELS * fits:
+        fits = room = min(narrow, fits)
     tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
     tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them
 
@@ -264,6 +272,28 @@ def fan_in(weight, module, signed):
     weights = (weight.abs(),) if signed else (weight.clamp(min=0), (-weight).clamp(min=0))
     places = product(weights, range(apart), range(apart))
     return max(one[..., y::apart, x::apart].flatten(1).sum(1).max().item() for one, y, x in places)
+
+
+def strides_folded(features, size):
+    """An encoder, for images of this size (height, width), in which each strided convolution without bias and the convolution
+    behind it are one: the second kernel passed through the first, turned around, as if it were an image. An odd side is left:
+    its last row would be seen where the second has padding."""
+    made, fork = [], features.fork
+    for at, (position, module) in enumerate(list_layers(features)):
+        first = made[-1][1] if made else None
+        strided = isinstance(first, nn.Conv2d) and first.stride == (2, 2) and first.bias is None and at != features.fork
+        if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in size):
+            kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
+            one = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
+            one.weight, one.bias = nn.Parameter(kernel), module.bias
+            made[-1], fork = (position, one), fork - (at < features.fork)
+        else:
+            made.append((position, module))
+        if getattr(first, "stride", 1) in (2, (2, 2)):
+            size = [length // 2 for length in size]
+    encoder = nn.Sequential(OrderedDict(made))
+    encoder.fork = fork
+    return encoder
 
 
 def in_one(decoder, image_size):

@@ -1,6 +1,7 @@
 """A trained network from its file, ready to use: load(path)."""
 
 import warnings
+from functools import partial
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -36,6 +37,7 @@ def in_sixteen_bits(model):
 
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
 WEIGHTS = Registry("weights", float32=lambda model: model, float16=in_sixteen_bits, int8=in_whole_numbers)
+WEIGHTS["int8_folded"] = partial(in_whole_numbers, fold=True)
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
@@ -45,7 +47,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
     ordinary network's weights; what that has not got is as the class makes it.
-    weights: float32; float16, rounded to 16 bits; or int8, of an SNN, in whole numbers (see integers.py).
+    weights: float32; float16, rounded to 16 bits; or of an SNN, in whole numbers (see integers.py), int8, or int8_folded.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
     event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are

@@ -28,8 +28,10 @@ from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers
 from self_models.kernel.build import Built, Network, Settings, State, library
 from self_models.kernel.engine import EventEngine
+from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 STRICT = "CFLAGS=-O1 -Wall -Wextra -Werror"
@@ -330,6 +332,26 @@ def played(folder, board, *flags):
     return done, [*map(int, found.groups())] if found else None
 
 
+ON_BOARDS = [
+    {"image_shape": (3, 8, 12), "encoding": "direct", "leak": 0.9}, {"residual": True, "blocking": "dynamic"},
+    {"feedback_interval": 2}, {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
+    {"plan": [[20, "D", 9, "M"], ["U", "U", "in"]], "max_pool": "count"}, {"plan": [[6, "A", 40, "D"], ["U", 4, "U", "in"]]},
+]  # fmt: skip
+
+
+@torch.no_grad()
+def test_potentials_have_sixteen_bits_where_they_surely_fit():
+    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate."""
+    for more in (0, 1):
+        model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0)
+        model.features[0].weight.fill_(1)
+        weight = int(in_whole_numbers(model).features[0].weight.max())
+        model.change(timesteps=32_767 // (9 * weight) + more)
+        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more)
+    folded = tables_of(load(HOME / "trained_models/snn/quick_feedback.pth", weights="int8_folded"))
+    assert folded.nodes["narrow"][1:4].all() and memory_of(folded)[1] < 73e3
+
+
 @pytest.mark.parametrize("board", ["m4", "m7", "m33", "rv32"])
 @torch.no_grad()
 def test_microcontrollers(tmp_path, board):
@@ -361,10 +383,12 @@ def test_a_nir_network_on_microcontrollers(tmp_path, board):
 CALLED = {"memcpy", "memset", "memmove", "__popcountsi2"}  # of the compiler and its library, by int8 on a Cortex-M4
 
 
-@pytest.mark.xfail(reason="rule entropy, current_of() and network_run() of network.c")
+@pytest.mark.parametrize("fold", [False, True], ids=["", "folded"])
+@pytest.mark.parametrize("settings", ON_BOARDS, ids=str)
 @torch.no_grad()
-def test_int8_on_a_cortex_m4_needs_no_libm_no_double_and_no_allocation(tmp_path):
-    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False)))
+def test_int8_on_a_cortex_m4_needs_no_libm_no_double_and_no_allocation(tmp_path, settings, fold):
+    """By its instructions for two or four numbers of 8 or 16 bits at once."""
+    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False, **settings), fold))
     done, (*_, stack) = played(tmp_path, "m4")
     assert "equal" in done.stdout and stack < 2000
     for part in ("network", "weights"):

@@ -203,6 +203,31 @@ def test_a_decoders_chain_is_one_convolution_where_that_has_no_more_weights():
 
 
 @torch.no_grad()
+def test_a_strided_convolution_and_the_one_behind_it_folded():
+    """With whole strided weights their product is on the grid, so spikes stay. Not so with an odd side, nor where the fork stands
+    between them; average pools count as halvings."""
+
+    def folded(*encoder, decoder=("U", "U", "in"), image=(1, 28, 28)):
+        models = [build(plan=[list(encoder), list(decoder)], image_shape=image) for _ in range(2)]
+        for module in (module for model in models for module in (*model.features, *model.generate)):
+            if getattr(module, "stride", 1) == (2, 2) and hasattr(module, "weight"):
+                module.weight.data.round_()
+        model, whole = models[0], in_whole_numbers(models[1], fold=True)
+        x, u = inputs(model)
+        assert first_difference(model(x, u), output := whole(x, u)) is None and spiked(output)
+        assert first_difference(output, EventEngine(whole)(x, u), tolerance=0) is None
+        kinds = [(*one.kernel_size, *one.stride, *one.padding) for one in whole.features if isinstance(one, torch.nn.Conv2d)]
+        return sum(isinstance(one, torch.nn.Conv2d) for one in whole.features[: whole.features.fork]), kinds
+
+    plain, half, both = (3, 3, 1, 1, 1, 1), (2, 2, 2, 2, 0, 0), (6, 6, 2, 2, 2, 2)
+    assert folded(3, "D", 4, 5, "D") == (4, [plain, both, plain, half])
+    assert folded(3, "D", 4, "D", 5, image=(1, 14, 10)) == (4, [plain, both, half, plain])
+    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 12, 16)) == (2, [plain, half, plain, both])
+    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 14, 10)) == (2, [plain, half, plain, half, plain])
+    assert folded(3, "A", 4, "D", 5, image=(1, 14, 12)) == (4, [plain, plain, half, plain])
+
+
+@torch.no_grad()
 def test_the_committed_network_in_eight_bits():
     """As accurate, within what 200 images can tell; no weight above 127, and the event engine runs it, as step() does."""
     whole, images = load(QUICK, weights="int8"), load_data("MNIST")[2].part(0, 200).whole()

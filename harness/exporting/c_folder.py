@@ -14,10 +14,10 @@ from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.integers import IntegerSNN
+from self_models.integers import BRIGHTEST, NARROW, IntegerSNN, Signal, fan_in
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import NODE, lay_out, settings_of, unknown_part
+from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -33,7 +33,7 @@ SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told 
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
-ROWS = 256  # windows of weights that are added at once, at most
+ROWS, FEW_ROWS = 256, 64  # windows of weights that are added at once, at most; of whole numbers
 WHO = "--to c"
 ROOMY = 1e6  # bytes of flash that larger boards have
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
@@ -58,12 +58,18 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
     notes = [memory_line(tables), *notes]
-    notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of its images")
+    notes.append(
+        f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image, mean of those in golden.c"
+    )
+    if leaves_out_entropy(model):
+        notes.append(
+            "note: int8 leaves out the rule entropy, which needs exp and log: all timesteps are taken, or ./run -b BOUND"
+        )
     if arduino and memory_of(tables)[0] > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
-    if weights == "int8" and test:
+    if weights != "float32" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
-        notes.append("accuracy on {:,} test images: {:.2%} in int8, {:.2%} in float32".format(len(test), *found))
+        notes.append(f"accuracy on {len(test):,} test images: {found[0]:.2%} in {weights}, {found[1]:.2%} in float32")
     then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
@@ -78,7 +84,35 @@ def tables_of(model, compact=False):
             raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
     if model.frames:
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
-    return lay_out(model, compact, rows=ROWS)
+    if not isinstance(model, IntegerSNN):
+        return lay_out(model, compact, rows=ROWS)
+    tables = lay_out(model, compact, rows=min(ROWS, FEW_ROWS))
+    mark_narrow(model, tables)
+    return tables
+
+
+def leaves_out_entropy(model):
+    return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
+
+
+def mark_narrow(model, tables):
+    """Mark the nodes whose potentials surely fit 16 bits: no timestep adds more than all inputs at once would."""
+    valued = bool(tables.nodes[0]["valued"])
+    sent = {0: Signal(1.0, BRIGHTEST if model.settings["encoding"] == "direct" else 1, valued)}
+    for n in tables.order.tolist():
+        node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
+        (module,) = one.modules if one else (None,)
+        most = came.bound * (fan_in(module.weight, module, came.signed) if one else 4 ** int(node["halvings"]))
+        if one and module.bias is not None:
+            most += module.bias.abs().max().item()
+        kind = node["kind"]
+        if kind == NUMBERS["NEURONS"]:
+            most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
+        elif kind == NUMBERS["WAITING"]:
+            most *= model.feedback_interval
+        node["narrow"] = kind in map(NUMBERS.get, ("NEURONS", "RELAY", "WAITING", "DECODED")) and most <= NARROW
+        passes = kind in map(NUMBERS.get, ("RELAY", "WAITING"))
+        sent[n] = Signal(1.0, most, came.signed or one is not None) if passes else Signal(1.0, 1, signed=False)
 
 
 def accuracy(model, test):
@@ -137,8 +171,12 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
-        files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n", 1)
-    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings_of(model, tables))}
+        files["network.h"] = files["network.h"].replace(
+            "#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n#define NETWORK_SMALL\n", 1
+        )
+    settings = settings_of(model, tables)
+    settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
+    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
     golden = golden_c(model, tables, images, numbers)
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
@@ -154,7 +192,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
 def memory_of(tables):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one)."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    network, kind = tables.network(), "int8" if tables.weights.dtype == np.int8 else "float32"
+    network, kind = tables.network(), "small" if tables.weights.dtype == np.int8 else "float32"
     size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)

@@ -24,7 +24,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 FOLDER = Path(__file__).parent / "page"
 TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 MOST = 1_500_000  # bytes of a page
-TRAVELS = {"float32": "float16", "int8": "int8"}  # kind of arithmetic -> of the weights, as load() has them
+TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
 SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_bound": 1.0}  # what is drawn comes piece by piece
 PRICES = conventions()["arithmetic_45nm"]
 BLOCK = 4096  # weights that travel in one way
@@ -41,12 +41,12 @@ def page(checkpoint, own, weights="float32", **data):
     if model.phased:
         raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
-    model = load(checkpoint, engine="dense", model=own, weights=TRAVELS[weights], gate="block", **SHOWN)
+    model = load(checkpoint, engine="dense", model=own, weights=TRAVELS.get(weights, weights), gate="block", **SHOWN)
     test = test_images(model, **data)
     images = test.images[[int((test.labels == label).nonzero()[0]) for label in range(10)]]
     network = {
         "name": checkpoint.stem,
-        "weights": f"weights of {8 if weights == 'int8' else 16} bits",
+        "weights": f"weights of {16 if weights == 'float32' else 8} bits",
         "neurons": sum(map(prod, model.wiring.shapes[1 : len(layers)])),
         "classes": model.classes,
         "layers": layers,
@@ -58,12 +58,12 @@ def page(checkpoint, own, weights="float32", **data):
         "images": [text_of(image.numpy()) for image in images],
         "key": key_for(0, "input"),
         "golden": spikes_of(model, images),
-        "runtime": text_of((FOLDER / f"{weights}.wasm").read_bytes()),
+        "runtime": text_of((FOLDER / f"{weights.removesuffix('_folded')}.wasm").read_bytes()),
         **kernel_of(model),
     }
     content = TEMPLATES.get_template("page.html").render(network=network).encode()
     if len(content) > MOST:
-        instead = "take a smaller network" if weights == "int8" else "--weights int8 halves it"
+        instead = "take a smaller network" if weights != "float32" else "--weights int8 halves it"
         raise UserError(f"the page of {checkpoint} would have {len(content):,} bytes, of {MOST:,} at most: {instead}")
     return content, f"{len(content):,} bytes; open it in a browser"
 

@@ -25,6 +25,7 @@ ALWAYS = ("-std=c99", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math
 INEXACT = re.compile("-Ofast|-f.*(fast|math).*|-mdaz-ftz")  # not taken from the user: some change all sums of the process
 NATIVE = ("-march=native",), ("-mcpu=native",), ()  # the first of these that a compiler knows
 KINDS = {"float32": (), "int8": ("-DNETWORK_INT8",)}  # of weights
+SMALL = {"small": ("-DNETWORK_INT8", "-DNETWORK_SMALL")}  # as in exported folders of int8; here only its network_size() is asked
 ADVICE = "pip install ziglang brings one, or use --engine dense"
 PATIENCE = 600  # seconds until a compiler is taken to hang
 TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32", "int64", "uint8")} | {"float": ctypes.c_float}
@@ -81,7 +82,7 @@ class Built:
     written, and it is built for this process alone. reasons: why none before has. Raises ModelError where none makes it."""
 
     def __init__(self, kind="float32", plain=False):
-        self.reasons, extra = [], [*KINDS[kind], *(["-DPLAIN"] if plain else [])]
+        self.reasons, extra = [], [*(KINDS | SMALL)[kind], *(["-DPLAIN"] if plain else [])]
         for compiler in compilers():
             for self.kept in (True, False):
                 try:
@@ -165,6 +166,8 @@ def library(kind="float32", plain=False):
         raise ModelError(why)
     loaded, pointer, i32 = found.loaded, ctypes.c_void_p, ctypes.c_int32
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
+    if kind in SMALL:
+        return loaded
     loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [pointer] * 3
     loaded.network_runs.restype, loaded.network_runs.argtypes = None, [pointer, pointer, i32]
     loaded.network_settle.restype, loaded.network_settle.argtypes = None, [pointer]

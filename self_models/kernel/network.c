@@ -29,7 +29,8 @@ static potential_t leaked(potential_t x, potential_t share)
 
 static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
 
-static potential_t current_of(float x) { return (potential_t)rintf(x * 255); } /* in 255ths; of two as near the even one */
+/* in 255ths; of two as near the even one, as 2^23 + 2^22 leaves no room for a fraction */
+static potential_t current_of(float x) { return (potential_t)(x * 255 + 12582912.0f - 12582912.0f); }
 #else
 enum { LEAK_ONE = 1 };
 
@@ -88,6 +89,12 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 
 /* --- how a state lies in memory */
 
+#ifdef NETWORK_SMALL
+enum { IS_SMALL = 1 };
+#else
+enum { IS_SMALL = 0 };
+#endif
+
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
 static potential_t constant(const State *run, int n, int which) { return run->network->constants[CONSTANTS * n + which]; }
@@ -127,12 +134,15 @@ static size_t lay(const Network *network, State *run, char *memory)
         Part part = {0};
         part.words = (node->channels - 1) / 32 + 1;
         part.row = (node->width - 1) / 32 + 1;
+        part.narrow = IS_SMALL && node->narrow;
+        part.bytes = !IS_SMALL || node->channels > 16 ? 4 : node->channels > 8 ? 2 : 1;
         rows = (size_t)node->height * (size_t)part.row;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == COUNTING_POOL && network->node[m].source == n;
         end = (end + LINE - 1) / LINE * LINE;
-        part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0, sizeof *part.v);
-        part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, sizeof *part.spikes);
+        part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0,
+                      part.narrow ? sizeof(int16_t) : sizeof *part.v);
+        part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, (size_t)part.bytes);
         part.sent = take(memory, &end, sends ? rows : 0, sizeof *part.sent);
         part.listed = take(memory, &end, lists ? rows : 0, sizeof *part.listed);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
@@ -145,7 +155,7 @@ static size_t lay(const Network *network, State *run, char *memory)
     here.values = take(memory, &end, (size_t)network->rows, sizeof *here.values);
     here.image = take(memory, &end, pixels, sizeof *here.image);
     here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
-    here.prediction = take(memory, &end, pixels, sizeof *here.prediction);
+    here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
     here.logits = take(memory, &end, classes, sizeof *here.logits);
     here.is_open = take(memory, &end, pixels, 1);
     here.marks = take(memory, &end, pixels + 4, 1);
@@ -176,7 +186,70 @@ State *network_begin(const Network *network, const Settings *settings, void *mem
     return run;
 }
 
-/* --- a node: its potentials */
+/* --- a node: its potentials. NETWORK_SMALL has them in 16 bits where Node.narrow says so, and words of spikes in as many bytes as their
+   channels need. */
+
+#ifdef NETWORK_SMALL
+static potential_t v_at(const Part *part, size_t i) { return part->narrow ? ((const int16_t *)part->v)[i] : part->v[i]; }
+
+static void set_v(Part *part, size_t i, potential_t v)
+{
+    if (part->narrow)
+        ((int16_t *)part->v)[i] = saturated(v);
+    else
+        part->v[i] = v;
+}
+
+static uint32_t word_at(const Part *part, size_t i)
+{
+    if (part->bytes == 1)
+        return ((const uint8_t *)part->spikes)[i];
+    return part->bytes == 2 ? ((const uint16_t *)part->spikes)[i] : part->spikes[i];
+}
+
+static void set_word(Part *part, size_t i, uint32_t word)
+{
+    if (part->bytes == 1)
+        ((uint8_t *)part->spikes)[i] = (uint8_t)word;
+    else if (part->bytes == 2)
+        ((uint16_t *)part->spikes)[i] = (uint16_t)word;
+    else
+        part->spikes[i] = word;
+}
+
+static uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta)
+{
+    uint32_t bits = 0;
+    int32_t i;
+    if (part->narrow)
+        return above_narrow((const int16_t *)part->v + first, count, theta);
+    for (i = 0; i < count; i++)
+        bits |= (uint32_t)(part->v[first + (size_t)i] > theta) << i;
+    return bits;
+}
+
+static uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count, potential_t theta)
+{
+    uint32_t still = 0;
+    (void)count;
+    for (; fired; fired &= fired - 1) {
+        const size_t i = first + (size_t)lowest(fired);
+        set_v(part, i, v_at(part, i) - theta);
+        still |= v_at(part, i) > theta;
+    }
+    return still;
+}
+#else
+ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
+ALWAYS void set_v(Part *part, size_t i, potential_t v) { part->v[i] = v; }
+ALWAYS uint32_t word_at(const Part *part, size_t i) { return part->spikes[i]; }
+ALWAYS void set_word(Part *part, size_t i, uint32_t word) { part->spikes[i] = word; }
+ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta) { return above(part->v + first, count, theta); }
+ALWAYS uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count, potential_t theta)
+{
+    return lower(part->v + first, fired, count, theta);
+}
+#endif
 
 static void clear_words(uint32_t *words, size_t count)
 {
@@ -200,7 +273,7 @@ static void decay(State *run, int n, size_t place, uint32_t clock)
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
     const potential_t leak = constant(run, n, LEAK), *own;
-    potential_t *const at = part->v + place * (size_t)node->channels;
+    const size_t at = place * (size_t)node->channels;
     uint32_t missed;
     int32_t o;
     int moves = 1;
@@ -209,9 +282,9 @@ static void decay(State *run, int n, size_t place, uint32_t clock)
     own = own_values(run, n, LEAK, place);
     for (missed = clock - part->decayed[place]; moves && missed > 0; missed--)
         for (o = 0, moves = 0; o < node->channels; o++) {
-            const potential_t next = leaked(at[o], own ? own[o] : leak);
-            moves |= next != at[o];
-            at[o] = next;
+            const potential_t before = v_at(part, at + (size_t)o), next = leaked(before, own ? own[o] : leak);
+            moves |= next != before;
+            set_v(part, at + (size_t)o, next);
         }
     part->decayed[place] = clock;
 }
@@ -223,10 +296,16 @@ static void bound(State *run, int n, size_t place, potential_t taken)
 {
     const int32_t channels = run->network->node[n].channels;
     const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING) + taken;
-    potential_t *const at = run->part[n].v + place * (size_t)channels;
-    int32_t o;
-    for (o = 0; o < channels; o++)
-        at[o] = bounded(at[o], least, most);
+    const size_t first = place * (size_t)channels;
+    size_t i;
+    for (i = first; i < first + (size_t)channels; i++)
+        set_v(&run->part[n], i, bounded(v_at(&run->part[n], i), least, most));
+}
+
+/* Whether a node's potentials have a floor that they may reach. */
+static int is_floored(const State *run, int n)
+{
+    return (float)constant(run, n, FLOOR) > (run->part[n].narrow ? (float)INT16_MIN : -FLT_MAX);
 }
 
 /* The steps whose leak a node's membranes have had once they are up to date. */
@@ -244,7 +323,7 @@ static void forget(State *run, int n, float keep)
 {
     const Node *node = &run->network->node[n];
     const potential_t start = constant(run, n, START);
-    potential_t *const v = run->part[n].v;
+    Part *const part = &run->part[n];
     const uint32_t clock = clock_of(run, n);
     size_t place, i;
     if (node->kind != OUTPUT && (node->kind != NEURONS || n == 0))
@@ -254,7 +333,7 @@ static void forget(State *run, int n, float keep)
         bound(run, n, place, 0);
     }
     for (i = 0; keep != 1 && i < neurons_of(node); i++)
-        v[i] = start + kept(v[i] - start, keep);
+        set_v(part, i, start + kept(v_at(part, i) - start, keep));
 }
 
 /* Places first to last - 1 of row y become candidates; their leak is brought up to date. */
@@ -292,12 +371,12 @@ static void silence(State *run, int n)
     uint32_t bits;
     if (!part->count)
         return;
-    if (places_of(node) * (size_t)words < FEW_WORDS * (size_t)part->count)
+    if (!IS_SMALL && places_of(node) * (size_t)words < FEW_WORDS * (size_t)part->count)
         clear_words(part->spikes, places_of(node) * (size_t)words);
     else
         EACH_PLACE(node, part, sent, y, word, bits)
             for (w = 0; w < words; w++)
-                part->spikes[PLACE(node, y, word, bits) * (size_t)words + (size_t)w] = 0;
+                set_word(part, PLACE(node, y, word, bits) * (size_t)words + (size_t)w, 0);
     clear_words(part->sent, (size_t)(node->height * part->row));
     part->count = 0;
 }
@@ -315,12 +394,12 @@ static void clear(State *run, int n)
     if (!part->listed) {
         size_t i;
         for (i = 0; i < neurons_of(node); i++)
-            part->v[i] = 0;
+            set_v(part, i, 0);
         return;
     }
     EACH_PLACE(node, part, listed, y, word, bits)
         for (o = 0; o < node->channels; o++)
-            part->v[PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o] = 0;
+            set_v(part, PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o, 0);
     clear_words(part->listed, (size_t)(node->height * part->row));
 }
 
@@ -339,15 +418,40 @@ static void note(State *run, int n)
         EACH_PLACE(node, part, sent, y, word, bits)
             for (w = 0; w < words; w++) {
                 const size_t place = PLACE(node, y, word, bits);
-                for (spikes = part->spikes[place * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
+                for (spikes = word_at(part, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
                     const size_t neuron = place * (size_t)channels + (size_t)(32 * w + lowest(spikes));
                     if (pass)
                         into[neuron]++;
-                    else if (part->v[neuron] != 1 && part->v[neuron] != -1)
+                    else if (v_at(part, neuron) != 1 && v_at(part, neuron) != -1)
                         into = part->events + neurons_of(node);
                 }
             }
 }
+
+/* --- a pixel x, and its prediction p, on the image's scale */
+
+ALWAYS float scaled(float grey, int colour) { return colour ? grey * 2 - 1 : grey; }
+
+ALWAYS float predicted_by(int readout, int colour, float r)
+{
+    const float least = colour ? -1.0f : 0.0f;
+    if (readout == MEMBRANE_LINEAR)
+        return r < least ? least : r > 1 ? 1 : r;
+    return colour ? portable_tanh(r) : readout == MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
+}
+
+/* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
+#ifdef NETWORK_SMALL
+ALWAYS float x_of(const State *run, pixel_t value) { return scaled((float)value / 255, run->network->colour); }
+ALWAYS float p_of(const State *run, float kept) { return predicted_by(run->settings.readout, run->network->colour, kept); }
+#else
+#define x_of(run, value) (value)
+#define p_of(run, kept) (kept)
+#endif
+static const float *kept_predictions(const State *run) { return IS_SMALL ? run->readout_sum : run->prediction; }
+
+float network_pixel(const State *run, int pixel) { return x_of(run, run->image[pixel]); }
+float network_predicted(const State *run, int pixel) { return p_of(run, kept_predictions(run)[pixel]); }
 
 /* --- encode */
 
@@ -361,11 +465,13 @@ static void receive(State *run)
     for (i = 0; i < run->arrived; i++) {
         const int32_t neuron = run->events[i], place = neuron / node->channels, channel = neuron % node->channels;
         const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
-        uint32_t *const word = part->spikes + place * part->words + channel / 32, bit = (uint32_t)1 << channel % 32;
-        part->v[neuron] = *word & bit ? part->v[neuron] + size : size;
-        part->plain &= part->v[neuron] == 1;
-        part->count += !(*word & bit);
-        *word |= bit;
+        const size_t at = (size_t)(place * part->words + channel / 32);
+        const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
+        const potential_t value = word & bit ? v_at(part, (size_t)neuron) + size : size;
+        set_v(part, (size_t)neuron, value);
+        part->plain &= value == 1;
+        part->count += !(word & bit);
+        set_word(part, at, word | bit);
         mark_sent(part, place / node->width, place % node->width);
     }
     note(run, 0);
@@ -380,8 +486,10 @@ static void encode(State *run)
     const Settings *set = &run->settings;
     const int poisson = set->encoding == POISSON, draws = poisson && !run->uniforms;
     const int32_t channels = node->channels, row = node->width * channels;
+    const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
+    size_t at;
     if (run->events) {
         receive(run);
         return;
@@ -398,7 +506,7 @@ static void encode(State *run)
             float unexplained;
             if (pixel >= run->pixels || !run->is_open[pixel])
                 continue;
-            unexplained = run->explained ? run->image[pixel] - run->prediction[pixel] : run->image[pixel];
+            unexplained = x_of(run, run->image[pixel]) - (run->explained ? p_of(run, kept[pixel]) : 0);
             value = !poisson ? current_of(unexplained) : unexplained > 0 ? 1 : unexplained < 0 ? -1 : 0;
             if (value == 0)
                 continue;
@@ -410,9 +518,10 @@ static void encode(State *run)
             if (channels > 1)
                 channel = x % channels, x = x / channels;
             if (node->valued)
-                part->v[pixel] = value;
+                set_v(part, (size_t)pixel, value);
             mark_sent(part, y, x);
-            part->spikes[(size_t)(pixel / channels) * (size_t)part->words + (size_t)(channel / 32)] |= (uint32_t)1 << channel % 32;
+            at = (size_t)(pixel / channels) * (size_t)part->words + (size_t)(channel / 32);
+            set_word(part, at, word_at(part, at) | (uint32_t)1 << channel % 32);
             part->count++;
         }
     }
@@ -429,19 +538,32 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     const Node *node = &run->network->node[n];
     const int target = node->kind == ADDING ? node->into : n;
     const weight_t *const weights = run->network->weights;
-    const int32_t channels = node->channels, block = node->side * node->row, line = node->row;
+    const int32_t channels = node->channels, line = node->row;
     const int32_t top = row + first_row < 0 ? -row : first_row;
     const int32_t left = column + first_column < 0 ? -column : first_column;
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
     const int32_t size = (right == node->side ? line : right * channels) - left * channels;
-    const int valued = run->network->node[node->source].valued && !run->part[node->source].plain, small = count > 1 && block <= SMALL;
+    const int valued = run->network->node[node->source].valued && !run->part[node->source].plain;
     const size_t stride = (size_t)node->width * (size_t)channels;
-    potential_t *to = run->part[target].v + (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
-    potential_t window[SMALL];
-    int32_t y, i, together;
+    const size_t at = (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
+    int32_t y;
+#ifdef NETWORK_SMALL
+    const int kind = !valued ? SPIKES : run->part[node->source].narrow ? PAIRS : VALUES;
+#else
+    potential_t *to = run->part[target].v + at, window[SMALL];
+    const int32_t block = node->side * line;
+    int32_t i, together;
+#endif
     for (y = top; y < bottom; y++)
         touch(run, target, row + y, column + left, column + right, clock);
-    if (small) { /* add them all up first */
+#ifdef NETWORK_SMALL
+    if (kind == PAIRS)
+        count = in_pairs(run->values, run->rows, count);
+    for (y = top; y < bottom; y++)
+        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * line + left * channels, run->rows, run->values,
+                 count, size, run->part[target].narrow, kind);
+#else
+    if (count > 1 && block <= SMALL) { /* add them all up first */
         for (i = 0; i < block; i++)
             window[i] = 0;
         add_rows(window, weights, run->rows, run->values, count, block, valued);
@@ -456,6 +578,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
         for (i = 0; i < count; i += together)
             add_rows(to, weights + y * line + left * channels, run->rows + i, run->values + i, least_of(together, count - i), size,
                      valued);
+#endif
 }
 
 /* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. simple, a constant
@@ -496,7 +619,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         row = next_row, column = next_column, first_row = row_from, first_column = column_from;
         base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
         for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
-            spikes = source->spikes[place * (size_t)words + (size_t)w];
+            spikes = word_at(source, place * (size_t)words + (size_t)w);
             if (!simple) {
                 spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
                 spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
@@ -509,7 +632,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
                 }
                 run->rows[count] = base + (size_t)channel * block;
                 if (from->valued)
-                    run->values[count] = source->v[place * (size_t)from->channels + (size_t)channel];
+                    run->values[count] = v_at(source, place * (size_t)from->channels + (size_t)channel);
                 count++;
             }
         }
@@ -529,14 +652,15 @@ static void add_same(State *run, int n, uint32_t clock)
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits), row = y >> node->halvings, column = x >> node->halvings;
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
-        potential_t *const to = run->part[n].v + ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
+        const size_t to = ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
         if (row >= node->height || column >= node->width)
             continue;
         touch(run, n, row, column, column + 1, clock);
         for (w = 0; w < words; w++)
-            for (spikes = source->spikes[place * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
-                const int32_t channel = 32 * w + lowest(spikes);
-                to[channel] += from->valued ? source->v[place * (size_t)from->channels + (size_t)channel] : 1;
+            for (spikes = word_at(source, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
+                const size_t channel = (size_t)(32 * w + lowest(spikes));
+                const potential_t size = from->valued ? v_at(source, place * (size_t)from->channels + channel) : 1;
+                set_v(&run->part[n], to + channel, v_at(&run->part[n], to + channel) + size);
             }
     }
 }
@@ -558,12 +682,13 @@ static void charge(State *run, int n, uint32_t clock)
     size_t i, places = 0;
     if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
         const potential_t *bias = run->network->constants + node->first_bias;
-        potential_t *v = run->part[n].v;
+        Part *const part = &run->part[n];
+        size_t at = 0;
         for (y = 0; y < node->height; y++)
             touch(run, n, y, 0, node->width, clock);
-        for (i = 0; i < places_of(node); i++, v += node->channels, bias += node->first_own ? node->channels : 0)
-            for (o = 0; o < node->channels; o++)
-                v[o] += bias[o];
+        for (i = 0; i < places_of(node); i++, bias += node->first_own ? node->channels : 0)
+            for (o = 0; o < node->channels; o++, at++)
+                set_v(part, at, v_at(part, at) + bias[o]);
     }
     if (!source->count)
         return;
@@ -583,12 +708,12 @@ static void charge(State *run, int n, uint32_t clock)
 }
 
 /* Bits: whether v > theta, of neurons with thresholds of their own. */
-static uint32_t above_own(const potential_t *v, const potential_t *thetas, int32_t count)
+static uint32_t above_own(const Part *part, size_t first, const potential_t *thetas, int32_t count)
 {
     uint32_t bits = 0;
     int32_t i;
     for (i = 0; i < count; i++)
-        bits |= (uint32_t)(v[i] > thetas[i]) << i;
+        bits |= (uint32_t)(v_at(part, first + (size_t)i) > thetas[i]) << i;
     return bits;
 }
 
@@ -598,13 +723,15 @@ static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
     const Node *node = &run->network->node[n];
     const potential_t *const thetas = own_values(run, n, THRESHOLD, place), *const values = own_values(run, n, START, place);
     const potential_t theta = constant(run, n, THRESHOLD), value = run->network->constants[node->first_reset];
-    potential_t *const v = run->part[n].v + place * (size_t)node->channels;
+    Part *const part = &run->part[n];
     int still = 0;
     for (; fired; fired &= fired - 1) {
         const int32_t o = 32 * w + lowest(fired);
+        const size_t at = place * (size_t)node->channels + (size_t)o;
         const potential_t bound = thetas ? thetas[o] : theta;
-        v[o] = !node->first_reset ? v[o] - bound : values ? values[o] : value;
-        still |= v[o] > bound;
+        const potential_t v = !node->first_reset ? v_at(part, at) - bound : values ? values[o] : value;
+        set_v(part, at, v);
+        still |= v > bound;
     }
     return still;
 }
@@ -618,7 +745,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     Part *const part = &run->part[n];
     const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row = part->row;
-    const int bounds = !simple && least > -FLT_MAX, decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
+    const int bounds = !simple && is_floored(run, n), decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -627,8 +754,8 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
             uint32_t *const listed = part->listed + (size_t)y * (size_t)row + (size_t)word, keep = 0, sent = 0;
             for (bits = *listed; bits; bits &= bits - 1) {
                 const size_t place = PLACE(node, y, word, bits);
-                potential_t *const v = part->v + place * (size_t)channels;
-                uint32_t *const sends = part->spikes + place * (size_t)words, bit = bits & (~bits + 1);
+                const size_t v = place * (size_t)channels, sends = place * (size_t)words;
+                const uint32_t bit = bits & (~bits + 1);
                 uint32_t any = 0;
                 if (decays)
                     decay(run, n, place, clock);
@@ -636,9 +763,10 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
                     const int32_t size = least_of(channels - 32 * w, 32);
-                    sends[w] = !thetas ? above(v + 32 * w, size, theta)
-                                       : above_own(v + 32 * w, thetas + place * (size_t)channels + 32 * w, size);
-                    any |= sends[w];
+                    const size_t first = v + 32 * (size_t)w;
+                    const uint32_t fired = !thetas ? crossed(part, first, size, theta) : above_own(part, first, thetas + first, size);
+                    set_word(part, sends + (size_t)w, fired);
+                    any |= fired;
                 }
                 if (!any)
                     continue;
@@ -646,12 +774,13 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                 if (decays && !run->settings.immediate)
                     decay(run, n, place, clock + 1);
                 for (w = 0; w < words; w++) {
-                    uint32_t fired = sends[w];
+                    const size_t first = v + 32 * (size_t)w;
+                    uint32_t fired = word_at(part, sends + (size_t)w);
                     part->count += (uint32_t)how_many(fired);
-                    if (resets ? reset(run, n, place, w, fired) : lower(v + 32 * w, fired, least_of(channels - 32 * w, 32), theta) != 0)
+                    if (resets ? reset(run, n, place, w, fired) : lowered(part, first, fired, least_of(channels - 32 * w, 32), theta) != 0)
                         keep |= bit;
                     for (; bounds && fired; fired &= fired - 1)
-                        if (v[32 * w + lowest(fired)] < least)
+                        if (v_at(part, first + (size_t)lowest(fired)) < least)
                             keep |= bit;
                 }
             }
@@ -666,7 +795,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
 static void fire(State *run, int n, uint32_t clock)
 {
     const Part *part = &run->part[n];
-    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && constant(run, n, FLOOR) <= -FLT_MAX)
+    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && !is_floored(run, n))
         fire_as(run, n, clock, 1);
     else
         fire_as(run, n, clock, 0);
@@ -682,8 +811,9 @@ static void release(State *run, int n)
     EACH_PLACE(node, part, listed, y, word, bits) {
         const size_t place = PLACE(node, y, word, bits);
         for (o = 0; o < node->channels; o++)
-            if (part->v[place * (size_t)node->channels + (size_t)o] != 0) {
-                part->spikes[place * (size_t)part->words + (size_t)(o / 32)] |= (uint32_t)1 << o % 32;
+            if (v_at(part, place * (size_t)node->channels + (size_t)o) != 0) {
+                const size_t at = place * (size_t)part->words + (size_t)(o / 32);
+                set_word(part, at, word_at(part, at) | (uint32_t)1 << o % 32);
                 mark_sent(part, y, 32 * word + lowest(bits));
                 part->count++;
             }
@@ -708,8 +838,10 @@ static void pool(State *run, int n)
         if (y / 2 >= node->height || x / 2 >= node->width)
             continue;
         for (w = 0; w < words; w++) {
-            uint32_t *const passed = &part->spikes[place * (size_t)words + (size_t)w], now;
-            spikes = source->spikes[before * (size_t)words + (size_t)w];
+            const size_t at = place * (size_t)words + (size_t)w;
+            const uint32_t passed = word_at(part, at);
+            uint32_t now;
+            spikes = word_at(source, before * (size_t)words + (size_t)w);
             for (now = spikes; node->kind == COUNTING_POOL && now; now &= now - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(now));
                 uint32_t *const its = &source->passed[before * (size_t)channels + channel];
@@ -720,8 +852,8 @@ static void pool(State *run, int n)
                 else
                     spikes &= ~(now & (~now + 1));
             }
-            part->count += (uint32_t)how_many(spikes & ~*passed);
-            *passed |= spikes;
+            part->count += (uint32_t)how_many(spikes & ~passed);
+            set_word(part, at, passed | spikes);
             if (spikes)
                 mark_sent(part, y / 2, x / 2);
         }
@@ -740,7 +872,7 @@ static void count_reached(State *run, int n)
     EACH_PLACE(node, part, listed, y, word, bits)
         for (o = 0; o < node->channels; o++) {
             const size_t neuron = PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o;
-            reached[neuron] += part->v[neuron] > 0;
+            reached[neuron] += v_at(part, neuron) > 0;
         }
     clear(run, n);
 }
@@ -764,7 +896,7 @@ static void propagate(State *run, int n, uint32_t clock)
         break;
     case OUTPUT: /* O <- mu O + W s */
         for (o = 0; o < node->channels && constant(run, n, LEAK) != LEAK_ONE; o++)
-            run->part[n].v[o] = leaked(run->part[n].v[o], constant(run, n, LEAK));
+            set_v(&run->part[n], (size_t)o, leaked(v_at(&run->part[n], (size_t)o), constant(run, n, LEAK)));
         charge(run, n, 0);
         bound(run, n, 0, 0);
         break;
@@ -799,25 +931,27 @@ static void propagate(State *run, int n, uint32_t clock)
 
 /* --- read out */
 
-/* p on the image's scale, from R, of pixels first to last - 1 */
+/* p on the image's scale, from R, of pixels first to last - 1; NETWORK_SMALL finds each where it is needed. */
 static void predict(State *run, int32_t first, int32_t last)
 {
-    const float *const r = run->readout_sum, least = run->network->colour ? -1.0f : 0.0f;
-    const int readout = run->settings.readout;
+    const float *const r = run->readout_sum;
+    const int readout = run->settings.readout, colour = run->network->colour;
     float *const p = run->prediction;
     int32_t i;
+    if (IS_SMALL)
+        return;
     if (readout == MEMBRANE_LINEAR)
         for (i = first; i < last; i++)
-            p[i] = r[i] < least ? least : r[i] > 1 ? 1 : r[i];
-    else if (run->network->colour)
+            p[i] = predicted_by(MEMBRANE_LINEAR, colour, r[i]);
+    else if (colour)
         for (i = first; i < last; i++)
-            p[i] = portable_tanh(r[i]);
+            p[i] = predicted_by(MEMBRANE, 1, r[i]);
     else if (readout == MEMBRANE)
         for (i = first; i < last; i++)
-            p[i] = sigmoid(r[i]);
+            p[i] = predicted_by(MEMBRANE, 0, r[i]);
     else
         for (i = first; i < last; i++)
-            p[i] = 2 * sigmoid(r[i]) - 1;
+            p[i] = predicted_by(SPIKE_COUNT, 0, r[i]);
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
@@ -825,12 +959,13 @@ static void predict(State *run, int32_t first, int32_t last)
 static void gate(State *run, int32_t first, int32_t last)
 {
     const int32_t channels = run->settings.together ? run->network->node[0].channels : 1;
-    const float *const p = run->prediction, *const x = run->image, epsilon = run->settings.epsilon;
+    const float *const p = kept_predictions(run), epsilon = run->settings.epsilon;
+    const pixel_t *const x = run->image;
     const uint8_t dynamic = run->settings.dynamic != 0;
     uint8_t *const predicted = run->predicted, *const is_open = run->is_open, changed = 0;
     int32_t i, each;
     for (i = first; i < last; i++)
-        predicted[i] = absolute(p[i] - x[i]) < epsilon;
+        predicted[i] = absolute(p_of(run, p[i]) - x_of(run, x[i])) < epsilon;
     for (i = first; channels > 1 && i < last; i += channels) {
         uint8_t all = 1;
         for (each = i; each < i + channels; each++)
@@ -850,26 +985,24 @@ static void gate(State *run, int32_t first, int32_t last)
    prediction, and the gate's look at it. Of the pixels that the decoder has moved, or of all. */
 static void read_out_and_gate(State *run)
 {
-    const potential_t *const decoded = run->part[run->network->decoded].v;
+    const Part *const decoded = &run->part[run->network->decoded];
     const float slew = run->settings.readout_slew, leak = run->settings.readout_leak, scale = run->settings.decoded_scale;
     const int everywhere = run->look_again || leak != 1, latch = run->settings.latch;
     const int32_t channels = run->network->node[0].channels, size = channels * ((CHUNK + channels - 1) / channels);
-    float *const d = run->prediction, *const r = run->readout_sum; /* d: until it is predicted anew */
+    float *const r = run->readout_sum;
     const uint8_t *const is_open = run->is_open;
     int32_t first, i;
     for (first = 0; first < run->pixels; first += size) {
         const int32_t last = least_of(first + size, run->pixels);
         int moved = everywhere;
         for (i = first; i < last; i++)
-            moved |= decoded[i] != 0;
+            moved |= v_at(decoded, (size_t)i) != 0;
         if (!moved)
             continue;
-        for (i = first; i < last; i++)
-            d[i] = (float)decoded[i] * scale;
-        for (i = first; slew > 0 && i < last; i++)
-            d[i] = slew * portable_tanh(d[i] / slew);
-        for (i = first; i < last; i++)
-            r[i] = latch && !is_open[i] ? r[i] : leak * r[i] + d[i];
+        for (i = first; i < last; i++) {
+            const float d = (float)v_at(decoded, (size_t)i) * scale, moves = slew > 0 ? slew * portable_tanh(d / slew) : d;
+            r[i] = latch && !is_open[i] ? r[i] : leak * r[i] + moves;
+        }
         predict(run, first, last);
         gate(run, first, last);
     }
@@ -879,12 +1012,12 @@ static void read_out_and_gate(State *run)
 /* Which pixels may send, by blocks of four, and how many there are. */
 static void list_sending(State *run)
 {
-    const float *const x = run->image;
+    const pixel_t *const x = run->image;
     const uint8_t *const is_open = run->is_open, explained = run->explained != 0;
     uint8_t *const may = run->marks;
     int32_t i, active = 0, open = 0, open_active = 0, blocks = 0;
     for (i = 0; i < run->pixels; i++) {
-        const uint8_t is_active = x[i] != 0;
+        const uint8_t is_active = x_of(run, x[i]) != 0;
         active += is_active;
         open += is_open[i];
         open_active += is_active & is_open[i];
@@ -931,6 +1064,7 @@ static void decode(State *run)
 
 static float share(int32_t part, int32_t whole) { return (float)part / (float)(whole > 1 ? whole : 1); }
 
+#ifndef NETWORK_SMALL
 /* The entropy of softmax(O) as a part of its largest value; in double, by this machine's exp and log. */
 static float entropy(const State *run)
 {
@@ -944,6 +1078,9 @@ static float entropy(const State *run)
     }
     return (float)((log(total) - weighted / total) / log((double)run->classes));
 }
+#else
+#define entropy(run) 2.0f /* no exp and log: it ends no image */
+#endif
 
 static int holds(const State *run)
 {
@@ -973,7 +1110,7 @@ int network_step(State *run)
         if (network->node[i].kind == RELAY)
             clear(run, i);
     for (i = 0; i < run->classes; i++)
-        run->logits[i] = (float)run->part[network->output].v[i] * run->settings.logits_scale;
+        run->logits[i] = (float)v_at(&run->part[network->output], (size_t)i) * run->settings.logits_scale;
     run->steps++;
     return holds(run);
 }
@@ -987,8 +1124,8 @@ static void reset_on_change(State *run)
     float change, keep;
     int32_t i, opened = 0, active = 0;
     for (i = 0; i < run->pixels; i++) {
-        active += run->image[i] != 0;
-        opened += run->image[i] != 0 && run->is_open[i] && !run->marks[i];
+        active += x_of(run, run->image[i]) != 0;
+        opened += x_of(run, run->image[i]) != 0 && run->is_open[i] && !run->marks[i];
     }
     change = run->settings.surprise * share(opened, active);
     keep = 1 - (change < 1 ? change : 1);
@@ -1009,8 +1146,8 @@ int network_streams(const State *run)
     return !counts && !run->settings.phase;
 }
 
-/* One image, bytes or numbers. */
-static void show(State *run, const uint8_t *bytes, const float *numbers)
+/* One image: bytes, or x itself. */
+static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
 {
     const int32_t channels = run->network->node[0].channels;
     const int judges = run->begun && run->settings.feedback;
@@ -1018,7 +1155,7 @@ static void show(State *run, const uint8_t *bytes, const float *numbers)
     for (first = 0; first < run->pixels; first += channels) {
         int any = 0;
         for (i = first; i < first + channels; i++) {
-            const float grey = bytes ? (float)bytes[i] / 255 : 0, x = numbers ? numbers[i] : run->network->colour ? grey * 2 - 1 : grey;
+            const pixel_t x = numbers ? numbers[i] : (pixel_t)scaled((float)bytes[i] / 255, run->network->colour);
             const int other = x != run->image[i];
             run->marks[i] = run->is_open[i];
             run->image[i] = x;
@@ -1043,7 +1180,11 @@ int network_show(State *run, const uint8_t *pixels)
 {
     if (run->begun && !network_streams(run))
         return 0;
+#ifdef NETWORK_SMALL
+    show(run, 0, pixels);
+#else
     show(run, pixels, 0);
+#endif
     return 1;
 }
 
@@ -1064,7 +1205,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         Part *const part = &run->part[n];
         silence(run, n);
         for (j = 0; part->v && j < neurons_of(node); j++)
-            part->v[j] = start;
+            set_v(part, j, start);
         clear_words(part->listed, part->listed ? (size_t)(node->height * part->row) : 0);
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
@@ -1081,6 +1222,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     list_sending(run);
 }
 
+#ifndef NETWORK_SMALL
 /* Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold, none has a bias, and neither
    the pixels that the gate has yet to look at nor a read-out that leaks change what is seen. */
 static int is_over(const State *run)
@@ -1227,6 +1369,7 @@ void network_runs(State *run, Run *runs, int32_t count)
         run_one(its, &runs[i]);
     }
 }
+#endif
 
 void network_settle(State *run)
 {
@@ -1289,13 +1432,13 @@ int network_spiked(const State *run, int layer, int neuron)
 {
     const Node *node = &run->network->node[layer];
     const int32_t channel = neuron % node->channels, place = neuron / node->channels;
-    return run->part[layer].spikes[place * run->part[layer].words + channel / 32] >> channel % 32 & 1;
+    return word_at(&run->part[layer], (size_t)(place * run->part[layer].words + channel / 32)) >> channel % 32 & 1;
 }
 
 potential_t network_potential(const State *run, int layer, int neuron)
 {
     const Part *part = &run->part[layer];
-    potential_t v = layer > 0 ? part->v[neuron] : 0;
+    potential_t v = layer > 0 ? v_at(part, (size_t)neuron) : 0;
     uint32_t missed = 0;
     if (layer > 0 && part->decayed)
         missed = clock_of(run, layer) - part->decayed[neuron / run->network->node[layer].channels];

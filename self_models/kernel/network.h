@@ -27,7 +27,7 @@
 #error "this machine is big-endian: the tables are written for little-endian ones"
 #endif
 
-#define NETWORK_API 3
+#define NETWORK_API 4
 
 #ifdef NETWORK_INT8
 typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -35,6 +35,11 @@ typedef int32_t potential_t; /* and so are membrane potentials: no sum is ever r
 #else
 typedef float weight_t;
 typedef float potential_t;
+#endif
+#ifdef NETWORK_SMALL         /* whole numbers, for a microcontroller: memory before time; one image after the other, see below */
+typedef uint8_t pixel_t;
+#else
+typedef float pixel_t;
 #endif
 
 enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP, INTEGRATOR, ADDING }; /* Node.kind */
@@ -58,13 +63,14 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
    have no weights. group: so many channels of the source have weights that stay in the cache together.
    valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
    to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
-   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. */
+   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. narrow: in so many
+   timesteps as the network was trained with no potential leaves 16 bits, which NETWORK_SMALL then keeps; beyond, they saturate. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
     int32_t halvings, doublings, padding, side, row, group;
     int32_t valued, depth;
     int32_t first_weight, first_bias; /* in Network.weights and Network.constants; bias 0: none */
-    int32_t into, first_place, first_reset, first_own;
+    int32_t into, first_place, first_reset, first_own, narrow;
 } Node;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes that run at every step, in
@@ -90,7 +96,7 @@ typedef struct {
     int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, interval, timesteps, phase;
 } Settings;
 
-/* What changes at a node. */
+/* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in network.c. */
 typedef struct {
     potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
@@ -103,6 +109,7 @@ typedef struct {
     uint32_t plain;    /* of a node whose events have values: each is 1 in this step */
     uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
     int32_t words, row; /* words of a place's spikes, and of a row of places */
+    int32_t narrow, bytes; /* NETWORK_SMALL: v has 16 bits; bytes of a word of spikes */
 } Part;
 
 typedef struct {
@@ -111,9 +118,9 @@ typedef struct {
     Part *part;                  /* by node */
     size_t *rows;                /* of events that reach one window: where the weights of each begin, and its value */
     potential_t *values;
-    float *image;                /* x, on its scale */
+    pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
-    float *prediction;           /* p on the image's scale, as the gate compares it */
+    float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
     float *logits;               /* O */
     uint8_t *is_open;            /* whether the input neuron may spike */
     uint8_t *marks;              /* while an image is shown: which pixels were open before; in list_sending: which may send */
@@ -162,6 +169,10 @@ int network_step(State *run);
 int network_answer(const State *run);
 float network_margin(const State *run);
 
+/* A pixel and its prediction, on the image's scale. */
+float network_pixel(const State *run, int pixel);
+float network_predicted(const State *run, int pixel);
+
 /* Layers, network->layers of them: 0 is the input, then the spiking layers of encoder, decoder and classifier. Neurons: row by row,
    the channels of a place side by side. spikes, spiked: of the latest step; potential: after it. */
 const char *network_layer_name(const State *run, int layer);
@@ -177,6 +188,7 @@ void network_set(State *run, const Settings *settings);
 void network_wake(State *run);
 void network_settle(State *run);
 
+#ifndef NETWORK_SMALL
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
    before, and the others where their pointers are not 0.
    first, events, sizes: of a recording of events, those of step t, first[t] to first[t + 1] - 1; sizes 0: each is 1; first 0: frames.
@@ -200,6 +212,7 @@ typedef struct {
 
 /* These runs, one after the other; of those without a state in this one. */
 void network_runs(State *run, Run *runs, int32_t count);
+#endif
 
 /* Uniform numbers in [0, 1) of these images and steps, (steps, images, 4 blocks). */
 void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,

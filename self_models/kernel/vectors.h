@@ -6,7 +6,7 @@
 #include "network.h"
 
 /* gcc 12 makes vectors of 8 bits one by one, but by AVX's own instructions */
-#if !defined(PLAIN) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
+#if !defined(PLAIN) && !defined(NETWORK_SMALL) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
 #define FAST
 #define ALWAYS static inline __attribute__((always_inline))
 #else
@@ -44,6 +44,135 @@ static int32_t how_many(uint32_t bits)
 
 /* --- to[i] += the sum over r of values[r] weights[rows[r] + i], in the order of r, for i below size; without values each is 1 */
 
+#ifdef NETWORK_SMALL
+#include <string.h>
+
+static int16_t saturated(potential_t v) { return (int16_t)(v < INT16_MIN ? INT16_MIN : v > INT16_MAX ? INT16_MAX : v); }
+
+enum { SPIKES, VALUES, PAIRS }; /* kinds of events: worth 1; any number; 16 bits, see in_pairs() */
+
+/* sum[k] of the weights k of these rows */
+ALWAYS void sum_four(const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count, const int kind,
+                     potential_t *sum)
+{
+    potential_t a = 0, b = 0, c = 0, d = 0;
+    int32_t r;
+    for (r = 0; r < count; r++) {
+        const weight_t *const row = weights + rows[r];
+        const potential_t value = kind == SPIKES ? 1 : values[r];
+        a += value * row[0], b += value * row[1], c += value * row[2], d += value * row[3];
+    }
+    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
+}
+
+#ifdef __ARM_FEATURE_SIMD32
+#include <arm_acle.h>
+/* the bytes 0 and 2, or 1 and 3, of a word as numbers in the halves of a word; added to those of another */
+#define EVEN(word) ((uint32_t)__sxtb16((int8x4_t)(word)))
+#define ODD(result, word) __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(word))
+#define ADD_EVEN(sum, word) ((sum) = (uint32_t)__sxtab16((int16x2_t)(sum), (int8x4_t)(word)))
+#define ADD_ODD(sum, word) __asm__("sxtab16 %0, %0, %1, ror #8" : "+r"(sum) : "r"(word))
+#define LOWS(one, other) (((one) & 0xFFFF) | (other) << 16)
+#define HIGHS(one, other) ((one) >> 16 | ((other) & 0xFFFF0000))
+#define TIMES(pair, values, sum) ((sum) = __smlad((int16x2_t)(pair), (int16x2_t)(values), (sum)))
+
+/* sum[k] of the weights k of these rows, of spikes, as many as 16 bits hold: 256 */
+ALWAYS void sum_eight(const weight_t *weights, const size_t *rows, int32_t count, potential_t *sum)
+{
+    uint32_t even = 0, odd = 0, even4 = 0, odd4 = 0, word, word4;
+    int32_t r;
+    for (r = 0; r < count; r++) {
+        const weight_t *const row = weights + rows[r];
+        memcpy(&word, row, 4);
+        memcpy(&word4, row + 4, 4);
+        ADD_EVEN(even, word), ADD_EVEN(even4, word4);
+        ADD_ODD(odd, word);
+        ADD_ODD(odd4, word4);
+    }
+    sum[0] = (int16_t)even, sum[1] = (int16_t)odd, sum[2] = (int32_t)even >> 16, sum[3] = (int32_t)odd >> 16;
+    sum[4] = (int16_t)even4, sum[5] = (int16_t)odd4, sum[6] = (int32_t)even4 >> 16, sum[7] = (int32_t)odd4 >> 16;
+}
+
+/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it. Returns how many there are now. */
+static int32_t in_pairs(potential_t *values, size_t *rows, int32_t count)
+{
+    int32_t i;
+    for (i = 0; i < count; i++)
+        ((int16_t *)values)[i] = (int16_t)values[i];
+    if (count % 2)
+        ((int16_t *)values)[count] = 0, rows[count] = rows[count - 1];
+    return count + count % 2;
+}
+
+/* sum[k] of the weights k of these rows, times their values: two rows at once */
+ALWAYS void sum_pairs(const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count, potential_t *sum)
+{
+    potential_t a = 0, b = 0, c = 0, d = 0;
+    uint32_t one, other, odd, odd_other;
+    int32_t r;
+    for (r = 0; r < count; r += 2) {
+        const uint32_t two = (uint32_t)values[r / 2];
+        memcpy(&one, weights + rows[r], 4);
+        memcpy(&other, weights + rows[r + 1], 4);
+        ODD(odd, one);
+        ODD(odd_other, other);
+        one = EVEN(one), other = EVEN(other);
+        TIMES(LOWS(one, other), two, a), TIMES(HIGHS(one, other), two, c);
+        TIMES(LOWS(odd, odd_other), two, b), TIMES(HIGHS(odd, odd_other), two, d);
+    }
+    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
+}
+#else
+#define in_pairs(values, rows, count) (count)
+#define sum_pairs(weights, rows, values, count, sum) sum_four(weights, rows, values, count, VALUES, sum)
+#endif
+
+/* v[first + i], of 16 bits where it is narrow */
+#define ADD(k) if (narrow) shorts[i + (k)] = saturated(shorts[i + (k)] + sum[k]); else wide[i + (k)] += sum[k]
+ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, const size_t *rows, const potential_t *values,
+                        int32_t count, int32_t size, const int narrow, const int kind)
+{
+    int16_t *const shorts = (int16_t *)v + first;
+    potential_t *const wide = v + first, sum[8];
+    int32_t i = 0, k;
+#ifdef __ARM_FEATURE_SIMD32
+    for (; kind == SPIKES && size - i >= 8; i += 8) {
+        sum_eight(weights + i, rows, count, sum);
+        ADD(0); ADD(1); ADD(2); ADD(3); ADD(4); ADD(5); ADD(6); ADD(7);
+    }
+#endif
+    for (; i < size; i += 4) {
+        if (kind == PAIRS)
+            sum_pairs(weights + i, rows, values, count, sum);
+        else
+            sum_four(weights + i, rows, values, count, kind, sum);
+        if (size - i >= 4) {
+            ADD(0); ADD(1); ADD(2); ADD(3);
+        } else
+            for (k = 0; k < size - i && k < 4; k++) {
+                ADD(k);
+            }
+    }
+}
+#undef ADD
+
+static void add_sums(potential_t *v, size_t first, const weight_t *weights, const size_t *rows, const potential_t *values,
+                     int32_t count, int32_t size, int narrow, int kind)
+{
+#define OF(n, k) case 4 * n + k: add_sums_of(v, first, weights, rows, values, count, size, n, k); break;
+    switch (4 * (narrow != 0) + kind) { OF(0, SPIKES) OF(0, VALUES) OF(0, PAIRS) OF(1, SPIKES) OF(1, VALUES) OF(1, PAIRS) }
+#undef OF
+}
+
+static uint32_t above_narrow(const int16_t *v, int32_t count, potential_t bound)
+{
+    uint32_t bits = 0;
+    int32_t i;
+    for (i = 0; i < count; i++)
+        bits |= (uint32_t)(v[i] > bound) << i;
+    return bits;
+}
+#else
 #ifdef FAST
 typedef potential_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
@@ -168,33 +297,13 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
 }
 #endif
 #else
-#if defined(NETWORK_INT8) && defined(__ARM_FEATURE_UNALIGNED)
-#define BY_FOUR
-#include <string.h>
-/* to[i] += value weights[i] for i below 4; the weights are read as one word. */
-ALWAYS void add_four(potential_t *to, const weight_t *weights, potential_t value)
-{
-    uint32_t four;
-    potential_t a, b, c, d;
-    memcpy(&four, weights, 4);
-    a = to[0] + value * (int8_t)four, b = to[1] + value * (int8_t)(four >> 8);
-    c = to[2] + value * (int8_t)(four >> 16), d = to[3] + value * (int8_t)(four >> 24);
-    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
-}
-#endif
-
 ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
     int32_t r, i;
     for (r = 0; r < count; r++) {
         const weight_t *const row = weights + rows[r];
-        i = 0;
-#ifdef BY_FOUR
-        for (; size - i >= 4; i += 4)
-            add_four(to + i, row + i, valued ? values[r] : 1);
-#endif
-        for (; i < size; i++)
+        for (i = 0; i < size; i++)
             to[i] += valued ? values[r] * row[i] : row[i];
     }
 }
@@ -269,6 +378,7 @@ ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t
     return still;
 #endif
 }
+#endif
 
 /* --- random numbers: Philox 4x32-10 (Salmon et al., SC 2011), of DRAWN counters (block of 4 numbers, step, image, epoch) at once */
 

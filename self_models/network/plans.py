@@ -24,6 +24,8 @@ PLANS |= {
     "VGG5_wFeedback_linear": ("16 D 32 32 D", "U U in"),
     "VGG4_wFeedback_linear": ("32 D 64 D", "U U in"),
     "VGG4_narrow": ("32 D 64 D", ""),
+    "VGG4_wFeedback_tiny": ("4 D 16 D", "U U in"),
+    "VGG4_tiny": ("4 D 16 D", ""),
     "VGG8_wFeedback_fork": ("32 D 64 64 fork D 128 128 D 256", "U in"),
     "VGG8_wFeedback_early": ("32 fork D 64 64 D 128 128 D 256", "32 in"),
     "VGG8_wFeedback_max": ("24 fork 64 M 64 256 M 256 256 M 256 A A", "24 in"),

@@ -56,7 +56,11 @@ class Connection(NamedTuple):
 
     @property
     def padding(self):
-        return 0 if self.is_linear else form_of(self.modules[-1])[2][0]
+        """Places of the target by which a window sticks out; a convolution that halves counts its own padding in the source's."""
+        if self.is_linear:
+            return 0
+        _, stride, padding = form_of(self.modules[-1])
+        return padding[0] if isinstance(self.modules[-1], nn.ConvTranspose2d) else padding[0] // stride[0]
 
     @property
     def side(self):

@@ -46,7 +46,8 @@ static int equal(int image)
         for (i = 0; i < NETWORK_PIXELS; i++)
             if (run->is_open[i] != bit_of(i)) {
                 printf("differs: image %d, before timestep %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step,
-                       (long)i, bit_of(i) ? "blocked" : "open", (double)run->prediction[i], (double)run->image[i]);
+                       (long)i, bit_of(i) ? "blocked" : "open", (double)network_predicted(run, i),
+                       (double)network_pixel(run, i));
                 return 0;
             }
         at_bits += (NETWORK_PIXELS + 31) / 32;

@@ -9,12 +9,12 @@ static const char *const classes[] = NETWORK_CLASS_NAMES;
 static State *run;
 static int image;
 
-static void draw(const float *values, int32_t y)
+static void draw(float (*value)(const State *, int), int32_t y)
 {
     const Node *input = &network_tables.node[0];
     const float least = network_tables.colour ? -1 : 0;
     for (int32_t x = 0; x < input->width; x++) {
-        const float light = (values[(y * input->width + x) * input->channels] - least) / (1 - least);
+        const float light = (value(run, (y * input->width + x) * input->channels) - least) / (1 - least);
         Serial.print(" .:-=+*#%@"[light < 0 ? 0 : light > 0.99f ? 9 : (int)(10 * light)]);
     }
 }
@@ -41,9 +41,9 @@ void loop()
     }
     const unsigned long taken = millis() - began;
     for (int32_t y = 0; y < network_tables.node[0].height; y++) {
-        draw(run->image, y);
+        draw(network_pixel, y);
         Serial.print(" | ");
-        draw(run->prediction, y);
+        draw(network_predicted, y);
         Serial.println();
     }
     Serial.print("class ");
