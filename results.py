@@ -256,7 +256,6 @@ SHORT = {  # of the README's table: name -> (preset, its run, rule)
     f"{name}, {words}": (f"quick_{kind}", run, rule)
     for words, run, rule in (
         ("T = 6, as trained", "T6", "none"),
-        ("early exit", "stop", "confidence"),
         ("T = 50", "stop", "none"),
     )
     for name, kind in (("baseline", "baseline"), ("blocking", "feedback"))
