@@ -147,7 +147,10 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against timesteps, 95 % intervals", ylabel="accuracy in %", xlabel="mean timesteps")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
-        _scale_by_logarithm(by_spikes)
+        by_spikes.set(xscale="log", xlabel=SPIKES)
+        by_spikes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        by_spikes.xaxis.set_major_formatter("{x:,.10g}")
+        by_spikes.minorticks_off()
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         steps = steps_by_class(per_image)
         labels = list(steps)
@@ -155,6 +158,8 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         boxes.set(title=f"timesteps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="timesteps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
+        for axis in (by_steps.xaxis, boxes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
 
 
 def save_accuracy_against_spikes(path, runs):
@@ -254,11 +259,3 @@ def save_dimming(path, rows, epsilon, images):
         axis.set(ylabel="accuracy in %", ylim=(0, 108), yticks=range(0, 101, 20))
         axis.set_title(f"accuracy on dimmed digits, {images:,} images, 95 % interval; the same weights, ε = {epsilon:g}")
         axis.figure.legend(frameon=False, ncols=2, loc="outside lower center")
-
-
-def _scale_by_logarithm(axis):
-    """Spikes on a logarithmic axis with plain numbers at its ticks."""
-    axis.set(xscale="log", xlabel=SPIKES)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.10g}")
-    axis.minorticks_off()
