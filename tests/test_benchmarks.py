@@ -1,7 +1,6 @@
 """Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
 import ast
-import importlib
 import json
 import re
 import shutil
@@ -11,7 +10,7 @@ import tomllib
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, REPOSITORY, SNN, commands_in, refused, run_here
+from conftest import REPOSITORY, refused, run_here
 from PIL import Image
 
 from benchmarks.findings import streams
@@ -58,35 +57,6 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
         (first, *others) = (json.loads(line) for line in run_here("benchmarks.findings.phased", flags)[1].splitlines())
         assert first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
-
-
-FEWER = {
-    ANN: f"{DATA} --holdout 8 --epochs 1",
-    SNN: f"{DATA} --holdout 8 --epochs 1 {BALANCE}",
-    "benchmarks/findings/streams": "--seeds 0 --scenes part --streams 2 --steps 12 --cases feedback baseline",
-    "results": "",
-}
-PAGES = ("docs/explanation/findings.md", "docs/explanation/phased.md")
-
-
-def test_the_commands_of_the_findings_run(tmp_path, monkeypatch):
-    """Those that need no images of the reader's; of the others the flags are read."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("results.main", lambda argv: None)  # tests/test_refusals.py runs it
-    (tmp_path / "benchmarks").symlink_to(REPOSITORY / "benchmarks")
-    networks = tmp_path / "trained_models/snn"
-    networks.mkdir(parents=True)
-    for name in ("quick_feedback.pth", "snn_feedback.pth", "accurate_feedback.pth", "accurate_baseline.pth"):
-        shutil.copy(REPOSITORY / "trained_models/snn" / name, networks)
-    for name, words in (command for page in PAGES for command in commands_in(page)):
-        module = importlib.import_module(name.replace("/", "."))
-        if name == "benchmarks/findings/phased":
-            continue  # above
-        if "FOLDER" in words:
-            module.build_parser(words).parse_args(words)
-        else:
-            run_here(module.__name__, *words, FEWER.get(name, "--limit_test 4 --overwrite"))
-    assert (tmp_path / "runs/trained_models/snn/ramp.pth").is_file()
 
 
 def test_nir_peers_says_who_runs_a_network_and_who_fails():

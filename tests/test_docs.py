@@ -12,24 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import (
-    ANALYSIS,
-    ANN,
-    BALANCE,
-    DATA,
-    OBJ1,
-    OBJ2,
-    OBJ3,
-    REPOSITORY,
-    SNN,
-    STREAM,
-    commands_in,
-    make_folder,
-    pixels,
-    records,
-    run_here,
-    write,
-)
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, write
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 
@@ -88,46 +71,36 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
 # --- commands and blocks
 
 HERE = "test_docs.py::test_commands_of_a_page"
-PYTHON = "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap"
-RUN = {  # page -> the tests that run its commands and its Python, on fewer images
-    "README.md": (HERE, PYTHON),
-    "docs/api/counting.md": (PYTHON,),
-    "docs/api/models.md": (PYTHON,),
-    "docs/explanation/crossover.md": (HERE,),
-    "docs/explanation/energy.md": (HERE, PYTHON),
-    "docs/explanation/findings.md": ("test_benchmarks.py::test_the_commands_of_the_findings_run",),
-    "docs/explanation/performance.md": (HERE,),
-    "docs/explanation/phased.md": ("test_benchmarks.py::test_the_commands_of_the_findings_run",),
-    "docs/how_to/c_export.md": ("test_c_export.py::test_the_commands_of_the_pages_run",),
-    "docs/how_to/compare.md": ("test_compare.py::test_the_page_shows_what_is_printed",),
-    "docs/how_to/event_cameras.md": (HERE,),
-    "docs/how_to/extend.md": ("test_extending.py::test_the_pages_commands_run_one_after_the_other", PYTHON),
-    "docs/how_to/long_runs.md": (HERE,),
-    "docs/how_to/microcontroller.md": ("test_c_export.py::test_the_commands_of_the_pages_run",),
-    "docs/how_to/nir.md": ("test_events.py::test_the_commands_of_the_page_run",),
-    "docs/how_to/own_images.md": (HERE,),
-    "docs/how_to/own_model.md": ("test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits",),
-    "docs/how_to/streams.md": (HERE, PYTHON),
-    "docs/index.md": (HERE, PYTHON),
-    "docs/reference/original.md": ("test_golden.py::test_the_commands_of_the_originals_experiments_run",),
-    "docs/reference/python.md": (PYTHON,),
-    "docs/reference/which.md": (HERE,),
-    "docs/reference/zoo.md": (HERE,),
-    "docs/try_it.md": (HERE,),
-    "docs/tutorials/first_experiment.md": ("test_docs.py::test_the_tutorial_does_what_it_says",),
+RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
+    HERE: "README docs/index docs/try_it docs/explanation/crossover docs/explanation/energy docs/explanation/findings "
+    "docs/explanation/performance docs/explanation/phased docs/how_to/event_cameras docs/how_to/long_runs docs/how_to/nir "
+    "docs/how_to/own_images docs/how_to/streams docs/reference/original docs/reference/which docs/reference/zoo",
+    "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap": "README docs/index docs/api/counting "
+    "docs/api/models docs/explanation/energy docs/how_to/extend docs/how_to/streams docs/reference/python",
+    "test_c_export.py::test_the_commands_of_the_pages_run": "docs/how_to/c_export docs/how_to/microcontroller",
+    "test_compare.py::test_the_page_shows_what_is_printed": "docs/how_to/compare",
+    "test_extending.py::test_the_pages_commands_run_one_after_the_other": "docs/how_to/extend",
+    "test_events.py::test_the_blocks_of_the_page_run": "docs/how_to/nir",
+    "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
+    "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
 }
-LONG = ("demo", "results", "benchmarks/", "NAME", "stream_feedback")  # of commands with one of these only the flags are read
+LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|(stream|full)_feedback|(deep|cifar10)_\w+")  # only the flags are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
-SMALL = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 --epochs 1 {BALANCE}"}  # flags that make it quick
-SMALL |= dict.fromkeys((OBJ1, OBJ2, OBJ3, "energy"), "--limit_test 8")
-TRIED = {"--images": {ANALYSIS: "--limit_test 16 --images 2 --chart_images 8"}, "--frames": {STREAM: "--scene_frames 6"}}
+SMALL = {"ann": f"{DATA} --epochs 1", "snn": f"{DATA} --epochs 1 {BALANCE}"}  # flags that make it quick
+SMALL |= dict.fromkeys(("obj1", "obj2", "obj3", "energy"), "--limit_test 8")
+UNLESS = {  # a word is among them -> the same
+    "--select": dict.fromkeys(("ann", "snn"), "--holdout 8"),
+    "--preset": {"ann": "--fc_width 8", "snn": "--fc_width 8 --timesteps 3"},
+    "--images": {"analysis": "--limit_test 16 --images 2 --chart_images 8"},
+    "--frames": {"stream": "--scene_frames 6"},
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_test_runs_the_commands_and_blocks_of_a_page(page):
     """And make has the targets that it names."""
-    name, text = str(page.relative_to(REPOSITORY)), page.read_text(encoding="utf-8")
-    tests = [test.split("::") for test in RUN.get(name, ())]
+    name, text = str(page.relative_to(REPOSITORY).with_suffix("")), page.read_text(encoding="utf-8")
+    tests = [test.split("::") for test, pages in RUN.items() if name in pages.split()]
     assert all(f"def {test}(" in (REPOSITORY / "tests" / file).read_text() for file, test in tests)
     if "notebook" not in page.parts and page.name != "flags.md":  # which is made by the command that it names
         assert tests or not (commands_in(page) or "```python" in text), f"{name}: RUN lacks what runs its commands and blocks"
@@ -140,23 +113,24 @@ class Read(Exception):
     """All flags of a command have been read."""
 
 
-@pytest.mark.parametrize("page", [page for page, tests in RUN.items() if HERE in tests])
+@pytest.mark.parametrize("page", RUN[HERE].split())
 @pytest.mark.usefixtures("forgotten")
 def test_commands_of_a_page(page, here):
-    """One after the other in an empty folder, with what the repository and the reader have."""
-    for script, words in commands_in(page):
+    """One after the other in an empty folder, with what the repository and the reader have; then its Python."""
+    names = {script: name for name, script in COMMANDS.items()}
+    for script, words in commands_in(f"{page}.md"):
         for word in words:
-            bring(word)
-        if any(word.startswith(LONG) for word in (script, *words)):
+            bring(word.partition(":")[0])
+        if LONG.search(" ".join((script, *words))):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(Read):
                 patch.setattr(ArgumentParser, "parse_args", read)
                 importlib.import_module(script.replace("/", ".")).main(words)
         else:
-            small = [SMALL.get(script, ""), *(flags.get(script, "") for flag, flags in TRIED.items() if flag not in words)]
-            run_here(script, *words, *small)
-    for block in re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / page).read_text(), re.MULTILINE | re.DOTALL):
-        if PYTHON not in RUN[page]:
-            exec(block, {})
+            small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
+            run_here(script, *words, *(flags.get(names[script], "") for flags in small))
+    text = (REPOSITORY / f"{page}.md").read_text() * ([page in pages.split() for pages in RUN.values()].count(True) == 1)
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, {})
 
 
 def read(parser, *args, parse=ArgumentParser.parse_args):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ANN, REPOSITORY, SNN, commands_in, records, refused, run_here
+from conftest import ANN, REPOSITORY, SNN, records, refused, run_here
 from PIL import Image
 
 from harness.data.events import recording_in, rows_in, steps_in
@@ -272,9 +272,3 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
         assert model(torch.ones(1, 5, *model.input_shape)).spikes["input"].item() == 5 * np.prod(model.input_shape)
         if model.input_shape == (2, 34, 34):
             run_here(NIR, path, RECORDINGS, f"--limit 3 --dt {dt} --output_dir {tmp_path}")
-
-
-@pytest.mark.parametrize(("script", "words"), commands_in("docs/how_to/nir.md"))
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch, script, words):
-    monkeypatch.chdir(REPOSITORY)
-    run_here(script, *words, f"--output_dir {tmp_path}")

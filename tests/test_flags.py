@@ -309,7 +309,7 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
         assert args.given == plain.given | {"preset": name} and list(args.typed) == ["preset"] + ["dataset"] * bool(given)
 
 
-@pytest.mark.parametrize("script", [ANN, OBJ1, "energy"])
+@pytest.mark.parametrize("script", [ANN, OBJ1])
 def test_preset_list_shows_what_is_known_of_each_recipe(script, capsys):
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(script).main(["--preset", "list"])

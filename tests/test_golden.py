@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ANN, SNN, commands_in, run_here
 
 from harness.training.losses import Criterion
 from self_models.conversion import balance_thresholds
@@ -132,15 +131,3 @@ def test_blocking_and_contrast(name, cls, own, epsilon):
     assert output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
     spiking_layers = sum(count.sum().item() for name, count in output.spikes.items() if name != "input")
     assert name == "obj3" or spiking_layers == float(data["spike_count"])
-
-
-FEWER = "--limit_train 16 --limit_test 8 --epochs 1 --fc_width 8 "
-QUICK = {ANN: FEWER, SNN: FEWER + "--timesteps 3 --balance_images 8 --balance_timesteps 5"}
-
-
-def test_the_commands_of_the_originals_experiments_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, words in commands_in("docs/reference/original.md"):
-        if name != "-m" and "--preset" not in words:  # full_feedback takes hours
-            run_here(name, *words, QUICK.get(name, "--limit_test 8"))
-    assert sorted(path.stem for path in Path("trained_models/snn").glob("*nal.pth")) == ["original"]

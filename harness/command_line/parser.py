@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
         self.of_training = {one.flag(name) for name, one in flags.items() if one.training}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if table:
-            self.add_argument("--preset", action=_Preset, default="", metavar="NAME|PATH.toml|list", help="flags of a recipe "
+            self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help="flags of a recipe "
                               "and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), "
                               "fast_feedback, accurate_feedback, deep_phased, own (your images), ...; list: show all, with "
                               f"accuracy and spikes; PATH.toml: your own recipe, copied from {presets.FOLDER}")  # fmt: skip
@@ -176,6 +176,9 @@ class Parser(argparse.ArgumentParser):
         typed = vars(super().parse_args(args, _Given()))
         if not (preset := typed.get("preset")):
             return Configuration(self._about(), typed=typed)
+        if preset == "list":
+            print(preset_list())
+            self.exit()
         try:
             recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
             words, self.source = self.words_of(recipe), f"{recipe.path}: "
@@ -208,14 +211,6 @@ class _Given(argparse.Namespace):
         if name.startswith("_"):
             raise AttributeError(name)
         return None
-
-
-class _Preset(argparse.Action):
-    def __call__(self, parser, namespace, value, _=None):
-        if value == "list":
-            print(preset_list())
-            parser.exit()
-        setattr(namespace, self.dest, value)
 
 
 class _HelpAll(argparse.Action):

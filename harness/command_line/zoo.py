@@ -19,11 +19,9 @@ def preset_list():
         recipe = find(name, "snn" if name in of_snns else "ann")
         found, seconds, is_here = evaluation_of(recipe), seconds_of(recipe), checkpoint_of(recipe).is_file()
         aim = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        figures = (
-            f"{100 * found['accuracy']:.2f}" if found else "-",
-            f"{found['spikes']['total']:,.0f}" if "spikes" in found else "-",
-        )
-        rows.append([name, *figures, f"{seconds / 60:,.0f} min" if seconds else "-", "here" if is_here else "-", aim])
+        spikes = f"{found['spikes']['total']:,.0f}" if "spikes" in found else "-"
+        cells = (f"{100 * found['accuracy']:.2f}", spikes) if found else ("-", "-")
+        rows.append([name, *cells, f"{seconds / 60:,.0f} min" if seconds else "-", "here" if is_here else "-", aim])
     return tabulate(rows, HEAD, disable_numparse=True, colalign=ALIGNED)
 
 
