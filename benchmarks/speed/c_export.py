@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast is a network in C (`wfeedback export NAME --to c`, `cc -O3`), and are its spikes those of Python?
+"""How fast is a network in C (`wfeedback export NAME --to c`), and are its spikes those of Python?
 
 One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one pass of an ANN of the
 same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images in
@@ -27,6 +27,7 @@ from self_models.running.draws import EVALUATION, Draws
 
 import torch
 
+WEIGHTS = ("float32", "int8", "int8_folded")
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
 AT_ONCE = 100  # images whose traces are held
 
@@ -46,7 +47,7 @@ def main(argv=None):
             with TemporaryDirectory() as folder:
                 for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
                     (Path(folder) / file).write_text(text)
-                network = CBuild(folder, snn, "CFLAGS=-O3")
+                network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
                 found = fastest(lambda network=network: network.run(images), childrens_time, len(images), args)
                 compared = images if weights == "float32" else images[: args.compared]
                 differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))
@@ -65,8 +66,9 @@ def build_parser():
     parser.add_argument(
         "--networks", nargs="+", default=["quick_feedback", "quick_baseline"], metavar="NAME", help="committed ones"
     )
-    parser.add_argument("--weights", nargs="+", choices=["float32", "int8"], default=["float32", "int8"], help="which")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["float32", "int8"], help="which")
     parser.add_argument("--ann", default=str(COMMITTED / "ann/ann_feedback.pth"), metavar="PATH", help="of the same architecture")
+    parser.add_argument("--cflags", default="-O3", help="of the compiler")
     counts = {"type": typed(COUNT), "metavar": "N"}
     parser.add_argument("--images", default=10000, help="test images", **counts)
     parser.add_argument("--compared", default=500, help="of them in int8", **counts)

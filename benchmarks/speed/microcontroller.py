@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""What do the digit networks, in int8, and NIR networks take on a microcontroller emulated by QEMU, and what does an ANN?
+"""What do the digit networks, in int8 and int8_folded, and NIR networks take on a microcontroller emulated by QEMU, and an ANN?
 
-One JSON object per network and core: bytes of flash (weights, tables, code), RAM and stack, and instructions, mean of ten test
-images in all timesteps; `ann_...`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR networks are
-float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Cores without their tools, see
-harness/exporting/c/qemu.mk, are left out.
-`python benchmarks/speed/microcontroller.py`: a few minutes, and nothing of it depends on the machine's speed.
+One JSON object per network, weights and core: bytes of flash (weights, tables, code), RAM and stack, and instructions, mean of
+ten test images in all timesteps; `ann_...`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR
+networks are float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Cores without their
+tools, see harness/exporting/c/qemu.mk, are left out.
+`python benchmarks/speed/microcontroller.py`: ten minutes, and nothing of it depends on the machine's speed.
 """
 
 import json
 import re
 import subprocess
 import sys
+from functools import cache
+from itertools import product
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +34,8 @@ from self_models.loading import load
 
 from torch import nn
 
-CORES = ("m4", "m7", "m33", "rv32")
-NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn") for kind in ("feedback", "baseline")]
+CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
+NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn", "tiny") for kind in ("feedback", "baseline")]
 GRAPHS = [HOME / "examples/nmnist.nir", HOME.parent / "shared/data/nir/cnn_sinabs.nir"]  # the second is somebody else's
 FOUND = r"flash: (\d+) bytes; instructions per \w+: (\d+) \(\d+ to \d+\); RAM: (\d+) bytes, and (\d+) of stack"
 
@@ -42,31 +44,39 @@ def main(argv=None):
     parser = Parser(__doc__)
     found = [*NETWORKS, *(str(path) for path in GRAPHS if path.exists())]
     parser.add_argument("--networks", nargs="+", default=found, metavar="NAME", help="committed ones, or paths of NIR files")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="of committed ones")
     parser.add_argument("--cores", nargs="+", choices=CORES, default=CORES, help="which")
     args = parser.parse_args(argv)
-    for name in args.networks:
-        timesteps, files, control = graph_files(name) if name.endswith(".nir") else network_files(name)
+    for name, weights in product(args.networks, args.weights):
+        is_graph = name.endswith(".nir")
+        if is_graph and weights != args.weights[0]:
+            continue
+        timesteps, files = graph_files(name) if is_graph else network_files(name, weights)
         for core in args.cores:
             if found := played(files, core):
                 figures = dict(zip(("equal", "flash", "ram", "stack", "instructions"), found, strict=True))
-                about = {"network": Path(name).name, "core": core, "timesteps": timesteps}
-                print(json.dumps(about | figures | (ann_figures(control, core) if control else {})), flush=True)
+                about = {"network": Path(name).name, "weights": "float32" if is_graph else weights, "core": core}
+                control = {} if is_graph else ann_figures(name, core)
+                print(json.dumps(about | {"timesteps": timesteps} | figures | control), flush=True)
 
 
-def network_files(name):
-    """(timesteps, the folder's files, its control's) of a committed network, in int8."""
-    path, images = HOME / f"trained_models/snn/{name}.pth", load_data("MNIST", limit_test=IMAGES)[2].images
-    model = load(path, weights="int8")
-    files = files_of(model, tables_of(model), images, range(IMAGES), name)
-    return model.latency, files, ann_files(load(path, engine="dense"))
+def network_files(name, weights):
+    """(timesteps, the folder's files) of a committed network."""
+    images = load_data("MNIST", limit_test=IMAGES)[2].images
+    model = load(checkpoint_of(name), weights=weights)
+    return model.latency, files_of(model, tables_of(model), images, range(IMAGES), Path(name).name)
+
+
+def checkpoint_of(name):
+    return HOME / "trained_models/snn" / f"{name}.pth"
 
 
 def graph_files(path):
-    """(timesteps, the folder's files, None) of a NIR network, with a recording of each class of N-MNIST."""
+    """(timesteps, the folder's files) of a NIR network, with a recording of each class of N-MNIST."""
     model = from_nir(path)
     paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
     recordings = [rows_in(each, model.input_shape, model.dt)[0] for each in paths]
-    return 1 + max(rows[-1, 0] for rows in recordings).item(), c_graph(path, recordings)[0], None
+    return 1 + max(rows[-1, 0] for rows in recordings).item(), c_graph(path, recordings)[0]
 
 
 def played(files, core):
@@ -84,7 +94,9 @@ def played(files, core):
     return "equal: " in done.stdout, flash, *memory, instructions
 
 
-def ann_figures(control, core):
+@cache
+def ann_figures(name, core):
+    control = ann_files(load(checkpoint_of(name), engine="dense"))
     _, _, ram, _, instructions = played(control, core)
     weights = re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
     return {"ann_instructions": instructions, "ann_weights": int(weights), "ann_ram": ram}
