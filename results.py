@@ -64,6 +64,8 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "residual_baseline": Network("baseline of residual feedback"),
     "fast_feedback": Network("fast feedback", seeds=2, opened=True),
     "fast_baseline": Network("baseline of fast feedback", seeds=2),
+    "tiny_feedback": Network("tiny feedback", seeds=5),
+    "tiny_baseline": Network("baseline of tiny feedback", seeds=5),
     "fashion_feedback": Network("Fashion feedback", opened=True),
     "fashion_baseline": Network("baseline of Fashion feedback"),
     "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
