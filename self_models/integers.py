@@ -209,13 +209,19 @@ def in_whole_numbers(model, fold=False):
         whole.features = strides_folded(whole.features, whole.image_shape[1:])
     before_fork, after_fork = encoder_parts(whole.features)
     charges, most = whole.timesteps if whole.phased else 1, NARROW // whole.latency if fold else None
-    forked = quantise(before_fork, Signal(whole.input_unit, round(1 / whole.input_unit)), charges, most)
+    forked = quantise(before_fork, Signal(whole.input_unit, largest_sent(whole)), charges, most)
     whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges, most).unit
     if whole.has_feedback:
         whole.longest_interval, whole.generate = whole.feedback_interval, in_one(whole.generate, whole.image_shape[1:])
         waiting = forked._replace(bound=forked.bound * whole.feedback_interval, signed=True)
         whole.decoded_unit = quantise(list_layers(whole.generate), waiting, charges).unit
     return whole.requires_grad_(False)
+
+
+def largest_sent(model):
+    """The largest whole number that a pixel sends; a residual, x - p, is up to twice as large."""
+    sends_values = model.encoding.send is whole_pixels
+    return BRIGHTEST * (1 + bool(getattr(model.gate, "residual", False))) if sends_values else 1
 
 
 def quantise(layers, signal, charges, most=None):
@@ -278,18 +284,19 @@ def strides_folded(features, size):
     """An encoder, for images of this size (height, width), in which each strided convolution without bias and the convolution
     behind it are one: the second kernel passed through the first, turned around, as if it were an image. An odd side is left:
     its last row would be seen where the second has padding."""
-    made, fork = [], features.fork
+    made, fork, before = [], features.fork, size
     for at, (position, module) in enumerate(list_layers(features)):
         first = made[-1][1] if made else None
         strided = isinstance(first, nn.Conv2d) and first.stride == (2, 2) and first.bias is None and at != features.fork
-        if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in size):
+        if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in before):
             kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
             one = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
             one.weight, one.bias = nn.Parameter(kernel), module.bias
             made[-1], fork = (position, one), fork - (at < features.fork)
         else:
             made.append((position, module))
-        if getattr(first, "stride", 1) in (2, (2, 2)):
+        before = size
+        if getattr(module, "stride", 1) in (2, (2, 2)):
             size = [length // 2 for length in size]
     encoder = nn.Sequential(OrderedDict(made))
     encoder.fork = fork

@@ -136,7 +136,7 @@ def few_images(monkeypatch):
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
-        {"plan": [[4], ["in"]], "image_shape": (1, 12, 12), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
+        {"plan": [[4], ["in"]], "image_shape": (1, 3, 4), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
          "residual": True},
         {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "feedback_interval": 2, "leak": 0.5,
          "default_threshold": 0.0625, **STREAMING},
@@ -341,13 +341,19 @@ ON_BOARDS = [
 
 @torch.no_grad()
 def test_potentials_have_sixteen_bits_where_they_surely_fit():
-    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate."""
+    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate. Two pixels of
+    255 and a weight of 64 make 32,640; a residual is up to twice as large as a pixel."""
     for more in (0, 1):
         model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0)
         model.features[0].weight.fill_(1)
         weight = int(in_whole_numbers(model).features[0].weight.max())
         model.change(timesteps=32_767 // (9 * weight) + more)
         assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more)
+    for residual in (False, True):
+        own = {"image_shape": (1, 6, 6), "kernel_size": 1, "encoding": "direct", "timesteps": 2, "default_threshold": 0.5}
+        model = build(plan=[[1], ["in"]], residual=residual, **own)
+        model.features[0].weight.fill_(1)
+        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not residual)
     folded = tables_of(load(HOME / "trained_models/snn/quick_feedback.pth", weights="int8_folded"))
     assert folded.nodes["narrow"][1:4].all() and memory_of(folded)[1] < 73e3
 

@@ -221,6 +221,8 @@ def test_a_strided_convolution_and_the_one_behind_it_folded():
 
     plain, half, both = (3, 3, 1, 1, 1, 1), (2, 2, 2, 2, 0, 0), (6, 6, 2, 2, 2, 2)
     assert folded(3, "D", 4, 5, "D") == (4, [plain, both, plain, half])
+    assert folded(3, "D", 4, "D", 5) == (3, [plain, both, both])
+    assert folded(3, "D", 4, "D", 5, image=(1, 10, 10)) == (4, [plain, both, half, plain])
     assert folded(3, "D", 4, "D", 5, image=(1, 14, 10)) == (4, [plain, both, half, plain])
     assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 12, 16)) == (2, [plain, half, plain, both])
     assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 14, 10)) == (2, [plain, half, plain, half, plain])

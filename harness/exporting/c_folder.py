@@ -14,7 +14,7 @@ from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.integers import BRIGHTEST, NARROW, IntegerSNN, Signal, fan_in
+from self_models.integers import NARROW, IntegerSNN, Signal, fan_in, largest_sent
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
@@ -84,10 +84,11 @@ def tables_of(model, compact=False):
             raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
     if model.frames:
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
-    if not isinstance(model, IntegerSNN):
-        return lay_out(model, compact, rows=ROWS)
-    tables = lay_out(model, compact, rows=min(ROWS, FEW_ROWS))
-    mark_narrow(model, tables)
+    tables, whole = lay_out(model, compact), isinstance(model, IntegerSNN)
+    rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
+    tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in vectors.h
+    if whole:
+        mark_narrow(model, tables)
     return tables
 
 
@@ -97,8 +98,7 @@ def leaves_out_entropy(model):
 
 def mark_narrow(model, tables):
     """Mark the nodes whose potentials surely fit 16 bits: no timestep adds more than all inputs at once would."""
-    valued = bool(tables.nodes[0]["valued"])
-    sent = {0: Signal(1.0, BRIGHTEST if model.settings["encoding"] == "direct" else 1, valued)}
+    sent = {0: Signal(1.0, largest_sent(model), bool(tables.nodes[0]["valued"]))}
     for n in tables.order.tolist():
         node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
         (module,) = one.modules if one else (None,)

@@ -298,11 +298,10 @@ def whole_form(model):
     return model.whole_form() if hasattr(model, "whole_form") else None
 
 
-def lay_out(model, compact=False, counting=False, rows=None):
-    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. rows: windows of weights added at once
-    at the most, None for as many as there may be."""
+def lay_out(model, compact=False, counting=False):
+    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     graph = graph_of(model, compact, counting)
-    return filled_in(model, graph, table_of(model, graph), counting, rows)
+    return filled_in(model, graph, table_of(model, graph), counting)
 
 
 def table_of(model, graph):
@@ -318,18 +317,18 @@ def table_of(model, graph):
     return nodes
 
 
-def header_of(model, graph, counting=False, rows=None):
+def header_of(model, graph, counting=False):
     """Fields of Network -> number."""
     wiring = model.wiring
     return {
         "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
         "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting,
         "colour": int(has_colour(model.image_shape[0])), "counting": int(counting),
-        "rows": rows or max(one.met for one in graph.links.values()),
+        "rows": max(one.met for one in graph.links.values()),
     }  # fmt: skip
 
 
-def filled_in(model, graph, nodes, counting=False, rows=None):
+def filled_in(model, graph, nodes, counting=False):
     """The Tables, with weights and constants."""
     whole, weights, biases, first_weight = whole_form(model), [], [], 0
     constants = constants_of(model, len(nodes))
@@ -348,7 +347,7 @@ def filled_in(model, graph, nodes, counting=False, rows=None):
     order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
     scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     shapes = [node["shape"] for node in graph.nodes]
-    header = header_of(model, graph, counting, rows)
+    header = header_of(model, graph, counting)
     return Tables(
         header, nodes, order, constants, weights, model.wiring.names, shapes, graph.links, model.wiring.pools, graph.maps, *scales
     )

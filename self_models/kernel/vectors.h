@@ -93,15 +93,16 @@ ALWAYS void sum_eight(const weight_t *weights, const size_t *rows, int32_t count
     sum[4] = (int16_t)even4, sum[5] = (int16_t)odd4, sum[6] = (int32_t)even4 >> 16, sum[7] = (int32_t)odd4 >> 16;
 }
 
-/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it. Returns how many there are now. */
+/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it: there is room for an even number. Returns how many
+   there are now. */
 static int32_t in_pairs(potential_t *values, size_t *rows, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < count; i++)
-        ((int16_t *)values)[i] = (int16_t)values[i];
     if (count % 2)
-        ((int16_t *)values)[count] = 0, rows[count] = rows[count - 1];
-    return count + count % 2;
+        values[count] = 0, rows[count] = rows[count - 1], count++;
+    for (i = 0; i < count; i += 2)
+        values[i / 2] = (potential_t)LOWS((uint32_t)values[i], (uint32_t)values[i + 1]);
+    return count;
 }
 
 /* sum[k] of the weights k of these rows, times their values: two rows at once */
