@@ -341,8 +341,8 @@ ON_BOARDS = [
 
 @torch.no_grad()
 def test_potentials_have_sixteen_bits_where_they_surely_fit():
-    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate. Two pixels of
-    255 and a weight of 64 make 32,640; a residual is up to twice as large as a pixel."""
+    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate. Two
+    pixels of 255 and a weight of 64 make 32,640; a residual is up to twice as large as a pixel."""
     for more in (0, 1):
         model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0)
         model.features[0].weight.fill_(1)
