@@ -17,7 +17,7 @@ from self_models.counting.evaluation import evaluate_parts
 from self_models.integers import NARROW, IntegerSNN, Signal, fan_in, largest_sent
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
+from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, WAITING, lay_out, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -40,7 +40,7 @@ TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 +
 
 
 def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
-    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8; arduino: a library for
+    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: as of load(); arduino: a library for
     its IDE in place of a folder with a Makefile; data: see test_images. Raises UserError and ModelError for a network that
     network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
@@ -106,12 +106,12 @@ def mark_narrow(model, tables):
         if one and module.bias is not None:
             most += module.bias.abs().max().item()
         kind = node["kind"]
-        if kind == NUMBERS["NEURONS"]:
+        if kind == NEURONS:
             most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
-        elif kind == NUMBERS["WAITING"]:
+        elif kind == WAITING:
             most *= model.feedback_interval
-        node["narrow"] = kind in map(NUMBERS.get, ("NEURONS", "RELAY", "WAITING", "DECODED")) and most <= NARROW
-        passes = kind in map(NUMBERS.get, ("RELAY", "WAITING"))
+        node["narrow"] = kind in (NEURONS, RELAY, WAITING, DECODED) and most <= NARROW
+        passes = kind in (RELAY, WAITING)
         sent[n] = Signal(1.0, most, came.signed or one is not None) if passes else Signal(1.0, 1, signed=False)
 
 

@@ -65,8 +65,9 @@ ALWAYS void sum_four(const weight_t *weights, const size_t *rows, const potentia
     sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
 }
 
-#ifdef __ARM_FEATURE_SIMD32
+#if defined(__ARM_FEATURE_SIMD32) && !defined(PLAIN)
 #include <arm_acle.h>
+#define DSP
 /* the bytes 0 and 2, or 1 and 3, of a word as numbers in the halves of a word; added to those of another */
 #define EVEN(word) ((uint32_t)__sxtb16((int8x4_t)(word)))
 #define ODD(result, word) __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(word))
@@ -136,7 +137,7 @@ ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, c
     int16_t *const shorts = (int16_t *)v + first;
     potential_t *const wide = v + first, sum[8];
     int32_t i = 0, k;
-#ifdef __ARM_FEATURE_SIMD32
+#ifdef DSP
     for (; kind == SPIKES && size - i >= 8; i += 8) {
         sum_eight(weights + i, rows, count, sum);
         ADD(0); ADD(1); ADD(2); ADD(3); ADD(4); ADD(5); ADD(6); ADD(7);
