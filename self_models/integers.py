@@ -208,7 +208,7 @@ def in_whole_numbers(model, fold=False):
     if fold:
         whole.features = strides_folded(whole.features, whole.image_shape[1:])
     before_fork, after_fork = encoder_parts(whole.features)
-    charges, most = whole.timesteps if whole.phased else 1, NARROW // whole.latency if fold else None
+    charges, most = (whole.timesteps if whole.phased else 1), (NARROW // whole.latency if fold else None)
     forked = quantise(before_fork, Signal(whole.input_unit, largest_sent(whole)), charges, most)
     whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges, most).unit
     if whole.has_feedback:

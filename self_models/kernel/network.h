@@ -63,8 +63,8 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
    have no weights. group: so many channels of the source have weights that stay in the cache together.
    valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
    to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
-   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. narrow: in so many
-   timesteps as the network was trained with no potential leaves 16 bits, which NETWORK_SMALL then keeps; beyond, they saturate. */
+   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
+   timesteps for which the network was trained no potential leaves 16 bits: NETWORK_SMALL keeps 16, and saturates beyond. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
     int32_t halvings, doublings, padding, side, row, group;
