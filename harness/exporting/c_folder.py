@@ -26,6 +26,7 @@ TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
 KERNEL = ("network.h", "vectors.h", "network.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
+WHOLE = "#define NETWORK_INT8\n#ifndef __AVX2__ /* where time counts, not memory */\n#define NETWORK_SMALL\n#endif\n"
 UNFUSED = (
     '#if defined(__GNUC__) && !defined(__clang__)\n#pragma GCC optimize("fp-contract=off") /* as in the Makefile */\n#endif\n'
 )
@@ -171,9 +172,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
-        files["network.h"] = files["network.h"].replace(
-            "#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n#define NETWORK_SMALL\n", 1
-        )
+        files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", f"#define NETWORK_H\n{WHOLE}", 1)
     settings = settings_of(model, tables)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
@@ -189,10 +188,11 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     return files | {file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()}
 
 
-def memory_of(tables):
-    """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one)."""
+def memory_of(tables, whole="small"):
+    """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
+    whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    network, kind = tables.network(), "small" if tables.weights.dtype == np.int8 else "float32"
+    network, kind = tables.network(), whole if tables.weights.dtype == np.int8 else "float32"
     size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
@@ -231,12 +231,17 @@ def quoted(text):
 
 def weights_h(model, tables):
     """Sizes of this network, and the names of its tables."""
-    header, (_, _, rest) = tables.header, memory_of(tables)
+    header, small, wide = tables.header, memory_of(tables)[2], memory_of(tables, "int8")[2]
     sizes = {"PIXELS": prod(model.image_shape), "CLASSES": model.settings["labels"], "LAYERS": header["layers"]}
     sizes |= {"TIMESTEPS": model.latency, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
-    parts = f"sizeof(State) + {header['nodes']} * sizeof(Part) + {header['rows']} * sizeof(size_t) + {rest + SLACK}"
+    parts = f"sizeof(State) + {header['nodes']} * sizeof(Part) + {header['rows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
-    lines += [f"#define NETWORK_BYTES ({parts}) /* of a State with all that it needs */"]
+    lines += [
+        "/* of a State with all that it needs */",
+        "#ifdef NETWORK_SMALL",
+        f"#define NETWORK_BYTES ({parts} + {small + SLACK})",
+    ]
+    lines += ["#else", f"#define NETWORK_BYTES ({parts} + {wide + SLACK})", "#endif"]
     lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in model.classes), "}"]
     declared = ["extern const Network network_tables;", "extern const Settings network_defaults;"]
     return "\n".join(
