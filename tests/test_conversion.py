@@ -325,7 +325,7 @@ def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path, monk
 
 def test_calibrating_is_said_and_wants_an_ann(trained, tmp_path):
     said = converted(trained.ann, tmp_path, "--calibrate")
-    assert "calibrating biases: 8 images, 5 steps" in said and "features.1: mean rates of its channels off by " in said
+    assert "calibrating biases: 8 images, 5 timesteps" in said and "features.1: mean rates of its channels off by " in said
     assert "nothing is converted" in refused(SNN, f"--calibrate {DATA} --epochs 1 --update immediate --output_dir {tmp_path}")
 
 
