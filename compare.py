@@ -67,7 +67,7 @@ def main(argv=None):
         raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
     pairs = pairs_of(recipes)
     if not args.evaluate:
-        print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
+        print(f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}")
     tables = [comparison(*pair) for pair in pairs]
     for table in tables:
         print(*["", *aligned(table)], sep="\n")

@@ -98,7 +98,7 @@ def test_the_table_by_hand(recipes):
     row, other = rows["fed", "spikes, all parts"], rows["baseline", "spikes, all parts"]
     change = Difference(row["difference"], row["half_of_95_percent_interval"], 2).text(FIGURES["spikes"])
     cells = [f"{one['mean']:,.0f} ± {one['standard_deviation']:,.0f}" for one in (row, other)]
-    assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read, not measured anew" in said
+    assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read from logs" in said
     row, other = rows["fed", "timesteps"], rows["baseline", "timesteps"]
     assert row["run_with"] == "T = 3, ε = 0.2" and other["images"] == "16 MNIST test images"
 

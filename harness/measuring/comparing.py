@@ -16,7 +16,7 @@ UNCERTAIN = "too uncertain"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind
 EXPLAINED = (
     "Network: mean ± standard deviation over seeds. Difference: paired by seed, ± its 95 % confidence interval (Student's t). If "
-    "that contains 0, no difference was detected. 'too uncertain': the interval of a percentage is wider than 100 %."
+    "that contains 0, no difference was detected. 'too uncertain': wider than ± 50 %. Spikes and energy are per image."
 )
 
 
