@@ -191,11 +191,11 @@ def report(run, model, result):
     rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
             for name, count in result["additions"].items()]  # fmt: skip
     energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
-    head = ["node", "shape", "spikes", f"additions ({counted})"]
+    head = ["node", "shape", "spikes", "additions"]
     run.result(
         f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings",
         *tabulate(rows, head, disable_numparse=True, colalign=COLUMNS).splitlines(),
-        f"energy of a recording, estimated: {', '.join(energies)}; energy and additions are means of {counted} recordings",
+        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {counted} recordings; spikes: of all",
     )
     if silent := [name for name, count in spikes.items() if not count]:
         run.say(f"note: no node {', '.join(silent)} sends a spike")
