@@ -67,7 +67,7 @@ def main(argv=None):
     run.say(f"the {counted(len(film.titles), 'image')} shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
-        words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
+        words, name = ("values sent", "sent_share") if film.once else ("non-zero pixels blocked", "blocked_share")
         run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
         run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
     run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
@@ -77,7 +77,7 @@ def main(argv=None):
     for ending in endings:
         run.say(f"wrote {run.place.picture(ending)}")
     if args.log:
-        run.say(f"wrote {run.place.steps_path}, for report.py")
+        run.say(f"wrote {run.place.steps_path}, for wfeedback report")
     posthoc.finish()
 
 

@@ -103,7 +103,7 @@ def tell(run, records, number, figures, names):
     records.append(record)
     run.record(**record)
     verdict = "" if label < 0 else ", right" if answer == label else f", wrong: {names[label]}"
-    said = f"{names[answer]} ({100 * sure:.0f} %){verdict}" if answer >= 0 else "no answer"
+    said = f"{names[answer]} (certainty {100 * sure:.0f} %){verdict}" if answer >= 0 else "no answer"
     changed = number == 0 or records[-2]["answer"] != record["answer"]
     (run.say if changed else run.note)(
         f"frame {number}: {said}; {total:,.0f} spike{'s' * (total != 1)}, {100 * is_open:.1f} % of the input open"
@@ -117,7 +117,7 @@ def conclude(posthoc, steps, seconds):
     record = {"event": "stream", "frames": len(rows), "steps_per_frame": steps, "steps_per_second": steps * len(rows) / seconds}
     record |= {"spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(rows)}
     lines = [
-        f"{record['spikes_per_step']:,.1f} spikes per timestep, none in {100 * record['silent_frames']:.0f} % of "
+        f"{record['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * record['silent_frames']:.0f} % of "
         f"{counted(len(rows), 'frame')} of {counted(steps, 'timestep')}",
         f"{record['steps_per_second']:,.0f} timesteps per second, drawing included",
     ]

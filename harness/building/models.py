@@ -205,4 +205,4 @@ def use_engine(model, args, images):
         raise UserError(reason)
     if reason:  # without what it advises: there is nothing to do
         return f"engine: dense ({re.sub(r'(:|, or) use --engine dense$', '', reason)})"
-    return "engine: event" + ", or dense for batches that spike too much for it" * chooses
+    return "engine: event" + ", or dense for batches with many spikes" * chooses

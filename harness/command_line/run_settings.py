@@ -106,7 +106,7 @@ class OfTraining:
     seeds: list = setting(None, WHOLE, "train once for each seed, in turn: for seeds 0 1 2 as NAME, NAME_1, NAME_2; instead of "
         "--seed", group="run", fixed=False, restored=False, metavar="N", argparse={"nargs": "+"}, common=True)
     resume: str = run_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
-        "typed; begins if there is none and other flags say what to train", restored=False, training=True, metavar="PATH",
+        "typed; starts the run if there is none and other flags say what to train", restored=False, training=True, metavar="PATH",
         argparse={"nargs": "?", "const": "last"}, common=True)
     checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
         "0: never", training=True, metavar="M")

@@ -8,7 +8,7 @@ from harness.command_line.presets import FOLDER, find, names
 from harness.runs.paths import Paths
 from self_models.basics import HOME
 
-HEAD = ("preset", "accuracy, %", "spikes", "training", "trained", "what it is")
+HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")
 ALIGNED = ("left", "right", "right", "right", "left", "left")
 
 

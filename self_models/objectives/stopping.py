@@ -63,7 +63,7 @@ class AllPredicted(Rule):
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
     open_bound: float = objective_setting(
-        0.0, ANY, "all_predicted: largest share of active pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
+        0.0, ANY, "all_predicted: largest share of non-zero pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
     )  # fmt: skip
     looks_at_input = True
 
