@@ -474,7 +474,7 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
     assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
     assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
-    table = run_here("energy", flags, "--format csv")[1].split("\n\n")[1]
+    table = run_here("energy", flags, "--format csv")[1].split("\n\n")[0]
     assert len(next(csv.reader(table.splitlines()))) == 6
     run_here("report", f"tiny_energy --output_dir {tmp_path} --output {tmp_path / 'page.html'}")
     assert "Energy under conventions" in (tmp_path / "page.html").read_text()

@@ -98,7 +98,7 @@ def test_a_run_counted_in_updates_goes_on_and_is_made_longer(own, tmp_path):
     folder, log = own[0], tmp_path / "logs/ann/x.jsonl"
     here = f"--run_name x --output_dir {tmp_path}"
     _, said = run_here(ANN, f"{NET} --dataset {folder / 'data'} --updates 40 --holdout 3 {here}")
-    assert "weights: 52 updates in 1 epoch of 23 times each of 9 images; checkpoints" in said
+    assert "weights: 52 updates in 1 epoch of 23 times each of 9 images; checkpoint" in said
     (tmp_path / "moved").mkdir()
     moved = shutil.copytree(folder / "data", tmp_path / "moved/data")
     _, said = run_here(ANN, f"--updates 90 --resume --dataset {moved} {here}")  # the same images, elsewhere
@@ -143,7 +143,7 @@ def test_the_preset_from_a_folder_to_a_page(own):
             in done.stdout
         )
         assert "warning: fewer than 10 training images of class cat (4), dog (4), elk (4)" in done.stdout
-        assert "accuracy by class: cat " in done.stdout and "(columns):\n     cat  dog  elk\ncat " in done.stdout
+        assert "accuracy by class: cat " in done.stdout and "predicted class):\n     cat  dog  elk\ncat " in done.stdout
         (record,) = records(folder / f"logs/{kind}/own.jsonl", "evaluation")
         assert record["classes"] == [*CLASSES] and [sum(row) for row in record["confusion"]] == [4, 4, 4]
         right = [record["confusion"][label][label] for label in range(3)]
@@ -261,7 +261,7 @@ def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_
     assert "note: values look inverted: 1 of 2 images have a bright border (a.png), and the network was" in said
     assert "--invert of the scripts, turns dark and bright round" in said
     said = run_here(ANALYSIS, here, *files[:2], "--invert")[1]
-    assert "inverted" not in said and "of the first 2 images of your own, in the chart of spikes:\n" in said
+    assert "look inverted" not in said and "charted: the first 2 images of your own" in said
     with pytest.warns(UserWarning, match=r"7 of 8 images have a bright border \(a.png, b.png, c.png, d.png, e.png and 2 more\)"):
         read_images([right, *files], load(trained.snn))
 
