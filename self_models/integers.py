@@ -263,12 +263,17 @@ def whole_sums(module, signal, theta=None, most=None):
         return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
 
     parts = min(tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item())
-    after, bound = signal.unit * unit / parts, signal.bound * fan_in(whole(parts), module, signal.signed)
+    after = signal.unit * unit / parts
     module.weight.copy_(whole(parts))
     if module.bias is not None:
         module.bias.copy_((module.bias.double() / after).round())
-        bound += module.bias.abs().max().item()
-    return Signal(after, bound)
+    return Signal(after, largest_sum(module, signal))
+
+
+def largest_sum(module, signal):
+    """No sum that a linear module of whole numbers makes of this Signal is larger."""
+    bias = 0 if module.bias is None else module.bias.abs().max().item()
+    return signal.bound * fan_in(module.weight, module, signal.signed) + bias
 
 
 def fan_in(weight, module, signed):

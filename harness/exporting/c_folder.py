@@ -14,7 +14,7 @@ from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.integers import NARROW, IntegerSNN, Signal, fan_in, largest_sent
+from self_models.integers import NARROW, IntegerSNN, Signal, largest_sent, largest_sum
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, WAITING, lay_out, settings_of, unknown_part
@@ -102,10 +102,7 @@ def mark_narrow(model, tables):
     sent = {0: Signal(1.0, largest_sent(model), bool(tables.nodes[0]["valued"]))}
     for n in tables.order.tolist():
         node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
-        (module,) = one.modules if one else (None,)
-        most = came.bound * (fan_in(module.weight, module, came.signed) if one else 4 ** int(node["halvings"]))
-        if one and module.bias is not None:
-            most += module.bias.abs().max().item()
+        most = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"])
         kind = node["kind"]
         if kind == NEURONS:
             most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
@@ -231,17 +228,14 @@ def quoted(text):
 
 def weights_h(model, tables):
     """Sizes of this network, and the names of its tables."""
-    header, small, wide = tables.header, memory_of(tables)[2], memory_of(tables, "int8")[2]
+    header = tables.header
     sizes = {"PIXELS": prod(model.image_shape), "CLASSES": model.settings["labels"], "LAYERS": header["layers"]}
     sizes |= {"TIMESTEPS": model.latency, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
     parts = f"sizeof(State) + {header['nodes']} * sizeof(Part) + {header['rows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
-    lines += [
-        "/* of a State with all that it needs */",
-        "#ifdef NETWORK_SMALL",
-        f"#define NETWORK_BYTES ({parts} + {small + SLACK})",
-    ]
-    lines += ["#else", f"#define NETWORK_BYTES ({parts} + {wide + SLACK})", "#endif"]
+    small, wide = (f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})" for kind in ("small", "int8"))
+    lines.append("/* of a State with all that it needs */")
+    lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"] if small != wide else [wide]
     lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in model.classes), "}"]
     declared = ["extern const Network network_tables;", "extern const Settings network_defaults;"]
     return "\n".join(
