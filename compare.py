@@ -15,7 +15,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
-from harness.measuring.comparing import EXPLAINED, FIGURES, surviving
+from harness.measuring.comparing import EXPLAINED, equivalence_line, surviving
 from harness.measuring.report import aligned, running
 from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
@@ -75,9 +75,7 @@ def main(argv=None):
     if found := differences(pairs):
         print(f"Corrected for {len(found)} comparisons (Holm, 5 %), different from 0: {'; '.join(surviving(found)) or 'none'}.")
     if args.equivalence:
-        shares = [name for name in found if any(name.endswith(figure.title) for figure in FIGURES.values() if not figure.points)]
-        alike = "; ".join(name for name in shares if found[name].is_within(args.equivalence))
-        print(f"Equivalent within ± {args.equivalence:g} % (two one-sided tests, each at 5 %): {alike or 'none'}.")
+        print(equivalence_line(differences(pairs, only_shares=True), args.equivalence))
     if args.output:
         path = Path(args.output)
         if path.suffix == ".html":

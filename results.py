@@ -23,7 +23,7 @@ from harness.command_line.zoo import checkpoint_of, evaluation_of, seconds_of
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, difference, interval, spread, surviving
+from harness.measuring.comparing import FIGURES, difference, equivalence_line, interval, spread, surviving
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
@@ -315,13 +315,13 @@ def pairs_table(rows):
             yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"
             run = f"{network}, T = {steps}{f', {stop}' * bool(stop)}"
             several |= {(run, FIGURES[name].title): found for name, found in figures.items() if found.half}
-    kept, shares = {}, [key for key in several if key[1] != FIGURES["accuracy"].title and several[key].is_within(EQUIVALENT)]
+    kept = {}
     for run, title in surviving(several):
         kept.setdefault(run, []).append(title.removesuffix(", µJ"))
     yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0:", "")
     yield from (f"- {run}: {'; '.join(titles)}" for run, titles in kept.items())
-    alike = "; ".join(": ".join(key) for key in shares) or "none"
-    yield from ("", f"Equivalent within ± {EQUIVALENT} % (two one-sided tests, each at 5 %): {alike}.")
+    shares = {": ".join(key): found for key, found in several.items() if key[1] != FIGURES["accuracy"].title}
+    yield from ("", equivalence_line(shares, EQUIVALENT))
 
 
 def equal_spikes_table(rows):
@@ -362,12 +362,16 @@ def zoo_table():
 
 def put_into(page, lines):
     """Replace what stands between the marks of a page. Raises UserError where they are missing."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not end:
+    if not (new := between(page.read_text(encoding="utf-8"), *MARKS, lines)):
         raise UserError(f"{page} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the tables belong")
-    new = "\n".join([before + MARKS[0], *lines, MARKS[1] + after])
     write_whole(page, lambda file: file.write(new.encode()))
+
+
+def between(text, begin, end, lines):
+    """The text with these lines between two marks of it; None where it lacks one."""
+    before, _, rest = text.partition(begin)
+    _, mark, after = rest.partition(end)
+    return "\n".join([before + begin, *lines, end + after]) if mark else None
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from benchmarks.speed.inference_peers import LOOKS, save_simulators
 from benchmarks.speed.peers import SIMULATORS
+from results import between
 
 PAGE, PICTURE = Path(__file__).with_suffix(".md"), Path(__file__).parents[1] / "inference_speed.png"
 RESULTS = Path(__file__).parents[2] / "results"
-MARKS = "<!-- {}: docs/explanation/performance.py writes what stands between these lines -->\n", "<!-- end -->"
+MARKS = "<!-- {}: docs/explanation/performance.py writes what stands between these lines -->", "<!-- end -->"
 
 
 def records(name):
@@ -49,8 +50,7 @@ def page():
     """The text of the page, with its tables as the results have them."""
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in (("inference_peers", inference_table()), ("nir_peers", nir_table())):
-        before, mark, rest = text.partition(MARKS[0].format(name))
-        text = before + mark + "\n".join([*lines, MARKS[1]]) + rest.partition(MARKS[1])[2]
+        text = between(text, MARKS[0].format(name), MARKS[1], lines)
     return text
 
 

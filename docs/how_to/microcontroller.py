@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from results import between
+
 PAGE, RESULTS = Path(__file__).with_suffix(".md"), Path(__file__).parents[2] / "results/microcontroller.jsonl"
-MARKS = "<!-- {}: by docs/how_to/microcontroller.py -->\n", "<!-- end -->"
+MARKS = "<!-- {}: by docs/how_to/microcontroller.py -->", "<!-- end -->"
 CORES = {"m4": "Cortex-M4", "m7": "Cortex-M7", "m33": "Cortex-M33", "rv32": "RISC-V"}
 COMPARED = {  # network, weights -> its task, accuracy
     ("quick_feedback", "int8_folded"): ("MNIST", "98.72"),
@@ -67,9 +69,7 @@ def page():
     """The text of the page, with its tables as the results have them."""
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in (("figures", figures_table()), ("compared", compared_table())):
-        before, mark, rest = text.partition(MARKS[0].format(name))
-        _, end, after = rest.partition(MARKS[1])
-        text = before + mark + "\n".join([*lines, end]) + after
+        text = between(text, MARKS[0].format(name), MARKS[1], lines)
     return text
 
 

@@ -101,6 +101,12 @@ def surviving(differences):
     return [name for _, name in takewhile(lambda one: differences[one[1]].p * (len(differences) - one[0]) <= 0.05, ordered)]
 
 
+def equivalence_line(shares, bound):
+    """Which of name -> Difference in percent, of several pairs, are shown to be below the bound, in words."""
+    alike = "; ".join(name for name, found in shares.items() if found.is_within(bound))
+    return f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
+
+
 def written(value, form):
     """The number in this form, a half rounded away from 0."""
     with localcontext(Context(rounding=ROUND_HALF_UP)):

@@ -87,13 +87,15 @@ def comparison(recipe, other):
     return [row if other else row[:2] for row in rows if any(row[1:])]
 
 
-def differences(pairs):
-    """Title, and name of the network where several are compared -> Difference, where it varies over the seeds."""
+def differences(pairs, only_shares=False):
+    """Title, and name of the network where several are compared -> Difference, where it varies over the seeds; of all figures, or
+    of those compared in percent."""
     both = [(recipe, other) for recipe, other in pairs if other]
     every = {
         f"{recipe.name}: {figure.title}" if len(both) > 1 else figure.title: difference(name, recipe.results, other.results)
         for recipe, other in both
         for name, figure in FIGURES.items()
+        if not (only_shares and figure.points)
     }
     return {name: found for name, found in every.items() if found and found.half}
 
