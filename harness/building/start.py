@@ -189,9 +189,8 @@ def load_snn(model, start, config, run, may_grow):
     restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
     if not ours:
         from_original(model, start.saved)
-    if "leak" in config.given or config.leak != start.settings.get(
-        "leak", config.leak
-    ):  # typed, or a streaming network's default
+    is_other = config.leak != start.settings.get("leak", config.leak)  # a streaming network's default
+    if is_other or "leak" in config.given:
         model.set_leak(config.leak)
     return model
 

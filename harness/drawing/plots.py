@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 from harness.drawing.figures import PART_COLOURS, picture
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.counting.ledger import PARTS
+from self_models.objectives.contrast import WINDOW
 
 ACCURACY_COLOUR = "#222222"
 
@@ -246,7 +247,7 @@ def save_dimming(path, rows, epsilon, images):
         "plain": ("blocking", "#4477aa"),
         "contrast": ("blocking with contrast", "#e66100"),
         "normalised": ("control: blocking, image divided by its brightest pixel", "#999999"),
-        "locally": ("control: blocking, each pixel divided by the brightest within 7 x 7", "#555555"),
+        "locally": (f"control: blocking, each pixel divided by the brightest within {WINDOW} x {WINDOW}", "#555555"),
     }
     with chart(path, size=(10, 4.8)) as (axis,):
         for number, (key, (label, colour)) in enumerate(looks.items()):
