@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Has a change of the code changed a number? Digests of what the committed networks and three small trainings give.
+
+`python frozen.py write FILE` at the revision before, `compare FILE` at the one after it, on the same machine: exit status 1
+and the names where they differ. Networks that are gone are named, and do not count. Digests of a machine are its own: FILE is not
+for the repository. `--part A B` of `networks`, `nir`, `trainings` (default: all). Six minutes of one core.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(HERE))
+
+import torch  # noqa: E402
+
+from self_models import evaluate, load, load_data  # noqa: E402
+
+SMALL = 2**21  # bytes of a checkpoint whose network is fast enough for more images
+TRAININGS = {  # script and flags; each one epoch, from random weights but for the last, which converts the first
+    "ann": "ann_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 2 --epochs 1",
+    "snn_poisson": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 8 --epochs 1 --update immediate "
+    "--default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
+    "snn_direct": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 4 --epochs 1 --update immediate "
+    "--encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 --pretrained_ann {ann} "
+    "--balance_images 32 --balance_timesteps 20",
+}
+MEASURED = "accuracy", "operations", "energy_event_joules", "energy_joules", "energy_memory_joules", "comparisons", "open_share"
+COMMON = "--dataset MNIST --limit_train 256 --limit_test 64 --batch_size 32 --seed 3 --run_name frozen"
+
+
+def digest(value):
+    if not isinstance(value, torch.Tensor):
+        return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+    value = value.detach().cpu().contiguous()
+    return hashlib.sha256(f"{value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes()).hexdigest()[:16]
+
+
+def arrays_of(name, output):
+    """(name, digest) of all that an output holds."""
+    for field, value in output._asdict().items():
+        if hasattr(value, "_asdict"):
+            yield from arrays_of(f"{name} {field}", value)
+        elif isinstance(value, dict):
+            yield from ((f"{name} {field} {layer}", digest(each)) for layer, each in value.items())
+        elif value is not None:
+            yield f"{name} {field}", digest(value)
+
+
+def images_of(model, count):
+    torch.manual_seed(1)
+    channels, *space = model.image_shape
+    if channels == 1 and space == [28, 28]:
+        return load_data("MNIST")[2].images[:count]
+    return torch.randint(256, (count, channels, *space), dtype=torch.uint8)
+
+
+def of_networks():
+    """(name, digest) of every array of each checkpoint: dense and by events, with frames and without, early exit, streams, counts
+    of operations, whole numbers."""
+    for path in sorted(HERE.glob("trained_models/*/*.pth")):
+        kind, name = path.parent.name, path.stem
+        model = load(path, engine="dense")
+        images = images_of(model, 16 if path.stat().st_size < SMALL else 4)
+        print(f"{kind} {name}", file=sys.stderr, flush=True)
+        if kind == "ann":
+            yield from arrays_of(f"ann {name}", model(images, seed=0))
+            continue
+        runs = {"dense": model, "event": engine_or_none(path, "event"), "int8": engine_or_none(path, "event", weights="int8")}
+        for engine, one in runs.items():
+            if one is not None:
+                yield from of_engine(f"{kind} {name} {engine}", one, images)
+
+
+def engine_or_none(path, engine, **more):
+    try:
+        return load(path, engine=engine, **more)
+    except Exception as error:  # of both revisions the same networks are refused
+        print(f"{path.stem}: {error}", file=sys.stderr)
+
+
+@torch.no_grad()
+def of_engine(name, model, images):
+    yield from arrays_of(name, model(images, seed=0))
+    yield from arrays_of(f"{name} sums", model(images, seed=0, frames=False))
+    yield from arrays_of(f"{name} one", model(images[:1], seed=2))
+    labels, counts = torch.arange(len(images)) % 10, not name.endswith("int8")
+    measured = evaluate(model, images, labels, seed=0, operations=counts)
+    yield from ((f"{name} evaluate {key}", digest(measured[key])) for key in MEASURED if key in measured)
+    if model.settings["update"] != "phased":
+        model.change(rule="confidence", gap_bound=4.0)
+        yield from arrays_of(f"{name} exit", model(images, seed=0, frames=False))
+        model.change(rule="never")
+    try:
+        stream = model.stream(seed=5)
+        parts = [images[:4], images[:4], images[4:8] if len(images) > 4 else images[:4].flip(-1)]
+        for number, part in enumerate(parts):
+            yield from arrays_of(f"{name} stream {number}", stream(part, 3))
+        yield from ((f"{name} stream state {key}", digest(value)) for key, value in stream.state_dict().items())
+    except Exception as error:
+        yield f"{name} stream", type(error).__name__
+
+
+def of_nir():
+    for path in (HERE / "examples/nmnist.nir", HERE.parent / "shared/data/nir/cnn_sinabs.nir"):
+        if not path.is_file():
+            continue
+        for engine in ("dense", "event"):
+            model = load(path, engine=engine, dt=1e-3)
+            torch.manual_seed(2)
+            events = (torch.rand(4, 12, *model.input_shape) < 0.05).float()
+            print(path.stem, engine, file=sys.stderr, flush=True)
+            yield from arrays_of(f"nir {path.stem} {engine}", model(events))
+
+
+def of_trainings():
+    with tempfile.TemporaryDirectory() as folder:
+        made = {}
+        for name, words in TRAININGS.items():
+            place = Path(folder) / name
+            words = words.format(**made).split()
+            env = os.environ | {"OMP_NUM_THREADS": "1"}
+            print(f"training {name}", file=sys.stderr, flush=True)
+            command = [sys.executable, HERE / words[0], *words[1:], *COMMON.split(), "--output_dir", place]
+            subprocess.run(command, check=True, cwd=HERE, stdout=subprocess.DEVNULL, env=env)
+            kind = "ann" if name == "ann" else "snn"
+            made[name] = place / f"trained_models/{kind}/frozen.pth"
+            state = torch.load(made[name], weights_only=True)["state_dict"]
+            yield from ((f"training {name} {key}", digest(value)) for key, value in state.items())
+            for line in (place / f"logs/{kind}/frozen.jsonl").read_text().splitlines():
+                record = json.loads(line)
+                if record["event"] == "epoch":
+                    figures = {part: {key: value for key, value in record[part].items() if isinstance(value, float)}
+                               for part in ("train", "evaluated") if isinstance(record.get(part), dict)}  # fmt: skip
+                    yield f"training {name} epoch {record['epoch']}", digest(json.dumps(figures, sort_keys=True))
+
+
+PARTS = {"networks": of_networks, "nir": of_nir, "trainings": of_trainings}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("write", "compare"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {name: value for part in args.part for name, value in PARTS[part]()}
+    if args.what == "write":
+        args.file.write_text(json.dumps(found, indent=0))
+        return print(f"{len(found)} arrays")
+    kept = json.loads(args.file.read_text())
+    differ = sorted(name for name in kept.keys() & found.keys() if kept[name] != found[name])
+    print(f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new")
+    of_parts = tuple({"networks": ("ann", "snn"), "nir": ("nir",), "trainings": ("training",)}[part] for part in args.part)
+    gone = sorted({" ".join(name.split()[:3]) for name in kept.keys() - found.keys() if name.startswith(sum(of_parts, ()))})
+    print(*([f"gone: {', '.join(gone)}"] if gone else []), *differ, sep="\n")
+    sys.exit(bool(differ))
+
+
+if __name__ == "__main__":
+    main()
