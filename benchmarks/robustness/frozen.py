@@ -25,10 +25,10 @@ from self_models import evaluate, load, load_data  # noqa: E402
 SMALL = 2**21  # bytes of a checkpoint whose network is fast enough for more images
 TRAININGS = {  # script and flags; each one epoch, from random weights but for the last, which converts the first
     "ann": "ann_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 2 --epochs 1",
-    "snn_poisson": "snn_wFeedback.py --engine dense -a VGG5_wFeedback_small --fc_width 32 --timesteps 8 --epochs 1 --update immediate "
-    "--default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
-    "snn_direct": "snn_wFeedback.py --engine dense -a VGG5_wFeedback_small --fc_width 32 --timesteps 4 --epochs 1 --update immediate "
-    "--encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 --pretrained_ann {ann} "
+    "snn_poisson": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 8 --epochs 1 --update immediate "
+    "--engine dense --default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
+    "snn_direct": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 4 --epochs 1 --update immediate "
+    "--engine dense --encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 --pretrained_ann {ann} "
     "--balance_images 32 --balance_timesteps 20",
 }
 TIMED = "seconds", "images_per_second"
