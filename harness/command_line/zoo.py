@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from harness.command_line.presets import FOLDER, find, names
 from harness.runs.paths import Paths
+from harness.runs.runlog import read_records
 from self_models.basics import HOME
 
 HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")
@@ -39,8 +40,7 @@ def evaluation_of(recipe):
 
 def log_of(recipe):
     """The records of the log of a recipe's network, none where it is not committed."""
-    path = Paths(recipe.kind, recipe.run, HOME).json_path
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return read_records(Paths(recipe.kind, recipe.run, HOME).json_path)
 
 
 def seconds_of(recipe):

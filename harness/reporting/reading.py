@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.drawing.film import Film, load_film
+from harness.runs.runlog import latest
 from self_models.loading import MODELS
 
 NUMBER = (int, float)
@@ -35,7 +36,8 @@ class Result:
         found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
         found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}
-        epoch, holdout, chose = told("epoch"), told("holdout"), told("selected_on") == "test"
+        epoch = told("epoch") if told("event") == "epoch" else None
+        holdout, chose = told("holdout"), told("selected_on") == "test"
         kind = "held-out" if holdout or (epoch and not chose) else f"{told('dataset') or ''} test".strip()
         images = f"{holdout:,} {kind} images" if holdout else f"{kind} images"
         self.on = f"{record['images']:,} {images}"
@@ -124,14 +126,16 @@ def read_run(path):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    found, faults = {event: [] for event in REQUIRED}, []
+    records, faults = [], []
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                record = read_record(line)
-                found.setdefault(record["event"], []).append(record)
+                records.append(read_record(line))
         except ValueError as error:
             faults.append(f"line {number} {error}")
+    found = {event: [] for event in REQUIRED}
+    for record in latest(records):
+        found.setdefault(record["event"], []).append(record)
     if not any(found.values()):
         raise UserError(f"{path} is no run's log: {faults[0] if faults else 'it is empty'}")
     faults = [f"left out {len(faults)} of its lines; the first: {faults[0]}"] if faults else []
