@@ -343,7 +343,7 @@ def test_resume_wants_weights_and_images_of_the_checkpoints_network(alone, tmp_p
     fewer = {"classifier.6.weight": weight["classifier.6.weight"][:7]}
     smaller = {"classifier.0.weight": weight["classifier.0.weight"][:, :800]}
     for changed, weights, words in (
-        ({"plan": PLAN}, {}, f"{path} is damaged: its settings are of another InputBlockingSNN: "),
+        ({"plan": PLAN}, {}, f"{path} does not fit InputBlockingSNN: "),
         ({"labels": 7}, fewer, "was trained on"),
         ({"labels": 7, "classes": list("abcdefg")}, fewer, "was trained on"),
         ({"image_shape": (1, 20, 20)}, smaller, "--dataset MNIST has grey images of 28x28 pixels, and the network takes"),

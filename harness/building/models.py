@@ -15,7 +15,7 @@ from self_models.basics import INSTALLED, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
-from self_models.loading import MODELS, event_engine_for, whole_checkpoint
+from self_models.loading import MODELS, event_engine_for, load_known
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
@@ -90,12 +90,12 @@ def find_device(args):
 
 def read(path, args, model):
     """The checkpoint. model: the --model that it may be of. Raises UserError for one of a preset that is missing, with the
-    command that makes it, CheckpointError as whole_checkpoint."""
+    command that makes it, CheckpointError as load_known."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}")
-    return whole_checkpoint(path, named(model))
+    return load_known(path, named(model))
 
 
 def new_ann(args):

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
-from harness.data.folders import list_folder, say_once, some
+from harness.data.folders import list_folder, some
 from harness.processes import ranks
 from harness.runs.paths import Paths
 from harness.runs.runlog import read_records
 from harness.training.losses import loss_settings
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import whole_checkpoint
+from self_models.loading import load_known
 
 
 def resumed(args, known, kind, name, own=None):
@@ -37,8 +37,6 @@ def resumed(args, known, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
-    if was.pop("tensorboard", False):
-        say_once(f"note: {path} was trained with --tensorboard, which is no flag any more: it is ignored")
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
@@ -70,7 +68,7 @@ def flags_to_save(args, known, model):
 def _read(path, paths, may_begin, own):
     """The checkpoint, or None where the run has not saved yet, and may begin."""
     if path.exists() or not paths.wrote(path):
-        return whole_checkpoint(path, own)
+        return load_known(path, own)
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
     was_saving = epochs == [1] and records[-1]["event"] == "epoch"
