@@ -351,11 +351,8 @@ def saved(content):
     [
         lambda raw: b"",
         lambda raw: raw[: len(raw) // 2],
-        lambda raw: raw[:-10],
         lambda raw: flip(raw, raw.index(b"state_dict")),
         lambda raw: b"epoch accuracy\n1 0.97\n",
-        lambda raw: bytes(range(256)) * 20,
-        lambda raw: saved([1, 2]),
         lambda raw: saved(torch.zeros(3)),
         lambda raw: saved({"epoch": 3}),
         lambda raw: saved({"state_dict": {}}),

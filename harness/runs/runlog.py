@@ -51,7 +51,7 @@ class RunLog(AbstractContextManager):
         waiting, self._begun = self._records, True
         if ranks.is_first():
             self.place.take()
-            self._records = read_records(self.place.json_path) if self.place.is_resumed else []
+            self._records = read_records(self.place.json_path)  # of a run that goes on
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
             for record in (opening | {"lines": header(opening, self.args.about, self.place.name)}, *waiting):
                 self._append(record)
