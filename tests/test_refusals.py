@@ -54,7 +54,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 SMALL = "-a VGG5_wFeedback_small"
-IN_SEQUENCE = f"{SMALL} --fc_width 8 --timesteps 4 --readout membrane_linear --limit_train 16 --sequence 2"
 
 
 # --- commands
@@ -101,8 +100,6 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network needs"),
-    (SNN, f"{IN_SEQUENCE} --feedback_interval 2", "--feedback_interval 1"), (SNN, f"{IN_SEQUENCE} --sequence 0", "--sequence"),
     (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
     (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
     (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),

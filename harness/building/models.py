@@ -18,7 +18,6 @@ from self_models.fast import batched
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
-from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -177,17 +176,6 @@ def choose_trained(model, args):
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)
-
-
-def check_sequence(model, args):
-    """Raises UserError where the network cannot be trained with --sequence as the flags say."""
-    if args.sequence == 1 or args.test_only:
-        return
-    check_left_on(model)
-    if model.feedback_interval > 1:
-        raise UserError(f"--sequence {args.sequence}: an image may go between two runs of the decoder: --feedback_interval 1")
-    if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
-        raise UserError(f"--sequence {args.sequence} in several processes needs --update immediate")
 
 
 def use_engine(model, args, images):

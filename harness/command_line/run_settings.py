@@ -181,8 +181,6 @@ class OfSNN:
 
 @dataclass
 class OfFineTuning:
-    sequence: int = training_setting(1, COUNT, "train for streaming: N batches follow each other, each image for T/2 to 3T/2 "
-        "timesteps at random; state persists, gradients are cut between images", group="fine-tuning", metavar="N")
     bptt_segments: str = training_setting(0, Text(segments), "recompute in N segments in the backward pass: memory of T/N "
         "timesteps; auto: root of T; 0: off", group="fine-tuning", fixed=False, metavar="N|auto")
     train: str = training_setting("all", Choice(("all", "decoder")), "weights that are trained; decoder: all others are fixed",
