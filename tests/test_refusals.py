@@ -63,7 +63,6 @@ IDLE = [  # flags that another makes idle
     (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it needs Adam; leave it out"),
     (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it needs cosine or triangle; leave it out"),
     (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
-    (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it needs mean or ema"),
     (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
     (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
     (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),

@@ -2,7 +2,6 @@
 
 import copy
 import time
-from itertools import islice
 
 from harness.data.sets import augmented
 from harness.measuring.measures import counts_operations
@@ -22,13 +21,11 @@ from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.runlog import progress_bar
 from harness.runs.saving import save_checkpoint
 from harness.training import schedules
-from harness.training.epoch import Progress, renew_statistics, train_one_epoch
+from harness.training.epoch import Progress, train_one_epoch
 from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import evaluate_parts
 from self_models.running.draws import shuffled
-
-OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 
 def fit(model, data, criterion, args, run, known, saved=None):
@@ -40,8 +37,7 @@ def fit(model, data, criterion, args, run, known, saved=None):
     data = (train, *data[1:])
     optimizer = schedules.make_optimizer(model, args)
     schedule = schedules.make_schedule(optimizer, args, updates)
-    averaged = schedules.WeightAverage(model, args, updates) if args.average_weights != "none" else None
-    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule, averaged)
+    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule)
     if args.resume:
         training.resume(saved)
     if args.epochs:
@@ -50,7 +46,7 @@ def fit(model, data, criterion, args, run, known, saved=None):
     parallel = ranks.parallel(model)
     with noted_signals(patient=ranks.count() > 1) as training.signals:
         if not args.epochs:
-            judged(training, model, 0)
+            judged(training, 0)
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, updates)
         return finish(training)
@@ -71,15 +67,14 @@ def fit_one_epoch(training, parallel, updates):
     batches = training_batches(training.data[0], args, epoch, training.device, training.progress.step)
     how = training.criterion, training.optimizer, training.schedule, args.seed, epoch
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
-        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel, training.averaged)
+        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel)
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.wiring.names if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
-    candidate = to_judge(training, epoch)
-    judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
+    judgement = judged(training, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
-    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(candidate)
+    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(model)
     lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
     lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
     run.say(*lines)
@@ -95,24 +90,13 @@ def dynamics(model):
     return {f"{kind}s": {name: getattr(one, kind).item() for name, one in neurons} for kind in ("threshold", "leak") if neurons}
 
 
-def to_judge(training, epoch):
-    """The model that counts after the epoch: that of the averaged weights, once there are any, with statistics of its own."""
-    averaged, args = training.averaged, training.args
-    if not averaged or training.schedule.last_epoch < averaged.begin:
-        return training.model
-    batches = islice(training_batches(training.data[0], args, epoch, training.device), OF_STATISTICS)
-    renew_statistics(averaged.module, training.model, batches, args.seed, epoch)
-    return averaged.module
-
-
-def judged(training, model, epoch):
-    """Evaluate the epoch's model on the images that choose, and keep its checkpoint if it is the best so far, or if none choose.
-    Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
-    args, run, best = training.args, training.run, training.best
+def judged(training, epoch):
+    """Evaluate the model after this epoch on the images that choose, and keep its checkpoint if it is the best so far, or if none
+    choose. Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
+    model, args, run, best = training.model, training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
-        how = training.criterion, args, run, False, training.save_if_asked
-        found = evaluate_with_bar(model, images, *how)
+        found = evaluate_with_bar(model, images, training.criterion, args, run, False, training.save_if_asked)
         del found["per_image"]
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
