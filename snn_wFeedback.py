@@ -39,7 +39,7 @@ def train(args):
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        run.say(*warnings, *about_data, engine, *lines_on_own(args, model, start.saved, start.path))
+        run.say(*warnings, *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
+from harness.building.own import class_for, named, word_for
 from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
@@ -57,9 +57,7 @@ def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    model = cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
-    model.own_file = file_of(args.model) if args.model and parts_in_use(args, model)[0] else None  # for its checkpoints
-    return model
+    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
 
 
 def find_device(args):
@@ -127,7 +125,7 @@ def load_ann(model, saved, path, say=None):
 
 def ann_of(path, args):
     """The ANN of a checkpoint, in evaluation: with its own settings or, of the original's files, which have none, the flags'."""
-    word = as_saved(args.model, path)
+    word = word_for(args.model, path)
     saved, cls = read(path, args, word), class_for(word, VGG_wFeedback)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN, and an ANN is wanted")
