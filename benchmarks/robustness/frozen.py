@@ -28,8 +28,8 @@ TRAININGS = {  # script and flags; each one epoch, from random weights but for t
     "snn_poisson": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 8 --epochs 1 --update immediate "
     "--engine dense --default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
     "snn_direct": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 4 --epochs 1 --update immediate "
-    "--engine dense --encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 --pretrained_ann {ann} "
-    "--balance_images 32 --balance_timesteps 20",
+    "--engine dense --encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 "
+    "--pretrained_ann {ann} --balance_images 32 --balance_timesteps 20",
 }
 TIMED = "seconds", "images_per_second"
 MEASURED = "accuracy", "operations", "energy_event_joules", "energy_joules", "energy_memory_joules", "comparisons", "open_share"
