@@ -41,7 +41,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        run.say(*warnings, *about_data, *about_start, *lines_on_own(args, model, start.saved, start.path))
+        run.say(*warnings, *about_data, *about_start, *lines_on_own(args.model))
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

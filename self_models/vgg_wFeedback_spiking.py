@@ -287,20 +287,17 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
         gradient."""
         wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
-        if self.engine and not self.training and not wants_gradient and not kwargs.get("place"):
+        if self.engine and not self.training and not wants_gradient:
             return self.engine(x, *args, **kwargs)
         return super().__call__(checked_images(x, self, self.frames), *args, **kwargs)
 
-    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None, place=None):
+    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
         draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see asked_by. place: a SequenceState, of images that
-        come after others, in the steps that it says, on draws. Raises ModelError for other images, another number of draws, or
-        what cannot be recorded."""
+        predicted and is_open are None, and sums has their place. record: see asked_by. Raises ModelError for other images,
+        another number of draws, or what cannot be recorded."""
         asked, draws = asked_by(record, self.wiring), draws_for(x, draws, seed)
         with mixed_precision(self, x):
-            if place:
-                return place.go_on(self, x, draws, frames, asked)
             run = self.start(x, draws, asked)
             shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
         return self.output(x, shown, steps, asked)

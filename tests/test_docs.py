@@ -84,7 +84,7 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
 }
-LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|(stream|full)_feedback|(deep|cifar10)_\w+")  # only the flags are read
+LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|(deep|cifar10)_\w+")  # only the flags are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 SMALL = {"ann": f"{DATA} --epochs 1", "snn": f"{DATA} --epochs 1 {BALANCE}"}  # flags that make it quick
 SMALL |= dict.fromkeys(("obj1", "obj2", "obj3", "energy"), "--limit_test 8")

@@ -433,7 +433,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     assert "round.toml leads back to itself" in refused(ANN, "--preset round.toml")
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
-    assert "strided_base has no [snn]" in refused(SNN, "--preset strided_base")
+    assert "vgg11_plain_base has no [snn]" in refused(SNN, "--preset vgg11_plain_base")
     Path("quick_baseline.toml").write_text(OWN)
     line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
     assert line in refused(OBJ1, "--preset quick_baseline.toml")

@@ -54,7 +54,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 SMALL = "-a VGG5_wFeedback_small"
-IN_SEQUENCE = f"{SMALL} --fc_width 8 --timesteps 4 --readout membrane_linear --limit_train 16 --sequence 2"
 
 
 # --- commands
@@ -64,7 +63,6 @@ IDLE = [  # flags that another makes idle
     (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it needs Adam; leave it out"),
     (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it needs cosine or triangle; leave it out"),
     (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
-    (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it needs mean or ema"),
     (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
     (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
     (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
@@ -101,8 +99,6 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network needs"),
-    (SNN, f"{IN_SEQUENCE} --feedback_interval 2", "--feedback_interval 1"), (SNN, f"{IN_SEQUENCE} --sequence 0", "--sequence"),
     (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
     (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
     (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),

@@ -496,7 +496,7 @@ def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
 # Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's
 ANN_RUN = (
     f"{TINY} --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0 --train_acc_batches 1"
+    "--checkpoint_minutes 0 --train_acc_batches 1"
 )
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
@@ -580,7 +580,7 @@ def test_ranks_give_the_loss_curve_of_one_process(alone_by_one, tmp_path, count,
     learned = check_same_training(folder, tmp_path / "run", kind)
     assert len({figures["total"] for figures in learned}) == 3
     assert [record["event"] for record in records(tmp_path / f"run/logs/{kind}/x.jsonl")] == ["epoch"] * 3 + ["evaluation"]
-    for file in ("x", "x_last"):  # of the ANN, averaged weights with statistics of their own, and the weights
+    for file in ("x", "x_last"):
         saved = [load_checkpoint(run / f"trained_models/{kind}/{file}.pth") for run in (folder, tmp_path / "run")]
         assert saved[0]["epoch"] == saved[1]["epoch"]
         for key, value in begun[kind].items():

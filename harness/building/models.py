@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
+from harness.building.own import class_for, named, word_for
 from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
@@ -18,7 +18,6 @@ from self_models.fast import batched
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
-from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -58,9 +57,7 @@ def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    model = cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
-    model.own_file = file_of(args.model) if args.model and parts_in_use(args, model)[0] else None  # for its checkpoints
-    return model
+    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
 
 
 def find_device(args):
@@ -128,7 +125,7 @@ def load_ann(model, saved, path, say=None):
 
 def ann_of(path, args):
     """The ANN of a checkpoint, in evaluation: with its own settings or, of the original's files, which have none, the flags'."""
-    word = as_saved(args.model, path)
+    word = word_for(args.model, path)
     saved, cls = read(path, args, word), class_for(word, VGG_wFeedback)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN, and an ANN is wanted")
@@ -177,17 +174,6 @@ def choose_trained(model, args):
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)
-
-
-def check_sequence(model, args):
-    """Raises UserError where the network cannot be trained with --sequence as the flags say."""
-    if args.sequence == 1 or args.test_only:
-        return
-    check_left_on(model)
-    if model.feedback_interval > 1:
-        raise UserError(f"--sequence {args.sequence}: an image may go between two runs of the decoder: --feedback_interval 1")
-    if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
-        raise UserError(f"--sequence {args.sequence} in several processes needs --update immediate")
 
 
 def use_engine(model, args, images):

@@ -7,7 +7,7 @@ import torch
 
 from harness import UserError
 from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
-from harness.building.own import as_saved, class_for, named
+from harness.building.own import class_for, named, word_for
 from harness.data.facts import with_facts
 from harness.processes.signals import Interrupted
 from harness.runs.runlog import progress_bar
@@ -74,7 +74,7 @@ def resolve_snn(config, keeps=()):
     """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
     if not start.kind:
-        start = found_start(config, "ann", as_saved(config.model, config.pretrained_ann) if config.pretrained_ann else "")
+        start = found_start(config, "ann", word_for(config.model, config.pretrained_ann))
     if start.kind:
         common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if start.kind == "ann" else cls.known_settings().keys() - set(keeps)

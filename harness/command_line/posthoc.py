@@ -8,7 +8,7 @@ import torch
 
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.own import as_saved, class_for, lines_on_own
+from harness.building.own import class_for, lines_on_own, word_for
 from harness.building.start import resolve_snn, start_snn
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
@@ -51,7 +51,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
     own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     model = new_snn(args, cls, **own)
-    lines = lines_on_idle(args, posthoc_settings(class_for(args.model, cls)))
+    lines = lines_on_idle(args, posthoc_settings(cls, args.model))
     needs_data = start.kind == "ann" or "settings" not in start.saved
     files, frames = own_files(args, needs_data), getattr(args, "frames", "")
     if frames:
@@ -63,7 +63,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    run.say(*lines, *lines_on_own(args, model, start.saved, start.path))
+    run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
     gate = start.settings.get("gate", "open")
     if gate not in ("open", model.settings["gate"]):
@@ -80,7 +80,7 @@ def open_network(parser, words, suffix, **settled):
     """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
     see open_posthoc; settled: flags that the script itself sets."""
     args = parser.parse_args(words)
-    args = args.with_settled(model=as_saved(args.model, args.pretrained_snn), **settled)
+    args = args.with_settled(model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
 
 

@@ -24,7 +24,6 @@ from self_models.vgg_wFeedback import PRECISIONS
 
 STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
 WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
-AVERAGED = Need("average_weights", ("mean", "ema"))
 AUGMENTED = Need("augment", why="the images stay as they are")
 WITH_DECODER = Need("architecture", why="it has no decoder that could reconstruct", of_plan=lambda plan: bool(plan.decoder))
 CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
@@ -121,12 +120,6 @@ class OfTraining:
     nesterov: bool = training_setting(False, Switch(), "Nesterov momentum of SGD",
         needs=(WITH_SGD, Need("momentum", why="there is no momentum")))
     bias_lr_factor: float = training_setting(1.0, POSITIVE, "learning rate of biases, as a multiple of that of weights")
-    average_weights: str = training_setting("none", Choice(("none", "mean", "ema")), "evaluate and save averaged weights: their "
-        "mean, or exponential moving average, over the last updates")
-    average_from: float = training_setting(0.75, PROBABILITY, "fraction of training after which weights are averaged",
-        needs=(AVERAGED,))
-    average_decay: float = training_setting(0.999, PROBABILITY, "ema: fraction of the average kept at each update",
-        needs=(Need("average_weights", ("ema",)),))
     label_smoothing: float = training_setting(0.0, PROBABILITY, "fraction of each label spread evenly over all classes")
     mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour images: mirror at random, or in "
         "every second epoch (alternate)", needs=(AUGMENTED,))
@@ -181,8 +174,6 @@ class OfSNN:
 
 @dataclass
 class OfFineTuning:
-    sequence: int = training_setting(1, COUNT, "train for streaming: N batches follow each other, each image for T/2 to 3T/2 "
-        "timesteps at random; state persists, gradients are cut between images", group="fine-tuning", metavar="N")
     bptt_segments: str = training_setting(0, Text(segments), "recompute in N segments in the backward pass: memory of T/N "
         "timesteps; auto: root of T; 0: off", group="fine-tuning", fixed=False, metavar="N|auto")
     train: str = training_setting("all", Choice(("all", "decoder")), "weights that are trained; decoder: all others are fixed",

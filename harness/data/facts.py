@@ -8,7 +8,7 @@ from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHA
 
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
-OF_IMAGES, OF_RECORDINGS = ("image_size", "grey", "sequence"), ("count_bound", "event_frames", "split_by", "predict")  # flags
+OF_IMAGES, OF_RECORDINGS = ("image_size", "grey"), ("count_bound", "event_frames", "split_by", "predict")  # flags
 FEWEST = 10  # training images of a class, below which a line warns
 LOOKED_AT = 1000  # training images, for the light of their borders
 

@@ -1,10 +1,9 @@
-"""How long training is, what is said of that, the optimiser, the learning rate over time, and the average of the weights."""
+"""How long training is, what is said of that, the optimiser, and the learning rate over time."""
 
 from dataclasses import replace
 from math import ceil, cos, pi
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from harness import UserError
 
@@ -30,7 +29,6 @@ def plan_lines(model, train, updates, args):
         yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
     weights = sum(value.numel() for value in model.state_dict().values())
     states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
-    states += args.average_weights != "none"
     small, large = (4e-6 * weights * numbers for numbers in (1, 1 + states))
     total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
     yield (
@@ -87,20 +85,3 @@ def set_rates(optimizer, schedule):
     """Bring the learning rates to what the schedule says for its present step, which a raised --epochs changes."""
     for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * factor(schedule.last_epoch)
-
-
-class WeightAverage(AveragedModel):
-    """The average of a model's weights after each step from `begin` on: their mean (Izmailov et al., UAI 2018), or for
-    --average_weights ema the exponential one, which starts as the weights are then. module: the model that it makes."""
-
-    def __init__(self, model, args, steps_per_epoch):
-        averaging = get_ema_multi_avg_fn(args.average_decay) if args.average_weights == "ema" else get_swa_multi_avg_fn()
-        super().__init__(model, multi_avg_fn=averaging)
-        self.begin = max(ceil(args.average_from * args.epochs * steps_per_epoch), 1)
-
-    def update(self, model, step):
-        """Take in the model as it is after so many steps of the training."""
-        if step == self.begin:
-            self.n_averaged.zero_()  # a raised --epochs has made it begin anew
-        if step >= self.begin:
-            self.update_parameters(model)

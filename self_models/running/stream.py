@@ -11,9 +11,8 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
 from self_models.running.steps import all_steps, as_set_now, with_image
 
-MEMBRANES = "membranes."
-STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
-MEMORY = "memory."  # and what a step of one's own keeps in a run's memory; ages are there in training alone
+MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
+MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
 STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 
@@ -100,29 +99,6 @@ def interval_of(model):
     return {"interval": f"feedback_interval {model.feedback_interval}"} if model.has_feedback else {}
 
 
-@dataclass
-class SequenceState:
-    """An image's place in a sequence of them: a stream that may be trained, of which each image is one call of the model. No
-    gradient goes from an image to those before it: `after` is detached.
-
-    steps: that the image is shown; before, after: what a stream has, name -> tensor (B, ...), and its steps, when the image comes
-    (None: it is at rest) and when it goes, which go_on fills in.
-    """
-
-    steps: int
-    before: dict | None = None
-    after: dict | None = None
-
-    def go_on(self, model, x, draws, frames, asked):
-        """The SNNOutput of these steps, on images x (B, C, H, W); draws: of these images, so a dropout mask is each one's own."""
-        engine = engine_of(model, x, asked)
-        run = engine.restored(self.before, draws) if self.before else engine.begun(x, draws)
-        output, run = engine.go_on(run, x, self.steps, frames, asked)
-        steps = self.steps + (self.before["steps"] if self.before else 0)
-        self.after = {name: value.detach() for name, value in engine.state_of(run).items()} | {"steps": steps}
-        return output
-
-
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
     if model.phased:
@@ -137,7 +113,7 @@ def engine_of(model, x, asked):
     """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense, which also runs what is
     recorded. Raises ModelError as check_left_on does."""
     check_left_on(model)
-    may_serve = model.engine and not model.training and x.device.type == "cpu" and not asked
+    may_serve = model.engine and x.device.type == "cpu" and not asked
     return model.engine if may_serve and model.engine.serves() else Dense(model)
 
 
@@ -174,11 +150,9 @@ class Dense:
             raise ModelError(f"gate {self.model.settings['gate']}: what {name} knows (view.known) is not saved with a stream")
         found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-        neurons = self.model.neurons()
         for name, state in run.memory.items():
-            if name in neurons or not name.rpartition(".")[2].isdigit():  # a dropout layer's mask is an image's own
-                values = state._asdict() if hasattr(state, "_asdict") else {"": state}
-                found |= {key_of(field, name): value for field, value in values.items()}
+            values = state._asdict() if hasattr(state, "_asdict") else {"": state}
+            found |= {key_of(field, name): value for field, value in values.items()}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
@@ -239,4 +213,4 @@ def check_state(model, state):
 
 def key_of(field, name):
     """What a field of a layer's state is called in a state_dict; '' for what is kept under a name without fields."""
-    return STATE.get(field, f"{field}." if field else MEMORY) + name
+    return (MEMBRANES if field == "v" else f"{field}." if field else MEMORY) + name
