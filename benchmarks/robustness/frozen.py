@@ -26,11 +26,12 @@ SMALL = 2**21  # bytes of a checkpoint whose network is fast enough for more ima
 TRAININGS = {  # script and flags; each one epoch, from random weights but for the last, which converts the first
     "ann": "ann_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 2 --epochs 1",
     "snn_poisson": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 8 --epochs 1 --update immediate "
-    "--default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
+    "--engine dense --default_threshold 0.3 --readout membrane --learn_threshold --learn_leak",
     "snn_direct": "snn_wFeedback.py -a VGG5_wFeedback_small --fc_width 32 --timesteps 4 --epochs 1 --update immediate "
-    "--encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 --pretrained_ann {ann} "
-    "--balance_images 32 --balance_timesteps 20",
+    "--engine dense --encoding direct --readout membrane_linear --gate block --epsilon 0.2 --spike_penalty 0.1 "
+    "--pretrained_ann {ann} --balance_images 32 --balance_timesteps 20",
 }
+TIMED = "seconds", "images_per_second"
 MEASURED = "accuracy", "operations", "energy_event_joules", "energy_joules", "energy_memory_joules", "comparisons", "open_share"
 COMMON = "--dataset MNIST --limit_train 256 --limit_test 64 --batch_size 32 --seed 3 --run_name frozen"
 
@@ -136,8 +137,8 @@ def of_trainings():
             for line in (place / f"logs/{kind}/frozen.jsonl").read_text().splitlines():
                 record = json.loads(line)
                 if record["event"] == "epoch":
-                    figures = {part: {key: value for key, value in record[part].items() if isinstance(value, float)}
-                               for part in ("train", "evaluated") if isinstance(record.get(part), dict)}  # fmt: skip
+                    figures = {part: {key: value for key, value in record[part].items() if key not in TIMED}
+                               for part in ("train", "evaluated")}  # fmt: skip
                     yield f"training {name} epoch {record['epoch']}", digest(json.dumps(figures, sort_keys=True))
 
 
