@@ -37,7 +37,7 @@ def train(args):
     warnings = lines_on_idle(args, known)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
-    engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
+    engine = use_engine(model, args)
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
         run.say(*warnings, *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)

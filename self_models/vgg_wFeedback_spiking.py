@@ -1,9 +1,8 @@
 """The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
 
 import functools
-import inspect
-import itertools
 from dataclasses import replace
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeur
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import modules_of, unknown, wire
+from self_models.network.wiring import fingerprint, is_hooked, modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -60,7 +59,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    engine = None  # an EventEngine, or None: this module's own forward, the dense engine
+    engine, stays = None, None  # an EventEngine, or None: this module's own forward; why `auto` left it so
     batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
@@ -135,16 +134,31 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """Whether the outputs take what reaches them in the step of this number."""
         return not self.phased or self.phase(step) == self.wiring.depths[self.wiring.output] - 1
 
-    def overridden(self, but=()):
-        """The name of a method that this model's class, derived from this one, has made its own, or the model alone, but for
-        these; '' if there is none: what runs a network other than by its step() does not know it."""
-        replaced = (name for name in vars(self) if callable(getattr(type(self), name, None)))
-        return next((name for name in (*own_methods(type(self), VGG_SNN_STDB_wFeedback), *replaced) if name not in but), "")
+    def replaces(self, but=()):
+        """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
+        return bool((own_methods(type(self)) | (methods_here().keys() & vars(self))).difference(but))
+
+    def fingerprint(self):
+        """See network/wiring.py."""
+        return fingerprint(self)
+
+    @property
+    def is_custom(self):
+        """True if it replaces methods or has forward hooks: then it runs by step()."""
+        return self.replaces() or any(map(is_hooked, modules_of(self)))
 
     @property
     def runs_by(self):
-        """'dense' where layers take many steps at once, 'reference' where step() is taken as it is written."""
-        return "dense" if self.batched and not batched.why_not(self) else "reference"
+        """What runs it in evaluation: 'event', 'dense' where layers take many steps at once, or 'reference', its step()."""
+        if self.engine and self.engine.serves():
+            return "event"
+        return "dense" if self.takes_steps_at_once({}) else "reference"
+
+    def refresh(self):
+        """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
+        optimiser, through `.data`, or of inference tensors. Every evaluation begins with it."""
+        if self.engine:
+            self.engine.refresh()
 
     @property
     def wiring(self):
@@ -174,20 +188,22 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def start(self, x, draws=None, asked=None, streams=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
-        is recorded, for which step() is taken step by step; streams: whether others may come after these images: then each call
-        of the stream lists the stages anew."""
+        is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        at_once = self.runs_by == "dense" and not asked
+        at_once = self.takes_steps_at_once(asked)
         if self.phased:
             depths = self.wiring.depths
             for node, neuron in enumerate(self.neurons().values(), 1):
                 neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
-        stages = {} if streams else self.stages_for(x, at_once)
         logits = x.new_zeros(len(x), self.settings["labels"])
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws_for(x, draws), asked or {},
-            streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
+            x, self.gate.start(x), logits, torch.zeros_like(x), self.stages_for(x, at_once), draws_for(x, draws), asked or {},
+            streams=streams, recording=recording, at_once=at_once,
         )  # fmt: skip
+
+    def takes_steps_at_once(self, asked):
+        """True where layers take many steps at once, see fast/batched; else step() is taken. asked: what is recorded."""
+        return self.batched and not asked and batched.can_run(self)
 
     def stages_for(self, x, at_once):
         """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState."""
@@ -283,13 +299,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
         return self.readout.on_pixel_scale(predictions) if self.has_feedback else predictions
 
-    def __call__(self, x, *args, **kwargs):
-        """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
-        gradient."""
+    def __call__(self, x, *args, record=None, **kwargs):
+        """forward, of checked images; in evaluation by the engine, where there is one that serves, which checks them, unless x
+        wants a gradient or something is recorded."""
         wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
-        if self.engine and not self.training and not wants_gradient:
-            return self.engine(x, *args, **kwargs)
-        return super().__call__(checked_images(x, self, self.frames), *args, **kwargs)
+        is_plain = not (self.training or wants_gradient or record)
+        if self.engine and is_plain and self.engine.serves():
+            return self.engine.run(x, *args, **kwargs)
+        return super().__call__(checked_images(x, self, self.frames), *args, record=record, **kwargs)
 
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
@@ -319,9 +336,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         seen, targets = by_step(run.recording), prediction_targets(self, run.recording)
         return run, summed(shown, seen[first : run.steps], targets[first : run.steps])
 
-    def output(self, x, shown, steps, asked):
-        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,)."""
-        predictions, spikes, names = shown.get("prediction"), shown["spikes"], self.wiring.names
+    def output(self, x, shown, steps, asked, names=None):
+        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,);
+        names: of the layers, if they are known."""
+        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.wiring.names
         return SNNOutput(
             logits=shown["logits"][-1],
             predictions=predictions,
@@ -339,9 +357,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
 
 @functools.cache
-def own_methods(cls, base):
-    """Names of the methods of base that cls, derived from it, has made its own, but for new_neuron, which its neurons tell of."""
-    below = itertools.takewhile(lambda one: one is not base, cls.__mro__)
-    own = ((name, value) for one in below for name, value in vars(one).items() if hasattr(base, name) and name[:2] != "__")
-    methods = (name for name, value in own if inspect.isroutine(value) or isinstance(value, property))
-    return [name for name in methods if name != "new_neuron"]
+def methods_here():
+    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for new_neuron: whose neurons are looked at themselves."""
+    methods = {name: value for name, value in vars(VGG_SNN_STDB_wFeedback).items() if isinstance(value, property | FunctionType)}
+    return {name: value for name, value in methods.items() if name[:2] != "__" and name != "new_neuron"}
+
+
+@functools.cache
+def own_methods(cls):
+    """Names of the methods here that a class derived from VGG_SNN_STDB_wFeedback replaces."""
+    return {name for name, value in methods_here().items() if getattr(cls, name) is not value}

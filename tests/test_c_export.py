@@ -16,7 +16,7 @@ from test_integers import one_pixel
 import harness.exporting.c_folder
 import harness.exporting.layers
 import self_models.kernel.build
-import self_models.kernel.kept
+import self_models.kernel.engine
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
@@ -175,7 +175,7 @@ def kernel(request, monkeypatch):
         monkeypatch.setenv("CFLAGS", "-O1 -mno-avx512f")
         monkeypatch.setattr(self_models.kernel.build, "built", lambda *args: (Built(*args), ""))
     plain = request.param == "by plain loops"
-    monkeypatch.setattr(self_models.kernel.kept, "library", functools.partial(library.__wrapped__, plain=plain))
+    monkeypatch.setattr(self_models.kernel.engine, "library", functools.partial(library.__wrapped__, plain=plain))
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
@@ -214,7 +214,7 @@ def test_sums_are_rounded_alike(kernel, request):
     model = build(on_grid=False, leak=0.9, output_leak=0.8, plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131)
     x = pixels(model)
     output = EventEngine(model)(x, seed=0)
-    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.kept, "library", functools.partial(library, plain=True))
+    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.engine, "library", functools.partial(library, plain=True))
     plain = EventEngine(model)(x, seed=0)
     assert first_difference(output, plain, tolerance=0) is None and spiked(output)
     assert torch.equal(output.logits_by_step, plain.logits_by_step) and torch.equal(output.predictions, plain.predictions)
@@ -250,7 +250,7 @@ def test_what_no_stream_can_run_is_refused(tmp_path, settings):
 )
 @torch.no_grad()
 def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, settings):
-    """In a stream, as in Python; a decoder that is off, in C, does not spike."""
+    """In C; in Python another stream goes on from the state so far. A decoder that is off, in C, does not spike."""
     model = build(**settings)
     x, library = write(tmp_path, model), Library(tmp_path)
     layers = [n for n, name in enumerate(model.wiring.names) if not ("feedback" in here and name.startswith("generate"))]
@@ -264,7 +264,8 @@ def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, setti
     library.call("reset", *key_for(0, "input"), 0)
     look(x[0])
     library.change(**here)
-    model.change(**change)
+    state, stream = stream.state_dict(), model.change(**change).stream()
+    stream.load_state_dict(state)
     for image in x:
         look(image)
     assert found == wanted

@@ -1,6 +1,5 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -11,11 +10,10 @@ from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
-from self_models.basics import INSTALLED, compute_exactly
+from self_models.basics import INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
-from self_models.fast import batched
-from self_models.loading import MODELS, event_engine_for, whole_checkpoint
+from self_models.loading import MODELS, on_engine, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -23,7 +21,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-WORTH_IT = 10_000  # images times steps from which the event engine wins back the time that it takes to fold weights
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
@@ -176,19 +173,12 @@ def choose_trained(model, args):
             parameter.requires_grad_(False)
 
 
-def use_engine(model, args, images):
-    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. images: how many are
-    evaluated at a time. Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
-    chooses = args.engine == "auto"
-    model.batched = args.engine != "reference"
-    why = batched.why_not(model)
-    if args.engine == "reference" or (why and args.engine != "event"):
-        return "engine: reference" + f" ({why})" * bool(why)
-    if args.engine == "dense" or (chooses and images * args.timesteps < WORTH_IT):
-        return "engine: dense" + " (few images)" * chooses
-    model.engine, reason = event_engine_for(model, chooses)
-    if reason and not chooses:
-        raise UserError(reason)
-    if reason:  # without what it advises: there is nothing to do
-        return f"engine: dense ({re.sub(r'(:|, or) use --engine dense$', '', reason)})"
-    return "engine: event" + ", or dense for batches with many spikes" * chooses
+def use_engine(model, args):
+    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. Returns the line that
+    says what runs it. Raises UserError where the event engine cannot serve."""
+    try:
+        on_engine(model, args.engine)
+    except ModelError as error:
+        raise UserError(str(error)) from None
+    why = " (it replaces methods, or has parts or hooks of its own)" if model.runs_by == "reference" != args.engine else ""
+    return f"engine: {model.runs_by}{why or (f' ({model.stays})' if model.stays else '')}"

@@ -60,7 +60,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     if files or frames:
         own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
         test = ImageSet("own images", own, None, names=tuple(model.classes))
-    lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
+    lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines, *lines_on_own(args.model))

@@ -221,7 +221,7 @@ def evaluation_record(model, result, args, **more):
         **{name: settings[name] for name in ("gate", "encoding") if name in settings},
         "class": type(model).__name__,
         "objective": getattr(model, "objective", "none"),
-        "engine": model.engine.name if getattr(model, "engine", None) else getattr(model, "runs_by", "dense"),
+        "engine": getattr(model, "runs_by", "dense"),
         "accuracy": result["accuracy"],
         "mean_steps": result.get("mean_steps"),
         "reconstruction_error": result.get("error"),

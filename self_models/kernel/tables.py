@@ -289,7 +289,7 @@ def graph_of(model, compact=False, counting=False):
     neurons, weights = max(prod(node["shape"]) for node in graph.nodes), sum(one.size for one in graph.links.values())
     for what, size in (("neurons of a layer,", neurons), ("weights, as they are folded,", weights)):
         if size + SPARE > LARGEST:
-            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}: use --engine dense")
+            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}")
     return graph
 
 

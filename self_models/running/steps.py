@@ -77,7 +77,6 @@ class RunState:
     streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
-    gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...), of those that ran
     # of the steps that were taken last:
@@ -282,16 +281,6 @@ def chosen(images, view, other):
         return torch.where(images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old)
 
     return View(*map(each, view, other))
-
-
-def as_set_now(model, run):
-    """The run as the model's settings of now take it up: no membrane is below its floor, and where the gate is of another class
-    than the one that has made its view, all is open again as at the beginning of a run."""
-    neurons, cls = model.neurons(), type(model.gate)
-    lifted = {name: run.memory[name] for name, neuron in neurons.items() if neuron.floor is not None and name in run.memory}
-    lifted = {name: state._replace(v=neurons[name].floored(state.v)) for name, state in lifted.items()}
-    run = replace(run, memory=run.memory | lifted)
-    return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 
 def in_shares(keep):

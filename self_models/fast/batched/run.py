@@ -8,22 +8,13 @@ from self_models.fast.batched.folded_chain import folded
 from self_models.fast.batched.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import is_altered
 from self_models.running.steps import ActiveParts, show_image, stacked
 
 
-def why_not(model):
-    """Why the model's steps cannot be taken at once, in words, or ''."""
-    if hook := model.overridden():
-        return f"{type(model).__name__}.{hook} is its own"
-    if model.unknown:
-        return f"{model.unknown} is its own"
-    for name, neuron in model.neurons().items():
-        if neuron.update not in UPDATES and not model.phased:
-            return f"the update of {name} is its own"
-        if is_altered(neuron):
-            return f"the neurons {name} have a hook or a forward of their own, which needs to be called step by step"
-    return ""
+def can_run(model):
+    """True if the model's steps can be taken at once; else step() runs it."""
+    updates = {neuron.update for neuron in model.neurons().values()}
+    return not (model.is_custom or model.unknown) and (model.phased or updates <= {*UPDATES})
 
 
 def prepared(model, stages, x):
