@@ -153,7 +153,8 @@ class OfSNN:
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
     engine: str = run_setting("auto", Choice(ENGINES), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
-        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event where the kernel can, else dense",
+        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event if the kernel can, else "
+        "dense",
         group="engine", common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", fixed=False,
         metavar="PATH", common=True)
