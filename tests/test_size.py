@@ -1,4 +1,4 @@
-"""How much code there is, in lines as `wc -l` counts them. A limit may only be lowered, to what stands once something has gone."""
+"""How much code there is, in lines as `wc -l` counts them. A limit is lowered to what stands once something has gone."""
 
 import subprocess
 from collections import Counter
