@@ -12,6 +12,7 @@ from harness.measuring.report import LOSSES, accuracy_by_class
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
 MARKERS = "osD^v*P"
 COSTS = "spikes", "energy_event_joules"  # of FIGURES
+LINES = {"train": {"linestyle": ":", "fillstyle": "none"}, "evaluated": {}}  # of means in the record of an epoch
 
 
 def looks_of(runs):
@@ -81,17 +82,17 @@ def save_confusion(path, record):
 
 def save_curves(path, runs, looks):
     """Accuracy, losses and spikes over epochs: solid on the images that judge an epoch, dotted in training."""
-    curves = {}  # name -> (the run's name, kind of line) -> epoch -> value
+    curves = {}  # name -> (the run's name, train or evaluated) -> epoch -> value
     for run in runs:
         for epoch in run.epochs:
-            for images, line in (("train", ":"), ("evaluated", "-")):
+            for images in LINES:
                 for name, value in means_of(epoch.get(images) or {}).items():
-                    curves.setdefault(name, {}).setdefault((run.name, line), {})[epoch["epoch"]] = value
+                    curves.setdefault(name, {}).setdefault((run.name, images), {})[epoch["epoch"]] = value
     last = max(epoch["epoch"] for run in runs for epoch in run.epochs)
     with chart(path, (12, 3.2 * -(-len(curves) // 3) + 0.5), len(curves), 3) as axes:
         for axis, (name, lines) in zip(axes, curves.items(), strict=True):
-            for (run_name, line), points in lines.items():
-                axis.plot(points.keys(), points.values(), line, markersize=4, **looks[run_name])
+            for (run_name, images), points in lines.items():
+                axis.plot(points.keys(), points.values(), markersize=4, **looks[run_name], **LINES[images])
             axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
             axis.xaxis.get_major_locator().set_params(integer=True)
         name_runs(axis.figure, runs, looks)

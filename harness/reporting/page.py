@@ -21,7 +21,7 @@ SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIG
 HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
 RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes
 and energy are per image. Energy is an estimate of the arithmetic alone, at 45 nm."""
-CURVES = "Solid: on the images that judge an epoch. Dotted: in training, while the weights change."
+CURVES = "Solid: on the images that judge an epoch. Dotted, with hollow marks: in training, while the weights change."
 STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 0 16px 40px; font: 16px/1.45 system-ui, sans-serif; color: #222; }
 h2 { font-size: 1.25rem; border-top: 1px solid #ddd; padding-top: 16px; overflow-wrap: anywhere; }
