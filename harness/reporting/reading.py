@@ -106,15 +106,12 @@ def read_run(path):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    records, left_out = {}, 0
-    for line in filter(str.strip, lines):
-        if record := read_record(line):
-            records.setdefault(record["event"], []).append(record)
-        else:
-            left_out += 1
-    if not records:
+    records, by_event = [read_record(line) for line in lines if line.strip()], {}
+    for record in filter(None, records):
+        by_event.setdefault(record["event"], []).append(record)
+    if not by_event:
         raise UserError(f"{path} is no run's log")
-    return Run(path, records, left_out)
+    return Run(path, by_event, records.count(None))
 
 
 def read_record(line):
