@@ -31,7 +31,7 @@ docs: .venv/dev
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q -e '.[report]'
+	$(BIN)/pip install -q -e .
 	$(BIN)/python -m self_models.kernel || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.kernel; }
 	touch $@
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a trained SNN's predictions over time, its spikes, and single neurons.
 
-Writes a GIF with a frame for each timestep, charts, and the timesteps that a report plays."""
+Writes a GIF with a frame for each timestep, and charts."""
 
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.measures import spikes_over_time
@@ -46,8 +45,6 @@ def main(argv=None):
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
-    if args.log:
-        save_film(run.place.steps_path, film)
     endings = [".gif", ".png", "_spikes.png"]
     if film.once:
         save_knowledge(run.place.picture("_known.png"), film)
@@ -76,8 +73,6 @@ def main(argv=None):
         endings += ["_raster.png", "_raster.npz"]
     for ending in endings:
         run.say(f"wrote {run.place.picture(ending)}")
-    if args.log:
-        run.say(f"wrote {run.place.steps_path}, for wfeedback report")
     posthoc.finish()
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
+from harness.measuring.energy import as_text
 from harness.measuring.measures import difficulty_correlations
 from results import ledger_of
 from self_models import ModelError, load, load_data
@@ -476,8 +477,9 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
     table = run_here("energy", flags, "--format csv")[1].split("\n\n")[0]
     assert len(next(csv.reader(table.splitlines()))) == 6
-    run_here("report", f"tiny_energy --output_dir {tmp_path} --output {tmp_path / 'page.html'}")
-    assert "Energy under conventions" in (tmp_path / "page.html").read_text()
+    rows = [["network", "a_b, %"], ["x_1", 1.25]]
+    assert as_text(rows, "md") == "| network | a_b, % |\n| --- | ---: |\n| x_1 | 1.25 |"
+    assert as_text(rows, "latex").splitlines()[2:5] == [r"network & a\_b, \% \\", r"\midrule", r"x\_1 & 1.25 \\"]
 
 
 def test_eight_bits_are_integers_times_a_scale():

@@ -13,14 +13,14 @@ from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, STREAM, records, refused,
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import film_of, keyed, load_film, save_film
+from harness.drawing.film import film_of, keyed
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import GATES, Blocking, Gate
 from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
-SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # as page.js numbers them, too
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
 PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], *[[0.3, 0.45, 0.9, 0.45, 0.0]] * 2]).view(3, 1, 1, 1, 5)
@@ -191,8 +191,6 @@ def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
     }  # fmt: skip
     shown = {name: (save_contact_sheet, one) for name, one in films.items()}
     shown |= {f"{name}, GIF": (gif, one) for name, one in films.items()}
-    save_film(tmp_path / "film.npz", films["own"])
-    shown["own, from a file, GIF"] = gif, load_film(tmp_path / "film.npz")
     for labels in ([1, -1, 0], [0, 0, 1], [0, 1, -1], [-1] * 3):
         heading = "accurate_feedback: scene watch, with more words than a small picture has room for"
         stream = replace(film(), titles=np.array([""]), heading=heading, shown_labels=np.array(labels)[:, None])
@@ -216,14 +214,6 @@ def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
         if name == "extremes":
             assert [axis.images[0].get_array()[0, 0] for axis in figures[-1].axes] == [80, 40, 40, 80]
     data_regression.check(said)
-
-
-def test_a_film_in_a_file(tmp_path):
-    found = film()
-    save_film(tmp_path / "film.npz", found)
-    again = load_film(tmp_path / "film.npz")
-    assert all(np.array_equal(values, again.arrays()[name]) for name, values in found.arrays().items())
-    assert again.epsilon == found.epsilon and not again.once
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):

@@ -466,8 +466,6 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
         assert both[0]["train"] == both[1]["train"] and both[0]["train"]["variance_loss"] > 0
     line = next(line for line in (logs / "whole.log").read_text().splitlines() if line.startswith("epoch 1/2"))
     assert line.count(" | variance_loss ") == 2
-    run_here("report", f"{logs / 'whole.jsonl'} --output {tmp_path / 'page.html'}")
-    assert "Variance loss" in (tmp_path / "page.html").read_text()
 
     run_here(SNN, f"{PLAIN} --epochs 1 --run_name other {here}")  # without its weight: other weights, and not a word of it
     assert not same_weights(weights / "part.pth", weights / "other.pth")

@@ -313,7 +313,7 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
 def test_preset_list_shows_what_is_known_of_each_recipe(script, capsys):
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(script).main(["--preset", "list"])
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert stop.value.code == 0 and list(rows) == names("ann")
     for name, line in rows.items():
         assert line.endswith((FOLDER / f"{name}.toml").read_text().splitlines()[0].removeprefix("# "))

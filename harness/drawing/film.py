@@ -1,4 +1,4 @@
-"""What a run shows of each image, step by step: the facts that pictures and the player of the report's page are made of."""
+"""What a run shows of each image, step by step: the facts that pictures are made of."""
 
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from harness.runs.saving import write_whole
 from self_models.basics.images import has_colour
 from self_models.basics.settings import settings_in
 from self_models.counting.spikes import PARTS, part_of
@@ -50,7 +49,6 @@ class Film:
     names: np.ndarray  # of the classes (K,)
     titles: np.ndarray  # of the images
     labels: np.ndarray  # -1 where nobody knows them
-    index: np.ndarray  # positions in the data set
     stopped: np.ndarray  # steps that each image took
     blocked: np.ndarray  # share of active values blocked in a step
     errors: np.ndarray  # squared error of a prediction on the image's scale, summed over its pixels
@@ -153,22 +151,6 @@ def answers_of(sure):
     return np.where(is_ahead, sure.argmax(-1), -1)
 
 
-def save_film(path, film):
-    """Write it, compressed."""
-    words = {"epsilon": film.epsilon, "own_gate": film.own_gate}
-    write_whole(path, lambda file: np.savez_compressed(file, **film.arrays(), **words))
-
-
-def load_film(path):
-    """The Film in a file. Raises ValueError where it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = dict(saved)
-        return Film(**arrays | {"epsilon": float(arrays["epsilon"]), "own_gate": str(arrays.get("own_gate", ""))})
-    except Exception as error:  # numpy and zipfile raise all kinds for a byte that is another
-        raise ValueError(str(error)) from None
-
-
 def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
     titles: of the images. Floats of no more than a step beside the output."""
@@ -200,7 +182,6 @@ def film_of(model, batch, output, names, titles):
         names=np.array(names),
         titles=np.array(titles),
         labels=(torch.full_like(batch.index, -1) if batch.labels is None else batch.labels).cpu().numpy(),
-        index=batch.index.cpu().numpy(),
         stopped=output.steps.cpu().numpy(),
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
         errors=each(lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets),

@@ -120,10 +120,12 @@ def class_lines(confusion, names, of=""):
     )
 
 
-def aligned(rows):
-    """Rows of text, of which some may be shorter, as lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+def aligned(rows, left=(0,)):
+    """Rows of text, of which some may be shorter, as lines: columns of these numbers to the left, the others to the right."""
+    columns = list(zip_longest(*rows, fillvalue=""))
+    sides = [str.ljust if number in left else str.rjust for number in range(len(columns))]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=False)).rstrip() for row in rows]
 
 
 def blocking_table(records, baseline=None):
