@@ -9,7 +9,7 @@ import subprocess
 import nir
 import pytest
 import torch
-from conftest import CHROMIUM, FORK, GRID, ONCE, PLAN, REPOSITORY, browsed, build, commands_in, digests, images, refused, run_here
+from conftest import CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, build, commands_in, digests, images, refused, run_here
 
 from benchmarks.shared import watch
 from harness.exporting import page_file
@@ -153,7 +153,6 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert b"nothing" in free
     phased = build(VGG_SNN_STDB_wFeedback, plan=BASELINE, update="phased")
     assert "update phased" in nir_bytes(forward_layers(phased), conventions(phased))[-1]
-    assert conventions(build(VGG_SNN_STDB_wFeedback, plan=BASELINE, **ONCE))["left_out"] == "the gate once"
 
 
 @pytest.mark.parametrize(

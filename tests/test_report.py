@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, CHROMIUM, DATA, PLAN, SNN, SPIKING, browsed, digests, records, refused, run_here
+from conftest import CHROMIUM, PLAN, SNN, SPIKING, browsed, digests, records, refused, run_here
 from PIL import Image
 
 from harness.data.sets import load_data
@@ -24,7 +24,7 @@ from harness.reporting.reading import Result, find_runs
 from self_models.counting.evaluation import evaluate_parts
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
+SILENT, DARK, BRIGHT, _, BLOCKED, WAITS = range(6)  # of a pixel
 EPOCH = {
     "event": "epoch", "epoch": 1, "train": {"accuracy": 0.5, "total": 2.0}, "selected_on": "held-out", "thresholds": {"a.1": 1.0},
     "evaluated": {"images": 50, "accuracy": 0.6, "total": 1.5, "mean_steps": 5.0, "parts": {"input": 3.0, "total": 10.0},
@@ -115,7 +115,7 @@ def test_a_page_holds_all_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     [
         ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
         ({"gate": "open", "encoding": "direct"}, {"encoding": "direct"}),
-        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}), ({"gate": "once"}, {"gate": "once"}),
+        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}),
     ],
 )  # fmt: skip
 def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
@@ -173,28 +173,6 @@ def test_the_player_has_what_the_network_did(looked, played):
     assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
     _, words = re.findall(r"spikes per image: .* total ([\d,]+)", (logs / "tiny_posthoc_analysis.log").read_text())
     assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
-
-
-def test_the_player_of_a_network_that_sends_once(tmp_path):
-    """It predicts without a decoder; what is sent is counted as the input's spikes."""
-    flags = f"-a VGG5_small --fc_width 16 --encoding direct --timesteps 4 {DATA}"
-    run_here(SNN, flags, "--gate once --grid 4 --epsilon 0.1 --init kaiming --update immediate --epochs 1 --select test",
-             f"--run_name once --output_dir {tmp_path}")  # fmt: skip
-    run_here(ANALYSIS, flags, f"--images 1 --chart_images 4 --run_name looked --output_dir {tmp_path} --pretrained_snn",
-             tmp_path / "trained_models/snn/once.pth")  # fmt: skip
-    assert (tmp_path / "trained_models/snn/looked_known.png").is_file()
-    data, *_ = reported("looked", "--output_dir", tmp_path, "--output", tmp_path / "page.html")
-    (player,), key = data["players"], [words for _, words in data["players"][0]["key"]]
-    assert {STATES[state] for state in (SENDS, SENT, HELD, LATER)} <= set(key) and STATES[BLOCKED] not in key
-    assert {"Share of the image's values sent so far"} == {
-        each["title"] for each in data["charts"].values() if "hare" in each["title"]
-    }
-    steps = load_film(tmp_path / "logs/snn/looked_steps.npz")
-    misses = steps.misses.astype(int)
-    assert np.abs(misses - np.abs(steps.predictions.astype(int) - steps.images)).max() <= 1
-    assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
-    assert "within ε = 0.1, 10 % of its range" in player["rule"] and "white is " in player["scale"]
-    assert list(player["pictures"]) == ["input", "sent so far", "image as known", "absolute error", "input neurons"]
 
 
 def test_large_images_leave_the_page_small(tmp_path):

@@ -25,7 +25,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the time that it takes to fold weights
-OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
+OF_GATE = {"block": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
@@ -172,8 +172,6 @@ def choose_trained(model, args):
         raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
-    if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
-        raise UserError("--train decoder: with these settings of its gate nothing asks the decoder")
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)
@@ -184,8 +182,6 @@ def check_sequence(model, args):
     if args.sequence == 1 or args.test_only:
         return
     check_left_on(model)
-    if model.feedback_interval > 1:
-        raise UserError(f"--sequence {args.sequence}: an image may go between two runs of the decoder: --feedback_interval 1")
     if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
         raise UserError(f"--sequence {args.sequence} in several processes needs --update immediate")
 

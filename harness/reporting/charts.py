@@ -19,8 +19,7 @@ ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6
 NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags tensorboard"
 MOST_LABELS = 12  # marks with their settings beside them; more would cover each other
 DRAWN = r"^(train|evaluated)\.(accuracy|total|classification|reconstruction|penalty|\w+_loss|spikes)$|^(thresholds|leaks)\."
-ANALYSED = {"squared_error": "squared error of the prediction", "blocked_share": "share of active input blocked",
-            "sent_share": "share of the image's values sent so far"}  # fmt: skip
+ANALYSED = {"squared_error": "squared error of the prediction", "blocked_share": "share of active input blocked"}
 
 
 def look_of(runs):

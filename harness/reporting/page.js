@@ -49,7 +49,7 @@ function startPlayer(players) {
     const player = players[run], labels = Object.keys(player.pictures);
     at("pictures").replaceChildren(...labels.map((label) =>
       element("figure", {}, element("h3", {}, label), element("img", { alt: label }))));
-    at("rule").textContent = `${player.rule}. ${player.scale}`;
+    at("rule").textContent = `${player.rule}.`;
     at("states").replaceChildren(...player.key.map(([colour, words]) =>
       element("li", {}, element("span", { className: "swatch", style: `background: ${colour}` }), words)));
     at("step").max = player.stopped[image];

@@ -92,7 +92,6 @@ def as_player(film):
         "said": [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)],
         "key": [(STATE_COLOURS[state], words) for state, words in film.key],
         "rule": rule_of(film),
-        "scale": f"Error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more." if film.once else "",
     }
 
 

@@ -53,7 +53,7 @@ class EventEngine:
         return self._kept.prepare(counting=self._counted is not None)
 
     def _forget_changed(self):
-        if self._kept.forget_changed(self.frozen) and self._counted:
+        if self._kept.forget_changed(self.frozen) and self._counted is not None:
             raise ModelError("the weights or settings changed while operations were counted")
 
     def serves(self):
@@ -108,7 +108,7 @@ class EventEngine:
         left_on, model, steps = self.begun(state["image"], draws), self.model, state["steps"]
         if not model.gate.reacts:  # whatever the gate was that it comes from
             state = {name: value for name, value in state.items() if name not in ("is_open", "predicted")}
-        left_on.load(state, steps, steps // model.feedback_interval if model.has_feedback else 0)
+        left_on.load(state, steps)
         return left_on
 
     def _take_up(self, left_on):
@@ -127,12 +127,12 @@ class EventEngine:
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
         if self.serves():
-            self._counted = {"steps": 0, "decodes": 0}
+            self._counted = 0
 
     def stop_counting(self, events):
         """Add to Events, see counting/operations.py, what was counted since start_counting."""
         if rooms := self._kept.rooms.pop(True, None):
-            add_events(events, rooms, self.model, **self._counted)
+            add_events(events, rooms, self.model, self._counted)
         self._counted = None
 
     # --- a run
@@ -158,16 +158,15 @@ class EventEngine:
             rooms.run(runs, settings, 0, looked_at, looked_at)
             looked_in, rooms.free = rooms.free, kept
             pays = dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch)
-            if pays and self._counted:
+            if pays and self._counted is not None:
                 rooms.forget(looked_in)  # what was counted there does not count
             else:
                 rooms.free += looked_in
             if pays:
                 return None
         rooms.run(runs, settings, looked_at, batch, batch if left_on else CHUNK)
-        if self._counted:
-            self._counted["steps"] += int(runs["taken"].sum())
-            self._counted["decodes"] += int(runs["decodes"].sum())
+        if self._counted is not None:
+            self._counted += int(runs["taken"].sum())
         return self._output(x, results, runs, frames)
 
     def _output(self, x, results, runs, frames):
@@ -223,8 +222,8 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     return runs
 
 
-def add_events(events, rooms, model, steps, decodes):
-    """Add to Events what Rooms have counted in this many steps of images, at `decodes` of which the decoder ran."""
+def add_events(events, rooms, model, steps):
+    """Add to Events what Rooms have counted in this many steps of images."""
     tables, wiring, done = rooms.tables, model.wiring, set()
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
@@ -244,6 +243,4 @@ def add_events(events, rooms, model, steps, decodes):
             ):  # the encoder's last modules feed the classifier and the decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
-    phases = wiring.phases if model.phased else 1  # of a phased network each layer charges in one
-    for part, ran in {"encoder": steps, "after": steps, "decoder": decodes}.items():
-        events.ran[part] += ran // phases
+    events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase

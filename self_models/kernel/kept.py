@@ -89,7 +89,7 @@ def made_of(model):
     """(modules, where their tensors lie in the memory, what else tables are made of): equal while nothing but values of these
     tensors has changed."""
     modules, own = modules_of(model), own_settings(model)
-    others = [own[name] for name in ("feedback_interval", "output_leak", "encoding")] + [bool(own.get("residual"))]
+    others = [own[name] for name in ("output_leak", "encoding")] + [bool(own.get("residual"))]
     others += [(one.initial_potential, one.floor, one.update) for one in modules if isinstance(one, SpikingNeuron)]
     others += map(type, modules)
     others += map(is_altered, modules)

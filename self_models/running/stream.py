@@ -20,7 +20,7 @@ STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 class Stream:
     """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
     The first call says how many images there are at once, each with a network of its own. Until reset() that number stays, and so
-    do feedback_interval, dtype and device; all else may change between two calls. No stopping rule is asked. Draws follow
+    do dtype and device; all else may change between two calls. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
     steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
@@ -41,7 +41,7 @@ class Stream:
         x, asked = checked_images(images, model), asked_by(record, model.wiring)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
-        self._check_began(now := {**images_of(x), **interval_of(model)})
+        self._check_began(now := images_of(x))
         engine = engine_of(model, x, asked)
         if self._run is None:
             self._run, self._began = engine.begun(x, self._draws(len(x))), now
@@ -63,12 +63,7 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder, and where
-        feedback_interval is another than when the stream began."""
-        self._check_began(interval_of(self.model))
-        if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            when = f"after a multiple of {interval} timesteps, not {self.steps}"
-            raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
+        """What the next step needs: seed, steps, tensors (B, ...)."""
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
@@ -80,24 +75,17 @@ class Stream:
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
             check_state(self.model, held)
-        if self.model.has_feedback and steps % (interval := self.model.feedback_interval):
-            raise ModelError(f"steps: {steps} is no multiple of feedback_interval {interval}: this is another network's state")
         self.reset()
         self.seed, self.steps = seed, steps
         if held:
             image, self._engine = held["image"], Dense(self.model)
             self._run = self._engine.restored(state, self._draws(len(image)))
-            self._began = {**images_of(image), **interval_of(self.model)}
+            self._began = images_of(image)
 
 
 def images_of(x):
     """What stays of the images that a stream sees, name -> words."""
     return {"count": f"{len(x)} images at once", "kind": f"{x.dtype} on {x.device}".replace("torch.", "")}
-
-
-def interval_of(model):
-    """The same of how often the decoder runs, where there is one."""
-    return {"interval": f"feedback_interval {model.feedback_interval}"} if model.has_feedback else {}
 
 
 @dataclass
@@ -169,9 +157,6 @@ class Dense:
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         run = as_set_now(self.model, run)
         view = run.view
-        if view.known is not None:
-            name = type(self.model.gate).__name__
-            raise ModelError(f"gate {self.model.settings['gate']}: what {name} knows (view.known) is not saved with a stream")
         found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         neurons = self.model.neurons()
