@@ -336,9 +336,9 @@ def test_an_evaluation_takes_its_own_flags_and_no_others():
 
 
 def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
-    assert find("deep_baseline_short", "ann").path.stem == "deep_baseline"  # by way of the SNN of deep_base
-    args = parsed(ANN, "--preset", "deep_baseline_short")
-    assert args.run_name == "deep_baseline" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_base"
+    assert find("cifar10_baseline", "ann").path.stem == "cifar10_feedback"  # by way of the SNN of cifar10_base
+    args = parsed(ANN, "--preset", "cifar10_baseline")
+    assert (args.run_name, args.architecture, args.pretrained_ann) == ("cifar10_feedback", "VGG8_wFeedback_fork", "")
 
 
 # --- one of somebody's own
