@@ -12,12 +12,12 @@ from self_models.basics.images import background, checked_images, class_names, f
 from self_models.basics.settings import Configured, settings_in
 from self_models.fast import batched
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
-from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
 from self_models.network.wiring import fingerprint, is_hooked, modules_of, unknown, wire
-from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
+from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
@@ -25,35 +25,26 @@ from self_models.objectives.stopping import RULES
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums, by_step
 from self_models.running.recording import asked_by, recorded, recorded_now
-from self_models.running.steps import (
-    ActiveParts,
-    RunState,
-    all_steps,
-    decayed,
-    prediction_targets,
-    show_image,
-    stacked,
-    summed,
-)
+from self_models.running.steps import RunState, all_steps, decayed, prediction_targets, show_image, stacked, summed
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
+class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network_settings.py, and those of
     its parts: gate (objectives/gates.py: what the input neurons see next), rule (stopping.py: when an image stops, in
-    evaluation) and readout (readouts.py: how the decoder's output predicts). feedback_interval k: the decoder runs at every
-    k-th step only, on the encoder's output summed since it last ran. Raises ModelError for settings that make no network.
+    evaluation) and readout (readouts.py: how the decoder's output predicts). Raises ModelError for settings that make no
+    network.
     """
 
     Settings = SpikingSettings
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
     positional = (
         "vgg_name", "activation", "labels", "timesteps", "leak", "default_threshold", "alpha", "beta", "dropout", "kernel_size",
-        "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "feedback_interval",
-        "learn_threshold", "learn_leak", "image_shape",
+        "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "learn_threshold",
+        "learn_leak", "image_shape",
     )  # fmt: skip
     Neuron = SpikingNeuron  # of all layers, or a class derived from it; of a phased network PhasedNeuron
     objective = "none"  # in the records
@@ -101,7 +92,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         before, self.settings = self.settings, self.checked(settings, may_idle=self.settings)
         try:
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
-            check_together(self, **parts)
+            check_together(self, parts["gate"], parts["rule"])
         except ModelError:
             self.settings = before
             raise
@@ -112,27 +103,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
-    feedback_interval = property(lambda self: self.settings["feedback_interval"])
-    phased = property(lambda self: self.settings["update"] == "phased")  # whether layers charge, and then fire, T steps each
     frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
-    predicts = property(lambda self: self.has_feedback or self.gate.completes)  # whether there is something to show
-
-    @property
-    def latency(self):
-        """Timesteps until an image is answered: T, or T for each phase, after those in which the image arrives in parts."""
-        return self.timesteps if not self.phased else self.gate.least_steps - 1 + self.wiring.phases * self.timesteps
-
-    def phase(self, step):
-        """The phase of a phased network in which this step lies, from 0; -1 before the image has arrived."""
-        return max(-1, (step + 1 - self.gate.least_steps) // self.timesteps)
-
-    def sends(self, step):
-        """Whether the input neurons may send in the step of this number."""
-        return not self.phased or self.phase(step) < 1
-
-    def answers(self, step):
-        """Whether the outputs take what reaches them in the step of this number."""
-        return not self.phased or self.phase(step) == self.wiring.depths[self.wiring.output] - 1
 
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
@@ -191,10 +162,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         at_once = self.takes_steps_at_once(asked)
-        if self.phased:
-            depths = self.wiring.depths
-            for node, neuron in enumerate(self.neurons().values(), 1):
-                neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
+        self.set_phases()
         logits = x.new_zeros(len(x), self.settings["labels"])
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), self.stages_for(x, at_once), draws_for(x, draws), asked or {},
@@ -215,29 +183,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
         Returns what this step shows, see running/steps.py."""
         show_image(self, run, image)  # a recording shows another one in each step
-        view = run.view
-        signal = self.encoding.send(view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(image)  # input spikes
-        run.spikes, now = {"input": view.sent(signal)}, [run.steps]
-        run.note("input", signal, now)
-        if self.gate.begins_anew(view):
-            run.forget("features", "before_fork")
+        signal = self.input_spikes(run, u)
+        run.spikes = {"input": run.view.sent(signal)}
+        run.note("input", signal, [run.steps])
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        run.logits = decayed(run.logits, self.settings["output_leak"])
-        waits = self.gate.waits(view)
-        if not waits:
-            features = self.propagate(run, "features", "after_fork", shared)
-            drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
-            if self.answers(run.steps):
-                run.logits = run.logits + drive.to(run.logits.dtype)
-        idle, decodes = self.decoder_idle(view), self.decodes(view, run.steps)
-        if self.has_feedback and not idle:
-            run.waiting = run.waiting + shared
-        decoded = None
-        if decodes:
-            run.note("decoder", run.waiting, now)
-            decoded = self.propagate(run, "generate", "generate", run.waiting)
-            run.waiting = 0
-        run.active_parts.append(ActiveParts(waits, idle, decodes))
+        features = self.propagate(run, "features", "after_fork", shared)
+        drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
+        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, drive)
+        decoded = self.propagate(run, "generate", "generate", shared) if self.has_feedback else None
         shown = self.read_out_and_gate(run, decoded)
         shown |= {"logits": run.logits, "spikes": run.spike_counts(self.wiring.names)}
         return shown | recorded_now(run, self.neurons())
@@ -255,35 +208,20 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
                 run.note(name, signal, [run.steps])
         return signal
 
-    def decoder_idle(self, view):
-        """Whether no prediction is wanted of what is seen in this step."""
-        return self.has_feedback and not self.gate.wants(view)
-
-    def decodes(self, view, step):
-        """Whether the decoder runs in the step of this number."""
-        return self.has_feedback and not self.decoder_idle(view) and (step + 1) % self.feedback_interval == 0
-
     def read_out_and_gate(self, run, decoded):
         """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
-        where there is none, or it does not run in this step. Returns what the step shows of both."""
+        without a decoder. Returns what the step shows of both."""
         run.steps += 1
-        view, prediction, compared = run.view, None, None
-        if self.predicts:
-            if decoded is not None:
-                run.readout_sum = self.integrate(run.readout_sum, decoded, view)
-            prediction = self.gate.complete(self.prediction(run), view)
-            if self.gate.reacts and (decoded is not None or self.gate.completes):
-                compared = self.gate.compared(view)
+        view, shown = run.view, {}
+        if self.has_feedback:
+            run.readout_sum = self.integrate(run.readout_sum, decoded, view)
+            shown["prediction"] = prediction = self.prediction(run)
+            if self.gate.reacts:
+                shown["compared"] = self.gate.compared(view)
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
-            elif self.gate.reacts:
-                compared = 0
+            shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
         if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
             run.reached.append(replace(run, memory=None, reached=None))
-        if isinstance(compared, int):
-            compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
-        if not self.predicts:
-            return {}
-        shown = {"prediction": prediction, "predicted": run.view.predicted, "is_open": view.is_open, "compared": compared}
         return {name: values for name, values in shown.items() if values is not None}
 
     def integrate(self, readout_sum, decoded, view):
@@ -326,7 +264,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def segment(self, run, draws, frames):
         """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
         first, sent = run.steps, {} if self.watcher else None
-        run = replace(run, memory=dict(run.memory), reached=[], active_parts=[], sent=sent, counts={})
+        run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
         each = (self.step(run, run.shown_now(), u) for u in draws)
         shown = batched.advance(self, run, draws) if run.at_once else stacked([*each])
         if frames:
@@ -349,7 +287,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             predicted=shown.get("predicted"),
             is_open=shown.get("is_open"),
             comparisons=shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
-            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.predicts else None,
+            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.has_feedback else None,
             logits_by_step=shown["logits"],
             spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
             recorded=recorded(asked, shown),

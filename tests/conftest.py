@@ -63,7 +63,6 @@ BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
-ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
 BIAS = {"bias": True, "initial_potential": 0.5}
 COUNTED = {"max_pool": "count"}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}

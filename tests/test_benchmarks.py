@@ -176,7 +176,7 @@ def test_train_step_on_a_gpu_wants_one(monkeypatch):
 
 def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
     def check_case(case, model):
-        assert case["gate"] != "once", "spikes differ"
+        assert case["gate"] != "contrast", "spikes differ"
         return ["reference", *["event"] * (case["gate"] == "block")]
 
     monkeypatch.setattr(engines.test_engines, "check_case", check_case)
@@ -184,9 +184,9 @@ def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
         engines.main(["--cases", "50"])
     found = json.loads(capsys.readouterr().out)
     assert stop.value.code == 1 and found["tried"] == 50 > found["run"] == sum(found["by_gate"].values())
-    assert found["by_engine"] == {"reference": found["run"] - found["by_gate"]["once"], "event": found["by_gate"]["block"]}
-    assert len(found["failures"]) == found["by_gate"]["once"] > 0
-    assert found["failures"][0]["case"]["gate"] == "once" and "spikes differ" in found["failures"][0]["error"]
+    assert found["by_engine"] == {"reference": found["run"] - found["by_gate"]["contrast"], "event": found["by_gate"]["block"]}
+    assert len(found["failures"]) == found["by_gate"]["contrast"] > 0
+    assert found["failures"][0]["case"]["gate"] == "contrast" and "spikes differ" in found["failures"][0]["error"]
     monkeypatch.setattr(engines.test_engines, "check_case", lambda case, model: [])
     with pytest.raises(SystemExit) as stop:
         engines.main(["--cases", "2"])

@@ -125,20 +125,20 @@ def few_images(monkeypatch):
     [
         {"update": "delayed", "plan": DEEP, "latch": True, "readout_slew": 0.25, "output_leak": 0.5},
         {"plan": [[4, "D", 6, 6], [3, "U", "in"]], "leak": 0.5, "membrane_floor": 0.5, "readout": "spike_count",
-         "feedback_interval": 2, **STREAMING},
+         **STREAMING},
         {"plan": FORK, "readout": "membrane", "readout_leak": 0.5, "initial_potential": 0.5, **STREAMING},
         {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, **BIAS,
          "readout": "spike_count_rescaled"},
         {"update": "delayed", "leak": 0.5, "membrane_floor": 0.0, "plan": [[4, "D", 6, 6], ["U", "in"]], "readout": "spike_count",
          "default_threshold": 0.5},
-        {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
+        {**COLOUR, "plan": FORK, "together": True, "readout": "membrane_rescaled", **STREAMING},
         {**COLOUR, **BIAS, **COUNTED, "plan": [[4, 5, "M", "M", 6, "A"], []], "epsilon": 0.0},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
         {"plan": [[4], ["in"]], "image_shape": (1, 3, 4), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
          "residual": True},
-        {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "feedback_interval": 2, "leak": 0.5,
+        {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "leak": 0.5,
          "default_threshold": 0.0625, **STREAMING},
     ],
     ids=str,
@@ -335,7 +335,7 @@ def played(folder, board, *flags):
 
 ON_BOARDS = [
     {"image_shape": (3, 8, 12), "encoding": "direct", "leak": 0.9}, {"residual": True, "blocking": "dynamic"},
-    {"feedback_interval": 2}, {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
+    {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
     {"plan": [[20, "D", 9, "M"], ["U", "U", "in"]], "max_pool": "count"}, {"plan": [[6, "A", 40, "D"], ["U", 4, "U", "in"]]},
 ]  # fmt: skip
 
@@ -543,7 +543,6 @@ def test_the_program_of_the_page_is_built(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"gate": "once", "encoding": "direct", "epsilon": 0.1}, "--to c does not know the gate once"),
         ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
         ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
     ],

@@ -261,23 +261,19 @@ class Recount:
         wiring = model.wiring
         self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
 
-    def add(self, run, ends=None):
-        parts, images, wiring = run.active_parts, len(run.image), self.model.wiring
-        ends, first = [len(parts)] * images if ends is None else ends.tolist(), run.steps - len(parts)
+    def add(self, run, count, ends=None):
+        images, wiring = len(run.image), self.model.wiring
+        ends, first = [count] * images if ends is None else ends.tolist(), run.steps - count
         for one in (*wiring.forward, *wiring.feedback):
             last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
-            end, size, is_decoder, is_late = self.names[last], prod(one.target_shape), one in wiring.feedback, self.is_late(last)
+            end, size = self.names[last], prod(one.target_shape)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
             for steps, signal in run.sent.get(self.sources[one.source], ()):
                 for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
-                    now = parts[step - first]
-                    if not (now.decoder_idle if is_decoder else is_late and now.waits):
-                        self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
-            for at, now in enumerate(parts):
-                phase = (first + at + 1 - self.model.gate.least_steps) // self.model.timesteps
-                if self.model.phased and phase != wiring.depths[one.target] - 1:  # in which the target's neurons charge
-                    continue
-                if one.bias is not None and (now.decodes if is_decoder else not (is_late and now.waits)):
+                    self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+            for at in range(count if one.bias is not None else 0):
+                phase = (first + at) // self.model.timesteps
+                if not self.model.phased or phase == wiring.depths[one.target] - 1:  # in which the target's neurons charge
                     self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
     def walk(self, end, one, synapses, sent):
@@ -286,11 +282,6 @@ class Recount:
             met = [synapses[n] for n in image.flatten().nonzero().flatten().tolist()]
             self.synops[end] += sum(map(len, met))
             self.reached[end] += len(set().union(*met)) if one.bias is None else 0
-
-    def is_late(self, module):
-        """Whether a layer stands behind the fork, in the encoder or the classifier."""
-        stage, position = self.names[module].split(".")
-        return stage == "classifier" or (stage == "features" and int(position) >= self.model.features.fork)
 
     @staticmethod
     def impulses(one):

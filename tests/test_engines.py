@@ -76,7 +76,7 @@ PLANS = {
 }
 SETTINGS = {  # a value that stands twice is drawn twice as often
     "plan": list(PLANS),
-    "gate": ["open", "block", "block", "contrast", "once"],
+    "gate": ["open", "block", "block", "contrast"],
     "rule": ["never", "never", "confidence", "entropy", "all_predicted", "both"],
     "readout": ["spike_count", "spike_count_rescaled", "membrane", "membrane_linear", "membrane_linear", "membrane_rescaled"],
     "encoding": ["poisson", "poisson", "direct"],
@@ -84,7 +84,6 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
     "leak": [1.0, 1.0, 0.5],
     "output_leak": [1.0, 1.0, 0.5],
     "membrane_floor": [None, None, 0.0, 0.5],
-    "feedback_interval": [1, 1, 2, 3],
     "bias": [False, True],
     "output_bias": [False, True],
     "initial_potential": [0.0, 0.5],
@@ -103,8 +102,7 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
 }
 OWN = {  # of gates and rules
     "epsilon": [0.1, 0.3], "blocking": ["permanent", "dynamic"], "latch": [False, True], "residual": [False, True],
-    "together": [False, True], "contrast": ["local", "original", "none"], "guess": ["prediction", "interpolation", "decoder"],
-    "grid": [1, 2, 4], "grid_steps": [1, 2], "fill": [False, True], "wait": [False, True], "gap_bound": [0.0, 0.5, 1.0],
+    "together": [False, True], "contrast": ["local", "original", "none"], "gap_bound": [0.0, 0.5, 1.0],
     "open_bound": [0.6, 0.8, 0.9], "entropy_bound": [0.9, 0.99],
 }  # fmt: skip
 RUN = {  # black: how many images are; ties: draws lie on the pixels' grid; at_once: numbers of a chunk of steps
@@ -115,19 +113,17 @@ OF_PART = {
     "open": (),
     "block": ("epsilon", "blocking", "latch", "residual", "together"),
     "contrast": ("epsilon", "blocking", "latch", "contrast"),
-    "once": ("epsilon", "together", "grid", "grid_steps", "guess", "fill", "wait"),
 }
 
 
 PHASED = {
-    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "feedback_interval": 1, "surprise": 0.0, "rule": "never",
-    "learn_leak": False, "activation": "Linear",
+    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "surprise": 0.0, "rule": "never", "learn_leak": False,
+    "activation": "Linear",
 }  # fmt: skip
-VAIN = {"epsilon": 0.0, "guess": "interpolation"}  # what is left to a network without a decoder
 
 
 def drawn(number):
-    """The case of this number. (hypothesis comes back to the same values: of its sixty cases none had gate once.)"""
+    """The case of this number."""
     draw = random.Random(f"case {number}")
     settings, own, run = ({name: draw.choice(values) for name, values in each.items()} for each in (SETTINGS, OWN, RUN))
     return settings | {"own": own, "run": run, "seed": number}
@@ -147,16 +143,14 @@ def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
     settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
     settings |= {"recorded_frames": LASTS} if recorded else {"predict": "frame"}
-    if gate == "once":
-        settings["encoding"] = "direct"
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
     if gate != "block" or settings["blocking"] != "dynamic":
         settings["surprise"] = 0.0
     if settings["update"] == "phased":
-        settings |= PHASED | {"once": {"guess": "interpolation", "wait": True}, "block": {"epsilon": 0.0}}.get(gate, {})
-    if not PLANS[plan][1]:
-        settings |= {"feedback_interval": 1} | {name: VAIN[name] for name in VAIN.keys() & settings.keys()}
+        settings |= PHASED | ({"epsilon": 0.0} if gate == "block" else {})
+    if not PLANS[plan][1] and "epsilon" in settings:
+        settings["epsilon"] = 0.0  # what is left to a network without a decoder
     cls = VGG_SNN_STDB_wFeedback if gate == "open" else AdaptiveTimestepsSNN
     return build(cls=cls, plan=PLANS[plan], gate=gate, timesteps=LASTS, fc_width=12, dropout=0.5, **settings)
 
@@ -316,7 +310,7 @@ CASES = {
     "latch, linear decoder, learned dynamics": {**BLOCKING, **LEARNED, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
     "delayed, biases": {**AVERAGED, "update": "delayed", "timesteps": 9, "leak": 0.9},
-    "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORKED, "image_shape": (3, 9, 10)},
+    "blocking, fork, colour": {**BLOCKING, "encoding": "direct", "plan": FORKED, "image_shape": (3, 9, 10)},
 }
 
 

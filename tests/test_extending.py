@@ -147,12 +147,12 @@ def test_a_rule_that_looks_at_the_input_must_say_so():
     def reading(field):
         return type("Own", (Rule,), {"holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
 
-    assert reading("is_open").may_stop(run, 1).tolist() == [True, False]
-    assert reading("image").may_stop(blind, 1).all()
+    assert reading("is_open").may_stop(run).tolist() == [True, False]
+    assert reading("image").may_stop(blind).all()
     with pytest.raises(ModelError, match=r"rule Own, with .* does not block: .*'flatten'; .* must say looks_at_input = True"):
-        reading("is_open").may_stop(blind, 1)
+        reading("is_open").may_stop(blind)
     with pytest.raises(AttributeError, match="'nothing'"):
-        reading("nothing").may_stop(run, 1)
+        reading("nothing").may_stop(run)
 
 
 NETWORK = """

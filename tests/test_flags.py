@@ -99,7 +99,7 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
     assert (
         "--strictness" in shown
         and "part of epsilon that counts (from 0 to 1; default: 0.5)" in shown
-        and "contrast,once,strict}" in shown
+        and "contrast,strict}" in shown
     )
     assert "--strictness: 2.0 is not a number from 0 to 1" in refused(SNN, "--strictness 2")
     here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
@@ -336,9 +336,9 @@ def test_an_evaluation_takes_its_own_flags_and_no_others():
 
 
 def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
-    assert find("deep_feedback", "ann").path.stem == "deep_baseline"  # by way of the SNN of deep_base
-    args = parsed(ANN, "--preset", "deep_feedback")
-    assert args.run_name == "deep_baseline" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_base"
+    assert find("cifar10_baseline", "ann").path.stem == "cifar10_feedback"  # by way of the SNN of cifar10_base
+    args = parsed(ANN, "--preset", "cifar10_baseline")
+    assert (args.run_name, args.architecture, args.pretrained_ann) == ("cifar10_feedback", "VGG8_wFeedback_fork", "")
 
 
 # --- one of somebody's own
@@ -448,7 +448,6 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
         ("--gate open --epsilon 0", "VGG_SNN_STDB_wFeedback", {}),
         ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
         ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
-        ("--gate once --grid 4 --encoding direct", "InputBlockingSNN", {"gate": "once", "grid": 4, "encoding": "direct"}),
         ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
     ],
 )

@@ -247,7 +247,7 @@ def mutated(tables, draw):
 def fuzz():
     """Run tables as they are, and, where they are not refused, with one fault each."""
     draw, x, refusals = np.random.default_rng(0), images(2, (1, 12, 16)), 0
-    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2, "residual": True}
+    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True}
     for model in (small(), small(**pooled), in_whole_numbers(small())):
         EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
         tables = lay_out(model, compact=True, counting=True)

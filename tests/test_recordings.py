@@ -146,7 +146,6 @@ def test_what_makes_no_network():
     for settings, words in (
         ({"gate": "block"}, "blocking: what is closed for good would not see what a recording shows later: choose dynamic"),
         ({"gate": "contrast"}, "gate contrast is for an image that stays"),
-        ({"gate": "once", "encoding": "direct"}, "gate once is for an image that stays"),
         ({"timesteps": 7}, "have 6 frames, one for each timestep: give at most 6, not 7"),
         ({"recorded_frames": 0, "predict": "next"}, "predict: an image that stays has no next frame"),
     ):

@@ -73,7 +73,7 @@ IDLE = [  # flags that another makes idle
     (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
     (SNN, "--latch", "--latch does nothing with --gate open: it needs block or contrast; leave it out"),
     (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
-    (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it needs block or contrast or once"),
+    (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it needs block or contrast"),
 ]
 COMMANDS = [  # script, flags, words of its one line
     # values and names
@@ -92,10 +92,7 @@ COMMANDS = [  # script, flags, words of its one line
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
         (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "to 100"),
         (ANN, "-a VGG5 --timesteps 2", "no decoder"), (SNN, "-a VGG5 --epsilon 0.1", "architecture with feedback"),
-        (SNN, "--feedback_interval 51", "50 timesteps"), (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose"),
-        (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
+        (SNN, "--feedback_interval 2", "--feedback_interval"), (SNN, "--gate once", "contrast"),
         (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
@@ -213,18 +210,14 @@ OF_AN_ANN = [
 ]  # fmt: skip
 OF_AN_SNN = [
     ({"activation": "Sin"}, "activation"), ({"update": "later"}, "update"), ({"encoding": "phase"}, "encoding"),
-    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"feedback_interval": 0}, "feedback_interval"),
-    ({"timesteps": 6, "feedback_interval": 7}, "feedback_interval"), ({"epsilon": -0.1}, "epsilon"),
+    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"epsilon": -0.1}, "epsilon"),
     ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
     *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
-        ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
+        ({"leak": 0.9}, "^leak"), ({"membrane_floor": 1.0}, "^membrane"),
         ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"),
         ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
         ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
     )),
-    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once needs the"),
-    ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},
-     "answers from timestep 5 on"),
 ]  # fmt: skip  # fmt: skip
 MADE = [*((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY)]
 MADE += [*((VGG_wFeedback, *case) for case in OF_AN_ANN), *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN)]
@@ -530,7 +523,7 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
     fashion, cifar = printed.splitlines()[-2:]
     assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")
-    assert " stay as they are: cifar10_feedback, " in cifar and "; add --dataset FOLDER, of " in cifar
+    assert " stay as they are: cifar10_baseline, " in cifar and "; add --dataset FOLDER, of " in cifar
     said.clear()
     line = refused("results", "--only snn_baseline fashion_baseline")
     assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said

@@ -5,8 +5,6 @@ import copy
 import gc
 import json
 import random
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from conftest import (
     POOLED,
     build,
     check_same,
-    images,
     inputs,
     run_here,
 )
@@ -26,7 +23,6 @@ from test_engines import by_steps, drawn, named, network, on_grid
 from self_models.basics import ModelError
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
-from self_models.objectives.gates import GATES, Blocking
 from self_models.running.stream import with_image
 
 DYNAMIC = {"blocking": "dynamic", "latch": True}
@@ -81,7 +77,7 @@ def streaming(numbers):
 def check_stream(case, model):
     """A stream that is cut, saved and restored by any engine is one that runs step by step; so is one of its first image alone.
     Settings change in between; each frame is shown for a while, among them a part of another and one that is black."""
-    draw, interval = random.Random(f"stream {case['seed']}"), model.settings["feedback_interval"]
+    draw = random.Random(f"stream {case['seed']}")
     (x, _), (y, _) = (on_grid(model, case["run"] | {"black": black}, black) for black in (0, 1))
     part = torch.cat([x[..., : x.shape[-2] // 2, :], y[..., x.shape[-2] // 2 :, :]], -2)
     ways = {"reference": by_steps, "dense": copy.deepcopy, "event": in_event}
@@ -94,15 +90,14 @@ def check_stream(case, model):
         at, wanted = draw.randint(0, steps), whole(frame, steps)
         check_joined([stream(frame, count) for count in (at, steps - at) if count], wanted, **tolerance)
         torch.testing.assert_close(alone(frame[:1], steps).logits_by_step, wanted.logits_by_step[:, :1], rtol=1e-4, atol=1e-4)
-        if whole.steps % interval == 0:  # else spikes wait for the decoder
-            state, stream = copy.deepcopy(stream.state_dict()), networks[draw.choice([*ways])].stream()
-            stream.load_state_dict(state)
-            if draw.random() < 0.4:
-                change, is_near = draw.choice(CHANGES)
-                for one in (plain, *networks.values()):
-                    with contextlib.suppress(ModelError):  # of a network or gate that has no such setting: nothing changes
-                        change(one)
-                tolerance = {"rtol": 1e-4, "atol": 1e-4} if is_near else tolerance
+        state, stream = copy.deepcopy(stream.state_dict()), networks[draw.choice([*ways])].stream()
+        stream.load_state_dict(state)
+        if draw.random() < 0.4:
+            change, is_near = draw.choice(CHANGES)
+            for one in (plain, *networks.values()):
+                with contextlib.suppress(ModelError):  # of a network or gate that has no such setting: nothing changes
+                    change(one)
+            tolerance = {"rtol": 1e-4, "atol": 1e-4} if is_near else tolerance
 
 
 @pytest.mark.parametrize("first", range(0, 40, 20))
@@ -130,18 +125,13 @@ def test_a_stream_on_one_image_is_a_run(settings, engine):
 
 
 def test_a_stream_goes_on_in_the_other_engine_while_it_is_recorded():
-    """And back; between two steps of the decoder it is told what to do, and stays as it is."""
-    model = build(**DYNAMIC, plan=FORK, feedback_interval=2, leak=0.5)
+    """And back."""
+    model = build(**DYNAMIC, plan=FORK, leak=0.5)
     streams, (frames, _) = (in_event(model).stream(3), model.stream(3)), scene(model)
     for call, frame in enumerate((*frames, *frames)):
         asked = {"features.1": ("spikes", "membrane"), "input": "spikes"} if call % 2 else None
         found, wanted = (stream(frame, 4, record=asked) for stream in streams)
         check_same(found, wanted, exact=False)
-    stream, other = in_event(model).stream(3), in_event(model).stream(3)
-    stream(frames[0], 3), other(frames[0], 3)
-    with pytest.raises(ModelError, match="or begin or end to record it, after a multiple of 2 timesteps, not 3"):
-        stream(frames[0], record=asked)
-    check_same(stream(frames[0]), other(frames[0]))
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
@@ -155,26 +145,6 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
     assert stream.steps == 288 and max(sizes[2:]) <= max(sizes[:2])
-
-
-def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
-    """A floor that is set for one step has lifted all membranes, whichever layers it runs; spikes that wait for the decoder
-    have met the weights of their step, which the event engine cannot know."""
-    dense = build(feedback_interval=3, **DYNAMIC)
-    event, (frames, _) = in_event(dense), scene(dense)
-    streams = [(model, model.stream(3)) for model in (dense, event)]
-    for model, stream in streams:
-        stream(frames[0], 6)
-        model.change(membrane_floor=0.0)
-        stream(frames[0])
-        model.change(membrane_floor=None)
-    outputs = [stream(frames[0], 4) for _, stream in streams]
-    check_same(outputs[1], outputs[0], exact=False)
-    for model, _ in streams:
-        model.features[2].weight.data.mul_(2)
-    streams[0][1](frames[0])
-    with pytest.raises(ModelError, match=r"weights have changed while spikes wait .* multiple of so many timesteps"):
-        streams[1][1](frames[0])
 
 
 def test_another_gate_opens_all_pixels_though_no_setting_of_the_kernel_changes():
@@ -293,27 +263,15 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
 @pytest.mark.parametrize("engine", ["dense", "reference", "event"])
 @pytest.mark.parametrize("plan", [PLAN, FORK])
 def test_what_stays_until_reset(engine, plan):
-    """feedback_interval, and the kind of numbers; put back, the stream goes on as if nothing had been."""
+    """The kind of numbers; put back, the stream goes on as if nothing had been."""
     model = on_engine(build(plan=plan, update="delayed", **DYNAMIC), engine)
     (x, _), stream, other = inputs(model), model.stream(), model.stream()
     stream(x, 3), other(x, 3)
-    state = stream.state_dict()
-    model.change(feedback_interval=2)
-    for call in (lambda: stream(x), lambda: stream(x, record={"input": "spikes"}), stream.state_dict):
-        with pytest.raises(ModelError, match=r"^this stream began with feedback_interval 1, not .* 2: call reset\(\) to begin"):
-            call()
-    with pytest.raises(ModelError, match="steps: 3 is no multiple of feedback_interval 2: this is another network's state"):
-        stream.load_state_dict(state)
-    state["steps"] = 4  # no spikes wait then
-    model.stream().load_state_dict(state)
-    model.change(feedback_interval=1).double()
+    model.double()
     with pytest.raises(ModelError, match=r"^this stream began with float32 on cpu, not float64 on cpu: call reset\(\)"):
         stream(x)
     model.float()
     check_same(stream(x, 4), other(x, 4))
-    model.change(feedback_interval=2)
-    stream.reset()
-    assert torch.equal(stream(x, 4).logits, model.stream()(x, 4).logits)
 
 
 def test_neurons_that_get_a_hook_in_mid_stream_are_called_from_then_on():
@@ -342,33 +300,3 @@ def test_the_benchmark_of_streams():
     rest, changing = map(json.loads, lines.splitlines())
     assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
     assert max(rest["grown_mb"], changing["grown_mb"]) < 100
-
-
-class Count(NamedTuple):
-    steps: torch.Tensor  # (B,)
-
-
-@dataclass
-class Counting(Blocking):
-    """As `block`; it counts steps for itself."""
-
-    def start(self, image):
-        return super().start(image)._replace(known=Count(torch.zeros(len(image))))
-
-    def next_view(self, image, prediction, view):
-        return super().next_view(image, prediction, view)._replace(known=Count(view.known.steps + 1))
-
-    def on_image_change(self, image, prediction, view, changed):
-        return super().on_image_change(image, prediction, view, changed)._replace(known=view.known)
-
-
-def test_what_a_gate_knows_stays_with_the_stream_and_is_not_saved(monkeypatch):
-    """Also where an image surprises, after which images that are judged anew go on beside others."""
-    monkeypatch.setitem(GATES, "counting", Counting)
-    model = build(gate="counting", blocking="dynamic", surprise=1.0, epsilon=0.3)
-    stream, (x, other) = model.stream(), images(4, model.image_shape).chunk(2)
-    for shown in (x, torch.stack([x[0], other[1]])):
-        stream(shown, 3)
-    assert stream._run.view.known.steps.tolist() == [6, 7]  # the one that was surprised was judged anew
-    with pytest.raises(ModelError, match=r"what Counting knows \(view.known\) is not saved with a stream"):
-        stream.state_dict()

@@ -289,20 +289,6 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
 
 
-def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(baseline, tmp_path):
-    own = f"--pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
-    own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"
-    grown = f"-a VGG5_wFeedback_linear --readout membrane_linear --readout_leak 0 {own} --run_name grown"
-    _, said = run_here(SNN, grown)
-    assert "has no decoder: this one starts at 0" in said
-    state = load_checkpoint(tmp_path / "trained_models/snn/grown.pth")["state_dict"]
-    weights = [value for name, value in state.items() if name.startswith("generate") and name.endswith("weight")]
-    assert weights[0].abs().max() > 1e-3 and weights[-1].abs().max() < 1e-12
-    _, blind = run_here(SNN, f"-a VGG5_small {own} --guess interpolation --run_name blind")
-    sent = [one.split("spikes per image: input ")[1].split(",")[0] for one in (said, blind)]
-    assert sent[0] == sent[1]
-
-
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
     run_here(ANN, flags)

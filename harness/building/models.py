@@ -21,7 +21,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
+OF_GATE = {"block": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
@@ -166,8 +166,6 @@ def choose_trained(model, args):
         raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
-    if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
-        raise UserError("--train decoder: with these settings of its gate nothing asks the decoder")
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)

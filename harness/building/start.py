@@ -30,7 +30,6 @@ from self_models.conversion import (
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
-from self_models.network.stages import LINEAR
 from self_models.network.wiring import in_stages
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import Draws
@@ -128,7 +127,7 @@ def followed(config, start):
 
 def predicts(config):
     """Whether there are predictions by which pixels can be blocked."""
-    return GATES[config.gate].completes or (config.update != "phased" and find_plan(config.architecture, config.plan).decoder)
+    return config.update != "phased" and bool(find_plan(config.architecture, config.plan).decoder)
 
 
 def balances(config, start):
@@ -174,17 +173,14 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random,
-    or, beside a gate that completes the image itself, with a last layer of 0, so that at first it adds nothing."""
+    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may get one, which starts at random."""
     names, ours = list(model.state_dict()), "settings" in start.saved
     may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
     decoder = [name for name in names if name.startswith(DECODER)]
     if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
-        run.say(f"{start.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
+        run.say(f"{start.path} has no decoder: this one starts at random")
         may_lack += decoder
-        if model.gate.completes:
-            torch.nn.init.zeros_([layer for layer in model.generate if isinstance(layer, LINEAR)][-1].weight)
     state, _ = weights_for(model, start, config, run)
     restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
     if not ours:
@@ -260,7 +256,7 @@ def converting(what, model, train, config, steps, say, line, rounds=1):
     with lines for the reader; line: of a layer's figures. Raises Interrupted with how many layers were done."""
     batch, done, names = balancing_batch(model, train, config), [], [name for name in model.neurons() if in_stages(name)]
     say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
-    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
+    total = rounds * steps * len(names)
     draws = Draws(config.seed, 0, batch.index)
 
     def on_layer(name, *figures):

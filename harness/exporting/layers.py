@@ -61,7 +61,7 @@ def forward_layers(model):
 def left_out(model):
     """What of the model is not among its forward layers, in words."""
     parts = [f"the decoder with its read-out {model.settings['readout']}"] if model.has_feedback else []
-    parts += [f"the gate {model.settings['gate']}"] if model.predicts and model.gate.reacts else []
+    parts += [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
     return parts + ([f"the stopping rule {model.settings['rule']}"] if model.rule.stops else [])
 
 

@@ -10,6 +10,7 @@ from self_models.basics import HOME, ModelError
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
 SQUARES = (".running_var", ".mean_square")  # and of those that may be 0
+RETIRED = {"feedback_interval": 1}  # former settings -> the value that networks have today
 
 
 class CheckpointError(ModelError):
@@ -40,7 +41,15 @@ def load_checkpoint(path):
     if odd := [name for name, value in state.items() if not is_plain(value)]:
         raise CheckpointError(f"{path}: {odd[0]} is no plain tensor of real numbers; {advice}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
+    return {**(without_retired(saved) if "state_dict" in saved else {}), "state_dict": state}
+
+
+def without_retired(saved):
+    """A checkpoint, its settings without those of RETIRED. One of another value stays: no class knows it."""
+    if not isinstance(settings := saved.get("settings"), dict):
+        return saved
+    kept = {name: value for name, value in settings.items() if name not in RETIRED or value != RETIRED[name]}
+    return {**saved, "settings": kept}
 
 
 def _read(path):

@@ -69,7 +69,7 @@ class EventEngine:
         own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
         made_of = modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))
         if made_of != self._made_of:
-            if self._counted:
+            if self._counted is not None:
                 raise ModelError("the weights or settings changed while operations were counted")
             self.refresh()
             self.check()
@@ -124,8 +124,8 @@ class EventEngine:
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""
-        left_on, model, steps = self.begun(state["image"], draws), self.model, state["steps"]
-        left_on.load(state, steps, steps // model.feedback_interval if model.has_feedback else 0)
+        left_on, steps = self.begun(state["image"], draws), state["steps"]
+        left_on.load(state, steps)
         return left_on
 
     # --- counting
@@ -134,12 +134,12 @@ class EventEngine:
         """Count the inputs of each linear module from now on."""
         if self.serves():
             self.rooms.pop(True, None)
-            self._counted = {"steps": 0, "decodes": 0}
+            self._counted = 0
 
     def stop_counting(self, events):
         """Add to Events, see counting/operations.py, what was counted since start_counting."""
         if rooms := self.rooms.pop(True, None):
-            add_events(events, rooms, self.model, **self._counted)
+            add_events(events, rooms, self.model, self._counted)
         self._counted = None
 
     # --- a run
@@ -158,9 +158,8 @@ class EventEngine:
         if left_on:
             runs["state"] = [room.address for room in left_on.states]
         rooms.run(runs, settings, batch if left_on else CHUNK)
-        if self._counted:
-            self._counted["steps"] += int(runs["taken"].sum())
-            self._counted["decodes"] += int(runs["decodes"].sum())
+        if self._counted is not None:
+            self._counted += int(runs["taken"].sum())
         return self._output(x, results, runs, frames, tables.names)
 
     def _output(self, x, results, runs, frames, names):
@@ -218,8 +217,8 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     return runs
 
 
-def add_events(events, rooms, model, steps, decodes):
-    """Add to Events what Rooms have counted in this many steps of images, at `decodes` of which the decoder ran."""
+def add_events(events, rooms, model, steps):
+    """Add to Events what Rooms have counted in this many steps of images."""
     tables, wiring, done = rooms.tables, model.wiring, set()
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
@@ -239,6 +238,4 @@ def add_events(events, rooms, model, steps, decodes):
             ):  # the encoder's last modules feed the classifier and the decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
-    phases = wiring.phases if model.phased else 1  # of a phased network each layer charges in one
-    for part, ran in {"encoder": steps, "after": steps, "decoder": decodes}.items():
-        events.ran[part] += ran // phases
+    events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase

@@ -231,7 +231,7 @@ def lay_out(model):
     )
     header = {
         "layers": 1 + len(firing), "nodes": len(nodes), "forward": len(nodes) - 1, "feedback": 0,
-        "output": number[id(layout.order[-1])], "decoded": -1, "waiting": -1, "colour": 0, "counting": 0,
+        "output": number[id(layout.order[-1])], "decoded": -1, "colour": 0, "counting": 0,
         "rows": max(prod(node["shape"]) for node in nodes),
     }  # fmt: skip
     order = np.array([number[id(node)] for node in layout.order], np.int32)
@@ -245,7 +245,7 @@ def lay_out(model):
 def settings_for(model, timesteps):
     """The Settings of a GraphSNN."""
     delayed = any(its.delayed for its in model.modules() if isinstance(its, NIRNeuron))
-    return Settings(immediate=not delayed, interval=1, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+    return Settings(immediate=not delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
 
 
 def neurons(node, bias, row, constants, keep):

@@ -137,12 +137,12 @@ class LeftOn:
         kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
         return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
 
-    def load(self, state, steps, decodes):
-        """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
+    def load(self, state, steps):
+        """Fill in what state_dict gave, after so many steps."""
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
             self.open_all(room)
-            room.begin_at(steps=steps, decodes=decodes, begun=1, explained="explained" in state)
+            room.begin_at(steps=steps, begun=1, explained="explained" in state)
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]

@@ -39,7 +39,7 @@ def odd(value):
 
 
 CHANGEABLE = (  # settings of a network that may change once it is built, beside those of its parts
-    "timesteps", "encoding", "predict", "feedback_interval", "output_leak", "membrane_floor", "surprise", "gate", "rule",
+    "timesteps", "encoding", "predict", "output_leak", "membrane_floor", "surprise", "gate", "rule",
 )  # fmt: skip
 HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
 
@@ -131,7 +131,6 @@ class SpikingSettings(NetworkSettings):
         common=True)
     predict: str = setting("frame", Choice(("frame", "next")), "recordings: the frame that a prediction is compared with, its "
         "own or the next", group="spiking")
-    feedback_interval: int = setting(1, COUNT, "run the decoder every K timesteps", group="spiking", metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train the threshold of each layer", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train the leak of each layer", group="fine-tuning", training=True)
     output_leak: float = setting(1.0, FRACTION, "fraction of the logits kept per timestep; below 1 old evidence decays",
@@ -142,48 +141,37 @@ class SpikingSettings(NetworkSettings):
         "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting",
         adopted=False, metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
-        "contrast: the same, with more contrast; once: each at most once", group="gate", common=True)
+        "contrast: the same, with more contrast", group="gate", common=True)
     rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "
         "which this rule holds", group="stopping", common=True)
 # fmt: on
 
 
-def check_together(model, gate, rule, readout):
+def check_together(model, gate, rule):
     """Raise ModelError if settings of a model and of these parts conflict, or one has no effect."""
     own = model.settings
-    steps, interval = own["timesteps"], own["feedback_interval"]
     if model.phased:
         check_phased(model, gate, rule)
-    if interval > steps:
-        raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
     gate.check(model.has_feedback, own["encoding"])
     check_recordings(own, gate)
     if own["surprise"] and not gate.reopens:
         raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
-    if steps < gate.least_steps and not model.phased:
-        raise ModelError(f"timesteps: with these settings of its gate the network answers from timestep {gate.least_steps} on")
-    if gate.completes and model.has_feedback and not readout.on_scale:
-        name, other = own["readout"], own["gate"]
-        raise ModelError(
-            f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} needs the image's scale: choose another"
-        )
-    if rule.looks_at_input and not ((model.has_feedback or gate.completes) and gate.reacts):
+    if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")
 
 
 def check_phased(model, gate, rule):
     """The same of a phased network: what would come after a layer's phase, or before its end, is refused."""
     own = model.settings
-    plain = {"leak": 1, "output_leak": 1, "feedback_interval": 1, "membrane_floor": None, "learn_leak": False}
+    plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
     for name, value in plain.items():
         if own[name] != value:
             raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
     idle = own["gate"] == "block" and not gate.epsilon and not gate.residual
-    by_itself = own["gate"] == "once" and gate.wait and gate.guess == "interpolation" and not model.has_feedback
-    if gate.reacts and not idle and not by_itself:
+    if gate.reacts and not idle:
         raise ModelError(
             f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-            "--gate block --epsilon 0 without --residual, or without a decoder --gate once --wait --guess interpolation"
+            "--gate block --epsilon 0 without --residual"
         )
     if rule.stops:
         raise ModelError(f"rule {own['rule']}: a phased network answers in its last timesteps alone: choose never")

@@ -68,10 +68,7 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder."""
-        if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            when = f"after a multiple of {interval} timesteps, not {self.steps}"
-            raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
+        """What the next step needs: seed, steps, tensors (B, ...)."""
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
@@ -83,8 +80,6 @@ class Stream:
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
             check_state(self.model, held)
-        if self.model.has_feedback and steps % (interval := self.model.feedback_interval):
-            raise ModelError(f"steps: {steps} is no multiple of feedback_interval {interval}: this is another network's state")
         self.reset()
         self.seed, self.steps = seed, steps
         if held:
@@ -133,9 +128,6 @@ class Dense:
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         view = run.view
-        if view.known is not None:
-            name = type(self.model.gate).__name__
-            raise ModelError(f"gate {self.model.settings['gate']}: what {name} knows (view.known) is not saved with a stream")
         found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         for name, state in run.memory.items():
