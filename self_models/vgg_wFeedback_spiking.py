@@ -296,9 +296,10 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
 
 @functools.cache
 def methods_here():
-    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for new_neuron: whose neurons are looked at themselves."""
-    methods = {name: value for name, value in vars(VGG_SNN_STDB_wFeedback).items() if isinstance(value, property | FunctionType)}
-    return {name: value for name, value in methods.items() if name[:2] != "__" and name != "new_neuron"}
+    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for new_neuron, whose neurons are looked at themselves."""
+    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron",)) | {"forward"}
+    methods = {name: getattr(VGG_SNN_STDB_wFeedback, name) for name in names}
+    return {name: value for name, value in methods.items() if isinstance(value, property | FunctionType)}
 
 
 @functools.cache
