@@ -153,13 +153,11 @@ def networks(numbers):
 def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
     settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
-    settings |= {"recorded_frames": LASTS} if recorded else {"predict": "frame"}
+    settings |= {"recorded_frames": LASTS} if recorded else {}
     if gate == "once":
         settings["encoding"] = "direct"
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
-    if gate != "block" or settings["blocking"] != "dynamic":
-        settings["surprise"] = 0.0
     if settings["update"] == "phased":
         settings |= PHASED | {"once": {"guess": "interpolation", "wait": True}, "block": {"epsilon": 0.0}}.get(gate, {})
     if not PLANS[plan][1]:
@@ -603,7 +601,9 @@ def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path)
         assert event["evaluated"]["classification"] == pytest.approx(dense["evaluated"]["classification"], rel=0.01)
     first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
     assert first != pytest.approx(second, rel=0.02)
-    assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
+    assert "--device" in refused(
+        SNN, f"--pretrained_ann {trained.ann} --engine event --test_only --device cuda {DATA} --output_dir {tmp_path}"
+    )
 
 
 def test_auto_gives_a_batch_that_spikes_much_to_the_dense_engine():

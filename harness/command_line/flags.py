@@ -73,8 +73,9 @@ def posthoc_parser(description, argv, cls, without=()):
     are flags; without: settings that get no flag here, nor do those of the parts that they choose."""
     cls = class_for(typed_model(argv, "evaluation"), cls)
     held = {name for name, one in cls.known_settings().items() if one.adopted}
-    settings, out = posthoc_settings(cls), {*without}
-    own = {name: one for name, one in settings.items() if out.isdisjoint((name, *(need.flag for need in one.needs)))}
+    parts = [part for kind in without for part in cls.parts.get(kind, {}).values()]
+    out = {*without, *settings.settings_in(*parts)}
+    own = {name: one for name, one in posthoc_settings(cls).items() if name not in out}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
     parser = Parser(description, "evaluation", own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
     seldom = {*held.difference(EVALUATED_WITH), *SELDOM}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from self_models.basics import ModelError
-from self_models.basics.settings import COUNT, Choice, Need, Switch, objective_setting
+from self_models.basics.settings import COUNT, Choice, Switch, objective_setting
 from self_models.objectives.gates import GATES, Tolerance
 from self_models.running.steps import View
 
@@ -61,7 +61,6 @@ class Once(Tolerance):
     )  # fmt: skip
     anew: bool = objective_setting(
         False, Switch(), "once, --wait: the other encoder layers then start from rest, too", group="gate", adopted=True,
-        needs=(Need("wait", why="no layer waits"),),
     )  # fmt: skip
     reacts = completes = stays_in_evaluation = True
     follows_changes = False  # each pixel has one turn
