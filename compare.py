@@ -28,7 +28,6 @@ from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 ENDINGS = (".csv", ".json")
-OWN = ("networks", "seeds", "evaluate", "equivalence", "output", "output_dir", "overwrite")
 NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
 
 
@@ -83,10 +82,6 @@ def main(argv=None):
 
 def check(args):
     """Raises UserError for flags that do not go together, before anything is evaluated."""
-    if own := [flag for flag in args.typed if flag in NAMED_HERE]:
-        raise UserError(f"--{own[0]} does nothing here: networks are named by themselves, seeds by --seeds, results by --output")
-    if not args.evaluate and (idle := [flag for flag in args.typed if flag not in OWN]):
-        raise UserError(f"--{idle[0]} says how to evaluate, and logs are only read: add --evaluate, or leave it out")
     if args.evaluate and not args.log:
         raise UserError("--no-log with --evaluate: the logs are what is compared; leave it out")
     path = Path(args.output or "x.csv")

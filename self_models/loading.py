@@ -118,7 +118,7 @@ def network_of(path, saved, cls, changed=()):
     name = str(saved.get("model"))
     try:
         as_saved = cls.checked(getattr(MODELS.get(name), "defaults", {}) | saved["settings"])
-        network = without_values(cls, cls.checked(dict(changed), as_saved))
+        network = without_values(cls, cls.checked(as_saved | dict(changed)))
     except ModelError as error:
         if changed:
             raise

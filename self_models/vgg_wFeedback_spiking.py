@@ -89,7 +89,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         for name in settings.keys() & settings_in(self.Settings).keys():
             if name not in CHANGEABLE:
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
-        before, self.settings = self.settings, self.checked(settings, may_idle=self.settings)
+        before, self.settings = self.settings, self.checked(self.settings | settings)
         try:
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             check_together(self, parts["gate"], parts["rule"])

@@ -192,8 +192,6 @@ def test_a_half_is_rounded_away_from_0():
         ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
         ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
         ("fashion_feedback quick_baseline", "on 10,000 FashionMNIST test images, quick_baseline on 10,000 MNIST"),
-        ("fed baseline --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
-        ("fed baseline --evaluate --seed 1", "--seed does nothing here"),
         ("fed baseline --output x.txt", "ends in .csv or .json"),
         ("trained_models/ann/fed.pth baseline", "there is no checkpoint trained_models/ann/fed.pth"),
         ("fed baseline --seeds one", "'one' is not a whole number"),

@@ -208,13 +208,8 @@ def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
     """Its accuracy is the ANN's, by every engine; the log says how long an answer takes."""
     run_here(ANN, f"--pretrained_ann {normed} --test_only {DATA} --run_name ann --output_dir {tmp_path}")
     flags = f"{DATA} --update phased --encoding direct --timesteps 4 --epochs 0 --holdout 0 --output_dir {tmp_path}"
-    idle = "--learning_rate 0.1 --spike_penalty 1 --trade_off 0.5"  # but for the last, which the evaluation's loss has, too
-    out = run_here(SNN, f"--pretrained_ann {normed} --readout membrane_linear {flags} {idle} --run_name snn")[1]
-    assert (
-        "nothing is balanced" in out
-        and "do nothing: --learning_rate, --spike_penalty\n" in out
-        and "phased: an answer after 24 timesteps, an image every 4" in out
-    )
+    out = run_here(SNN, f"--pretrained_ann {normed} --readout membrane_linear {flags} --run_name snn")[1]
+    assert "nothing is balanced" in out and "phased: an answer after 24 timesteps, an image every 4" in out
     for engine in ("reference", "event"):
         snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --run_name {engine}"
         run_here(OBJ1, f"{snn} --engine {engine} {DATA} --output_dir {tmp_path}")
@@ -287,16 +282,9 @@ def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, fault):
         assert "bare.pth: its normalisation does not fit its weights" in line
 
 
-IDLE = "does nothing, nothing is balanced: the bounds of {normed} are its thresholds; leave it out"
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        *(
-            (f"{{normed}} {flag} 9", f"{flag} {IDLE}")
-            for flag in ("--balance_timesteps", "--balance_percentile", "--balance_images")
-        ),
         ("{normed} --no-bias", "becomes a bias"),
         ("{normed} --readout spike_count", "choose a membrane read-out"),
         ("{relu} --calibrate --no-bias", "leave one of the two out"),
@@ -315,10 +303,9 @@ def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path, monk
     assert words.format(**files) in refused(SNN, f"{convert} {flags.format(**files)}")
 
 
-def test_calibrating_is_said_and_wants_an_ann(trained, tmp_path):
+def test_calibrating_is_said(trained, tmp_path):
     said = converted(trained.ann, tmp_path, "--calibrate")
     assert "calibrating biases: 8 images, 5 timesteps" in said and "features.1: mean rates of its channels off by " in said
-    assert "nothing is converted" in refused(SNN, f"--calibrate {DATA} --epochs 1 --update immediate --output_dir {tmp_path}")
 
 
 # --- rates

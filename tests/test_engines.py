@@ -142,11 +142,9 @@ def networks(numbers):
 def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
     settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
-    settings |= {"recorded_frames": LASTS} if recorded else {"predict": "frame"}
+    settings |= {"recorded_frames": LASTS} if recorded else {}
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
-    if gate != "block" or settings["blocking"] != "dynamic":
-        settings["surprise"] = 0.0
     if settings["update"] == "phased":
         settings |= PHASED | ({"epsilon": 0.0} if gate == "block" else {})
     if not PLANS[plan][1] and "epsilon" in settings:
@@ -593,7 +591,9 @@ def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path)
         assert event["evaluated"]["classification"] == pytest.approx(dense["evaluated"]["classification"], rel=0.01)
     first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
     assert first != pytest.approx(second, rel=0.02)
-    assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
+    assert "--device" in refused(
+        SNN, f"--pretrained_ann {trained.ann} --engine event --test_only --device cuda {DATA} --output_dir {tmp_path}"
+    )
 
 
 ALTERED = {  # a method replaced, or a hook: what the kernel would not call

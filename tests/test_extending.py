@@ -491,10 +491,8 @@ def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance)
     assert seen == [(True, True, {5})] * 3  # two batches to learn from, one to judge
 
 
-def test_what_does_nothing_is_refused(tmp_path, variance):
+def test_a_loss_that_cannot_be_is_refused(tmp_path, variance):
     here = f"--epochs 1 --output_dir {tmp_path}"
-    line = "error: --variance_steps does nothing without --variance_weight: give both, or neither"
-    assert refused(SNN, f"{PLAIN} {here} --variance_steps 2") == line
     plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
     assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
     assert "--variance_weight" in refused(ANN, f"--variance_weight 1 {here}")

@@ -58,23 +58,6 @@ SMALL = "-a VGG5_wFeedback_small"
 
 # --- commands
 
-IDLE = [  # flags that another makes idle
-    (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it needs SGD; leave it out"),
-    (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it needs Adam; leave it out"),
-    (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it needs cosine or triangle; leave it out"),
-    (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
-    (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
-    (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
-    (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
-    (ANN, "--preset baseline --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
-    (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
-    (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it needs STDB; leave it out"),
-    (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
-    (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
-    (SNN, "--latch", "--latch does nothing with --gate open: it needs block or contrast; leave it out"),
-    (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
-    (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it needs block or contrast"),
-]
 COMMANDS = [  # script, flags, words of its one line
     # values and names
     (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
@@ -137,14 +120,10 @@ COMMANDS = [  # script, flags, words of its one line
     ("energy", f"{REPOSITORY}/examples/nmnist.nir", "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it"),
     ("energy", f"{{snn}} --against {DEEP_ANN}", "is not the ANN of {snn}: its features.0.weight differs"),
     ("energy", "{snn} --convention nowhere.toml", "nowhere.toml: "),
-    # what has no effect
-    *((name, f"{'' if 'preset' in flags else SMALL} --fc_width 8 {flags} {DATA}", words) for name, flags, words in IDLE),
-    *((SNN, f"--pretrained_snn {{snn}} {flag}", f"{flag.split()[0]} does nothing with --pretrained_snn {{snn}}: ")
-          for flag in ("--balance_images 8", "--balance_timesteps 12", "--scaling_factor 0.3", "--default_threshold 2")),
-        (OBJ1, "--pretrained_snn {snn} --balance_images 8", "--balance_images does nothing with --pretrained_snn {snn}: "),
-        (ANALYSIS, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann does nothing with --pretrained_snn {snn}"),
-        (SNN, f"--pretrained_ann {{ann}} {SPIKING} --default_threshold 2",
-         "--default_threshold does nothing with --pretrained_ann {ann}: its conversion balances"),
+    # what contradicts another flag, or has nothing to begin with
+        *((script, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann and --pretrained_snn contradict each other")
+          for script in (SNN, ANALYSIS)),
+        (ANN, f"{SMALL} --augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
         (ANN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH"),
         (SNN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
 ]  # fmt: skip

@@ -244,7 +244,6 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
         (lambda: stream.load_state_dict(None), "a state is a dict"),
         (lambda: without.stream().load_state_dict(state), OTHER),
         (lambda: build(gate="contrast").stream()(x), "gate contrast is for one image"),
-        (lambda: build(surprise=2.0), "surprise: .* blocking dynamic"),
         (lambda: build(membrane_floor=-1), "membrane_floor: -1 is not"),
         (lambda: build(output_leak=1.5), "output_leak: 1.5 is not"),
     ):

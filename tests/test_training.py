@@ -167,8 +167,7 @@ def test_biases_have_a_learning_rate_of_their_own():
     groups = optimizer.param_groups
     found = [([tuple(one.shape) for one in group["params"]], group["lr"], group["weight_decay"]) for group in groups]
     assert found == [([(2, 3)], 0.5, 0.1), ([(2,)], 0.5, 0), ([(2,), (2,)], 32, 0)] and optimizer.defaults["nesterov"]
-    with pytest.raises(UserError, match="no biases"):
-        make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
+    assert len(make_optimizer(torch.nn.Linear(3, 2, bias=False), flags).param_groups) == 2  # there are no biases
 
 
 def test_label_smoothing_by_hand():
@@ -601,8 +600,6 @@ def test_the_test_images_choose_only_where_told_and_it_is_said(tmp_path, judged)
     assert load_checkpoint(best)["epoch"] == result["epoch"] == 2 and "holdout=0" in log and "select=test" in log
     assert f"best: epoch 2, test accuracy 50.00 %, chosen on the test images, {best}" in said
     assert said.count("; test (which chooses) classification") == 3
-    line = refused(ANN, NEW, f"--select test --holdout 4 --output_dir {tmp_path / 'other'}")
-    assert "--select test" in line and "--holdout 0" in line
 
 
 def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):

@@ -42,12 +42,10 @@ def adopted(config, saved, cls, names):
 
 
 def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's."""
+    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
     flags = {name: one.flag(name) for name, one in cls.known_settings().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    values |= {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
-    counting = {*cls.in_force(values), *own}
-    return {name: value for name, value in values.items() if name in counting}
+    return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
 
 
 def build(cls, settings, args):

@@ -60,6 +60,7 @@ def resolve(config, kind, name, known):
     """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
     name -> Setting of all flags."""
     config, saved = resumed(config, known, kind, name, named(config.model))
+    check_asked(config)
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
         return followed(config, start) if kind == "snn" else config, start
@@ -67,6 +68,16 @@ def resolve(config, kind, name, known):
         return resolve_snn(config)
     start, cls = found_start(config, "ann", config.model), class_for(config.model, VGG_wFeedback)
     return with_facts(adopted(config, start.saved, cls, cls.known_settings()) if start.kind else config), start
+
+
+def check_asked(config):
+    """Raises UserError for an evaluation without a network, and for typed flags that contradict others."""
+    starts = [flag for flag in ("pretrained_ann", "pretrained_snn") if hasattr(config, flag)]
+    if config.test_only and not any(getattr(config, flag) for flag in starts):
+        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in starts)}")
+    for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
+        if flag in config.typed and getattr(config, other, None):
+            raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
 
 
 def resolve_snn(config, keeps=()):
@@ -136,17 +147,12 @@ def balances(config, start):
 
 
 def check_conversion(config, start):
-    """Raises UserError for an ANN that cannot be converted so, and for flags given that then cannot hold."""
+    """Raises UserError for an ANN that cannot be converted so."""
     settings = start.settings
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
     if settings.get("norm") == "batch" and not config.bias:
         raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
-    fits = own != "qcfs" or config.calibrate  # on --balance_images
-    of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not fits)}
-    if not balances(config, start) and (idle := [flag for flag in config.typed if flag in of_balancing]):
-        why = f"the bounds of {start.path} are its thresholds" if own == "qcfs" else "update phased fits thresholds"
-        raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
     if not config.calibrate:
         return
     frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)

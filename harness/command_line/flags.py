@@ -67,9 +67,11 @@ def posthoc_parser(description, argv, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls, or of --model's, see class_for, whose settings
     are flags; without: settings that get no flag here, nor do those of the parts that they choose."""
     model = model_in(argv, "evaluation")
-    held = {name for name, one in class_for(model, cls).known_settings().items() if one.adopted}
-    settings, out = posthoc_settings(cls, model), {*without}
-    own = {name: one for name, one in settings.items() if out.isdisjoint((name, *(need.flag for need in one.needs)))}
+    known = class_for(model, cls).known_settings()
+    held = {name for name, one in known.items() if one.adopted}
+    parts = [part for kind in without for part in cls.parts.get(kind, {}).values()]
+    out = {*without, *settings.settings_in(*parts)}
+    own = {name: one for name, one in posthoc_settings(cls, model).items() if name not in out}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
     parser = Parser(description, "evaluation", own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
     seldom = {*held.difference(EVALUATED_WITH), *SELDOM}

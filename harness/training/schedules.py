@@ -5,8 +5,6 @@ from math import ceil, cos, pi
 
 import torch
 
-from harness import UserError
-
 LEAST = 50  # updates of an epoch, where --updates counts
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns
 
@@ -48,16 +46,13 @@ def counted(number, word):
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay. Raises UserError
-    where biases are to have a rate of their own and there are none."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
     weights, others = ([one for one in trained.values() if (one.dim() > 1) == many] for many in (True, False))
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if biases:
         groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
-    elif args.bias_lr_factor != 1 and "bias_lr_factor" in args.typed:
-        raise UserError(f"--bias_lr_factor {args.bias_lr_factor:g} does nothing: this network has no biases; leave it out")
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":
         return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)

@@ -10,7 +10,7 @@ from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 
-RULES = Registry("rule", all_may_be_set=True)
+RULES = Registry("rule", keeps_all=True)
 ANY = Number(float)
 
 

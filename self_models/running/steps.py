@@ -230,7 +230,7 @@ def with_image(model, run, image):
         return run
     view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), run.view, changed)
     after = replace(run, image=image, view=view)
-    if not model.settings["surprise"]:
+    if not (model.settings["surprise"] and model.gate.reopens):
         return after
     opened = view.is_open & ~run.view.is_open
     return surprised(model, after, opened) if opened.any() else after
