@@ -1,17 +1,22 @@
 # make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
+# make test-all: the same, then tests that need other simulators, NeuroBench or a notebook, and the pages as a site.
 # make results: evaluate the committed checkpoints, with DATASET=FOLDER (CIFAR-10 as JPEG) those of natural images, too.
 # make docs: the pages of docs/ as a site, site/index.html.
 # Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo results docs lint
+.PHONY: test test-all demo results docs lint
 
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not others"
+
+test-all: test .venv/others
+	$(BIN)/python -m pytest -n auto -m others
+	$(BIN)/mkdocs build --strict
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -24,7 +29,7 @@ results: .venv/ready
 demo: .venv/ready
 	$(BIN)/python demo.py
 
-docs: .venv/dev
+docs: .venv/others
 	$(BIN)/mkdocs build --strict
 
 .venv/ready: requirements.txt setup.py
@@ -36,6 +41,10 @@ docs: .venv/dev
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml
-	@echo "installing what tests and docs need, once: minutes"
-	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+.venv/others: .venv/dev
+	@echo "installing other simulators, NeuroBench and what the site needs, once: minutes"
+	$(BIN)/pip install -q -e '.[dev,others]'
 	touch $@
