@@ -52,6 +52,26 @@ def test_latch_holds_the_prediction_of_a_blocked_pixel(images):
     assert ((guess - images[0]).abs() < 0.3)[~held.is_open[-1]].all()
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_gate_says_whose_sending_counts(images, batched):
+    """And drives the first layer as without."""
+
+    class Quiet(Blocking):
+        def start(self, image):
+            return super().start(image)._replace(events=image > 0.5)
+
+        def next_view(self, image, prediction, view):
+            return super().next_view(image, prediction, view)._replace(events=view.events)
+
+    model = build(InputBlockingSNN)
+    model.batched, expected = batched, run(model, images)
+    model.gate = Quiet(epsilon=0.3)
+    output = run(model, images)
+    bright = (images[0] > 0.5).sum((1, 2, 3))
+    assert torch.equal(output.spikes["input"], STEPS * bright) and bright.any()
+    assert torch.equal(output.logits, expected.logits) and output.logits.any()
+
+
 def test_residual_input_is_what_the_prediction_left_open(images):
     """Step by step: an open pixel sends a spike of the sign of x - p where the draw is at most |x - p|, a blocked one nothing."""
     model = build(InputBlockingSNN, residual=True, latch=True)
