@@ -102,6 +102,7 @@ def test_streams_compares_with_the_controls(trained, baseline):
     assert apart["spikes"] == [pytest.approx(100 * (ours / theirs - 1)), None]
 
 
+@pytest.mark.others
 def test_inference_peers_send_our_spikes(tmp_path):
     """Both networks, with the gate open and with blocking in a loop, by step and by layer; rounding may move a spike or two."""
     peers = ["snntorch", "spikingjelly"]
@@ -153,6 +154,7 @@ def test_crossover_counts_the_additions_of_spikes(tmp_path):
     assert few["images_per_second"]["event"] > 0 and (tmp_path / "map.png").stat().st_size > 10_000
 
 
+@pytest.mark.others
 def test_train_step_trains_the_same_network_three_times():
     """Loss and gradient of the first step agree; segments give ours the same, too."""
     pytest.importorskip("snntorch", reason="snntorch is not installed")

@@ -123,6 +123,7 @@ def test_averages_are_real_values_whatever_they_are(engine):
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
+@pytest.mark.others
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
@@ -152,6 +153,7 @@ def test_neurobench_counts_the_same(settings):
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
 
 
+@pytest.mark.others
 def test_spikingjelly_counts_the_same_where_inputs_are_binary():
     """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
     counting = pytest.importorskip("spikingjelly.activation_based.op_counter")

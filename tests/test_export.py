@@ -88,6 +88,7 @@ PLANS = [{}, {"plan": BASELINE}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {
 READERS = {"sinabs": PLANS, "snntorch": [*PLANS, {"plan": POOLING, **LOW}]}  # one knows AvgPool2d
 
 
+@pytest.mark.others
 @pytest.mark.parametrize(
     ("package", "settings"), [(name, settings) for name, plans in READERS.items() for settings in plans], ids=str
 )
@@ -99,6 +100,7 @@ def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, pac
     same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
 
 
+@pytest.mark.others
 def test_a_delayed_network_is_the_same_with_one_step_more_per_layer(exported):
     pytest.importorskip("snntorch")
     model, path = exported("nir", **OPEN, update="delayed", timesteps=12)
@@ -129,6 +131,7 @@ def in_nir(names):
     return {name: name.replace(".", "_") for name in names}
 
 
+@pytest.mark.others
 def test_a_leak_is_read_as_it_is(exported):
     """NIR has it as a time constant; snnTorch makes the same leak of it."""
     snntorch = pytest.importorskip("snntorch")
@@ -173,6 +176,7 @@ def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported,
     same(on_the_page("rebuild", path, signals, {name: str(names.index(name)) for name in ours}), ours, logits)
 
 
+@pytest.mark.others
 @torch.no_grad()
 def test_the_pages_blocks_run_in_turn_and_give_its_logits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -166,6 +166,7 @@ def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
         assert read_frames(files[name], model, invert=True)[0, 0, 0, 0] == white
 
 
+@pytest.mark.others
 def test_a_video(tmp_path, model):
     pytest.importorskip("av")
     frames = np.repeat(moving(size=64)[..., None], 3, 3)
