@@ -74,15 +74,17 @@ def test_timesteps_begin_where_they_are_due_and_are_counted(tmp_path):
             rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3, 5 if counts.max() == 1 else None)
 
 
-def test_frames_are_timesteps_and_recordings_are_read_as_tonic_reads_them(tmp_path):
+def test_frames_are_timesteps(tmp_path):
     counts = np.zeros((3, 2, 4, 4), np.uint8)
     counts[0, 1, 2, 3], counts[2, 0, 0, 0] = 2, 1
     np.save(tmp_path / "a.npy", counts)
     rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-3)
     assert (rows.tolist(), steps) == ([[0, 1, 2, 3], [0, 1, 2, 3], [2, 0, 0, 0]], 3)
-    if not importlib.util.find_spec("tonic"):
-        return
-    tonic = importlib.import_module("tonic")
+
+
+@pytest.mark.others
+def test_recordings_are_read_as_tonic_reads_them():
+    tonic = pytest.importorskip("tonic")
     path = next(RECORDINGS.glob("7/*.bin"))
     theirs = tonic.io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
     assert all(np.array_equal(theirs[name], getattr(recording_in(path), name)) for name in "xytp")
