@@ -175,12 +175,7 @@ def check_state(model, state):
         wrong |= state.keys() - shapes.keys()
     for name in shapes.keys() & state.keys():
         value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
-        kind = (
-            torch.strided,
-            dtypes.get(name, usual),
-            model.features[0].weight.device,
-            (*getattr(image, "shape", ())[:1], *shapes[name]),
-        )
+        kind = torch.strided, dtypes.get(name, usual), device, (*count, *shapes[name])
         is_tensor = isinstance(value, torch.Tensor) and (value.layout, value.dtype, value.device, tuple(value.shape)) == kind
         if not is_tensor or not value.isfinite().all():
             wrong.add(name)
