@@ -1,17 +1,22 @@
 # make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
+# make test-all: the same, then tests that need other simulators, NeuroBench or a notebook, and the pages as a site.
 # make results: evaluate the committed checkpoints, with DATASET=FOLDER (CIFAR-10 as JPEG) those of natural images, too.
 # make docs: the pages of docs/ as a site, site/index.html.
 # Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo results docs lint
+.PHONY: test test-all demo results docs lint
 
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not others"
+
+test-all: test .venv/others
+	$(BIN)/python -m pytest -n auto -m others
+	$(BIN)/mkdocs build --strict
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -24,18 +29,22 @@ results: .venv/ready
 demo: .venv/ready
 	$(BIN)/python demo.py
 
-docs: .venv/dev
+docs: .venv/others
 	$(BIN)/mkdocs build --strict
 
 .venv/ready: requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q -e '.[report]'
+	$(BIN)/pip install -q -e .
 	$(BIN)/python -m self_models.kernel || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.kernel; }
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml
-	@echo "installing what tests and docs need, once: minutes"
-	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+.venv/others: .venv/dev
+	@echo "installing other simulators, NeuroBench and what the site needs, once: minutes"
+	$(BIN)/pip install -q -e '.[dev,others]'
 	touch $@

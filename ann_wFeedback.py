@@ -8,7 +8,7 @@ from harness.building.models import load_ann, new_ann, teacher_from
 from harness.building.own import lines_on_own
 from harness.building.start import resolve
 from harness.command_line.flags import ann_parser, ann_settings
-from harness.command_line.parser import lines_on_idle
+from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import lines_on
 from harness.runs.paths import run_name
@@ -37,11 +37,10 @@ def train(args):
         load_ann(model, start.saved, start.path, None if args.test_only else about_start.append)
     model.precision = args.precision
     teacher = teacher_from(args)
-    warnings = lines_on_idle(args, known)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        run.say(*warnings, *about_data, *about_start, *lines_on_own(args, model, start.saved, start.path))
+        run.say(*lines_on_unused(args, known, model), *about_data, *about_start, *lines_on_own(args.model))
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

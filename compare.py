@@ -17,7 +17,6 @@ from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED, equivalence_line, surviving
 from harness.measuring.report import aligned, running
-from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, differences, pairs_of, recipes_of
 from harness.runs.commands import program
@@ -28,8 +27,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-ENDINGS = (".csv", ".json", ".html")
-OWN = ("networks", "seeds", "evaluate", "equivalence", "output", "output_dir", "overwrite")
+ENDINGS = (".csv", ".json")
 NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
 
 
@@ -44,8 +42,7 @@ def build_parser(argv=None):
     group.add_argument("--evaluate", action="store_true", help=help_text)
     help_text = "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
     group.add_argument("--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text)
-    help_text = "also write a table, numbers for programs, or the page that report.py makes of these runs"
-    group.add_argument("--output", default="", metavar="X.csv|.json|.html", help=help_text)
+    group.add_argument("--output", default="", metavar="X.csv|.json", help="also write the figures as a table, or for programs")
     parser.rare |= {*NAMED_HERE, "test_only"}
     return parser
 
@@ -78,28 +75,19 @@ def main(argv=None):
         print(equivalence_line(differences(pairs, only_shares=True), args.equivalence))
     if args.output:
         path = Path(args.output)
-        if path.suffix == ".html":
-            save_page(path, runs, args.overwrite, pairs)
-        else:
-            write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
+        write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
         print(f"wrote {args.output}")
     return pairs
 
 
 def check(args):
     """Raises UserError for flags that do not go together, before anything is evaluated."""
-    if own := [flag for flag in args.typed if flag in NAMED_HERE]:
-        raise UserError(f"--{own[0]} does nothing here: networks are named by themselves, seeds by --seeds, results by --output")
-    if not args.evaluate and (idle := [flag for flag in args.typed if flag not in OWN]):
-        raise UserError(f"--{idle[0]} says how to evaluate, and logs are only read: add --evaluate, or leave it out")
     if args.evaluate and not args.log:
         raise UserError("--no-log with --evaluate: the logs are what is compared; leave it out")
     path = Path(args.output or "x.csv")
     if path.suffix not in ENDINGS or not path.parent.is_dir():
-        raise UserError(f"--output {path}: give a name that ends in {', '.join(ENDINGS)}, in a folder that exists")
-    if path.suffix == ".html":
-        check_page(path, args.overwrite)
-    elif path.exists() and args.output and not args.overwrite:
+        raise UserError(f"--output {path}: give a name that ends in {' or '.join(ENDINGS)}, in a folder that exists")
+    if path.exists() and args.output and not args.overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output writes elsewhere")
 
 

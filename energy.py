@@ -40,7 +40,7 @@ def build_parser(argv=None):
     help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
     group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="more cost models, as TOML files")
-    group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="format of the tables")
+    group.add_argument("--format", choices=FORMATS, default="text", help="format of the tables")
     group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write an HTML page that shows one run or compares several.
 
-It has curves, spikes, accuracy against cost, flags, and single images."""
+It has results, spikes, curves over epochs, flags that differ, and the pictures that the runs drew."""
 
 from pathlib import Path
 
@@ -26,10 +26,11 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if Path(args.output).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {args.output}: a report is a page: give a name that ends in .html")
-    runs, left_out = find_runs(args.runs, args.output_dir)
-    save_page(args.output, runs, args.overwrite)
-    for line in (*left_out, *(f"{run.path}, {fault}" for run in runs for fault in run.faults)):
-        print(line)
+    runs = find_runs(args.runs, args.output_dir)
+    save_page(Path(args.output), runs, args.overwrite)
+    for run in runs:
+        if run.left_out:
+            print(f"{run.path}: left out {run.left_out} lines that are no records")
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
 
 

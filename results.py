@@ -68,12 +68,8 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "tiny_baseline": Network("baseline of tiny feedback", seeds=5),
     "fashion_feedback": Network("Fashion feedback", opened=True),
     "fashion_baseline": Network("baseline of Fashion feedback"),
-    "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
-    "cifar10_blind": Network("CIFAR-10, interpolation", images=JPEG),
-    "cifar10_baseline": Network("baseline of CIFAR-10 feedback", images=JPEG),
-    "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
-    "deep_blind": Network("CIFAR-10, deep, interpolation", images=JPEG),
-    "deep_baseline": Network("baseline of CIFAR-10, deep, feedback", images=JPEG),
+    "cifar10_baseline": Network("CIFAR-10", images=JPEG),
+    "deep_baseline": Network("CIFAR-10, deep", images=JPEG),
     "deep_phased": Network("CIFAR-10, deep, phased", images=JPEG),
 }
 RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}

@@ -12,7 +12,6 @@ from math import prod
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
 from harness import UserError
 from harness.command_line.parser import Parser, SwitchAction, typed
@@ -21,7 +20,7 @@ from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.events_figure import save_recording
-from harness.measuring.report import figure
+from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
 from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import HOME, ModelError
@@ -34,7 +33,6 @@ SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags o
 MOST = 100_000  # timesteps
 CHECKED = 2  # recordings that are compared with other simulators
 COUNTED = 10  # recordings of which additions are counted
-COLUMNS = ("left", "left", "right", "right")
 
 
 def build_parser():
@@ -116,8 +114,7 @@ def compare(args, run, recordings, steps):
         rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], args.dt, args.reset)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
-    head = ["compared with", "version", "spikes", ""]
-    run.say(*tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, None, 90]).splitlines())
+    run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))
     return rows
 
 
@@ -194,7 +191,7 @@ def report(run, model, result):
     head = ["node", "shape", "spikes", "additions"]
     run.result(
         f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings",
-        *tabulate(rows, head, disable_numparse=True, colalign=COLUMNS).splitlines(),
+        *aligned([head, *rows], left=(0, 1)),
         f"energy, estimated: {', '.join(energies)}; energy and additions: means of {counted} recordings; spikes: of all",
     )
     if silent := [name for name, count in spikes.items() if not count]:

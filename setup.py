@@ -16,7 +16,6 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
             "self_models.counting": ["conventions/*.toml"],
             "self_models.kernel": ["*.c", "*.h"],
             "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
-            "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
             "wfeedback": [
                 "data/mnist/*",
                 "data/nmnist/*",

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import check_sequence, choose_trained, new_snn, teacher_from, use_engine
+from harness.building.models import choose_trained, new_snn, teacher_from, use_engine
 from harness.building.own import lines_on_own
 from harness.building.start import resolve, start_snn
 from harness.command_line.flags import snn_parser, snn_settings
-from harness.command_line.parser import lines_on_idle
+from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import lines_on
 from harness.runs.paths import run_name
@@ -30,17 +30,15 @@ def train(args):
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
-    check_sequence(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
     kinds = args.trade_off_type, args.spike_penalty, args.classification_type
     criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
-    warnings = lines_on_idle(args, known)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
-    engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
+    engine = use_engine(model, args)
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        run.say(*warnings, *about_data, engine, *lines_on_own(args, model, start.saved, start.path))
+        run.say(*lines_on_unused(args, known, model), *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

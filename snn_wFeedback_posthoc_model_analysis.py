@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a trained SNN's predictions over time, its spikes, and single neurons.
 
-Writes a GIF with a frame for each timestep, charts, and the timesteps that a report plays."""
+Writes a GIF with a frame for each timestep, and charts."""
 
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import save_film
+from harness.drawing.figures import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.measures import spikes_over_time
@@ -40,18 +39,13 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
-    if not model.predicts:
+    if not model.has_feedback:
         why = f"{args.architecture} has no decoder, and a prediction needs one"
-        raise UserError(f"{why}: choose an architecture named ..._wFeedback, or --gate once")
+        raise UserError(f"{why}: choose an architecture named ..._wFeedback")
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
-    if args.log:
-        save_film(run.place.steps_path, film)
     endings = [".gif", ".png", "_spikes.png"]
-    if film.once:
-        save_knowledge(run.place.picture("_known.png"), film)
-        endings.append("_known.png")
     charted = posthoc.test.part(0, args.chart_images)
     device = next(model.parameters()).device
     spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, device), args.seed)
@@ -60,24 +54,20 @@ def main(argv=None):
         baseline = Path(args.baseline).stem, theirs
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    share = None if film.once else open_share
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, share, film.setting, all_charted, baseline)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
     right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
     run.say(f"the {counted(len(film.titles), 'image')} shown:")
     for t in range(model.timesteps):
-        error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
-        words, name = ("values sent", "sent_share") if film.once else ("non-zero pixels blocked", "blocked_share")
-        run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
-        run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
+        error, share = film.errors[t].mean(), film.blocked[t].mean()
+        run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked")
+        run.record(event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
     run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
     if args.raster:
         draw_raster(posthoc)
         endings += ["_raster.png", "_raster.npz"]
     for ending in endings:
         run.say(f"wrote {run.place.picture(ending)}")
-    if args.log:
-        run.say(f"wrote {run.place.steps_path}, for wfeedback report")
     posthoc.finish()
 
 

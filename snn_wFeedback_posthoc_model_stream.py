@@ -45,9 +45,6 @@ def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     if bool(args.frames) == bool(args.scene):
         raise UserError(f"give --frames PATH, or --scene with one of {', '.join(SCENES)}")
-    for flag, beside in (("invert", "frames"), ("scene_frames", "scene")):
-        if flag in args.typed and not getattr(args, beside):
-            raise UserError(f"--{flag} does nothing without --{beside}: leave it out")
     args, start = resolve_evaluation(args, InputBlockingSNN)
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
@@ -88,7 +85,7 @@ def baseline_reel(posthoc, frames, steps):
 
 def scene_of(args, test, model):
     """An ImageSet of the frames of one stream."""
-    epsilon = model.settings["epsilon"] / pixel_range(model.image_shape[0] > 1) or EPSILON
+    epsilon = model.settings.get("epsilon", 0.0) / pixel_range(model.image_shape[0] > 1) or EPSILON
     scene = make_scene(args.scene, test, 1, args.scene_frames, args.seed, epsilon)
     return ImageSet(f"scene {args.scene}", scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
 

@@ -18,7 +18,7 @@ class TwoDecoders(VGG_SNN_STDB_wFeedback):
             self.generate2.append(self.new_neuron("generate2"))
 
     def read_out_and_gate(self, run, decoded):
-        if decoded is not None:  # a timestep in which decoders run
+        if self.has_feedback:
             sent = self.propagate(run, "generate2", "generate2", run.spikes["features.1"])
             run.memory["generate2"] = self.integrate(self.of_second(run), sent, run.view)
         return super().read_out_and_gate(run, decoded)

@@ -16,7 +16,7 @@ from self_models.loading import on_engine
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
 from self_models.network.stages import POOLS
-from self_models.network.wiring import is_altered
+from self_models.network.wiring import is_hooked
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -89,7 +89,7 @@ def is_sequential(module):
 def leaves(module, name="the stack"):
     """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode.
     Raises ModelError for one with a hook or a forward of its own."""
-    if is_altered(module):
+    if is_hooked(module):
         raise ModelError(f"{name} has a hook or a forward of its own, which the network here would not call: remove it")
     if not is_sequential(module):
         return [] if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__ else [(name, module)]

@@ -35,13 +35,10 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     neurons see the whole image, whatever the gate. The model's leaks are put back, its thresholds are the ones found, its biases,
     which were the ANN's, fit to them. Neurons of one's own are balanced as they run; those beside the stages of a plan keep their
     thresholds. images: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W),
-    uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises ModelError for fewer
-    steps than the decoder needs to run once, and for a part that no architecture makes.
+    uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises ModelError for a part
+    that no architecture makes.
     """
     check_known(model, "conversion", own=True)
-    interval = model.feedback_interval
-    if model.has_feedback and timesteps < interval:
-        raise ModelError(f"in {timesteps} timesteps of balancing the decoder never runs: feedback_interval is {interval}")
     leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)
 
@@ -54,7 +51,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
             on_layer(name, neuron.threshold.item())
         return spikes
 
-    layer_by_layer(model, sent_by(model, images, draws), timesteps, interval, balance)
+    layer_by_layer(model, sent_by(model, images, draws), timesteps, balance)
     for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
         neuron.leak.fill_(leak)
     return model.thresholds
@@ -66,15 +63,15 @@ def sent_by(model, images, draws):
     return lambda t: model.encoding.send(shown[t % len(shown)], draws(t))
 
 
-def layer_by_layer(model, sent, timesteps, interval, settle):
-    """Run the network in evaluation, each layer once for all steps on what those before it have sent, the decoder every interval
-    steps. sent: t -> the input's signal; settle: runs a spiking layer: called with (name, the layers that do not spike before it,
-    the SpikingNeuron, its drive t -> (B, ...), its steps), it returns t -> what the layer sends, as spikes_of does. Returns t ->
-    what the logits get (B, labels)."""
+def layer_by_layer(model, sent, steps, settle):
+    """Run the network in evaluation, each layer once for all steps on what those before it have sent. sent: t -> the input's
+    signal; settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive
+    t -> (B, ...), its steps), it returns t -> what the layer sends, as spikes_of does. Returns t -> what the logits get
+    (B, labels)."""
     was_training = model.training
     model.eval()
 
-    def run(stage, layers, signal, steps):
+    def run(stage, layers, signal):
         """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input."""
         for linear, neuron in chains(layers):
             signal = through(linear, signal)
@@ -85,12 +82,11 @@ def layer_by_layer(model, sent, timesteps, interval, settle):
         return signal
 
     before_fork, after_fork = encoder_parts(model.features)
-    forked = run("features", before_fork, sent, timesteps)
-    encoded = run("features", after_fork, forked, timesteps)
+    forked = run("features", before_fork, sent)
+    encoded = run("features", after_fork, forked)
     if model.has_feedback:
-        inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
-        run("generate", list_layers(model.generate), inflow, timesteps // interval)
-    added = run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
+        run("generate", list_layers(model.generate), forked)
+    added = run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1))
     model.train(was_training)
     return added
 
@@ -166,7 +162,7 @@ def fit_levels(model, images):
         rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
         return lambda t: activation
 
-    logits = layer_by_layer(model, lambda t: images, 1, 1, fit)(0)
+    logits = layer_by_layer(model, lambda t: images, 1, fit)(0)
     return rates, logits
 
 
@@ -235,7 +231,7 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
             on_layer(name, tried[0][0], least)
         return spikes
 
-    layer_by_layer(model, sent_by(model, images, draws), model.timesteps, model.feedback_interval, calibrate)
+    layer_by_layer(model, sent_by(model, images, draws), model.timesteps, calibrate)
     for bias, shift in shifts:
         bias.add_(shift)
 
@@ -286,8 +282,7 @@ def units(model):
     check_known(model, "conversion", own=True)
     wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
     for connection in (*wiring.forward, *wiring.feedback):
-        sums = connection in wiring.feedback and connection.source == wiring.forked
-        unit = found[wiring.before_pools(connection.source)] / (model.feedback_interval if sums else 1)
+        unit = found[wiring.before_pools(connection.source)]
         yield connection, unit
         if connection.target < wiring.output:
             found[connection.target] = unit * thresholds[connection.target - 1].threshold.item()

@@ -130,11 +130,11 @@ WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct
 
 
 class IntegerSNN(VGG_SNN_STDB_wFeedback):
-    """An SNN in whole numbers: see in_whole_numbers. logits_unit, decoded_unit, input_unit: see WholeForm; longest_interval:
-    feedback_interval with which sums surely fit. Logits are int32; those that are shown, and that rules ask for, are float32,
-    times their unit. Raises ModelError for a gate, rule, read-out or encoding that has no form in whole numbers, too."""
+    """An SNN in whole numbers: see in_whole_numbers. logits_unit, decoded_unit, input_unit: see WholeForm. Logits are int32;
+    those that are shown, and that rules ask for, are float32, times their unit. Raises ModelError for a gate, rule, read-out or
+    encoding that has no form in whole numbers, too."""
 
-    input_unit, logits_unit, decoded_unit, longest_interval, image_dtype = 1.0, 1.0, 1.0, LARGEST, torch.float32
+    input_unit, logits_unit, decoded_unit, image_dtype = 1.0, 1.0, 1.0, torch.float32
 
     def new_neuron(self, stage, channels=None):
         own, cls = self.settings, IntegerPhasedNeuron if self.phased else IntegerNeuron
@@ -151,8 +151,6 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         for name, form in forms.items():
             if form not in FORMS[name]:
                 raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
-        if self.feedback_interval > self.longest_interval:
-            raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
         return parts
 
     def whole_form(self):
@@ -212,9 +210,8 @@ def in_whole_numbers(model, fold=False):
     forked = quantise(before_fork, Signal(whole.input_unit, largest_sent(whole)), charges, most)
     whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges, most).unit
     if whole.has_feedback:
-        whole.longest_interval, whole.generate = whole.feedback_interval, in_one(whole.generate, whole.image_shape[1:])
-        waiting = forked._replace(bound=forked.bound * whole.feedback_interval, signed=True)
-        whole.decoded_unit = quantise(list_layers(whole.generate), waiting, charges).unit
+        whole.generate = in_one(whole.generate, whole.image_shape[1:])
+        whole.decoded_unit = quantise(list_layers(whole.generate), forked, charges).unit
     return whole.requires_grad_(False)
 
 

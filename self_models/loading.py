@@ -48,8 +48,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     weights: float32; float16, rounded to 16 bits; or of an SNN, in whole numbers (see integers.py), int8, or int8_folded.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
-    event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
-    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
+    event where the kernel can, else dense. Training and gradients with respect to the images are dense anyhow. On a GPU the
+    figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
     device that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     if str(path).endswith(".nir"):
         if model or weights != "float32" or changed.keys() - {"dt", "reset"}:
@@ -65,7 +65,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     found = class_of(path, saved, model)
     cls = model or found
-    settings = cls.checked(changed, settings_of(path, saved, cls))
+    settings = cls.checked(settings_of(path, saved, cls) | changed)
     try:
         with torch.random.fork_rng(devices=[]):  # of the initial weights
             network = cls(**settings)
@@ -80,7 +80,10 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    return on_engine(model, engine)
+    on_engine(model, engine)
+    if engine == "auto" and not built()[0]:
+        warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
+    return model
 
 
 def load_known(path, own=None):
@@ -134,28 +137,21 @@ def kind_of(cls):
 
 
 def on_engine(model, engine):
-    """The model, moved to the engine of this name, see load(). Raises ModelError for one that there is not, or that cannot serve;
-    then it stays where it was."""
+    """The model, moved to the engine of this name, see load(); an SNN's `stays` says why auto leaves it dense. Raises ModelError
+    for one that there is not, or that cannot serve."""
     ENGINES.find(engine)
-    found, reason = event_engine_for(model, chooses=engine == "auto") if engine in ("auto", "event") else (None, "")
-    if reason and engine == "event":
-        raise ModelError(reason)
-    if isinstance(model, VGG_SNN_STDB_wFeedback):
-        model.engine, model.batched = found, engine != "reference"
-        if reason and engine == "auto" and next(model.parameters()).device.type == "cpu" and not built()[0]:
-            warnings.warn(f"runs dense: {reason}", RuntimeWarning, stacklevel=3)
-    return model
-
-
-def event_engine_for(model, chooses=False):
-    """(an EventEngine for the model, ''), or (None, why there is none). chooses: see there."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return None, "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
-    if next(model.parameters()).device.type != "cpu":
-        return None, "the event engine runs on the CPU: load with device='cpu', or with engine='dense'"
-    try:
-        engine = EventEngine(model, chooses)
-        engine.check()
-    except ModelError as error:
-        return None, str(error)
-    return engine, ""
+        if engine == "event":
+            raise ModelError("the event engine runs SNNs, and this is an ANN: load with engine='dense'")
+        return model
+    model.batched, model.engine, model.stays = engine != "reference", None, None
+    if engine in ("auto", "event"):
+        try:
+            if next(model.parameters()).device.type != "cpu":
+                raise ModelError("the event engine runs on the CPU")
+            model.engine = EventEngine(model)
+        except ModelError as error:
+            if engine == "event":
+                raise ModelError(f"{error}; --engine dense runs it") from None
+            model.stays = str(error)
+    return model

@@ -25,12 +25,20 @@ from torch import nn
 
 import harness.command_line.scripts
 import harness.data.sets
-from harness.building.own import REGISTRIES, imported
+from harness.building.own import imported
 from harness.runs.commands import COMMANDS
 from harness.runs.runlog import read_records
+from harness.training.losses import LOSSES
 from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.network.neurons import UPDATES, SpikingNeuron
+from self_models.network.plans import PLANS
+from self_models.network.stages import INITS
+from self_models.network.surrogates import SURROGATES
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -57,7 +65,6 @@ BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
-ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
 BIAS = {"bias": True, "initial_potential": 0.5}
 COUNTED = {"max_pool": "count"}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
@@ -309,7 +316,8 @@ def looked(trained, tmp_path_factory):
 @pytest.fixture
 def forgotten():
     """What files register is forgotten after a test, and that they were imported."""
-    before = [(registry, dict(registry)) for registry in REGISTRIES.values()]
+    registries = GATES, RULES, READOUTS, ENCODINGS, SURROGATES, LOSSES, PLANS, UPDATES, INITS
+    before = [(registry, dict(registry)) for registry in registries]
     imported.cache_clear()
     yield
     for registry, parts in before:

@@ -16,7 +16,7 @@ from test_integers import one_pixel
 import harness.exporting.c_folder
 import harness.exporting.layers
 import self_models.kernel.build
-import self_models.kernel.kept
+import self_models.kernel.engine
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
@@ -125,20 +125,20 @@ def few_images(monkeypatch):
     [
         {"update": "delayed", "plan": DEEP, "latch": True, "readout_slew": 0.25, "output_leak": 0.5},
         {"plan": [[4, "D", 6, 6], [3, "U", "in"]], "leak": 0.5, "membrane_floor": 0.5, "readout": "spike_count",
-         "feedback_interval": 2, **STREAMING},
+         **STREAMING},
         {"plan": FORK, "readout": "membrane", "readout_leak": 0.5, "initial_potential": 0.5, **STREAMING},
         {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, **BIAS,
          "readout": "spike_count_rescaled"},
         {"update": "delayed", "leak": 0.5, "membrane_floor": 0.0, "plan": [[4, "D", 6, 6], ["U", "in"]], "readout": "spike_count",
          "default_threshold": 0.5},
-        {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
+        {**COLOUR, "plan": FORK, "together": True, "readout": "membrane_rescaled", **STREAMING},
         {**COLOUR, **BIAS, **COUNTED, "plan": [[4, 5, "M", "M", 6, "A"], []], "epsilon": 0.0},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
         {"plan": [[4], ["in"]], "image_shape": (1, 3, 4), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
          "residual": True},
-        {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "feedback_interval": 2, "leak": 0.5,
+        {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "leak": 0.5,
          "default_threshold": 0.0625, **STREAMING},
     ],
     ids=str,
@@ -175,7 +175,7 @@ def kernel(request, monkeypatch):
         monkeypatch.setenv("CFLAGS", "-O1 -mno-avx512f")
         monkeypatch.setattr(self_models.kernel.build, "built", lambda *args: (Built(*args), ""))
     plain = request.param == "by plain loops"
-    monkeypatch.setattr(self_models.kernel.kept, "library", functools.partial(library.__wrapped__, plain=plain))
+    monkeypatch.setattr(self_models.kernel.engine, "library", functools.partial(library.__wrapped__, plain=plain))
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
@@ -214,7 +214,7 @@ def test_sums_are_rounded_alike(kernel, request):
     model = build(on_grid=False, leak=0.9, output_leak=0.8, plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131)
     x = pixels(model)
     output = EventEngine(model)(x, seed=0)
-    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.kept, "library", functools.partial(library, plain=True))
+    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.engine, "library", functools.partial(library, plain=True))
     plain = EventEngine(model)(x, seed=0)
     assert first_difference(output, plain, tolerance=0) is None and spiked(output)
     assert torch.equal(output.logits_by_step, plain.logits_by_step) and torch.equal(output.predictions, plain.predictions)
@@ -250,7 +250,7 @@ def test_what_no_stream_can_run_is_refused(tmp_path, settings):
 )
 @torch.no_grad()
 def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, settings):
-    """In a stream, as in Python; a decoder that is off, in C, does not spike."""
+    """In C; in Python another stream goes on from the state so far. A decoder that is off, in C, does not spike."""
     model = build(**settings)
     x, library = write(tmp_path, model), Library(tmp_path)
     layers = [n for n, name in enumerate(model.wiring.names) if not ("feedback" in here and name.startswith("generate"))]
@@ -264,7 +264,8 @@ def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, setti
     library.call("reset", *key_for(0, "input"), 0)
     look(x[0])
     library.change(**here)
-    model.change(**change)
+    state, stream = stream.state_dict(), model.change(**change).stream()
+    stream.load_state_dict(state)
     for image in x:
         look(image)
     assert found == wanted
@@ -334,7 +335,7 @@ def played(folder, board, *flags):
 
 ON_BOARDS = [
     {"image_shape": (3, 8, 12), "encoding": "direct", "leak": 0.9}, {"residual": True, "blocking": "dynamic"},
-    {"feedback_interval": 2}, {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
+    {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
     {"plan": [[20, "D", 9, "M"], ["U", "U", "in"]], "max_pool": "count"}, {"plan": [[6, "A", 40, "D"], ["U", 4, "U", "in"]]},
 ]  # fmt: skip
 
@@ -542,7 +543,6 @@ def test_the_program_of_the_page_is_built(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"gate": "once", "encoding": "direct", "epsilon": 0.1}, "--to c does not know the gate once"),
         ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
         ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
     ],

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
+from harness.measuring.energy import as_text
 from harness.measuring.measures import difficulty_correlations
 from results import ledger_of
 from self_models import ModelError, load, load_data
@@ -122,6 +123,7 @@ def test_averages_are_real_values_whatever_they_are(engine):
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
+@pytest.mark.others
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
@@ -151,6 +153,7 @@ def test_neurobench_counts_the_same(settings):
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
 
 
+@pytest.mark.others
 def test_spikingjelly_counts_the_same_where_inputs_are_binary():
     """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
     counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
@@ -260,23 +263,19 @@ class Recount:
         wiring = model.wiring
         self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
 
-    def add(self, run, ends=None):
-        parts, images, wiring = run.active_parts, len(run.image), self.model.wiring
-        ends, first = [len(parts)] * images if ends is None else ends.tolist(), run.steps - len(parts)
+    def add(self, run, count, ends=None):
+        images, wiring = len(run.image), self.model.wiring
+        ends, first = [count] * images if ends is None else ends.tolist(), run.steps - count
         for one in (*wiring.forward, *wiring.feedback):
             last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
-            end, size, is_decoder, is_late = self.names[last], prod(one.target_shape), one in wiring.feedback, self.is_late(last)
+            end, size = self.names[last], prod(one.target_shape)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
             for steps, signal in run.sent.get(self.sources[one.source], ()):
                 for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
-                    now = parts[step - first]
-                    if not (now.decoder_idle if is_decoder else is_late and now.waits):
-                        self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
-            for at, now in enumerate(parts):
-                phase = (first + at + 1 - self.model.gate.least_steps) // self.model.timesteps
-                if self.model.phased and phase != wiring.depths[one.target] - 1:  # in which the target's neurons charge
-                    continue
-                if one.bias is not None and (now.decodes if is_decoder else not (is_late and now.waits)):
+                    self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+            for at in range(count if one.bias is not None else 0):
+                phase = (first + at) // self.model.timesteps
+                if not self.model.phased or phase == wiring.depths[one.target] - 1:  # in which the target's neurons charge
                     self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
     def walk(self, end, one, synapses, sent):
@@ -285,11 +284,6 @@ class Recount:
             met = [synapses[n] for n in image.flatten().nonzero().flatten().tolist()]
             self.synops[end] += sum(map(len, met))
             self.reached[end] += len(set().union(*met)) if one.bias is None else 0
-
-    def is_late(self, module):
-        """Whether a layer stands behind the fork, in the encoder or the classifier."""
-        stage, position = self.names[module].split(".")
-        return stage == "classifier" or (stage == "features" and int(position) >= self.model.features.fork)
 
     @staticmethod
     def impulses(one):
@@ -476,8 +470,9 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
     table = run_here("energy", flags, "--format csv")[1].split("\n\n")[0]
     assert len(next(csv.reader(table.splitlines()))) == 6
-    run_here("report", f"tiny_energy --output_dir {tmp_path} --output {tmp_path / 'page.html'}")
-    assert "Energy under conventions" in (tmp_path / "page.html").read_text()
+    rows = [["network", "a_b, %"], ["x_1", 1.25]]
+    assert as_text(rows, "md") == "| network | a_b, % |\n| --- | ---: |\n| x_1 | 1.25 |"
+    assert as_text(rows, "latex").splitlines()[2:5] == [r"network & a\_b, \% \\", r"\midrule", r"x\_1 & 1.25 \\"]
 
 
 def test_eight_bits_are_integers_times_a_scale():

@@ -416,7 +416,6 @@ FAULTS = {  # what is done to a folder, flags, words
     "a damaged class": (
         lambda folder: damage(folder, count=4, left=0), f"{GIVEN} --skip_bad", "no file of train/cat can be read: train/",
     ),
-    "as --data_dir": (lambda folder: None, "--data_dir {folder}", "--data_dir {folder} does nothing with --dataset {folder}"),
 }  # fmt: skip
 
 

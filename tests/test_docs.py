@@ -10,11 +10,8 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-import nbformat
 import pytest
 from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, write
-from ipykernel.kernelspec import write_kernel_spec
-from nbclient import NotebookClient
 
 import results
 from harness.runs.commands import COMMANDS
@@ -50,6 +47,7 @@ def test_generated_pages_are_up_to_date(script):
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"]()
 
 
+@pytest.mark.others
 def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
     """It is built without a warning. Each registered name stands on the page of objectives, beside a link to its class or
     function."""
@@ -84,7 +82,7 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
 }
-LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|(stream|full)_feedback|(deep|cifar10)_\w+")  # only the flags are read
+LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|(deep|cifar10)_\w+")  # only the flags are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 SMALL = {"ann": f"{DATA} --epochs 1", "snn": f"{DATA} --epochs 1 {BALANCE}"}  # flags that make it quick
 SMALL |= dict.fromkeys(("obj1", "obj2", "obj3", "energy"), "--limit_test 8")
@@ -161,14 +159,17 @@ def told(notebook):
     return printed, [[sorted(output.data) for output in cell if "data" in output] for cell in cells]
 
 
+@pytest.mark.others
 def test_the_tour_says_what_is_stored_in_it(tmp_path, monkeypatch):
     """In this interpreter, with a kernel, settings and a history of its own."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    kernelspec = pytest.importorskip("ipykernel.kernelspec")
     for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    write_kernel_spec(tmp_path / "kernels/ours")
+    kernelspec.write_kernel_spec(tmp_path / "kernels/ours")
     stored = nbformat.read(TOUR, as_version=4)
     fresh, environment = copy.deepcopy(stored), os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": ""}
-    NotebookClient(fresh, kernel_name="ours", resources={"metadata": {"path": TOUR.parent}}).execute(env=environment)
+    nbclient.NotebookClient(fresh, kernel_name="ours", resources={"metadata": {"path": TOUR.parent}}).execute(env=environment)
     assert told(fresh) == told(stored)
     assert told(stored)[1] == [[], [], [["image/png", "text/plain"]], [], []] and TOUR.stat().st_size < 300_000
 

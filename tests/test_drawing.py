@@ -12,15 +12,14 @@ from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, STREAM, records, refused,
 
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
-from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import film_of, keyed, load_film, save_film
+from harness.drawing.figures import save_contact_sheet, save_gif
+from harness.drawing.film import film_of
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import GATES, Blocking, Gate
-from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
-SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # as page.js numbers them, too
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
 PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], *[[0.3, 0.45, 0.9, 0.45, 0.0]] * 2]).view(3, 1, 1, 1, 5)
@@ -102,64 +101,6 @@ def test_pictures_show_the_first_of_each_class():
     assert first_of_each_class(labels, 99).tolist() == [1, 4, 0, 2, 3, 5]
 
 
-# --- gate once
-
-
-def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
-    """The film of a run in which the decoder predicts this in each step; waiting: pixels whose turn is to come are open, too."""
-    gate = Once(**settings)
-    view, shown = gate.start(image), []
-    for _ in range(steps):
-        prediction = gate.complete(decoded, view)
-        shown.append((prediction, view.is_open | ~view.known.done if waiting else view.is_open, view.events))
-        view = gate.next_view(image, prediction, view)
-    predictions, is_open, events = (torch.stack(each) for each in zip(*shown, strict=True))
-    logits = torch.zeros(steps, len(image), 2)
-    output = SNNOutput(
-        logits[-1], predictions, (image - predictions) ** 2, {}, torch.full((len(image),), steps), is_open=is_open,
-        logits_by_step=logits, spikes_by_step={"input": events.sum((2, 3, 4)), "features.1": events.sum((2, 3, 4))},
-    )  # fmt: skip
-    batch = Batch(image, torch.zeros(len(image), dtype=torch.long), torch.arange(len(image)))
-    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate)
-    return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
-
-
-def in_bytes(values):
-    """Values from 0 to 1 as a Film has them, rounded to a 255th."""
-    return pytest.approx(np.multiply(255, values), abs=0.51)
-
-
-def test_states_of_pixels_that_send_once():
-    """Grid 2, epsilon 0.2: 0.2 and 0.6 send first, 0 says so by silence; 0.5 between 0.2 and 0.6 is 0.1 off the interpolation and
-    is held as 0.4, 0.9 between 0.6 and 0 is 0.6 off and sends, 0 right of the last is right."""
-    six = torch.tensor([[[[0.2, 0.5, 0.6, 0.9, 0.0, 0.0]]]])
-    found = film_once(six, grid=2, epsilon=0.2)
-    assert found.states[:, 0, 0].tolist() == [
-        [SENDS, LATER, SENDS, LATER, SILENT, LATER],
-        [SENT, HELD, SENT, SENDS, SILENT, HELD],
-        [SENT, HELD, SENT, SENT, SILENT, HELD],
-    ]
-    assert (film_once(six, grid=2, epsilon=0.2, waiting=True).states == found.states).all()
-    assert found.predictions[:, 0, 0].ravel() == in_bytes([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
-    assert found.misses[:, 0, 0].ravel() == in_bytes([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0])
-    assert found.sent_share[:, 0] == pytest.approx([2 / 6, 3 / 6, 3 / 6])
-    assert keyed(found.states) == [SILENT, SENDS, SENT, HELD, LATER] and keyed(film().states) == [*range(WAITS)]
-    frames = rows_of(found)["sent so far"]  # on a checkerboard
-    assert frames[:2, 0, 0] == in_bytes([[0.2, 0.7, 0.6, 0.7, 0.6, 0.6], [0.2, 0.7, 0.6, 0.9, 0.6, 0.6]])
-    assert set(rows_of(film())) == {"prediction", "input neurons"}  # of another gate
-
-
-def test_a_colour_pixel_shows_what_any_channel_does():
-    """From -1 to 1: of the middle pixel blue alone is 0.8 off the interpolation, 0.4 of its range."""
-    image = torch.zeros(1, 3, 1, 3) - 0.4
-    image[0, 2, 0, 1] = 0.4
-    found = film_once(image, grid=2, epsilon=0.2)
-    assert found.states[:, 0, 0].tolist() == [[SENDS, LATER, SENDS], [SENT, SENDS, SENT], [SENT, SENT, SENT]]
-    assert found.misses[0, 0, 0] == in_bytes([0, 0.4, 0]) and found.tolerance == pytest.approx(0.1)
-    assert found.mean_errors[:, 0].tolist() == pytest.approx([0.4 / 3, 0, 0])  # one of nine values
-    assert found.spikes[:, 0, 0].tolist() == [6, 7, 7] and found.sent[2, 0, 0, 1] == in_bytes([0.3, 0.3, 0.7])
-
-
 # --- pictures
 
 
@@ -178,26 +119,22 @@ ONE = {
 
 def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
     """Scales, keys and epsilon beside pictures of grey and of colour, of each kind of gate; of one's own gate no more than its
-    name and settings; title, labels and answers of a stream; the image as known; the cheapest images; what is still open."""
+    name and settings; title, labels and answers of a stream; the cheapest images; what is still open."""
     figures, close = [], plots.plt.close
     monkeypatch.setattr(plots.plt, "close", lambda figure: (figures.append(figure), close(figure)))
     monkeypatch.setitem(GATES, "mine", Mine)
     torch.manual_seed(0)
-    grey, colour, wide = torch.rand(1, 1, 8, 8), 2 * torch.rand(2, 3, 8, 8) - 1, IMAGE.expand(1, 3, 1, 5)
+    wide = IMAGE.expand(1, 3, 1, 5)
     gif = partial(save_gif, seconds_per_step=0.5)
     films = {
         "grey": film(epsilon=0.125), "colour": film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide), "own": film(gate=Mine),
-        "once, grey": film_once(grey, steps=1, grid=2, epsilon=0.125), "once, colour": film_once(colour, steps=1, grid=2),
     }  # fmt: skip
     shown = {name: (save_contact_sheet, one) for name, one in films.items()}
     shown |= {f"{name}, GIF": (gif, one) for name, one in films.items()}
-    save_film(tmp_path / "film.npz", films["own"])
-    shown["own, from a file, GIF"] = gif, load_film(tmp_path / "film.npz")
     for labels in ([1, -1, 0], [0, 0, 1], [0, 1, -1], [-1] * 3):
         heading = "accurate_feedback: scene watch, with more words than a small picture has room for"
         stream = replace(film(), titles=np.array([""]), heading=heading, shown_labels=np.array(labels)[:, None])
         shown[f"a stream with labels {labels}, GIF"] = gif, stream
-    shown["as known"] = save_knowledge, film_once(colour, grid=4, epsilon=0.1, steps=6)
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
     shown["extremes"] = plots.save_extremes, digits, ONE, 0.25
     off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
@@ -216,14 +153,6 @@ def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
         if name == "extremes":
             assert [axis.images[0].get_array()[0, 0] for axis in figures[-1].axes] == [80, 40, 40, 80]
     data_regression.check(said)
-
-
-def test_a_film_in_a_file(tmp_path):
-    found = film()
-    save_film(tmp_path / "film.npz", found)
-    again = load_film(tmp_path / "film.npz")
-    assert all(np.array_equal(values, again.arrays()[name]) for name, values in found.arrays().items())
-    assert again.epsilon == found.epsilon and not again.once
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):

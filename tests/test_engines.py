@@ -18,18 +18,14 @@ from conftest import (
     ANN,
     BASELINE,
     BIAS,
-    COUNT,
     DATA,
     GRID,
-    MAXIMUM,
-    OBJ1,
     OBJ3,
     PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
     STEPS,
-    TOTALS,
     UNKNOWN,
     Tired,
     become,
@@ -46,17 +42,14 @@ from conftest import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import self_models.kernel.kept
 import self_models.vgg_wFeedback_spiking
 from harness.data.sets import ImageSet
 from harness.training.losses import Criterion
-from self_models import ModelError, first_difference
+from self_models import ModelError, evaluate, first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
 from self_models.fast.batched.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
-from self_models.kernel.kept import Kept, memory_of
-from self_models.kernel.tables import graph_of, settings_of
 from self_models.loading import load
 from self_models.network.plans import PLANS as ARCHITECTURES
 from self_models.network.stages import list_layers
@@ -83,7 +76,7 @@ PLANS = {
 }
 SETTINGS = {  # a value that stands twice is drawn twice as often
     "plan": list(PLANS),
-    "gate": ["open", "block", "block", "contrast", "once"],
+    "gate": ["open", "block", "block", "contrast"],
     "rule": ["never", "never", "confidence", "entropy", "all_predicted", "both"],
     "readout": ["spike_count", "spike_count_rescaled", "membrane", "membrane_linear", "membrane_linear", "membrane_rescaled"],
     "encoding": ["poisson", "poisson", "direct"],
@@ -91,7 +84,6 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
     "leak": [1.0, 1.0, 0.5],
     "output_leak": [1.0, 1.0, 0.5],
     "membrane_floor": [None, None, 0.0, 0.5],
-    "feedback_interval": [1, 1, 2, 3],
     "bias": [False, True],
     "output_bias": [False, True],
     "initial_potential": [0.0, 0.5],
@@ -110,8 +102,7 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
 }
 OWN = {  # of gates and rules
     "epsilon": [0.1, 0.3], "blocking": ["permanent", "dynamic"], "latch": [False, True], "residual": [False, True],
-    "together": [False, True], "contrast": ["local", "original", "none"], "guess": ["prediction", "interpolation", "decoder"],
-    "grid": [1, 2, 4], "grid_steps": [1, 2], "fill": [False, True], "wait": [False, True], "gap_bound": [0.0, 0.5, 1.0],
+    "together": [False, True], "contrast": ["local", "original", "none"], "gap_bound": [0.0, 0.5, 1.0],
     "open_bound": [0.6, 0.8, 0.9], "entropy_bound": [0.9, 0.99],
 }  # fmt: skip
 RUN = {  # black: how many images are; ties: draws lie on the pixels' grid; at_once: numbers of a chunk of steps
@@ -122,19 +113,17 @@ OF_PART = {
     "open": (),
     "block": ("epsilon", "blocking", "latch", "residual", "together"),
     "contrast": ("epsilon", "blocking", "latch", "contrast"),
-    "once": ("epsilon", "together", "grid", "grid_steps", "guess", "fill", "wait"),
 }
 
 
 PHASED = {
-    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "feedback_interval": 1, "surprise": 0.0, "rule": "never",
-    "learn_leak": False, "activation": "Linear",
+    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "surprise": 0.0, "rule": "never", "learn_leak": False,
+    "activation": "Linear",
 }  # fmt: skip
-VAIN = {"epsilon": 0.0, "guess": "interpolation"}  # what is left to a network without a decoder
 
 
 def drawn(number):
-    """The case of this number. (hypothesis comes back to the same values: of its sixty cases none had gate once.)"""
+    """The case of this number."""
     draw = random.Random(f"case {number}")
     settings, own, run = ({name: draw.choice(values) for name, values in each.items()} for each in (SETTINGS, OWN, RUN))
     return settings | {"own": own, "run": run, "seed": number}
@@ -153,17 +142,13 @@ def networks(numbers):
 def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
     settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
-    settings |= {"recorded_frames": LASTS} if recorded else {"predict": "frame"}
-    if gate == "once":
-        settings["encoding"] = "direct"
+    settings |= {"recorded_frames": LASTS} if recorded else {}
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
-    if gate != "block" or settings["blocking"] != "dynamic":
-        settings["surprise"] = 0.0
     if settings["update"] == "phased":
-        settings |= PHASED | {"once": {"guess": "interpolation", "wait": True}, "block": {"epsilon": 0.0}}.get(gate, {})
-    if not PLANS[plan][1]:
-        settings |= {"feedback_interval": 1} | {name: VAIN[name] for name in VAIN.keys() & settings.keys()}
+        settings |= PHASED | ({"epsilon": 0.0} if gate == "block" else {})
+    if not PLANS[plan][1] and "epsilon" in settings:
+        settings["epsilon"] = 0.0  # what is left to a network without a decoder
     cls = VGG_SNN_STDB_wFeedback if gate == "open" else AdaptiveTimestepsSNN
     return build(cls=cls, plan=PLANS[plan], gate=gate, timesteps=LASTS, fc_width=12, dropout=0.5, **settings)
 
@@ -266,13 +251,13 @@ def test_a_decoders_layer_with_a_hook_is_called():
     assert model(x, u).predictions.any()
     model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output)
     for mode in (True, False):
-        assert model.train(mode).runs_by == "dense" and not model(x, u).predictions.any()
+        assert model.train(mode).runs_by == "reference" and not model(x, u).predictions.any()
 
 
 @torch.no_grad()
 def test_a_folded_decoder_rounds_alike_however_it_runs():
     """Off the grid: sums are the same to the last bit while operations are counted, with a gradient, of one image alone, in each
-    memory format. A stream takes up weights that change between two of its calls, and calls a hook."""
+    memory format, and step by step in a stream."""
     model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
     x, u = inputs(model)
     chains = [layer for _, layer in model.stages_for(x, at_once=True)["generate"]]
@@ -288,12 +273,8 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     chains[0].bias = torch.rand(1)
     for alike in (signal, signal.contiguous(memory_format=torch.channels_last)):
         assert torch.equal(torch.cat([chains[0](one[None]) for one in signal]), chains[0](alike))
-    changes = [lambda layer: layer.weight.mul_(-2), lambda layer: layer.register_forward_hook(lambda *of: 0 * of[-1]), None]
-    for change in changes:
-        found = stream(x, 4)
-        assert first_difference(found, plain(x, 4), tolerance=1e-5) is None and found.spikes["input"].any()
-        for one in (stream.model, plain.model) if change else ():
-            change(one.generate[0])
+    found = stream(x, 4)
+    assert first_difference(found, plain(x, 4), tolerance=1e-5) is None and found.spikes["input"].any()
 
 
 def halve_current(neuron):
@@ -327,7 +308,7 @@ CASES = {
     "latch, linear decoder, learned dynamics": {**BLOCKING, **LEARNED, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
     "delayed, biases": {**AVERAGED, "update": "delayed", "timesteps": 9, "leak": 0.9},
-    "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORKED, "image_shape": (3, 9, 10)},
+    "blocking, fork, colour": {**BLOCKING, "encoding": "direct", "plan": FORKED, "image_shape": (3, 9, 10)},
 }
 
 
@@ -422,15 +403,12 @@ def test_impossible_segments_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("base", "name", "plan"),
-    [("vgg9_base", "vgg9_feedback", "VGG9_wFeedback"), ("vgg16_plain_base", "vgg16_plain", "VGG16_max"),
-     ("vgg11_plain_base", "vgg11_plain", "VGG11")],
-)  # fmt: skip
+    ("base", "name", "plan"), [("vgg16_plain_base", "vgg16_plain", "VGG16_max"), ("vgg11_plain_base", "vgg11_plain", "VGG11")]
+)
 def test_a_preset_of_a_large_network_converts_and_learns(base, name, plan, tmp_path, monkeypatch):
     """An eighth as wide (the full ones take a minute), on a few images: its first ANN, its ANN and the SNN made of it."""
-    for one in {"VGG9_strided", plan}:
-        thin = [" ".join(str(int(part) // 8) if part.isdigit() else part for part in text.split()) for text in ARCHITECTURES[one]]
-        monkeypatch.setitem(ARCHITECTURES, one, thin)
+    thin = [" ".join(str(int(part) // 8) if part.isdigit() else part for part in text.split()) for text in ARCHITECTURES[plan]]
+    monkeypatch.setitem(ARCHITECTURES, plan, thin)
     pixels = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
     monkeypatch.setattr("harness.data.sets.load_set", lambda *_: ImageSet("CIFAR10", pixels, torch.arange(8)))
     folder, here = tmp_path / "trained_models", f"--epochs 1 --batch_size 4 --limit_train 6 --holdout 2 --output_dir {tmp_path}"
@@ -539,44 +517,55 @@ def test_result_does_not_depend_on_batch_or_threads():
         check_same(together, output)
 
 
-CHANGES = {
-    "Adam, fused": lambda model: torch.optim.Adam(model.parameters(), 0.5, fused=True).step(),
-    "SGD, for each": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=True).step(),
-    "one weight through .data": lambda model: model.features[0].weight.data[0, 0, 1, 1].add_(2),
-    "through numpy": lambda model: np.negative(array := model.features[0].weight.detach().numpy(), out=array),
-    "a bias": lambda model: model.features[0].bias.data.add_(0.25),
-    "a threshold": lambda model: model.features[1].threshold.data.mul_(2),
-    "a leak": lambda model: model.features[1].leak.data.mul_(0.5),
+CHANGES = {  # what torch counts, or a module, or a setting
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=False).step(),
     "data put in its place": lambda model: setattr(model.features[0].weight, "data", -model.features[0].weight),
-    "another order of its data": lambda model: setattr(model.classifier[3].weight, "data", model.classifier[3].weight.t()),
     "a parameter in its place": lambda model: setattr(model.features[0], "weight", nn.Parameter(-model.features[0].weight)),
     "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
     "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
     "a floor": lambda model: model.change(membrane_floor=0.0),
-    "settings": lambda model: model.change(epsilon=0.05, feedback_interval=2),
+    "settings": lambda model: model.change(epsilon=0.05, output_leak=0.5),
+}
+UNSEEN = {  # what torch does not count
+    "Adam, fused": lambda model: torch.optim.Adam(model.parameters(), 0.5, fused=True).step(),
+    "one weight through .data": lambda model: model.features[0].weight.data[0, 0, 1, 1].add_(2),
+    "through numpy": lambda model: np.negative(array := model.features[0].weight.detach().numpy(), out=array),
 }
 
 
-@pytest.mark.parametrize("way", CHANGES)
-def test_whatever_changes_a_network_counts_at_the_next_run(way):
-    """Not all that writes to a tensor is counted by its version: fused optimisers are not, nor is what goes around autograd."""
+@pytest.mark.parametrize("way", CHANGES | UNSEEN)
+def test_what_changes_a_network_counts_at_the_next_run_or_after_refresh(way):
     model = build(**BIAS, on_grid=False)
-    engine, frozen, (x, u) = EventEngine(model), EventEngine(model), inputs(model)
+    engine, (x, u) = EventEngine(model), inputs(model)
     with torch.no_grad():
         before = engine(x, u)
         check_same(model(x, u), before, exact=False)
-        frozen(x, u), setattr(frozen, "frozen", True)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.25)
-    CHANGES[way](model)
+    (CHANGES | UNSEEN)[way](model)
     with torch.no_grad():
+        if way in UNSEEN:
+            engine.refresh()
         after = engine(x, u)
         check_same(model(x, u), after, exact=False)
         assert not torch.equal(before.logits, after.logits)
-        rooms = engine._kept.rooms
-        assert engine(x, u) and engine._kept.rooms is rooms  # which are kept while nothing changes
-        if way == "one weight through .data":  # frozen is a promise, which is broken here
-            assert torch.equal(frozen(x, u).logits, before.logits)
+        rooms = engine.rooms
+        assert engine(x, u) and engine.rooms is rooms and rooms  # which are kept while nothing changes
+
+
+def test_an_evaluation_looks_at_the_weights_anew():
+    """What a fused optimiser has changed, which torch does not count, is evaluated; so is an inference tensor, which has no
+    count."""
+    model = load(FEEDBACK, engine="event")
+    x, labels = torch.rand(4, 1, 28, 28), torch.arange(4)
+    evaluate(model, x, labels, operations=False)
+    model.features[0].weight.data.mul_(0.5)
+    found = evaluate(model, x, labels, operations=False)
+    model.engine = None
+    assert found["spikes"] == evaluate(model, x, labels, operations=False)["spikes"]
+    with torch.inference_mode():
+        model.features[0].weight = nn.Parameter(model.features[0].weight * 1, requires_grad=False)
+    assert EventEngine(model)(x, seed=0)
 
 
 # --- scripts
@@ -584,9 +573,8 @@ def test_whatever_changes_a_network_counts_at_the_next_run(way):
 
 def test_the_scripts_refuse_a_gate_without_a_form_by_name(trained, tmp_path, monkeypatch):
     """That of objective 3; auto takes the dense engine, and says why."""
-    monkeypatch.setattr("harness.building.models.WORTH_IT", 0)
     flags, refusal = f"{DATA} --output_dir {tmp_path}", "the event engine has no form of the gate contrast"
-    assert f"{refusal}: use --engine dense" in refused(OBJ3, "--pretrained_snn", trained.snn, f"{flags} --engine event")
+    assert f"{refusal}; --engine dense runs it" in refused(OBJ3, "--pretrained_snn", trained.snn, f"{flags} --engine event")
     assert f"engine: dense ({refusal})" in run_undrawn(OBJ3, "--pretrained_snn", trained.snn, flags)[1]
 
 
@@ -603,43 +591,23 @@ def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path)
         assert event["evaluated"]["classification"] == pytest.approx(dense["evaluated"]["classification"], rel=0.01)
     first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
     assert first != pytest.approx(second, rel=0.02)
-    assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
+    assert "--device" in refused(
+        SNN, f"--pretrained_ann {trained.ann} --engine event --test_only --device cuda {DATA} --output_dir {tmp_path}"
+    )
 
 
-def test_auto_gives_a_batch_that_spikes_much_to_the_dense_engine():
-    """By its first images' spikes: few at high thresholds, at low ones half of a wide network's. They count once."""
-    model = build(VGG_SNN_STDB_wFeedback, plan=[[32, "D", 64, 64, "D"], []], timesteps=3)
-    auto, (x, u) = EventEngine(model, chooses=True), inputs(model, 16)
-    for threshold, runs, name in (
-        (64.0, {"event": 31, "dense": 0}, "event"),
-        (1 / 16, {"event": 46, "dense": 16}, "event and dense"),
-    ):
-        model.set_thresholds([threshold] * len(model.thresholds))
-        found = []
-        for engine in (auto, None):
-            model.engine = engine
-            with OperationCounter(model) as counter:
-                model(x[:15], u[:, :15])  # few images: always event by event
-                logits = model(x, u).logits
-            found.append([logits, *(torch.tensor(counter.result(31)[kind]) for kind in TOTALS)])
-        torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
-        assert (auto.runs, auto.name) == (runs, name)
-
-
-ALTERED = {  # what would not be called
-    "Own.forward": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"forward": VGG_SNN_STDB_wFeedback.forward})),
-    "Own.integrate": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"integrate": VGG_SNN_STDB_wFeedback.integrate})),
-    "VGG_SNN_STDB_wFeedback.integrate": lambda model: setattr(model, "integrate", lambda total, decoded, view: total),
-    "a hook or forward of its own of features.1": lambda model: model.features[1].register_forward_hook(
+ALTERED = {  # a method replaced, or a hook: what the kernel would not call
+    "integrate": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"integrate": lambda self, total, decoded, view: total})),
+    "a patched method": lambda model: setattr(model, "integrate", lambda total, decoded, view: total),
+    "a hook of neurons": lambda model: model.features[1].register_forward_hook(
         lambda module, given, output: (0 * output[0], *output[1:])
     ),
-    "a hook or forward of its own of features.0": lambda model: model.features[0].register_forward_pre_hook(
-        lambda module, given: (given[0] / 2,)
-    ),
-    "a hook or forward of its own of classifier.0": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
+    "a hook before": lambda model: model.features[0].register_forward_pre_hook(lambda module, given: (given[0] / 2,)),
+    "a patched forward": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
 }
 REFUSED = {  # what is said of a network -> what makes it one of which that is said
-    **{f"does not know {part}": change for part, change in (UNKNOWN | ALTERED).items()},
+    **{f"does not know {part}": change for part, change in UNKNOWN.items()},
+    **{f"does not know the methods or hooks of this {name}": change for name, change in ALTERED.items()},
     "has no form of the gate contrast": lambda model: model.change(gate="contrast"),
     "has no form of the gate own": lambda model: model.change(gate="own"),
 }
@@ -648,23 +616,25 @@ REFUSED = {  # what is said of a network -> what makes it one of which that is s
 @pytest.mark.parametrize("what", REFUSED)
 @torch.no_grad()
 def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
-    """Whether it was there from the beginning or came to a network that has run."""
+    """Whether it was there from the beginning or came to a network that has run; hooks and methods of its own are called."""
     monkeypatch.setitem(GATES, "own", type("Own", (Blocking,), {"is_predicted": lambda self, image, guess: image > guess}))
     model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3)
-    engine, auto, (x, u) = EventEngine(model), EventEngine(model, chooses=True), inputs(model)
+    engine, (x, u) = EventEngine(model), inputs(model)
     before = engine(x, u)
-    check_same(before, auto(x, u))
     REFUSED[what](model)
-    for one in (engine, EventEngine(model)):
-        with pytest.raises(ModelError, match=rf"^the event engine {re.escape(what)}: use --engine dense$"):
-            one(x, u)
-    after, new = auto(x, u), EventEngine(model, chooses=True)
-    check_same(model(x, u), after), check_same(new(x, u), after)
-    assert auto.runs == {"event": COUNT, "dense": COUNT} and (auto.name, new.name) == ("event and dense", "dense")
+    words = what if "methods" not in what else f"does not know the methods or hooks of this {type(model).__name__}"
+    with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
+        engine(x, u)
+    with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
+        EventEngine(model)
+    after = model(x, u)
+    model.engine = engine
+    check_same(model(x, u), after)
+    assert not engine.serves() and (model.runs_by == "reference" if "methods" in what else model.runs_by != "event")
     assert "a hook" not in what or not torch.equal(before.logits, after.logits)
     if "gate" in what:
         counts = []
-        for model.engine in (auto, None):
+        for model.engine in (engine, None):
             with OperationCounter(model) as counter:
                 model(x, u)
             counts.append(counter.counts())
@@ -696,50 +666,3 @@ def test_draws_of_another_shape_are_refused():
         for shape in ((STEPS - 1, 2, 1, 28, 28), (STEPS, 3, 1, 28, 28), (STEPS, 2, 1, 5, 5)):
             with pytest.raises(ModelError, match="uniforms"):
                 run(x, torch.zeros(shape))
-
-
-# --- memory
-
-
-@pytest.mark.parametrize(
-    "settings", [BIAS, {"plan": [[4, "A", 6, "fork", "M", 5], [3, "U", "in"]]}, {"plan": MAXIMUM["plan"]}], ids=str
-)
-def test_memory_is_known_before_it_is_taken(settings):
-    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), "leak": 0.5, **settings})
-    kept = Kept(model)
-    rooms = kept.prepare()
-    taken = rooms.tables.weights.nbytes + sum(len(copy) for copy, _ in kept._copies)
-    states = 10_000 * (len(rooms.new(settings_of(model, rooms.tables)).memory))  # so many outweigh what folding takes
-    assert memory_of(model, 10_000) == pytest.approx(taken + states, rel=0.01)
-
-
-def test_a_network_of_any_size_is_measured_without_its_memory():
-    """On the meta device, which has shapes and no values. By hand: the 196 places before the classifier are a phase each."""
-    plan = [[64, "A", 128, "fork", "A", 256, "A", 512, "A", 512], [64, "U", "in"]]
-    with torch.device("meta"):
-        model = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=2048, image_shape=(3, 224, 224))
-        large = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=65536, image_shape=(3, 224, 224))
-        wide = VGG_SNN_STDB_wFeedback(plan=[[64, "A", 64], []], fc_width=2, image_shape=(3, 6000, 6000))
-    first = max(connection.size for connection in graph_of(model).links.values())
-    assert first == 196 * 512 * 2048
-    assert memory_of(model, 1) > 4 * first
-    with pytest.raises(ModelError, match="neurons of a layer, not 2,304,000,000: use --engine dense"):
-        memory_of(wide, 1)
-    with pytest.raises(ModelError, match=r"weights, as they are folded, not [\d,]+: use --engine dense"):
-        memory_of(large, 1)
-
-
-def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.kernel.kept, "free_memory", lambda: 10**6)
-    said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
-    assert "GB for this network and 0.0 GB are free: use --engine dense" in said
-    model = build()
-    engine, x = EventEngine(model, chooses=True), torch.rand(2, 1, 28, 28)
-    with torch.no_grad():
-        assert torch.equal(engine(x, seed=0).logits, model(x, seed=0).logits)
-    assert engine.name == "dense"
-    assert load(FEEDBACK).engine is None
-    with pytest.raises(ModelError, match="are free: use --engine dense"):
-        load(FEEDBACK, engine="event")
-    monkeypatch.setattr(self_models.kernel.kept, "free_memory", lambda: None)  # nobody tells
-    assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -74,12 +74,16 @@ def test_timesteps_begin_where_they_are_due_and_are_counted(tmp_path):
             rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3, 5 if counts.max() == 1 else None)
 
 
-def test_frames_are_timesteps_and_recordings_are_read_as_tonic_reads_them(tmp_path):
+def test_frames_are_timesteps(tmp_path):
     counts = np.zeros((3, 2, 4, 4), np.uint8)
     counts[0, 1, 2, 3], counts[2, 0, 0, 0] = 2, 1
     np.save(tmp_path / "a.npy", counts)
     rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-3)
     assert (rows.tolist(), steps) == ([[0, 1, 2, 3], [0, 1, 2, 3], [2, 0, 0, 0]], 3)
+
+
+@pytest.mark.others
+def test_recordings_are_read_as_tonic_reads_them():
     tonic = pytest.importorskip("tonic")
     path = next(RECORDINGS.glob("7/*.bin"))
     theirs = tonic.io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
@@ -192,6 +196,7 @@ def test_additions_by_hand():
     assert counts == {"input": (2, 0, 0), "fires": (26, 8 + 18, 18), "output": (0, 26 * 5, 10)}
 
 
+@pytest.mark.others
 def test_other_simulators_send_the_same_spikes(tmp_path):
     for name in ("norse", "spikingjelly"):
         pytest.importorskip(name)
@@ -209,6 +214,7 @@ def test_the_network_of_nirs_paper(tmp_path):
     assert (found["right"], found["recordings"]) == (98, 100)
 
 
+@pytest.mark.others
 def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
     pytest.importorskip("spikingjelly")
     command = [sys.executable, "-m", "examples.train_nir", str(folder), str(tmp_path / "new.nir")]
@@ -253,6 +259,7 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
 # --- the page
 
 
+@pytest.mark.others
 @pytest.mark.parametrize("number", range(PAGE.count("```python")))
 def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
     block = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[number]

@@ -67,11 +67,11 @@ def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
     (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]).replace("stays_in_evaluation = True", ""))
     here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
     started = f"--pretrained_ann {trained.ann} --timesteps 3 --update immediate --balance_images 8 --balance_timesteps 6"
-    parts = "gate relative, rule settled, readout membrane_scaled; not in use: neurons HardReset (in no layer)"
-    assert f"in use of parts.py: {parts}" in run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
+    said = run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
+    assert re.search(r"^--model: parts\.py, digest [0-9a-f]{16}, classes: .*Settled", said, re.MULTILINE)
     later = f"--pretrained_snn {path} {here}"
     found, said = run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")
-    assert found[0]["bounds"] == {"lead": 0.1} and "in use of parts.py: rule settled, readout membrane_scaled; not in u" in said
+    assert found[0]["bounds"] == {"lead": 0.1}
     assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
     run_here(OBJ3, later)
     said = run_here("compare", trained.snn, path, f"--evaluate {here}")[1]  # each as it was trained
@@ -97,31 +97,6 @@ def test_a_rule_is_known_to_the_first_script_that_reads_it(tmp_path):
     imported.cache_clear()
     RULES.pop("settled")
     assert all("--lead" not in action.option_strings for action in importlib.import_module(STREAM).build_parser(words)._actions)
-
-
-def test_an_edited_file_is_noticed(trained, tmp_path):
-    """By its digest in the checkpoint: in an evaluation and where a run goes on; under another name, too."""
-    file, other, here = tmp_path / "x.py", tmp_path / "y.py", f"--run_name x --output_dir {tmp_path}"
-    file.write_text(NETWORK)
-    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --model {file}:MySNN {here}")
-    assert "model_file" not in load_checkpoint(trained.snn)
-    path = tmp_path / "trained_models/snn/x.pth"
-
-    def noted(name, flags, model):
-        imported.cache_clear()
-        return re.findall(f"note: .*{path.stem}.*", run_here(name, f"--model {model}:MySNN {here} {DATA} {flags}")[1])
-
-    evaluate = f"--pretrained_snn {path} --test_only --overwrite"
-    other.write_text(NETWORK)
-    assert noted(SNN, evaluate, file) == noted(SNN, evaluate, other) == []  # the same file is the same, whatever it is called
-    for each in (file, other):
-        each.write_text(NETWORK + "# changed")
-    last = path.with_stem("x_last")
-    tail = ": its own parts may compute something else now"
-    assert noted(SNN, evaluate, file) == [f"note: {path} was trained with another version of x.py{tail}"]
-    assert noted(SNN, evaluate, other) == [f"note: {path} was trained with x.py, not with y.py{tail}"]
-    assert noted(SNN, "--resume --epochs 2", file) == [f"note: {last} was trained with another version of x.py{tail}"]
-    assert noted(SNN, evaluate.replace(str(path), str(last)), file) == []  # what went on with the new file has its digest
 
 
 def rule(name, field):
@@ -172,12 +147,12 @@ def test_a_rule_that_looks_at_the_input_must_say_so():
     def reading(field):
         return type("Own", (Rule,), {"holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
 
-    assert reading("is_open").may_stop(run, 1).tolist() == [True, False]
-    assert reading("image").may_stop(blind, 1).all()
+    assert reading("is_open").may_stop(run).tolist() == [True, False]
+    assert reading("image").may_stop(blind).all()
     with pytest.raises(ModelError, match=r"rule Own, with .* does not block: .*'flatten'; .* must say looks_at_input = True"):
-        reading("is_open").may_stop(blind, 1)
+        reading("is_open").may_stop(blind)
     with pytest.raises(AttributeError, match="'nothing'"):
-        reading("nothing").may_stop(run, 1)
+        reading("nothing").may_stop(run)
 
 
 NETWORK = """
@@ -230,9 +205,7 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
     for wrong in (f"--pretrained_snn {snn} --test_only", "--run_name x --resume --epochs 2"):
         assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here)
-        assert f"{file} registers nothing, and a network is named: --model {file}:" in refused(
-            SNN, wrong, here, f"--model {file}"
-        )
+        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here, f"--model {file}")
     assert "holds 'MySNN'" in refused(SNN, "--run_name x --resume", here, f"--model {other(tmp_path)}:Other")
 
     own = named(f"{file}:MySNN")
@@ -493,8 +466,6 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
         assert both[0]["train"] == both[1]["train"] and both[0]["train"]["variance_loss"] > 0
     line = next(line for line in (logs / "whole.log").read_text().splitlines() if line.startswith("epoch 1/2"))
     assert line.count(" | variance_loss ") == 2
-    run_here("report", f"{logs / 'whole.jsonl'} --output {tmp_path / 'page.html'}")
-    assert "Variance loss" in (tmp_path / "page.html").read_text()
 
     run_here(SNN, f"{PLAIN} --epochs 1 --run_name other {here}")  # without its weight: other weights, and not a word of it
     assert not same_weights(weights / "part.pth", weights / "other.pth")
@@ -520,10 +491,8 @@ def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance)
     assert seen == [(True, True, {5})] * 3  # two batches to learn from, one to judge
 
 
-def test_what_does_nothing_is_refused(tmp_path, variance):
+def test_a_loss_that_cannot_be_is_refused(tmp_path, variance):
     here = f"--epochs 1 --output_dir {tmp_path}"
-    line = "error: --variance_steps does nothing without --variance_weight: give both, or neither"
-    assert refused(SNN, f"{PLAIN} {here} --variance_steps 2") == line
     plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
     assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
     assert "--variance_weight" in refused(ANN, f"--variance_weight 1 {here}")

@@ -1,4 +1,4 @@
-"""A setting is declared once; flags, recipes and checkpoints become a model; a flag that cannot take effect is said."""
+"""A setting is declared once; flags, recipes and checkpoints become a model; the log names typed flags without effect."""
 
 import functools
 import importlib
@@ -37,8 +37,7 @@ from test_survive import train
 from ann_wFeedback import whiten_first_layer
 from harness import UserError
 from harness.building.models import find_device, new_snn, use_engine
-from harness.command_line.flags import snn_parser, snn_settings
-from harness.command_line.parser import lines_on_idle
+from harness.command_line.flags import snn_parser
 from harness.command_line.presets import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
@@ -82,7 +81,6 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     for wrong, words in (
         ({"gate": "strict", "strictness": 2}, "strictness: 2 is not a number from 0 to 1"),
         ({"gate": "strict", "strictness": "much"}, "strictness: 'much' is not"),
-        ({"gate": "block", "strictness": 0.5}, "strictness is a setting of gate strict, which is not chosen"),
         ({"strictnes": 0.5}, "no setting 'strictnes'"),
     ):
         with pytest.raises(ModelError, match=words):
@@ -90,6 +88,8 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     with pytest.raises(ModelError, match="strictness"):
         model.change(strictness=-1)
     assert model.settings["strictness"] == 1.0  # nothing has changed
+    assert "strictness" not in small(VGG_SNN_STDB_wFeedback, gate="block", strictness=0.5).settings
+    assert "strictness" not in model.change(gate="block", strictness=0.25).settings
 
 
 def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
@@ -99,7 +99,7 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
     assert (
         "--strictness" in shown
         and "part of epsilon that counts (from 0 to 1; default: 0.5)" in shown
-        and "contrast,once,strict}" in shown
+        and "contrast,strict}" in shown
     )
     assert "--strictness: 2.0 is not a number from 0 to 1" in refused(SNN, "--strictness 2")
     here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
@@ -119,8 +119,8 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
         opens[name] = record["open_share"][-1]
     assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
     assert opens["own"] > opens["typed"] == opens["other"]
-    line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
-    assert "--strictness does nothing with --gate open: it needs strict; leave it out" in line
+    said = run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")[1]
+    assert "note: without effect here: --strictness\n" in said
 
 
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
@@ -186,45 +186,26 @@ def test_objectives_combine_by_flags(trained, tmp_path):
     assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
 
 
-FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
-
-
-def test_a_plan_of_ones_own_is_asked_and_not_its_name():
-    words, plan = ["-a", "VGG5_wFeedback", "--max_pool", "count"], [[4, "M", 6], []]
-    assert lines_on_idle(snn_parser("").parse_args(words).with_settled(plan=plan), snn_settings()) == []
-    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).with_settled(plan=plan)
-    with pytest.raises(UserError, match="--trade_off does nothing with --architecture VGG5_wFeedback: it has no decoder"):
-        lines_on_idle(args, snn_settings())
-
-
-def test_the_checkpoints_settings_decide_too(trained, tmp_path):
-    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --activation STDB --run_name stdb --output_dir {tmp_path}")
-    here = f"--epochs 1 --alpha 0.5 {DATA} --output_dir {tmp_path} --run_name"
-    run_here(SNN, f"--pretrained_snn {tmp_path}/trained_models/snn/stdb.pth {here} x")
-    assert "--alpha does nothing with --activation Linear" in refused(SNN, f"--pretrained_snn {trained.snn} {here} y")
-
-
-# --- evaluations
+# --- flags without effect
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "idle"),
+    ("name", "flags", "unused"),
     [
-        (ANN, "--epochs 3 -lr 1 --augment", "--learning_rate, --epochs, --augment"),
-        (SNN, "--holdout 5 --dropout 0 --momentum 1 --alpha 1", "--holdout, --dropout, --alpha, --momentum"),
+        (ANN, "--epochs 3 -lr 1 --augment", "--epochs, --learning_rate, --augment"),
+        (SNN, "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3", "--holdout, --dropout, --alpha, --latch, --gap_bound"),
         (OBJ1, "--epochs 3 --trade_off 2 --no-amsgrad --epsilon 0", "--epochs, --amsgrad"),
-        (OBJ2, "--optimizer SGD", "--optimizer"),
+        (OBJ2, "--contrast local --optimizer SGD", "--contrast, --optimizer"),
     ],
 )
-def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, name, flags, idle):
+def test_one_line_names_typed_flags_of_training_and_of_parts_that_are_not_chosen(trained, tmp_path, name, flags, unused):
     kind = "ann" if name == ANN else "snn"
     more = "--test_only" if name in (ANN, SNN) else ""
     here = f"--pretrained_{kind} {getattr(trained, kind)} {more} {DATA} --run_name x --output_dir {tmp_path}"
     _, said = run_undrawn(name, here, flags)
-    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
-    assert [set(line.partition("do nothing: ")[2].split(", ")) for line in warnings] == [set(idle.split(", "))]
-    assert warnings[0] in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
-    assert "warning" not in run_undrawn(name, here, "--overwrite")[1]
+    line = f"note: without effect here: {unused}"
+    assert line in said.splitlines() and line in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
+    assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]
 
 
 # --- presets
@@ -313,7 +294,7 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
 def test_preset_list_shows_what_is_known_of_each_recipe(script, capsys):
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(script).main(["--preset", "list"])
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert stop.value.code == 0 and list(rows) == names("ann")
     for name, line in rows.items():
         assert line.endswith((FOLDER / f"{name}.toml").read_text().splitlines()[0].removeprefix("# "))
@@ -336,9 +317,9 @@ def test_an_evaluation_takes_its_own_flags_and_no_others():
 
 
 def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
-    assert find("deep_feedback", "ann").path.stem == "deep_baseline"  # by way of the SNN of deep_base
-    args = parsed(ANN, "--preset", "deep_feedback")
-    assert args.run_name == "deep_baseline" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_base"
+    assert find("cifar10_baseline", "ann").path.stem == "cifar10_feedback"  # by way of the SNN of cifar10_base
+    args = parsed(ANN, "--preset", "cifar10_baseline")
+    assert (args.run_name, args.architecture, args.pretrained_ann) == ("cifar10_feedback", "VGG8_wFeedback_fork", "")
 
 
 # --- one of somebody's own
@@ -424,7 +405,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     assert "round.toml leads back to itself" in refused(ANN, "--preset round.toml")
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
-    assert "strided_base has no [snn]" in refused(SNN, "--preset strided_base")
+    assert "vgg11_plain_base has no [snn]" in refused(SNN, "--preset vgg11_plain_base")
     Path("quick_baseline.toml").write_text(OWN)
     line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
     assert line in refused(OBJ1, "--preset quick_baseline.toml")
@@ -439,7 +420,6 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
         ("--gate open --epsilon 0", "VGG_SNN_STDB_wFeedback", {}),
         ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
         ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
-        ("--gate once --grid 4 --encoding direct", "InputBlockingSNN", {"gate": "once", "grid": 4, "encoding": "direct"}),
         ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
     ],
 )
@@ -519,21 +499,23 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
 
 
 @pytest.mark.parametrize(
-    ("engine", "images", "line"),
+    ("engine", "line"),
     [
-        ("auto", 1999, "engine: dense (few images)"),  # 10,000 steps are worth the time that the event engine takes to load
-        ("auto", 2000, "engine: dense (no numba)"),
-        ("event", 1, "no numba"),
-        ("dense", 9999, "engine: dense"),
-        ("reference", 9999, "engine: reference"),
+        ("auto", "engine: dense (no compiler)"),
+        ("event", "no compiler; --engine dense runs it"),
+        ("dense", "engine: dense"),
+        ("reference", "engine: reference"),
     ],
 )
-def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, line):
-    monkeypatch.setattr("harness.building.models.event_engine_for", lambda *_: (None, "no numba"))
-    model, args = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4), SimpleNamespace(engine=engine, timesteps=5)
+def test_the_engine_that_evaluates_is_said(monkeypatch, engine, line):
+    def none(model):
+        raise ModelError("no compiler")
+
+    monkeypatch.setattr("self_models.loading.EventEngine", none)
+    model, args = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4), SimpleNamespace(engine=engine)
     if engine == "event":
         with pytest.raises(UserError, match=line):
-            use_engine(model, args, images)
+            use_engine(model, args)
     else:
-        assert use_engine(model, args, images) == line and model.engine is None
+        assert use_engine(model, args) == line and model.engine is None
         assert model.batched == (engine != "reference")

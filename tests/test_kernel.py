@@ -16,8 +16,7 @@ import pytest
 import torch
 from conftest import OBJ1, REPOSITORY, images, refused, run_here
 
-import self_models.kernel.kept
-from harness.building import models
+import self_models.kernel.engine
 from self_models.basics import ModelError
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
@@ -76,14 +75,13 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
         for name, value in {"PATH": "", "CC": "", "PYTHONPATH": str(fresh)}.items():
             patch.setenv(name, value)
         patch.syspath_prepend(fresh)
-        patch.setattr(models, "WORTH_IT", 0)
         with pytest.warns(RuntimeWarning, match="runs dense: the event engine: no C compiler"):
             model = load(QUICK)
         drawn = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
         said = run_here(OBJ1, f"{FEW} {fresh}")[1]
         assert said.count("no C compiler") == said.count("engine: dense (the event engine") == 1 and "use --engine" not in said
-        assert "pip install ziglang brings one, or use --engine dense" in refused(OBJ1, f"{FEW} {fresh} --engine event")
+        assert "pip install ziglang brings one; --engine dense runs it" in refused(OBJ1, f"{FEW} {fresh} --engine event")
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
             Built()
@@ -121,7 +119,7 @@ def test_a_compiler_that_fails(fresh, monkeypatch, script, words):
 @pytest.mark.parametrize(("name", "value"), [("CC", "cc '"), ("CFLAGS", '"')])
 def test_variables_that_cannot_be_read(fresh, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    with pytest.raises(ModelError, match=f"{name} cannot be read .*: mend it, or use --engine dense"):
+    with pytest.raises(ModelError, match=f"{name} cannot be read .*: mend it"):
         Built()
 
 
@@ -133,7 +131,7 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
     ways = [("cc", "-O3"), ("cc", "-O0"), ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"), ("cc", "-O1 -DPLAIN -DX='a b'")]
     ways += [("cc", "-O1 -march=x86-64")] * INTEL + [("clang", "-O2")] * ("clang" in COMPILERS) + [(ZIG, "-O3")] * HAS_ZIG
     monkeypatch.setattr(build, "built", lambda *words: (Built(*words), ""))
-    monkeypatch.setattr(self_models.kernel.kept, "library", build.library.__wrapped__)
+    monkeypatch.setattr(self_models.kernel.engine, "library", build.library.__wrapped__)
     for compiler, flags in ways:
         monkeypatch.setenv("CC", compiler)
         monkeypatch.setenv("CFLAGS", flags)
@@ -227,7 +225,7 @@ def run_tables(model, tables, x):
     rooms, settings = Rooms(build.library(kind), tables), settings_of(model, tables)
     results = new_results(tables, len(x), 3, math.prod(model.image_shape), True, False)
     runs = runs_of(x.reshape(len(x), 1, -1).numpy(), None, results, Draws(0, EVALUATION, torch.arange(len(x))), 3, False, False)
-    rooms.run(runs, settings, 0, len(x))
+    rooms.run(runs, settings)
 
 
 def mutated(tables, draw):
@@ -249,7 +247,7 @@ def mutated(tables, draw):
 def fuzz():
     """Run tables as they are, and, where they are not refused, with one fault each."""
     draw, x, refusals = np.random.default_rng(0), images(2, (1, 12, 16)), 0
-    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2, "residual": True}
+    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True}
     for model in (small(), small(**pooled), in_whole_numbers(small())):
         EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
         tables = lay_out(model, compact=True, counting=True)

@@ -104,7 +104,7 @@ def test_a_run_counted_in_updates_goes_on_and_is_made_longer(own, tmp_path):
     _, said = run_here(ANN, f"--updates 90 --resume --dataset {moved} {here}")  # the same images, elsewhere
     assert [record["epoch"] for record in records(log, "epoch")] == [1, 2] and "resumed from" in said
     assert "has trained 2 epochs already" in refused(ANN, f"--resume {here}")
-    assert "--epochs does nothing with --updates 90: " in refused(ANN, f"--resume --epochs 9 {here}")
+    assert "--epochs and --updates contradict each other: leave" in refused(ANN, f"--resume --epochs 9 {here}")
     _, said = run_here(ANN, f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
     assert "weights: 3 updates in 1 epoch of 11 images; " in said
     assert "\nwarning: 3 updates are few: " in said and "--updates N" in said
@@ -270,27 +270,20 @@ TAKES = "the checkpoint's network takes grey images of 12x12 pixels; leave it ou
 REFUSED = [
     (ANN, "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
     (SNN, "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
-    (ANN, f"{NET} --dataset {{own}}/data --epochs 2 --updates 3", "--epochs does nothing with --updates 3"),
-    (ANN, "--image_size 8", "--image_size does nothing with --dataset MNIST, which is no folder of images; leave it out"),
-    (ANN, "--skip_bad", "--skip_bad does nothing with --dataset MNIST"),
+    (ANN, f"{NET} --dataset {{own}}/data --epochs 2 --updates 3", "--epochs and --updates contradict each other"),
     (ANALYSIS, "{snn} --images {own}/none.png", "none.png: no such file"),
     (ANALYSIS, "{snn} --images {own}/logs", "logs has no image files"),
     (ANALYSIS, "{snn} --images {own}/text.png", "text.png: not an image"),
-    (ANALYSIS, "{snn} --images {own} --limit_test 3", "--limit_test does nothing with files as --images"),
-    (ANALYSIS, "{snn} --images {own} --dataset x/", "--dataset does nothing with files"),
     (ANALYSIS, "{snn} --images 3 7", "test images by their numbers are --index"),
-    (ANALYSIS, "{snn} --images 2 --invert", "--invert is of files that --images names"),
-    (ANALYSIS, "{snn} --images 2 --index 7", "--index does nothing beside --images"),
+    (ANALYSIS, "{snn} --images 2 --index 7", "--index and --images both choose the images: leave out one of the two"),
     (ANALYSIS, "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
-    (OBJ1, "--preset cifar10_feedback", "or --dataset CIFAR10, whose classes they are"),
+    (OBJ1, "--preset cifar10_baseline", "or --dataset CIFAR10, whose classes they are"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
     (OBJ1, "--pretrained_snn {digits} --dataset {own}/data", "the classes cat, dog, elk, and the network was trained on 0, 1, 2"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
     ("export", "{path} --to c --dataset {own}/birds", "the classes crow, gull, and the network was trained on cat, dog, elk"),
     ("export", "{path} --to c --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12"),
-    ("export", "{path} --to c --dataset MNIST --skip_bad", "--skip_bad does nothing with --dataset MNIST"),
-    ("export", "{path} --to torch --dataset {own}/data", "--dataset is for --to page and c and arduino: leave it out"),
     ("export", "{path} --to half --weights int8", "--weights is for --to page and c and arduino: leave it out"),
     (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
     (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),

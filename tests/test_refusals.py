@@ -54,29 +54,10 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 SMALL = "-a VGG5_wFeedback_small"
-IN_SEQUENCE = f"{SMALL} --fc_width 8 --timesteps 4 --readout membrane_linear --limit_train 16 --sequence 2"
 
 
 # --- commands
 
-IDLE = [  # flags that another makes idle
-    (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it needs SGD; leave it out"),
-    (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it needs Adam; leave it out"),
-    (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it needs cosine or triangle; leave it out"),
-    (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
-    (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it needs mean or ema"),
-    (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
-    (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
-    (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
-    (ANN, "--preset baseline --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
-    (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
-    (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it needs STDB; leave it out"),
-    (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
-    (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
-    (SNN, "--latch", "--latch does nothing with --gate open: it needs block or contrast; leave it out"),
-    (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
-    (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it needs block or contrast or once"),
-]
 COMMANDS = [  # script, flags, words of its one line
     # values and names
     (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
@@ -94,15 +75,10 @@ COMMANDS = [  # script, flags, words of its one line
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
         (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "to 100"),
         (ANN, "-a VGG5 --timesteps 2", "no decoder"), (SNN, "-a VGG5 --epsilon 0.1", "architecture with feedback"),
-        (SNN, "--feedback_interval 51", "50 timesteps"), (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose"),
-        (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
+        (SNN, "--feedback_interval 2", "--feedback_interval"), (SNN, "--gate once", "contrast"),
         (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network needs"),
-    (SNN, f"{IN_SEQUENCE} --feedback_interval 2", "--feedback_interval 1"), (SNN, f"{IN_SEQUENCE} --sequence 0", "--sequence"),
     (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
     (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
     (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),
@@ -144,14 +120,10 @@ COMMANDS = [  # script, flags, words of its one line
     ("energy", f"{REPOSITORY}/examples/nmnist.nir", "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it"),
     ("energy", f"{{snn}} --against {DEEP_ANN}", "is not the ANN of {snn}: its features.0.weight differs"),
     ("energy", "{snn} --convention nowhere.toml", "nowhere.toml: "),
-    # what has no effect
-    *((name, f"{'' if 'preset' in flags else SMALL} --fc_width 8 {flags} {DATA}", words) for name, flags, words in IDLE),
-    *((SNN, f"--pretrained_snn {{snn}} {flag}", f"{flag.split()[0]} does nothing with --pretrained_snn {{snn}}: ")
-          for flag in ("--balance_images 8", "--balance_timesteps 12", "--scaling_factor 0.3", "--default_threshold 2")),
-        (OBJ1, "--pretrained_snn {snn} --balance_images 8", "--balance_images does nothing with --pretrained_snn {snn}: "),
-        (ANALYSIS, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann does nothing with --pretrained_snn {snn}"),
-        (SNN, f"--pretrained_ann {{ann}} {SPIKING} --default_threshold 2",
-         "--default_threshold does nothing with --pretrained_ann {ann}: its conversion balances"),
+    # what contradicts another flag, or has nothing to begin with
+        *((script, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann and --pretrained_snn contradict each other")
+          for script in (SNN, ANALYSIS)),
+        (ANN, f"{SMALL} --augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
         (ANN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH"),
         (SNN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
 ]  # fmt: skip
@@ -217,18 +189,14 @@ OF_AN_ANN = [
 ]  # fmt: skip
 OF_AN_SNN = [
     ({"activation": "Sin"}, "activation"), ({"update": "later"}, "update"), ({"encoding": "phase"}, "encoding"),
-    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"feedback_interval": 0}, "feedback_interval"),
-    ({"timesteps": 6, "feedback_interval": 7}, "feedback_interval"), ({"epsilon": -0.1}, "epsilon"),
+    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"epsilon": -0.1}, "epsilon"),
     ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
     *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
-        ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
+        ({"leak": 0.9}, "^leak"), ({"membrane_floor": 1.0}, "^membrane"),
         ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"),
         ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
         ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
     )),
-    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once needs the"),
-    ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},
-     "answers from timestep 5 on"),
 ]  # fmt: skip  # fmt: skip
 MADE = [*((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY)]
 MADE += [*((VGG_wFeedback, *case) for case in OF_AN_ANN), *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN)]
@@ -534,7 +502,7 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
     fashion, cifar = printed.splitlines()[-2:]
     assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")
-    assert " stay as they are: cifar10_feedback, " in cifar and "; add --dataset FOLDER, of " in cifar
+    assert " stay as they are: cifar10_baseline, " in cifar and "; add --dataset FOLDER, of " in cifar
     said.clear()
     line = refused("results", "--only snn_baseline fashion_baseline")
     assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said

@@ -1,22 +1,17 @@
-"""report.py: the figures and tables of its page, the page in a browser; and lines and records of evaluations for a reader."""
+"""report.py: its charts, tables and page; and lines and records of evaluations for a reader."""
 
-import base64
-import io
 import json
 import re
-import shutil
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, CHROMIUM, DATA, PLAN, SNN, SPIKING, browsed, digests, records, refused, run_here
-from PIL import Image
+from conftest import PLAN, REPOSITORY, SNN, SPIKING, digests, records, refused, run_here
 
 from harness.data.sets import load_data
-from harness.drawing.figures import STATE_COLOURS, rows_of
-from harness.drawing.film import STATES, Film, load_film, save_film
+from harness.drawing import plots
 from harness.measuring import report
 from harness.measuring.measures import spikes_over_time
 from harness.reporting import charts, page
@@ -24,7 +19,6 @@ from harness.reporting.reading import Result, find_runs
 from self_models.counting.evaluation import evaluate_parts
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
 EPOCH = {
     "event": "epoch", "epoch": 1, "train": {"accuracy": 0.5, "total": 2.0}, "selected_on": "held-out", "thresholds": {"a.1": 1.0},
     "evaluated": {"images": 50, "accuracy": 0.6, "total": 1.5, "mean_steps": 5.0, "parts": {"input": 3.0, "total": 10.0},
@@ -33,15 +27,12 @@ EPOCH = {
 MEASURED = {
     "event": "evaluation", "dataset": "MNIST", "images": 100, "timesteps": 5, "epsilon": 0.1, "accuracy": 0.9, "feedback": True,
     "spikes": {"input": 1.0, "encoder": 2.0, "decoder": 0.0, "classifier": 4.0, "total": 7.0}, "energy_joules": 2e-6,
-    "spikes_per_layer": {"input": 1.0, "features.1": 2.0, "classifier.1": 4.0}, "energy_event_joules": 1e-6,
-    "open_share": [1.0, 0.5, 0.25, 0.0, 0.0], "command": "obj1.py --epsilon 0.1", "confusion": [[50, 0], [10, 40]],
+    "energy_event_joules": 1e-6, "mean_steps": 5.0, "command": "obj1.py --epsilon 0.1", "confusion": [[50, 0], [10, 40]],
 }  # fmt: skip
-STEP = {"event": "step", "step": 1, "squared_error": 3.0, "blocked_share": 0.25, "epsilon": 0.1}
 
 
 def opening(seed=0, **parameters):
-    more = {"began": "started", "time": "2026-11-25 12:00:00", "command": "x.py --seed 1", "versions": {"torch": "2"}}
-    return {"event": "run", **more, "parameters": parameters, "seed": seed, "git_revision": "abc"}
+    return {"event": "run", "command": "x.py --seed 1", "parameters": parameters, "seed": seed}
 
 
 def write(path, *lines):
@@ -51,63 +42,114 @@ def write(path, *lines):
 
 
 def reported(*flags):
-    """The page's data, its text, and what was printed."""
+    """The page's text, and what was printed."""
     _, said = run_here("report", *flags)
-    text = flags[-1].read_text()
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1]), text, said
+    return flags[-1].read_text(), said
 
 
-def picture(url):
-    """The pixels of a picture of the player."""
-    return np.array(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+def rows_in(text, title):
+    """The cells of the table below a title of the page, by row."""
+    table = re.search(f"<h2>{title}</h2>(.*?)</table>", text, re.DOTALL)[1]
+    return [re.findall("<t[hd]>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
 
 
-# --- figures and tables
+# --- a page
 
 
-def test_what_figures_and_tables_of_runs_show(tmp_path, data_regression):
-    """A network with two seeds; its baseline, which takes ten times the spikes; and a run that trains and learns thresholds."""
-    baseline = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
-    baseline |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000, "open_share": [1.0, 1.0]}
-    baseline["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}
-    later = EPOCH | {"epoch": 2, "train": {"accuracy": 0.7, "total": 1.0, "my_loss": 0.5}, "thresholds": {"a.1": 2.0, "a.2": 1.0}}
+def test_tables_of_a_page(tmp_path):
+    """Results, of a training run its best epoch; and flags that differ between the runs that have them, a row each."""
+    baseline = MEASURED | {"accuracy": 0.8, "spikes": {"total": 7000.0}, "epsilon": 0.0, "holdout": 200}
+    worse = EPOCH | {"epoch": 2, "evaluated": {"images": 9, "accuracy": 0}}
+    logs = (
+        write(tmp_path / "snn/good.jsonl", opening(epsilon=0.1, run_name="a", epochs=1, leak=1.0), MEASURED),
+        write(tmp_path / "snn/base.jsonl", opening(epsilon=0.0, run_name="b", epochs=1), baseline),
+        write(tmp_path / "ann/base.jsonl", opening(epochs=2), EPOCH, worse),
+    )
+    text, said = reported(*logs, "--output", tmp_path / "page.html")
+    assert said == f"wrote {tmp_path / 'page.html'}: good, snn/base, ann/base\n"
+    head, *rows = rows_in(text, "Results")
+    assert head[:6] == ["run", "run with", "images", "accuracy, %", "95 % interval", "spikes, all parts"]
+    assert rows == [
+        ["good", "T = 5, ε = 0.1", "100 MNIST test images", "90.00", "82.56 to 94.48", "7", "1.00", "2.0", "5.00"],
+        ["snn/base", "T = 5, ε = 0.0", "100 200 held-out images", "80.00", "71.12 to 86.66", "7,000", "1.00", "2.0", "5.00"],
+        ["ann/base", "T = 5.0", "50 held-out images, which chose epoch 1", "60.00", "46.18 to 72.39", "10", "-", "-", "5.00"],
+    ]  # fmt: skip
+    assert rows_in(text, "Flags that differ") == [
+        ["flag", "good", "snn/base", "ann/base"], ["epochs", "1", "1", "2"], ["epsilon", "0.1", "0.0", "-"]
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that have been drawn."""
+    drawn, close = [], plots.plt.close
+    monkeypatch.setattr(plots.plt, "close", lambda figure: (drawn.append(figure), close(figure)))
+    return drawn
+
+
+def points_of(line):
+    return list(zip(*map(np.asarray, (line.get_xdata(), line.get_ydata())), strict=True))
+
+
+def words_of(texts):
+    return [text.get_text() for text in texts]
+
+
+def test_what_charts_show(tmp_path, figures):
+    """Of two runs, one of which takes a thousand times the spikes; and of one that trains."""
+    later = EPOCH | {"epoch": 2, "train": {"accuracy": 0.7, "total": 1.0, "my_loss": 0.5}, "evaluated": None}
+    less, more = (MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": total}} for total in (3.0, 7000.0))
     logs = [
-        write(tmp_path / "good.jsonl", opening(epsilon=0.1, run_name="a", seed=0), MEASURED, STEP, STEP | {"step": 2}),
-        write(tmp_path / "good_1.jsonl", opening(1, epsilon=0.1), MEASURED | {"accuracy": 0.96}),
-        write(tmp_path / "base.jsonl", opening(epsilon=0.0, run_name="b", pretrained_snn=""), baseline),
-        write(tmp_path / "trains.jsonl", opening(epochs=1), EPOCH, opening(epochs=2), later),
+        write(tmp_path / "a.jsonl", MEASURED, less),
+        write(tmp_path / "b.jsonl", more),
+        write(tmp_path / "c.jsonl", EPOCH, later),
     ]
-    runs, _ = find_runs(map(str, logs), ".")
-    page.page(runs)  # gives marks
-    look, results = charts.look_of(runs), charts.results_of(runs)
-    shown = {}
-    for title, figure, *note in (
-        *charts.against_cost(results, look), *charts.matrices(runs), *charts.spikes(results, look), *charts.analysed(runs, look),
-        *charts.curves(runs, look),
-    ):  # fmt: skip
-        traces = json.loads(json.dumps([
-            {"name": each.name, "shown": each.showlegend, **{name: np.asarray(each[name]).tolist() for name in ("x", "y")},
-             **({"z": np.asarray(each.z).tolist()} if each.type == "heatmap" else {"marker": str(each.marker.color)})}
-            for each in figure.data
-        ]))  # fmt: skip
-        shown[title] = {"traces": traces, "note": note, "log": figure.layout.xaxis.type == "log"}
-        bars = [(each.error_y.array, each.error_y.arrayminus) for each in figure.data if "error_y" in each]
-        shown[title]["bars"] = [[round(float(end), 6) for end in (*up, *down)] for up, down in bars if up is not None]
-    tables = {"results": charts.results_table(results), **charts.flags_tables(runs)}
-    data_regression.check({"charts": shown, "tables": {name: frame.to_csv() for name, frame in tables.items()}})
+    runs = find_runs(map(str, logs), ".")
+    looks, path = charts.looks_of(runs), tmp_path / "x.png"
+    charts.save_costs(path, runs[:2], looks)
+    spikes, _ = figures[-1].axes
+    (one, *_), (other, *_) = spikes.containers
+    assert points_of(one) == [(3, pytest.approx(80)), (7, pytest.approx(90))] and points_of(other) == [(7000, pytest.approx(80))]
+    assert spikes.get_xscale() == "log" and (one.get_color(), one.get_marker()) != (other.get_color(), other.get_marker())
+    assert words_of(figures[-1].legends[0].get_texts()) == ["a", "b"]
+    charts.save_parts(path, {"a": MEASURED, "b": less})
+    assert [[bar.get_width() for bar in bars] for bars in figures[-1].axes[0].containers] == [[1, 1], [2, 2], [0, 0], [4, 4]]
+    charts.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
+    (axis,) = figures[-1].axes
+    assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(axis.texts) == ["50", "", "10", "40"]
+    assert words_of(axis.get_yticklabels()) == ["cat  100.0 %", "elk  80.0 %"]
+    charts.save_curves(path, runs[2:], looks)
+    curves = {axis.get_title(): {line.get_linestyle(): points_of(line) for line in axis.lines} for axis in figures[-1].axes}
+    assert curves == {
+        "accuracy": {":": [(1, 0.5), (2, 0.7)], "-": [(1, 0.6)]}, "total": {":": [(1, 2), (2, 1)], "-": [(1, 1.5)]},
+        "spikes": {"-": [(1, 10)]}, "my loss": {":": [(2, 0.5)]},
+    }  # fmt: skip
 
 
-def test_a_page_holds_all_and_no_text_of_a_log_is_taken_for_html(tmp_path):
-    """It needs no other file; a data set's name can open neither a comment nor a script."""
+def test_a_page_is_one_file_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     evil = "<!--<script><i>"
-    told = {"event": "ledger", "lines": ["so it is"], "tables": [[["a", evil], ["b", "7"]]]}
-    lines = opening(**{evil: evil}), MEASURED | {"dataset": evil, "rule": evil}, MEASURED | {"rule": "b"}, told
+    lines = opening(**{evil: evil}), MEASURED | {"dataset": evil, "rule": evil}, MEASURED | {"rule": "b"}
     log = write(tmp_path / f"{evil}.jsonl".replace("/", ""), *lines)
-    _, text, _ = reported(log, "--output", tmp_path / "page.html")
-    head, *_, own, last = text.split("<script")
-    assert evil not in head + last and "&lt;!--&lt;script&gt;&lt;i&gt; test images" in head and "so it is" in head
-    assert text.count("x.py --seed 1   (started 2026-11-25 12:00:00; torch 2, git abc)") == 1 and own.count("Plotly") > 1
-    assert len(text) < 10 * 2**20 and not re.search(r'(src|href)="(?!data:)', head)
+    other = write(tmp_path / "other.jsonl", opening(**{evil: "&"}), MEASURED)
+    text, _ = reported(log, other, "--output", tmp_path / "page.html")
+    assert evil not in text and text.count("<script") == 0 and "&lt;!--&lt;script&gt;&lt;i&gt; test images" in text
+    assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 4 and "<pre>x.py --seed 1</pre>" in text
+
+
+def test_a_page_holds_the_pictures_that_runs_drew(looked, tmp_path, monkeypatch):
+    """As long as it has room for them."""
+    log, drawn = looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", looked.folder / "trained_models/snn"
+    for most, kinds in ((page.MOST, ["gif", "png", "png"]), (10_000, [])):
+        monkeypatch.setattr(page, "MOST", most)
+        text, _ = reported(log, "--output", tmp_path / "page.html")
+        assert re.findall('src="data:image/(.*?);', text) == kinds
+    assert f"{drawn}/tiny_posthoc_analysis.gif" in text
+
+
+def test_a_page_of_twenty_runs_is_small(tmp_path):
+    names = [f"{name}{seed}" for name in ("quick_feedback", "quick_baseline") for seed in ("", "_1", "_2", "_3", "_4")]
+    text, _ = reported(" ".join(names), f"--output_dir {REPOSITORY}", "--output", tmp_path / "page.html")
+    assert len(rows_in(text, "Results")) == 21 and (tmp_path / "page.html").stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -115,7 +157,7 @@ def test_a_page_holds_all_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     [
         ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
         ({"gate": "open", "encoding": "direct"}, {"encoding": "direct"}),
-        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}), ({"gate": "once"}, {"gate": "once"}),
+        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}),
     ],
 )  # fmt: skip
 def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
@@ -123,152 +165,16 @@ def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
     assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
 
 
-def test_learned_thresholds_by_epoch(trained, tmp_path):
-    """In the log as the checkpoint has them, and in the page a line for each layer; leaks are not learned."""
-    flags = f"{SPIKING} --learn_threshold --epochs 2 -lr 0.01 --run_name x --output_dir {tmp_path}"
-    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
-    one, two = (record["thresholds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch"))
-    saved = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
-    assert two == {name.removesuffix(".threshold"): value.item() for name, value in saved.items() if "threshold" in name}
-    runs, _ = find_runs(["x"], tmp_path)
-    shown = dict(charts.curves(runs, charts.look_of(runs)))
-    assert [[*line.y] for line in shown["Thresholds"].data] == [[one[layer], two[layer]] for layer in one if one != two]
-    assert "Leaks" not in shown and "Accuracy" in shown
+def test_lines_that_are_no_records_are_left_out(tmp_path):
+    """As the last of a run that was killed may be."""
+    odd = '{"event": "epoch", "epo', "[1, 2]", "[" * 3000, '{"event": "epoch"}', MEASURED | {"accuracy": None}
+    log = write(tmp_path / "x.jsonl", EPOCH, "", *odd, {"event": "difficulty"}, MEASURED)
+    (run,) = find_runs([str(log)], ".")
+    assert run.left_out == len(odd) and len(run.epochs) == len(run.evaluations) == 1
+    assert f"{log}: left out 5 lines that are no records\n" in reported(log, "--output", tmp_path / "page.html")[1]
 
 
-def test_spikes_over_time_do_not_depend_on_the_batch_size():
-    torch.manual_seed(0)
-    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3).eval()
-    digits = load_data("MNIST", limit_test=7)[2]
-    (found, *others), (whole, *same) = (spikes_over_time(model, digits.batches(size), 0) for size in (3, 7))
-    assert all(found[layer] == pytest.approx(whole[layer]) for layer in whole) and same[0][-1] < same[0][0] == 1
-    assert all(one == pytest.approx(other) for one, other in zip(others, same, strict=True))
-    evaluated = evaluate_parts(model, digits.batches(7), seed=0)
-    assert {layer: sum(steps) for layer, steps in whole.items()} == pytest.approx(evaluated["spikes"])
-
-
-# --- the player of single images
-
-
-@pytest.fixture(scope="module")
-def played(trained, looked, tmp_path_factory):
-    """(data, text) of a page of the tiny training runs and an analysis of two images."""
-    path = tmp_path_factory.mktemp("report") / "page.html"
-    log = looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl"
-    return reported("tiny", log, "--output_dir", trained.folder, "--output", path)[:2]
-
-
-def test_the_player_has_what_the_network_did(looked, played):
-    logs = looked.folder / "logs/snn"
-    (player,) = played[0]["players"]
-    assert list(player["pictures"]) == ["input", "prediction", "input neurons"]
-    assert player["key"] == [[STATE_COLOURS[state], STATES[state]] for state in range(WAITS)]
-    steps = load_film(logs / "tiny_posthoc_analysis_steps.npz")
-    assert (len(player["said"]), len(player["labels"])) == (5, 2) and "within ε = 0.1 of" in player["rule"]
-    first, last = (picture(player["pictures"]["input neurons"][1][t]) for t in (0, 4))
-    assert np.array_equal(first, rows_of(steps)["input neurons"][0, 1]) and not np.array_equal(first, last)
-    for t, record in enumerate(records(logs / "tiny_posthoc_analysis.jsonl", "step")):
-        active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
-        assert (blocked / active).mean() == pytest.approx(record["blocked_share"], abs=1e-6)
-    assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
-    _, words = re.findall(r"spikes per image: .* total ([\d,]+)", (logs / "tiny_posthoc_analysis.log").read_text())
-    assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
-
-
-def test_the_player_of_a_network_that_sends_once(tmp_path):
-    """It predicts without a decoder; what is sent is counted as the input's spikes."""
-    flags = f"-a VGG5_small --fc_width 16 --encoding direct --timesteps 4 {DATA}"
-    run_here(SNN, flags, "--gate once --grid 4 --epsilon 0.1 --init kaiming --update immediate --epochs 1 --select test",
-             f"--run_name once --output_dir {tmp_path}")  # fmt: skip
-    run_here(ANALYSIS, flags, f"--images 1 --chart_images 4 --run_name looked --output_dir {tmp_path} --pretrained_snn",
-             tmp_path / "trained_models/snn/once.pth")  # fmt: skip
-    assert (tmp_path / "trained_models/snn/looked_known.png").is_file()
-    data, *_ = reported("looked", "--output_dir", tmp_path, "--output", tmp_path / "page.html")
-    (player,), key = data["players"], [words for _, words in data["players"][0]["key"]]
-    assert {STATES[state] for state in (SENDS, SENT, HELD, LATER)} <= set(key) and STATES[BLOCKED] not in key
-    assert {"Share of the image's values sent so far"} == {
-        each["title"] for each in data["charts"].values() if "hare" in each["title"]
-    }
-    steps = load_film(tmp_path / "logs/snn/looked_steps.npz")
-    misses = steps.misses.astype(int)
-    assert np.abs(misses - np.abs(steps.predictions.astype(int) - steps.images)).max() <= 1
-    assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
-    assert "within ε = 0.1, 10 % of its range" in player["rule"] and "white is " in player["scale"]
-    assert list(player["pictures"]) == ["input", "sent so far", "image as known", "absolute error", "input neurons"]
-
-
-def test_large_images_leave_the_page_small(tmp_path):
-    """Of 224 x 224 every third pixel is shown."""
-    large = Film(
-        images=np.zeros((2, 224, 224, 3), np.uint8), predictions=np.zeros((4, 2, 224, 224, 3), np.uint8),
-        states=np.zeros((4, 2, 224, 224), np.uint8), spikes=np.zeros((4, 2, 1), int), layers=np.array(["input"]),
-        names=np.array(["a", "b"]), epsilon=0.1,
-        outputs=np.zeros((4, 2, 2)), titles=np.array(["x", "y"]), labels=np.zeros(2, int), index=np.arange(2),
-        stopped=np.full(2, 4), blocked=np.zeros((4, 2)), errors=np.zeros((4, 2)),
-    )  # fmt: skip
-    large.states[1:, :, 3, 6:9] = BLOCKED
-    large.predictions[1, 1, 3, 6] = 7
-    save_film(tmp_path / "large_steps.npz", large)
-    data, text, _ = reported(write(tmp_path / "large.jsonl", EPOCH), "--output", tmp_path / "page.html")
-    (player,) = data["players"]
-    states, prediction = picture(player["pictures"]["input neurons"][0][1]), picture(player["pictures"]["prediction"][1][1])
-    assert states.shape == (75, 75, 3) and np.argwhere((states != states[0, 0]).any(2)).tolist() == [[1, 2]]
-    assert prediction[1, 2].tolist() == [7] * 3 and len(text) < 10 * 2**20
-
-
-HOOK = """
-window.onload = () => {
-  const shown = () => [document.getElementById("now").textContent, document.getElementById("said").textContent,
-                       document.getElementById("pictures").lastChild.lastChild.src];
-  const slider = document.getElementById("step"), seen = [shown()];
-  slider.value = slider.max;
-  slider.dispatchEvent(new Event("input"));
-  seen.push(shown());
-  document.querySelectorAll("#images button")[1].click();
-  seen.push(shown());
-  found({seen, plots: document.querySelectorAll(".chart .main-svg").length});
-};"""
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
-def test_the_page_in_a_browser(played, tmp_path):
-    data, text = played
-    found = browsed(text, tmp_path, HOOK)
-    first, last, other = found["seen"]
-    assert first[0].startswith("timestep 1 of 5") and last[0] == "timestep 5 of 5" and other[0] == last[0]
-    assert len({first[2], last[2], other[2]}) == 3  # the neurons' picture follows step and image
-    spikes = data["players"][0]["spikes"]
-    for said, of in ((first, spikes[0][0]), (last, spikes[4][0]), (other, spikes[4][1])):
-        assert f"{sum(of):,} spikes" in said[1]
-    assert found["plots"] >= len(data["charts"]) > 5
-
-
-# --- bad input
-
-
-def test_odd_lines_and_damaged_steps_are_left_out_and_told(looked, tmp_path):
-    """Beside sound logs one without a line, too."""
-    for odd, words in (
-        ('{"event": "epoch", "epo', "is no whole JSON object with an event"), ("[1, 2]", "is no whole"),
-        ("9" * 5000, "is no whole"),        ("[" * 3000, "is no whole"), ('{"event": "epoch"}', "has no epoch"),
-        (opening() | {"parameters": []}, "has no parameters"),
-        (MEASURED | {"accuracy": None}, "has no accuracy"), (STEP | {"step": "1"}, "has no step"),
-    ):  # fmt: skip
-        (run,), _ = find_runs([str(write(tmp_path / "x.jsonl", EPOCH, "", odd, {"event": "difficulty"}, odd, MEASURED))], ".")
-        assert run.faults == [f"left out 2 of its lines; the first: line 3 {run.faults[0].split('line 3 ')[1]}"]
-        assert words in run.faults[0] and len(run.epochs) == len(run.evaluations) == 1
-    _, text, said = reported(write(tmp_path / "empty.jsonl"), tmp_path / "x.jsonl", "--output", tmp_path / "page.html")
-    assert f"left out: {tmp_path}/empty.jsonl is no run's log: it is empty" in said and "left out 2 of its lines" in text
-    assert f"{tmp_path / 'x.jsonl'}, left out 2 of its lines; the first: line 3 has no step" in said
-    whole = (looked.folder / "logs/snn/tiny_posthoc_analysis_steps.npz").read_bytes()
-    log = shutil.copy(looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", tmp_path / "looked.jsonl")
-    for damaged in (b"", whole[: len(whole) // 2], b"PK" + whole[2:200], whole[:300] + b"x" + whole[301:]):
-        (tmp_path / "looked_steps.npz").write_bytes(damaged)
-        (run,), _ = find_runs([str(log)], ".")
-        assert run.film is None and "looked_steps.npz is damaged and left out" in run.faults[0]
-
-
-def test_lines_on_bad_input(tmp_path, trained, monkeypatch):
+def test_lines_on_bad_input(tmp_path, trained):
     shown, log = tmp_path / "page.html", write(tmp_path / "x.jsonl", EPOCH)
     mine, folder = write(tmp_path / "mine.html", "mine"), tmp_path / "folder.html"
     folder.mkdir()
@@ -277,8 +183,7 @@ def test_lines_on_bad_input(tmp_path, trained, monkeypatch):
         (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
         (f"{tmp_path}/gone.jsonl", "gone.jsonl is no run's log: give the path of a .jsonl"),
         (trained.folder / "logs/snn/tiny.log", "give the path of a .jsonl that is there"),
-        (write(tmp_path / "list.jsonl", "[", "]"), "is no run's log: line 1 is no whole JSON object"),
-        (write(tmp_path / "begun.jsonl", opening()), "has nothing to show yet"),
+        (write(tmp_path / "list.jsonl", "[", "]"), "list.jsonl is no run's log"),
         (f"{log} --output {tmp_path}/no/page.html", "cannot write"),
         (f"{log} --output {tmp_path}/page.xyz", "page.xyz: a report is a page: give a name that ends in .html"),
         (f"{log} --output {folder}", "exists and is no report"),
@@ -290,8 +195,28 @@ def test_lines_on_bad_input(tmp_path, trained, monkeypatch):
     for flags in ("--overwrite --output", "--output"):  # now it is a report
         reported(log, flags, mine)
     assert not list(tmp_path.glob(".*"))
-    monkeypatch.setattr(page, "find_spec", lambda name: None)
-    assert "a page needs pandas and plotly: pip install" in refused("report", log, "--output", shown)
+
+
+# --- figures in logs
+
+
+def test_learned_thresholds_are_in_the_log_as_in_the_checkpoint(trained, tmp_path):
+    flags = f"{SPIKING} --learn_threshold --epochs 2 -lr 0.01 --run_name x --output_dir {tmp_path}"
+    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
+    one, two = (record["thresholds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch"))
+    saved = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
+    assert two == {name.removesuffix(".threshold"): value.item() for name, value in saved.items() if "threshold" in name} != one
+
+
+def test_spikes_over_time_do_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3).eval()
+    digits = load_data("MNIST", limit_test=7)[2]
+    (found, *others), (whole, *same) = (spikes_over_time(model, digits.batches(size), 0) for size in (3, 7))
+    assert all(found[layer] == pytest.approx(whole[layer]) for layer in whole) and same[0][-1] < same[0][0] == 1
+    assert all(one == pytest.approx(other) for one, other in zip(others, same, strict=True))
+    evaluated = evaluate_parts(model, digits.batches(7), seed=0)
+    assert {layer: sum(steps) for layer, steps in whole.items()} == pytest.approx(evaluated["spikes"])
 
 
 # --- lines and records of evaluations

@@ -42,10 +42,10 @@ from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.runs.paths import ann_name, snn_name
 from harness.runs.saving import write_whole
-from harness.training.epoch import renew_statistics, train_one_epoch
+from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher
-from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
+from harness.training.schedules import make_optimizer, make_schedule
 from results import NETWORKS, equal_spikes_table, over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
@@ -167,38 +167,7 @@ def test_biases_have_a_learning_rate_of_their_own():
     groups = optimizer.param_groups
     found = [([tuple(one.shape) for one in group["params"]], group["lr"], group["weight_decay"]) for group in groups]
     assert found == [([(2, 3)], 0.5, 0.1), ([(2,)], 0.5, 0), ([(2,), (2,)], 32, 0)] and optimizer.defaults["nesterov"]
-    with pytest.raises(UserError, match="no biases"):
-        make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
-
-
-@pytest.mark.parametrize("kind", ["mean", "ema"])
-def test_averaged_weights_by_hand(kind):
-    """8 steps, averaged after the last 4 of them: their mean, or 9 tenths of the average so far and a tenth of each. A raised
-    number of epochs begins later, and anew."""
-    flags = parse(ANN, *f"--epochs 4 --average_weights {kind} --average_from 0.45 --average_decay 0.9".split())
-    model = torch.nn.Linear(1, 1)
-    averaged, seen = WeightAverage(model, flags, 2), [2.0, -1.0, 4.0, 8.0]
-    assert averaged.begin == 4
-    for averaged.begin in (4, 6):
-        for step, value in enumerate([*[100.0] * (averaged.begin - 1), *seen], 1):
-            torch.nn.init.constant_(model.weight, value)
-            averaged.update(model, step)
-        expected = 3.25 if kind == "mean" else 0.729 * 2 + 0.081 * -1 + 0.09 * 4 + 0.1 * 8
-        assert averaged.module.weight.item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("norm", "name"), [("scale", "mean_square"), ("batch", "running_mean")])
-def test_averaged_weights_have_statistics_of_their_own(norm, name):
-    """Of the first layer: the mean of its inputs, or of their squares, over the batches; the norm's momentum is what it was."""
-    torch.manual_seed(0)
-    model, other = (VGG_wFeedback(plan=PLAN, fc_width=4, norm=norm, dropout=0.0) for _ in range(2))
-    batches, before = list(load_data("MNIST", limit_train=12)[0].batches(4)), other.state_dict()[f"features.1.{name}"].clone()
-    renew_statistics(model, other, batches, 0, 1)
-    drives = [model.features[0](batch.images) for batch in batches]
-    expected = torch.stack([drive.pow(1 + (norm == "scale")).mean((0, 2, 3)) for drive in drives]).mean(0)
-    found, kept = (one.state_dict()[f"features.1.{name}"] for one in (model, other))
-    torch.testing.assert_close(found, expected)
-    assert torch.equal(kept, before) and model.features[1].momentum == 0.1
+    assert len(make_optimizer(torch.nn.Linear(3, 2, bias=False), flags).param_groups) == 2  # there are no biases
 
 
 def test_label_smoothing_by_hand():
@@ -317,20 +286,6 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
     for name, value in baseline.items():
         assert torch.equal(grown[name], value), name
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
-
-
-def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(baseline, tmp_path):
-    own = f"--pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
-    own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"
-    grown = f"-a VGG5_wFeedback_linear --readout membrane_linear --readout_leak 0 {own} --run_name grown"
-    _, said = run_here(SNN, grown)
-    assert "has no decoder: this one starts at 0" in said
-    state = load_checkpoint(tmp_path / "trained_models/snn/grown.pth")["state_dict"]
-    weights = [value for name, value in state.items() if name.startswith("generate") and name.endswith("weight")]
-    assert weights[0].abs().max() > 1e-3 and weights[-1].abs().max() < 1e-12
-    _, blind = run_here(SNN, f"-a VGG5_small {own} --guess interpolation --run_name blind")
-    sent = [one.split("spikes per image: input ")[1].split(",")[0] for one in (said, blind)]
-    assert sent[0] == sent[1]
 
 
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
@@ -452,19 +407,18 @@ def test_an_ann_with_all_that_deep_plans_need(tmp_path):
 
 
 SGD = "--optimizer SGD --nesterov --momentum 0.8 -lr 1e-2 --lr_schedule triangle --warm_up 0.25"
-AVERAGED = "--norm {} --average_weights {} --average_from 0.5 --label_smoothing 0.1"
 
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
     [
-        (f"{SGD} {AVERAGED.format('scale', 'mean')}", 1),
-        (f"-lr 1e-3 {AVERAGED.format('batch', 'ema')} --average_decay 0.9 --bias_lr_factor 8", 4),
+        (f"{SGD} --norm scale --label_smoothing 0.1", 1),
+        ("-lr 1e-3 --norm batch --label_smoothing 0.1 --bias_lr_factor 8", 4),
     ],
 )
 def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recipe, step):
     """The same numbers and checkpoints, bit for bit, whether a run goes through or is stopped in its last epoch and resumed:
-    after this step, or for the one after the last in its evaluation, when averaged weights have been given statistics."""
+    after this step, or for the one after the last in its evaluation."""
 
     def training(folder, *flags):
         run_here(ANN, *flags, f"--run_name x --output_dir {folder}")
@@ -646,8 +600,6 @@ def test_the_test_images_choose_only_where_told_and_it_is_said(tmp_path, judged)
     assert load_checkpoint(best)["epoch"] == result["epoch"] == 2 and "holdout=0" in log and "select=test" in log
     assert f"best: epoch 2, test accuracy 50.00 %, chosen on the test images, {best}" in said
     assert said.count("; test (which chooses) classification") == 3
-    line = refused(ANN, NEW, f"--select test --holdout 4 --output_dir {tmp_path / 'other'}")
-    assert "--select test" in line and "--holdout 0" in line
 
 
 def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):

@@ -63,7 +63,6 @@ def build_parser():
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
     parser.add_argument("--surprise", type=typed(NOT_NEGATIVE), default=2.0, metavar="G", help="gain of feedback's forgetting")
-    parser.add_argument("--as_trained", action="store_true", help="each network forgets as it was trained to, for --sequence")
     parser.add_argument("--holdout", action="store_true", help="the last 5,000 training images instead of the test images")
     parser.add_argument("--engine", choices=list(ENGINES), default="auto", help="of all but the ramp, which is dense")
     parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
@@ -78,8 +77,7 @@ def main(argv=None):
             scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
             for case in args.cases:
                 path = Path(args.pair[case not in OF_FEEDBACK])
-                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams}
-                row |= {"as_trained": True} if args.as_trained else {"surprise": args.surprise}
+                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise}
                 row |= CASES[case](path.with_stem(numbered(path.stem, seed)), scene, seed, args)
                 found.setdefault((name, case), {})[seed] = row
                 print(json.dumps(row), flush=True)
@@ -101,7 +99,7 @@ def differences(found):
 
 def forgetting(asked, is_baseline=False):
     """The settings that networks stream with."""
-    return {} if asked.as_trained else BASELINE if is_baseline else {**FEEDBACK, "surprise": asked.surprise}
+    return BASELINE if is_baseline else {**FEEDBACK, "surprise": asked.surprise}
 
 
 def feedback(path, scene, seed, asked):

@@ -27,7 +27,7 @@ RUNS = [  # (command, exit status, words in what it prints)
     ("wfeedback obj1 --help", 0, "usage: wfeedback obj1"),
     ("wfeedback ann", 2, "--preset quick_feedback"),
     ("wfeedback anm", 2, "did you mean ann?"),
-    ("wfeedback analysis --preset accurate_feedback --chart_images 16", 0, "wrote logs/snn/"),
+    ("wfeedback analysis --preset accurate_feedback --chart_images 16", 0, "wrote trained_models/snn/"),
     (
         "wfeedback snn_wFeedback_posthoc_model_inference_obj1.py --preset quick_feedback --limit_test 100",
         0,
@@ -72,7 +72,7 @@ def main(argv=None):
         if args.borrow:
             (site / "borrowed.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
         python = fresh / "bin/python"
-        subprocess.run([python, "-m", "pip", "install", "-q", *["--no-deps"] * args.borrow, f"{REPOSITORY}[report]"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *["--no-deps"] * args.borrow, REPOSITORY], check=True)
         before = state(site)
         no_network = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
         environment = {**os.environ, **no_network, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}

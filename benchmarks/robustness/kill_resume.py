@@ -34,8 +34,7 @@ from tqdm import tqdm
 FLAGS = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 3 --update immediate --readout membrane_rescaled --epsilon 0.2 "
     "--learn_threshold --dropout 0.3 --augment -lr 2e-3 --lr_schedule cosine --limit_test 32 --holdout 64 --batch_size 16 "
-    "--label_smoothing 0.1 --average_weights ema --average_from 0.4 --average_decay 0.8 "
-    "--checkpoint_minutes 0.0005 --train_acc_batches 4 --run_name x"
+    "--label_smoothing 0.1 --checkpoint_minutes 0.0005 --train_acc_batches 4 --run_name x"
 )
 CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes", "lines")
 

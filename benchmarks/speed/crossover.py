@@ -98,7 +98,6 @@ def random_images(count):
 def compare(model, ann, batch, args):
     """What a batch of this size costs each of RUNS."""
     images, engine = random_images(batch), EventEngine(model)
-    engine.frozen = True
     runs = {"event": partial(engine, images, seed=0, frames=False), "dense": partial(model.forward, images, seed=0, frames=False)}
     runs |= {"ann": partial(ann, images), "ann_int8": in_eight_bits(ann, images, args.threads)}
     seconds = {name: [] for name in RUNS}

@@ -1,31 +1,27 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
-import re
 from pathlib import Path
 
 import torch
 
 from harness import UserError
-from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
+from harness.building.own import class_for, named, word_for
 from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
-from self_models.basics import INSTALLED, compute_exactly
+from self_models.basics import INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
-from self_models.fast import batched
-from self_models.loading import MODELS, event_engine_for, load_known
+from self_models.loading import MODELS, load_known, on_engine
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
-from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-WORTH_IT = 10_000  # images times steps from which the event engine wins back the time that it takes to fold weights
-OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
+OF_GATE = {"block": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
@@ -46,21 +42,17 @@ def adopted(config, saved, cls, names):
 
 
 def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's."""
+    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
     flags = {name: one.flag(name) for name, one in cls.known_settings().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    values |= {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
-    counting = {*cls.in_force(values), *own}
-    return {name: value for name, value in values.items() if name in counting}
+    return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
 
 
 def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    model = cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
-    model.own_file = file_of(args.model) if args.model and parts_in_use(args, model)[0] else None  # for its checkpoints
-    return model
+    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
 
 
 def find_device(args):
@@ -128,7 +120,7 @@ def load_ann(model, saved, path, say=None):
 
 def ann_of(path, args):
     """The ANN of a checkpoint, in evaluation: with its own settings or, of the original's files, which have none, the flags'."""
-    word = as_saved(args.model, path)
+    word = word_for(args.model, path)
     saved, cls = read(path, args, word), class_for(word, VGG_wFeedback)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN, and an ANN is wanted")
@@ -172,37 +164,17 @@ def choose_trained(model, args):
         raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
-    if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
-        raise UserError("--train decoder: with these settings of its gate nothing asks the decoder")
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)
 
 
-def check_sequence(model, args):
-    """Raises UserError where the network cannot be trained with --sequence as the flags say."""
-    if args.sequence == 1 or args.test_only:
-        return
-    check_left_on(model)
-    if model.feedback_interval > 1:
-        raise UserError(f"--sequence {args.sequence}: an image may go between two runs of the decoder: --feedback_interval 1")
-    if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
-        raise UserError(f"--sequence {args.sequence} in several processes needs --update immediate")
-
-
-def use_engine(model, args, images):
-    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. images: how many are
-    evaluated at a time. Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
-    chooses = args.engine == "auto"
-    model.batched = args.engine != "reference"
-    why = batched.why_not(model)
-    if args.engine == "reference" or (why and args.engine != "event"):
-        return "engine: reference" + f" ({why})" * bool(why)
-    if args.engine == "dense" or (chooses and images * args.timesteps < WORTH_IT):
-        return "engine: dense" + " (few images)" * chooses
-    model.engine, reason = event_engine_for(model, chooses)
-    if reason and not chooses:
-        raise UserError(reason)
-    if reason:  # without what it advises: there is nothing to do
-        return f"engine: dense ({re.sub(r'(:|, or) use --engine dense$', '', reason)})"
-    return "engine: event" + ", or dense for batches with many spikes" * chooses
+def use_engine(model, args):
+    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. Returns the line that
+    says what runs it. Raises UserError where the event engine cannot serve."""
+    try:
+        on_engine(model, args.engine)
+    except ModelError as error:
+        raise UserError(str(error)) from None
+    why = " (it replaces methods, or has parts or hooks of its own)" if model.runs_by == "reference" != args.engine else ""
+    return f"engine: {model.runs_by}{why or (f' ({model.stays})' if model.stays else '')}"

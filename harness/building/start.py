@@ -7,7 +7,7 @@ import torch
 
 from harness import UserError
 from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
-from harness.building.own import as_saved, class_for, named
+from harness.building.own import class_for, named, word_for
 from harness.data.facts import with_facts
 from harness.processes.signals import Interrupted
 from harness.runs.runlog import progress_bar
@@ -30,7 +30,6 @@ from self_models.conversion import (
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
-from self_models.network.stages import LINEAR
 from self_models.network.wiring import in_stages
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import Draws
@@ -61,6 +60,7 @@ def resolve(config, kind, name, known):
     """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
     name -> Setting of all flags."""
     config, saved = resumed(config, known, kind, name, named(config.model))
+    check_asked(config)
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
         return followed(config, start) if kind == "snn" else config, start
@@ -70,11 +70,21 @@ def resolve(config, kind, name, known):
     return with_facts(adopted(config, start.saved, cls, cls.known_settings()) if start.kind else config), start
 
 
+def check_asked(config):
+    """Raises UserError for an evaluation without a network, and for typed flags that contradict others."""
+    starts = [flag for flag in ("pretrained_ann", "pretrained_snn") if hasattr(config, flag)]
+    if config.test_only and not any(getattr(config, flag) for flag in starts):
+        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in starts)}")
+    for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
+        if flag in config.typed and getattr(config, other, None):
+            raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
+
+
 def resolve_snn(config, keeps=()):
     """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
     if not start.kind:
-        start = found_start(config, "ann", as_saved(config.model, config.pretrained_ann) if config.pretrained_ann else "")
+        start = found_start(config, "ann", word_for(config.model, config.pretrained_ann))
     if start.kind:
         common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if start.kind == "ann" else cls.known_settings().keys() - set(keeps)
@@ -128,7 +138,7 @@ def followed(config, start):
 
 def predicts(config):
     """Whether there are predictions by which pixels can be blocked."""
-    return GATES[config.gate].completes or (config.update != "phased" and find_plan(config.architecture, config.plan).decoder)
+    return config.update != "phased" and bool(find_plan(config.architecture, config.plan).decoder)
 
 
 def balances(config, start):
@@ -137,17 +147,12 @@ def balances(config, start):
 
 
 def check_conversion(config, start):
-    """Raises UserError for an ANN that cannot be converted so, and for flags given that then cannot hold."""
+    """Raises UserError for an ANN that cannot be converted so."""
     settings = start.settings
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
     if settings.get("norm") == "batch" and not config.bias:
         raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
-    fits = own != "qcfs" or config.calibrate  # on --balance_images
-    of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not fits)}
-    if not balances(config, start) and (idle := [flag for flag in config.typed if flag in of_balancing]):
-        why = f"the bounds of {start.path} are its thresholds" if own == "qcfs" else "update phased fits thresholds"
-        raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
     if not config.calibrate:
         return
     frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)
@@ -174,17 +179,14 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random,
-    or, beside a gate that completes the image itself, with a last layer of 0, so that at first it adds nothing."""
+    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may get one, which starts at random."""
     names, ours = list(model.state_dict()), "settings" in start.saved
     may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
     decoder = [name for name in names if name.startswith(DECODER)]
     if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
-        run.say(f"{start.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
+        run.say(f"{start.path} has no decoder: this one starts at random")
         may_lack += decoder
-        if model.gate.completes:
-            torch.nn.init.zeros_([layer for layer in model.generate if isinstance(layer, LINEAR)][-1].weight)
     state, _ = weights_for(model, start, config, run)
     restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
     if not ours:
@@ -260,7 +262,7 @@ def converting(what, model, train, config, steps, say, line, rounds=1):
     with lines for the reader; line: of a layer's figures. Raises Interrupted with how many layers were done."""
     batch, done, names = balancing_batch(model, train, config), [], [name for name in model.neurons() if in_stages(name)]
     say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
-    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
+    total = rounds * steps * len(names)
     draws = Draws(config.seed, 0, batch.index)
 
     def on_layer(name, *figures):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness import UserError
-from harness.building.own import check_used, class_for
+from harness.building.own import class_for
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
 from harness.command_line.run_settings import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.training.losses import loss_settings
@@ -31,10 +31,12 @@ def snn_settings(model=""):
     return joined(loss_settings(), own, network.known_settings())
 
 
-def posthoc_settings(cls):
-    """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls."""
-    own = settings.settings_in(OfAll, OfEvaluation, OfSNN)
-    return joined(settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}), cls.known_settings())
+def posthoc_settings(cls, model=""):
+    """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls, or of --model's,
+    which gets the defaults of cls. model: of --model."""
+    own, network = settings.settings_in(OfAll, OfEvaluation, OfSNN), class_for(model, cls)
+    known = settings.with_defaults(network.known_settings(), cls.defaults | network.defaults)
+    return joined(settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}), known)
 
 
 def joined(*several):
@@ -53,28 +55,23 @@ BARE = (
 )
 
 
-def typed_model(argv, table):
-    """--model of a command line or its recipe, see model_in. Raises UserError where nothing would use it."""
-    word = model_in(argv, table)
-    check_used(word)
-    return word
-
-
 def ann_parser(description, argv=None):
-    return Parser(description, "ann", ann_settings(typed_model(argv, "ann")), bare=BARE)
+    return Parser(description, "ann", ann_settings(model_in(argv, "ann")), bare=BARE)
 
 
 def snn_parser(description, argv=None):
-    return Parser(description, "snn", snn_settings(typed_model(argv, "snn")), bare=BARE)
+    return Parser(description, "snn", snn_settings(model_in(argv, "snn")), bare=BARE)
 
 
 def posthoc_parser(description, argv, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls, or of --model's, see class_for, whose settings
     are flags; without: settings that get no flag here, nor do those of the parts that they choose."""
-    cls = class_for(typed_model(argv, "evaluation"), cls)
-    held = {name for name, one in cls.known_settings().items() if one.adopted}
-    settings, out = posthoc_settings(cls), {*without}
-    own = {name: one for name, one in settings.items() if out.isdisjoint((name, *(need.flag for need in one.needs)))}
+    model = model_in(argv, "evaluation")
+    known = class_for(model, cls).known_settings()
+    held = {name for name, one in known.items() if one.adopted}
+    parts = [part for kind in without for part in cls.parts.get(kind, {}).values()]
+    out = {*without, *settings.settings_in(*parts)}
+    own = {name: one for name, one in posthoc_settings(cls, model).items() if name not in out}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
     parser = Parser(description, "evaluation", own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
     seldom = {*held.difference(EVALUATED_WITH), *SELDOM}

@@ -20,9 +20,7 @@ from harness.command_line.scripts import fail
 from harness.command_line.zoo import preset_list
 from harness.data.folders import say_once
 from self_models.basics.settings import Choice, Switch, meant
-from self_models.network.plans import find_plan
 
-CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
     **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network", "spiking")),
     "forgetting": "streaming: how old evidence decays",
@@ -253,23 +251,11 @@ class SwitchAction(argparse.Action):
         setattr(namespace, self.dest, WORDS[word] != negative)
 
 
-def lines_on_idle(args, known):
-    """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags. args
-    hold what checkpoints say; known: name -> Setting of all flags. A preset's flags are not judged, since it serves every way
-    of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint."""
-    own = [flag for flag in CHECKPOINTS if hasattr(args, flag)]
-    if args.test_only and not any(getattr(args, flag) for flag in own):
-        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")
-    typed = {one.flag(name): one for name, one in known.items() if one.flag(name) in args.typed}
-    of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
-    if not args.test_only and not getattr(args, "epochs", 1):  # converted and saved
-        groups = "training", "fine-tuning"
-        of_training = [flag for flag, one in typed.items() if one.training and one.group in groups and flag != "epochs"]
-    for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
-        value = getattr(args, need.flag)
-        holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)
-        if not holds and (flag != "epsilon" or getattr(args, flag)):  # 0 asks for nothing
-            beside = f"with --{need.flag} {value}" if need.values or need.of_plan else f"without --{need.flag}"
-            why = need.why or f"it needs {' or '.join(map(str, need.values))}" * bool(need.values)
-            raise UserError(f"--{flag} does nothing {beside}: {f'{why}; leave it out' if why else 'give both, or neither'}")
-    return [f"warning: nothing is trained, so these do nothing: --{', --'.join(of_training)}"] if of_training else []
+def lines_on_unused(args, known, model):
+    """A line that names the typed flags without effect, if there are any: settings of parts that the model has not chosen, and
+    with --test_only those of training. known: name -> Setting of all flags. A recipe's flags are not judged, since it serves
+    every way of using its network."""
+    others = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
+    unused = {one.flag(name) for name, one in known.items() if name in others or (one.training and args.test_only)}
+    if typed := [flag for flag in args.typed if flag in unused]:
+        yield f"note: without effect here: --{', --'.join(typed)}"

@@ -8,10 +8,10 @@ import torch
 
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.own import as_saved, class_for, lines_on_own
-from harness.building.start import resolve_snn, start_snn
+from harness.building.own import class_for, lines_on_own, word_for
+from harness.building.start import check_asked, resolve_snn, start_snn
 from harness.command_line.flags import posthoc_settings
-from harness.command_line.parser import lines_on_idle
+from harness.command_line.parser import lines_on_unused
 from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
@@ -43,6 +43,7 @@ def resolve_evaluation(args, cls, as_trained=False):
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.with_found(pretrained_snn=str(path))
+    check_asked(args)
     known = class_for(args.model, cls).known_settings().items()
     return resolve_snn(args, keeps={name for name, one in known if not (one.adopted or as_trained)})
 
@@ -51,19 +52,17 @@ def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
     own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     model = new_snn(args, cls, **own)
-    lines = lines_on_idle(args, posthoc_settings(class_for(args.model, cls)))
+    lines = [*lines_on_unused(args, posthoc_settings(cls, args.model), model)]
     needs_data = start.kind == "ann" or "settings" not in start.saved
-    files, frames = own_files(args, needs_data), getattr(args, "frames", "")
-    if frames:
-        refuse_flags_of_data(args, "--frames", needs_data)
+    files, frames = own_files(args), getattr(args, "frames", "")
     train, test = find_images(args, model) if needs_data or not (files or frames) else (None, None)
     if files or frames:
         own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
         test = ImageSet("own images", own, None, names=tuple(model.classes))
-    lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
+    lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    run.say(*lines, *lines_on_own(args, model, start.saved, start.path))
+    run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
     gate = start.settings.get("gate", "open")
     if gate not in ("open", model.settings["gate"]):
@@ -80,7 +79,7 @@ def open_network(parser, words, suffix, **settled):
     """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
     see open_posthoc; settled: flags that the script itself sets."""
     args = parser.parse_args(words)
-    args = args.with_settled(model=as_saved(args.model, args.pretrained_snn), **settled)
+    args = args.with_settled(model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
 
 
@@ -88,32 +87,22 @@ def add_baseline_flag(group, what):
     group.add_argument("--baseline", default="", metavar="PATH", help=f"{what}, beside it in the chart: a checkpoint")
 
 
-def own_files(args, needs_data):
+def own_files(args):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
-    is neither, for too many, and for flags without effect beside them. needs_data: a data set is needed all the same."""
+    is neither, for too many, and beside --index."""
     if "images" not in args.about:
         return []
     words = args.images
     if args.index and "images" in args.given:
-        raise UserError("--index does nothing beside --images: leave out one of the two")
+        raise UserError("--index and --images both choose the images: leave out one of the two")
     if isinstance(words[0], int) and len(words) == 1:
-        if args.invert:
-            raise UserError("--invert is of files that --images names, and none are: leave it out")
         return []
     if numbers := [word for word in words if isinstance(word, int)]:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    refuse_flags_of_data(args, "files as --images", needs_data)
     files = image_sources(words)
     if len(files) > MOST:
         raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
     return files
-
-
-def refuse_flags_of_data(args, beside, needs_data):
-    """Raises UserError for typed flags of a data set beside images of one's own. needs_data: it is needed all the same."""
-    of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
-    if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
-        raise UserError(f"--{idle[0]} does nothing with {beside}: leave it out")
 
 
 def find_images(args, model):

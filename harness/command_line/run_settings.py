@@ -13,7 +13,6 @@ from self_models.basics.settings import (
     PROBABILITY,
     WHOLE,
     Choice,
-    Need,
     Number,
     Switch,
     Text,
@@ -22,18 +21,9 @@ from self_models.basics.settings import (
 from self_models.loading import ENGINES
 from self_models.vgg_wFeedback import PRECISIONS
 
-STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
-WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
-AVERAGED = Need("average_weights", ("mean", "ema"))
-AUGMENTED = Need("augment", why="the images stay as they are")
-WITH_DECODER = Need("architecture", why="it has no decoder that could reconstruct", of_plan=lambda plan: bool(plan.decoder))
-CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
-NOT_COUNTED = Need("updates", (None,), "a length in --updates takes the place of one in epochs")
-TAUGHT = Need("teacher_ann", why="there is no trained ANN to learn from")
-
 run_setting = partial(setting, group="run", fixed=False)  # --resume may come with another value, which then holds
 training_setting = partial(setting, group="training", training=True)
-conversion_setting = partial(setting, group="conversion", needs=(CONVERTED,))
+conversion_setting = partial(setting, group="conversion")
 
 
 def segments(text):
@@ -76,19 +66,18 @@ class OfAll:
     limit_train: int = setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
     epochs: int = training_setting(100, Number(int, 0, COUNT.high), "passes over the training images; 0: no training",
-        fixed=False, common=True, needs=(NOT_COUNTED,))
+        fixed=False, common=True)
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
     lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the rate drops",
-        group="training", training=True, needs=(STEPPED,))
-    lr_reduce: float = training_setting(10, POSITIVE, "step schedule: divisor of the rate at each drop", needs=(STEPPED,))
+        group="training", training=True)
+    lr_reduce: float = training_setting(10, POSITIVE, "step schedule: divisor of the rate at each drop")
     optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none")
-    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD", needs=(WITH_SGD,))
-    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam", needs=(WITH_ADAM,))
-    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True,
-        needs=(WITH_DECODER,))
+    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
+    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
+    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
     precision: str = training_setting("float32", Choice(PRECISIONS), "precision of matrix products in training; bfloat16: faster "
         "on hardware that has it, less exact")
     augment: bool = training_setting(False, Switch(), "random changes of training images: grey ones are rotated, scaled and "
@@ -116,29 +105,19 @@ class OfTraining:
         "epoch counts; default: a tenth, from 1 to 5000", group="data", metavar="N", common=True)
     select: str = training_setting("held-out", Choice(("held-out", "test")), "images that select the best epoch; test: the test "
         "images, as in the original, which flatters the result", group="data")
-    warm_up: float = training_setting(0.05, PROBABILITY, "cosine, triangle: fraction of training in which the rate rises",
-        needs=(RISING,))
-    nesterov: bool = training_setting(False, Switch(), "Nesterov momentum of SGD",
-        needs=(WITH_SGD, Need("momentum", why="there is no momentum")))
+    warm_up: float = training_setting(0.05, PROBABILITY, "cosine, triangle: fraction of training in which the rate rises")
+    nesterov: bool = training_setting(False, Switch(), "Nesterov momentum of SGD")
     bias_lr_factor: float = training_setting(1.0, POSITIVE, "learning rate of biases, as a multiple of that of weights")
-    average_weights: str = training_setting("none", Choice(("none", "mean", "ema")), "evaluate and save averaged weights: their "
-        "mean, or exponential moving average, over the last updates")
-    average_from: float = training_setting(0.75, PROBABILITY, "fraction of training after which weights are averaged",
-        needs=(AVERAGED,))
-    average_decay: float = training_setting(0.999, PROBABILITY, "ema: fraction of the average kept at each update",
-        needs=(Need("average_weights", ("ema",)),))
     label_smoothing: float = training_setting(0.0, PROBABILITY, "fraction of each label spread evenly over all classes")
     mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour images: mirror at random, or in "
-        "every second epoch (alternate)", needs=(AUGMENTED,))
+        "every second epoch (alternate)")
     shift: int = training_setting(None, WHOLE, "--augment: largest shift in pixels; default: 2 for grey images, an eighth of the "
-        "size for colour", metavar="N", needs=(AUGMENTED,))
-    cutout: int = training_setting(0, WHOLE, "--augment: side of a random square set to 0, in pixels; 0: none", metavar="N",
-        needs=(AUGMENTED,))
+        "size for colour", metavar="N")
+    cutout: int = training_setting(0, WHOLE, "--augment: side of a random square set to 0, in pixels; 0: none", metavar="N")
     teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from",
         metavar="PATH")
-    distillation: float = training_setting(0.5, FRACTION, "weight of the teacher's outputs; labels have the rest",
-        needs=(TAUGHT,))
-    temperature: float = training_setting(2.0, POSITIVE, "softmax temperature of the teacher's outputs", needs=(TAUGHT,))
+    distillation: float = training_setting(0.5, FRACTION, "weight of the teacher's outputs; labels have the rest")
+    temperature: float = training_setting(2.0, POSITIVE, "softmax temperature of the teacher's outputs")
 
 
 @dataclass
@@ -160,7 +139,8 @@ class OfSNN:
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
     engine: str = run_setting("auto", Choice(ENGINES), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
-        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event where it is faster",
+        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event if the kernel can, else "
+        "dense",
         group="engine", common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", fixed=False,
         metavar="PATH", common=True)
@@ -170,10 +150,9 @@ class OfSNN:
     balance_percentile: float = conversion_setting(100.0, settings.PERCENTILE, "percentile of a layer's input currents that "
         "becomes its threshold; 100: the maximum")
     calibrate: bool = conversion_setting(False, Switch(), "shift biases until each channel's mean rate over T timesteps is the "
-        "ANN's, on --balance_images images; not with --update delayed",
-        needs=(CONVERTED, Need("pretrained_ann", why="nothing is converted")))
+        "ANN's, on --balance_images images; not with --update delayed")
     trade_off_type: str = setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
-        group="fine-tuning", needs=(WITH_DECODER,))
+        group="fine-tuning")
     classification_type: str = training_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose logits count in training; "
         "mean_t: all alike, which early exit needs", group="fine-tuning")
     spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning", common=True)
@@ -181,8 +160,6 @@ class OfSNN:
 
 @dataclass
 class OfFineTuning:
-    sequence: int = training_setting(1, COUNT, "train for streaming: N batches follow each other, each image for T/2 to 3T/2 "
-        "timesteps at random; state persists, gradients are cut between images", group="fine-tuning", metavar="N")
     bptt_segments: str = training_setting(0, Text(segments), "recompute in N segments in the backward pass: memory of T/N "
         "timesteps; auto: root of T; 0: off", group="fine-tuning", fixed=False, metavar="N|auto")
     train: str = training_setting("all", Choice(("all", "decoder")), "weights that are trained; decoder: all others are fixed",

@@ -2,15 +2,13 @@
 
 import json
 
-from tabulate import tabulate
-
 from harness.command_line.presets import FOLDER, find, names
+from harness.measuring.report import aligned
 from harness.runs.paths import Paths
 from harness.runs.runlog import read_records
 from self_models.basics import HOME
 
 HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")
-ALIGNED = ("left", "right", "right", "right", "left", "left")
 
 
 def preset_list():
@@ -23,7 +21,7 @@ def preset_list():
         spikes = f"{found['spikes']['total']:,.0f}" if "spikes" in found else "-"
         cells = (f"{100 * found['accuracy']:.2f}", spikes) if found else ("-", "-")
         rows.append([name, *cells, f"{seconds / 60:,.0f} min" if seconds else "-", "here" if is_here else "-", aim])
-    return tabulate(rows, HEAD, disable_numparse=True, colalign=ALIGNED)
+    return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
 
 
 def checkpoint_of(recipe):

@@ -7,8 +7,6 @@ from self_models.basics.files import border
 from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
-OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
-OF_IMAGES, OF_RECORDINGS = ("image_size", "grey", "sequence"), ("count_bound", "event_frames", "split_by", "predict")  # flags
 FEWEST = 10  # training images of a class, below which a line warns
 LOOKED_AT = 1000  # training images, for the light of their borders
 
@@ -19,9 +17,7 @@ def is_folder(name):
 
 def with_facts(args):
     """The Configuration with `facts`, the settings FACTS: those of a checkpoint, see facts_of, else the data set's. Raises
-    UserError where the data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
-    if not is_folder(args.dataset) and (idle := [flag for flag in OF_FOLDERS if flag in args.given]):
-        raise UserError(f"--{idle[0]} does nothing with --dataset {args.dataset}, which is no folder of images; leave it out")
+    UserError where the data set is not to be had, or a flag contradicts the checkpoint."""
     if facts := getattr(args, "facts", None):
         known = shape_and_classes(facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
@@ -43,10 +39,6 @@ def with_facts(args):
             facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:
         facts = {"labels": len(CLASSES[args.dataset])}
-    recordings = facts.get("recorded_frames")
-    if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
-        kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
-        raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
     return args.with_settled(facts=facts)
 
 

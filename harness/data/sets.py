@@ -169,8 +169,6 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, *
         if data_dir and not folder.is_dir():
             raise UserError(f"--data_dir {data_dir}: no such folder")
         train, test = (load_set(name, folder, is_train) for is_train in (True, False))
-    elif data_dir:
-        raise UserError(f"--data_dir {data_dir} does nothing with --dataset {name}, which is a folder of images; leave it out")
     else:
         train, test = load_folder(name, **of_folder)
         name = train.name

@@ -1,7 +1,6 @@
 """Pictures of a Film: prediction, input neurons and answer over time. One style for all pictures."""
 
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -14,17 +13,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from harness import UserError
-from harness.drawing.film import LATER
 from harness.runs.saving import write_whole
 from self_models.counting.spikes import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
-STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8", "#e8743b", "#f3c17a", "#8b9098", "#f5f5f5")
+STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 CELL = 1.45  # inches of one small picture
 FEWEST = 5  # columns that a GIF has room for, for the words below and above
-ERROR_MAP = "magma"
 SURE = "sure: softmax of the network's outputs so far"
 
 
@@ -76,39 +73,15 @@ def save_contact_sheet(path, film, images=3, columns=6):
                 _say_answer(axis, film, t - 1, number)
         for axis, t in zip(axes[0][1:], chosen, strict=True):
             axis.set_title(f"timestep {t}")
-        shows = "What is sent, the image as known" if film.once else "Prediction, and the input neurons it blocks"
-        figure.suptitle(f"{shows}, and the answer\n{rule_of(film)}\n{SURE}")
+        figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{rule_of(film)}\n{SURE}")
         _explain(figure, axes, film)
-
-
-def save_knowledge(path, film, images=6, columns=8):
-    """A PNG: for the first images a row each, the input and then the image as the network knows it after each step, until each
-    pixel has had its turn; below it the values sent so far and the error. film: of a gate of which each pixel sends once."""
-    steps = min(1 + int((film.states == LATER).any((1, 2, 3)).sum()), len(film.states))
-    chosen, titles = _spread(steps, columns), film.titles[:images]
-    with picture(path):
-        figure, axes = _grid(film, len(titles), 1 + len(chosen), 0.4 * len(titles))
-        for number, (row, title) in enumerate(zip(axes, titles, strict=True)):
-            _picture(row[0], film.images[number])
-            row[0].set_xlabel(f"{short(title)}\n{film.values:,} values")
-            for axis, t in zip(row[1:], chosen, strict=True):
-                _picture(axis, film.predictions[t - 1, number])
-                error = 100 * film.mean_errors[t - 1, number]
-                axis.set_xlabel(f"{amount(film, t - 1, number)}\nerror {error:.1f} %")
-        for axis, title in zip(axes[0], ["input", *[f"timestep {t}" for t in chosen]], strict=True):
-            axis.set_title(title)
-        figure.suptitle(f"The image as the network knows it\n{rule_of(film)}\nerror: root mean square, % of range")
 
 
 def rows_of(film):
     """What pictures show of each step: label -> pixels (T, B, H, W) or (T, B, H, W, 3), 0 to 255."""
     rows = {} if film.inputs is None else {"input": film.inputs}
     colours = np.array([to_rgb(colour) for colour in STATE_COLOURS])
-    states = {"input neurons": (255 * colours).astype(np.uint8)[film.states]}
-    if not film.once:
-        return rows | {"prediction": film.predictions} | states
-    misses = plt.get_cmap(ERROR_MAP)(film.misses / (255 * film.largest_miss), bytes=True)[..., :3]
-    return rows | {"sent so far": film.sent, "image as known": film.predictions, "absolute error": misses} | states
+    return rows | {"prediction": film.predictions, "input neurons": (255 * colours).astype(np.uint8)[film.states]}
 
 
 def _spread(steps, columns):
@@ -149,19 +122,15 @@ def _frames(film, chosen):
 
 def rule_of(film):
     """What epsilon decides, or a gate of somebody's own, in words."""
-    if film.once and not film.own_gate:
-        return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
     active = "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
     if film.own_gate:
-        return film.own_gate + f"; blocked, in % of {active}" * (not film.once)
+        return f"{film.own_gate}; blocked, in % of {active}"
     return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
 
 
 def amount(film, t, number=slice(None)):
-    """How much of an image, or of all in the mean, is blocked or was sent."""
-    if not film.once:
-        return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
-    return f"{film.spikes[t, number, 0].mean():,.0f} sent ({100 * film.sent_share[t, number].mean():.0f} %)"
+    """How much of an image, or of all in the mean, is blocked."""
+    return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
 
 
 def short(title):
@@ -199,24 +168,19 @@ def _draw_spikes(axis, film, t):
 
 def _grid(film, rows, columns, words=0.0, **ratios):
     """Room for small pictures, on axes that are hidden until they have one. words: inches for what stands below rows."""
-    size = (CELL * columns + 0.8 + 0.9 * film.once + 0.9 * (not film.colour), (CELL + 0.05) * rows + 1.5 + words)
+    size = (CELL * columns + (0.8 if film.colour else 1.7), (CELL + 0.05) * rows + 1.5 + words)
     hidden = {"xticks": [], "yticks": [], "visible": False}
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed", subplot_kw=hidden, **ratios)
 
 
 def _explain(figure, axes, film):
-    """The scales at the right, of grey values and of errors, and the key of the states below."""
-    scale = partial(figure.colorbar, ax=axes, shrink=0.4, aspect=25)
+    """The scale of grey values at the right, and the key of the states below."""
     if not film.colour:
-        scale(plt.cm.ScalarMappable(plt.Normalize(0, 1), "gray"), label="grey value")
-    if film.once:
-        errors = plt.cm.ScalarMappable(plt.Normalize(0, 100 * film.largest_miss), ERROR_MAP)
-        bar = scale(errors, label="absolute error, % of a pixel's range; white: ε", extend="max")
-        bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
+        greys = plt.cm.ScalarMappable(plt.Normalize(0, 1), "gray")
+        figure.colorbar(greys, ax=axes, shrink=0.4, aspect=25, label="grey value")
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=words) for state, words in film.key]
-    does = "the first of these that any of its channels does" if film.once else "open if any channel is"
-    title = f"a pixel's colour: {does}" if film.colour else None
-    look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
+    title = "a pixel's colour: open if any channel is" if film.colour else None
+    look = {"ncols": 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="outside lower left", frameon=False, **look)
 
 

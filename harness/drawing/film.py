@@ -1,4 +1,4 @@
-"""What a run shows of each image, step by step: the facts that pictures and the player of the report's page are made of."""
+"""What a run shows of each image, step by step: the facts that pictures are made of."""
 
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from harness.runs.saving import write_whole
 from self_models.basics.images import has_colour
 from self_models.basics.settings import settings_in
 from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.gates import GATES
-from self_models.objectives.once import Once, on_grid
 from self_models.running.outputs import by_step, open_share_by_step
 from self_models.running.steps import prediction_targets
 
-SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # of a pixel's input neurons in a step
 STATES = (
     "value 0: never spikes",
     "open: predicted too dark",
@@ -25,15 +23,10 @@ STATES = (
     "predicted now: blocked next",
     "blocked: was predicted",
     "open, too dim for the present gain: waits",
-    "sends now: first grid, or guessed wrong",
-    "sent before, and held",
-    "guessed right and held, never sent",
-    "its turn is to come",
 )
 OF_OWN_GATE = {PREDICTED: "open: predicted", BLOCKED: "blocked by the gate", WAITS: "open: waits"}  # what others do nobody knows
 
-BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "misses", "seen", "inputs",
-           "shown_labels")  # (T, B, ...) of a Film  # fmt: skip
+BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "seen", "inputs", "shown_labels")  # (T, B, ...)
 
 
 @dataclass(frozen=True)
@@ -50,11 +43,9 @@ class Film:
     names: np.ndarray  # of the classes (K,)
     titles: np.ndarray  # of the images
     labels: np.ndarray  # -1 where nobody knows them
-    index: np.ndarray  # positions in the data set
     stopped: np.ndarray  # steps that each image took
     blocked: np.ndarray  # share of active values blocked in a step
     errors: np.ndarray  # squared error of a prediction on the image's scale, summed over its pixels
-    misses: np.ndarray | None = None  # where each pixel sends once: the largest error of its channels, 255 being its range
     seen: np.ndarray | None = None  # by the input neurons, from a gate that changes the image
     inputs: np.ndarray | None = None  # the image at each step, where it changes
     shown_labels: np.ndarray | None = None  # its label at each step, of a stream
@@ -80,46 +71,8 @@ class Film:
         return [(state, words[state]) for state in keyed(self.states)]
 
     @property
-    def once(self):
-        """Whether the gate is one of which each pixel sends once."""
-        return self.misses is not None
-
-    @property
     def colour(self):
         return self.images.ndim == 4
-
-    @property
-    def tolerance(self):
-        """epsilon, 1 being a pixel's range."""
-        return self.epsilon / pixel_range(self.colour)
-
-    @property
-    def largest_miss(self):
-        """Where the colour scale of misses ends, 1 being a pixel's range: at most 0.5 % of them are beyond."""
-        return max(float(np.quantile(self.misses, 0.995)) / 255, 2 * self.tolerance, 0.01)
-
-    @property
-    def sent(self):
-        """The pixels sent so far as the network knows them, on a checkerboard of 4 x 4 pixels, as predictions."""
-        greys = np.array((255, 224) if self.colour else (178, 153), np.uint8)  # apart from what is common in such images
-        board = greys[(np.indices(self.images.shape[1:3]) // 4).sum(0) % 2]
-        where, each = np.isin(self.states, (SENDS, SENT)), (..., *[None] * self.colour)
-        return np.where(where[each], self.predictions, board[each])
-
-    @property
-    def values(self):
-        """How many an image has, C * H * W."""
-        return self.images[0].size
-
-    @property
-    def sent_share(self):
-        """Values sent so far, of all values of an image (T, B)."""
-        return self.spikes[..., 0] / self.values
-
-    @property
-    def mean_errors(self):
-        """Root of the mean squared error of a prediction (T, B), 1 being a pixel's range."""
-        return np.sqrt(self.errors / self.values) / pixel_range(self.colour)
 
     @cached_property
     def sure(self):
@@ -153,28 +106,11 @@ def answers_of(sure):
     return np.where(is_ahead, sure.argmax(-1), -1)
 
 
-def save_film(path, film):
-    """Write it, compressed."""
-    words = {"epsilon": film.epsilon, "own_gate": film.own_gate}
-    write_whole(path, lambda file: np.savez_compressed(file, **film.arrays(), **words))
-
-
-def load_film(path):
-    """The Film in a file. Raises ValueError where it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = dict(saved)
-        return Film(**arrays | {"epsilon": float(arrays["epsilon"]), "own_gate": str(arrays.get("own_gate", ""))})
-    except Exception as error:  # numpy and zipfile raise all kinds for a byte that is another
-        raise ValueError(str(error)) from None
-
-
 def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
     titles: of the images. Floats of no more than a step beside the output."""
     images, gate, steps = still(batch.images), model.gate, len(output.predictions)
-    once, see, everywhere = isinstance(gate, Once), getattr(gate, "seen", None), torch.ones_like(images, dtype=torch.bool)
-    span = pixel_range(has_colour(images.shape[1]))
+    see, everywhere = getattr(gate, "seen", None), torch.ones_like(images, dtype=torch.bool)
     shown_at = by_step(batch.images, output.steps).expand(steps, *images.shape)
     is_open = [everywhere] * steps if output.is_open is None else output.is_open
     predicted = [~everywhere] * steps if output.predicted is None else output.predicted
@@ -185,26 +121,20 @@ def film_of(model, batch, output, names, titles):
         pairs = zip(map(model.on_pixel_scale, output.predictions), *beside, strict=True)
         return np.stack([of(*pair).cpu().numpy() for pair in pairs])
 
-    if once:
-        states, share = np.stack([*states_of_once(gate, images, output.steps, is_open)]), None
-    else:
-        states = each(partial(state_of_blocking, gate), shown_at, is_open, predicted)
-        share = open_share_by_step(output, batch.images)
+    share = open_share_by_step(output, batch.images)
     return Film(
         images=as_pixels(images).cpu().numpy(),
         predictions=each(as_pixels),
-        states=states,
+        states=each(partial(state_of_blocking, gate), shown_at, is_open, predicted),
         spikes=torch.stack([*output.spikes_by_step.values()], -1).cumsum(0).int().cpu().numpy(),
         layers=np.array(in_words(output.spikes_by_step)),
         outputs=output.logits_by_step.float().cpu().numpy(),
         names=np.array(names),
         titles=np.array(titles),
         labels=(torch.full_like(batch.index, -1) if batch.labels is None else batch.labels).cpu().numpy(),
-        index=batch.index.cpu().numpy(),
         stopped=output.steps.cpu().numpy(),
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
         errors=each(lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets),
-        misses=each(lambda prediction: as_bytes((prediction - images).abs().amax(1) / span)) if once else None,
         seen=np.stack([as_pixels(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
         inputs=None if images is batch.images else as_pixels(shown_at).cpu().numpy(),
         epsilon=getattr(gate, "epsilon", 0.0),
@@ -235,25 +165,10 @@ def state_of_blocking(gate, prediction, images, is_open, predicted):
     return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT).byte()
 
 
-def states_of_once(gate, images, steps, is_open):
-    """The state of each pixel in each step, (B, H, W), of images that took so many steps (B,), from whether its channels may
-    still send, T of (B, C, H, W): what any channel does, sending before having sent before having been guessed."""
-    had_turn = on_grid(images, gate.grid_at(0))
-    sent = is_open[0] & had_turn
-    silent = (sent & (images == 0)).all(1)
-    for t, may_send in enumerate(is_open):
-        had_turn = torch.where((t < steps)[:, None, None, None], on_grid(images, gate.grid_at(t)), had_turn)
-        sends = may_send & had_turn
-        sent = sent | sends
-        states = torch.where(sent.any(1), SENT, torch.where(had_turn.any(1), HELD, LATER))
-        yield torch.where(silent, SILENT, torch.where(sends.any(1), SENDS, states)).byte().cpu().numpy()
-
-
 def keyed(states):
-    """The states that a key explains beside these (T, B, H, W): those of their gate, others only where they are there. In colour
+    """The states that a key explains beside these (T, B, H, W): those of blocking, others only where they are there. In colour
     hardly a pixel is SILENT: 0 is a mid grey, which bytes do not hold."""
-    there, once = set(np.unique(states).tolist()), set(range(SENDS, len(STATES)))
-    return sorted(there | (once if there & once else set(range(DARK, WAITS))))
+    return sorted({*np.unique(states).tolist(), *range(DARK, WAITS)})
 
 
 def still(images):

@@ -46,7 +46,7 @@ class Reel:
         if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):
             self.images.append((self.since, image))
             self.next = self.taken + self.steps / SHOWN
-        if self.model.predicts:
+        if self.model.has_feedback:
             film = film_of(self.model, batch, output, self.model.classes, [""])
             now = {"inputs": np.repeat(film.images[None], steps, 0), "shown_labels": found["label"][:, None]}
             self.last = replace(film, **now, spikes=film.spikes + self.spikes, heading=self.title)

@@ -17,7 +17,7 @@ from self_models.counting.evaluation import evaluate_parts
 from self_models.integers import NARROW, IntegerSNN, Signal, largest_sent, largest_sum
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, WAITING, lay_out, settings_of, unknown_part
+from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, lay_out, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -106,11 +106,8 @@ def mark_narrow(model, tables):
         kind = node["kind"]
         if kind == NEURONS:
             most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
-        elif kind == WAITING:
-            most *= model.feedback_interval
-        node["narrow"] = kind in (NEURONS, RELAY, WAITING, DECODED) and most <= NARROW
-        passes = kind in (RELAY, WAITING)
-        sent[n] = Signal(1.0, most, came.signed or one is not None) if passes else Signal(1.0, 1, signed=False)
+        node["narrow"] = kind in (NEURONS, RELAY, DECODED) and most <= NARROW
+        sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
 
 
 def accuracy(model, test):

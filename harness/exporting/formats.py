@@ -36,13 +36,13 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
     if checkpoint.suffix == ".nir":
-        if to != "c" or own or weights != "float32" or data:
-            raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32, without other flags")
+        if to != "c" or weights != "float32":
+            raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32")
         content_of = lambda path, own: c_graph(path)  # noqa: E731
     elif to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
-    elif typed := ["weights"] * (weights != "float32") + list(data):
-        raise UserError(f"--{typed[0]} is for --to {' and '.join(RUNNING)}: leave it out")
+    elif weights != "float32":
+        raise UserError(f"--weights is for --to {' and '.join(RUNNING)}: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     if isinstance(content, dict):  # of a folder
         if path.is_dir() and any(path.iterdir()) and not all((path / name).is_file() for name in content):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from harness import UserError
-from harness.data.facts import check_fits, is_folder, where_images_lie
+from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.wiring import check_known
@@ -33,8 +33,6 @@ def test_images(model, dataset="", data_dir="", skip_bad=False):
     """The test ImageSet of this data set, by default the model's own. Raises UserError where it is not to be had, and for images
     or classes that are not the model's."""
     name = dataset or where_images_lie(model.settings["dataset"], model.settings)
-    if skip_bad and not is_folder(name):
-        raise UserError(f"--skip_bad does nothing with --dataset {name}, which is no folder of images; leave it out")
     _, _, test = load_data(name, data_dir, image_shape=model.image_shape, skip_bad=skip_bad)
     check_fits(test, model)
     return test
@@ -61,7 +59,7 @@ def forward_layers(model):
 def left_out(model):
     """What of the model is not among its forward layers, in words."""
     parts = [f"the decoder with its read-out {model.settings['readout']}"] if model.has_feedback else []
-    parts += [f"the gate {model.settings['gate']}"] if model.predicts and model.gate.reacts else []
+    parts += [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
     return parts + ([f"the stopping rule {model.settings['rule']}"] if model.rule.stops else [])
 
 

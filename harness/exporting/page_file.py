@@ -3,10 +3,12 @@ spikes Python counts of them, by which the page checks itself."""
 
 import base64
 import ctypes
+import json
+from html import escape
 from math import prod
 from pathlib import Path
+from string import Template
 
-import jinja2
 import numpy as np
 import torch
 
@@ -22,11 +24,12 @@ from self_models.running.draws import key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
-TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 MOST = 1_500_000  # bytes of a page
 TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
 SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_bound": 1.0}  # what is drawn comes piece by piece
 PRICES = conventions()["arithmetic_45nm"]
+SLEW = """ A prediction moves by up to {} in a timestep,
+so with an epsilon below half of that it may jump over its pixel for ever."""
 BLOCK = 4096  # weights that travel in one way
 
 
@@ -61,11 +64,19 @@ def page(checkpoint, own, weights="float32", **data):
         "runtime": text_of((FOLDER / f"{weights.removesuffix('_folded')}.wasm").read_bytes()),
         **kernel_of(model),
     }
-    content = TEMPLATES.get_template("page.html").render(network=network).encode()
+    content = filled(network).encode()
     if len(content) > MOST:
         instead = "take a smaller network" if weights != "float32" else "--weights int8 halves it"
         raise UserError(f"the page of {checkpoint} would have {len(content):,} bytes, of {MOST:,} at most: {instead}")
     return content, f"{len(content):,} bytes; open it in a browser"
+
+
+def filled(network):
+    """The page of what it is to know of a network."""
+    words = {name: escape(str(value)) for name, value in network.items() if isinstance(value, (str, int, float))}
+    words["neurons"], words["slew"] = f"{network['neurons']:,}", SLEW.format(network["slew"]) if network["slew"] else ""
+    words |= {"network": json.dumps(network).replace("<", r"\u003c"), "script": (FOLDER / "page.js").read_text("utf-8")}
+    return Template((FOLDER / "page.html").read_text("utf-8")).substitute(words)
 
 
 def layers_of(model):

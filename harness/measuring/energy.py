@@ -3,14 +3,13 @@
 import csv
 import io
 import json
+import re
 from dataclasses import asdict
 
-from tabulate import tabulate
-
-from harness.measuring.report import figure
+from harness.measuring.report import aligned, figure
 from self_models.counting.ledger import EXECUTIONS, PARTS
 
-FORMATS = {"text": "simple", "md": "github", "latex": "latex_booktabs"}
+FORMATS = "text", "md", "latex", "csv", "json"
 UNIT = 1e6  # energies are in µJ
 
 
@@ -54,13 +53,19 @@ def verdicts(name, ledger, conventions):
 
 
 def as_text(rows, form):
-    """A table in one of FORMATS, or csv."""
+    """A table as aligned text, md, latex or csv."""
     if form == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue().rstrip("\n")
-    shown = in_words(rows)[1:]
-    return tabulate(shown, rows[0], FORMATS[form], colalign=["left"] + ["right"] * (len(rows[0]) - 1), disable_numparse=True)
+    head, *body = in_words(rows)
+    if form == "md":
+        return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
+    if form == "latex":
+        head, *body = (" & ".join(re.sub("([&%$#_{}])", r"\\\1", cell) for cell in row) + r" \\" for row in (head, *body))
+        begin, end = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\end{tabular}"
+        return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end])
+    return "\n".join(aligned([head, *body]))
 
 
 def in_words(rows):

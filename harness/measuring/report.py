@@ -120,10 +120,12 @@ def class_lines(confusion, names, of=""):
     )
 
 
-def aligned(rows):
-    """Rows of text, of which some may be shorter, as lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+def aligned(rows, left=(0,)):
+    """Rows of text, of which some may be shorter, as lines: columns of these numbers to the left, the others to the right."""
+    columns = list(zip_longest(*rows, fillvalue=""))
+    sides = [str.ljust if number in left else str.rjust for number in range(len(columns))]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=False)).rstrip() for row in rows]
 
 
 def blocking_table(records, baseline=None):
@@ -221,7 +223,7 @@ def evaluation_record(model, result, args, **more):
         **{name: settings[name] for name in ("gate", "encoding") if name in settings},
         "class": type(model).__name__,
         "objective": getattr(model, "objective", "none"),
-        "engine": model.engine.name if getattr(model, "engine", None) else getattr(model, "runs_by", "dense"),
+        "engine": getattr(model, "runs_by", "dense"),
         "accuracy": result["accuracy"],
         "mean_steps": result.get("mean_steps"),
         "reconstruction_error": result.get("error"),

@@ -1,103 +1,130 @@
-"""One HTML file of runs that compares them, with all that it shows inside: charts, tables, and a player of single images."""
+"""One HTML file of runs side by side: tables, and pictures inside it."""
 
 import base64
-import io
-import json
-from importlib.util import find_spec
+from html import escape
 from pathlib import Path
-
-import jinja2
-from markupsafe import Markup
-from PIL import Image
+from tempfile import TemporaryDirectory
 
 from harness import UserError
-from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
-from harness.measuring.comparing import EXPLAINED
-from harness.reporting.recipes import comparison, over_seeds
+from harness.drawing.plots import wilson
+from harness.measuring.comparing import FIGURES
+from harness.measuring.report import MOST_CLASSES
+from harness.reporting.charts import looks_of, save_confusion, save_costs, save_curves, save_parts
 from harness.runs.saving import write_whole
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False}
 MADE_BY = '<meta name="generator" content="report.py">'
-MOST_PIXELS = 96  # along a side of a picture in the player
+HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}
+<meta name="viewport" content="width=device-width, initial-scale=1">"""
+MOST = 1_900_000  # characters of a page
+NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags"}
+SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
+HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
+RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes
+and energy are per image. Energy is an estimate of the arithmetic alone, at 45 nm."""
+CURVES = "Solid: on the images that judge an epoch. Dotted, with hollow marks: in training, while the weights change."
+STYLE = """
+body { margin: 0 auto; max-width: 1200px; padding: 0 16px 40px; font: 16px/1.45 system-ui, sans-serif; color: #222; }
+h2 { font-size: 1.25rem; border-top: 1px solid #ddd; padding-top: 16px; overflow-wrap: anywhere; }
+p { color: #555; max-width: 80ch; } pre { white-space: pre-wrap; overflow-wrap: anywhere; } img { max-width: 100%; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid #e4e4e4; max-width: 30em; }
+.results td:nth-child(2) { min-width: 12em; } .results td:nth-child(n+3) { white-space: nowrap; }
+.results :is(th, td):nth-child(n+4) { text-align: right; }
+"""
 
 
 def check_page(path, overwrite):
-    """Raises UserError where a package that draws a page is not installed, or a file is in the way that no report wrote."""
-    if missing := [name for name in ("pandas", "plotly") if not find_spec(name)]:
-        raise UserError(f"a page needs {' and '.join(missing)}: pip install pandas plotly")
-    path = Path(path)
+    """Raises UserError where a file is in the way that no report wrote."""
     if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
 
 
-def save_page(path, runs, overwrite, pairs=None):
-    """Write the page of Runs. pairs: of Recipes to compare, by default those that have several seeds. Raises UserError where that
-    can't be done, see check_page."""
+def save_page(path, runs, overwrite):
+    """Write the page of Runs. Raises UserError where that can't be done."""
     check_page(path, overwrite)
-    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
+    title = escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
+    head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head>"
+    parts = [f"{head}<body><h1>{title}</h1>", *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"]
+    content = "".join(filled(parts)).encode("utf-8", "replace")
+    write_whole(path, lambda file: file.write(content))
 
 
-def page(runs, pairs=None):
-    """The page of Runs, as HTML."""
-    from plotly.offline import get_plotlyjs  # of the extra "report", as what charts.py imports
-
-    from harness.reporting import charts
-
-    for number, run in enumerate(runs, 1):
-        run.mark = f"#{number}"
-    look, results = charts.look_of(runs), charts.results_of(runs)
-    films = [run.film for run in runs if run.film]
-    players = [{"run": run.mark, "name": run.name, **as_player(run.film)} for run in runs if run.film]
-    sections = {
-        "costs": charts.against_cost(results, look),
-        "classes": charts.matrices(runs),
-        "spikes": charts.spikes(results, look),
-        "steps": charts.analysed(runs, look),
-        "curves": charts.curves(runs, look),
-    }
-    shown = {name: list(each) for name, each in sections.items()}
-    figures = {f"{name}{number}": json.loads(charts.dressed(figure).to_json()) | {"title": title}
-               for name, each in shown.items() for number, (title, figure, *_) in enumerate(each)}  # fmt: skip
-    return TEMPLATES.get_template("page.html").render(
-        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
-        runs=runs,
-        hues=look["color_discrete_map"],
-        table=charts.table,
-        results=charts.results_table(results),
-        comparisons=[comparison(*pair) for pair in (over_seeds(runs) if pairs is None else pairs)],
-        flags=charts.flags_tables(runs),
-        charts=shown,
-        films=films,
-        most_pixels=MOST_PIXELS,
-        data={"charts": figures, "players": players, "parts": PART_COLOURS},
-        explained=EXPLAINED,
-        made_by=Markup(MADE_BY),
-        plotly=Markup(get_plotlyjs()),
-    )
+def compared(runs):
+    """Parts of the page that show all runs."""
+    results, looks = labelled(runs), looks_of(runs)
+    if results:
+        yield f"<h2>Results</h2>{table(HEAD, map(result_row, *zip(*results, strict=True)), 'results')}<p>{RESULTS}</p>"
+    if spiking := {f"{run.name} {label}".strip(): result.record for run, result, label in results if result.spikes}:
+        yield "<h2>Accuracy against spikes and energy</h2>" + drawn(save_costs, [run for run in runs if run.is_spiking], looks)
+        yield "<h2>Spikes by part of the network</h2>" + drawn(save_parts, spiking)
+    if trained := [run for run in runs if run.epochs]:
+        yield f"<h2>Training</h2>{drawn(save_curves, trained, looks)}<p>{CURVES}</p>"
+    if flags := list(flags_that_differ(runs)):
+        yield "<h2>Flags that differ</h2>" + table(["flag", *(run.name for run in runs)], flags)
 
 
-def as_player(film):
-    """A Film as JSON. images, pictures (by label, image and step): URLs, see url_of; said: words, by step and image; key:
-    (colour, words) of the states that a pixel's colour tells."""
-    steps, count = film.states.shape[:2]
-    rows = {"input": film.images[None]} | rows_of(film)
-    lists = ("spikes", "labels", "names", "titles", "layers", "stopped", "index", "answers")
-    return {name: getattr(film, name).tolist() for name in lists} | {
-        "sure": film.sure.round(4).tolist(),
-        "images": list(map(url_of, film.images)),
-        "pictures": {label: [list(map(url_of, frames[:, n])) for n in range(count)] for label, frames in rows.items()},
-        "said": [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)],
-        "key": [(STATE_COLOURS[state], words) for state, words in film.key],
-        "rule": rule_of(film),
-        "scale": f"Error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more." if film.once else "",
-    }
+def alone(run):
+    """Parts of the page that show one run: HTML, and paths of its pictures."""
+    yield f"<h2>{escape(run.name)}</h2>" + "".join(f"<pre>{escape(opening['command'])}</pre>" for opening in run.openings)
+    last = run.results[-1] if run.results else None
+    if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
+        yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(save_confusion, last.record)
+    yield from run.pictures
 
 
-def url_of(pixels):
-    """A picture (H, W) or (H, W, 3) of bytes as the data URL of a PNG; of a large one only every so manyth row and column."""
-    some, file = -(-max(pixels.shape[:2]) // MOST_PIXELS), io.BytesIO()
-    Image.fromarray(pixels[::some, ::some]).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+def filled(parts):
+    """The parts as HTML: pictures are inside the page as long as it has room for them, else named."""
+    room = MOST - sum(len(part) for part in parts if isinstance(part, str))
+    for part in parts:
+        if isinstance(part, Path):
+            html = image(part)
+            room -= len(html)
+            part = html if room > 0 else f"<p>Left out, since the page would be too large: {escape(str(part))}</p>"
+        yield part
+
+
+def labelled(runs):
+    """(Run, Result, those of its settings that differ between the results, in words) of each result."""
+    results = [(run, result) for run in runs for result in run.results]
+    names = dict.fromkeys(name for _, result in results for name in result.settings)
+    differ = [name for name in names if len({result.settings.get(name) for _, result in results}) > 1]
+    return [(run, result, result.label(differ)) for run, result in results]
+
+
+def result_row(run, result, label):
+    """A result's row below HEAD."""
+    record = result.record
+    low, high = wilson(record["accuracy"], record["images"])
+    values = [(FIGURES[name].of(record), FIGURES[name].form) for name in SHOWN]
+    cells = [None if value is None else format(value, form) for value, form in values]
+    about = [run.name, label, result.where, f"{100 * record['accuracy']:.2f}"]
+    return [*about, f"{100 * low:.2f} to {100 * high:.2f}", *cells]
+
+
+def flags_that_differ(runs):
+    """A row for each flag of which the runs that have it have several values."""
+    for flag in sorted({flag for run in runs for flag in run.parameters} - NOT_COMPARED):
+        values = [run.parameters.get(flag) for run in runs]
+        if len({*values} - {None}) > 1:
+            yield [flag, *values]
+
+
+def table(head, rows, style=""):
+    """Rows of texts as HTML, a dash for None."""
+    lines = ["".join(f"<td>{'-' if cell is None else escape(cell)}</td>" for cell in row) for row in rows]
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head), *lines]
+    return f'<div class="scroll"><table class="{style}">{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
+def drawn(save, *given):
+    """What save(path, *given) draws, as HTML."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "chart.png"
+        save(path, *given)
+        return image(path)
+
+
+def image(path):
+    """A picture as HTML that holds it."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<div><img alt="{escape(path.stem)}" src="data:image/{path.suffix[1:]};base64,{data}"></div>'

@@ -43,13 +43,6 @@ def recipes_of(runs):
     return list(found.values())
 
 
-def over_seeds(runs):
-    """The pairs of those Recipes of Runs that have several seeds; SNNs, which have spikes, and ANNs by themselves."""
-    several = [recipe for recipe in recipes_of(runs) if len(recipe.results) > 1]
-    kinds = [[recipe for recipe in several if is_spiking == bool(recipe.settings)] for is_spiking in (True, False)]
-    return [pair for recipes in kinds if recipes for pair in pairs_of(recipes)]
-
-
 def pairs_of(recipes):
     """(Recipe, the one that it is compared with or None): with the network named last, run alike on the same images. What is in
     no pair is there without a second one."""

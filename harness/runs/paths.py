@@ -20,7 +20,6 @@ class Paths:
 
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
-    steps_path = property(lambda self: self.logs / f"{self.name}_steps.npz")
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
 
@@ -95,7 +94,7 @@ class RunPaths(Paths):
             self._take_free_name()
         if self.overwrites and not self.is_resumed:  # the best checkpoint stays until a new one takes its place
             last = (self.last_path,) if self.trains else ()  # which --resume would go on with
-            for path in (self.log_path, self.json_path, self.steps_path, *last):
+            for path in (self.log_path, self.json_path, *last):
                 path.unlink(missing_ok=True)
 
     def _take_free_name(self):

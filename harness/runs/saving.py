@@ -12,14 +12,13 @@ from self_models.integers import IntegerSNN
 
 
 def save_checkpoint(path, model, **more):
-    """Write the model, the settings that rebuild it, name and digest of a file of --model that it uses, and whatever else.
-    Raises UserError for one in whole numbers, which load() makes of a checkpoint."""
+    """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers, which load()
+    makes of a checkpoint."""
     if isinstance(model, IntegerSNN):
         raise UserError(
             "a network with weights int8 is not saved: keep its checkpoint, of which load(path, weights='int8') makes it"
         )
     saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
-    saved |= {"model_file": own} if (own := getattr(model, "own_file", None)) else {}
     write_whole(path, lambda file: torch.save(saved, file))
 
 

@@ -36,14 +36,12 @@ class Step(NamedTuple):
     figures: dict
 
 
-def train_one_epoch(
-    model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None, averaged=None
-):
+def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
     """Mean figures over an epoch, see _figures. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from; the batches
-    begin where it stands. parallel: the model as one of several ranks. averaged: a WeightAverage to keep up to date. Raises
-    UserError, with the layer where that begins, and weights as before the step, where the loss or a gradient is not finite.
+    begin where it stands. parallel: the model as one of several ranks. Raises UserError, with the layer where that begins, and
+    weights as before the step, where the loss or a gradient is not finite.
 
     On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
     host runs ahead, and what on_batch sees and saves is the same.
@@ -82,8 +80,6 @@ def train_one_epoch(
         for buffer, value in zip(model.buffers(), moved, strict=True):
             buffer.copy_(torch.where(step.check.flag > 0, buffer, value))
         model.clamp_dynamics()
-        if averaged:
-            averaged.update(model, schedule.last_epoch)
         if not late:
             count(step)
     if waiting:
@@ -97,20 +93,6 @@ def forward(model, batch, criterion, seed, epoch):
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
     output = batch.run(lambda *images, **more: functional_call(model, moved, images, more), seed, epoch, criterion.needs_frames)
     return output, criterion(output, batch.labels, batch.images), moved.values()
-
-
-@torch.no_grad()
-def renew_statistics(model, like, batches, seed, epoch):
-    """Make the statistics of this model's normalisations those of these Batches, in training; other buffers become `like`'s."""
-    for mine, other in zip(model.buffers(), like.buffers(), strict=True):
-        mine.copy_(other)
-    momenta = {norm: norm.momentum for norm in model.train().modules() if hasattr(norm, "momentum")}
-    for number, batch in enumerate(batches if momenta else (), 1):
-        for norm in momenta:
-            norm.momentum = 1 / number
-        batch.run(model, seed, epoch)
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
 
 
 def looks_later(model, optimizer):

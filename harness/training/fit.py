@@ -2,9 +2,6 @@
 
 import copy
 import time
-from itertools import islice
-
-import torch
 
 from harness.data.sets import augmented
 from harness.measuring.measures import counts_operations
@@ -24,14 +21,11 @@ from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.runlog import progress_bar
 from harness.runs.saving import save_checkpoint
 from harness.training import schedules
-from harness.training.epoch import Progress, renew_statistics, train_one_epoch
+from harness.training.epoch import Progress, train_one_epoch
 from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import evaluate_parts
-from self_models.running.draws import Draws, shuffled
-from self_models.running.stream import SequenceState
-
-OF_STATISTICS = 40  # batches whose statistics averaged weights are given
+from self_models.running.draws import shuffled
 
 
 def fit(model, data, criterion, args, run, known, saved=None):
@@ -43,8 +37,7 @@ def fit(model, data, criterion, args, run, known, saved=None):
     data = (train, *data[1:])
     optimizer = schedules.make_optimizer(model, args)
     schedule = schedules.make_schedule(optimizer, args, updates)
-    averaged = schedules.WeightAverage(model, args, updates) if args.average_weights != "none" else None
-    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule, averaged)
+    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule)
     if args.resume:
         training.resume(saved)
     if args.epochs:
@@ -53,7 +46,7 @@ def fit(model, data, criterion, args, run, known, saved=None):
     parallel = ranks.parallel(model)
     with noted_signals(patient=ranks.count() > 1) as training.signals:
         if not args.epochs:
-            judged(training, model, 0)
+            judged(training, 0)
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, updates)
         return finish(training)
@@ -62,28 +55,26 @@ def fit(model, data, criterion, args, run, known, saved=None):
 def fit_one_epoch(training, parallel, updates):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
-    epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
+    epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
 
     def after_step(number, average):
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
             run.note(f"  batch {number}: {running(training.progress.gather().means())}")
         advance(bar, average)
-        if number % sequence == 0 or number == updates:  # what a network has in mind between images is not saved
-            training.save_if_asked(training.wants_saving())
+        training.save_if_asked(training.wants_saving())
 
     batches = training_batches(training.data[0], args, epoch, training.device, training.progress.step)
     how = training.criterion, training.optimizer, training.schedule, args.seed, epoch
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
-        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel, training.averaged)
+        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel)
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.wiring.names if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
-    candidate = to_judge(training, epoch)
-    judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
+    judgement = judged(training, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
-    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(candidate)
+    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(model)
     lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
     lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
     run.record(*lines, **record)
@@ -98,24 +89,13 @@ def dynamics(model):
     return {f"{kind}s": {name: getattr(one, kind).item() for name, one in neurons} for kind in ("threshold", "leak") if neurons}
 
 
-def to_judge(training, epoch):
-    """The model that counts after the epoch: that of the averaged weights, once there are any, with statistics of its own."""
-    averaged, args = training.averaged, training.args
-    if not averaged or training.schedule.last_epoch < averaged.begin:
-        return training.model
-    batches = islice(training_batches(training.data[0], args, epoch, training.device), OF_STATISTICS)
-    renew_statistics(averaged.module, training.model, batches, args.seed, epoch)
-    return averaged.module
-
-
-def judged(training, model, epoch):
-    """Evaluate the epoch's model on the images that choose, and keep its checkpoint if it is the best so far, or if none choose.
-    Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
-    args, run, best = training.args, training.run, training.best
+def judged(training, epoch):
+    """Evaluate the model after this epoch on the images that choose, and keep its checkpoint if it is the best so far, or if none
+    choose. Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
+    model, args, run, best = training.model, training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
-        how = training.criterion, args, run, False, training.save_if_asked
-        found = evaluate_with_bar(model, images, *how, sequence=sequence_of(args))
+        found = evaluate_with_bar(model, images, training.criterion, args, run, False, training.save_if_asked)
         del found["per_image"]
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
@@ -129,7 +109,7 @@ def judged(training, model, epoch):
 def finish(training):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
-    tests = args.selected_on != "test" or sequence_of(args) > 1  # which chose on sequences
+    tests = args.selected_on != "test"
     say = run.say if tests else run.result
     say(f"{best_line(best, args.selected_on)}, {run.place.best_path}", epoch=best["epoch"])
     if tests:
@@ -144,34 +124,12 @@ def finish(training):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from this number on, shuffled, augmented and in sequences; they follow from seed and epoch alone."""
+    """The epoch's Batches from this number on, shuffled and augmented; they follow from seed and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
     if args.augment:
         how = args.mirror, args.shift, args.cutout
-        batches = (augmented(batch, args.seed, epoch, *how) for batch in batches)
-
-    def steps(number):  # half of T to one and a half, T in the mean
-        least = -(-args.timesteps // 2)
-        drawn = Draws(args.seed, epoch, torch.tensor([number])).numbers("steps", 1).item()
-        return least + int(drawn * (2 * (args.timesteps - least) + 1))
-
-    return in_sequence(batches, sequence_of(args), steps, first)
-
-
-def sequence_of(args):
-    """How many images each sequence has in training; 1 where there is no such flag."""
-    return getattr(args, "sequence", 1)
-
-
-def in_sequence(batches, length, steps, first=0):
-    """Batches, the first of which has this number, whose images come after those of the batch before in the same networks: so
-    many batches after each other, then others at rest; so, too, where a batch is of another size. steps: of a batch's number."""
-    place, size = None, 0
-    for number, batch in enumerate(batches, first):
-        if length > 1:
-            goes_on = place and number % length and len(batch.index) == size
-            place, size = SequenceState(steps(number), place.after if goes_on else None), len(batch.index)
-        yield batch._replace(place=place)
+        return (augmented(batch, args.seed, epoch, *how) for batch in batches)
+    return batches
 
 
 def test_once(model, test, criterion, args, run, after_batch=None, **more):
@@ -186,11 +144,8 @@ def test_once(model, test, criterion, args, run, after_batch=None, **more):
     return result
 
 
-def evaluate_with_bar(
-    model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating", sequence=1
-):
-    """evaluate_parts() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them;
-    sequence: so many images come one after the other, for T steps each."""
+def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating"):
+    """evaluate_parts() with a progress bar. --test_acc_every_batch logs each batch, too; after_batch: called after each."""
     device = next(model.parameters()).device
 
     def on_batch(number, average):
@@ -201,7 +156,7 @@ def evaluate_with_bar(
             after_batch()
 
     with progress_bar(doing, -(-len(images) // args.batch_size)) as bar:
-        batches = in_sequence(images.batches(args.batch_size, device), sequence, lambda number: model.timesteps)
+        batches = images.batches(args.batch_size, device)
         return evaluate_parts(model.eval(), batches, args.seed, criterion.judging(), on_batch, count_operations)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from harness import UserError
 from self_models.basics import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, Need, Registry, setting, settings_in
+from self_models.basics.settings import NOT_NEGATIVE, Registry, setting, settings_in
 from self_models.counting.spikes import total_spikes
 from self_models.running.outputs import errors_by_step
 from self_models.vgg_wFeedback import in_precision
@@ -34,12 +34,11 @@ LOSSES.expects(Loss, "value")
 
 
 def loss_settings():
-    """NAME_SETTING -> Setting of all losses that are registered, which but for their weight need that."""
+    """NAME_SETTING -> Setting of all losses that are registered."""
     found = {}
     for name, loss in LOSSES.items():
         for own, one in settings_in(loss).items():
-            needs = (*one.needs, Need(f"{name}_weight")) if own != "weight" else ()
-            more = {"help": f"{loss.__name__}: {one.help}", "needs": needs, "group": "training", "training": True}
+            more = {"help": f"{loss.__name__}: {one.help}", "group": "training", "training": True}
             found[f"{name}_{own}"] = replace(one, **more)
     return found
 

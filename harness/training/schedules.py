@@ -1,12 +1,9 @@
-"""How long training is, what is said of that, the optimiser, the learning rate over time, and the average of the weights."""
+"""How long training is, what is said of that, the optimiser, and the learning rate over time."""
 
 from dataclasses import replace
 from math import ceil, cos, pi
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
-
-from harness import UserError
 
 LEAST = 50  # updates of an epoch, where --updates counts
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns
@@ -30,7 +27,6 @@ def plan_lines(model, train, updates, args):
         yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
     weights = sum(value.numel() for value in model.state_dict().values())
     states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
-    states += args.average_weights != "none"
     small, large = (4e-6 * weights * numbers for numbers in (1, 1 + states))
     total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
     yield (
@@ -50,16 +46,13 @@ def counted(number, word):
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay. Raises UserError
-    where biases are to have a rate of their own and there are none."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
     weights, others = ([one for one in trained.values() if (one.dim() > 1) == many] for many in (True, False))
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if biases:
         groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
-    elif args.bias_lr_factor != 1 and "bias_lr_factor" in args.typed:
-        raise UserError(f"--bias_lr_factor {args.bias_lr_factor:g} does nothing: this network has no biases; leave it out")
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":
         return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)
@@ -87,20 +80,3 @@ def set_rates(optimizer, schedule):
     """Bring the learning rates to what the schedule says for its present step, which a raised --epochs changes."""
     for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * factor(schedule.last_epoch)
-
-
-class WeightAverage(AveragedModel):
-    """The average of a model's weights after each step from `begin` on: their mean (Izmailov et al., UAI 2018), or for
-    --average_weights ema the exponential one, which starts as the weights are then. module: the model that it makes."""
-
-    def __init__(self, model, args, steps_per_epoch):
-        averaging = get_ema_multi_avg_fn(args.average_decay) if args.average_weights == "ema" else get_swa_multi_avg_fn()
-        super().__init__(model, multi_avg_fn=averaging)
-        self.begin = max(ceil(args.average_from * args.epochs * steps_per_epoch), 1)
-
-    def update(self, model, step):
-        """Take in the model as it is after so many steps of the training."""
-        if step == self.begin:
-            self.n_averaged.zero_()  # a raised --epochs has made it begin anew
-        if step >= self.begin:
-            self.update_parameters(model)

@@ -20,12 +20,9 @@ def images_for(args, model, holdout):
 
 def data_for(args, model):
     """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
-    `selected_on` what chooses the epoch. Raises UserError for held-out images that would choose nothing, and
-    for a --shift as large as the images."""
+    `selected_on` what chooses the epoch. Raises UserError for a --shift as large as the images."""
     if args.test_only:
         return args, images_for(args, model, 0)
-    if args.select == "test" and args.holdout:
-        raise UserError(f"--select test makes no use of --holdout {args.holdout}: type --holdout 0, or leave out --select")
     train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
     height, width = train.images.shape[-2:]
     if (args.shift or 0) >= min(height, width):

@@ -25,11 +25,10 @@ class Finished(UserError):
 
 @dataclass
 class TrainingState:
-    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come. data:
-    (training, selection or None, test) ImageSets; known: name -> Setting of all flags; epoch: epochs completed; progress: of
-    the epoch after them; seconds: that it has taken; best: figures of the best epoch; finished: the final evaluation has been
-    reported, too; signals: see noted_signals. No state of a random generator is kept: every draw follows from the seed, the
-    epoch, and the step or the image."""
+    """A model, its optimiser and schedule, and how far they have come. data: (training, selection or None, test) ImageSets;
+    known: name -> Setting of all flags; epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken;
+    best: figures of the best epoch; finished: the final evaluation has been reported, too; signals: see noted_signals. No state
+    of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image."""
 
     model: object
     data: tuple
@@ -39,7 +38,6 @@ class TrainingState:
     known: dict
     optimizer: object
     schedule: object
-    averaged: object = None
     epoch: int = 0
     progress: Progress = field(default_factory=Progress)
     seconds: float = 0.0
@@ -69,7 +67,6 @@ class TrainingState:
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
         more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        more |= {"averaged": self.averaged.state_dict()} if self.averaged else {}
         more |= {"flags": flags_to_save(self.args, self.known, self.model)}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.place.last_path, self.model, **more)
@@ -109,8 +106,6 @@ class TrainingState:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
-            if self.averaged:
-                self.averaged.load_state_dict(saved["averaged"])
             self.epoch, self.progress.step, finished = int(saved["epoch"]), int(saved["step"]), saved["finished"]
             self.seconds = float(saved["seconds"])
             if self.progress.step and ranks.is_first():

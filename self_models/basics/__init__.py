@@ -41,12 +41,3 @@ def compute_exactly():
     for factors that are not rounded to 10 bits, which would flip spikes near the threshold."""
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def free_memory():
-    """Bytes of this machine's memory that a program may still take, or None where it is not Linux that tells."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None

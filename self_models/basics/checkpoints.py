@@ -8,6 +8,7 @@ import torch
 from self_models.basics import HOME, ModelError
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
+RETIRED = {"feedback_interval": 1}  # former settings -> the value that networks have today
 
 
 class CheckpointError(ModelError):
@@ -35,7 +36,15 @@ def load_checkpoint(path):
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
         raise CheckpointError(f"{path} cannot be read as a checkpoint, or not safely ({reason}); use another copy") from None
-    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
+    return {**(without_retired(saved) if "state_dict" in saved else {}), "state_dict": state}
+
+
+def without_retired(saved):
+    """A checkpoint, its settings without those of RETIRED. One of another value stays: no class knows it."""
+    if not isinstance(settings := saved.get("settings"), dict):
+        return saved
+    kept = {name: value for name, value in settings.items() if name not in RETIRED or value != RETIRED[name]}
+    return {**saved, "settings": kept}
 
 
 def may_hold(saved):

@@ -7,7 +7,6 @@ import difflib
 import functools
 import math
 from numbers import Integral, Real
-from typing import NamedTuple
 
 from self_models.basics import ModelError
 
@@ -27,12 +26,12 @@ def meant(value, names):
 
 
 class Registry(dict):
-    """A dict of named classes or functions. kind: what one of them is called in an error; all_may_be_set: settings of all its
-    classes may be given, whichever is chosen."""
+    """A dict of named classes or functions. kind: what one of them is called in an error; keeps_all: a network keeps the settings
+    of all its classes, whichever is chosen."""
 
-    def __init__(self, kind, *, all_may_be_set=False, **entries):
+    def __init__(self, kind, *, keeps_all=False, **entries):
         super().__init__(entries)
-        self.kind, self.all_may_be_set, self.base, self.own = kind, all_may_be_set, None, ()
+        self.kind, self.keeps_all, self.base, self.own = kind, keeps_all, None, ()
 
     def expects(self, base, *own):
         """Require that what is registered from now on is derived from this class and has these methods, too."""
@@ -73,6 +72,10 @@ class Registry(dict):
         if not isinstance(name, str) or name not in self:
             raise ModelError(f"unknown {self.kind} {name!r}: {choices(name, self)}")
         return self[name]
+
+    def settings_without(self, name):
+        """Names of the settings that its other classes declare, and the one of this name does not."""
+        return settings_in(*self.values()).keys() - settings_in(self.find(name)).keys()
 
 
 class Number:
@@ -144,31 +147,16 @@ PROBABILITY = Number(float, 0, 1, below=True)
 PERCENTILE = Number(float, 0, 100, above=True)
 
 
-class Need(NamedTuple):
-    """A setting counts only where another one has one of these values, or, with none named, any that is not empty; why: the words
-    for where it does not, if need be. of_plan: instead, of an architecture: whether its Plan serves."""
-
-    flag: str
-    values: tuple = ()
-    why: str = ""
-    of_plan: object = None
-
-    def holds(self, value):
-        return value in self.values if self.values else bool(value)
-
-
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
-    hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
-    group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
-    training only. restored: --resume restores this flag unless you give it; fixed: resuming with another value is an error.
-    adopted: post-hoc scripts take the checkpoint's value."""
+    """What is declared of a setting beside its name. kind: its type and range; help: with unit. Its flag: flags: option
+    strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too. metavar, argparse: for
+    argparse. Who asks it: training: it counts in training only. restored: --resume restores this flag unless you give it; fixed:
+    resuming with another value is an error. adopted: post-hoc scripts take the checkpoint's value."""
 
     kind: object
     help: str
     default: object
-    needs: tuple = ()
     flags: tuple | None = None
     group: str = ""
     common: bool = False
@@ -234,39 +222,30 @@ class Configured:
 
     @classmethod
     def known_settings(cls):
-        """name -> Setting, with this class's defaults; a part's settings are among them, and need that it is chosen."""
+        """name -> Setting, with this class's defaults; those of all parts are among them."""
         parts, defaults = {}, {}
         for kind, registry in cls.parts.items():
             for name, one in settings_in(*registry.values()).items():
                 if name in parts or name in settings_in(cls.Settings):
                     raise ModelError(f"a {kind} declares a setting {name}, which {cls.__name__} has already: take another name")
-                owners = tuple(word for word, part in registry.items() if name in settings_in(part))
-                needs = [Need(kind, owners)] * (len(owners) < len(registry))
-                parts[name] = dataclasses.replace(one, needs=(*one.needs, *needs))
+                parts[name] = one
         for base in reversed(cls.__mro__):
             defaults |= vars(base).get("defaults", {})
         return with_defaults(settings_in(cls.Settings) | parts, defaults)
 
     @classmethod
-    def in_force(cls, values):
-        """Names of the settings that count for these values: this class's own, and those of the parts that are chosen."""
-        chosen = {name: values[name] for name, registry in cls.parts.items() if not registry.all_may_be_set}
-        needs = {name: [need for need in one.needs if need.flag in chosen] for name, one in cls.known_settings().items()}
-        return {name for name, asked in needs.items() if all(need.holds(chosen[need.flag]) for need in asked)}
-
-    @classmethod
-    def checked(cls, values, may_idle=()):
-        """All settings in force, these values among them; may_idle: values that need no part that uses them. Raises ModelError
-        for an unknown name, an impossible value, or a setting of a part that is not chosen."""
+    def checked(cls, values):
+        """All settings in force, these values among them, without those of parts that are not chosen. Raises ModelError for an
+        unknown name or an impossible value."""
         known = cls.known_settings()
         if unknown := [name for name in values if name not in known]:
             raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
-        found = {name: one.check(name, values.get(name, dict(may_idle).get(name, one.default))) for name, one in known.items()}
-        in_force = cls.in_force(found)
-        if idle := [name for name in values if name not in in_force]:
-            owners = [f"{need.flag} {word}" for need in known[idle[0]].needs if need.flag in cls.parts for word in need.values]
-            raise ModelError(f"{idle[0]} is a setting of {' or '.join(owners)}, which is not chosen")
-        return {name: value for name, value in found.items() if name in in_force}
+        checked = {name: one.check(name, values.get(name, one.default)) for name, one in known.items()}
+        for kind, registry in cls.parts.items():
+            if not registry.keeps_all:
+                for name in registry.settings_without(checked[kind]):
+                    del checked[name]
+        return checked
 
     def configure(self, args, named):
         """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""

@@ -186,6 +186,8 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
     needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
     that does."""
+    if hasattr(model, "refresh"):
+        model.refresh()
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)

@@ -178,6 +178,4 @@ def entries_of(model, kinds, found):
                 one_pass=dense / steps if steps else 0.0,
             )
         )
-    if not wiring.feedback and found["comparisons"]:
-        entries.append(Entry("decoded", PARTS[3], prod(wiring.shapes[0]), comparisons=found["comparisons"]))
     return entries

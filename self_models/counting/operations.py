@@ -54,12 +54,13 @@ class Events:
 
     inputs: linear module -> (2, N): how often each of its inputs was not 0, where all of an image's and step's inputs were -1, 0
     or 1, and else; arrived: the last module of a connection -> (N,): how often it took a spike of each neuron of its source;
-    sent: layer, or pool -> (N,): how often each neuron has spiked; ran: part of the network -> in how many steps, each of one
-    image; reached: last module -> how many neurons something arrived at, if that is asked for.
+    sent: layer, or pool -> (N,): how often each neuron has spiked; ran: how many steps, each of one image; reached: last module
+    -> how many neurons something arrived at, if that is asked for.
     """
 
     def __init__(self):
-        self.inputs, self.arrived, self.sent, self.ran, self.reached = (defaultdict(int) for _ in range(5))
+        self.inputs, self.arrived, self.sent, self.reached = (defaultdict(int) for _ in range(4))
+        self.ran = 0
 
 
 class OperationCounter:
@@ -73,8 +74,6 @@ class OperationCounter:
         self._names = {module: name for name, module in model.named_modules()}
         self._sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
         self._connections = [*wiring.forward, *wiring.feedback]
-        decoder = (module for one in wiring.feedback for module in one.modules)
-        self._entry = next((module for module in decoder if part_of(self._names[module]) == "decoder"), None)  # of what is summed
 
     def __enter__(self):
         if self.model.watcher:
@@ -92,69 +91,46 @@ class OperationCounter:
     # --- from a run to events
 
     @torch.no_grad()
-    def add(self, run, ends=None):
-        """Count the steps that a RunState has taken last; ends: how many of them each image took (B,), None for all."""
-        parts, first, events = run.active_parts, run.steps - len(run.active_parts), self.events
-        ran = {
-            "encoder": [True] * len(parts),
-            "after": [not one.waits for one in parts],
-            "decoder": [one.decodes for one in parts],
-        }
-        takes = ran | {"decoder": [not one.decoder_idle for one in parts]}  # which parts take the spikes of others
-        taken = torch.ones(len(parts), len(run.image), dtype=torch.bool, device=run.image.device)
+    def add(self, run, count, ends=None):
+        """Count the last `count` steps of a RunState; ends: how many of them each image took (B,), None for all."""
+        first, events = run.steps - count, self.events
+        taken = torch.ones(count, len(run.image), dtype=torch.bool, device=run.image.device)
         if ends is not None:
-            taken = torch.arange(len(parts), device=ends.device)[:, None] < ends
-        images = taken.sum(1).tolist()
-        for part, flags in ran.items():  # of a phased network one phase counts, as each layer charges in one
-            charges = [not self.model.phased or self.model.phase(first + at) == 0 for at in range(len(parts))]
-            events.ran[part] += sum(count for count, now, counts in zip(images, flags, charges, strict=True) if now and counts)
+            taken = torch.arange(count, device=ends.device)[:, None] < ends
+        # of a phased network one phase counts, as each layer charges in one
+        events.ran += sum(images for at, images in enumerate(taken.sum(1).tolist()) if self.model.sends(first + at))
         signals, sums, counted = {name: joined(pieces) for name, pieces in run.sent.items()}, {}, set()
 
-        def rows(steps, flags):
-            """Which signals of these steps (t B,) are of images that take them, and of steps with a flag."""
-            at = torch.tensor([step - first for step in steps])
-            return (taken[at.to(taken.device)] & torch.tensor(flags)[at][:, None].to(taken.device)).flatten()
+        def rows(steps):
+            """Which signals of these steps (t B,) are of images that take them."""
+            return taken[torch.tensor([step - first for step in steps], device=taken.device)].flatten()
 
-        def spikes(source, flags):
-            """How often each neuron of a source has spiked in the steps with a flag."""
-            steps, signal = signals[source]
-            key = source, *(flags[step - first] for step in steps)
-            if key not in sums:
-                sums[key] = sum_over_batch((signal != 0).float() if source == "input" else signal, rows(steps, flags)).flatten()
-            return sums[key]
+        def spikes(source):
+            """How often each neuron of a source has spiked."""
+            if source not in sums:
+                steps, signal = signals[source]
+                active = (signal != 0).float() if source == "input" else signal
+                sums[source] = sum_over_batch(active, rows(steps)).flatten()
+            return sums[source]
 
-        for source in signals.keys() - {"decoder"}:
-            events.sent[source] += spikes(source, ran[self._part(source)])
+        for source in signals:
+            events.sent[source] += spikes(source)
         for one in self._connections:
-            if (source := self._sources[one.source]) not in signals:
-                continue  # its layers have not run
+            source, end = self._sources[one.source], self._names[one.modules[-1]]
             steps, signal = signals[source]
-            end = self._names[one.modules[-1]]
-            events.arrived[end] += spikes(source, takes[self._part(end)])
+            events.arrived[end] += spikes(source)
             if self.reaches:
-                events.reached[end] += reached(one, signal[rows(steps, takes[self._part(end)])] != 0)
+                events.reached[end] += reached(one, signal[rows(steps)] != 0)
             for module, after in pairwise([*one.modules, None]):
-                name, enters = self._names[module], module is self._entry
-                if enters and "decoder" not in signals:
-                    break
-                steps, signal = signals["decoder"] if enters else (steps, signal)
-                flags, is_first = ran[self._part(name)], module is one.modules[0]
+                name, is_first = self._names[module], module is one.modules[0]
                 if isinstance(module, LINEAR) and name not in counted:
-                    if is_first and source != "input" and not enters:
-                        found = spikes(source, flags)
-                        events.inputs[name] += torch.stack([found, torch.zeros_like(found)])
+                    if is_first and source != "input":
+                        events.inputs[name] += torch.stack([spikes(source), torch.zeros_like(spikes(source))])
                     else:
                         flat = signal.flatten(1) if isinstance(module, nn.Linear) else signal
-                        events.inputs[name] += inputs_of(flat, rows(steps, flags), may_be_binary=is_first)
+                        events.inputs[name] += inputs_of(flat, rows(steps), may_be_binary=is_first)
                 counted.add(name)
                 signal = signal if after is None else module(signal.to(one.modules[-1].weight.dtype))
-
-    def _part(self, name):
-        """The part of the network to which a layer belongs, as far as parts may rest: see ActiveParts."""
-        if part_of(name) == "decoder":
-            return "decoder"
-        stage, position = ("features", 0) if name == "input" else name.split(".")
-        return "encoder" if stage == "features" and int(position) < self.model.features.fork else "after"
 
     # --- from events to operations
 
@@ -170,7 +146,7 @@ class OperationCounter:
                 met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
                 found = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
                 kinds["acs"][name], kinds["macs"][name] = found.sum(1).tolist()
-                kinds["steps"][name] = steps = events.ran[self._part(name)]
+                kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
             end = self._names[one.modules[-1]]
             if one.bias is not None:
@@ -180,7 +156,7 @@ class OperationCounter:
         kinds["reached"] = dict(events.reached)
         for name, shape in zip(wiring.names, wiring.shapes, strict=False):
             kinds["spikes"][name] = events.sent[name].sum().item() if name in events.sent else 0
-            kinds["neurons"][name] = prod(shape) * events.ran[self._part(name)]
+            kinds["neurons"][name] = prod(shape) * events.ran
         return kinds
 
     def result(self, images):

@@ -26,7 +26,7 @@ INEXACT = re.compile("-Ofast|-f.*(fast|math).*|-mdaz-ftz")  # not taken from the
 NATIVE = ("-march=native",), ("-mcpu=native",), ()  # the first of these that a compiler knows
 KINDS = {"float32": (), "int8": ("-DNETWORK_INT8",)}  # of weights
 SMALL = {"small": ("-DNETWORK_INT8", "-DNETWORK_SMALL")}  # as in exported folders of int8; here only its network_size() is asked
-ADVICE = "pip install ziglang brings one, or use --engine dense"
+ADVICE = "pip install ziglang brings one"
 PATIENCE = 600  # seconds until a compiler is taken to hang
 TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32", "int64", "uint8")} | {"float": ctypes.c_float}
 
@@ -59,7 +59,7 @@ def words_of(variable):
     try:
         return [word for word in shlex.split(os.environ.get(variable, "")) if not INEXACT.fullmatch(word)]
     except ValueError as error:
-        raise ModelError(f"the event engine: {variable} cannot be read ({error}): mend it, or use --engine dense") from None
+        raise ModelError(f"the event engine: {variable} cannot be read ({error}): mend it") from None
 
 
 def compilers():

@@ -12,11 +12,10 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, library
-from self_models.kernel.costs import LARGE_BATCH, LOOKED_AT, dense_pays
-from self_models.kernel.kept import Kept
-from self_models.kernel.state import CHUNK, LeftOn, in_rows
-from self_models.kernel.tables import settings_of, whole_form
+from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
+from self_models.kernel.tables import lay_out, own_settings, settings_of, unknown_part, whole_form
 from self_models.network.stages import LINEAR
+from self_models.network.wiring import unknown
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
@@ -25,123 +24,129 @@ from self_models.running.stream import dtypes_of, shapes_of
 class EventEngine:
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
 
-    The model's weights are laid out at the first run, and again when they have changed, for which they are compared at every run
-    (see kept.py); epsilon, rule and the like are read at every run. Images are spread over torch.get_num_threads() threads.
-    Raises ModelError without a C compiler.
-
-    chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py, and
-    so is every batch of a model that check() refuses. What is recorded the dense engine runs anyhow.
-    runs: images so far, by engine.
-    frozen: set it where no weight changes any more: then they are not compared.
+    Its tables are laid out at the first run, and again when the model has changed as fingerprint() tells, or after refresh();
+    epsilon, rule and the like are read at every run. Images are spread over torch.get_num_threads() threads. Raises ModelError
+    without a C compiler, and for a model that the kernel cannot run.
     """
 
-    frozen = False
-
-    def __init__(self, model, chooses=False):
+    def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
-        self.model, self.chooses, self.runs = model, chooses, {"event": 0, "dense": 0}
-        self._kept, self._counted = Kept(model), None
+        self.model, self._counted = model, None
+        self.refresh()
+        self.check()
+
+    def __getstate__(self):
+        """Of a copy, or a pickle, which lays out tables of its own."""
+        empty = {"rooms": {}, "_counted": None, "_made_of": None, "_tensors": [], "_own": None, "_settings": None}
+        return {"model": self.model, **empty}
+
+    def refresh(self):
+        """Lay the tables out again at the next run. rooms: whether events are counted -> Rooms of the tables."""
+        self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
 
     def check(self):
-        """Raises ModelError where the model, as it is now, cannot run: one that overrides a method of the SNN's, has a part that
-        the kernel has no form of, or is larger than the memory that is free."""
-        if words := self._kept.why_not():
-            raise ModelError(words)
-
-    @property
-    def _rooms(self):
-        return self._kept.prepare(counting=self._counted is not None)
-
-    def _forget_changed(self):
-        if self._kept.forget_changed(self.frozen) and self._counted:
-            raise ModelError("the weights or settings changed while operations were counted")
+        """Raises ModelError where the kernel cannot run the model as it is now."""
+        model = self.model
+        if not whole_form(model):  # which was looked at when it was made
+            if model.is_custom:
+                raise ModelError(f"the event engine does not know the methods or hooks of this {type(model).__name__}")
+            if part := unknown(model):
+                raise ModelError(f"the event engine does not know {part}")
+        if part := unknown_part(model):
+            raise ModelError(f"the event engine has no form of the {' '.join(map(str, part))}")
 
     def serves(self):
-        """Whether the model, as it is now, runs here; where not, and there is no choice, raises ModelError as check does."""
-        self._forget_changed()
+        """True if the kernel can run the model as it is now."""
         try:
-            self.check()
+            self.update()
         except ModelError:
-            if not self.chooses:
-                raise
             return False
         return True
 
+    def update(self):
+        """Forget tables and settings that are not the model's any more. Raises ModelError as check does."""
+        model, (modules, tensors) = self.model, self.model.fingerprint()
+        own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
+        made_of = modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))
+        if made_of != self._made_of:
+            if self._counted is not None:
+                raise ModelError("the weights or settings changed while operations were counted")
+            self.refresh()
+            self.check()
+            self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
+        if own != self._own:
+            self._own, self._settings = own, settings_of(model, self.current().tables)
+
+    def current(self):
+        """The Rooms of the tables."""
+        if (counting := self._counted is not None) not in self.rooms:
+            kind = library("int8" if whole_form(self.model) else "float32")
+            self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
+        return self.rooms[counting]
+
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward.
-        frames: else predictions, errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward
-        and check do."""
-        x = checked_images(x, self.model, self.model.frames)
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward,
+        which runs what is recorded. frames: else predictions, errors, predicted and is_open are None, and sums has their place.
+        Raises ModelError as forward and check do."""
+        self.update()
+        if record is None:
+            return self.run(x, uniforms, draws, seed, frames)
+        with torch.no_grad():
+            return self.model.forward(checked_images(x, self.model, self.model.frames), uniforms, draws, seed, frames, record)
+
+    def run(self, x, uniforms=None, draws=None, seed=None, frames=True):
+        """The same of a model that has not changed since update()."""
+        model, rooms = self.model, self.current()
+        x = checked_images(x, model, model.frames)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
-        check_uniforms(uniforms, self.model.timesteps, x[:, 0] if self.model.frames else x)
-        output = self._run(x, uniforms, draws, frames) if record is None and self.serves() else None
-        self.runs["event" if output else "dense"] += len(x)
-        if output is None:
-            with torch.no_grad():
-                return self.model.forward(x, uniforms, draws, frames=frames, record=record)
-        return output
+        check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
+        return self._run(x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings)
 
     # --- a stream
 
     def begun(self, x, draws):
         """The LeftOn of images x with these Draws, at rest."""
-        rooms = self._rooms
-        return LeftOn(rooms, draws, settings_of(self.model, rooms.tables), self.model.gate.reacts)
+        self.update()
+        return LeftOn(self.current(), draws, self._settings)
 
     def go_on(self, left_on, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
         see engine_of of running/stream.py."""
-        output = self._run(x, None, left_on.draws, frames, steps, left_on)
-        self.runs["event"] += len(x)
-        return output, left_on
+        rooms, settings = left_on.rooms, left_on.settings
+        return self._run(x, None, left_on.draws, frames, steps, rooms, settings, left_on), left_on
 
     def state_of(self, left_on):
         """As state_of of running/stream.py."""
-        self._take_up(left_on)
         left_on.settle()
         return left_on.state_dict(shapes_of(self.model), dtypes_of(self.model))
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""
-        left_on, model, steps = self.begun(state["image"], draws), self.model, state["steps"]
-        if not model.gate.reacts:  # whatever the gate was that it comes from
-            state = {name: value for name, value in state.items() if name not in ("is_open", "predicted")}
-        left_on.load(state, steps, steps // model.feedback_interval if model.has_feedback else 0)
+        left_on, steps = self.begun(state["image"], draws), state["steps"]
+        left_on.load(state, steps)
         return left_on
-
-    def _take_up(self, left_on):
-        rooms = self._rooms
-        settings = settings_of(self.model, rooms.tables)
-        left_on.take_up(rooms, settings, self.model.gate.reacts)
-        return settings
-
-    @property
-    def name(self):
-        """Which engines have run images so far, for a record."""
-        return " and ".join(name for name, images in self.runs.items() if images) or "event"
 
     # --- counting
 
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
         if self.serves():
-            self._counted = {"steps": 0, "decodes": 0}
+            self.rooms.pop(True, None)
+            self._counted = 0
 
     def stop_counting(self, events):
         """Add to Events, see counting/operations.py, what was counted since start_counting."""
-        if rooms := self._kept.rooms.pop(True, None):
-            add_events(events, rooms, self.model, **self._counted)
+        if rooms := self.rooms.pop(True, None):
+            add_events(events, rooms, self.model, self._counted)
         self._counted = None
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames, steps=None, left_on=None):
-        """The SNNOutput; None where the dense engine should be faster. steps, left_on: of a stream, how many, and its state."""
-        model, rooms, batch = self.model, self._rooms, len(x)
-        tables, settings = rooms.tables, self._take_up(left_on) if left_on else settings_of(model, rooms.tables)
-        steps = steps or model.latency
+    def _run(self, x, uniforms, draws, frames, steps, rooms, settings, left_on=None):
+        """The SNNOutput of so many steps. left_on: of a stream, whose state it goes on from."""
+        model, tables, batch = self.model, rooms.tables, len(x)
         images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, math.prod(tables.shapes[0]))
         given = None if uniforms is None else in_rows(uniforms.float())
         results = new_results(
@@ -152,27 +157,14 @@ class EventEngine:
         )
         if left_on:
             runs["state"] = [room.address for room in left_on.states]
-        looked_at = LOOKED_AT if self.chooses and not whole_form(model) and batch >= LARGE_BATCH and not left_on else 0
-        if looked_at:
-            kept, rooms.free = rooms.free, []
-            rooms.run(runs, settings, 0, looked_at, looked_at)
-            looked_in, rooms.free = rooms.free, kept
-            pays = dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch)
-            if pays and self._counted:
-                rooms.forget(looked_in)  # what was counted there does not count
-            else:
-                rooms.free += looked_in
-            if pays:
-                return None
-        rooms.run(runs, settings, looked_at, batch, batch if left_on else CHUNK)
-        if self._counted:
-            self._counted["steps"] += int(runs["taken"].sum())
-            self._counted["decodes"] += int(runs["decodes"].sum())
-        return self._output(x, results, runs, frames)
+        rooms.run(runs, settings, batch if left_on else CHUNK)
+        if self._counted is not None:
+            self._counted += int(runs["taken"].sum())
+        return self._output(x, results, runs, frames, tables.names)
 
-    def _output(self, x, results, runs, frames):
+    def _output(self, x, results, runs, frames, names):
         """The SNNOutput of what a run has filled in."""
-        model, found = self.model, {"spikes": results["counts"][..., : len(self.model.wiring.names)].astype(np.float32)}
+        model, found = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
         found |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
         shown = {}
         for name, values in found.items():
@@ -182,7 +174,7 @@ class EventEngine:
             else:
                 shown[name] = values.transpose(0, 1)
         compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))
-        return model.output(x, shown | {"compared": compared[None]}, taken, {})
+        return model.output(x, shown | {"compared": compared[None]}, taken, {}, names)
 
 
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
@@ -213,18 +205,20 @@ def new_results(tables, batch, steps, pixels, frames, sums):
 def runs_of(images, given, results, draws, steps, stops, ahead):
     """An array of Run, one for each image: images (B, F, Q); given: uniforms (T, B, Q), or None; results: of new_results."""
     batch, frames, pixels = images.shape
-    runs = np.zeros(batch, RUN)
+    key0, key1 = key_for(draws.seed, "input")
+    alike = {"stride": batch * pixels, "count": frames, "steps": steps, "stops": stops, "ahead": ahead}
+    alike |= {"key0": key0, "key1": key1, "epoch": draws.epoch}
+    runs, number = np.empty(batch, RUN), np.arange(batch)
+    runs[...] = tuple(alike.get(name, 0) for name in RUN.names)
     arrays = {"frames": images, **results} | ({} if given is None else {"uniforms": given})
     for name, array in arrays.items():
-        runs[name] = array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * np.arange(batch)
-    runs["stride"], runs["count"], runs["steps"], runs["stops"], runs["ahead"] = batch * pixels, frames, steps, stops, ahead
-    runs["key0"], runs["key1"] = key_for(draws.seed, "input")
-    runs["number"], runs["epoch"] = draws.index.numpy(), draws.epoch
+        runs[name] = array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * number
+    runs["number"] = draws.index.numpy()
     return runs
 
 
-def add_events(events, rooms, model, steps, decodes):
-    """Add to Events what Rooms have counted in this many steps of images, at `decodes` of which the decoder ran."""
+def add_events(events, rooms, model, steps):
+    """Add to Events what Rooms have counted in this many steps of images."""
     tables, wiring, done = rooms.tables, model.wiring, set()
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
@@ -244,6 +238,4 @@ def add_events(events, rooms, model, steps, decodes):
             ):  # the encoder's last modules feed the classifier and the decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
-    phases = wiring.phases if model.phased else 1  # of a phased network each layer charges in one
-    for part, ran in {"encoder": steps, "after": steps, "decoder": decodes}.items():
-        events.ran[part] += ran // phases
+    events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase

@@ -58,13 +58,6 @@ class Folded(Connection):
         return folded
 
     @property
-    def memory(self):
-        """Bytes that it takes to fold it, at the most: its weights, its modules in float32 and float64, and signals on their way
-        through them, with copies."""
-        parameters = sum(value.numel() for module in self.modules for value in module.parameters())
-        return 4 * self.size + 12 * parameters + 3 * 8 * prod(self._part)
-
-    @property
     def _around(self):
         """Shape (C, H, W) of a signal in which a block lies far enough from the border."""
         blocks, block = 2 * self._margin + 1, 2**self.halvings

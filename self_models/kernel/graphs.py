@@ -16,6 +16,7 @@ from self_models.kernel.folding import CACHE, NEAR
 from self_models.kernel.state import Rooms
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, NUMBERS, SPARE, Tables, line_of_bytes
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
+from self_models.network.wiring import fingerprint
 
 NEURONS, OUTPUT, RELAY, INTEGRATOR, ADDING, PLACED = (
     NUMBERS[name] for name in ("NEURONS", "OUTPUT", "RELAY", "INTEGRATOR", "ADDING", "PLACED")
@@ -230,7 +231,7 @@ def lay_out(model):
     )
     header = {
         "layers": 1 + len(firing), "nodes": len(nodes), "forward": len(nodes) - 1, "feedback": 0,
-        "output": number[id(layout.order[-1])], "decoded": -1, "waiting": -1, "colour": 0, "counting": 0,
+        "output": number[id(layout.order[-1])], "decoded": -1, "colour": 0, "counting": 0,
         "rows": max(prod(node["shape"]) for node in nodes),
     }  # fmt: skip
     order = np.array([number[id(node)] for node in layout.order], np.int32)
@@ -244,7 +245,7 @@ def lay_out(model):
 def settings_for(model, timesteps):
     """The Settings of a GraphSNN."""
     delayed = any(its.delayed for its in model.modules() if isinstance(its, NIRNeuron))
-    return Settings(immediate=not delayed, interval=1, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+    return Settings(immediate=not delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
 
 
 def neurons(node, bias, row, constants, keep):
@@ -271,24 +272,30 @@ def neurons(node, bias, row, constants, keep):
 
 
 class GraphEngine:
-    """Runs a GraphSNN event by event, in torch.get_num_threads() threads; its tables are laid out anew where its values have
-    changed. Raises ModelError for a graph that stays with step(), and without a C compiler."""
+    """Runs a GraphSNN event by event, in torch.get_num_threads() threads; its tables are laid out again when the model has
+    changed as fingerprint() tells, or after refresh(). Raises ModelError for a graph that stays with step(), and without a C
+    compiler."""
 
     def __init__(self, model):
         library("float32")
-        self.model, self._values, self._rooms = model, None, None
+        self.model = model
+        self.refresh()
         self.rooms()
 
     def __getstate__(self):
-        return {"model": self.model, "_values": None, "_rooms": None}
+        return {"model": self.model, "_made_of": None, "_rooms": None, "_tensors": []}
 
     def rooms(self):
         """The Rooms of the model as it is now."""
-        values = [*self.model.parameters(), *self.model.buffers()]
-        if self._values is None or not all(map(torch.equal, values, self._values)):
+        made_of, tensors = fingerprint(self.model)
+        if made_of != self._made_of:
             tables, self.numbers = lay_out(self.model)
-            self._rooms, self._values = Rooms(library("float32"), tables), [value.detach().clone() for value in values]
+            self._rooms, self._made_of, self._tensors = Rooms(library("float32"), tables), made_of, tensors
         return self._rooms
+
+    def refresh(self):
+        """Lay the tables out again at the next run."""
+        self._rooms, self._made_of, self._tensors = None, None, []
 
     def __call__(self, recordings, timesteps, asked):
         """(logits after each timestep (T, B, outputs), spikes of each node that spikes (T, B), what is recorded) of recordings,
@@ -306,7 +313,7 @@ class GraphEngine:
             one["sizes"] = 0 if sizes is None else sizes.ctypes.data
         recorded = {name: {kind: [] for kind in kinds} for name, kinds in asked.items()}
         if not asked:
-            rooms.run(runs, settings, 0, batch)
+            rooms.run(runs, settings)
         for one in runs if asked else ():
             self.record(rooms, one, settings, timesteps, recorded)
         recorded = {name: {kind: self.in_space(name, values, batch) for kind, values in kinds.items()}

@@ -266,8 +266,7 @@ static const potential_t *own_values(const State *run, int n, int which, size_t 
     return node->first_own ? run->network->constants + first : 0;
 }
 
-/* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then, of the network or,
-   in the decoder, of the decoder. */
+/* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then. */
 static void decay(State *run, int n, size_t place, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
@@ -308,28 +307,17 @@ static int is_floored(const State *run, int n)
     return (float)constant(run, n, FLOOR) > (run->part[n].narrow ? (float)INT16_MIN : -FLT_MAX);
 }
 
-/* The steps whose leak a node's membranes have had once they are up to date. */
-static uint32_t clock_of(const State *run, int n)
-{
-    int32_t i;
-    for (i = 0; i < run->network->forward; i++)
-        if (run->network->order[i] == n)
-            return run->steps;
-    return run->decodes;
-}
-
 /* Bring a node's potentials up to date; then V <- start + (V - start) keep. */
 static void forget(State *run, int n, float keep)
 {
     const Node *node = &run->network->node[n];
     const potential_t start = constant(run, n, START);
     Part *const part = &run->part[n];
-    const uint32_t clock = clock_of(run, n);
     size_t place, i;
     if (node->kind != OUTPUT && (node->kind != NEURONS || n == 0))
         return;
     for (place = 0; place < places_of(node); place++) {
-        decay(run, n, place, clock);
+        decay(run, n, place, run->steps);
         bound(run, n, place, 0);
     }
     for (i = 0; keep != 1 && i < neurons_of(node); i++)
@@ -801,7 +789,7 @@ static void fire(State *run, int n, uint32_t clock)
         fire_as(run, n, clock, 0);
 }
 
-/* The sums of a relay, or of what waits for the decoder, become events whose values they are. */
+/* The sums of a relay become events whose values they are. */
 static void release(State *run, int n)
 {
     const Node *node = &run->network->node[n];
@@ -877,11 +865,11 @@ static void count_reached(State *run, int n)
     clear(run, n);
 }
 
-/* One timestep of a node. clock: steps of its part of the network before. */
-static void propagate(State *run, int n, uint32_t clock)
+/* One timestep of a node. */
+static void propagate(State *run, int n)
 {
     const Node *node = &run->network->node[n];
-    const uint32_t immediate = (uint32_t)run->settings.immediate;
+    const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
     int32_t o, y, word;
     uint32_t bits;
     silence(run, n);
@@ -912,10 +900,6 @@ static void propagate(State *run, int n, uint32_t clock)
         break;
     case ADDING:
         charge(run, n, clock + 1);
-        break;
-    case WAITING:
-        if (run->settings.feedback)
-            charge(run, n, 0);
         break;
     case DECODED:
         charge(run, n, 0);
@@ -1033,27 +1017,15 @@ static void list_sending(State *run)
     run->changed = 0;
 }
 
-static int decodes(const State *run)
-{
-    return run->settings.feedback && (run->steps + 1) % (uint32_t)run->settings.interval == 0;
-}
-
-/* The decoder's step, on the spikes of this step, or on all since it last ran; then read-out and gate. */
+/* The decoder's step; then read-out and gate. */
 static void decode(State *run)
 {
     const Network *network = run->network;
     int32_t i;
-    if (network->waiting >= 0)
-        release(run, network->waiting);
     for (i = 0; i < network->feedback; i++)
-        propagate(run, network->order[network->forward + i], run->decodes);
-    if (network->waiting >= 0) {
-        clear(run, network->waiting);
-        silence(run, network->waiting);
-    }
+        propagate(run, network->order[network->forward + i]);
     read_out_and_gate(run);
     clear(run, network->decoded);
-    run->decodes++;
     if (run->changed || run->explained != run->settings.residual) {
         run->explained = run->settings.residual;
         list_sending(run);
@@ -1103,8 +1075,8 @@ int network_step(State *run)
         silence(run, i);
     encode(run);
     for (i = 0; i < network->forward; i++)
-        propagate(run, network->order[i], run->steps);
-    if (decodes(run))
+        propagate(run, network->order[i]);
+    if (run->settings.feedback)
         decode(run);
     for (i = 0; i < network->nodes; i++)
         if (network->node[i].kind == RELAY)
@@ -1196,7 +1168,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     int32_t n, i;
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
-    run->steps = run->decodes = 0;
+    run->steps = 0;
     run->begun = run->explained = 0;
     run->look_again = 1;
     for (n = 0; n < network->nodes; n++) {
@@ -1292,10 +1264,12 @@ static void fill_after(const State *run, const Run *one, int32_t t, float error)
         one->predicted[at + (size_t)i] = run->predicted[i];
 }
 
-/* Pixels that are compared with their prediction when the decoder has run. */
+/* Pixels that are compared with their prediction in a step. */
 static int32_t compared(const State *run)
 {
-    return run->settings.epsilon > 0 ? run->settings.dynamic ? run->pixels : run->open : 0;
+    if (!run->settings.feedback || run->settings.epsilon <= 0)
+        return 0;
+    return run->settings.dynamic ? run->pixels : run->open;
 }
 
 /* A step in which nothing changes but outputs that leak. */
@@ -1303,7 +1277,6 @@ static void idle(State *run)
 {
     const Network *network = run->network;
     int32_t i;
-    run->decodes += (uint32_t)decodes(run);
     for (i = 0; i < run->classes; i++) {
         potential_t *const output = run->part[network->output].v + i;
         *output = leaked(*output, constant(run, network->output, LEAK));
@@ -1318,17 +1291,16 @@ static void run_one(State *run, Run *one)
 {
     const Network *network = run->network;
     const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
-    const uint32_t before = run->decodes;
     int32_t t, n, stopped = 0, over = 0;
     float error = 0;
     one->comparisons = 0;
     for (t = 0; t < one->steps && !stopped; t++) {
-        const int decoding = decodes(run), shows = t < one->count;
+        const int shows = t < one->count;
         if (shows)
             show(run, 0, one->frames + (size_t)t * pixels);
         over = !shows && !one->first && (over || is_over(run));
         fill_before(run, one, t);
-        one->comparisons += decoding ? compared(run) : 0;
+        one->comparisons += compared(run);
         if (over)
             idle(run);
         else {
@@ -1341,7 +1313,7 @@ static void run_one(State *run, Run *one)
             for (n = 0; n < network->nodes; n++)
                 one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
         }
-        if (one->error && (shows || (decoding && !over)))
+        if (one->error && (shows || (run->settings.feedback && !over)))
             error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
         fill_after(run, one, t, error);
     }
@@ -1353,7 +1325,6 @@ static void run_one(State *run, Run *one)
             one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
         fill_after(run, one, t, error);
     }
-    one->decodes = (int32_t)(run->decodes - before);
     run->uniforms = 0, run->events = 0;
 }
 
@@ -1385,7 +1356,7 @@ void network_wake(State *run)
     for (n = 1; n < network->nodes; n++) {
         const Node *node = &network->node[n];
         for (y = 0; node->kind == NEURONS && y < node->height; y++)
-            touch(run, n, y, 0, node->width, clock_of(run, n));
+            touch(run, n, y, 0, node->width, run->steps);
     }
     predict(run, 0, run->pixels);
     run->look_again = 1;
@@ -1398,8 +1369,6 @@ void network_set(State *run, const Settings *settings)
     run->settings = *settings;
     for (i = 0; !settings->feedback && i < run->pixels; i++)
         run->is_open[i] = 1, run->predicted[i] = 0;
-    if (!settings->feedback && run->network->waiting >= 0)
-        clear(run, run->network->waiting);
     run->explained = run->explained && settings->feedback;
     network_wake(run);
 }
@@ -1441,7 +1410,7 @@ potential_t network_potential(const State *run, int layer, int neuron)
     potential_t v = layer > 0 ? v_at(part, (size_t)neuron) : 0;
     uint32_t missed = 0;
     if (layer > 0 && part->decayed)
-        missed = clock_of(run, layer) - part->decayed[neuron / run->network->node[layer].channels];
+        missed = run->steps - part->decayed[neuron / run->network->node[layer].channels];
     for (; missed > 0; missed--)
         v = leaked(v, constant(run, layer, LEAK));
     return layer > 0 ? bounded(v, constant(run, layer, FLOOR), constant(run, layer, CEILING)) : v;

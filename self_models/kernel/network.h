@@ -27,7 +27,7 @@
 #error "this machine is big-endian: the tables are written for little-endian ones"
 #endif
 
-#define NETWORK_API 4
+#define NETWORK_API 5
 
 #ifdef NETWORK_INT8
 typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -42,7 +42,7 @@ typedef uint8_t pixel_t;
 typedef float pixel_t;
 #endif
 
-enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP, INTEGRATOR, ADDING }; /* Node.kind */
+enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, MAP, INTEGRATOR, ADDING }; /* Node.kind */
 enum { WINDOWS, LINEAR, SAME, PLACED };                                      /* Node.link */
 enum { POISSON, DIRECT };                                                    /* Settings.encoding */
 enum { SPIKE_COUNT, SPIKE_COUNT_RESCALED, MEMBRANE, MEMBRANE_LINEAR, MEMBRANE_RESCALED }; /* Settings.readout */
@@ -52,9 +52,9 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
 /* A node, and the link that leads to it from its source.
 
    kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
-   reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; WAITING adds up spikes until the decoder
-   runs; a MAP counts by neuron the steps in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another
-   link, to the node `into`, of the same shape. Node 0 is the input.
+   reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; a MAP counts by neuron the steps
+   in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another link, to the node `into`, of the same
+   shape. Node 0 is the input.
    link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
    (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
    a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
@@ -73,11 +73,11 @@ typedef struct {
     int32_t into, first_place, first_reset, first_own, narrow;
 } Node;
 
-/* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes that run at every step, in
-   their order, then the `feedback` ones, that run with the decoder; decoded, waiting: -1 where there is none. colour: pixels lie in
+/* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
+   `feedback` ones, those of the decoder; decoded: -1 where there is none. colour: pixels lie in
    -1 to 1, else 0 to 1. rows: windows of weights added at once, at most; counting: events are counted by neuron. */
 typedef struct {
-    int32_t layers, nodes, forward, feedback, output, decoded, waiting, colour, rows, counting;
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting;
     const Node *node;
     const int32_t *order, *places;
     const potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
@@ -87,13 +87,13 @@ typedef struct {
 
 /* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
    again; latch: their prediction is held; residual: x - p is sent in place of x; together: the channels of a place are judged as
-   one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off. The decoder runs
-   in every interval-th step. immediate: V is charged before it is compared, else after (delayed). phase: phased networks: steps of
+   one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off.
+   immediate: V is charged before it is compared, else after (delayed). phase: phased networks: steps of
    each phase, else 0. timesteps: for which the network was trained. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
-    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, interval, timesteps, phase;
+    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
 } Settings;
 
 /* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in network.c. */
@@ -128,13 +128,13 @@ typedef struct {
     int32_t *sending;            /* blocks of 4 pixels of which one may spike */
     int32_t pixels, classes, blocks;
     uint32_t key[2], number, epoch; /* of the input's random numbers */
-    uint32_t steps, decodes;     /* taken since the reset */
+    uint32_t steps;              /* taken since the reset */
     const float *uniforms;       /* this step's random numbers, given; 0: drawn */
     const int32_t *events;       /* what arrives in this step, given: numbers of input neurons, ... */
     const float *sizes;          /* ... with values, 0: each is 1; */
     int32_t arrived;             /* so many; without them pixels are encoded */
     int32_t begun;               /* an image has been shown since the reset */
-    int32_t look_again;          /* all pixels are to be judged at the decoder's next step, those that it has not moved, too */
+    int32_t look_again;          /* all pixels are to be judged in the next step, those that it has not moved, too */
     int32_t explained;           /* residual: what is predicted is taken away from what is sent */
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
@@ -196,7 +196,7 @@ void network_settle(State *run);
    uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
    compared with the frame so many steps later. Steps in which nothing can change any more are not run.
    logits (T, classes), counts (T, nodes), error and open_share (T); prediction, predicted and is_open (pixels), `stride` from step to
-   step. taken: steps that it took; decodes: of the decoder; comparisons: of a pixel with its prediction. */
+   step. taken: steps that it took; comparisons: of a pixel with its prediction. */
 typedef struct {
     State *state;
     const float *frames, *uniforms, *sizes;
@@ -206,7 +206,7 @@ typedef struct {
     uint8_t *predicted, *is_open;
     size_t stride;
     uint32_t key0, key1, number, epoch;
-    int32_t count, steps, stops, ahead, taken, decodes;
+    int32_t count, steps, stops, ahead, taken;
     int64_t comparisons;
 } Run;
 

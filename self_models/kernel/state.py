@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
 from self_models.kernel.build import Part, State
-from self_models.kernel.tables import SPARE, line_of_bytes
+from self_models.kernel.tables import line_of_bytes
 from self_models.running.draws import in_space, key_for
 from self_models.running.stream import MEMBRANES
 
@@ -49,22 +48,6 @@ class Room:
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
         return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
 
-    def take_over(self, other):
-        """The state of another Room whose network is the same but for weights and constants, its potentials being up to date."""
-        self.begin_at(
-            **{name: getattr(other.state, name) for name in ("key", "number", "epoch", "steps", "decodes", "begun", "explained")}
-        )
-        for n in (*range(1, other.tables.header["layers"]), other.tables.header["output"], other.tables.header["waiting"]):
-            if n > 0:
-                self.potentials(n)[:] = other.potentials(n)
-        for name in ("image", "readout_sum", "is_open", "predicted"):
-            self.pixels(name)[:] = other.pixels(name)
-        if (n := other.tables.header["waiting"]) > 0:
-            _, height, width = other.tables.shapes[n]
-            words = height * -(-width // 32)
-            self.at(self.parts[n].listed, words, np.uint32)[:] = other.at(other.parts[n].listed, words, np.uint32)
-            self.parts[n].busy = other.parts[n].busy
-
     def begin_at(self, **state):
         """Set fields of the State, among them how many steps have been taken: the potentials that are filled in next have had
         their leak."""
@@ -86,10 +69,10 @@ class Rooms:
             self.counting.append(room)
         return room
 
-    def run(self, runs, settings, first, last, most=CHUNK):
-        """Run runs[first:last], an array of Run, in threads, which hold no lock meanwhile. most: at once in one thread."""
-        threads = torch.get_num_threads()
-        begins = range(first, last, max(1, min(most, -(-(last - first) // threads))))
+    def run(self, runs, settings, most=CHUNK):
+        """Run an array of Run in threads, which hold no lock meanwhile. most: at once in one thread."""
+        threads, last = torch.get_num_threads(), len(runs)
+        begins = range(0, last, max(1, min(most, -(-last // threads))))
 
         def work(begin):
             try:
@@ -110,10 +93,6 @@ class Rooms:
             with ThreadPoolExecutor(min(threads, len(begins))) as pool:
                 list(pool.map(work, begins))
 
-    def forget(self, rooms):
-        """Do not count what some of these Rooms have counted; they run nothing more."""
-        self.counting = [room for room in self.counting if room not in rooms]
-
     def events(self, n):
         """Those counted of a node in all rooms, (2, H W C) int64."""
         total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
@@ -123,37 +102,14 @@ class Rooms:
 
 
 class LeftOn:
-    """The networks of a stream between its calls, a Room for each image. draws: Draws; reacts: whether the gate does."""
+    """The networks of a stream between its calls, a Room for each image. draws: Draws; settings: Settings, as it began."""
 
-    def __init__(self, rooms, draws, settings, reacts):
-        self.draws, self.rooms, self.settings, self.reacts = draws, rooms, settings, reacts
+    def __init__(self, rooms, draws, settings):
+        self.draws, self.rooms, self.settings = draws, rooms, settings
         self.states = [rooms.new(settings) for _ in draws.index]
         for room, index in zip(self.states, draws.index.tolist(), strict=True):
             rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
             room.state.epoch = draws.epoch
-
-    def take_up(self, rooms, settings, reacts):
-        """Before a stream goes on, adapt its saved state to the model's weights and settings of now. Raises ModelError where
-        weights have changed while spikes wait for the decoder."""
-        if rooms is self.rooms and bytes(settings) == bytes(self.settings) and reacts == self.reacts:
-            return
-        library, interval = rooms.library, settings.interval
-        now, before = (each.tables.weights for each in (rooms, self.rooms))
-        size = min(len(now), len(before)) - SPARE
-        waits = rooms is not self.rooms and settings.feedback and self.states[0].state.steps % interval
-        if waits and not np.array_equal(now[:size], before[:size]):
-            every = f"with feedback_interval {interval} change them after a multiple of so many timesteps"
-            raise ModelError(f"weights have changed while spikes wait for the decoder: {every}, or use --engine dense")
-        self.settle()  # up to now what was before holds
-        for at, room in enumerate(self.states):
-            if rooms is not self.rooms:
-                self.states[at] = rooms.new(settings)
-                self.states[at].take_over(room)
-            if reacts != self.reacts:
-                self.open_all(self.states[at])
-            library.network_set(self.states[at].address, ctypes.byref(settings))
-        self.rooms, self.settings, self.reacts = rooms, settings, reacts
-        self.settle()  # membranes are brought up to their floor
 
     def settle(self):
         """Bring all membranes up to date."""
@@ -162,7 +118,7 @@ class LeftOn:
 
     @staticmethod
     def open_all(room):
-        """All pixels are open, and none is predicted, as at the beginning of a run: the gate is another one."""
+        """All pixels are open, and none is predicted, as at the beginning of a run."""
         room.pixels("is_open")[:] = 1
         room.pixels("predicted")[:] = room.state.explained = 0
 
@@ -181,12 +137,12 @@ class LeftOn:
         kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
         return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
 
-    def load(self, state, steps, decodes):
-        """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
+    def load(self, state, steps):
+        """Fill in what state_dict gave, after so many steps."""
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
             self.open_all(room)
-            room.begin_at(steps=steps, decodes=decodes, begun=1, explained="explained" in state)
+            room.begin_at(steps=steps, begun=1, explained="explained" in state)
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]

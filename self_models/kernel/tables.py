@@ -24,8 +24,8 @@ from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRe
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
 NUMBERS = numbers_of()
-NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP, INTEGRATOR, ADDING = (NUMBERS[name] for name in (
-    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "WAITING", "MAP", "INTEGRATOR", "ADDING"))  # fmt: skip
+NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, MAP, INTEGRATOR, ADDING = (NUMBERS[name] for name in (
+    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "MAP", "INTEGRATOR", "ADDING"))  # fmt: skip
 WINDOWS, LINEAR, SAME, PLACED = (NUMBERS[name] for name in ("WINDOWS", "LINEAR", "SAME", "PLACED"))
 FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
@@ -83,7 +83,7 @@ class Tables(NamedTuple):
         want("layers", 0 < own["layers"] <= len(kinds))
         want("order", sorted(order) == [*range(1, len(kinds))] and own["output"] > 0)
         want("rows", 0 < own["rows"] <= max(map(prod, self.shapes)))
-        ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]], WAITING: [own["waiting"]]}
+        ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]]}
         for kind, nodes in ends.items():
             want("kinds", [n for n, its in enumerate(kinds) if its == kind] == [n for n in nodes if n != -1])
         want("kinds", set(kinds) <= set(range(ADDING + 1)) and own["counting"] in range(MAP in kinds, 2))
@@ -171,7 +171,7 @@ def settings_of(model, tables):
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
         "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
-        "interval": model.feedback_interval, "timesteps": model.latency, "phase": model.timesteps * model.phased,
+        "timesteps": model.latency, "phase": model.timesteps * model.phased,
         "decoded_scale": tables.decoded_scale, "logits_scale": tables.logits_scale,
     }  # fmt: skip
     return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})
@@ -184,7 +184,7 @@ class Graph:
 
     def __init__(self, model, compact=False, whole=False, counting=False):
         self.compact, self.whole, self.links, self.relays = compact, whole, {}, {}  # relays: (source, modules) -> node
-        self.forward, self.feedback, self.waiting, wiring = [], [], -1, model.wiring
+        self.forward, self.feedback, wiring = [], [], model.wiring
         self.nodes = [{"kind": NEURONS, "shape": shape, "factor": 1} for shape in wiring.shapes]
         self.nodes[wiring.output]["kind"] = OUTPUT
         self.pools = {pool.source: pool.target for pool in wiring.pools}
@@ -197,8 +197,6 @@ class Graph:
             source, modules = one.source, tuple(one.modules)
             if source == wiring.forked:
                 source, modules = self.behind_relays(source, modules)
-                if model.feedback_interval > 1:
-                    source = self.waiting = self.relay(source, (), self.forward, WAITING)
             self.lead(source, modules, one.target, self.feedback)
         if model.has_feedback:
             self.nodes[wiring.decoded]["kind"] = DECODED
@@ -227,12 +225,12 @@ class Graph:
             target = self.pools[target]
             order.append(target)
 
-    def relay(self, source, modules, order, kind=RELAY):
-        """A new node behind these modules, or behind none, where what reaches it waits."""
+    def relay(self, source, modules, order):
+        """A new node behind these modules."""
         new, shape = len(self.nodes), self.nodes[source]["shape"]
         for module in modules:
             shape = shape_after(module, shape)
-        self.nodes.append({"kind": kind, "shape": shape, "factor": 1})
+        self.nodes.append({"kind": RELAY, "shape": shape, "factor": 1})
         self.relays[source, modules] = new
         if all(isinstance(module, nn.AvgPool2d) for module in modules):
             factor = self.nodes[source]["factor"] * prod(1 / (module.divisor_override or 4) for module in modules)
@@ -289,7 +287,7 @@ def graph_of(model, compact=False, counting=False):
     neurons, weights = max(prod(node["shape"]) for node in graph.nodes), sum(one.size for one in graph.links.values())
     for what, size in (("neurons of a layer,", neurons), ("weights, as they are folded,", weights)):
         if size + SPARE > LARGEST:
-            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}: use --engine dense")
+            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}")
     return graph
 
 
@@ -312,7 +310,7 @@ def table_of(model, graph):
         for name in known.keys() & set(NODE.names):
             node[name] = known[name]
         node["channels"], node["height"], node["width"] = known["shape"]
-        node["valued"] = known["kind"] in (RELAY, WAITING) or (n == 0 and sends_values)
+        node["valued"] = known["kind"] == RELAY or (n == 0 and sends_values)
         node["depth"] = model.wiring.depths.get(n, 0)
     return nodes
 
@@ -322,9 +320,8 @@ def header_of(model, graph, counting=False):
     wiring = model.wiring
     return {
         "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
-        "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting,
-        "colour": int(has_colour(model.image_shape[0])), "counting": int(counting),
-        "rows": max(one.met for one in graph.links.values()),
+        "output": wiring.output, "decoded": wiring.decoded, "colour": int(has_colour(model.image_shape[0])),
+        "counting": int(counting), "rows": max(one.met for one in graph.links.values()),
     }  # fmt: skip
 
 

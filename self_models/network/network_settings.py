@@ -13,7 +13,6 @@ from self_models.basics.settings import (
     PROBABILITY,
     WHOLE,
     Choice,
-    Need,
     Number,
     Switch,
     Text,
@@ -39,9 +38,8 @@ def odd(value):
 
 
 CHANGEABLE = (  # settings of a network that may change once it is built, beside those of its parts
-    "timesteps", "encoding", "predict", "feedback_interval", "output_leak", "membrane_floor", "surprise", "gate", "rule",
+    "timesteps", "encoding", "predict", "output_leak", "membrane_floor", "surprise", "gate", "rule",
 )  # fmt: skip
-HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
 
 
 # fmt: off
@@ -52,13 +50,12 @@ class NetworkSettings:
 
     vgg_name: str = setting("VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"),
         group="network", metavar="PLAN", common=True)
-    fc_width: int = setting(4096, COUNT, "neurons of each hidden classifier layer", group="network", common=True, needs=(HIDDEN,))
+    fc_width: int = setting(4096, COUNT, "neurons of each hidden classifier layer", group="network", common=True)
     fc_layers: int = setting(2, Number(int, 0, 100), "hidden classifier layers; 0: one linear layer", group="network")
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "side of the convolution kernels, odd, in "
         "pixels", group="network")
     dropout: float = setting(0.2, PROBABILITY, "dropout probability", group="network", training=True)
-    fc_dropout: float = setting(0.5, PROBABILITY, "dropout probability in the classifier", group="network", needs=(HIDDEN,),
-        training=True)
+    fc_dropout: float = setting(0.5, PROBABILITY, "dropout probability in the classifier", group="network", training=True)
     init: str = setting("original", Choice(INITS), "initial weights; kaiming: scaled for deep networks; dirac: the same, but "
         "convolutions begin as the identity", group="network", training=True)
     timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", common=True)
@@ -83,22 +80,12 @@ class ANNSettings(NetworkSettings):
     norm: str = setting("none", Choice(NORMS), "normalisation before each nonlinearity, per channel; scale: by the root mean "
         "square; batch: torch.nn.BatchNorm2d; folded into the weights at conversion", group="network", common=True)
     norm_scale: bool = setting(True, Switch(), "learn a scale per channel after the normalisation; else 1", group="network",
-        needs=(Need("norm", ("scale", "batch")),), training=True)
+        training=True)
     activation_ann: str = setting("relu", Choice(ACTIVATIONS), "nonlinearity of the ANN; qcfs: quantised up to a learned bound "
         "per layer, its threshold after conversion", group="network", common=True)
-    qcfs_levels: int = setting(4, Number(int, 0, 2**16), "quantisation levels of qcfs; 0: clipped only", group="network",
-        needs=(Need("activation_ann", ("qcfs",)),))
+    qcfs_levels: int = setting(4, Number(int, 0, 2**16), "quantisation levels of qcfs; 0: clipped only", group="network")
     whitening: bool = setting(False, Switch(), "fix the first convolution to whitening filters of the training images' patches, "
-        "and their negatives", group="network", training=True,
-        needs=(Need("pretrained_ann", ("",), "a trained first layer stays as trained"),))
-
-
-WITH_MAX_POOL = Need("architecture", why="it has no such pool", of_plan=lambda plan: "M" in plan.encoder)
-STDB = Need("activation", ("STDB",))
-RANDOM_WEIGHTS = (
-    Need("pretrained_snn", ("",), "an SNN has its thresholds already"),
-    Need("pretrained_ann", ("",), "its conversion balances all thresholds"),
-)
+        "and their negatives", group="network", training=True)
 
 
 @dataclass
@@ -114,14 +101,12 @@ class SpikingSettings(NetworkSettings):
     initial_potential: float = setting(0.0, PROBABILITY, "membrane potential at the start, in thresholds; an ANN with qcfs takes "
         "0.5", group="spiking")
     max_pool: str = setting("or", Choice(MAX_POOLS), "spikes that pass a maximum pool; or: any; count: one whenever the highest "
-        "spike count of the window rises (converted ANNs)", group="spiking", needs=(WITH_MAX_POOL,))
+        "spike count of the window rises (converted ANNs)", group="spiking")
     default_threshold: float = setting(1.0, POSITIVE, "threshold of all layers, for training from random weights",
-        group="spiking", needs=RANDOM_WEIGHTS)
+        group="spiking")
     activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", training=True)
-    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate gradient", group="spiking", needs=(STDB,),
-        training=True)
-    beta: float = setting(0.01, NOT_NEGATIVE, "decay of the STDB surrogate gradient", group="spiking", needs=(STDB,),
-        training=True)
+    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate gradient", group="spiking", training=True)
+    beta: float = setting(0.01, NOT_NEGATIVE, "decay of the STDB surrogate gradient", group="spiking", training=True)
     update: str = setting("delayed", Choice(UPDATES), "order of charge and spike; delayed: spike first in a timestep; "
         "immediate: charge first; phased: charge for T timesteps, then spike for T, layer after layer", group="spiking",
         common=True)
@@ -131,7 +116,6 @@ class SpikingSettings(NetworkSettings):
         common=True)
     predict: str = setting("frame", Choice(("frame", "next")), "recordings: the frame that a prediction is compared with, its "
         "own or the next", group="spiking")
-    feedback_interval: int = setting(1, COUNT, "run the decoder every K timesteps", group="spiking", metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train the threshold of each layer", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train the leak of each layer", group="fine-tuning", training=True)
     output_leak: float = setting(1.0, FRACTION, "fraction of the logits kept per timestep; below 1 old evidence decays",
@@ -142,48 +126,35 @@ class SpikingSettings(NetworkSettings):
         "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting",
         adopted=False, metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
-        "contrast: the same, with more contrast; once: each at most once", group="gate", common=True)
+        "contrast: the same, with more contrast", group="gate", common=True)
     rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "
         "which this rule holds", group="stopping", common=True)
 # fmt: on
 
 
-def check_together(model, gate, rule, readout):
-    """Raise ModelError if settings of a model and of these parts conflict, or one has no effect."""
+def check_together(model, gate, rule):
+    """Raise ModelError if settings of a model and of these parts conflict."""
     own = model.settings
-    steps, interval = own["timesteps"], own["feedback_interval"]
     if model.phased:
         check_phased(model, gate, rule)
-    if interval > steps:
-        raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
     gate.check(model.has_feedback, own["encoding"])
     check_recordings(own, gate)
-    if own["surprise"] and not gate.reopens:
-        raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
-    if steps < gate.least_steps and not model.phased:
-        raise ModelError(f"timesteps: with these settings of its gate the network answers from timestep {gate.least_steps} on")
-    if gate.completes and model.has_feedback and not readout.on_scale:
-        name, other = own["readout"], own["gate"]
-        raise ModelError(
-            f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} needs the image's scale: choose another"
-        )
-    if rule.looks_at_input and not ((model.has_feedback or gate.completes) and gate.reacts):
+    if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")
 
 
 def check_phased(model, gate, rule):
     """The same of a phased network: what would come after a layer's phase, or before its end, is refused."""
     own = model.settings
-    plain = {"leak": 1, "output_leak": 1, "feedback_interval": 1, "membrane_floor": None, "learn_leak": False}
+    plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
     for name, value in plain.items():
         if own[name] != value:
             raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
     idle = own["gate"] == "block" and not gate.epsilon and not gate.residual
-    by_itself = own["gate"] == "once" and gate.wait and gate.guess == "interpolation" and not model.has_feedback
-    if gate.reacts and not idle and not by_itself:
+    if gate.reacts and not idle:
         raise ModelError(
             f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-            "--gate block --epsilon 0 without --residual, or without a decoder --gate once --wait --guess interpolation"
+            "--gate block --epsilon 0 without --residual"
         )
     if rule.stops:
         raise ModelError(f"rule {own['rule']}: a phased network answers in its last timesteps alone: choose never")
@@ -198,11 +169,9 @@ def check_phased(model, gate, rule):
 
 
 def check_recordings(settings, gate):
-    """Raises ModelError where settings and gate can make nothing of recordings, or have no use for a setting of recordings."""
+    """Raises ModelError where settings and gate can make nothing of recordings."""
     frames, steps = settings["recorded_frames"], settings["timesteps"]
     if not frames:
-        if settings["predict"] != "frame":
-            raise ModelError("predict: an image that stays has no next frame: choose frame")
         return
     if steps > frames:
         raise ModelError(

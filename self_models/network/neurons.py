@@ -163,6 +163,41 @@ class PhasedNeuron(SpikingNeuron):
         return spikes, PhasedState(v, step + 1)
 
 
+class Phases:
+    """What a phased network adds to others: its layers charge, and then fire, T timesteps each, one after the other."""
+
+    phased = property(lambda self: self.settings["update"] == "phased")
+
+    @property
+    def latency(self):
+        """Timesteps until an image is answered: T, or T for each phase."""
+        return self.wiring.phases * self.timesteps if self.phased else self.timesteps
+
+    def set_phases(self):
+        """Tell the neurons of a phased network in which phase they charge."""
+        if not self.phased:
+            return
+        depths = self.wiring.depths
+        for node, neuron in enumerate(self.neurons().values(), 1):
+            neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
+
+    def sends(self, step):
+        """Whether the input neurons may send in the step of this number."""
+        return not self.phased or step < self.timesteps
+
+    def input_spikes(self, run, u):
+        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
+        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
+
+    def output_current(self, run, drive):
+        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network nothing, but in the
+        phase in which the layer before fires."""
+        current = drive.to(run.logits.dtype)
+        if self.phased and run.steps // self.timesteps != self.wiring.depths[self.wiring.output] - 1:
+            return torch.zeros_like(current)
+        return current
+
+
 class SpikingLayers:
     """What a network of spiking layers tells of them all, and sets: their thresholds and leaks."""
 

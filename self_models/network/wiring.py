@@ -177,16 +177,32 @@ def modules_of(model):
     return found
 
 
-def is_altered(module):
-    """Whether a module does what its class does not say: by a hook, or a forward of its own, which a fast path would not call."""
+def is_hooked(module):
+    """True if the module has forward hooks, or a forward of its own in place of its class's: a fast path would not call them."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def fingerprint(model):
+    """(what is equal while nothing of a model has changed, its tensors): modules, hooks, where tensors lie, and how often torch
+    has counted a change of them. It counts none by a fused optimiser or through `.data`, nor any of inference tensors."""
+    modules, tensors = modules_of(model), []
+    found = [*modules]
+    for module in modules:
+        found += type(module), is_hooked(module)
+        if isinstance(module, SpikingNeuron):
+            found += module.initial_potential, module.floor, module.update
+        for values in (module._parameters, module._buffers):
+            tensors += [value for value in values.values() if value is not None]
+    found += [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors]
+    return found, tensors
 
 
 def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False, but=OF_READOUT):
     """Raises ModelError where a model has a part that no architecture makes, or a method of its own but for these: who, in words,
     does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
-    method = "" if own else model.overridden(but)
-    if part := f"{type(model).__name__}.{method}" if method else unknown(model, own):
+    if not own and model.replaces(but):
+        raise ModelError(f"{who} does not know the methods of {type(model).__name__}: {instead}")
+    if part := unknown(model, own):
         raise ModelError(f"{who} does not know {part}: {instead}")
 
 

@@ -25,8 +25,6 @@ class Gate:
     """Every input neuron sees its pixel, whatever is predicted."""
 
     reacts = False  # whether what is seen depends on predictions
-    completes = False  # whether it knows something of the image, decoder or not: complete() says what
-    least_steps = 1  # from which the network answers: before, no image stops
     follows_changes = True  # whether it can go on with another image
     reopens = False  # whether what is closed may open again, by itself or for another image
     stays_in_evaluation = False  # whether a network that was trained with it runs with it wherever it is evaluated
@@ -47,22 +45,6 @@ class Gate:
         same scale; changed: bool likewise, where it differs."""
         return self.start(image)
 
-    def wants(self, view):
-        """Whether a prediction made in this step can still matter; where not, the decoder is idle."""
-        return True
-
-    def waits(self, view):
-        """True while the classifier is skipped because the image is incomplete; never again once it has run."""
-        return False
-
-    def begins_anew(self, view):
-        """True in a step before which the layers that the decoder needs are reset."""
-        return False
-
-    def complete(self, prediction, view):
-        """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
-        return prediction
-
     def held(self, view):
         """Where predictions are held, bool (B, C, H, W); None for nowhere."""
         return None
@@ -74,7 +56,7 @@ class Gate:
 
     def compared(self, view):
         """How many pixels next_view compares with their prediction, per image (B,)."""
-        return 0
+        return torch.zeros(len(view.image), dtype=torch.int64, device=view.image.device)
 
 
 GATES.expects(Gate)
@@ -154,6 +136,6 @@ class Blocking(Tolerance):
 
     def compared(self, view):
         if not self.epsilon:
-            return 0
+            return super().compared(view)
         where = torch.ones_like(view.is_open) if self.reopens else view.is_open
         return (where if view.attended is None else where & view.attended).sum((1, 2, 3))

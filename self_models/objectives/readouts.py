@@ -22,7 +22,6 @@ class Readout:
         0.0, NOT_NEGATIVE, "largest change of the read-out per timestep; 0: no limit", group="spiking", common=True
     )
     spiking = False
-    on_scale = True  # whether predictions are on the scale of the image
     tanh, sigmoid = staticmethod(torch.tanh), staticmethod(torch.sigmoid)
 
     def integrate(self, readout_sum, decoded):
@@ -47,7 +46,6 @@ class SpikeCount(Readout):
     """The original: p = sigmoid(R) lies in [0.5, 1), so blocking stretches it back, 2p - 1, but the loss does not."""
 
     spiking = True
-    on_scale = property(lambda self: self.colour)
 
     def on_pixel_scale(self, prediction):
         return prediction if self.colour else 2 * prediction - 1

@@ -1,6 +1,6 @@
 """Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
 
-holds(run) -> (B,) bool for the RunState after a step, without its memory. It is not asked before the network answers, see Rule.
+holds(run) -> (B,) bool for the RunState after a step, without its memory.
 """
 
 import math
@@ -10,7 +10,7 @@ from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 
-RULES = Registry("rule", all_may_be_set=True)
+RULES = Registry("rule", keeps_all=True)
 ANY = Number(float)
 
 
@@ -42,11 +42,11 @@ class Rule(Never):
 
     stops = True
 
-    def may_stop(self, run, least_steps):
-        """Which images of a RunState may stop, bool (B,): those for which the rule holds, from step least_steps of the gate on,
-        with which the network answers. Raises ModelError for a rule that fails on a view without is_open."""
+    def may_stop(self, run):
+        """Which images of a RunState may stop, bool (B,): those for which the rule holds. Raises ModelError for a rule that fails
+        on a view without is_open."""
         try:
-            return self.holds(run) & (run.steps >= least_steps)
+            return self.holds(run)
         except (AttributeError, TypeError) as error:
             if run.view.is_open is not None:
                 raise

@@ -111,15 +111,12 @@ def draws_for(x, draws=None, seed=None):
 
 class Batch(NamedTuple):
     """Some images of a set: images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows
-    them; index: positions in the set (B,); place: a SequenceState of running/stream.py, where these images come after others in
-    a streaming network."""
+    them; index: positions in the set (B,)."""
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
-    place: object = None
 
     def run(self, model, seed, epoch=EVALUATION, frames=False):
         """The model's output; frames: whether it keeps them."""
-        more = {"place": self.place} if self.place else {}
-        return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames, **more)
+        return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames)

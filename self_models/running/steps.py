@@ -29,15 +29,14 @@ OF_ONE_STEP = ("compared", "spikes")  # what is shown of a step alone, as record
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
     pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made; explained, a
-    prediction (B, C, H, W) that is taken away from the image; known, a gate's own knowledge of the image, a named tuple;
-    events, bool, input neurons whose sending counts. Each is None from a gate that has no use for it."""
+    prediction (B, C, H, W) that is taken away from the image; events, bool, input neurons whose sending counts. Each is None from
+    a gate that has no use for it."""
 
     image: torch.Tensor
     is_open: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     attended: torch.Tensor | None = None
     explained: torch.Tensor | None = None
-    known: tuple | None = None
     events: torch.Tensor | None = None
 
     def sent(self, signal):
@@ -52,15 +51,6 @@ class View(NamedTuple):
         return (self.image - self.explained) * visible
 
 
-class ActiveParts(NamedTuple):
-    """Which parts of the network run in a step. waits: whether the classifier, and the layers that lead to it alone, are skipped;
-    decoder_idle: whether no prediction is wanted; decodes: whether the decoder runs."""
-
-    waits: bool
-    decoder_idle: bool
-    decodes: bool
-
-
 @dataclass
 class RunState:
     """Everything that one step hands to the next, batch first."""
@@ -72,20 +62,15 @@ class RunState:
     stages: dict = field(default_factory=dict)  # name -> layers, (position, module) pairs
     draws: Draws | None = None  # of the dropout masks
     asked: dict = field(default_factory=dict)  # layer -> Asked: what is recorded
-    waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
-    gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
-    spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...), of those that ran
+    spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
-    active_parts: list = field(default_factory=list)
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
-    sent: dict | None = (
-        None  # layer, pool, "input", or "decoder": what it gets -> list of (steps, (t B, ...)); None: nobody counts
-    )
+    sent: dict | None = None  # layer, pool, or "input" -> list of (steps, (t B, ...)); None: nobody counts
     counts: dict = field(default_factory=dict)  # layer -> list of (steps, spikes of each image (t, B)), of layers at once
 
     def shown_now(self):
@@ -93,7 +78,7 @@ class RunState:
         return self.image if self.recording is None else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
 
     def note(self, layer, signal, steps):
-        """Keep what a layer, or another key of `sent`, sends in the steps of these numbers, (t B, ...), if somebody counts."""
+        """Keep what a layer, a pool or the input sends in the steps of these numbers, (t B, ...), if somebody counts."""
         if self.sent is not None:
             self.sent.setdefault(layer, []).append((steps, signal.detach()))
 
@@ -102,11 +87,6 @@ class RunState:
         none = self.logits.new_zeros(len(self.logits), dtype=torch.float32)
         sums = {name: spikes.flatten(1).sum(1, dtype=torch.float32) for name, spikes in self.spikes.items()}
         return torch.stack([sums.get(name, none) for name in names], -1)
-
-    def forget(self, stage, part):
-        """Bring the layers of a part of a stage to rest."""
-        for position, _ in self.stages[part]:
-            self.memory.pop(f"{stage}.{position}", None)
 
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
@@ -144,11 +124,11 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
         ends = None
         if stops:
             after = (replace(state, logits=logits) for state, logits in zip(run.reached, shown["logits"], strict=True))
-            may_stop = torch.stack([model.rule.may_stop(state, model.gate.least_steps) for state in after])
+            may_stop = torch.stack([model.rule.may_stop(state) for state in after])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             taken[running] = at + ends
         if model.watcher:
-            model.watcher.add(run, ends)
+            model.watcher.add(run, len(drawn), ends)
         rows = slice(at, at + len(drawn))
         rows = rows if len(running) == len(x) else (rows, running)
         if not found:
@@ -250,7 +230,7 @@ def with_image(model, run, image):
         return run
     view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), run.view, changed)
     after = replace(run, image=image, view=view)
-    if not model.settings["surprise"]:
+    if not (model.settings["surprise"] and model.gate.reopens):
         return after
     opened = view.is_open & ~run.view.is_open
     return surprised(model, after, opened) if opened.any() else after
@@ -275,23 +255,11 @@ def chosen(images, view, other):
     """The View that is `view` for these images, bool (B,), and `other` for the rest, with 0 for what that lacks."""
 
     def each(one, old):
-        if hasattr(one, "_fields"):  # what a gate knows
-            return type(one)(*map(each, one, old))
-        if not isinstance(one, torch.Tensor):
-            return one
+        if one is None:
+            return None
         return torch.where(images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old)
 
     return View(*map(each, view, other))
-
-
-def as_set_now(model, run):
-    """The run as the model's settings of now take it up: no membrane is below its floor, and where the gate is of another class
-    than the one that has made its view, all is open again as at the beginning of a run."""
-    neurons, cls = model.neurons(), type(model.gate)
-    lifted = {name: run.memory[name] for name, neuron in neurons.items() if neuron.floor is not None and name in run.memory}
-    lifted = {name: state._replace(v=neurons[name].floored(state.v)) for name, state in lifted.items()}
-    run = replace(run, memory=run.memory | lifted)
-    return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 
 def in_shares(keep):

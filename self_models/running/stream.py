@@ -9,18 +9,20 @@ from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
-from self_models.running.steps import all_steps, as_set_now, with_image
+from self_models.running.steps import all_steps, with_image
 
-MEMBRANES = "membranes."
-STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
-MEMORY = "memory."  # and what a step of one's own keeps in a run's memory; ages are there in training alone
+MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
+MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
 STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
+
+
+KEPT = "number, dtype or device of the images", "settings", "weights or modules"  # until reset()
 
 
 class Stream:
     """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
     The first call says how many images there are at once, each with a network of its own. Until reset() that number stays, and so
-    do feedback_interval, dtype and device; all else may change between two calls. No stopping rule is asked. Draws follow
+    do dtype, device, settings and weights. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
     steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
@@ -30,7 +32,7 @@ class Stream:
 
     def reset(self):
         """Bring the network to rest, at step 0; then the batch may be another."""
-        self.steps, self._began, self._run, self._engine = 0, {}, None, None
+        self.steps, self._began, self._run, self._engine = 0, None, None, None
 
     @torch.no_grad()
     def __call__(self, images, steps=1, frames=True, record=None):
@@ -41,10 +43,9 @@ class Stream:
         x, asked = checked_images(images, model), asked_by(record, model.wiring)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
-        self._check_began(now := {**images_of(x), **interval_of(model)})
-        engine = engine_of(model, x, asked)
+        began, engine = self._check_began(x), engine_of(model, x, asked)
         if self._run is None:
-            self._run, self._began = engine.begun(x, self._draws(len(x))), now
+            self._run, self._began = engine.begun(x, self._draws(len(x))), began
         elif engine != self._engine:
             self._run = engine.restored(self.state_dict(), self._draws(len(x)))
         self._engine = engine
@@ -52,23 +53,22 @@ class Stream:
         self.steps += steps
         return output
 
-    def _check_began(self, now):
-        """Raises ModelError where one of these, name -> words, is other than when the stream began."""
-        for name, words in now.items():
-            if (began := self._began.get(name, words)) != words:
-                raise ModelError(f"this stream began with {began}, not {words}: call reset() to begin anew")
+    def _check_began(self, x):
+        """What stays until reset(). Raises ModelError where it is other than when the stream began."""
+        model, (modules, self._tensors) = self.model, self.model.fingerprint()
+        settings = model.settings | vars(model.gate) | vars(model.readout)
+        now = (len(x), x.dtype, x.device), settings, modules
+        for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
+            if was != each:
+                raise ModelError(f"the {what} of this stream changed since it began: call reset() to begin anew")
+        return now
 
     def _draws(self, count):
         return Draws(self.seed, EVALUATION, torch.arange(count))
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder, and where
-        feedback_interval is another than when the stream began."""
-        self._check_began(interval_of(self.model))
-        if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            when = f"after a multiple of {interval} timesteps, not {self.steps}"
-            raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
+        """What the next step needs: seed, steps, tensors (B, ...)."""
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
@@ -80,47 +80,12 @@ class Stream:
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
             check_state(self.model, held)
-        if self.model.has_feedback and steps % (interval := self.model.feedback_interval):
-            raise ModelError(f"steps: {steps} is no multiple of feedback_interval {interval}: this is another network's state")
         self.reset()
         self.seed, self.steps = seed, steps
         if held:
             image, self._engine = held["image"], Dense(self.model)
             self._run = self._engine.restored(state, self._draws(len(image)))
-            self._began = {**images_of(image), **interval_of(self.model)}
-
-
-def images_of(x):
-    """What stays of the images that a stream sees, name -> words."""
-    return {"count": f"{len(x)} images at once", "kind": f"{x.dtype} on {x.device}".replace("torch.", "")}
-
-
-def interval_of(model):
-    """The same of how often the decoder runs, where there is one."""
-    return {"interval": f"feedback_interval {model.feedback_interval}"} if model.has_feedback else {}
-
-
-@dataclass
-class SequenceState:
-    """An image's place in a sequence of them: a stream that may be trained, of which each image is one call of the model. No
-    gradient goes from an image to those before it: `after` is detached.
-
-    steps: that the image is shown; before, after: what a stream has, name -> tensor (B, ...), and its steps, when the image comes
-    (None: it is at rest) and when it goes, which go_on fills in.
-    """
-
-    steps: int
-    before: dict | None = None
-    after: dict | None = None
-
-    def go_on(self, model, x, draws, frames, asked):
-        """The SNNOutput of these steps, on images x (B, C, H, W); draws: of these images, so a dropout mask is each one's own."""
-        engine = engine_of(model, x, asked)
-        run = engine.restored(self.before, draws) if self.before else engine.begun(x, draws)
-        output, run = engine.go_on(run, x, self.steps, frames, asked)
-        steps = self.steps + (self.before["steps"] if self.before else 0)
-        self.after = {name: value.detach() for name, value in engine.state_of(run).items()} | {"steps": steps}
-        return output
+            self._began = self._check_began(image)
 
 
 def check_left_on(model):
@@ -137,7 +102,7 @@ def engine_of(model, x, asked):
     """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense, which also runs what is
     recorded. Raises ModelError as check_left_on does."""
     check_left_on(model)
-    may_serve = model.engine and not model.training and x.device.type == "cpu" and not asked
+    may_serve = model.engine and x.device.type == "cpu" and not asked
     return model.engine if may_serve and model.engine.serves() else Dense(model)
 
 
@@ -148,37 +113,26 @@ class Dense:
     model: object
 
     def begun(self, x, draws):
-        """A run on images x, at rest, that of all layers being that of their thresholds now."""
-        model, memory = self.model, {}
-        if model.settings["initial_potential"]:
-            spaces, neurons = spaces_of(model.wiring), model.neurons()
-            known = {name: neuron for name, neuron in neurons.items() if spaces[name]}
-            memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in known.items()}
-        return replace(model.start(x, draws, streams=True), memory=memory)
+        """A run on images x, at rest."""
+        return self.model.start(x, draws, streams=True)
 
     def go_on(self, run, x, steps, frames, asked):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
-        run = replace(with_image(model, as_set_now(model, run), x), asked=asked)
-        run.at_once = model.runs_by == "dense" and not asked  # weights, hooks and layers may be others by now
-        run.stages = model.stages_for(x, run.at_once)
+        run, at_once = replace(with_image(model, run, x), asked=asked), model.takes_steps_at_once(asked)
+        if at_once != run.at_once:
+            run.at_once, run.stages = at_once, model.stages_for(x, at_once)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, asked), run
 
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
-        run = as_set_now(self.model, run)
         view = run.view
-        if view.known is not None:
-            name = type(self.model.gate).__name__
-            raise ModelError(f"gate {self.model.settings['gate']}: what {name} knows (view.known) is not saved with a stream")
         found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-        neurons = self.model.neurons()
         for name, state in run.memory.items():
-            if name in neurons or not name.rpartition(".")[2].isdigit():  # a dropout layer's mask is an image's own
-                values = state._asdict() if hasattr(state, "_asdict") else {"": state}
-                found |= {key_of(field, name): value for field, value in values.items()}
+            values = state._asdict() if hasattr(state, "_asdict") else {"": state}
+            found |= {key_of(field, name): value for field, value in values.items()}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
@@ -214,29 +168,22 @@ def dtypes_of(model):
 
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
-    shapes = shapes_of(model)
-    for name, neuron in model.neurons().items():  # of neurons of somebody's own there may be more
-        shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
-    if lacking := [name for name in ("image", "logits", "readout_sum") if name not in state]:
-        raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
-    weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    dtypes = dtypes_of(model)
-    for name, value in state.items():
-        own = name.startswith(MEMORY) and model.overridden()
-        inner = shapes.get(name) or found[name][1:]
-        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
-            raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        usual = torch.bool if name in ("is_open", "predicted") else dtype_of(model) if shapes.get(name) else value.dtype
-        dtype = dtypes.get(name, usual)
-        kinds = (value.dtype, value), (dtype, weight)
-        kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
-        if kind != wanted:
-            raise ModelError(f"{name} is {kind}, and must be {wanted}")
-        if not value.isfinite().all():
-            raise ModelError(f"{name} is not finite: this state is damaged")
-    checked_images(state["image"], model)
+    shapes, dtypes, image = shapes_of(model), dtypes_of(model), state.get("image")
+    count, device = getattr(image, "shape", ())[:1], model.features[0].weight.device
+    wrong = {"image", "logits", "readout_sum"} - state.keys()
+    if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
+        wrong |= state.keys() - shapes.keys()
+    for name in shapes.keys() & state.keys():
+        value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
+        kind = torch.strided, dtypes.get(name, usual), device, (*count, *shapes[name])
+        is_tensor = isinstance(value, torch.Tensor) and (value.layout, value.dtype, value.device, tuple(value.shape)) == kind
+        if not is_tensor or not value.isfinite().all():
+            wrong.add(name)
+    if wrong:
+        raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")
+    checked_images(image, model)
 
 
 def key_of(field, name):
     """What a field of a layer's state is called in a state_dict; '' for what is kept under a name without fields."""
-    return STATE.get(field, f"{field}." if field else MEMORY) + name
+    return (MEMBRANES if field == "v" else f"{field}." if field else MEMORY) + name

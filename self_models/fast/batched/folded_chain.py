@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.network.wiring import is_altered
+from self_models.network.wiring import is_hooked
 
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
@@ -14,11 +14,10 @@ FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix pr
 def folded(decoder, signals, image_size, pays=None):
     """The layers of a decoder, (position, module) pairs, each chain of U layers and the convolution after it as one FoldedChain,
     as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
-    width) of the decoder's output; pays: in place of FoldedChain.pays_with. One with a hook or a forward of its own is left as it
-    is."""
+    width) of the decoder's output; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
     layers, size, chain, pays = [], list(image_size), None, pays or FoldedChain.pays_with
     for position, module in reversed(decoder):
-        is_transposed = type(module) is nn.ConvTranspose2d and not is_altered(module)
+        is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
             if chain and pays(chain, module, signals * prod(size)):

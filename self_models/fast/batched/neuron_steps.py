@@ -154,15 +154,13 @@ def counts_by_layer(run, names, steps):
     return torch.stack(found, -1)
 
 
-def accumulated(logits, drives, steps, leak, at_once):
-    """The outputs O after each of so many steps, (T, B, labels): O <- leak O + d, for the drives d (t, B, labels) of the last
-    t of them. at_once: whether what does not leak may be one operation, which rounds otherwise than steps do."""
-    waiting = steps - len(drives)
+def accumulated(logits, drives, leak, at_once):
+    """The outputs O after each step, (T, B, labels): O <- leak O + d, for the drives d (T, B, labels). at_once: whether what does
+    not leak may be one operation, which rounds otherwise than steps do."""
     if at_once and leak == 1:
-        return torch.stack([logits] * waiting + [*(logits + drives.cumsum(0))])
+        return logits + drives.cumsum(0)
     found = []
-    for now in [None] * waiting + [*drives]:
-        logits = logits if leak == 1 else leak * logits
-        logits = logits if now is None else logits + now
+    for drive in drives:
+        logits = (logits if leak == 1 else leak * logits) + drive
         found.append(logits)
     return torch.stack(found)

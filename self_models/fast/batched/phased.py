@@ -7,32 +7,25 @@ from torch import nn
 
 from self_models.fast.batched.neuron_steps import accumulated, count_events, counts_by_layer
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.running.steps import ActiveParts, show_image, stacked
+from self_models.running.steps import show_image, stacked
 
 
 def advance(model, run, draws):
     """All steps of a run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
-    steps, signal, shown = len(draws), [], []
-    for step, u in enumerate(draws):  # the image, and what the gate does, which follows from nothing that a layer sends
+    steps, signal = len(draws), []
+    for step, u in enumerate(draws[: model.timesteps]):
         show_image(model, run, run.shown_now())
-        if model.sends(step):
-            sent = model.encoding.send(run.view.unexplained(), u)
-            run.counts.setdefault("input", []).append(([step], count_events(run.view.sent(sent)[None])))
-            signal.append(sent)
-        run.active_parts.append(ActiveParts(model.gate.waits(run.view), model.decoder_idle(run.view), model.has_feedback))
-        if model.gate.completes:
-            shown.append(model.read_out_and_gate(run, None))
-        else:
-            run.steps += 1
-    begin, signal = len(signal) - model.timesteps, torch.stack(signal)
-    run.note("input", signal[begin:].flatten(0, 1), range(begin, len(signal)))
-    forked = through(model, run, "features", "before_fork", signal[begin:], begin)
+        signal.append(model.encoding.send(run.view.unexplained(), u))
+        run.counts.setdefault("input", []).append(([step], count_events(run.view.sent(signal[-1])[None])))
+        run.steps += 1
+    signal = torch.stack(signal)
+    run.note("input", signal.flatten(0, 1), range(len(signal)))
+    forked = through(model, run, "features", "before_fork", signal, 0)
     encoded, begin = through(model, run, "features", "after_fork", *forked)
     drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin)
-    logits = accumulated(run.logits, drives.to(run.logits.dtype), len(drives), 1, at_once=model.training)
+    logits = accumulated(run.logits, drives.to(run.logits.dtype), 1, at_once=model.training)
     logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
-    if not model.gate.completes:
-        shown = decoded_steps(model, run, forked, steps)
+    shown = decoded_steps(model, run, forked, steps)
     run.logits = logits[-1]
     return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, steps)}
 
@@ -42,7 +35,6 @@ def decoded_steps(model, run, forked, steps):
     decoded, run.steps = [None] * steps, 0
     if model.has_feedback:
         codes, begin = forked
-        run.note("decoder", codes.flatten(0, 1), range(begin, begin + len(codes)))
         output, begin = through(model, run, "generate", "generate", codes, begin)
         decoded = [torch.zeros_like(output[0])] * begin + [*output]
         decoded += [torch.zeros_like(output[0])] * (steps - len(decoded))

@@ -8,22 +8,13 @@ from self_models.fast.batched.folded_chain import folded
 from self_models.fast.batched.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import is_altered
-from self_models.running.steps import ActiveParts, show_image, stacked
+from self_models.running.steps import show_image, stacked
 
 
-def why_not(model):
-    """Why the model's steps cannot be taken at once, in words, or ''."""
-    if hook := model.overridden():
-        return f"{type(model).__name__}.{hook} is its own"
-    if model.unknown:
-        return f"{model.unknown} is its own"
-    for name, neuron in model.neurons().items():
-        if neuron.update not in UPDATES and not model.phased:
-            return f"the update of {name} is its own"
-        if is_altered(neuron):
-            return f"the neurons {name} have a hook or a forward of their own, which needs to be called step by step"
-    return ""
+def can_run(model):
+    """True if the model's steps can be taken at once; else step() runs it."""
+    updates = {neuron.update for neuron in model.neurons().values()}
+    return not (model.is_custom or model.unknown) and (model.phased or updates <= {*UPDATES})
 
 
 def prepared(model, stages, x):
@@ -34,7 +25,7 @@ def prepared(model, stages, x):
         stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
     if not model.has_feedback or model.phased:
         return stages
-    signals = len(x) * model.timesteps // model.feedback_interval if model.training else 1
+    signals = len(x) * model.timesteps if model.training else 1
     return stages | {"generate": folded(stages["generate"], signals, x.shape[2:])}
 
 
@@ -47,16 +38,15 @@ def advance(model, run, draws):
     if model.phased:
         return phased.advance(model, run, draws)
     parts = [encode_and_decode(model, run, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
-    codes = [codes.flatten(2) for codes, _ in parts if codes is not None]
-    codes = codes[0] if len(codes) == 1 else torch.cat(codes) if codes else ()
-    logits = classify(model, run, codes, len(draws))
+    codes = [codes.flatten(2) for codes, _ in parts]
+    logits = classify(model, run, codes[0] if len(codes) == 1 else torch.cat(codes))
     shown = stacked([shown for _, of_part in parts for shown in of_part])
     return shown | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, len(draws))}
 
 
 def encode_and_decode(model, run, draws):
     """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the encoder's
-    output (T, B, ...), None where what follows waits, and what each step shows."""
+    output (T, B, ...), and what each step shows."""
     steps = range(run.steps, run.steps + len(draws))
     if run.recording is not None and len(draws) > 1:  # several frames of a recording are seen at once, (T, B, C, H, W)
         view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
@@ -67,42 +57,18 @@ def encode_and_decode(model, run, draws):
     if run.sent is not None:
         run.note("input", signal.flatten(0, 1), steps)
     run.counts.setdefault("input", []).append((steps, count_events(view.sent(signal))))
-    waits, idle, decodes = model.gate.waits(view), model.decoder_idle(view), [model.decodes(view, step) for step in steps]
-    run.active_parts += [ActiveParts(waits, idle, now) for now in decodes]
-    if model.gate.begins_anew(view):
-        run.forget("features", "before_fork")
     forked = propagate(run, "features", "before_fork", signal, steps)
-    encoded = None if waits else propagate(run, "features", "after_fork", forked, steps)
-    decoded = [None] * len(draws)
-    if model.has_feedback and not idle:
-        chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
-        inflow = forked if model.feedback_interval == 1 else gathered(run, forked, decodes)
-        if chosen:
-            run.note("decoder", inflow.flatten(0, 1), chosen)
-            output = iter(propagate(run, "generate", "generate", inflow, chosen))
-            decoded = [next(output) if now else None for now in decodes]
+    encoded = propagate(run, "features", "after_fork", forked, steps)
+    decoded = propagate(run, "generate", "generate", forked, steps) if model.has_feedback else [None] * len(draws)
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
 
 
-def gathered(run, forked, decodes):
-    """What the decoder gets at the steps at which it runs, (t, B, ...), None for none: forked, its input (T, B, ...), summed
-    since it last ran, in place. decodes: for each step, whether it runs."""
-    inflow = []
-    for codes, now in zip(forked, decodes, strict=True):
-        run.waiting = run.waiting + codes
-        if now:
-            inflow.append(run.waiting)
-            run.waiting = 0
-    return torch.stack(inflow) if inflow else None
-
-
-def classify(model, run, codes, steps):
-    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the logits
-    after each step (T, B, labels)."""
-    drives = run.logits[None][:0]
-    if len(codes):
-        drives = propagate(run, "classifier", "classifier", codes, range(run.steps - len(codes), run.steps)).to(run.image.dtype)
-    so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
+def classify(model, run, codes):
+    """The classifier on the encoder's output (T, B, ...) of the last steps, in place. Returns the logits after each step
+    (T, B, labels)."""
+    steps = range(run.steps - len(codes), run.steps)
+    drives = propagate(run, "classifier", "classifier", codes, steps).to(run.image.dtype)
+    so_far = accumulated(run.logits, drives, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]
     return so_far
 
