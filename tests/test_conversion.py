@@ -778,7 +778,7 @@ def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_pa
     with torch.no_grad():
         accuracy = (space["ann"](shown.images).argmax(1) == shown.labels).double().mean().item()
     assert accuracy > 0.9 and found["images"] == 2000 and found["accuracy"] > accuracy - 0.01
-    assert space["snn"].engine.runs["event"] > 0 and found["energy_event_joules"] > 0
+    assert space["snn"].runs_by == "event" and found["energy_event_joules"] > 0
     said = run_here("energy", "mine.pth --limit_test 16")[1]
     assert "mine.pth" in said and "45 nm" in said
     run_here("export", "mine.pth --to torch")

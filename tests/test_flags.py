@@ -118,7 +118,7 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
         (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")
         opens[name] = record["open_share"][-1]
     assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
-    assert opens["own"] > opens["typed"] == opens["other"]
+    assert opens["own"] > opens["typed"] == pytest.approx(opens["other"])  # engines round otherwise
     said = run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")[1]
     assert "note: without effect here: --strictness\n" in said
 
