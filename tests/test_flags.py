@@ -484,8 +484,8 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
     for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
         monkeypatch.setattr(torch.backends.cudnn, name, value)
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
-    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: 1 + rank)
+    monkeypatch.setattr("harness.runs.ranks.local_rank", lambda: rank)
     args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
     if " " in expected:
         with pytest.raises(UserError) as error:

@@ -46,12 +46,12 @@ from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
-from harness.processes import ranks
-from harness.processes.signals import Interrupted, noted_signals
 from harness.reporting.reading import find_runs
+from harness.runs import ranks
 from harness.runs.commands import resume_command
 from harness.runs.health import FiniteCheck, first_not_finite
 from harness.runs.runlog import read_records
+from harness.runs.signals import Interrupted, noted_signals
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer

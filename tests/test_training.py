@@ -49,10 +49,9 @@ from harness.training.schedules import make_optimizer, make_schedule
 from results import NETWORKS, equal_spikes_table, over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
-from self_models.counting.spikes import by_part
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, shuffled
-from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.running.outputs import ANNOutput, SNNOutput, by_part
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -6,10 +6,9 @@ import torch
 
 from harness import UserError
 from harness.building.own import class_for, named, word_for
-from harness.data.facts import facts_of, shape_and_classes
-from harness.processes import ranks
+from harness.data.facts import SELECTED_ON, facts_of, shape_and_classes
+from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
-from harness.training.selection import SELECTED_ON
 from self_models.basics import INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name

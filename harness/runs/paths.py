@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness import UserError
-from harness.processes import ranks
+from harness.runs import ranks
 
 
 class Paths:

@@ -13,7 +13,7 @@ import torchvision
 from tqdm import tqdm
 
 from harness import UserError
-from harness.processes import ranks
+from harness.runs import ranks
 from harness.runs.commands import command_line
 from harness.runs.paths import RunPaths
 from harness.runs.saving import write_whole

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.processes import ranks
+from harness.runs import ranks
 from self_models.integers import IntegerSNN
 
 

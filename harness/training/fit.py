@@ -15,11 +15,11 @@ from harness.measuring.report import (
     save_results_json,
     silent_outputs,
 )
-from harness.processes import ranks
-from harness.processes.signals import noted_signals
+from harness.runs import ranks
 from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.runlog import progress_bar
 from harness.runs.saving import save_checkpoint
+from harness.runs.signals import noted_signals
 from harness.training import schedules
 from harness.training.epoch import Progress, train_one_epoch
 from harness.training.training_state import TrainingState

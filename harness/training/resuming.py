@@ -5,7 +5,7 @@ from pathlib import Path
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
 from harness.data.folders import list_folder, some
-from harness.processes import ranks
+from harness.runs import ranks
 from harness.runs.paths import Paths
 from harness.runs.runlog import read_records
 from harness.training.losses import loss_settings

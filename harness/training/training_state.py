@@ -7,11 +7,11 @@ from math import isfinite
 from pathlib import Path
 
 from harness import UserError
-from harness.processes import ranks
-from harness.processes.signals import Interrupted
+from harness.runs import ranks
 from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
 from harness.runs.saving import save_checkpoint
+from harness.runs.signals import Interrupted
 from harness.training.epoch import Progress
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import counted, set_rates
