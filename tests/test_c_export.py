@@ -138,6 +138,7 @@ def few_images(monkeypatch):
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
         {"plan": [[4], ["in"]], "image_shape": (1, 3, 4), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
          "residual": True},
+        {"plan": [[4], ["in"]], "image_shape": (66, 3, 4), "readout_slew": 0.3, **STREAMING},
         {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "leak": 0.5,
          "default_threshold": 0.0625, **STREAMING},
     ],
@@ -206,6 +207,25 @@ def test_a_ceiling_holds_behind_the_reset_by_hand():
         stream(torch.ones(1, 1, 1, 1), 1)
         found.append(stream.state_dict()["membranes.features.1"].item())
     assert found == [2**29 + 64, 2**30 - 1, 2**30 - 1]
+
+
+@torch.no_grad()
+def test_a_floor_holds_in_a_state_that_was_loaded_by_hand():
+    """From 10 above the floor: a white pixel takes 64 - 32 away, which the floor stops, a black one lets a bias of 32 add up. In
+    a run from rest no step so early can be at the floor."""
+    model = one_pixel(0.5)
+    model.features[0].weight.data.fill_(-1.0)
+    model = in_whole_numbers(model)
+    assert tables_of(model).nodes[1]["unbounded"] == (2**30 - 1) // 96
+    for engine in (None, EventEngine(model)):
+        model.engine = engine
+        stream = model.stream()
+        stream(torch.zeros(1, 1, 1, 1), 1)
+        state = stream.state_dict()
+        state["membranes.features.1"] += 10 - 2**30 + 1 - 32
+        stream.load_state_dict(state)
+        stream(torch.ones(1, 1, 1, 1), 1), stream(torch.zeros(1, 1, 1, 1), 3)
+        assert stream.state_dict()["membranes.features.1"].item() == -(2**30) + 1 + 3 * 32, engine
 
 
 @torch.no_grad()

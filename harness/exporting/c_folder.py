@@ -14,10 +14,10 @@ from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.integers import NARROW, IntegerSNN, Signal, largest_sent, largest_sum
+from self_models.integers import IntegerSNN
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, lay_out, settings_of, unknown_part
+from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -88,26 +88,11 @@ def tables_of(model, compact=False):
     tables, whole = lay_out(model, compact), isinstance(model, IntegerSNN)
     rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
     tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in vectors.h
-    if whole:
-        mark_narrow(model, tables)
     return tables
 
 
 def leaves_out_entropy(model):
     return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
-
-
-def mark_narrow(model, tables):
-    """Mark the nodes whose potentials surely fit 16 bits: no timestep adds more than all inputs at once would."""
-    sent = {0: Signal(1.0, largest_sent(model), bool(tables.nodes[0]["valued"]))}
-    for n in tables.order.tolist():
-        node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
-        most = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"])
-        kind = node["kind"]
-        if kind == NEURONS:
-            most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
-        node["narrow"] = kind in (NEURONS, RELAY, DECODED) and most <= NARROW
-        sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
 
 
 def accuracy(model, test):

@@ -142,7 +142,7 @@ class LeftOn:
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
             self.open_all(room)
-            room.begin_at(steps=steps, begun=1, explained="explained" in state)
+            room.begin_at(steps=steps, begun=1, unproven=1, explained="explained" in state)
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]
