@@ -51,12 +51,20 @@ def pixels(model, count=4, seed=0):
     return x * (torch.rand(x.shape, generator=draw) > 0.2)
 
 
-def write(folder, model, compact=False, numbers=NUMBERS):
+def make_small(folder):
+    """Whole numbers take memory before time, as where a pointer has 32 bits."""
+    header = folder / "network.h"
+    header.write_text(header.read_text().replace("#if UINTPTR_MAX <= 0xFFFFFFFF", "#if 1"))
+
+
+def write(folder, model, compact=False, numbers=NUMBERS, small=True):
     """A folder of the model's, in which make was not called yet; returns the images in its golden.c."""
     folder.mkdir(exist_ok=True)
     x = pixels(model)
     for name, text in files_of(model, tables_of(model, compact), x, numbers, "small").items():
         (folder / name).write_text(text)
+    if small:
+        make_small(folder)
     return x
 
 
@@ -360,13 +368,13 @@ ON_BOARDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("fast", ["network.o", "check.o"])
 @torch.no_grad()
-def test_int8_with_avx2_takes_memory_for_time(tmp_path):
-    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False)))
-    macros = subprocess.run(["cc", "-march=native", "-dM", "-E", "-xc", "/dev/null"], capture_output=True, text=True).stdout
-    if "__AVX2__" not in macros:
-        pytest.skip("this processor has no AVX2")
-    done = subprocess.run(["make", "check", f"{STRICT} -march=native"], cwd=tmp_path, capture_output=True, text=True)
+def test_files_of_one_program_may_have_other_flags(tmp_path, fast):
+    """Of int8 one is built for this processor, and might take more memory than the other gives."""
+    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False)), small=False)
+    for flags in ([fast, f"{SANITISED[0]} -march=native --param=asan-stack=0"], ["check", *SANITISED]):
+        done = subprocess.run(["make", *flags], cwd=tmp_path, capture_output=True, text=True)
     assert "equal: 4 images" in done.stdout, done.stderr
 
 
@@ -518,6 +526,7 @@ FOLDED = "quick_feedback", "fast_baseline", "deep_baseline"  # in float32; a com
 )
 def test_committed_network(tmp_path, few_images, name, weights):
     lines = run_here("export", f"{name} --to c --weights {weights} --output", tmp_path / "c")[1]
+    make_small(tmp_path / "c")
     done = subprocess.run(
         ["make", "all", "check", STRICT.replace("O1", "O2")], cwd=tmp_path / "c", capture_output=True, text=True
     )

@@ -26,10 +26,9 @@ TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
 KERNEL = ("network.h", "vectors.h", "network.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
-WHOLE = "#define NETWORK_INT8\n#ifndef __AVX2__ /* where time counts, not memory */\n#define NETWORK_SMALL\n#endif\n"
-UNFUSED = (
-    '#if defined(__GNUC__) && !defined(__clang__)\n#pragma GCC optimize("fp-contract=off") /* as in the Makefile */\n#endif\n'
-)
+STDINT = "#include <stdint.h>\n"
+SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
+WHOLE = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif\n"
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
@@ -151,14 +150,13 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
-        files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", f"#define NETWORK_H\n{WHOLE}", 1)
+        files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
     settings = settings_of(model, tables)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
     golden = golden_c(model, tables, images, numbers)
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
-        files["src/network.c"] = UNFUSED + files["src/network.c"]
         templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
         filled = {there + file: TEMPLATES / "arduino" / file for file, there in templates.items()}
     else:

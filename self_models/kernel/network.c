@@ -1,5 +1,10 @@
 /* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
    self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=off")
+#else
+#pragma STDC FP_CONTRACT OFF
+#endif
 #include "network.h"
 #include "vectors.h"
 
@@ -89,11 +94,7 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 
 /* --- how a state lies in memory */
 
-#ifdef NETWORK_SMALL
-enum { IS_SMALL = 1 };
-#else
-enum { IS_SMALL = 0 };
-#endif
+enum { IS_SMALL = sizeof(pixel_t) == 1 };
 
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
@@ -174,9 +175,12 @@ size_t network_size(const Network *network)
 
 State *network_begin(const Network *network, const Settings *settings, void *memory)
 {
+    const volatile float a = 1.000244140625f; /* 1 + 2^-12, whose square is rounded to 1 + 2^-11 */
     State *const run = memory;
     const size_t size = network_size(network);
     size_t i;
+    if (a * a - 1.00048828125f != 0)
+        return 0;
     for (i = 0; i < size; i++)
         ((char *)memory)[i] = 0;
     lay(network, run, memory);
@@ -1370,33 +1374,20 @@ void network_settle(State *run)
         forget(run, n, 1);
 }
 
-/* What is not looked at where nothing has changed is looked at again. */
-static void wake(State *run)
-{
-    const Network *network = run->network;
-    int32_t n;
-    for (n = 1; n < network->nodes; n++)
-        if (network->node[n].kind == NEURONS)
-            touch(run, n, 0, network->node[n].height, 0, network->node[n].width, run->steps);
-    predict(run, 0, run->pixels);
-    run->look_again = 1;
-    list_sending(run);
-}
-
 void network_set(State *run, const Settings *settings)
 {
+    const Network *network = run->network;
     int32_t i;
     run->settings = *settings;
     for (i = 0; !settings->feedback && i < run->pixels; i++)
         run->is_open[i] = 1, run->predicted[i] = 0;
     run->explained = run->explained && settings->feedback;
-    wake(run);
-}
-
-void network_wake(State *run)
-{
-    run->unproven = 1;
-    wake(run);
+    for (i = 1; i < network->nodes; i++)
+        if (network->node[i].kind == NEURONS)
+            touch(run, i, 0, network->node[i].height, 0, network->node[i].width, run->steps);
+    predict(run, 0, run->pixels);
+    run->look_again = 1;
+    list_sending(run);
 }
 
 /* --- what there is to see */

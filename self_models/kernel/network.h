@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16)
 #error "sums must be rounded one by one, as float32: build without -ffast-math, and with SSE2 on a PC of 32 bits"
 #endif
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -142,7 +142,8 @@ typedef struct {
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
 } State;
 
-/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset. */
+/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset, 0 where the compiler fuses
+   products with sums (-ffp-contract=fast of clang). */
 size_t network_size(const Network *network);
 State *network_begin(const Network *network, const Settings *settings, void *memory);
 
@@ -184,10 +185,8 @@ int network_spiked(const State *run, int layer, int neuron);
 potential_t network_potential(const State *run, int layer, int neuron);
 potential_t network_threshold(const State *run, int layer);
 
-/* Other settings from the next step on. network_wake: the tables, or the state, are others; all is looked at again. network_settle:
-   bring all potentials up to date. */
+/* Other settings from the next step on; all is looked at again. network_settle: bring all potentials up to date. */
 void network_set(State *run, const Settings *settings);
-void network_wake(State *run);
 void network_settle(State *run);
 
 #ifndef NETWORK_SMALL
