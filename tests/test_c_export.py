@@ -21,6 +21,7 @@ from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import agreed, files_of, memory_of, tables_of
+from harness.exporting.formats import renamed
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError
 from self_models.basics import HOME
@@ -54,7 +55,7 @@ def pixels(model, count=4, seed=0):
 def make_small(folder):
     """Whole numbers take memory before time, as where a pointer has 32 bits."""
     header = folder / "network.h"
-    header.write_text(header.read_text().replace("#if UINTPTR_MAX <= 0xFFFFFFFF", "#if 1"))
+    header.write_text(header.read_text().replace("#if UINTPTR_MAX <= 0xFFFFFFFF", "#if UINTPTR_MAX"))
 
 
 def write(folder, model, compact=False, numbers=NUMBERS, small=True):
@@ -65,6 +66,14 @@ def write(folder, model, compact=False, numbers=NUMBERS, small=True):
         (folder / name).write_text(text)
     if small:
         make_small(folder)
+    return x
+
+
+def written(folder, model):
+    """The same, in which names begin with the folder's; returns those images."""
+    x = write(folder, model, small=False)
+    for name, text in renamed({path.name: path.read_text() for path in folder.iterdir()}, folder.name).items():
+        (folder / name).write_text(text)
     return x
 
 
@@ -83,9 +92,12 @@ class Library:
         self.functions.network_size.restype, self.functions.network_begin.restype = ctypes.c_size_t, ctypes.c_void_p
         tables, defaults = Network.in_dll(self.functions, "network_tables"), Settings.in_dll(self.functions, "network_defaults")
         self.settings = Settings.from_buffer_copy(defaults)
-        self.memory = ctypes.create_string_buffer(self.functions.network_size(ctypes.byref(tables)))
-        begun = self.functions.network_begin(ctypes.byref(tables), ctypes.byref(defaults), self.memory)
-        self.state = State.from_address(begun)
+        self.tables, self.size = ctypes.byref(tables), self.functions.network_size(ctypes.byref(tables))
+        self.memory = ctypes.create_string_buffer(self.size)
+        self.state = State.from_address(self.begin(self.size))
+
+    def begin(self, size):
+        return self.functions.network_begin(self.tables, ctypes.byref(self.settings), self.memory, ctypes.c_size_t(size))
 
     def call(self, name, *values):
         return getattr(self.functions, f"network_{name}")(ctypes.byref(self.state), *values)
@@ -93,7 +105,7 @@ class Library:
     def change(self, **settings):
         for name, value in settings.items():
             setattr(self.settings, name, value)
-        self.call("set", ctypes.byref(self.settings))
+        return self.call("set", ctypes.byref(self.settings))
 
     def show(self, image):
         """image: uint8 (C, H, W)"""
@@ -297,6 +309,78 @@ def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, setti
     for image in x:
         look(image)
     assert found == wanted
+
+
+@torch.no_grad()
+def test_what_a_network_has_not_is_refused_and_changes_nothing(tmp_path):
+    """Settings, events of an input whose neurons spike or not, and memory that is too small."""
+    plain, values = build(plan=[[4, "D", 6], []], epsilon=0.0), build(encoding="direct", residual=True)
+    for name, model, takes in (("plain", plain, 0), ("values", values, 1)):
+        x, library = write(tmp_path / name, model), Library(tmp_path / name)
+        for settings in ({"feedback": 1}, {"residual": 1}, {"encoding": 1}):
+            before = bytes(library.settings)
+            assert library.change(**settings) == takes and bytes(library.state.settings) == bytes(
+                library.settings if takes else before
+            )
+            assert bool(library.begin(library.size)) == takes
+            library.settings = Settings.from_buffer_copy(before)
+        assert library.begin(library.size) and not library.begin(library.size - 1)
+        library.call("reset", 0, 0, 0)
+        library.show(x[0])
+        events = (ctypes.c_int32 * 2)(3, 3)
+        assert library.call("arrive", events, 2) == takes
+        found = [library.spikes([0], 1)[0][0] for _ in range(2)]
+        assert (found[0] == 1) == takes and found[1] > 1, "events arrive in one timestep, and the image is seen in the others"
+
+
+CLASSIFY = """
+static size_t network_memory[NETWORK_BYTES / sizeof(size_t) + 1];
+static void network_classify(void)
+{
+    NetworkState *run = network_begin(&network_tables, &network_defaults, network_memory, sizeof network_memory);
+    unsigned long spikes = 0;
+    network_reset(run, NETWORK_KEY0, NETWORK_KEY1, 0);
+    network_show(run, network_image);
+    for (int t = 0; t < NETWORK_TIMESTEPS; t++) {
+        network_step(run);
+        for (int layer = 0; layer < NETWORK_LAYERS; layer++)
+            spikes += network_spikes(run, layer);
+    }
+    printf("%d %lu\\n", network_answer(run), spikes);
+}
+"""
+BEGIN = '#define OUTPUT 1\n#include <stdio.h>\n#include "2 digits/weights.h"\n#include "OTHER/weights.h"\n'
+END = """
+int main(void)
+{
+    const char *const names[] = N2_DIGITS_CLASS_NAMES;
+    puts(names[0]), n2_digits_classify(), other_classify();
+    return 0;
+}
+"""
+
+
+def test_networks_link_into_one_program(tmp_path):
+    """One in float32 and one in whole numbers, in C and in C++, beside names of an Arduino core; a folder's name may be
+    no word of C, and names of classes stay."""
+    folders, text = (
+        {"2 digits": build(timesteps=7, fc_width=12), "OTHER": in_whole_numbers(build(timesteps=7, fc_width=9))},
+        BEGIN,
+    )
+    folders["2 digits"].classes = ["network_cable", *folders["2 digits"].classes[1:]]
+    objects, wanted = [], ["network_cable"]
+    for folder, model in folders.items():
+        image = written(tmp_path / folder, model)[:1]
+        values = ", ".join(map(str, image.flatten().tolist()))
+        text += renamed({"": f"static const uint8_t network_image[] = {{{values}}};{CLASSIFY}"}, folder)[""]
+        output = model(image, seed=0)
+        wanted.append(f"{output.logits.argmax(1).item()} {int(sum(output.spikes.values()).item())}")
+        subprocess.run(["make", "network.o", "weights.o"], cwd=tmp_path / folder, check=True)
+        objects += [f"{folder}/network.o", f"{folder}/weights.o"]
+    for compiler, name in (("cc", "main.c"), ("c++", "main.cpp")):
+        (tmp_path / name).write_text(text + END)
+        subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", name, *objects, "-lm", "-o", "main"], cwd=tmp_path, check=True)
+        assert subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout.splitlines() == wanted
 
 
 @pytest.mark.parametrize("rule", ["confidence", "entropy", "all_predicted", "both"])
@@ -560,9 +644,9 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, words):
 
 
 def test_the_program_of_the_page_is_built(tmp_path):
-    write(tmp_path, build())
+    written(tmp_path / "digits", build())
     program, settings = re.findall(r"```c\n(.*?)```", (HOME / PAGES[0]).read_text(), re.DOTALL)
-    (tmp_path / "main.c").write_text(f"{program}\nvoid set(State *run);\nvoid set(State *run)\n{{\n{settings}}}\n")
+    (tmp_path / "main.c").write_text(f"{program}\nvoid set(DigitsState *run);\nvoid set(DigitsState *run)\n{{\n{settings}}}\n")
     subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "main.c"], cwd=tmp_path, check=True)
 
 
@@ -597,7 +681,5 @@ def test_an_ann_and_a_folder_that_is_there_are_refused(tmp_path, trained, few_im
     assert "other files" in refused("export", trained.snn, "--to c --overwrite --output", tmp_path)
     assert digests(tmp_path) == before
     run_here("export", trained.snn, "--to c --overwrite --weights int8 --output", tmp_path / "c")
-    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "#define NETWORK_INT8" in (
-        tmp_path / "c" / "network.h"
-    ).read_text()
+    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "#define C_INT8" in (tmp_path / "c" / "network.h").read_text()
     assert "no_such" in refused("export", "no_such --to c")

@@ -184,16 +184,19 @@ def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
         command = f"gcc -O2 -march=native -ffp-contract=fast -shared -fPIC {name} -I {FOLDER} -o {name}.so -lm"
         subprocess.run(command.split(), cwd=tmp_path, check=True)
         begin = ctypes.CDLL(str(tmp_path / f"{name}.so")).network_begin
-        begin.restype, begin.argtypes = ctypes.c_void_p, [ctypes.c_void_p] * 3
-        assert bool(begin(ctypes.addressof(network), ctypes.addressof(settings), memory.ctypes.data)) == begins
+        begin.restype, begin.argtypes = ctypes.c_void_p, [*[ctypes.c_void_p] * 3, ctypes.c_size_t]
+        given = ctypes.addressof(network), ctypes.addressof(settings), memory.ctypes.data, memory.nbytes
+        assert bool(begin(*given)) == begins
 
 
 @needs_cc
 def test_structs_lie_as_in_c(tmp_path):
     """What Python reads out of network.h, against sizeof and offsetof."""
     fields = [(name, field, getattr(one, field)) for name, one in STRUCTS.items() for field, _ in one._fields_]
-    lines = [f'printf("%zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));' for name, field, _ in fields]
-    lines += [f'printf("%d 0\\n", (int){what});' for what in [*(f"sizeof({name})" for name in STRUCTS), *build.numbers_of()]]
+    lines = [f"offsetof(Network{name}, {field}), sizeof(((Network{name} *)0)->{field})" for name, field, _ in fields]
+    lines += [f"sizeof(Network{name}), (size_t)0" for name in STRUCTS]
+    lines += [f"(size_t)NETWORK_{name}, (size_t)0" for name in build.numbers_of()]
+    lines = [f'printf("%zu %zu\\n", {line});' for line in lines]
     (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "network.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
     subprocess.run(["cc", "-I", FOLDER, "a.c", "-o", "a"], cwd=tmp_path, check=True)
     said = subprocess.run(["./a"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout

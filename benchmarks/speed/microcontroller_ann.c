@@ -109,7 +109,7 @@ static void pass(void)
 int main(void)
 {
     int i;
-    board_begin();
+    board_paint();
     for (i = 0; i < WEIGHTS; i++)
         weights[i] = (int8_t)(rand() % 128);
     for (i = 0; i < LARGEST; i++)

@@ -25,8 +25,8 @@ class CBuild:
         self.folder, self.thresholds, self.image_shape = Path(folder), snn.thresholds, snn.image_shape
         if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
-        self.timesteps = int(re.search(r"NETWORK_TIMESTEPS (\d+)", sizes.read_text())[1])
-        self.spaces, self.whole = spaces_of(snn.wiring), "#define NETWORK_INT8" in (self.folder / "network.h").read_text()
+        self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
+        self.spaces, self.whole = spaces_of(snn.wiring), "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
         done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")

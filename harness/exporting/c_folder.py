@@ -211,16 +211,16 @@ def weights_h(model, tables):
     header = tables.header
     sizes = {"PIXELS": prod(model.image_shape), "CLASSES": model.settings["labels"], "LAYERS": header["layers"]}
     sizes |= {"TIMESTEPS": model.latency, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
-    parts = f"sizeof(State) + {header['nodes']} * sizeof(Part) + {header['rows']} * sizeof(size_t)"
+    parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['rows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
     small, wide = (f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})" for kind in ("small", "int8"))
     lines.append("/* of a State with all that it needs */")
     lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"] if small != wide else [wide]
     lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in model.classes), "}"]
-    declared = ["extern const Network network_tables;", "extern const Settings network_defaults;"]
-    return "\n".join(
-        ["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", '#include "network.h"', "", *lines, "", *declared, "", "#endif", ""]
-    )
+    guard, linkage = "#ifndef NETWORK_WEIGHTS_H\n#define NETWORK_WEIGHTS_H\n", '#ifdef __cplusplus\nextern "C" {\n#endif'
+    declared = "extern const NetworkTables network_tables;\nextern const NetworkSettings network_defaults;"
+    end = "#ifdef __cplusplus\n}\n#endif\n#endif\n"
+    return "\n".join([guard, '#include "network.h"\n', *lines, "", linkage, declared, end])
 
 
 def weights_c(tables, settings):
@@ -231,13 +231,13 @@ def weights_c(tables, settings):
     return "\n".join([
         '#include "weights.h"\n',
         f"static const char names[] = {names};",
-        f"static const Node node[] = {{\n{nodes}\n}};",
+        f"static const NetworkNode node[] = {{\n{nodes}\n}};",
         "static " + array("int32_t", "order", tables.order),
         *["static " + array("int32_t", "places", tables.places)] * bool(len(tables.places)),
-        "static " + array("potential_t", "constants", tables.constants),
-        "static " + array("weight_t", "weights", tables.weights),
-        f"const Network network_tables = {fields(tables.header | pointers)};",
-        f"const Settings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
+        "static " + array("network_potential_t", "constants", tables.constants),
+        "static " + array("network_weight_t", "weights", tables.weights),
+        f"const NetworkTables network_tables = {fields(tables.header | pointers)};",
+        f"const NetworkSettings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
         "",
     ])  # fmt: skip
 
@@ -262,7 +262,7 @@ def golden_c(model, tables, images, numbers):
         "static " + array("uint8_t", "golden_pixels", in_rows(images), 28),
         "static " + array("uint32_t", "golden_bits", np.concatenate(bits, -1).swapaxes(0, 1)),
         "static " + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
-        "static " + array("potential_t", "golden_potentials", np.concatenate(potentials, -1).swapaxes(0, 1).astype(kind)),
+        "static " + array("network_potential_t", "golden_potentials", np.concatenate(potentials, -1).swapaxes(0, 1).astype(kind)),
     ])  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """From a checkpoint to another format: files of other programs, these scripts' own with weights of 16 bits, a page, C."""
 
 import io
+import re
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -59,12 +60,20 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {path}: {error.strerror}; give another by --output") from None
-        for name, text in content.items():
+        for name, text in renamed(content, Path(output).stem or checkpoint.stem).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(path / name, lambda file, text=text: file.write(text.encode()))
     else:
         write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
+
+
+def renamed(content, name):
+    """Files of C in which names begin with this one, not with network, so that folders of several networks make one program."""
+    lower = re.sub(r"^(?=[^a-z])", "n", re.sub(r"\W", "_", name.lower(), flags=re.ASCII))
+    forms = {"network_": f"{lower}_", "NETWORK_": f"{lower.upper()}_", "Network": lower.title().replace("_", "")}
+    own = re.compile(r'"[^"\n]*"|\bnetwork_|\bNETWORK_|\bNetwork(?=[A-Z])')  # strings, such as names of classes, stay
+    return {file: own.sub(lambda found: forms.get(found[0], found[0]), text) for file, text in content.items()}
 
 
 def half(checkpoint, own=None):

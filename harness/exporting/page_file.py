@@ -104,16 +104,16 @@ def spikes_of(model, images, steps=12):
 
 def kernel_of(model):
     """What the kernel is given, and where a page finds what it looks at: the structs of network.h, as they lie where a pointer
-    has 32 bits, offsets of their fields, and arrays: field of Network -> parts one after the other, each (text, whether it
+    has 32 bits, offsets of their fields, and arrays: field of the tables -> parts one after the other, each (text, whether it
     travels as float16, which holds it exactly)."""
     tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
     values = settings_of(model, tables)
-    network = kinds["Network"](**tables.header)
+    network = kinds["Tables"](**tables.header)
     settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
     names = "".join(f"{name}\0" for name in tables.names).encode()
     arrays = {"node": tables.nodes, "order": tables.order, "constants": tables.constants, "names": names}
     weights = [piece(tables.weights[at : at + BLOCK]) for at in range(0, len(tables.weights), BLOCK)]
-    looked_at = {"Network": (*arrays, "weights"), "Settings": ("epsilon", "gap_bound", "feedback"),
+    looked_at = {"Tables": (*arrays, "weights"), "Settings": ("epsilon", "gap_bound", "feedback"),
                  "State": ("is_open", "prediction", "logits")}  # fmt: skip
     return {
         "network": text_of(network),

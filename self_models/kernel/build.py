@@ -32,11 +32,11 @@ TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32
 
 
 def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
-    """Name -> ctypes Structure of the structs of network.h, by its field names. pointer, size: of the machine it is for."""
+    """Name, without its prefix, -> ctypes Structure of the structs of network.h. pointer, size: of the machine it is for."""
     text, found = re.sub(r"/\*.*?\*/", "", (FOLDER / "network.h").read_text(), flags=re.S), {}
-    for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, flags=re.S):
+    for body, name in re.findall(r"typedef struct \{(.*?)\} Network(\w+);", text, flags=re.S):
         fields = []
-        for kind, declared in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
+        for kind, declared in re.findall(r"(?:const )?(?:Network)?(\w+) ([^;]+);", body):
             for star, field, count in re.findall(r"(\*?)(?:const )?(\w+)(?:\[(\d+)\])?", declared):
                 base = pointer if star else size if kind == "size_t" else TYPES.get(kind) or found[kind]
                 fields.append((field, base * int(count) if count else base))
@@ -45,13 +45,13 @@ def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
 
 
 STRUCTS = structs()
-Node, Network, Settings, Part, State, Run = (STRUCTS[name] for name in ("Node", "Network", "Settings", "Part", "State", "Run"))
+Node, Network, Settings, Part, State, Run = (STRUCTS[name] for name in ("Node", "Tables", "Settings", "Part", "State", "Run"))
 
 
 def numbers_of(header=FOLDER / "network.h"):
-    """Name -> number of the enums of network.h."""
+    """Name, without its prefix, -> number of the enums of network.h."""
     enums = re.findall(r"enum \{([^}]*)\}", re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.S))
-    return {name.strip(): number for names in enums for number, name in enumerate(names.split(","))}
+    return {name.strip().removeprefix("NETWORK_"): number for names in enums for number, name in enumerate(names.split(","))}
 
 
 def words_of(variable):
@@ -168,11 +168,11 @@ def library(kind="float32", plain=False):
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
     if kind in SMALL:
         return loaded
-    loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [pointer] * 3
+    loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [*[pointer] * 3, ctypes.c_size_t]
     loaded.network_runs.restype, loaded.network_runs.argtypes = None, [pointer, pointer, i32]
     loaded.network_settle.restype, loaded.network_settle.argtypes = None, [pointer]
     loaded.network_reset.restype, loaded.network_reset.argtypes = None, [pointer, *[ctypes.c_uint32] * 3]
-    loaded.network_set.restype, loaded.network_set.argtypes = None, [pointer, pointer]
+    loaded.network_set.argtypes = [pointer, pointer]
     loaded.network_draws.restype = None
     loaded.network_draws.argtypes = [pointer, i32, i32, i32, pointer, i32, *[ctypes.c_uint32] * 3]
     return loaded

@@ -11,6 +11,8 @@
 #include <float.h>
 #include <math.h>
 
+typedef NetworkNode Node; typedef NetworkPart Part; typedef NetworkState State; typedef NetworkSettings Settings;
+
 enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
                                                                                        and that of potentials: a line of the cache */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
@@ -98,7 +100,7 @@ enum { IS_SMALL = sizeof(pixel_t) == 1 };
 
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
-static potential_t constant(const State *run, int n, int which) { return run->network->constants[CONSTANTS * n + which]; }
+static potential_t constant(const State *run, int n, int which) { return run->network->constants[NETWORK_CONSTANTS * n + which]; }
 
 /* count * bytes bytes of the memory from *end on, which moves behind them, or is 0 from then on where that is too much. Returns 0 for
    nothing, and without memory. */
@@ -115,7 +117,7 @@ static void *take(char *memory, size_t *end, size_t count, size_t bytes)
 }
 
 /* Where the arrays of a State lie in the memory behind it; returns the end. memory 0: the end alone. */
-static size_t lay(const Network *network, State *run, char *memory)
+static size_t lay(const NetworkTables *network, State *run, char *memory)
 {
     size_t end = (sizeof *run + ALIGNED - 1) / ALIGNED * ALIGNED, pixels = neurons_of(&network->node[0]);
     const size_t classes = neurons_of(&network->node[network->output]);
@@ -124,14 +126,14 @@ static size_t lay(const Network *network, State *run, char *memory)
     here.part = take(memory, &end, (size_t)network->nodes, sizeof *here.part);
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
-        const int fires = (node->kind == NEURONS && n > 0) || node->kind == INTEGRATOR;
-        const int pools = node->kind == POOL || node->kind == COUNTING_POOL || node->kind == ADDING;
-        const int leaks = fires && network->constants[CONSTANTS * n + LEAK] != LEAK_ONE;
-        const int lists = n > 0 && !pools && node->kind != DECODED && node->kind != OUTPUT;
+        const int fires = (node->kind == NETWORK_NEURONS && n > 0) || node->kind == NETWORK_INTEGRATOR;
+        const int pools = node->kind == NETWORK_POOL || node->kind == NETWORK_COUNTING_POOL || node->kind == NETWORK_ADDING;
+        const int leaks = fires && network->constants[NETWORK_CONSTANTS * n + NETWORK_LEAK] != LEAK_ONE;
+        const int lists = n > 0 && !pools && node->kind != NETWORK_DECODED && node->kind != NETWORK_OUTPUT;
         const size_t neurons = neurons_of(node);
         size_t rows;
-        const int sends = node->kind != OUTPUT && node->kind != DECODED && node->kind != MAP && node->kind != ADDING;
-        int counts = node->kind == COUNTING_POOL;
+        const int sends = node->kind != NETWORK_OUTPUT && node->kind != NETWORK_DECODED && node->kind != NETWORK_MAP && node->kind != NETWORK_ADDING;
+        int counts = node->kind == NETWORK_COUNTING_POOL;
         Part part = {0};
         part.words = (node->channels - 1) / 32 + 1;
         part.row = (node->width - 1) / 32 + 1;
@@ -139,7 +141,7 @@ static size_t lay(const Network *network, State *run, char *memory)
         part.bytes = !IS_SMALL || node->channels > 16 ? 4 : node->channels > 8 ? 2 : 1;
         rows = (size_t)node->height * (size_t)part.row;
         for (m = 0; m < network->nodes; m++)
-            counts |= network->node[m].kind == COUNTING_POOL && network->node[m].source == n;
+            counts |= network->node[m].kind == NETWORK_COUNTING_POOL && network->node[m].source == n;
         end = (end + LINE - 1) / LINE * LINE;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0,
                       part.narrow ? sizeof(int16_t) : sizeof *part.v);
@@ -167,19 +169,26 @@ static size_t lay(const Network *network, State *run, char *memory)
     return end;
 }
 
-size_t network_size(const Network *network)
+size_t network_size(const NetworkTables *network)
 {
     State none = {0};
     return lay(network, &none, 0);
 }
 
-State *network_begin(const Network *network, const Settings *settings, void *memory)
+/* Whether a network has what these settings ask for. */
+static int fits(const NetworkTables *network, const Settings *settings)
+{
+    const int sends_values = settings->encoding != NETWORK_POISSON || settings->residual;
+    return (network->decoded >= 0 || !settings->feedback) && (network->node[0].valued || !sends_values);
+}
+
+State *network_begin(const NetworkTables *network, const Settings *settings, void *memory, size_t bytes)
 {
     const volatile float a = 1.000244140625f; /* 1 + 2^-12, whose square is rounded to 1 + 2^-11 */
     State *const run = memory;
     const size_t size = network_size(network);
     size_t i;
-    if (a * a - 1.00048828125f != 0)
+    if (!size || bytes < size || !fits(network, settings) || a * a - 1.00048828125f != 0)
         return 0;
     for (i = 0; i < size; i++)
         ((char *)memory)[i] = 0;
@@ -275,14 +284,14 @@ static void decay(State *run, int n, size_t place, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const potential_t leak = constant(run, n, LEAK), *own;
+    const potential_t leak = constant(run, n, NETWORK_LEAK), *own;
     const size_t at = place * (size_t)node->channels;
     uint32_t missed;
     int32_t o;
     int moves = 1;
     if (!part->decayed)
         return;
-    own = own_values(run, n, LEAK, place);
+    own = own_values(run, n, NETWORK_LEAK, place);
     for (missed = clock - part->decayed[place]; moves && missed > 0; missed--)
         for (o = 0, moves = 0; o < node->channels; o++) {
             const potential_t before = v_at(part, at + (size_t)o), next = leaked(before, own ? own[o] : leak);
@@ -298,7 +307,7 @@ static potential_t bounded(potential_t v, potential_t least, potential_t most) {
 static void bound(State *run, int n, size_t place, potential_t taken)
 {
     const int32_t channels = run->network->node[n].channels;
-    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING) + taken;
+    const potential_t least = constant(run, n, NETWORK_FLOOR), most = constant(run, n, NETWORK_CEILING) + taken;
     const size_t first = place * (size_t)channels;
     size_t i;
     for (i = first; i < first + (size_t)channels; i++)
@@ -308,17 +317,17 @@ static void bound(State *run, int n, size_t place, potential_t taken)
 /* Whether a node's potentials may reach a floor, or a ceiling, in this step. */
 static int is_bounded(const State *run, int n)
 {
-    return (float)constant(run, n, FLOOR) > -FLT_MAX && (run->unproven || run->steps >= (uint32_t)run->network->node[n].unbounded);
+    return (float)constant(run, n, NETWORK_FLOOR) > -FLT_MAX && (run->unproven || run->steps >= (uint32_t)run->network->node[n].unbounded);
 }
 
 /* Bring a node's potentials up to date; then V <- start + (V - start) keep. */
 static void forget(State *run, int n, float keep)
 {
     const Node *node = &run->network->node[n];
-    const potential_t start = constant(run, n, START);
+    const potential_t start = constant(run, n, NETWORK_START);
     Part *const part = &run->part[n];
     size_t place, i;
-    if (node->kind != OUTPUT && (node->kind != NEURONS || n == 0))
+    if (node->kind != NETWORK_OUTPUT && (node->kind != NETWORK_NEURONS || n == 0))
         return;
     for (place = 0; place < places_of(node); place++) {
         decay(run, n, place, run->steps);
@@ -429,19 +438,17 @@ ALWAYS float scaled(float grey, int colour) { return colour ? grey * 2 - 1 : gre
 ALWAYS float predicted_by(int readout, int colour, float r)
 {
     const float least = colour ? -1.0f : 0.0f;
-    if (readout == MEMBRANE_LINEAR)
+    if (readout == NETWORK_MEMBRANE_LINEAR)
         return r < least ? least : r > 1 ? 1 : r;
-    return colour ? portable_tanh(r) : readout == MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
+    return colour ? portable_tanh(r) : readout == NETWORK_MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
 }
 
 /* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
-#ifdef NETWORK_SMALL
-ALWAYS float x_of(const State *run, pixel_t value) { return scaled((float)value / 255, run->network->colour); }
-ALWAYS float p_of(const State *run, float kept) { return predicted_by(run->settings.readout, run->network->colour, kept); }
-#else
-#define x_of(run, value) (value)
-#define p_of(run, kept) (kept)
-#endif
+ALWAYS float x_of(const State *run, pixel_t value) { return IS_SMALL ? scaled((float)value / 255, run->network->colour) : (float)value; }
+ALWAYS float p_of(const State *run, float kept)
+{
+    return IS_SMALL ? predicted_by(run->settings.readout, run->network->colour, kept) : kept;
+}
 static const float *kept_predictions(const State *run) { return IS_SMALL ? run->readout_sum : run->prediction; }
 
 float network_pixel(const State *run, int pixel) { return x_of(run, run->image[pixel]); }
@@ -468,6 +475,7 @@ static void receive(State *run)
         set_word(part, at, word | bit);
         mark_sent(part, place / node->width, place % node->width);
     }
+    run->events = 0;
     note(run, 0);
 }
 
@@ -478,7 +486,7 @@ static void encode(State *run)
     const Node *node = &run->network->node[0];
     Part *const part = &run->part[0];
     const Settings *set = &run->settings;
-    const int poisson = set->encoding == POISSON, draws = poisson && !run->uniforms;
+    const int poisson = set->encoding == NETWORK_POISSON, draws = poisson && !run->uniforms;
     const int32_t channels = node->channels, row = node->width * channels;
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
@@ -530,7 +538,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
                         int32_t count, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
-    const int target = node->kind == ADDING ? node->into : n;
+    const int target = node->kind == NETWORK_ADDING ? node->into : n;
     const weight_t *const weights = run->network->weights;
     const int32_t channels = node->channels, line = node->row;
     const int32_t top = row + first_row < 0 ? -row : first_row;
@@ -591,14 +599,14 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
         size_t phase = place;
         int32_t next_row = 0, next_column = 0, row_from = 0, column_from = 0;
-        if (node->link == PLACED) {
+        if (node->link == NETWORK_PLACED) {
             const int32_t *const rows = run->network->places + node->first_place + 3 * y;
             const int32_t *const columns = run->network->places + node->first_place + 3 * (from->height + x);
             if (rows[0] < 0 || columns[0] < 0)
                 continue;
             phase = (size_t)(rows[0] + columns[0]);
             next_row = rows[1], next_column = columns[1], row_from = rows[2], column_from = columns[2];
-        } else if (node->link != LINEAR) {
+        } else if (node->link != NETWORK_LINEAR) {
             if (y >= height || x >= width)
                 continue;
             phase = (size_t)(((y & within) << halvings) + (x & within));
@@ -684,7 +692,7 @@ static void charge(State *run, int n, uint32_t clock)
     }
     if (!source->count)
         return;
-    if (node->link == SAME) {
+    if (node->link == NETWORK_SAME) {
         add_same(run, n, clock);
         return;
     }
@@ -713,8 +721,8 @@ static uint32_t above_own(const Part *part, size_t first, const potential_t *the
 static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
 {
     const Node *node = &run->network->node[n];
-    const potential_t *const thetas = own_values(run, n, THRESHOLD, place), *const values = own_values(run, n, START, place);
-    const potential_t theta = constant(run, n, THRESHOLD), value = run->network->constants[node->first_reset];
+    const potential_t *const thetas = own_values(run, n, NETWORK_THRESHOLD, place), *const values = own_values(run, n, NETWORK_START, place);
+    const potential_t theta = constant(run, n, NETWORK_THRESHOLD), value = run->network->constants[node->first_reset];
     Part *const part = &run->part[n];
     int still = 0;
     for (; fired; fired &= fired - 1) {
@@ -735,10 +743,10 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
+    const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row = part->row;
     const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
-    const potential_t *const thetas = simple ? 0 : own_values(run, n, THRESHOLD, 0);
+    const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
     for (y = 0; part->busy && y < node->height; y++)
@@ -834,11 +842,11 @@ static void pool(State *run, int n)
             const uint32_t passed = word_at(part, at);
             uint32_t now;
             spikes = word_at(source, before * (size_t)words + (size_t)w);
-            for (now = spikes; node->kind == COUNTING_POOL && now; now &= now - 1) {
+            for (now = spikes; node->kind == NETWORK_COUNTING_POOL && now; now &= now - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(now));
                 uint32_t *const its = &source->passed[before * (size_t)channels + channel];
                 uint32_t *const highest = &part->passed[place * (size_t)channels + channel];
-                *its += from->kind != COUNTING_POOL; /* which has counted what it let through */
+                *its += from->kind != NETWORK_COUNTING_POOL; /* which has counted what it let through */
                 if (*its > *highest)
                     ++*highest;
                 else
@@ -878,7 +886,7 @@ static void propagate(State *run, int n)
     uint32_t bits;
     silence(run, n);
     switch (node->kind) {
-    case NEURONS:
+    case NETWORK_NEURONS:
         if (immediate)
             charge(run, n, clock + 1);
         if (turn(run, n) == 0)
@@ -886,29 +894,29 @@ static void propagate(State *run, int n)
         if (!immediate)
             charge(run, n, clock + 1);
         break;
-    case OUTPUT: /* O <- mu O + W s */
-        for (o = 0; o < node->channels && constant(run, n, LEAK) != LEAK_ONE; o++)
-            set_v(&run->part[n], (size_t)o, leaked(v_at(&run->part[n], (size_t)o), constant(run, n, LEAK)));
+    case NETWORK_OUTPUT: /* O <- mu O + W s */
+        for (o = 0; o < node->channels && constant(run, n, NETWORK_LEAK) != LEAK_ONE; o++)
+            set_v(&run->part[n], (size_t)o, leaked(v_at(&run->part[n], (size_t)o), constant(run, n, NETWORK_LEAK)));
         charge(run, n, 0);
         bound(run, n, 0, 0);
         break;
-    case RELAY: /* which is cleared behind the step: other links may charge it first */
+    case NETWORK_RELAY: /* which is cleared behind the step: other links may charge it first */
         charge(run, n, 0);
         release(run, n);
         break;
-    case INTEGRATOR:
+    case NETWORK_INTEGRATOR:
         EACH_PLACE(node, &run->part[n], listed, y, word, bits)
             decay(run, n, PLACE(node, y, word, bits), clock + 1);
         charge(run, n, clock + 1);
         release(run, n);
         break;
-    case ADDING:
+    case NETWORK_ADDING:
         charge(run, n, clock + 1);
         break;
-    case DECODED:
+    case NETWORK_DECODED:
         charge(run, n, 0);
         break;
-    case MAP:
+    case NETWORK_MAP:
         charge(run, n, 0);
         count_reached(run, n);
         break;
@@ -926,20 +934,18 @@ static void predict(State *run, int32_t first, int32_t last)
     const int readout = run->settings.readout, colour = run->network->colour;
     float *const p = run->prediction;
     int32_t i;
+#define EACH_BY(readout, colour) for (i = first; i < last; i++) p[i] = predicted_by(readout, colour, r[i])
     if (IS_SMALL)
         return;
-    if (readout == MEMBRANE_LINEAR)
-        for (i = first; i < last; i++)
-            p[i] = predicted_by(MEMBRANE_LINEAR, colour, r[i]);
+    if (readout == NETWORK_MEMBRANE_LINEAR)
+        EACH_BY(NETWORK_MEMBRANE_LINEAR, colour);
     else if (colour)
-        for (i = first; i < last; i++)
-            p[i] = predicted_by(MEMBRANE, 1, r[i]);
-    else if (readout == MEMBRANE)
-        for (i = first; i < last; i++)
-            p[i] = predicted_by(MEMBRANE, 0, r[i]);
+        EACH_BY(NETWORK_MEMBRANE, 1);
+    else if (readout == NETWORK_MEMBRANE)
+        EACH_BY(NETWORK_MEMBRANE, 0);
     else
-        for (i = first; i < last; i++)
-            p[i] = predicted_by(SPIKE_COUNT, 0, r[i]);
+        EACH_BY(NETWORK_SPIKE_COUNT, 0);
+#undef EACH_BY
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
@@ -1040,7 +1046,7 @@ static void list_sending(State *run)
 /* The decoder's step; then read-out and gate. */
 static void decode(State *run)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t i;
     for (i = 0; i < network->feedback; i++)
         propagate(run, network->order[network->forward + i]);
@@ -1077,23 +1083,25 @@ static float entropy(const State *run)
 static int holds(const State *run)
 {
     const Settings *set = &run->settings;
-    const int both = set->rule == BOTH, predicted = share(run->open_active, run->active) <= set->open_bound;
-    if (both || set->rule == CONFIDENCE)
+    const int both = set->rule == NETWORK_BOTH, predicted = share(run->open_active, run->active) <= set->open_bound;
+    if (both || set->rule == NETWORK_CONFIDENCE)
         return (predicted || !both) && network_margin(run) >= set->gap_bound;
-    return set->rule == ALL_PREDICTED ? predicted : set->rule == ENTROPY && entropy(run) <= set->entropy_bound;
+    return set->rule == NETWORK_ALL_PREDICTED ? predicted : set->rule == NETWORK_ENTROPY && entropy(run) <= set->entropy_bound;
 }
 
 /* --- a timestep */
 
-void network_arrive(State *run, const int32_t *events, int32_t count) 
+int network_arrive(State *run, const int32_t *events, int32_t count)
 {
+    if (!run->network->node[0].valued)
+        return 0;
     run->events = events, run->sizes = 0, run->arrived = count;
-    run->unproven = 1;
+    return run->unproven = 1;
 }
 
 int network_step(State *run)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t i;
     for (i = 0; i < network->layers; i++)
         silence(run, i);
@@ -1103,7 +1111,7 @@ int network_step(State *run)
     if (run->settings.feedback)
         decode(run);
     for (i = 0; i < network->nodes; i++)
-        if (network->node[i].kind == RELAY)
+        if (network->node[i].kind == NETWORK_RELAY)
             clear(run, i);
     for (i = 0; i < run->classes; i++)
         run->logits[i] = (float)v_at(&run->part[network->output], (size_t)i) * run->settings.logits_scale;
@@ -1138,20 +1146,20 @@ int network_streams(const State *run)
 {
     int32_t n, counts = 0;
     for (n = 0; n < run->network->nodes; n++)
-        counts |= run->network->node[n].kind == COUNTING_POOL;
+        counts |= run->network->node[n].kind == NETWORK_COUNTING_POOL;
     return !counts && !run->settings.phase;
 }
 
 /* One image: bytes, or x itself. */
 static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
 {
-    const int32_t channels = run->network->node[0].channels;
+    const int32_t channels = run->network->node[0].channels, colour = run->network->colour;
     const int judges = run->begun && run->settings.feedback;
     int32_t first, i, opens = 0, differs = !run->begun;
     for (first = 0; first < run->pixels; first += channels) {
         int any = 0;
         for (i = first; i < first + channels; i++) {
-            const pixel_t x = numbers ? numbers[i] : (pixel_t)scaled((float)bytes[i] / 255, run->network->colour);
+            const pixel_t x = numbers ? numbers[i] : IS_SMALL ? bytes[i] : (pixel_t)scaled((float)bytes[i] / 255, colour);
             const int other = x != run->image[i];
             run->marks[i] = run->is_open[i];
             run->image[i] = x;
@@ -1176,11 +1184,7 @@ int network_show(State *run, const uint8_t *pixels)
 {
     if (run->begun && !network_streams(run))
         return 0;
-#ifdef NETWORK_SMALL
-    show(run, 0, pixels);
-#else
     show(run, pixels, 0);
-#endif
     return 1;
 }
 
@@ -1188,7 +1192,7 @@ int network_show(State *run, const uint8_t *pixels)
 
 void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t n, i;
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
@@ -1197,7 +1201,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     run->look_again = 1;
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
-        const potential_t start = constant(run, n, START);
+        const potential_t start = constant(run, n, NETWORK_START);
         Part *const part = &run->part[n], at = *part; /* locals: whole numbers that are written might be fields */
         const size_t neurons = part->v ? neurons_of(node) : 0;
         silence(run, n);
@@ -1224,7 +1228,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
    the pixels that the gate has yet to look at nor a read-out that leaks change what is seen. */
 static int is_over(const State *run)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t n, busy = run->blocks;
     if (run->settings.feedback && (run->look_again || run->settings.readout_leak != 1))
         return 0;
@@ -1237,12 +1241,12 @@ static int is_over(const State *run)
    grey, the loss sigma(R), which is half of that plus 1/2, exactly, since it is at least 1/2. */
 static const float *shown_prediction(const State *run, float *factor)
 {
-    *factor = run->settings.readout == SPIKE_COUNT && !run->network->colour ? 0.5f : 1;
-    return run->settings.readout == MEMBRANE_LINEAR ? run->readout_sum : run->prediction;
+    *factor = run->settings.readout == NETWORK_SPIKE_COUNT && !run->network->colour ? 0.5f : 1;
+    return run->settings.readout == NETWORK_MEMBRANE_LINEAR ? run->readout_sum : run->prediction;
 }
 
 /* What a step shows before it is taken: what is open in it. */
-static void fill_before(const State *run, const Run *one, int32_t t)
+static void fill_before(const State *run, const NetworkRun *one, int32_t t)
 {
     int32_t i;
     if (one->open_share)
@@ -1273,7 +1277,7 @@ static float error_of(const State *run, const float *image)
 }
 
 /* What a step has come to. */
-static void fill_after(const State *run, const Run *one, int32_t t, float error)
+static void fill_after(const State *run, const NetworkRun *one, int32_t t, float error)
 {
     float factor;
     const float *const p = shown_prediction(run, &factor);
@@ -1300,11 +1304,11 @@ static int32_t compared(const State *run)
 /* A step in which nothing changes but outputs that leak. */
 static void idle(State *run)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t i;
     for (i = 0; i < run->classes; i++) {
         potential_t *const output = run->part[network->output].v + i;
-        *output = leaked(*output, constant(run, network->output, LEAK));
+        *output = leaked(*output, constant(run, network->output, NETWORK_LEAK));
         run->logits[i] = (float)*output * run->settings.logits_scale;
     }
     for (i = 0; i < network->layers; i++)
@@ -1312,9 +1316,9 @@ static void idle(State *run)
     run->steps++;
 }
 
-static void run_one(State *run, Run *one)
+static void run_one(State *run, NetworkRun *one)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
     int32_t t, n, stopped = 0, over = 0;
     float error = 0;
@@ -1350,10 +1354,10 @@ static void run_one(State *run, Run *one)
             one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
         fill_after(run, one, t, error);
     }
-    run->uniforms = 0, run->events = 0;
+    run->uniforms = 0;
 }
 
-void network_runs(State *run, Run *runs, int32_t count)
+void network_runs(State *run, NetworkRun *runs, int32_t count)
 {
     int32_t i;
     for (i = 0; i < count; i++) {
@@ -1374,20 +1378,23 @@ void network_settle(State *run)
         forget(run, n, 1);
 }
 
-void network_set(State *run, const Settings *settings)
+int network_set(State *run, const Settings *settings)
 {
-    const Network *network = run->network;
+    const NetworkTables *network = run->network;
     int32_t i;
+    if (!fits(network, settings))
+        return 0;
     run->settings = *settings;
     for (i = 0; !settings->feedback && i < run->pixels; i++)
         run->is_open[i] = 1, run->predicted[i] = 0;
     run->explained = run->explained && settings->feedback;
     for (i = 1; i < network->nodes; i++)
-        if (network->node[i].kind == NEURONS)
+        if (network->node[i].kind == NETWORK_NEURONS)
             touch(run, i, 0, network->node[i].height, 0, network->node[i].width, run->steps);
     predict(run, 0, run->pixels);
     run->look_again = 1;
     list_sending(run);
+    return 1;
 }
 
 /* --- what there is to see */
@@ -1412,7 +1419,7 @@ float network_margin(const State *run)
 
 int network_layer_size(const State *run, int layer) { return (int)neurons_of(&run->network->node[layer]); }
 uint32_t network_spikes(const State *run, int layer) { return run->part[layer].count; }
-potential_t network_threshold(const State *run, int layer) { return constant(run, layer, THRESHOLD); }
+potential_t network_threshold(const State *run, int layer) { return constant(run, layer, NETWORK_THRESHOLD); }
 
 int network_spiked(const State *run, int layer, int neuron)
 {
@@ -1423,14 +1430,14 @@ int network_spiked(const State *run, int layer, int neuron)
 
 potential_t network_potential(const State *run, int layer, int neuron)
 {
+    const int32_t channels = run->network->node[layer].channels, place = neuron / channels;
+    const potential_t *const own = own_values(run, layer, NETWORK_LEAK, (size_t)place);
     const Part *part = &run->part[layer];
     potential_t v = layer > 0 ? v_at(part, (size_t)neuron) : 0;
-    uint32_t missed = 0;
-    if (layer > 0 && part->decayed)
-        missed = run->steps - part->decayed[neuron / run->network->node[layer].channels];
-    for (; missed > 0; missed--)
-        v = leaked(v, constant(run, layer, LEAK));
-    return layer > 0 ? bounded(v, constant(run, layer, FLOOR), constant(run, layer, CEILING)) : v;
+    uint32_t missed;
+    for (missed = part->decayed ? run->steps - part->decayed[place] : 0; missed > 0; missed--)
+        v = leaked(v, own ? own[neuron % channels] : constant(run, layer, NETWORK_LEAK));
+    return layer > 0 ? bounded(v, constant(run, layer, NETWORK_FLOOR), constant(run, layer, NETWORK_CEILING)) : v;
 }
 
 const char *network_layer_name(const State *run, int layer)

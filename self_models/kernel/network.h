@@ -1,17 +1,18 @@
 /* A spiking network with predictive feedback, event by event: a timestep costs what its spikes cost.
 
-   A network is tables, which nothing writes to; a run is a State, which lies in one block of memory that the caller gives, so that
-   threads, streams and several networks stand side by side. Nothing is allocated, and there is no static state:
+   A network is tables, which nothing writes to; a run is a state, which lies in one block of memory that the caller gives. Nothing is
+   allocated, and there is no static state: calls for one state come one after the other, those for others may run beside them.
 
        void *memory = ...                                   network_size(&network) bytes, aligned as malloc's
-       State *run = network_begin(&network, &settings, memory);
+       NetworkState *run = network_begin(&network, &settings, memory, bytes);
        network_reset(run, key0, key1, image);               at rest
        network_show(run, pixels);                           again for another image, without a reset: as a streaming network
        for (t = 0; t < settings.timesteps; t++)
            if (network_step(run)) break;                    the stopping rule holds
        network_answer(run);
 
-   Python reads the structs from this text: fields are declared as TYPE name, name;
+   Python reads structs and enums from this text: fields are declared as TYPE name, name; all names begin with network, which a folder
+   of C replaces by its own name.
    Words: V membrane potential, theta threshold, s spike, x pixel, p its prediction. A place is a pixel of a layer: the channels
    of a place lie side by side. */
 #ifndef NETWORK_H
@@ -27,27 +28,32 @@
 #error "this machine is big-endian: the tables are written for little-endian ones"
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define NETWORK_API 6
 
 #ifdef NETWORK_INT8
-typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
-typedef int32_t potential_t; /* and so are membrane potentials: no sum is ever rounded */
+typedef int8_t network_weight_t;     /* weights are whole numbers, with one scale for each linear layer */
+typedef int32_t network_potential_t; /* and so are membrane potentials: no sum is ever rounded */
 #else
-typedef float weight_t;
-typedef float potential_t;
+typedef float network_weight_t, network_potential_t;
 #endif
 #ifdef NETWORK_SMALL         /* whole numbers, for a microcontroller: memory before time; one image after the other, see below */
-typedef uint8_t pixel_t;
+typedef uint8_t network_pixel_t;
 #else
-typedef float pixel_t;
+typedef float network_pixel_t;
 #endif
 
-enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, MAP, INTEGRATOR, ADDING }; /* Node.kind */
-enum { WINDOWS, LINEAR, SAME, PLACED };                                      /* Node.link */
-enum { POISSON, DIRECT };                                                    /* Settings.encoding */
-enum { SPIKE_COUNT, SPIKE_COUNT_RESCALED, MEMBRANE, MEMBRANE_LINEAR, MEMBRANE_RESCALED }; /* Settings.readout */
-enum { NEVER, CONFIDENCE, ENTROPY, ALL_PREDICTED, BOTH };                    /* Settings.rule */
-enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* of each node, in Network.constants */
+/* kind and link of a node; encoding, read-out and rule of settings; constants of each node */
+enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
+       NETWORK_INTEGRATOR, NETWORK_ADDING };
+enum { NETWORK_WINDOWS, NETWORK_LINEAR, NETWORK_SAME, NETWORK_PLACED };
+enum { NETWORK_POISSON, NETWORK_DIRECT };
+enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
+enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
+enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CEILING, NETWORK_CONSTANTS };
 
 /* A node, and the link that leads to it from its source.
 
@@ -58,33 +64,33 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
    link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
    (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
    a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
-   one place. A PLACED link looks up where a spike arrives: from first_place on, Network.places has three numbers for each row of
+   one place. A PLACED link looks up where a spike arrives: from first_place on, `places` has three numbers for each row of
    the source, then for each column: their phases add up, -1 for none; the window's corner; how many of its first rows, or columns,
    have no weights. group: so many channels of the source have weights that stay in the cache together.
    valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
    to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
-   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
+   reset of each, in `constants`, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
    timesteps for which the network was trained no potential leaves 16 bits: NETWORK_SMALL keeps 16, and saturates beyond. unbounded: for
    so many timesteps after a reset no potential reaches the floor, or the ceiling. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
     int32_t halvings, doublings, padding, side, row, group;
     int32_t valued, depth;
-    int32_t first_weight, first_bias; /* in Network.weights and Network.constants; bias 0: none */
+    int32_t first_weight, first_bias; /* in weights and constants; bias 0: none */
     int32_t into, first_place, first_reset, first_own, narrow, unbounded;
-} Node;
+} NetworkNode;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
    `feedback` ones, those of the decoder; decoded: -1 where there is none. colour: pixels lie in
    -1 to 1, else 0 to 1. rows: windows of weights added at once, at most; counting: events are counted by neuron. */
 typedef struct {
     int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting;
-    const Node *node;
+    const NetworkNode *node;
     const int32_t *order, *places;
-    const potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
-    const weight_t *weights;
+    const network_potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
+    const network_weight_t *weights;
     const char *names;            /* of the layers, each ending in 0 */
-} Network;
+} NetworkTables;
 
 /* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
    again; latch: their prediction is held; residual: x - p is sent in place of x; together: the channels of a place are judged as
@@ -95,11 +101,11 @@ typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
     int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
-} Settings;
+} NetworkSettings;
 
 /* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in network.c. */
 typedef struct {
-    potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
+    network_potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
     uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
     uint32_t *listed;  /* likewise, each place that something has reached, where V may be above theta; 0 where nobody asks */
@@ -111,15 +117,15 @@ typedef struct {
     uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
     int32_t words, row; /* words of a place's spikes, and of a row of places */
     int32_t narrow, bytes; /* NETWORK_SMALL: v has 16 bits; bytes of a word of spikes */
-} Part;
+} NetworkPart;
 
 typedef struct {
-    const Network *network;
-    Settings settings;
-    Part *part;                  /* by node */
+    const NetworkTables *network;
+    NetworkSettings settings;
+    NetworkPart *part;                  /* by node */
     size_t *rows;                /* of events that reach one window: where the weights of each begin, and its value */
-    potential_t *values;
-    pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
+    network_potential_t *values;
+    network_pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
     float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
     float *logits;               /* O */
@@ -131,7 +137,7 @@ typedef struct {
     uint32_t key[2], number, epoch; /* of the input's random numbers */
     uint32_t steps;              /* taken since the reset */
     const float *uniforms;       /* this step's random numbers, given; 0: drawn */
-    const int32_t *events;       /* what arrives in this step, given: numbers of input neurons, ... */
+    const int32_t *events;       /* what arrives in the next step, given: numbers of input neurons, ... */
     const float *sizes;          /* ... with values, 0: each is 1; */
     int32_t arrived;             /* so many; without them pixels are encoded */
     int32_t begun;               /* an image has been shown since the reset */
@@ -140,54 +146,55 @@ typedef struct {
     int32_t unproven;            /* the state, or what arrives, is given: Node.unbounded says nothing */
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
-} State;
+} NetworkState;
 
-/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset, 0 where the compiler fuses
-   products with sums (-ffp-contract=fast of clang). */
-size_t network_size(const Network *network);
-State *network_begin(const Network *network, const Settings *settings, void *memory);
+/* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: too few bytes, settings
+   that network_set refuses, or a compiler that fuses products with sums (clang's -ffp-contract=fast). */
+size_t network_size(const NetworkTables *network);
+NetworkState *network_begin(const NetworkTables *network, const NetworkSettings *settings, void *memory, size_t bytes);
 
 /* Bring the network to rest, at step 0, with all pixels open. key0, key1: of the input's random numbers; image: the number of the
    image in its set, of which they also follow. */
-void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image);
+void network_reset(NetworkState *run, uint32_t key0, uint32_t key1, uint32_t image);
 
 /* Show an image: height x width x channels bytes, row by row, the channels of a pixel side by side. The first after a reset begins a
    run; a later one takes the place of the one before: pixels that no longer fit their prediction open again (dynamic), and the
    network forgets as much as that surprises it (reset on change). Returns 1; or 0 where the network cannot go on with a later image:
    then it still sees the one before. */
-int network_show(State *run, const uint8_t *pixels);
+int network_show(NetworkState *run, const uint8_t *pixels);
 
 /* 1 where another image may take the place of the one before; 0 of a network whose update is phased, or whose maximum pools count:
    it answers one image after the other, with a reset in between. */
-int network_streams(const State *run);
+int network_streams(const NetworkState *run);
 
-/* What arrives in the next timestep: numbers of input neurons, in the order of a layer's, the same one as often as it has events. It
-   takes the place of an image, and is not copied. */
-void network_arrive(State *run, const int32_t *events, int32_t count);
+/* What arrives in the next timestep, and in no later one: numbers of input neurons, in the order of a layer's, the same one as often as
+   it has events. It takes the place of an image, and is not copied. Returns 0, and does nothing, where the input takes no events. */
+int network_arrive(NetworkState *run, const int32_t *events, int32_t count);
 
 /* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
-int network_step(State *run);
+int network_step(NetworkState *run);
 
 /* The class with the largest logit; the margin of the two largest. */
-int network_answer(const State *run);
-float network_margin(const State *run);
+int network_answer(const NetworkState *run);
+float network_margin(const NetworkState *run);
 
 /* A pixel and its prediction, on the image's scale. */
-float network_pixel(const State *run, int pixel);
-float network_predicted(const State *run, int pixel);
+float network_pixel(const NetworkState *run, int pixel);
+float network_predicted(const NetworkState *run, int pixel);
 
 /* Layers, network->layers of them: 0 is the input, then the spiking layers of encoder, decoder and classifier. Neurons: row by row,
    the channels of a place side by side. spikes, spiked: of the latest step; potential: after it. */
-const char *network_layer_name(const State *run, int layer);
-int network_layer_size(const State *run, int layer);
-uint32_t network_spikes(const State *run, int layer);
-int network_spiked(const State *run, int layer, int neuron);
-potential_t network_potential(const State *run, int layer, int neuron);
-potential_t network_threshold(const State *run, int layer);
+const char *network_layer_name(const NetworkState *run, int layer);
+int network_layer_size(const NetworkState *run, int layer);
+uint32_t network_spikes(const NetworkState *run, int layer);
+int network_spiked(const NetworkState *run, int layer, int neuron);
+network_potential_t network_potential(const NetworkState *run, int layer, int neuron);
+network_potential_t network_threshold(const NetworkState *run, int layer);
 
-/* Other settings from the next step on; all is looked at again. network_settle: bring all potentials up to date. */
-void network_set(State *run, const Settings *settings);
-void network_settle(State *run);
+/* Other settings from the next step on; all is looked at again. Returns 0, and changes nothing, for feedback without a decoder, and for
+   residual or direct where the input sends no values. network_settle: bring all potentials up to date. */
+int network_set(NetworkState *run, const NetworkSettings *settings);
+void network_settle(NetworkState *run);
 
 #ifndef NETWORK_SMALL
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
@@ -199,7 +206,7 @@ void network_settle(State *run);
    logits (T, classes), counts (T, nodes), error and open_share (T); prediction, predicted and is_open (pixels), `stride` from step to
    step. taken: steps that it took; comparisons: of a pixel with its prediction. */
 typedef struct {
-    State *state;
+    NetworkState *state;
     const float *frames, *uniforms, *sizes;
     const int32_t *first, *events;
     float *logits, *error, *open_share, *prediction;
@@ -209,14 +216,17 @@ typedef struct {
     uint32_t key0, key1, number, epoch;
     int32_t count, steps, stops, ahead, taken;
     int64_t comparisons;
-} Run;
+} NetworkRun;
 
 /* These runs, one after the other; of those without a state in this one. */
-void network_runs(State *run, Run *runs, int32_t count);
+void network_runs(NetworkState *run, NetworkRun *runs, int32_t count);
 #endif
 
 /* Uniform numbers in [0, 1) of these images and steps, (steps, images, 4 blocks). */
 void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,
                    uint32_t key0, uint32_t key1);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

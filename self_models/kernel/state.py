@@ -27,8 +27,8 @@ class Room:
     def __init__(self, library, tables, network, settings):
         self.library, self.tables, self.network = library, tables, network
         self.memory = line_of_bytes(library.network_size(ctypes.byref(network)))
-        self.address = self.memory.ctypes.data
-        library.network_begin(ctypes.byref(network), ctypes.byref(settings), self.address)
+        given = ctypes.byref(network), ctypes.byref(settings), self.memory.ctypes.data, len(self.memory)
+        self.address = library.network_begin(*given)
         self.state = State.from_address(self.address)
         self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
 

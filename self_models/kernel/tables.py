@@ -296,15 +296,6 @@ def whole_form(model):
     return model.whole_form() if hasattr(model, "whole_form") else None
 
 
-def lay_out(model, compact=False, counting=False):
-    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks."""
-    graph = graph_of(model, compact, counting)
-    tables = filled_in(model, graph, table_of(model, graph), counting)
-    if whole_form(model):
-        model.mark_bounds(tables)
-    return tables
-
-
 def table_of(model, graph):
     """The nodes of a Graph, NODE (N,), but for where their weights and biases begin."""
     own, nodes = own_settings(model), np.zeros(len(graph.nodes), NODE)
@@ -318,19 +309,10 @@ def table_of(model, graph):
     return nodes
 
 
-def header_of(model, graph, counting=False):
-    """Fields of Network -> number."""
-    wiring = model.wiring
-    return {
-        "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
-        "output": wiring.output, "decoded": wiring.decoded, "colour": int(has_colour(model.image_shape[0])),
-        "counting": int(counting), "rows": max(one.met for one in graph.links.values()),
-    }  # fmt: skip
-
-
-def filled_in(model, graph, nodes, counting=False):
-    """The Tables, with weights and constants."""
-    whole, weights, biases, first_weight = whole_form(model), [], [], 0
+def lay_out(model, compact=False, counting=False):
+    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks."""
+    graph, whole, weights, biases, first_weight = graph_of(model, compact, counting), whole_form(model), [], [], 0
+    nodes, wiring = table_of(model, graph), model.wiring
     constants = constants_of(model, len(nodes))
     first_bias, kind = constants.size, np.int8 if whole else np.float32
     for n, one in graph.links.items():
@@ -347,10 +329,17 @@ def filled_in(model, graph, nodes, counting=False):
     order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
     scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     shapes = [node["shape"] for node in graph.nodes]
-    header = header_of(model, graph, counting)
-    return Tables(
-        header, nodes, order, constants, weights, model.wiring.names, shapes, graph.links, model.wiring.pools, graph.maps, *scales
+    header = {
+        "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
+        "output": wiring.output, "decoded": wiring.decoded, "colour": int(has_colour(model.image_shape[0])),
+        "counting": int(counting), "rows": max(one.met for one in graph.links.values()),
+    }  # fmt: skip
+    tables = Tables(
+        header, nodes, order, constants, weights, wiring.names, shapes, graph.links, wiring.pools, graph.maps, *scales
     )
+    if whole:
+        model.mark_bounds(tables)
+    return tables
 
 
 def line_of_bytes(size):

@@ -5,6 +5,8 @@
 
 #include "network.h"
 
+typedef network_weight_t weight_t; typedef network_potential_t potential_t; typedef network_pixel_t pixel_t;
+
 /* gcc 12 makes vectors of 8 bits one by one, but by AVX's own instructions */
 #if !defined(PLAIN) && !defined(NETWORK_SMALL) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
 #define FAST
@@ -241,16 +243,6 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
             to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
 }
 
-/* to[i] += from[i] */
-ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
-{
-    int32_t i = 0;
-    for (; size - i >= 4; i += 4)
-        *(four_t *)(to + i) += *(const four_t *)(from + i);
-    for (; i < size; i++)
-        to[i] += from[i];
-}
-
 #if defined(AVX512) || defined(AVX2)
 #ifdef NETWORK_INT8
 /* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
@@ -315,14 +307,19 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
             to[i] += valued ? values[r] * row[i] : row[i];
     }
 }
-
+#endif
+/* to[i] += from[i] */
 ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
 {
-    int32_t i;
-    for (i = 0; i < size; i++)
+    int32_t i = 0;
+#ifdef FAST
+    for (; size - i >= 4; i += 4)
+        *(four_t *)(to + i) += *(const four_t *)(from + i);
+#endif
+    for (; i < size; i++)
         to[i] += from[i];
 }
-#endif
+
 static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                      int32_t size, int valued)
 {

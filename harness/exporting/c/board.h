@@ -2,8 +2,8 @@
 
    Under `qemu -icount shift=0` the board's clock moves on by one nanosecond an instruction. RISC-V reads its counter of instructions;
    a Cortex-M reads SysTick, whose ticks are turned into instructions by a loop of a known number of them. A call takes 600 million
-   at most. Without NETWORK_BOARD nothing is measured. */
-#ifdef NETWORK_BOARD
+   at most. Without ON_BOARD nothing is measured. */
+#ifdef ON_BOARD
 #include <stdint.h>
 #include <stdio.h>
 
@@ -38,7 +38,7 @@ static uint32_t board_since(void)
 
 #define COUNTED(call) (board_began = board_ticks(), (call), board_image += board_since())
 
-__attribute__((noinline)) static void board_begin(void)
+__attribute__((noinline)) static void board_paint(void)
 {
     volatile uint8_t *at = (uint8_t *)((uintptr_t)__stack - (uintptr_t)__stack_size);
 #ifndef __riscv
@@ -65,7 +65,7 @@ static void board_next(void)
     board_image = 0;
 }
 
-/* stack: bytes of it in use at once since board_begin(), the check's own included. what: image or recording. */
+/* stack: bytes of it in use at once since board_paint(), the check's own included. what: image or recording. */
 static void board_print(uint32_t memory, const char *what)
 {
     const volatile uint8_t *at = (uint8_t *)((uintptr_t)__stack - (uintptr_t)__stack_size);
@@ -77,7 +77,7 @@ static void board_print(uint32_t memory, const char *what)
 }
 #else
 #define COUNTED(call) (call)
-#define board_begin() ((void)0)
+#define board_paint() ((void)0)
 #define board_next() ((void)0)
 #define board_print(memory, what) ((void)0)
 #endif

@@ -7,13 +7,10 @@
 #include <stdio.h>
 
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
-static State *run;
+static NetworkState *run;
 static int32_t at_bits, at_potential; /* where the next bits, and potentials, of golden.c lie */
 
-static int bit_of(int32_t i)
-{
-    return golden_bits[at_bits + i / 32] >> i % 32 & 1;
-}
+static int bit_of(int32_t i) { return golden_bits[at_bits + i / 32] >> i % 32 & 1; }
 
 /* The first neuron of a layer that spiked here or there alone, -1 for none. */
 static int32_t first_in(int layer)
@@ -78,8 +75,8 @@ static int equal(int image)
 int main(void)
 {
     int image;
-    board_begin();
-    run = network_begin(&network_tables, &network_defaults, memory);
+    board_paint();
+    run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
     for (image = 0; image < golden_images; image++) {
         if (!equal(image))
             return 1;

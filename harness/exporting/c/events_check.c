@@ -10,14 +10,14 @@ static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 
 int main(void)
 {
-    State *run;
+    NetworkState *run;
     const int32_t *first = golden_first;
     const uint32_t *spikes = golden_spikes;
     const float *logits = golden_logits;
     int recording, step, layer;
     int32_t i;
-    board_begin();
-    run = network_begin(&network_tables, &network_defaults, memory);
+    board_paint();
+    run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
     for (recording = 0; recording < golden_recordings; recording++, first++) {
         COUNTED(network_reset(run, 0, 0, 0));
         for (step = 0; step < golden_timesteps; step++, first++) {

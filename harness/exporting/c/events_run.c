@@ -19,7 +19,7 @@ static int refused(const char *why, unsigned long number)
 }
 
 /* Take the timesteps before this one; those events that wait arrive in the first. */
-static void advance(State *run, unsigned long timestep)
+static void advance(NetworkState *run, unsigned long timestep)
 {
     for (; run->steps < timestep; waiting = 0) {
         network_arrive(run, events, waiting);
@@ -28,7 +28,7 @@ static void advance(State *run, unsigned long timestep)
 }
 
 /* The recording ends. */
-static void answer(State *run, unsigned long timesteps)
+static void answer(NetworkState *run, unsigned long timesteps)
 {
     int32_t i;
     advance(run, timesteps);
@@ -41,9 +41,9 @@ static void answer(State *run, unsigned long timesteps)
 
 int main(int argc, char **argv)
 {
-    const Node *input = &network_tables.node[0];
+    const NetworkNode *input = &network_tables.node[0];
     const unsigned long timesteps = argc > 1 ? strtoul(argv[1], 0, 10) : 0;
-    State *const run = network_begin(&network_tables, &network_defaults, memory);
+    NetworkState *const run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
     uint8_t raw[8];
     unsigned long number = 0, last = 0;
     size_t got;

@@ -16,7 +16,7 @@ FLASH_m33 = 0x10000000,--defsym=__flash_size=0x400000,--defsym=__ram=0x38000000
 FLASH_rv32 = 0x80000000,--defsym=__flash_size=0x1000000,--defsym=__ram=0x81000000
 PLACES = -Wl,--defsym=__flash=$(FLASH_$*),--defsym=__ram_size=0x200000,--defsym=__stack_size=8192
 PREFIX = $(firstword $(BUILD_$*))
-BOARD_CC = $(PREFIX)gcc $(wordlist 2,9,$(BUILD_$*)) -O2 -Wall -Wextra $(STANDARD) -DNETWORK_BOARD --specs=picolibc.specs
+BOARD_CC = $(PREFIX)gcc $(wordlist 2,9,$(BUILD_$*)) -O2 -Wall -Wextra $(STANDARD) -DON_BOARD --specs=picolibc.specs
 
 qemu: qemu_m4 qemu_m7 qemu_m33 qemu_rv32
 

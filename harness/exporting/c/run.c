@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
-static State *run;
+static NetworkState *run;
 
 /* A step, but for the open pixels, which are written before it. */
 static void trace(int is_last)
@@ -26,7 +26,7 @@ static void trace(int is_last)
             putchar(network_spiked(run, layer, i));
     for (layer = 1; layer < NETWORK_LAYERS; layer++)
         for (i = 0; i < network_layer_size(run, layer); i++) {
-            const potential_t value = network_potential(run, layer, i);
+            const network_potential_t value = network_potential(run, layer, i);
             fwrite(&value, sizeof value, 1, stdout);
         }
     fwrite(run->logits, sizeof(float), NETWORK_CLASSES, stdout);
@@ -39,33 +39,30 @@ static int refused(const char *why)
     return 2;
 }
 
-/* The number that is all of this text, from least to most; else the program ends. */
+/* The number that is all of this text, from least to most, else the program ends; the same of a whole number. */
 static double number(char option, const char *text, double least, double most)
 {
     char *end;
     const double value = strtod(text, &end);
-    if (end == text || *end || !(value >= least && value <= most)) {
-        fprintf(stderr, "-%c %s is not a number from %.10g to %.10g\n", option, text, least, most);
-        exit(2);
-    }
-    return value;
+    if (end != text && !*end && value >= least && value <= most)
+        return value;
+    fprintf(stderr, "-%c %s is not a number from %.10g to %.10g\n", option, text, least, most);
+    exit(2);
 }
 
-/* The same of a whole number. */
 static uint32_t whole(char option, const char *text, double least, double most)
 {
     const double value = number(option, text, least, most);
-    if (value != (uint32_t)value) {
-        fprintf(stderr, "-%c %s is not a whole number\n", option, text);
-        exit(2);
-    }
-    return (uint32_t)value;
+    if (value == (uint32_t)value)
+        return (uint32_t)value;
+    fprintf(stderr, "-%c %s is not a whole number\n", option, text);
+    exit(2);
 }
 
 int main(int argc, char **argv)
 {
     static uint8_t pixels[NETWORK_PIXELS];
-    Settings settings = network_defaults;
+    NetworkSettings settings = network_defaults;
     uint32_t key0 = NETWORK_KEY0, key1 = NETWORK_KEY1, image = 0;
     size_t got;
     int i, layer, left_on = 0, shown = 0, traced = 0, steps = NETWORK_TIMESTEPS;
@@ -73,10 +70,10 @@ int main(int argc, char **argv)
         const char option = argv[i][0] == '-' && argv[i][1] && !argv[i][2] ? argv[i][1] : '?';
         const int left = argc - 1 - i;
         if (option == 'b' && left >= 1) {
-            const int is_share = settings.rule == ENTROPY || settings.rule == ALL_PREDICTED;
+            const int is_share = settings.rule == NETWORK_ENTROPY || settings.rule == NETWORK_ALL_PREDICTED;
             const float bound = (float)number(option, argv[++i], 0, is_share ? 1 : FLT_MAX);
-            settings.rule = settings.rule == NEVER ? CONFIDENCE : settings.rule;
-            *(settings.rule == ENTROPY ? &settings.entropy_bound : is_share ? &settings.open_bound : &settings.gap_bound) = bound;
+            settings.rule = settings.rule == NETWORK_NEVER ? NETWORK_CONFIDENCE : settings.rule;
+            *(settings.rule == NETWORK_ENTROPY ? &settings.entropy_bound : is_share ? &settings.open_bound : &settings.gap_bound) = bound;
         } else if (option == 'd' && left >= 1) {
             settings.dynamic = 1;
             settings.surprise = (float)number(option, argv[++i], 0, FLT_MAX);
@@ -91,15 +88,13 @@ int main(int argc, char **argv)
             left_on = 1;
         else if (option == 't')
             traced = 1;
-        else {
-            fprintf(stderr, "usage: %s [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images\n", argv[0]);
-            return 2;
-        }
+        else
+            return refused("usage: ./run [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images");
     }
-    run = network_begin(&network_tables, &settings, memory);
+    run = network_begin(&network_tables, &settings, memory, sizeof memory);
     if (left_on && !network_streams(run))
         return refused("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
-    if (settings.phase && settings.rule != NEVER)
+    if (settings.phase && settings.rule != NETWORK_NEVER)
         return refused("-b: the update of this network is phased: it answers in its last timesteps alone");
     for (; (got = fread(pixels, 1, NETWORK_PIXELS, stdin)) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;

@@ -41,9 +41,9 @@ async function started() {
   const network = put(bytesOf(data.network)), settings = put(bytesOf(data.settings)), image = room(PIXELS);
   for (const [name, pieces] of Object.entries(data.arrays)) {
     const place = put(...pieces.map(([text, half]) => (half ? halves(bytesOf(text)) : bytesOf(text))));
-    view().setUint32(network + offsets.network[name], place, true);
+    view().setUint32(network + offsets.tables[name], place, true);
   }
-  const state = kernel.network_begin(network, settings, room(kernel.network_size(network)));
+  const bytes = kernel.network_size(network), state = kernel.network_begin(network, settings, room(bytes), bytes);
   const array = (name) => view().getUint32(state + offsets.state[name], true);
   const call = (name, ...values) => kernel[`network_${name}`](state, ...values);
   return {

@@ -1,17 +1,15 @@
 /* Ten images, one every two seconds, as characters: what the network sees, what it predicts, and its answer. */
-extern "C" {
 #include <weights.h>
-}
 #include "golden.h"
 
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 static const char *const classes[] = NETWORK_CLASS_NAMES;
-static State *run;
+static NetworkState *run;
 static int image;
 
-static void draw(float (*value)(const State *, int), int32_t y)
+static void draw(float (*value)(const NetworkState *, int), int32_t y)
 {
-    const Node *input = &network_tables.node[0];
+    const NetworkNode *input = &network_tables.node[0];
     const float least = network_tables.colour ? -1 : 0;
     for (int32_t x = 0; x < input->width; x++) {
         const float light = (value(run, (y * input->width + x) * input->channels) - least) / (1 - least);
@@ -22,7 +20,7 @@ static void draw(float (*value)(const State *, int), int32_t y)
 void setup()
 {
     Serial.begin(115200);
-    run = network_begin(&network_tables, &network_defaults, memory);
+    run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
 }
 
 void loop()
