@@ -103,10 +103,6 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (settings(warp=9), ".* has no setting 'warp'"),
     (settings(feedback_interval=2), ".* has no setting 'feedback_interval'"),  # 1, which all networks do today, is dropped
     (settings(fc_width=8), r"does not fit .*: classifier.0.weight is \(16, 1568\), not \(8, 1568\); "),
-    (settings(fc_width=HUGE), ".*allocate memory"),
-    (settings(image_shape=(1, HUGE, HUGE)), "image_shape must be three whole numbers"),
-    (settings(plan=[[10**30, *PLAN[0]], PLAN[1]]), "plan: the encoder must begin with a number of channels, not"),
-    (tensor(lambda w: w.to_sparse()), f'does not fit .*"{WEIGHT}".*sparse'),
     (tensor(lambda w: w.double() * 1e300), f"is damaged: {WEIGHT} is not finite"),
     (tensor(lambda w: w.double() * 1e-300, THRESHOLD), f"is damaged: {THRESHOLD} is .*not above 0; use another copy"),
 ]

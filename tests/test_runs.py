@@ -128,22 +128,6 @@ def test_what_runs_elsewhere_is_compared_when_it_is_called_like_an_snn():
     assert found.layer == "features.4" and found.neuron is not None and found.thresholds == (0.25, 0.25)
 
 
-def test_what_cannot_be_compared_is_refused():
-    snn, ann, x = build(), load(QUICK.parents[1] / "ann/ann_feedback.pth"), torch.zeros(1, 1, 28, 28)
-    output = load(QUICK)(x)
-    for a, b, images, words in [
-        (snn, snn, None, "images must be a tensor"),
-        (snn, snn, "a.png", "not a str"),
-        (snn, ann, x, "VGG_wFeedback: compare two SNNs"),
-        (snn, None, x, "NoneType: compare"),
-        (output, snn, x, "SNNOutput: compare"),
-    ]:
-        with pytest.raises(ModelError, match=words):
-            first_difference(a, b, images)
-    with pytest.raises(ModelError, match="tolerance"):
-        first_difference(output, output, tolerance=-1)
-
-
 RECORDERS = {"dense": lambda model: model, "event": EventEngine}
 
 

@@ -29,7 +29,7 @@ class Loss:
     needs_frames = False
 
 
-LOSSES.expects(Loss, "value")
+LOSSES.expects(Loss)
 
 
 def loss_settings():

@@ -61,8 +61,8 @@ def restore(model, saved, path, may_lack=()):
     state = {name: own[name] for name in may_lack} | saved["state_dict"]
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        words = differences(own, state) or [line.strip() for line in str(error).splitlines()[1:]]  # of a sparse tensor, say
+    except RuntimeError:
+        words = differences(own, state)
         more = f" and {len(words) - 3} more" if len(words) > 3 else ""
         advice = "give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …), or another copy"
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(words[:3])}{more}; {advice}") from None
@@ -82,11 +82,8 @@ def differences(own, state):
 
 def from_original(model, saved):
     """Take over what a checkpoint of the original keeps beside the state: thresholds, scaled already, and leak."""
-    try:
-        if "thresholds" in saved:
-            model.set_thresholds(saved["thresholds"])
-        leak = saved.get("leak", saved.get("leak_mem"))
-        if leak is not None:
-            model.set_leak(float(leak))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's thresholds or leak are damaged ({error})") from None
+    if "thresholds" in saved:
+        model.set_thresholds(saved["thresholds"])
+    leak = saved.get("leak", saved.get("leak_mem"))
+    if leak is not None:
+        model.set_leak(float(leak))

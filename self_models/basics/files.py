@@ -49,15 +49,11 @@ def image_sources(images):
         if isinstance(each, Image.Image):
             files.append(each)
             continue
-        if not isinstance(each, str | os.PathLike):
-            raise ModelError(f"images are named by paths, or are PIL images, not of type {type(each).__name__}")
         path = Path(each)
         inside = sorted(each for each in path.iterdir() if is_image(each.name)) if path.is_dir() else [path]
         if not inside:
             raise ModelError(f"{path} has no image files ({', '.join(ENDINGS)})")
         files += inside
-    if not files:
-        raise ModelError("no image files are named")
     return files
 
 

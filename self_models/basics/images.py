@@ -46,13 +46,6 @@ def lasting_name(dataset):
     return dataset if dataset in IMAGE_SHAPES else ELSEWHERE + Path(dataset).resolve().name
 
 
-def names(value):
-    """The value, a list of class names. Raises ValueError for another."""
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{value!r} is not a list of class names")
-    return list(value)
-
-
 def class_names(settings):
     """A name for each label: those given, else the data set's, else numbers. Raises ModelError for a wrong number of names."""
     given, labels = settings["classes"], settings["labels"]
@@ -106,8 +99,7 @@ def checked_images(x, model, frames=0):
     wanted = f"a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
-        what = f" of {x.dtype}" if isinstance(x, np.ndarray) else ": read_images takes files"
-        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}{what}")
+        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
     if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != shape:
         raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -127,14 +119,10 @@ def dtype_of(model):
 
 
 def tensor_of(values):
-    """A NumPy array as the tensor that shares its memory, or a copy's where torch knows neither its byte order nor its strides;
-    anything else as it is, also an array of long doubles, which torch has not."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+    """A NumPy array, of whatever byte order and strides, as a tensor; anything else as it is."""
+    if not isinstance(values, np.ndarray):
         return values
-    try:
-        return torch.from_numpy(values)
-    except ValueError:
-        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C"))
+    return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C", copy=False))
 
 
 def check_labels(labels, images, classes):

@@ -31,14 +31,14 @@ class Registry(dict):
 
     def __init__(self, kind, *, keeps_all=False, **entries):
         super().__init__(entries)
-        self.kind, self.keeps_all, self.base, self.own = kind, keeps_all, None, ()
+        self.kind, self.keeps_all, self.base = kind, keeps_all, None
 
-    def expects(self, base, *own):
-        """Require that what is registered from now on is derived from this class and has these methods, too."""
-        self.base, self.own = base, own
+    def expects(self, base):
+        """Require that what is registered from now on is a dataclass derived from this class."""
+        self.base = base
 
     def register(self, name):
-        """Decorator: enter a class or function under this name. Raises ModelError for a class that lacks something."""
+        """Decorator: enter a class or function under this name. Raises ModelError for a class that cannot be used."""
 
         def enter(thing):
             if name in self:
@@ -52,20 +52,15 @@ class Registry(dict):
 
     def check_class(self, name, cls):
         """Raises ModelError, with what to do, unless this class can be what is expected."""
-        told, base = f"{self.kind} {name!r}", f"{self.base.__name__} of {self.base.__module__}"
-        if not (isinstance(cls, type) and issubclass(cls, self.base)):
-            raise ModelError(f"{told}: derive {getattr(cls, '__name__', cls)} from {base}")
-        if lacking := [method for method in self.own if not callable(getattr(cls, method, None))]:
-            raise ModelError(f"{told}: {cls.__name__} lacks {lacking[0]}(), see {base}")
+        told = f"{self.kind} {name!r}"
+        if not issubclass(cls, self.base):
+            raise ModelError(f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}")
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
             raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
-        for field in dataclasses.fields(cls):
-            one = field.metadata.get("setting")
-            if not one:
-                raise ModelError(f"{told}: declare {field.name} of {cls.__name__} by setting() or objective_setting()")
+        for own, one in settings_in(cls).items():
             for other, part in self.items():
-                if settings_in(part).get(field.name, one) is not one:
-                    raise ModelError(f"{told}: {other} has a setting {field.name}, too: inherit it, or take another name")
+                if settings_in(part).get(own, one) is not one:
+                    raise ModelError(f"{told}: {other} has a setting {own}, too: inherit it, or take another name")
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -107,11 +102,9 @@ class Number:
 
 
 class Choice:
-    """One of the names of a registry, a dict or a list. Raises ModelError for names that are no texts, as flags are."""
+    """One of the names, texts, of a registry, a dict or a list."""
 
     def __init__(self, names):
-        if others := [name for name in names if not isinstance(name, str)]:
-            raise ModelError(f"a Choice is one of several texts, and {others[0]!r} is none: write '{others[0]}', or a Number")
         self.names = names
 
     def check(self, value):

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from self_models.basics import ModelError
-from self_models.basics.images import IMAGE_SHAPES, data_set, names
+from self_models.basics.images import IMAGE_SHAPES, data_set
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -71,7 +71,7 @@ class NetworkSettings:
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
     recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=())
-    classes: list = setting(None, Text(check=names), "names of the classes", flags=())
+    classes: list = setting(None, Text(), "names of the classes", flags=())
     background: float = setting(None, FRACTION, "light of the images' border", flags=())
 
 
