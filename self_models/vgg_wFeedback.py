@@ -46,19 +46,11 @@ class VGG_wFeedback(Configured, nn.Module):
         self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
         if self.settings["whitening"]:
-            self._check_whitening()
+            width, most = self.features[0].out_channels, 2 * self.features[0].weight[0].numel()
+            if width % 2 or width > most:
+                raise ModelError(f"whitening: the plan's first number, {width}, must be even, and at most {most}")
             self.features[0].weight.requires_grad_(False)  # filled from training images, see ann_wFeedback.py
         self.to(memory_format=torch.channels_last)
-
-    def _check_whitening(self):
-        width, inputs = self.features[0].out_channels, self.features[0].weight[0].numel()
-        if (size := self.settings["kernel_size"]) > min(self.image_shape[1:]):
-            raise ModelError(f"whitening: images of {self.image_shape[1]}x{self.image_shape[2]} have no patches of {size}x{size}")
-        if width % 2 or width > 2 * inputs:
-            raise ModelError(
-                f"whitening: the plan's first number is {width}, half for patterns, half for their negatives: make it even and "
-                f"at most {2 * inputs}, twice the {inputs} values of a patch"
-            )
 
     def _nonlinearity(self, stage, channels):
         own = self.settings

@@ -84,15 +84,12 @@ class EventEngine:
             self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
         return self.rooms[counting]
 
-    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward,
-        which runs what is recorded. frames: else predictions, errors, predicted and is_open are None, and sums has their place.
-        Raises ModelError as forward and check do."""
+    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames:
+        else predictions, errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward and check
+        do."""
         self.update()
-        if record is None:
-            return self.run(x, uniforms, draws, seed, frames)
-        with torch.no_grad():
-            return self.model.forward(checked_images(x, self.model, self.model.frames), uniforms, draws, seed, frames, record)
+        return self.run(x, uniforms, draws, seed, frames)
 
     def run(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """The same of a model that has not changed since update()."""

@@ -74,8 +74,6 @@ class Stream:
 
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
-        if not isinstance(state, dict):
-            raise ModelError(f"a state is a dict, as state_dict gives it, not a {type(state).__name__}")
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
@@ -175,9 +173,8 @@ def check_state(model, state):
         wrong |= state.keys() - shapes.keys()
     for name in shapes.keys() & state.keys():
         value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
-        kind = torch.strided, dtypes.get(name, usual), device, (*count, *shapes[name])
-        is_tensor = isinstance(value, torch.Tensor) and (value.layout, value.dtype, value.device, tuple(value.shape)) == kind
-        if not is_tensor or not value.isfinite().all():
+        kind = dtypes.get(name, usual), device, (*count, *shapes[name])
+        if (value.dtype, value.device, tuple(value.shape)) != kind or not value.isfinite().all():
             wrong.add(name)
     if wrong:
         raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")
