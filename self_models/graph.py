@@ -183,8 +183,6 @@ def shapes_of(model):
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {str(error).splitlines()[0]}") from None
         shapes[name] = tuple((sent[0] if isinstance(node, NIRNeuron) else sent).shape[1:])
-        if 0 in shapes[name]:
-            raise ModelError(f"node {name!r} sends nothing: its values are {shapes[name]}")
     for name, sources in model.back.items():
         arriving = shapes[model.sources[name][0]] if model.sources[name] else model.input_shape
         for source in sources:
@@ -329,8 +327,10 @@ def ordered(first, last, nodes, edges):
     if lost:
         raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
     order = [name for name in reversed(done) if name != last]
-    if back[first] or targets[last]:
-        raise ModelError(f"no edge may lead to the input, {first!r}, or from the output, {last!r}")
+    if back[first]:
+        raise ModelError(f"an edge leads from {back[first][0]!r} to the input {first!r}: the input must be the first node")
+    if targets[last]:
+        raise ModelError(f"an edge leads from the output {last!r} to {targets[last][0]!r}: the output must be the last node")
     return [*order, last], sources, back
 
 

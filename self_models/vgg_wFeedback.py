@@ -29,6 +29,7 @@ class VGG_wFeedback(Configured, nn.Module):
     Settings = ANNSettings
     positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
+    frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -65,11 +66,6 @@ class VGG_wFeedback(Configured, nn.Module):
     @property
     def has_feedback(self):
         return self.generate is not None
-
-    @property
-    def frames(self):
-        """Of each recording that it takes; 0: it takes images."""
-        return self.settings["recorded_frames"]
 
     def forward(self, x, draws=None, seed=None, frames=True):
         """x: (B, C, H, W), or recordings (B, T, C, H, W), of each of which it sees the mean frame, -> ANNOutput. draws, seed: of

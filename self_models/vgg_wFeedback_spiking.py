@@ -16,7 +16,7 @@ from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, Spi
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import fingerprint, is_hooked, modules_of, unknown, wire
+from self_models.network.wiring import is_hooked, modules_of, unknown, wire
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -109,10 +109,6 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
         return bool((own_methods(type(self)) | (methods_here().keys() & vars(self))).difference(but))
 
-    def fingerprint(self):
-        """See network/wiring.py."""
-        return fingerprint(self)
-
     @property
     def is_custom(self):
         """True if it replaces methods or has forward hooks: then it runs by step()."""
@@ -150,12 +146,8 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
-        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T. Raises ModelError for
-        another number."""
-        segments = round(self.timesteps**0.5) if segments == "auto" else segments
-        if not 0 <= segments <= self.timesteps:
-            raise ModelError(f"bptt_segments must be 0 (keep all timesteps) to the {self.timesteps} timesteps, not {segments}")
-        self.bptt_segments = segments
+        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T."""
+        self.bptt_segments = round(self.timesteps**0.5) if segments == "auto" else segments
 
     def start(self, x, draws=None, asked=None, streams=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what

@@ -25,7 +25,7 @@ from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
 from self_models.counting.operations import OperationCounter, energies, fan_out
-from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
+from self_models.counting.prices import FOLDER, Convention, conventions, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.outputs import ANNOutput, SNNOutput
@@ -420,13 +420,6 @@ def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
     assert path.read_text() != text
     with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
-
-
-def test_a_convention_of_ones_own_stands_beside_the_others(tmp_path):
-    path, text = tmp_path / "own.toml", (FOLDER / "rate.toml").read_text()
-    path.write_text(text.replace("rate x", "our rate x").replace("add = 0.9", "add = 2"))
-    found = conventions_with([path, path])
-    assert list(found) == [*conventions(), "own"] and found["own"].picojoules["add"] == 2
 
 
 # --- the script

@@ -393,12 +393,6 @@ def test_segments_keep_less_for_the_backward_pass():
     assert kept[3] < 0.5 * kept[0]
 
 
-def test_impossible_segments_are_refused():
-    for segments in (-1, 7, 100):
-        with pytest.raises(ModelError, match="bptt_segments"):
-            trainable().set_bptt_segments(segments)
-
-
 # --- presets whose networks are not committed
 
 

@@ -96,7 +96,6 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (lambda saved: [1], "cannot be read as a checkpoint"),
     (lambda saved: saved | {"state_dict": {3: torch.zeros(1)}}, "cannot be read as a checkpoint"),
     (lambda saved: saved | {"model": "MyOwnSNN"}, "holds 'MyOwnSNN', a network of somebody's own"),
-    (lambda saved: saved | {"settings": None}, ": its settings build no VGG_SNN_STDB_wFeedback"),
     (lambda saved: {"state_dict": weights_of(saved)}, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
     (lambda saved: saved | {"state_dict": weights_of(saved)}, r"features.1.threshold is missing; .* and \d+ more; give the"),
     (settings(timesteps=2.5), r": its settings build no .*timesteps: 2\.5 is not"),

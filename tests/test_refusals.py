@@ -62,14 +62,14 @@ COMMANDS = [  # script, flags, words of its one line
     (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
         (ANN, "--timestep 5", "--timestep"), (ANN, "--epsilon 0.1", "--epsilon"), (ANN, "stray", "stray"),
         (SNN, "--readout none", "spike_count"), (SNN, "--encoding phase", "poisson"), (SNN, "--trade_off_type sum", "linear"),
-        (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "from 0"), (OBJ1, "--epsilon inf", "inf"),
+        (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "from 0"),
         (OBJ1, "--epsilon 0.1 -0.1", "from 0"), (OBJ1, "--epsilon", "--epsilon"), (OBJ2, "--rules never", "all_predicted"),
         (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "from 1"),
         (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "to 1"), (SNN, "--leak nan", "from 0"),
         (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"),
         (ANN, "--epochs -1", "from 0"),
-        (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all timesteps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
-        (ANN, "-lr nan", "above 0"), (ANN, "--learning_rate inf", "too large"), (ANN, "-lr 1e300", "too large"),
+        (ANN, "-lr 0", "above 0"),
+        (ANN, "-lr nan", "above 0"),
         (ANN, "--trade_off -1", "from 0"), (ANN, "--momentum 1.5", "to 1"), (ANN, "--lr_interval 0.5,2", "to 1"),
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
         (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "to 100"),
@@ -149,10 +149,7 @@ CHANGED = [
     ({"latch": 1}, "latch: 1 is neither True nor False"),
     ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
     ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
-    ({"plan": "deep"}, "plan: give two lists"),
-    ({"plan": 5}, "two lists of tokens"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
-    ({"image_shape": np.array([1, 12, 12])}, "three whole numbers"),
     ({"leak": 2.0}, "leak: 2.0 is not a number from 0 to 1"),
     ({"default_threshold": 2.0}, "set_thresholds"),
     ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
@@ -160,7 +157,7 @@ CHANGED = [
     ({"engine": "fast"}, "unknown engine 'fast': choose from auto, dense, event"),
 ]  # settings of load()
 ANY = [  # refused by both classes
-    ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"), ({"plan": "64 D"}, "two lists"),
+    ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"),
     ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
     ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"), ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
     ({"plan": [["D", 4], []]}, "begin with a number"), ({"plan": [[4, "X"], []]}, "unknown encoder token"),
@@ -225,7 +222,6 @@ SETS = [
     ([GREY, torch.tensor([3, 10])], "these are 3 to 10"),
     ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
     ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
-    ([GREY, LABELS, 0], "batch_size"),
 ]  # of evaluate()
 KNOW = {  # who knows the parts of architectures alone
     "weights int8": in_whole_numbers, "an export": forward_layers, "a count of operations": OperationCounter,
@@ -285,9 +281,7 @@ def saved(content):
         lambda raw: flip(raw, raw.index(b"state_dict")),
         lambda raw: b"epoch accuracy\n1 0.97\n",
         lambda raw: saved(torch.zeros(3)),
-        lambda raw: saved({"epoch": 3}),
         lambda raw: saved({"state_dict": {}}),
-        lambda raw: saved({"state_dict": {"features.0.weight": 3}}),
     ],
 )
 def test_a_file_that_is_no_whole_checkpoint(trained, tmp_path, damaged):
@@ -333,7 +327,6 @@ def test_a_teacher_of_another_data_set(trained, tmp_path):
 @pytest.mark.parametrize(
     ("name", "beside", "words"),
     [
-        (ANN, {"settings": "not a dict"}, "settings build no VGG_wFeedback"),
         (ANN, {"settings": {"fc_width": "wide"}}, "build no VGG_wFeedback"),
         (ANN, {"settings": {"dataset": "SVHN"}}, "build no VGG_wFeedback"),
         (

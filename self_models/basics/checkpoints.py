@@ -8,7 +8,6 @@ import torch
 from self_models.basics import HOME, ModelError
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
-RETIRED = {"feedback_interval": 1}  # former settings -> the value that networks have today
 
 
 class CheckpointError(ModelError):
@@ -29,22 +28,13 @@ def load_checkpoint(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
-        state = saved.get("state_dict", saved)
-        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise TypeError("it holds no state_dict of tensors by name")
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+        state = {name.removeprefix("module."): value for name, value in saved.get("state_dict", saved).items()}
+        if saved.get("settings", {}).get("feedback_interval") == 1:  # of former versions; all networks do so today
+            del saved["settings"]["feedback_interval"]
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
         raise CheckpointError(f"{path} cannot be read as a checkpoint, or not safely ({reason}); use another copy") from None
-    return {**(without_retired(saved) if "state_dict" in saved else {}), "state_dict": state}
-
-
-def without_retired(saved):
-    """A checkpoint, its settings without those of RETIRED. One of another value stays: no class knows it."""
-    if not isinstance(settings := saved.get("settings"), dict):
-        return saved
-    kept = {name: value for name, value in settings.items() if name not in RETIRED or value != RETIRED[name]}
-    return {**saved, "settings": kept}
+    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
 
 def may_hold(saved):

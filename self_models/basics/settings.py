@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
-LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
 
 
 def choices(value, names):
@@ -86,8 +85,6 @@ class Number:
         """The value as int or float. Raises ValueError for another type or range."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             raise ValueError(f"{value!r} is not {self.wanted}")
-        if abs(value) > LARGEST:
-            raise ValueError(f"{value} is too large")
         if not self.low <= value <= self.high or value in self.excluded:
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics import ModelError, wide
 from self_models.basics.images import check_labels, checked_images, light, tensor_of
-from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.objectives.stopping import output_gap
 from self_models.running.draws import Batch
@@ -135,9 +134,9 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
     n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
     scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
     network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
-    was_training, size = model.training, required(COUNT, "batch_size", batch_size)
+    was_training = model.training
     try:
-        parts = batches_from(model, data, labels, size)
+        parts = batches_from(model, data, labels, batch_size)
         operations = operations and isinstance(model, VGG_SNN_STDB_wFeedback)
         return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
     finally:

@@ -49,11 +49,6 @@ def conventions():
     return {path.stem: read_convention(path) for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def conventions_with(paths):
-    """conventions() and those of these files. Raises ModelError for a file that is none."""
-    return conventions() | {Path(path).stem: read_convention(path) for path in paths}
-
-
 def read_convention(path):
     """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
     try:

@@ -89,7 +89,7 @@ class Built:
                     with self._new_folder() as folder:
                         self._find(compiler, extra, Path(folder))
                     return
-                except (OSError, ModelError, subprocess.SubprocessError) as error:  # ModelError: the user has no home
+                except (OSError, ModelError, subprocess.SubprocessError) as error:
                     reason = f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}"
             self.reasons.append(reason)
         why = f"builds its kernel ({self.reasons[0]})" if self.reasons else "is here to build its kernel"
@@ -144,7 +144,7 @@ def said_by(error):
 
 def kept_ones(name):
     """Paths of the kept libraries of this name that are whole."""
-    with contextlib.suppress(OSError, ModelError):
+    with contextlib.suppress(OSError):
         return [path for path in kept_folder().glob(f"{name}_*.so") if path.stem == f"{name}_{digest_of(path)}"]
     return []
 

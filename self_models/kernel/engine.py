@@ -15,7 +15,7 @@ from self_models.kernel.build import Run, library
 from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.tables import lay_out, own_settings, settings_of, unknown_part, whole_form
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import unknown
+from self_models.network.wiring import fingerprint, unknown
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
@@ -65,7 +65,7 @@ class EventEngine:
 
     def update(self):
         """Forget tables and settings that are not the model's any more. Raises ModelError as check does."""
-        model, (modules, tensors) = self.model, self.model.fingerprint()
+        model, (modules, tensors) = self.model, fingerprint(self.model)
         own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
         made_of = modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))
         if made_of != self._made_of:
@@ -95,8 +95,6 @@ class EventEngine:
         """The same of a model that has not changed since update()."""
         model, rooms = self.model, self.current()
         x = checked_images(x, model, model.frames)
-        if x.device.type != "cpu":
-            raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
         return self._run(x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings)

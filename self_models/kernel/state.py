@@ -48,13 +48,6 @@ class Room:
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
         return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
 
-    def begin_at(self, **state):
-        """Set fields of the State, among them how many steps have been taken: the potentials that are filled in next have had
-        their leak."""
-        for name, value in state.items():
-            setattr(self.state, name, value)
-        self.library.network_settle(self.address)
-
 
 class Rooms:
     """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
@@ -116,12 +109,6 @@ class LeftOn:
         for room in self.states:
             self.rooms.library.network_settle(room.address)
 
-    @staticmethod
-    def open_all(room):
-        """All pixels are open, and none is predicted, as at the beginning of a run."""
-        room.pixels("is_open")[:] = 1
-        room.pixels("predicted")[:] = room.state.explained = 0
-
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
         names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
@@ -141,8 +128,9 @@ class LeftOn:
         """Fill in what state_dict gave, after so many steps."""
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
-            self.open_all(room)
-            room.begin_at(steps=steps, begun=1, explained="explained" in state)
+            room.pixels("is_open")[:], room.pixels("predicted")[:] = 1, 0  # as at the beginning of a run
+            room.state.steps, room.state.begun, room.state.explained = steps, 1, "explained" in state
+            self.rooms.library.network_settle(room.address)  # the potentials that are filled in next have had their leak
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]

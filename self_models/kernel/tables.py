@@ -139,11 +139,6 @@ class Tables(NamedTuple):
         network.held = *pointers.values(), names
         return network
 
-    @property
-    def connections(self):
-        """The Folded connections between neurons, in their order, but for those of maps."""
-        return [one for node, one in self.links.items() if node < self.maps]
-
 
 def parts_of(model):
     """The setting that names a part -> that by which FORMS finds it."""

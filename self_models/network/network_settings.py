@@ -137,7 +137,7 @@ def check_together(model, gate, rule):
     own = model.settings
     if model.phased:
         check_phased(model, gate, rule)
-    gate.check(model.has_feedback, own["encoding"])
+    gate.check(model.has_feedback)
     check_recordings(own, gate)
     if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")

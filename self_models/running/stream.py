@@ -6,14 +6,14 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
-from self_models.basics.settings import COUNT, WHOLE, Number, required
+from self_models.basics.settings import COUNT, required
+from self_models.network.wiring import fingerprint
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
 from self_models.running.steps import all_steps, with_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
-STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 
 KEPT = "number, dtype or device of the images", "settings", "weights or modules"  # until reset()
@@ -27,7 +27,7 @@ class Stream:
     steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
     def __init__(self, model, seed=0):
-        self.model, self.seed = model, required(WHOLE, "seed", seed)
+        self.model, self.seed = model, seed
         self.reset()
 
     def reset(self):
@@ -55,7 +55,7 @@ class Stream:
 
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
-        model, (modules, self._tensors) = self.model, self.model.fingerprint()
+        model, (modules, self._tensors) = self.model, fingerprint(self.model)
         settings = model.settings | vars(model.gate) | vars(model.readout)
         now = (len(x), x.dtype, x.device), settings, modules
         for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
@@ -75,11 +75,10 @@ class Stream:
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
-        seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
-        if held or steps:
+        if held or state["steps"]:
             check_state(self.model, held)
         self.reset()
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps = state["seed"], state["steps"]
         if held:
             image, self._engine = held["image"], Dense(self.model)
             self._run = self._engine.restored(state, self._draws(len(image)))
