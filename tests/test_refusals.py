@@ -412,8 +412,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, 
     run_here(name, base, f"--lr_interval 1 --run_name good --output_dir {tmp_path}")
     rising = "--epochs 2 --lr_interval 0.5 --lr_reduce 1e-30"  # from the second epoch on
     line = refused(name, base, f"{rising} --run_name x --output_dir {tmp_path}")
-    begins = "(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]: first not finite: "  # of 4 steps
-    assert re.search(f"{begins}(the (output|gradient) (of|at) layer|weight) [a-z]+[.][0-9].*--learning_rate", line)
+    assert re.search("(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]; .*--learning_rate", line)
     files = tmp_path / "trained_models" / kind
     assert same_weights(files / "x.pth", files / "good.pth") and same_weights(files / "x_last.pth", files / "good_last.pth")
 

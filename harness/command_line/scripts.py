@@ -11,7 +11,6 @@ import torch
 from harness import UserError
 from harness.command_line.presets import STARTS
 from harness.runs import ranks
-from harness.runs.commands import resume_command
 from harness.runs.paths import is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
@@ -65,7 +64,7 @@ def fail_for(error):
         fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
-        fail(f"{lost}. The last checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}", 1)
+        fail(f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks", 1)
     raise error
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call
 
 from harness.runs import ranks
-from harness.runs.health import FiniteCheck, first_not_finite, not_finite
+from harness.runs.health import FiniteCheck, not_finite
 from self_models.counting.evaluation import Average
 from self_models.running.outputs import total_spikes
 
@@ -40,8 +40,8 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
     """Mean figures over an epoch, see _figures. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from; the batches
-    begin where it stands. parallel: the model as one of several ranks. Raises UserError, with the layer where that begins, and
-    weights as before the step, where the loss or a gradient is not finite.
+    begin where it stands. parallel: the model as one of several ranks. Raises UserError, with weights as before the step, where
+    the loss or a gradient is not finite.
 
     On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
     host runs ahead, and what on_batch sees and saves is the same.
@@ -52,9 +52,8 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
 
     def look(step):
         if ranks.largest(step.check.failed()):
-            where = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1]["total"])
             fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
-            raise not_finite(f"{fault} at epoch {epoch}, update {step.number}: first not finite: {where}")
+            raise not_finite(f"{fault} at epoch {epoch}, update {step.number}")
 
     def count(step):
         progress.step = step.number

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness import UserError
 from harness.runs import ranks
-from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
 from harness.runs.saving import save_checkpoint
 from harness.runs.signals import Interrupted
@@ -80,7 +79,7 @@ class TrainingState:
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
             done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.place.last_path}"
-            raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
+            raise Interrupted(wish, f"{done}; the same command with --resume goes on")
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
