@@ -123,7 +123,6 @@ COMMANDS = [  # script, flags, words of its one line
     # what contradicts another flag, or has nothing to begin with
         *((script, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann and --pretrained_snn contradict each other")
           for script in (SNN, ANALYSIS)),
-        (ANN, f"{SMALL} --augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
         (ANN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH"),
         (SNN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
 ]  # fmt: skip

@@ -214,8 +214,6 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
         patch.setattr("harness.training.training_state.TrainingState.save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
-    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
-    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
     _, said = train(tmp_path, "--resume")
     assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
     assert compare(alone, tmp_path) == []
