@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.runs import ranks
-from harness.runs.health import not_finite, spoilt_weights
+from harness.runs.health import not_finite
 from harness.runs.saving import save_checkpoint
 from harness.runs.signals import Interrupted
 from harness.training.epoch import Progress
@@ -83,9 +83,9 @@ class TrainingState:
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
-        faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
-        if faults or not isfinite(loss):
-            raise not_finite(f"{(*faults, f'the loss is {loss}')[0]} after epoch {self.where()}")
+        spoilt = [f"weight {name}" for name, value in self.model.state_dict().items() if not value.isfinite().all()]
+        if spoilt or not isfinite(loss):
+            raise not_finite(f"{(*spoilt, 'the loss')[0]} is not finite after epoch {self.where()}")
 
     def where(self):
         """'3, update 17': the epoch and update that were done last."""
