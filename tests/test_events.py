@@ -131,18 +131,6 @@ def test_what_cannot_be_run_gets_a_line(folder, tmp_path, fault):
     assert words in line and str(folder) in line and not list((tmp_path / "out").rglob("*.log"))
 
 
-def test_a_check_takes_no_flags_of_a_run_and_needs_spikes(tmp_path):
-    recording = next(RECORDINGS.glob("3/*.bin"))
-    assert "--check only compares spikes: leave out --gif" in refused(NIR, NETWORK, f"--check norse --gif {recording}")
-    nodes = {
-        "input": nir.Input(np.array([2, 34, 34])),
-        "half": nir.Scale(np.array([0.5])),
-        "output": nir.Output(np.array([2, 34, 34])),
-    }
-    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, [*pairwise(nodes)], type_check=False))
-    assert "no node of" in refused(NIR, tmp_path / "net.nir", "--check norse")
-
-
 # --- networks
 
 

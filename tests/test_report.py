@@ -245,7 +245,6 @@ def test_lines_for_a_reader(file_regression):
     matrix = [[10 * (found == label) for found in range(21)] for label in range(21)]
     matrix[3][4], matrix[3][5], matrix[7][7], matrix[7][0], matrix[8] = 30, 2, 0, 6, [0] * 21
     assert report.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and report.accuracy_by_class(matrix)[8] is None
-    assert report.worst_pairs(matrix) == [(30, 3, 4), (6, 7, 0), (2, 3, 5)]
     said += report.class_lines(matrix, [f"c{number}" for number in range(21)], ", epsilon 0.1")
     operations = {"effective_acs": 1234567.8, "effective_macs": 7654.3, "dense": 98765432.1, "event_acs": 4321.2}
     record = {"epsilon": 0.25, "accuracy": 0.9712, "spikes": SPIKES, "reconstruction_error": 26.284, "open_share": [0.1234]}

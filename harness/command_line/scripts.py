@@ -16,11 +16,7 @@ from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
 from self_models.basics import ModelError
 
-HELPS = (  # against full memory
-    "a smaller --batch_size or fewer --timesteps; when training an SNN --bptt_segments auto; when converting fewer "
-    "--balance_images; for a large network a smaller --fc_width; for many images a smaller --limit_train, --limit_test or "
-    "--image_size; for pictures fewer --images or --chart_images"
-)
+HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
 OF_ONE_RUN = ("seed", "results_json")  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
