@@ -99,7 +99,6 @@ def commands(folder=""):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--limit_test", metavar="N", help="first N test images only, as a trial; results in results_few/")
     help_text = "evaluate these checkpoints, or none; the others' results are read from results/*.json"
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that need it")
@@ -112,34 +111,28 @@ def main(argv=None):
     if args.only and without:
         raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
     there = [name for name in wanted if name not in without]
-    folder = HERE / ("results_few" if args.limit_test else "results")
-    few = f"--limit_test {args.limit_test}" if args.limit_test else ""
-    check_all_there(folder, wanted if few else there)  # a trial has no rows of before
-    folder.mkdir(exist_ok=True)
-    rows = []
+    folder, rows = HERE / "results", []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
         path = folder / f"{run}.json"
         if checkpoint in there:
             into = f"--output_dir {folder.name} --results_json {folder.name}/{path.name}"
-            evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
-        if checkpoint in there or not (few and checkpoint in without):
-            rows += [row_of(network, record) for record in json.loads(path.read_text())]
+            evaluate(f"{command} --run_name {run} {into} --overwrite")
+        rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
-    if not few:
-        groups = over_seeds(rows)
-        for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
-            picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
-            mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
-            drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
-            save_accuracy_against_spikes(picture, drawn)
-        tables = (
-            table(filter(lambda rows: is_shown(rows[0]), groups)),
-            pairs_table(filter(is_shown, rows)),
-            equal_spikes_table(rows),
-        )
-        put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
-        put_into(HERE / README, short_table(folder))
-        put_into(HERE / ZOO, zoo_table())
+    groups = over_seeds(rows)
+    for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
+        picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
+        mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
+        drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
+        save_accuracy_against_spikes(picture, drawn)
+    tables = (
+        table(filter(lambda rows: is_shown(rows[0]), groups)),
+        pairs_table(filter(is_shown, rows)),
+        equal_spikes_table(rows),
+    )
+    put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
+    put_into(HERE / README, short_table(folder))
+    put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
         print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
@@ -159,15 +152,6 @@ def missing_images(names, folder):
         except UserError as error:
             missing[name] = str(error)
     return missing
-
-
-def check_all_there(folder, only):
-    """Raises UserError where the folder lacks results of networks that are not to be evaluated; only: those that are."""
-    needed = {folder / f"{run}.json": checkpoint for checkpoint, run, *_ in commands() if checkpoint not in only}
-    if missing := {path: checkpoint for path, checkpoint in needed.items() if not path.is_file()}:
-        add = " ".join(dict.fromkeys([*only, *missing.values()]))
-        add += " --dataset FOLDER" * any(IMAGES[checkpoint] not in IMAGE_SHAPES for checkpoint in missing.values())
-        raise UserError(f"{next(iter(missing))} is missing: evaluate its network, too: --only {add}")
 
 
 def is_shown(row):
@@ -356,17 +340,15 @@ def zoo_table():
 
 
 def put_into(page, lines):
-    """Replace what stands between the marks of a page. Raises UserError where they are missing."""
-    if not (new := between(page.read_text(encoding="utf-8"), *MARKS, lines)):
-        raise UserError(f"{page} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the tables belong")
+    """Replace what stands between the marks of a page."""
+    new = between(page.read_text(encoding="utf-8"), *MARKS, lines)
     write_whole(page, lambda file: file.write(new.encode()))
 
 
 def between(text, begin, end, lines):
-    """The text with these lines between two marks of it; None where it lacks one."""
-    before, _, rest = text.partition(begin)
-    _, mark, after = rest.partition(end)
-    return "\n".join([before + begin, *lines, end + after]) if mark else None
+    """The text with these lines between two marks of it. Raises ValueError where it lacks one."""
+    first = text.index(begin)
+    return "\n".join([text[:first] + begin, *lines, text[text.index(end, first) :]])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
@@ -38,10 +37,8 @@ def build_parser(argv=None):
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
+    posthoc.check_predicts()
     model, run = posthoc.model, posthoc.run
-    if not model.has_feedback:
-        why = f"{args.architecture} has no decoder, and a prediction needs one"
-        raise UserError(f"{why}: choose an architecture named ..._wFeedback")
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)

@@ -3,9 +3,7 @@
 import copy
 import json
 import math
-import os
 import re
-import signal
 
 import pytest
 import torch
@@ -34,7 +32,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import self_models.adopting
 import self_models.conversion
-from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, from_ann, load
@@ -475,31 +472,6 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     calibrate_biases(snn, rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
     assert said == [("features.1", pytest.approx(rate), pytest.approx(off))]
     assert snn.features[0].bias.item() == pytest.approx(bias)
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [(3, "balancing thresholds, 2 of "), (7 + 17 + 2, "calibrating biases, 1 of 7 layers done; nothing of that is kept")],
-)
-def test_a_signal_in_a_conversion_says_what_was_done(trained, tmp_path, monkeypatch, capsys, call, said):
-    real, calls = self_models.conversion.spikes_of, []
-
-    def spikes_of(*given):
-        calls.append(given)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*given)
-
-    monkeypatch.setattr(self_models.conversion, "spikes_of", spikes_of)
-    command = f"--pretrained_ann {trained.ann} {SPIKING} --calibrate --output_dir {tmp_path}"
-    with pytest.raises(SystemExit) as stop:
-        run_script(lambda: run_here(SNN, command))
-    assert stop.value.code == 128 + signal.SIGTERM
-    line = capsys.readouterr().err
-    assert f"interrupted while {said}" in line and line.count("\n") == 1
-    before = digests(tmp_path)
-    run_here(SNN, command)  # begins anew
-    assert len(digests(tmp_path)) > len(before)
 
 
 PAGE = (REPOSITORY / "docs/how_to/own_model.md").read_text(encoding="utf-8")

@@ -276,7 +276,7 @@ def html(request, tmp_path_factory):
     """The page of a network, as HTML."""
     (name, weights), path = request.param.split(), tmp_path_factory.mktemp("page") / "page.html"
     _, said = run_here("export", NETWORKS / f"{name}.pth", "--to page --weights", weights, "--output", path)
-    assert f"wrote {path}: " in said and path.stat().st_size < page_file.MOST
+    assert f"wrote {path}: " in said and path.stat().st_size < 1_500_000
     return path.read_text(encoding="utf-8")
 
 

@@ -276,7 +276,7 @@ REFUSED = [
     (ANALYSIS, "{snn} --images 2 --index 7", "--index and --images both choose the images: leave out one of the two"),
     (ANALYSIS, "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
-    (OBJ1, "--preset cifar10_baseline", "or --dataset CIFAR10, whose classes they are"),
+    (OBJ1, "--preset cifar10_baseline", "add --dataset FOLDER"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
     (OBJ1, "--pretrained_snn {digits} --dataset {own}/data", "the classes cat, dog, elk, and the network was trained on 0, 1, 2"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),

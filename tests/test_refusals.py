@@ -93,8 +93,8 @@ COMMANDS = [  # script, flags, words of its one line
         (ANALYSIS, "", "--pretrained_snn is missing, and "),
         (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
         (OBJ2, "--pretrained_snn {baseline}", "rule all_predicted needs an architecture with feedback and a gate that blocks"),
-        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, and contrast needs one"),
-        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, and a prediction needs one"),
+        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
+        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
         (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
@@ -122,7 +122,6 @@ COMMANDS = [  # script, flags, words of its one line
     # what contradicts another flag, or has nothing to begin with
         *((script, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann and --pretrained_snn contradict each other")
           for script in (SNN, ANALYSIS)),
-        (ANN, f"{SMALL} --augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
         (ANN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH"),
         (SNN, "--test_only", "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
 ]  # fmt: skip
@@ -365,8 +364,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, 
     run_here(name, base, f"--lr_interval 1 --run_name good --output_dir {tmp_path}")
     rising = "--epochs 2 --lr_interval 0.5 --lr_reduce 1e-30"  # from the second epoch on
     line = refused(name, base, f"{rising} --run_name x --output_dir {tmp_path}")
-    begins = "(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]: first not finite: "  # of 4 steps
-    assert re.search(f"{begins}(the (output|gradient) (of|at) layer|weight) [a-z]+[.][0-9].*--learning_rate", line)
+    assert re.search("(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]; .*--learning_rate", line)
     files = tmp_path / "trained_models" / kind
     assert same_weights(files / "x.pth", files / "good.pth") and same_weights(files / "x_last.pth", files / "good_last.pth")
 
@@ -410,26 +408,6 @@ def test_existing_run_is_not_overwritten(trained, tmp_path, name, kind, base):
 # --- results.py
 
 
-@pytest.mark.parametrize("few", ["", "--limit_test 4"])
-def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_path, monkeypatch, few):
-    """Of the networks that --only leaves out: one line names a file, and what to add."""
-    monkeypatch.setattr("results.HERE", tmp_path)
-    monkeypatch.setattr("results.evaluate", lambda command: pytest.fail(command))
-    line = refused("results", "--only snn_baseline", few)
-    folder = tmp_path / ("results_few" if few else "results")
-    files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_baseline"]
-    others = [name for name in results.CHECKPOINTS if name != "snn_baseline"]
-    begins = f"error: {folder / files[0]}.json is missing: evaluate its network, too"
-    assert line == f"{begins}: --only snn_baseline {' '.join(others)} --dataset FOLDER"
-    assert digests(tmp_path) == {} and not folder.exists()
-    folder.mkdir()
-    for run in files[1:]:
-        (folder / f"{run}.json").write_text("[]")
-    assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_baseline {others[0]}" in refused(
-        "results", "--only snn_baseline", few
-    )
-
-
 def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
     """All images are looked for before anything is evaluated; without them a network's rows stay, and the last lines say so."""
 
@@ -460,11 +438,6 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     line = refused("results", "--only snn_baseline fashion_baseline")
     assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said
     assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
-    monkeypatch.setattr(
-        "results.evaluate", lambda command: (tmp_path / re.search(r"results_few/\S+json", command)[0]).write_text("[]")
-    )
-    _, printed = run_here("results", "--limit_test 4")  # a trial has no rows of before
-    assert printed.splitlines()[-2:] == [fashion, cifar]
 
 
 # --- memory

@@ -11,17 +11,12 @@ import torch
 from harness import UserError
 from harness.command_line.presets import STARTS
 from harness.runs import ranks
-from harness.runs.commands import resume_command
 from harness.runs.paths import is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
 from self_models.basics import ModelError
 
-HELPS = (  # against full memory
-    "a smaller --batch_size or fewer --timesteps; when training an SNN --bptt_segments auto; when converting fewer "
-    "--balance_images; for a large network a smaller --fc_width; for many images a smaller --limit_train, --limit_test or "
-    "--image_size; for pictures fewer --images or --chart_images"
-)
+HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
 OF_ONE_RUN = ("seed", "results_json")  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
@@ -65,7 +60,7 @@ def fail_for(error):
         fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
-        fail(f"{lost}. The last checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}", 1)
+        fail(f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks", 1)
     raise error
 
 

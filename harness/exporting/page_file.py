@@ -24,7 +24,6 @@ from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
-MOST = 1_500_000  # bytes of a page
 TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
 SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_bound": 1.0}  # what is drawn comes piece by piece
 PRICES = conventions()["arithmetic_45nm"]
@@ -65,9 +64,6 @@ def page(checkpoint, own, weights="float32", **data):
         **kernel_of(model),
     }
     content = filled(network).encode()
-    if len(content) > MOST:
-        instead = "take a smaller network" if weights != "float32" else "--weights int8 halves it"
-        raise UserError(f"the page of {checkpoint} would have {len(content):,} bytes, of {MOST:,} at most: {instead}")
     return content, f"{len(content):,} bytes; open it in a browser"
 
 
