@@ -486,15 +486,3 @@ def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, v
     run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
     before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
     assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}
-
-
-<<<<<<< HEAD
-def test_a_loss_is_the_mean_over_the_batch(variance):
-    register("each", lambda self, output, images, labels: torch.zeros(2))
-    with pytest.raises(ModelError, match=r"each_loss: value\(\) of Own must be a scalar tensor, the mean over the batch"):
-        Criterion(0.0, "last_t", own={"each_loss": LOSSES["each"](1)})(SNNOutput(torch.zeros(2, 4), None, None, {}, None), LABELS)
-=======
-def test_what_a_loss_lacks_is_said_at_once(variance):
-    with pytest.raises(ModelError, match=r"loss 'x': Own lacks value\(\), see Loss of harness.training.losses"):
-        LOSSES.register("x")(dataclass(type("Own", (Loss,), {})))
->>>>>>> weight2
