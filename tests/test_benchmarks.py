@@ -80,7 +80,7 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_c_export_sends_the_same_spikes():
-    said = run_here("benchmarks.speed.c_export", "--networks quick_feedback --images 20 --compared 5 --repeats 1")[1]
+    said = run_here("benchmarks.speed.c_export", "--networks tiny_feedback --images 20 --compared 5 --repeats 1")[1]
     rows = [json.loads(line) for line in said.splitlines()]
     assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 20), ("int8", 0, 5)]
     assert all(speed > 0 for row in rows for speed in row["images_per_second"].values())
@@ -120,11 +120,6 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert all(share is True or 0 < share < 1e-3 for share in row["same_spikes"].values())
     with Image.open(tmp_path / "peers.png") as picture:
         assert picture.width > 1000
-
-
-@pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
-def test_inference_peers_refuses_before_it_measures(flags, wanted):
-    assert wanted in refused("benchmarks.speed.inference_peers", flags)
 
 
 def test_inference_peers_without_a_package(monkeypatch):
@@ -171,28 +166,18 @@ def test_train_step_trains_the_same_network_three_times():
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
 
 
-def test_train_step_on_a_gpu_wants_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
-
-
 def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
     def check_case(case, model):
         assert case["gate"] != "contrast", "spikes differ"
-        return ["reference", *["event"] * (case["gate"] == "block")]
+        return ["reference"]
 
     monkeypatch.setattr(engines.test_engines, "check_case", check_case)
     with pytest.raises(SystemExit) as stop:
         engines.main(["--cases", "50"])
     found = json.loads(capsys.readouterr().out)
     assert stop.value.code == 1 and found["tried"] == 50 > found["run"] == sum(found["by_gate"].values())
-    assert found["by_engine"] == {"reference": found["run"] - found["by_gate"]["contrast"], "event": found["by_gate"]["block"]}
-    assert len(found["failures"]) == found["by_gate"]["contrast"] > 0
+    assert len(found["failures"]) == found["by_gate"]["contrast"] == found["run"] - found["by_engine"]["reference"] > 0
     assert found["failures"][0]["case"]["gate"] == "contrast" and "spikes differ" in found["failures"][0]["error"]
-    monkeypatch.setattr(engines.test_engines, "check_case", lambda case, model: [])
-    with pytest.raises(SystemExit) as stop:
-        engines.main(["--cases", "2"])
-    assert not stop.value.code and json.loads(capsys.readouterr().out)["failures"] == []
 
 
 @pytest.mark.parametrize("program", sorted(REPOSITORY.glob("benchmarks/*/*.py")), ids=lambda path: path.stem)
