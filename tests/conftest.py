@@ -60,7 +60,6 @@ SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epoch
 
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16
-TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
 BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]

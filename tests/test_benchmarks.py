@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from PIL import Image
 
 from benchmarks.findings import streams
 from benchmarks.robustness import engines, fuzz
-from benchmarks.speed.inference_peers import compared, figures
-from benchmarks.speed.peers import is_installed
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -120,24 +117,6 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert all(share is True or 0 < share < 1e-3 for share in row["same_spikes"].values())
     with Image.open(tmp_path / "peers.png") as picture:
         assert picture.width > 1000
-
-
-def test_inference_peers_without_a_package(monkeypatch):
-    """It is null and named; each of the others counts at its faster way."""
-    monkeypatch.setitem(sys.modules, "norse.torch.functional.iaf", None)
-    assert not is_installed("norse")
-    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("ann", ""): 120.0}
-    found = figures(ours | {("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0})
-    assert (found["snntorch"], found["way"], found["ratio_to_fastest_peer"]) == (30.0, {"snntorch": "by layer"}, 3.0)
-    assert (found["ann"], found["ratio_to_ann"]) == (120.0, 0.75)
-    assert found["norse"] is None and found["missing"] == ["spikingjelly", "norse", "sinabs"]
-    assert figures(ours)["ratio_to_fastest_peer"] is None
-
-
-def test_inference_peers_says_by_how_much_spikes_differ():
-    ours = {"input": torch.tensor([3.0, 5.0]), "features.1": torch.tensor([2.0, 10.0])}
-    assert compared(ours, ours) is True
-    assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
 
 
 def test_crossover_counts_the_additions_of_spikes(tmp_path):

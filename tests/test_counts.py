@@ -153,21 +153,6 @@ def test_neurobench_counts_the_same(settings):
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
 
 
-@pytest.mark.others
-def test_spikingjelly_counts_the_same_where_inputs_are_binary():
-    """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
-    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
-    model = build([[3, 4], []])
-    for parameter in model.parameters():
-        parameter.data[parameter == 0] = 0.01
-    x, u, _, ours = run(model)
-    counter = counting.SynOpCounter()
-    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
-        model(x, u)
-    assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
-    assert ours["effective_macs"] == 0
-
-
 @pytest.mark.parametrize(
     "layer",
     [

@@ -202,7 +202,6 @@ def test_who_has_which_images(sets, tmp_path, more, expected):
     ("more", "words"),
     [
         ({"holdout": 60}, "--holdout 60 leaves no training images: MNIST has 60"),
-        ({"limit_train": 61}, "--limit_train 61: MNIST has 60 training images, 0 of them held out"),
         ({"limit_train": 51, "holdout": 10}, "--limit_train 51: MNIST has 60 training images, 10 of them held out"),
         ({"limit_test": 21}, "--limit_test 21: MNIST has 20 test images"),
         ({"data_dir": "/none"}, "--data_dir /none: no such folder"),

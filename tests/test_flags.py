@@ -87,37 +87,6 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert "strictness" not in model.change(gate="block", strictness=0.25).settings
 
 
-def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
-    parser = snn_parser("")
-    parser.rare = set()  # as --help_all does
-    shown = parser.format_help()
-    assert (
-        "--strictness" in shown
-        and "part of epsilon that counts (from 0 to 1; default: 0.5)" in shown
-        and "contrast,strict}" in shown
-    )
-    assert "--strictness: 2.0 is not a number from 0 to 1" in refused(SNN, "--strictness 2")
-    here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
-    run_here(SNN, here, "--strictness 0.25 --run_name x")
-    path = tmp_path / "trained_models/snn/x.pth"
-    settings = load_checkpoint(path)["settings"]
-    assert (settings["gate"], settings["strictness"], settings["epsilon"]) == ("strict", 0.25, 0.4)
-    again = f"--resume --epochs 2 --run_name x --output_dir {tmp_path}"
-    line = refused(SNN, again, "--strictness 0.5")
-    assert "strictness" in line and "same flags" in line
-    run_here(SNN, again)
-    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
-    opens = {}
-    for name, flags in (("own", ""), ("typed", "--strictness 1"), ("other", "--gate block")):
-        run_here(SNN, f"--pretrained_snn {path} --test_only --limit_test 16 --run_name {name} --output_dir {tmp_path}", flags)
-        (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")
-        opens[name] = record["open_share"][-1]
-    assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
-    assert opens["own"] > opens["typed"] == pytest.approx(opens["other"])  # engines round otherwise
-    said = run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")[1]
-    assert "note: without effect here: --strictness\n" in said
-
-
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
     @dataclass
     class Fresh(Blocking):

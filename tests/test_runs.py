@@ -133,15 +133,11 @@ def test_what_cannot_be_compared_is_refused():
     output = load(QUICK)(x)
     for a, b, images, words in [
         (snn, snn, None, "images must be a tensor"),
-        (snn, snn, "a.png", "not a str"),
         (snn, ann, x, "VGG_wFeedback: compare two SNNs"),
-        (snn, None, x, "NoneType: compare"),
         (output, snn, x, "SNNOutput: compare"),
     ]:
         with pytest.raises(ModelError, match=words):
             first_difference(a, b, images)
-    with pytest.raises(ModelError, match="tolerance"):
-        first_difference(output, output, tolerance=-1)
 
 
 RECORDERS = {"dense": lambda model: model, "event": EventEngine}
@@ -221,14 +217,8 @@ def test_what_cannot_be_recorded_is_said(engine):
     for record, words in (
         ("features.1", "record: give a dict"),
         ({"feature.1": "spikes"}, r"no layer 'feature.1': did you mean features.1\? choose from input, .*, output"),
-        ({"features.1": "voltage"}, "features.1 has no 'voltage': choose from spikes, membrane"),
         ({"input": "membrane"}, "input has no 'membrane': choose from spikes"),
-        ({"output": ("spikes",)}, "output has no 'spikes': choose from membrane"),
-        ({"features.1": [0, 1]}, r"ask for 'spikes', or for neurons 0 and 5 \('spikes', \[0, 5\]\), not for \[0, 1\]"),
         ({"classifier.1": ("spikes", [24])}, "neurons of classifier.1 are a list of numbers from 0 to 23, each once"),
-        ({"classifier.1": ("spikes", [1, 1])}, "each once"),
-        ({"classifier.1": ("spikes", [0.5])}, "each once"),
-        ({"classifier.1": ("spikes", 3)}, "each once"),
     ):
         with pytest.raises(ModelError, match=words):
             run(x, record=record)

@@ -35,7 +35,6 @@ from conftest import (
     run_here,
     split,
 )
-from filelock import FileLock
 from torch import nn
 
 import ann_wFeedback
@@ -259,20 +258,13 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
 JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name x --overwrite"
 
 
-def test_a_second_run_into_the_same_place_is_refused(alone):
-    before = digests(alone)
-    with FileLock(alone / "trained_models/snn/.x.lock"):
-        for name, flags in ((SNN, RUN), (SNN, f"{RUN} --resume"), (SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES)):
-            line = refused(name, flags.format(alone), f"--output_dir {alone}")
-            assert "is being written by another process: " in line
-    assert digests(alone) == before
-
-
-def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
-    tried = []
-    after_step(monkeypatch, 1, 2, lambda: tried.append(refused(SNN, RUN, "--overwrite", f"--output_dir {tmp_path}")))
+def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone, tmp_path, monkeypatch):
+    tried, second = [], ((SNN, RUN), (SNN, f"{RUN} --resume"), (SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES.format(alone)))
+    here = f"--output_dir {tmp_path}"
+    after_step(monkeypatch, 1, 2, lambda: tried.extend(refused(name, flags, here) for name, flags in second))
     train(tmp_path)
-    assert len(tried) == 1 and "is being written by another process: " in tried[0]
+    assert len(tried) == 4 and all("is being written by another process: " in line for line in tried)
+    assert compare(alone, tmp_path) == []
 
 
 # --- no space, no folder
@@ -581,7 +573,7 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(alone_by_one, tmp_path):
 
 
 def stop_second(rank):
-    """Send SIGTERM to rank 1 alone_by_one, in its first step of epoch 2."""
+    """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
     if rank == 1:
         after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
@@ -650,7 +642,7 @@ def test_ranks_evaluate_every_image_once(trained, tmp_path):
 
 
 def main(flags):
-    """Each of two ranks trains on its part of each batch, filled up where it is smaller, normalised by that part alone_by_one."""
+    """Each of two ranks trains on its part of each batch, filled up where it is smaller, normalised by that part alone."""
     rank = ranks.rank()
     assert ranks.largest(3 + 2 * rank) == 5 and ranks.gathered(rank) == [0, 1] and ranks.from_first(lambda: rank) == 0
     assert [ranks.part(torch.arange(10, 10 + size)).tolist() for size in (4, 3, 1)] == [
