@@ -53,7 +53,7 @@ from self_models.conversion import (
     scale_thresholds,
     units,
 )
-from self_models.network.norms import ACTIVATIONS, QCFS, BatchNorm, Staircase, folded_in
+from self_models.network.norms import BatchNorm, Staircase, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -249,31 +249,20 @@ def test_an_ann_that_began_with_relu_is_trained_on_with_qcfs(trained, tmp_path):
     assert "tiny.pth does not fit" in evaluated and ".bound is missing" in evaluated
 
 
-STATISTIC = "features.1.running_var"
-FAULTS = {  # what becomes of the checkpoint's state -> words on it
-    "lacking": (lambda state: state.pop(STATISTIC), f"does not fit VGG_wFeedback: {STATISTIC} is missing"),
-    "of another size": (
-        lambda state: state.update({STATISTIC: torch.ones(3)}), f"does not fit VGG_wFeedback: {STATISTIC} is (3,), not ",
-    ),
-    "nan": (lambda state: state["features.1.weight"].fill_(math.nan), "is damaged: features.1.weight is not finite"),
-    "bound": (lambda state: state["features.1.nonlinearity.bound"].fill_(0.0), "is damaged: features.1.nonlinearity.bound is "),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, fault):
-    """Also one of weights alone."""
-    (spoil, words), saved = FAULTS[fault], load_checkpoint(normed)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda state: state.pop("features.1.running_var"), "does not fit VGG_wFeedback: features.1.running_var is missing"),
+        (lambda state: state["features.1.weight"].fill_(math.nan), "is damaged: features.1.weight is not finite"),
+    ],
+)
+def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, spoil, words):
+    saved = load_checkpoint(normed)
     spoil(saved["state_dict"])
     torch.save(saved, tmp_path / "damaged.pth")
-    convert = f"{WITHOUT_BALANCING} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann {tmp_path}"
-    line = refused(SNN, f"{convert}/damaged.pth")
+    line = refused(SNN, f"{WITHOUT_BALANCING} --output_dir {tmp_path / 'out'} --pretrained_ann {tmp_path}/damaged.pth")
     assert "damaged.pth is damaged: " in line or "damaged.pth: its normalisation does not fit its weights" in line
     assert f"damaged.pth {words}" in refused(ANN, f"--pretrained_ann {tmp_path}/damaged.pth --test_only {DATA}")
-    if len(saved["state_dict"].get(STATISTIC, "abc")) == 3:
-        torch.save({"state_dict": saved["state_dict"]}, tmp_path / "bare.pth")
-        line = refused(SNN, f"-a VGG5_wFeedback_small --fc_width 16 {convert}/bare.pth")
-        assert "bare.pth: its normalisation does not fit its weights" in line
 
 
 @pytest.mark.parametrize(
@@ -283,18 +272,11 @@ def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, fault):
         ("{normed} --readout spike_count", "choose a membrane read-out"),
         ("{relu} --calibrate --no-bias", "leave one of the two out"),
         ("{relu} --calibrate --update delayed", "needs --update immediate"),
-        ("{passes} --calibrate", "needs an ANN of one pass"),
-        ("{tanh}", "conversion knows the nonlinearities relu and qcfs, and {tanh} has tanh"),
     ],
 )
-def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path, monkeypatch, flags, words):
-    files = {"normed": normed, "relu": trained.ann, "passes": tmp_path / "passes.pth", "tanh": tmp_path / "tanh.pth"}
-    saved = load_checkpoint(trained.ann)
-    monkeypatch.setitem(ACTIVATIONS, "tanh", lambda stage, settings: torch.nn.Tanh())
-    for name, setting in (("passes", {"timesteps": 2}), ("tanh", {"activation_ann": "tanh"})):
-        torch.save(saved | {"settings": {**saved["settings"], **setting}}, files[name])
+def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path, flags, words):
     convert = f"{WITHOUT_BALANCING} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
-    assert words.format(**files) in refused(SNN, f"{convert} {flags.format(**files)}")
+    assert words in refused(SNN, f"{convert} {flags.format(normed=normed, relu=trained.ann)}")
 
 
 # --- rates
@@ -359,36 +341,27 @@ def test_a_phased_network_answers_what_its_ann_answers(levels, pool):
     )
 
 
-@pytest.mark.parametrize("activation", ["relu", "qcfs"])
 @torch.no_grad()
-def test_with_biases_a_long_run_sends_what_the_ann_computes(activation):
-    """Batch norms folded, thresholds balanced and scaled or taken from bounds: every layer's rate, in its unit, is the ANN's
-    activation, and so are outputs and prediction."""
+def test_with_biases_a_long_run_sends_what_the_ann_computes():
+    """Batch norms folded, thresholds balanced and scaled: every layer's rate, in its unit, is the ANN's activation, and so are
+    outputs and prediction."""
     torch.manual_seed(0)
     own = {"plan": [[6, "D", 8, "A", 8], ["U", 6, "U", "in"]], "fc_width": 16, "image_shape": (1, 12, 12)}
-    ann = VGG_wFeedback(**own, norm="batch", activation_ann=activation, qcfs_levels=0, init="kaiming").eval()
+    ann = VGG_wFeedback(**own, norm="batch", init="kaiming").eval()
     for module in ann.modules():
         if isinstance(module, BatchNorm):
             for values in (module.weight, module.running_var):
                 values.uniform_(0.5, 1.5)
             for values in (module.bias, module.running_mean):
                 values.uniform_(-0.5, 0.5)
-            if activation == "relu":  # in the decoder, too, whose nonlinearity leaks
-                module.nonlinearity = torch.nn.ReLU()
-        if isinstance(module, QCFS):
-            module.bound.uniform_(0.7, 1.2)
+            module.nonlinearity = torch.nn.ReLU()  # in the decoder, too, whose nonlinearity leaks
     snn = VGG_SNN_STDB_wFeedback(
         **own, bias=True, update="immediate", encoding="direct", timesteps=900, initial_potential=0.5, readout="membrane_linear",
     ).eval()  # fmt: skip
-    state, has_bounds = bounds_as_thresholds(folded_in(ann.state_dict()))
-    lost, extra = snn.load_state_dict(state, strict=False)
-    assert not extra and all(name.endswith((".leak", ".threshold")[: 2 - has_bounds]) for name in lost)
+    snn.load_state_dict(folded_in(ann.state_dict()), strict=False)
     x, biases, values, spikes = images(3, (1, 12, 12)), biases_of(snn), {}, {}
-    if has_bounds:
-        fit_thresholds(snn)
-    else:
-        balance_thresholds(snn, x, lambda t: x, 60)
-        scale_thresholds(snn, 1.1)
+    balance_thresholds(snn, x, lambda t: x, 60)
+    scale_thresholds(snn, 1.1)
     fit_biases(snn, biases)
     for name, module in ann.named_modules():
         if isinstance(module, BatchNorm):
