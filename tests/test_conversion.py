@@ -384,9 +384,8 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes():
         torch.testing.assert_close(sent / 900 * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
 
-@pytest.mark.parametrize(("update", "steps", "less"), [("immediate", 4, 3), ("phased", 3, 2)])  # in 4 steps phased needs none
 @torch.no_grad()
-def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps, less):
+def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     torch.manual_seed(0)
     own = {"plan": [[6, "M", 8, "M", 8, "A"], []], "fc_layers": 1, "fc_width": 16, "image_shape": (1, 12, 12)}
     ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", init="kaiming").train()
@@ -395,7 +394,7 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps, 
         ann(x, seed=0)
     ann.eval()
     snn = VGG_SNN_STDB_wFeedback(
-        **own, bias=True, update=update, encoding="direct", timesteps=steps, initial_potential=0.5, max_pool="count"
+        **own, bias=True, update="immediate", encoding="direct", timesteps=4, initial_potential=0.5, max_pool="count"
     ).eval()
     snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
     biases, values, said = biases_of(snn), {}, []
@@ -411,9 +410,9 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps, 
     scale = {connection.target: unit for connection, unit in units(snn)}
     for node, (name, before, after) in enumerate(said, 1):
         wanted = channel_means(values[name]) / (scale[node] * snn.neurons()[name].threshold)
-        off = (channel_means(sent[name]["spikes"].sum(0) / steps) - wanted).square().mean().sqrt().item()
+        off = (channel_means(sent[name]["spikes"].sum(0) / 4) - wanted).square().mean().sqrt().item()
         assert off == pytest.approx(after, abs=1e-6)
-        assert after < before / less or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
+        assert after < before / 3 or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
     assert all(name in values for name in snn.neurons())
 
 
@@ -619,14 +618,9 @@ def hooked(module):
         ),
         (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is LogSoftmax.*, where a network here has nothing"),
         (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), "layer 1 cannot be folded into layer 0: .* has its channels"),
-        (stack_with(2, nn.MaxPool2d(3, 2, 1)), "layer 2 is MaxPool2d.kernel_size=3, .*, where a network here has Count"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "layer 0 begins no network of this order: convolution, ReLU"),
         (nn.Sequential(), "the stack begins no network"),
         (stack_with(10, filled(nn.Linear(8, 10), 3e38)), "the outputs on these images are no finite numbers"),
-        (
-            stack_with(0, filled(nn.Conv2d(1, 4, 3, padding=1), 3e38)),
-            "features.1: its activations on these images are no finite numbers",
-        ),
         (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "give an nn.Sequential of the layers in order, not a ResidualBlock"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

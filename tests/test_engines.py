@@ -506,15 +506,12 @@ def test_result_does_not_depend_on_batch_or_threads():
 CHANGES = {  # what torch counts, or a module, or a setting
     "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=False).step(),
     "data put in its place": lambda model: setattr(model.features[0].weight, "data", -model.features[0].weight),
-    "a parameter in its place": lambda model: setattr(model.features[0], "weight", nn.Parameter(-model.features[0].weight)),
     "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
     "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
-    "a floor": lambda model: model.change(membrane_floor=0.0),
     "settings": lambda model: model.change(epsilon=0.05, output_leak=0.5),
 }
 UNSEEN = {  # what torch does not count
     "Adam, fused": lambda model: torch.optim.Adam(model.parameters(), 0.5, fused=True).step(),
-    "one weight through .data": lambda model: model.features[0].weight.data[0, 0, 1, 1].add_(2),
     "through numpy": lambda model: np.negative(array := model.features[0].weight.detach().numpy(), out=array),
 }
 
@@ -584,11 +581,9 @@ def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path)
 
 ALTERED = {  # a method replaced, or a hook: what the kernel would not call
     "integrate": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"integrate": lambda self, total, decoded, view: total})),
-    "a patched method": lambda model: setattr(model, "integrate", lambda total, decoded, view: total),
     "a hook of neurons": lambda model: model.features[1].register_forward_hook(
         lambda module, given, output: (0 * output[0], *output[1:])
     ),
-    "a hook before": lambda model: model.features[0].register_forward_pre_hook(lambda module, given: (given[0] / 2,)),
     "a patched forward": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
 }
 REFUSED = {  # what is said of a network -> what makes it one of which that is said

@@ -18,7 +18,6 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
-    PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
@@ -400,22 +399,6 @@ def test_the_variance_by_hand_and_what_its_weight_does(variance):
     losses = Criterion(0.0, "last_t", own={"variance_loss": variance(0.5, 2)})(output, LABELS)
     assert losses["variance_loss"].item() == 2.625
     assert losses["total"].item() == pytest.approx(losses["classification"].item() + 1.3125)
-
-
-def test_gradients_are_the_weighted_sums(variance):
-    """And reach the network through what computes many steps at once."""
-
-    def gradients(trade_off, weight):
-        torch.manual_seed(0)
-        own = {"timesteps": 4, "update": "immediate", "default_threshold": 0.2, "readout": "membrane_linear"}
-        model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=12, **own)
-        criterion = Criterion(trade_off, "mean_t", own={"variance_loss": variance(weight)})
-        criterion(model(images(2), seed=0), LABELS)["total"].backward()
-        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-
-    none, more, both = gradients(0.0, 0.0), gradients(0.0, 0.1), gradients(0.1, 0.1)
-    assert (more - none).abs().max() > 1e-4
-    torch.testing.assert_close(both - more, gradients(0.1, 0.0) - none, rtol=1e-3, atol=1e-5)
 
 
 def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):

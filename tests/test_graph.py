@@ -7,7 +7,6 @@ import subprocess
 import warnings
 from itertools import pairwise
 
-import h5py
 import nir
 import numpy as np
 import pytest
@@ -280,19 +279,10 @@ def damaged(path):
     return path
 
 
-def of_another_kind(path):
-    nir.write(path, chain(equations("IF", r=1)))
-    with h5py.File(path, "a") as file:
-        del file["node/nodes/0/type"]
-        file["node/nodes/0/type"] = "Resonator"
-    return path
-
-
 PAIR = chain(equations("IF", r=1)).nodes
 FAULTS = {
     "no such file": lambda path: path,
     "is no NIR file that can be read": damaged,
-    "node '0' is a Resonator, which is not known here": of_another_kind,
     "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
     "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 1))),
     "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),

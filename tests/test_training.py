@@ -16,7 +16,6 @@ from conftest import (
     BALANCE,
     DATA,
     OBJ1,
-    OBJ2,
     PLAN,
     SNN,
     SPIKING,
@@ -288,20 +287,12 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
 
 
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        (SNN, f"--pretrained_ann ANN {TINY} {BALANCE} --timesteps 5 --resume nowhere.pth"),
-        (SNN, f"--pretrained_ann ANN -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"),
-        (OBJ2, f"--pretrained_snn SNN {DATA} --rules both --open_bounds 0 1 --gap_bounds 2"),
-    ],
-)
-def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path, name, flags):
+def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path):
     for folder in ("logs", "trained_models"):
         shutil.copytree(trained.folder / folder, tmp_path / folder)
-    flags = flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn))
     before = digests(tmp_path)
-    refused(name, flags, f"--overwrite --run_name tiny --output_dir {tmp_path}")
+    flags = f"--pretrained_ann {trained.ann} -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"
+    refused(SNN, flags, f"--overwrite --run_name tiny --output_dir {tmp_path}")
     assert digests(tmp_path) == before
 
 
