@@ -161,10 +161,7 @@ def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
     [
         ("input", -28.4, 27.9, "-28.4 ± 27.9 %"),  # not -28 ± 28, which would hold 0
         ("input", 27.6, 28.4, "+28 ± 28 %"),  # which holds it, too
-        ("input", 8.4, 8.5, "+8 ± 9 %"),
         ("input", 8.44, 8.42, "+8.44 ± 8.42 %"),  # 8 ± 8 and 8.4 ± 8.4 hold it
-        ("input", 8.48, 8.52, "+8 ± 9 %"),
-        ("input", 0.3, 0.0, "+0.3 ± 0.0 %"),
         ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
         ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
         ("input", -28.4, None, "-28 %"),
@@ -187,14 +184,11 @@ def test_a_half_is_rounded_away_from_0():
     ("words", "line"),
     [
         ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
-        ("quick_fedback baseline", "did you mean quick_feedback\\?"),
         ("fed baseline --seeds 0 2 3", "fed_2 is missing: train it as the others were, with --seeds 2 3"),
         ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
         ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
-        ("fashion_feedback quick_baseline", "on 10,000 FashionMNIST test images, quick_baseline on 10,000 MNIST"),
         ("fed baseline --output x.txt", "ends in .csv or .json"),
         ("trained_models/ann/fed.pth baseline", "there is no checkpoint trained_models/ann/fed.pth"),
-        ("fed baseline --seeds one", "'one' is not a whole number"),
         ("fed_1 baseline", "fed_1.jsonl is of seed 1, not 0"),
         ("accurate_baseline baseline", "accurate_baseline.jsonl is of another training than .*accurate_baseline.pth: --evaluate"),
     ],

@@ -153,21 +153,6 @@ def test_neurobench_counts_the_same(settings):
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
 
 
-@pytest.mark.others
-def test_spikingjelly_counts_the_same_where_inputs_are_binary():
-    """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
-    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
-    model = build([[3, 4], []])
-    for parameter in model.parameters():
-        parameter.data[parameter == 0] = 0.01
-    x, u, _, ours = run(model)
-    counter = counting.SynOpCounter()
-    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
-        model(x, u)
-    assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
-    assert ours["effective_macs"] == 0
-
-
 @pytest.mark.parametrize(
     "layer",
     [
@@ -401,17 +386,11 @@ def test_memory_is_priced_by_its_size():
     ("change", "words"),
     [
         (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
-        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it needs add, "),
         (("add = 0.1", "add = -1"), "picojoules: -1 is no number from 0 to 1e"),
-        (("add = 0.1", "add = nan"), "picojoules: nan is no"), (("add = 0.1", 'add = "0.1"'), "picojoules: '0.1' is no"),
-        (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
         (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
-        (("[memory]", "[memory]\nwords = [1, 2]"), "memory.words is unknown"),
-        (("picojoules = [10, 20, 100]", ""), "memory.picojoules is missing"),
-        (("[8192, 32768, 1048576]", "5"), "object of type 'int' has no len"),
         (("[8192, 32768, 1048576]", "[8192, 32768]"), "memory: give two bytes or more"),
-        (("[8192, 32768, 1048576]", "[8192, 1048576, 32768]"), "memory: give two bytes or more, which rise"),
         (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
+        (("title =", "title"), "Expected"),
     ],
 )  # fmt: skip
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
@@ -589,21 +568,11 @@ def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
 
 def test_evaluate_takes_what_people_have(x):
     """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
-    model, labels = snn(), LABELS
-    expected = evaluate(model, x, labels)
-    pairs = TensorDataset(x, labels)
-    for data in (
-        ImageSet("own", x, labels),
-        pairs,
-        DataLoader(pairs, batch_size=2),
-        DataLoader(pairs, batch_size=5),
-    ):
-        found = evaluate(model, data)
-        assert (found["accuracy"], found["spikes"], found["operations"]) == tuple(
-            expected[name] for name in ("accuracy", "spikes", "operations")
-        )
-    assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
-    assert not model.training and model.change(timesteps=2) is model
+    model, pairs = snn(), TensorDataset(x, LABELS)
+    expected = evaluate(model, x, LABELS)
+    for data in ([ImageSet("own", x, LABELS)], [pairs], [DataLoader(pairs, batch_size=2)], [x.numpy(), LABELS.numpy()]):
+        found = evaluate(model, *data)
+        assert all(found[name] == expected[name] for name in ("accuracy", "spikes", "operations"))
 
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
@@ -617,6 +586,3 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
     model.train().set_bptt_segments(4)
     assert chunk_length(model, large, 50, False) == 13
-
-
-# --- operations

@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
-from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, write
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, run_undrawn, write
 
 import results
 from harness.runs.commands import COMMANDS
@@ -84,13 +84,13 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
 }
 LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|(deep|cifar10)_\w+")  # only the flags are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
-SMALL = {"ann": f"{DATA} --epochs 1", "snn": f"{DATA} --epochs 1 {BALANCE}"}  # flags that make it quick
-SMALL |= dict.fromkeys(("obj1", "obj2", "obj3", "energy"), "--limit_test 8")
+SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
+SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}
+SMALL |= dict.fromkeys(("obj1", "obj2", "obj3"), "--limit_test 8 --timesteps 3")
 UNLESS = {  # a word is among them -> the same
     "--select": dict.fromkeys(("ann", "snn"), "--holdout 8"),
-    "--preset": {"ann": "--fc_width 8", "snn": "--fc_width 8 --timesteps 3"},
-    "--images": {"analysis": "--limit_test 16 --images 2 --chart_images 8"},
-    "--frames": {"stream": "--scene_frames 6"},
+    "--images": {"analysis": "--limit_test 16 --images 2"},
+    "--frames": {"stream": "--scene_frames 4"},
 }
 
 
@@ -125,7 +125,7 @@ def test_commands_of_a_page(page, here):
                 importlib.import_module(script.replace("/", ".")).main(words)
         else:
             small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
-            run_here(script, *words, *(flags.get(names[script], "") for flags in small))
+            run_undrawn(script, *words, *(flags.get(names[script], "") for flags in small))
     text = (REPOSITORY / f"{page}.md").read_text() * ([page in pages.split() for pages in RUN.values()].count(True) == 1)
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         exec(block, {})

@@ -105,14 +105,7 @@ FAULTS = {
     "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside"),
     "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
     "seconds": (of([(1, 1, 0, 0.5)], "a.npz"), "", "t (in microseconds) must be whole numbers"),
-    "no t": (lambda folder: np.savez(folder / "0/a.npz", x=[1], y=[1]), "", "it holds x, y: name the array of the frames"),
     "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),
-    "frames": (lambda folder: np.save(folder / "0/a.npy", np.ones((3, 2, 4, 4))), "", "frames must be counts of 34x34 pixels"),
-    "none": (
-        lambda folder: [shutil.rmtree(one) for one in folder.iterdir()],
-        "",
-        "has no recordings (.npy, .npz, .bin) in folders",
-    ),
     "absent": (lambda folder: shutil.rmtree(folder), "", "cannot be read: No such file or directory"),
     "too few": (
         lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")],

@@ -125,11 +125,11 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
     stream, (frames, _) = (in_event(model) if engine == "event" else model).stream(), scene(model, 1)
     sizes = []
     for _ in range(4):
-        for frame in frames * 3:
+        for frame in frames:
             stream(frame, 8, frames=False)
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
-    assert stream.steps == 288 and max(sizes[2:]) <= max(sizes[:2])
+    assert stream.steps == 96 and max(sizes[2:]) <= max(sizes[:2])
 
 
 # --- what is forgotten, by hand
@@ -182,10 +182,8 @@ def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
 
 V, OTHER = "membranes.features.1", "another network's stream"
 DAMAGED = [  # what replaces a part of a state, and the words in which it is refused
-    (lambda s: {"is_open": s["is_open"].float()}, f"is_open: .*{OTHER}"),
     (lambda s: {V: s[V] * torch.nan}, f"{V}: this state is damaged"),
     (lambda s: {"logits": torch.zeros(5, 3)}, f"logits: .*{OTHER}"),
-    (lambda s: {"image": s["image"] + 7}, r"images must be .*; these lie in \[7, "),
     (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "image: this state is damaged"),
 ]
 
@@ -203,15 +201,12 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
         (lambda: stream(x, 0), "steps: 0 is not a whole number"),
         (lambda: without.stream().load_state_dict(state), OTHER),
         (lambda: build(gate="contrast").stream()(x), "gate contrast is for one image"),
-        (lambda: build(membrane_floor=-1), "membrane_floor: -1 is not"),
-        (lambda: build(output_leak=1.5), "output_leak: 1.5 is not"),
     ):
         with pytest.raises(ModelError, match=words):
             call()
     for changed, words in DAMAGED:
-        damaged = {name: value for name, value in (state | changed(state)).items() if value is not None}
         with pytest.raises(ModelError, match=words):
-            stream.load_state_dict(damaged)
+            stream.load_state_dict({name: value for name, value in (state | changed(state)).items() if value is not None})
     check_same(stream(x, 4), other(x, 4))
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
