@@ -405,6 +405,10 @@ FAULTS = {  # what is done to a folder, flags, words
         lambda folder: [damage(folder), damage(folder, "test/dog", left=0)], "",
         "2 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), test/dog/0.png (not an image, or",
     ),
+    "a folder like a file": (
+        lambda folder: (folder / "train/cat/9.png").mkdir(), "",
+        "1 of 17 files in {folder} cannot be read: train/cat/9.png (is a directory)",
+    ),
     "no file whole": (
         lambda folder: [damage(folder, f"{part}/{name}", 4, 0) for part in ("train", "test") for name in ("cat", "dog")], "",
         "no file of test/cat, test/dog, train/cat and 1 more can be read: train/cat/0.png (not an image, or damaged), ",
@@ -436,7 +440,6 @@ ODD = {  # what is done to a folder, how many training images it then has
     "a hidden file": (lambda folder: write(folder / "train/cat/.9.png", pixels(9)), 8),
     "a hidden folder": (lambda folder: write(folder / "train/cat/.a/9.png", pixels(9)), 8),
     "a hidden class": (lambda folder: write(folder / "train/.a/9.png", pixels(9)), 8),
-    "a folder like a file": (lambda folder: (folder / "train/cat/9.png").mkdir(), 8),
     "a pipe": (lambda folder: os.mkfifo(folder / "train/cat/9.png"), 8),
     "a link that leads back": (lambda folder: (folder / "train/cat/a").symlink_to(folder / "train/cat"), 8),
     "one image of a class": (lambda folder: [(folder / f"train/cat/{n}.png").unlink() for n in range(3)], 5),

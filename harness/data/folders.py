@@ -120,7 +120,7 @@ def check_classes(folder, found):
 
 def files_below(folder, within, above=()):
     """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; a link that leads back
-    is not followed. above: the folders around it."""
+    is not followed; an empty folder counts as a file. above: the folders around it."""
     if (itself := os.path.realpath(folder / within)) in above:
         return
     for entry in os.scandir(folder / within):
@@ -128,7 +128,7 @@ def files_below(folder, within, above=()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(folder, path, (*above, itself))
+            yield from [*files_below(folder, path, (*above, itself))] or [path]  # one named like a file is a bad file
         elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
             yield path
 

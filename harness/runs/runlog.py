@@ -100,7 +100,8 @@ class RunLog(AbstractContextManager):
             with open(path, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from None
+            kept = "; the last checkpoint is kept" * self.place.trains
+            raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
 
     def take_back(self, epoch, finished):
         """Take out of both logs what a run that goes on after this epoch will do again: later ones, its last evaluation unless it
