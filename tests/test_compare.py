@@ -137,6 +137,18 @@ def test_correction_and_equivalence_by_hand():
     assert [found[name].p for name in "abc"] == pytest.approx([0.0069, 0.01, 0.05], abs=1e-4)
     assert surviving(found) == ["a", "b"] and surviving({"c": found["c"]}) == ["c"] and surviving({"d": found["d"]}) == []
     assert found["d"].is_within(3.93) and not found["d"].is_within(3.91)
+    assert interval([0.0, 0.0]).is_within(1) and interval([2.0, 2.0]).is_within(2.1) and not interval([2.0, 2.0]).is_within(2)
+
+
+def test_figures_without_spread_can_be_equivalent_and_one_seed_cannot(recipes):
+    folder, _ = recipes
+    shutil.copy(folder / "logs/snn/baseline.jsonl", folder / "logs/snn/twin.jsonl")
+    shutil.copy(folder / "logs/snn/baseline_1.jsonl", folder / "logs/snn/twin_1.jsonl")
+    alike = f"twin baseline --output_dir {folder} --equivalence 10"
+    said = run_here("compare", f"{alike} --seeds 0 1")[1]
+    assert re.search("^Equivalent within ± 10 % .*: spikes, all parts; .*spikes, input", said, re.MULTILINE)
+    said = run_here("compare", alike)[1]
+    assert "Equivalence was not tested: it needs several seeds of two networks" in said and "Equivalent" not in said
 
 
 def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
