@@ -60,6 +60,13 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     assert found == [] and printed.count("left as it is: ") == 2 and digests(folder) == before
 
 
+def test_all_names_are_looked_at_before_the_first_seed_trains(recipes):
+    folder, _ = recipes
+    before = digests(folder)
+    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")
+    assert "baseline_1.pth exists: --resume goes on with that run" in line and digests(folder) == before
+
+
 def figures_by_hand(folder, name):
     """title -> figure of the one evaluation in a run's log."""
     (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
@@ -244,7 +251,7 @@ def test_a_checkpoint_by_its_path_is_measured(recipes):
     assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
 
 
-def test_a_signal_stops_all_and_names_follow_seeds():
+def test_a_signal_stops_all_and_names_follow_seeds(tmp_path):
     called = []
 
     def train(args):
@@ -252,8 +259,9 @@ def test_a_signal_stops_all_and_names_follow_seeds():
         if len(called) == 2:
             raise Interrupted(15)
 
+    words = f"--preset quick_feedback --seeds 4 0 5 --output_dir {tmp_path}".split()
     with pytest.raises(Interrupted):
-        train_each(train, build_parser(), ["--preset", "quick_feedback", "--seeds", "4", "0", "5"], "snn")
+        train_each(train, build_parser(), words, "snn")
     assert [(args.seed, args.run_name) for args in called] == [(4, "quick_feedback_4"), (0, "quick_feedback")]
     assert called[0].pretrained_ann.endswith("quick_feedback_4.pth")
     found = train_each(

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 from harness import UserError
 from harness.processes import ranks
 
+TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+
 
 class Paths:
     """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
@@ -31,6 +33,11 @@ class Paths:
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
+
+    def taken(self):
+        """The first file of a training run of this name that is there, or None."""
+        own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
+        return next((path for path in own if path.exists()), None)
 
 
 class RunPaths(Paths):
@@ -75,13 +82,12 @@ class RunPaths(Paths):
     def _objection(self, args):
         """Why this training run may not have its name, or None. Removes what a killed run was writing."""
         own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
-        taken = next((path for path in own if path.exists()), None)
+        taken, advice = self.taken(), TAKEN
         for path in own:
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
         if self.is_resumed or self.overwrites or not taken:
             return None
-        advice = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
         if args.seed and not args.seeds and not is_numbered(args):
             advice += f", --seeds {args.seed} trains {numbered(self.name, args.seed)}"
         return f"{taken} exists: {advice}"
