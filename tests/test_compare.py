@@ -26,6 +26,7 @@ from conftest import (
 from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
 from harness.processes.signals import Interrupted
+from harness.reporting.recipes import Recipe, pairs_of
 from snn_wFeedback import build_parser
 
 PAGE = "docs/how_to/compare.md"
@@ -234,6 +235,14 @@ def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
     assert "snn/fed.jsonl is missing, but " in line and line.endswith("fed.pth is there: --evaluate measures it")
     line = refused("compare", f"fed baseline --seeds 0 1 2 --output_dir {tmp_path}")
     assert "fed_2 is missing: train it as the others were, with --seeds 2" in line
+
+
+def test_a_network_run_in_two_ways_is_paired_with_what_runs_alike():
+    three, six, other, longer = (
+        Recipe(name, {"T": steps}, "16 images", {0: {"accuracy": 0.5}}) for name in ("fed", "baseline") for steps in ("3", "6")
+    )
+    assert pairs_of([three, six, other]) == [(three, other), (six, None)]
+    assert pairs_of([three, other, longer]) == [(three, other), (longer, None)]
 
 
 def test_a_file_of_somebody_elses_is_not_replaced(recipes):
