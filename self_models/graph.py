@@ -232,9 +232,7 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
     if reset not in RESETS:
         raise ModelError(f"reset must be {' or '.join(RESETS)}, not {reset!r}")
     if facts.get("update") == "phased":
-        raise ModelError(
-            f"{where}: its layers fire one after the other (update phased), which a graph does not: use its checkpoint"
-        )
+        raise ModelError(f"{where}: its layers fire in turn (update phased), which a graph does not: use its checkpoint")
     conventions = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
             "start": facts.get("initial_potential", 0)}  # fmt: skip
     if not isinstance(conventions["start"], (int, float)) or not abs(conventions["start"]) < np.inf:

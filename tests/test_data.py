@@ -494,7 +494,7 @@ def test_grey_where_all_files_are(tmp_path, capsys, one, shape, channels):
     write(folder / f"{one}.png", pixels(0, shape))
     harness.data.folders.say_once.cache_clear()
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
-    note = "note: 15 of 16 files are grey, the others in colour: all are read in colour (--grey: grey)"
+    note = "note: 15 of 16 files are grey, the others not: all are read in colour (--grey: grey)"
     assert capsys.readouterr().err.count(note) == (channels == 3)
     assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
     assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
