@@ -10,12 +10,11 @@ from harness.building.start import resolve
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import lines_on
+from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
-from harness.training.selection import data_for
 
 SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
 PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set

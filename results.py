@@ -17,9 +17,8 @@ import numpy as np
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import find, names
+from harness.command_line.presets import checkpoint_of, evaluation_of, find, names, seconds_of
 from harness.command_line.scripts import run_script
-from harness.command_line.zoo import checkpoint_of, evaluation_of, seconds_of
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
@@ -32,7 +31,7 @@ from self_models.basics import HOME
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.counting.ledger import Ledger, entries_of
 from self_models.counting.prices import conventions
-from self_models.counting.spikes import PARTS
+from self_models.running.outputs import PARTS
 
 HERE = Path(__file__).resolve().parent
 README, TABLES, ZOO = "README.md", "docs/notebook/tables.md", "docs/reference/zoo.md"  # what is between MARKS is written here

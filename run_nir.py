@@ -19,7 +19,7 @@ from harness.command_line.run_settings import OfAll
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
-from harness.drawing.events_figure import save_recording
+from harness.drawing.raster import save_recording
 from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
 from harness.runs.runlog import RunLog, progress_bar

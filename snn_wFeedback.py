@@ -7,12 +7,11 @@ from harness.building.start import resolve, start_snn
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import lines_on
+from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
-from harness.training.selection import data_for
 
 
 def build_parser(argv=None):

@@ -20,7 +20,7 @@ from harness.measuring.report import spikes_text
 from harness.runs.saving import write_whole
 from harness.training.schedules import counted
 from self_models.basics.settings import COUNT
-from self_models.counting.spikes import by_part
+from self_models.running.outputs import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

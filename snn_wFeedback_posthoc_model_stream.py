@@ -20,7 +20,7 @@ from harness.drawing.film import pixel_range
 from harness.drawing.reel import Reel, save_stream
 from harness.training.schedules import counted
 from self_models.basics.settings import COUNT, POSITIVE
-from self_models.counting.spikes import PARTS
+from self_models.running.outputs import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network without one

@@ -15,7 +15,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
-from self_models.fast.batched.phased import fired
+from self_models.fast.phased import fired
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers, pass_on

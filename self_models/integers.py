@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.fast.batched.folded_chain import FoldedChain, folded
+from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.tables import FORMS
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers

@@ -4,16 +4,15 @@ import warnings
 from functools import partial
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from self_models.basics import ModelError
-from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Registry
 from self_models.graph import from_nir
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built
 from self_models.kernel.engine import EventEngine
-from self_models.network.plans import PLANS
+from self_models.network.plans import find_plan
 from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -23,7 +22,6 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
-TOO_LARGE = 2**24  # of a number of neurons in a setting
 
 
 @torch.no_grad()
@@ -65,10 +63,15 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
         )
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
-    cls = class_of(path, saved, model)
-    network, may_lack = network_of(path, saved, model or cls, changed)
-    # a class of somebody's own may make tensors that no checkpoint has
-    network = type(network)(**network.settings) if model else network.to_empty(device="cpu")
+    found = class_of(path, saved, model)
+    cls = model or found
+    settings = cls.checked(settings_of(path, saved, cls) | changed)
+    try:
+        with torch.random.fork_rng(devices=[]):  # of the initial weights
+            network = cls(**settings)
+    except (ModelError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+    may_lack = names_of_ones_own(network) if found in CLASSES else ()
     model = restore(network, saved, path, may_lack).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
@@ -83,12 +86,12 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     return model
 
 
-def whole_checkpoint(path, own=None):
-    """As load_checkpoint; where it has settings, its tensors are those of their network. own: a class of somebody's own, that the
-    network may be of. Raises as class_of() and network_of()."""
+def load_known(path, own=None):
+    """As load_checkpoint; where it has settings, they are those of a network that is known here. own: see class_of. Raises
+    CheckpointError where they are not, and as class_of()."""
     saved = load_checkpoint(path)
     if "settings" in saved:
-        network_of(path, saved, class_of(path, saved, own))
+        settings_of(path, saved, class_of(path, saved, own))
     return saved
 
 
@@ -108,29 +111,15 @@ def class_of(path, saved, own=None):
     return cls
 
 
-def network_of(path, saved, cls, changed=()):
-    """(the network of class cls with a loaded checkpoint's settings, names of its tensors that the checkpoint may lack). Its
-    tensors, of the checkpoint's names and shapes, are on the device meta: nothing is allocated, whatever size is asked for.
-    changed: settings that hold instead. Raises CheckpointError where the checkpoint is of no such network, and ModelError for
-    changed settings that cannot be."""
-    if not isinstance(saved["settings"], dict):
-        raise CheckpointError(f"{path}: its settings are damaged; use another copy")
-    name = str(saved.get("model"))
+def settings_of(path, saved, cls):
+    """All settings of a loaded checkpoint's network, which is of class cls. Raises CheckpointError where they cannot be."""
     try:
-        as_saved = cls.checked(getattr(MODELS.get(name), "defaults", {}) | saved["settings"])
-        network = without_values(cls, cls.checked(as_saved | dict(changed)))
-    except ModelError as error:
-        if changed:
-            raise
-        is_own = any(f"unknown {what}" in str(error) for what in ("name", PLANS.kind))
-        advice = "add the --model FILE.py that registers it (in Python import FILE), or " * is_own + "use another copy"
+        settings = cls.checked(getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | saved["settings"])
+        find_plan(settings["vgg_name"], settings["plan"])
+        return settings
+    except (ModelError, TypeError) as error:
+        advice = "use another copy, or add the --model FILE.py that registers what they name (in Python import FILE)"
         raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
-    may_lack = names_of_ones_own(network) if name in MODELS else ()
-    if words := differences(network.state_dict(), saved["state_dict"], may_lack):
-        if changed or cls.__name__ != name:
-            raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
-        raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
-    return network, may_lack
 
 
 def kind_of(cls):
@@ -145,28 +134,6 @@ def kind_of(cls):
     if MODELS.get(name, cls) is not cls:
         raise ModelError(f"{name} is the name of a network that came with the program: call yours by another")
     return kind
-
-
-def without_values(cls, settings):
-    """A network of class cls with these settings, which may be of any size: its tensors have no values. Raises ModelError where
-    they make none."""
-    try:
-        with torch.device("meta"), NothingDrawn():
-            network = cls(**{**settings, "init": "original"})
-        network.settings["init"] = settings["init"]
-        return network
-    except RuntimeError as error:
-        if "overflow" not in str(error):
-            return cls(**settings)  # a part of somebody's own wants values
-        large = [f"{name} {value}" for name, value in settings.items() if isinstance(value, int) and value > TOO_LARGE]
-        raise ModelError(f"{' and '.join(large) or str(error).splitlines()[0]}: no network can be so large") from None
-
-
-class NothingDrawn(TorchFunctionMode):
-    """Initial values are not filled in: tensors on the device meta have none, and torch would load its compiler to say so."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
 
 
 def on_engine(model, engine):

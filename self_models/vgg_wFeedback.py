@@ -8,7 +8,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
-from self_models.fast.batched.folded_chain import folded
+from self_models.fast.folded_chain import folded
 from self_models.network.network_settings import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan

@@ -7,10 +7,10 @@ from types import FunctionType
 import torch
 from torch import nn
 
+from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
-from self_models.fast import batched
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
@@ -51,7 +51,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine, stays = None, None  # an EventEngine, or None: this module's own forward; why `auto` left it so
-    batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
+    batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
 
@@ -170,14 +170,14 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         )  # fmt: skip
 
     def takes_steps_at_once(self, asked):
-        """True where layers take many steps at once, see fast/batched; else step() is taken. asked: what is recorded."""
-        return self.batched and not asked and batched.can_run(self)
+        """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
+        return self.batched and not asked and fast.can_run(self)
 
     def stages_for(self, x, at_once):
         """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState."""
         stages = {name: list_layers(stage) for name, stage in self.named_children()}
         stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
-        return batched.prepared(self, stages, x) if at_once else stages
+        return fast.prepared(self, stages, x) if at_once else stages
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
@@ -266,7 +266,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         first, sent = run.steps, {} if self.watcher else None
         run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
         each = (self.step(run, run.shown_now(), u) for u in draws)
-        shown = batched.advance(self, run, draws) if run.at_once else stacked([*each])
+        shown = fast.advance(self, run, draws) if run.at_once else stacked([*each])
         if frames:
             return run, shown
         if run.recording is None:

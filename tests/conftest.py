@@ -27,6 +27,7 @@ import harness.command_line.scripts
 import harness.data.sets
 from harness.building.own import imported
 from harness.runs.commands import COMMANDS
+from harness.runs.runlog import read_records
 from harness.training.losses import LOSSES
 from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint
@@ -50,6 +51,7 @@ OBJ1, OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for num
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
+CLOCK = ("seconds", "images_per_second", "command", "lines")  # of records: what differs from run to run
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
 BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
@@ -138,15 +140,17 @@ def split(flags):
 
 
 def records(path, event=None):
-    """The JSON objects of a run's log, of one kind, or all but those that say what the run is."""
-    found = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    return [record for record in found if record["event"] == event or (event is None and record["event"] != "run")]
+    """The JSON objects of a run's log, of one kind, or all but those that say what the run is, or only have lines."""
+    found = read_records(Path(path))
+    if event is None:
+        return [record for record in found if record["event"] not in ("run", "text", "result")]
+    return [record for record in found if record["event"] == event]
 
 
 def figures(value):
     """The same figures without those that depend on the clock or on how the script was started."""
     if isinstance(value, dict):
-        return {key: figures(part) for key, part in value.items() if key not in ("seconds", "images_per_second", "command")}
+        return {key: figures(part) for key, part in value.items() if key not in CLOCK}
     return [figures(part) for part in value] if isinstance(value, list) else value
 
 

@@ -25,8 +25,8 @@ from conftest import (
 
 from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
-from harness.processes.signals import Interrupted
 from harness.reporting.recipes import Recipe, pairs_of
+from harness.runs.signals import Interrupted
 from snn_wFeedback import build_parser
 
 PAGE = "docs/how_to/compare.md"

@@ -48,7 +48,7 @@ from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
-from self_models.fast.batched.folded_chain import FoldedChain, folded
+from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.network.plans import PLANS as ARCHITECTURES

@@ -13,8 +13,8 @@ from conftest import CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, build, com
 
 from benchmarks.shared import watch
 from harness.exporting import page_file
+from harness.exporting.formats import nir_bytes
 from harness.exporting.layers import conventions, forward_layers
-from harness.exporting.nir_file import nir_bytes
 from harness.runs.saving import save_checkpoint
 from self_models import first_difference, load
 from self_models.kernel.build import FOLDER, SOURCES

@@ -118,7 +118,7 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
         (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")
         opens[name] = record["open_share"][-1]
     assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
-    assert opens["own"] > opens["typed"] == opens["other"]
+    assert opens["own"] > opens["typed"] == pytest.approx(opens["other"])  # engines round otherwise
     said = run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")[1]
     assert "note: without effect here: --strictness\n" in said
 
@@ -361,19 +361,10 @@ def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
     assert parsed(SNN, "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
 
 
-def test_a_recipe_or_checkpoint_that_names_tensorboard_is_told_so_and_runs(own, trained, capsys):
+def test_a_recipe_that_names_tensorboard_is_told_so_and_runs(own, capsys):
     Path("mine.toml").write_text("tensorboard = true\n" + OWN)
     assert parsed(ANN, "--preset", "mine.toml").fc_width == 8
-    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --run_name x")
-    last = Path("trained_models/snn/x_last.pth")
-    saved = load_checkpoint(last)
-    torch.save(saved | {"flags": saved["flags"] | {"tensorboard": True}}, last)
-    run_here(SNN, "--resume --run_name x --epochs 2")
-    told = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
-    assert told == [
-        "note: mine.toml: tensorboard is no flag any more: it is ignored",
-        f"note: {last} was trained with --tensorboard, which is no flag any more: it is ignored",
-    ]
+    assert "note: mine.toml: tensorboard is no flag any more: it is ignored" in capsys.readouterr().err.splitlines()
 
 
 # --- what cannot be
@@ -493,8 +484,8 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
     for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
         monkeypatch.setattr(torch.backends.cudnn, name, value)
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
-    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: 1 + rank)
+    monkeypatch.setattr("harness.runs.ranks.local_rank", lambda: rank)
     args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
     if " " in expected:
         with pytest.raises(UserError) as error:

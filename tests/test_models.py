@@ -9,8 +9,8 @@ from conftest import PLAN, images, tiny
 from torch import nn
 
 from self_models import ModelError
-from self_models.fast.batched.neuron_steps import neuron_steps
-from self_models.fast.batched.phased import fired
+from self_models.fast.neuron_steps import neuron_steps
+from self_models.fast.phased import fired
 from self_models.network.neurons import CountingMaxPool, HeldDropout, NeuronState, PhasedNeuron, SpikingNeuron
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings
@@ -389,7 +389,7 @@ def neuron(update="delayed", threshold=1.0, leak=1.0, activation="Linear", **lea
 
 
 def trace(drives, **settings):
-    """(spike, membrane potential) after each drive, by a step's equations and as fast/batched takes the steps."""
+    """(spike, membrane potential) after each drive, by a step's equations and as fast takes the steps."""
     layer, state, other, seen = neuron(**settings), None, None, []
     for drive in torch.tensor(drives).view(-1, 1, 1):
         spikes, state = layer(drive, state)

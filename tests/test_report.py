@@ -274,9 +274,8 @@ def test_records_for_programs(tmp_path, monkeypatch, data_regression):
     monkeypatch.setattr(sys, "argv", ["/x/ann_wFeedback.py", "--seed", "3"])
     settings = {"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 8}
     ann = SimpleNamespace(settings=settings, has_feedback=False, classes=["0", "1"])
-    engine = SimpleNamespace(name="event")
     snn = SimpleNamespace(
-        settings=settings | {"epsilon": 0.2}, has_feedback=True, objective="blocking", engine=engine, classes=[]
+        settings=settings | {"epsilon": 0.2}, has_feedback=True, objective="blocking", runs_by="event", classes=[]
     )
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}

@@ -182,22 +182,13 @@ def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
 
 V, OTHER = "membranes.features.1", "another network's stream"
 DAMAGED = [  # what replaces a part of a state, and the words in which it is refused
-    (lambda s: {"is_open": s["is_open"].float()}, "is_open is float32, strided, on cpu, and must be bool"),
-    (lambda s: {V: s[V].double()}, f"{V} is float64, .* must be float32"),
-    (lambda s: {"image": (255 * s["image"]).byte()}, "image is uint8"),
-    (lambda s: {"logits": s["logits"].to_sparse()}, "logits is float32, sparse_coo"),
-    (lambda s: {"readout_sum": s["readout_sum"].to("meta")}, "readout_sum is float32, strided, on meta"),
-    (lambda s: {V: s[V] * torch.nan}, f"{V} is not finite"),
-    (lambda s: {"logits": s["logits"] + torch.inf}, "logits is not finite"),
+    (lambda s: {"is_open": s["is_open"].float()}, f"is_open: .*{OTHER}"),
+    (lambda s: {V: s[V] * torch.nan}, f"{V}: this state is damaged"),
+    (lambda s: {"logits": torch.zeros(5, 3)}, f"logits: .*{OTHER}"),
+    (lambda s: {"image": 3}, f"image: .*{OTHER}"),
     (lambda s: {"image": s["image"] + 7}, r"images must be .*; these lie in \[7, "),
-    (lambda s: {"image": 3}, OTHER),
-    (lambda s: {"image": s["image"].numpy()}, f"image of shape .*: this is the state of {OTHER}"),
-    (lambda s: {"logits": torch.zeros(5, 3)}, OTHER),
-    (lambda s: {"steps": 2**31}, "steps: 2147483648 is not a whole number"),
-    (lambda s: {"steps": True}, "steps: True is not"),
     (lambda s: {"steps": -1}, "steps: -1 is not"),
-    (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "there is no image"),
-    (lambda s: dict.fromkeys(s), "seed: None is not"),
+    (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "image: this state is damaged"),
 ]
 
 

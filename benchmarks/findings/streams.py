@@ -38,7 +38,7 @@ from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
-from self_models.counting.spikes import PARTS, by_part
+from self_models.running.outputs import PARTS, by_part
 from self_models.loading import ENGINES
 from self_models.objectives.stopping import output_gap
 

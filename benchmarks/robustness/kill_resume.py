@@ -2,8 +2,8 @@
 """Is a training run that is killed at random moments and resumed equal to an undisturbed one?
 
 One JSON object: `kills` that hit the run; `while_writing`, those during the writing of a checkpoint; the number of `runs`;
-`differences`, which should be empty. Weights, optimiser, schedule and the best checkpoint are compared bit by bit, logs line by
-line without their seconds. `python benchmarks/robustness/kill_resume.py`: half a minute.
+`differences`, which should be empty. Weights, optimiser, schedule and the best checkpoint are compared bit by bit, records and
+lines without their seconds. `python benchmarks/robustness/kill_resume.py`: half a minute.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import signal
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from benchmarks.shared import same
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
+from harness.runs.runlog import read_records
 from self_models.basics.settings import COUNT, WHOLE
 
 import torch
@@ -36,7 +36,7 @@ FLAGS = (
     "--learn_threshold --dropout 0.3 --augment -lr 2e-3 --lr_schedule cosine --limit_test 32 --holdout 64 --batch_size 16 "
     "--label_smoothing 0.1 --checkpoint_minutes 0.0005 --train_acc_batches 4 --run_name x"
 )
-CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes")
+CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes", "lines")
 
 
 def main(argv=None):
@@ -74,7 +74,7 @@ def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --ep
 def start(flags, place):
     """The training script in a process of its own, resumed if the run has begun. It is forked from a process that has imported
     everything, which saves seconds."""
-    resume = ["--resume"] if log_of(place).exists() else []
+    resume = ["--resume"] if starts_of(place) else []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
     process = context.Process(target=train, args=([*flags.split(), "--output_dir", str(place), *resume],))
@@ -93,7 +93,7 @@ def train(flags):
 def undisturbed(flags, place):
     """Run without kills; returns the seconds from the log's first line to the end."""
     process = start(flags, place)
-    wait_until(lambda: log_of(place).exists(), process)
+    wait_until(lambda: starts_of(place), process)
     began = time.monotonic()
     process.join()
     assert process.exitcode == 0
@@ -101,10 +101,10 @@ def undisturbed(flags, place):
 
 
 def kill(process, place, draw, longest):
-    """SIGKILL at a random time after the log's header; half of the time as soon as a checkpoint is being written. Returns whether
-    one was."""
-    headers = len(headers_of(place))
-    wait_until(lambda: len(headers_of(place)) > headers, process)
+    """SIGKILL at a random time after the log's first record; half of the time as soon as a file is being written. Returns
+    whether one was."""
+    starts = starts_of(place)
+    wait_until(lambda: starts_of(place) > starts, process)
     time.sleep(draw.uniform(0, longest))
     files, found = place / "trained_models/snn", []
     if draw.random() < 0.5:
@@ -125,12 +125,9 @@ def is_finished(place):
     return last.exists() and load_checkpoint(last)["finished"]
 
 
-def log_of(place):
-    return place / "logs/snn/x.log"
-
-
-def headers_of(place):
-    return re.findall("^(?:started|resumed) ", log_of(place).read_text(), re.M) if log_of(place).exists() else []
+def starts_of(place):
+    """How often the run has been started or resumed."""
+    return sum(record["event"] == "run" for record in read_records(place / "logs/snn/x.jsonl"))
 
 
 def compare(place, other):
@@ -148,14 +145,14 @@ def compare(place, other):
 
 def epochs_in_text(place):
     """The readable log's lines on epochs and the result, without the seconds."""
-    lines = log_of(place).read_text().splitlines()
+    lines = (place / "logs/snn/x.log").read_text().splitlines()
     return [line.rpartition(";")[0] for line in lines if line.startswith("epoch ")]
 
 
 def records(place):
-    """The JSON lines on epochs and evaluations, without what depends on the clock or the command."""
-    lines = map(json.loads, (place / "logs/snn/x.jsonl").read_text().splitlines())
-    return [without_clock(record) for record in lines if record["event"] != "run"]
+    """The records of epochs and evaluations, without what depends on the clock or the command."""
+    found = read_records(place / "logs/snn/x.jsonl")
+    return [without_clock(record) for record in found if record["event"] in ("epoch", "evaluation")]
 
 
 def without_clock(value):

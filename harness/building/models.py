@@ -6,14 +6,13 @@ import torch
 
 from harness import UserError
 from harness.building.own import class_for, named, word_for
-from harness.data.facts import facts_of, shape_and_classes
-from harness.processes import ranks
+from harness.data.facts import SELECTED_ON, facts_of, shape_and_classes
+from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
-from harness.training.selection import SELECTED_ON
 from self_models.basics import INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, on_engine, whole_checkpoint
+from self_models.loading import MODELS, load_known, on_engine
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -82,12 +81,12 @@ def find_device(args):
 
 def read(path, args, model):
     """The checkpoint. model: the --model that it may be of. Raises UserError for one of a preset that is missing, with the
-    command that makes it, CheckpointError as whole_checkpoint."""
+    command that makes it, CheckpointError as load_known."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}")
-    return whole_checkpoint(path, named(model))
+    return load_known(path, named(model))
 
 
 def new_ann(args):

@@ -9,8 +9,8 @@ from harness import UserError
 from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
 from harness.building.own import class_for, named, word_for
 from harness.data.facts import with_facts
-from harness.processes.signals import Interrupted
 from harness.runs.runlog import progress_bar
+from harness.runs.signals import Interrupted
 from harness.training.resuming import resumed
 from harness.training.schedules import counted
 from self_models.basics.checkpoints import from_original, may_hold, restore

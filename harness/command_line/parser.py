@@ -17,7 +17,6 @@ from itertools import chain
 from harness import UserError
 from harness.command_line import presets
 from harness.command_line.scripts import fail
-from harness.command_line.zoo import preset_list
 from harness.data.folders import say_once
 from self_models.basics.settings import Choice, Switch, meant
 
@@ -175,7 +174,7 @@ class Parser(argparse.ArgumentParser):
         if not (preset := typed.get("preset")):
             return Configuration(self._about(), typed=typed)
         if preset == "list":
-            print(preset_list())
+            print(presets.preset_list())
             self.exit()
         try:
             recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")

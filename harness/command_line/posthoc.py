@@ -12,6 +12,7 @@ from harness.building.own import class_for, lines_on_own, word_for
 from harness.building.start import check_asked, resolve_snn, start_snn
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_unused
+from harness.data.facts import images_for
 from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
@@ -21,7 +22,6 @@ from harness.runs.paths import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
 from self_models.basics.settings import settings_in
 from self_models.loading import load

@@ -6,6 +6,7 @@ those that evaluate the SNN. pretrained_ann, pretrained_snn and teacher_ann name
 this one says nothing, but for tables that this one lacks. A recipe that names no dataset is for images of one's own.
 """
 
+import json
 import os
 import shlex
 import tomllib
@@ -14,12 +15,15 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.folders import LAYOUT
+from harness.measuring.report import aligned
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
+from harness.runs.runlog import read_records
 from self_models.basics import HOME
 from self_models.basics.files import reason
 from self_models.basics.settings import meant
 
+HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
 FOLDER = HOME / "recipes"
 TABLES = ("ann", "snn", "evaluation")
 STARTS = {"pretrained_ann": "ann", "pretrained_snn": "snn", "teacher_ann": "ann"}  # flag -> what its checkpoint is of
@@ -124,3 +128,44 @@ def find(word, kind, teller=None, key=""):
     if path.parent != FOLDER and (same := next((name for name in names(kind) if find(name, kind).run == run), "")):
         raise UserError(f"{path}: the {kind.upper()} of recipe {same} is called {run}: change the file's name, or run_name")
     return Recipe(kind, path, run, flags, said.get("evaluation", {}), starts)
+
+
+# --- what is known of the recipes' networks
+
+
+def preset_list():
+    """A table of all recipes, by name: seed 0 as trained, without early exit; - for what is not known here."""
+    of_snns, rows = names("snn"), []
+    for name in names("ann"):
+        recipe = find(name, "snn" if name in of_snns else "ann")
+        found, seconds, is_here = evaluation_of(recipe), seconds_of(recipe), checkpoint_of(recipe).is_file()
+        aim = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        spikes = f"{found['spikes']['total']:,.0f}" if "spikes" in found else "-"
+        cells = (f"{100 * found['accuracy']:.2f}", spikes) if found else ("-", "-")
+        rows.append([name, *cells, f"{seconds / 60:,.0f} min" if seconds else "-", "here" if is_here else "-", aim])
+    return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
+
+
+def checkpoint_of(recipe):
+    """Path of the recipe's network, seed 0, that came with the program."""
+    return Paths(recipe.kind, recipe.run, HOME).best_path
+
+
+def evaluation_of(recipe):
+    """The JSON object of the last evaluation of the recipe's network, seed 0, as trained; {} where there is none."""
+    result = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json"
+    records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else reversed(log_of(recipe))
+    return next((record for record in records if record["event"] == "evaluation"), {})
+
+
+def log_of(recipe):
+    """The records of the log of a recipe's network, none where it is not committed."""
+    return read_records(Paths(recipe.kind, recipe.run, HOME).json_path)
+
+
+def seconds_of(recipe):
+    """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
+    log = log_of(recipe)
+    own = sum(record["seconds"] for record in log if record["event"] == "epoch")
+    before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
+    return own + sum(before) if log and all(before) else 0

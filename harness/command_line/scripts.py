@@ -10,10 +10,10 @@ import torch
 
 from harness import UserError
 from harness.command_line.presets import STARTS
-from harness.processes import ranks
-from harness.processes.signals import end_at_once, handling
+from harness.runs import ranks
 from harness.runs.commands import resume_command
 from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
+from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
 from self_models.basics import ModelError
 

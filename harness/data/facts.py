@@ -3,11 +3,13 @@ classes, image shape, and how bright a background is."""
 
 from harness import UserError
 from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of, some
+from harness.data.sets import load_data
 from self_models.basics.files import border
 from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
 FEWEST = 10  # training images of a class, below which a line warns
+SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
@@ -112,3 +114,28 @@ def told(shape):
     *frames, channels, height, width = shape
     kinds = {1: "grey images", 2: "recordings", 3: "colour images"}
     return f"{kinds.get(channels, 'images')} of {''.join(f'{count} frames of ' for count in frames)}{width}x{height} pixels"
+
+
+def images_for(args, model, holdout):
+    """(training, selection or None, test) ImageSets that the flags name, as the model takes them. Raises UserError as load_data
+    does, and for images or classes that are not the model's."""
+    recorded = {"frames": model.frames} | {name: model.settings[name] for name in ("count_bound", "split_by")}
+    limits = args.limit_train, args.limit_test, holdout
+    dataset = where_images_lie(args.dataset, args.facts)
+    data = load_data(dataset, args.data_dir, *limits, image_shape=model.image_shape, skip_bad=args.skip_bad, **recorded)
+    check_fits(data[0], model)
+    return data
+
+
+def data_for(args, model):
+    """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
+    `selected_on` what chooses the epoch. Raises UserError for a --shift as large as the images."""
+    if args.test_only:
+        return args, images_for(args, model, 0)
+    train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
+    height, width = train.images.shape[-2:]
+    if (args.shift or 0) >= min(height, width):
+        raise UserError(f"--shift {args.shift} moves images of {height}x{width} pixels out of sight; give fewer pixels")
+    selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
+    counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
+    return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)

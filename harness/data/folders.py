@@ -14,7 +14,7 @@ import torch
 from harness import UserError
 from harness.data.cache import decoded_once
 from harness.data.events import RECORDINGS, size_in, steps_in
-from harness.processes import ranks
+from harness.runs import ranks
 from self_models.basics.files import ENDINGS, decoded, size_and_colour
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.basics.settings import meant

@@ -15,7 +15,7 @@ import torchvision
 
 from harness import UserError
 from harness.data.folders import list_folder, pixels_of, recorded_shape, shape_of
-from harness.processes import ranks
+from harness.runs import ranks
 from self_models.basics import HOME, INSTALLED, sent, users_folder
 from self_models.basics.files import is_image
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, scaled

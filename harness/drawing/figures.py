@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from harness import UserError
 from harness.runs.saving import write_whole
-from self_models.counting.spikes import PARTS
+from self_models.running.outputs import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
 STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")

@@ -10,9 +10,8 @@ from scipy.special import softmax
 
 from self_models.basics.images import has_colour
 from self_models.basics.settings import settings_in
-from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.gates import GATES
-from self_models.running.outputs import by_step, open_share_by_step
+from self_models.running.outputs import PARTS, by_step, open_share_by_step, part_of
 from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # of a pixel's input neurons in a step

@@ -1,17 +1,18 @@
-"""What single neurons do on one image: a raster of their spikes, layer by layer, and membrane potentials with their threshold."""
+"""What single neurons do: spikes and membrane potentials on one image; events and spikes on a recording of an event camera."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from harness.drawing.figures import PART_COLOURS
+from harness.drawing.figures import PART_COLOURS, STYLE, plt, save_frames
 from harness.drawing.film import as_pixels, in_words, still
 from harness.drawing.plots import ACCURACY_COLOUR, chart
-from self_models.counting.spikes import part_of
 from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import part_of
 from self_models.running.recording import spaces_of
 
+FRAMES, SECONDS = 40, 0.15  # of the GIF of a recording, at most, and each
 LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour
 WORDS = """Left: a mark where a neuron spikes; a random sample of the
 neurons that spike, the most active on top.
@@ -108,3 +109,56 @@ def draw_outputs(axis, output, names):
     axis.plot(steps, output[:, answer], color=ACCURACY_COLOUR, linewidth=1.6)
     axis.set_ylabel("potential")
     axis.set_title(f"output: accumulated potential of each class, in black the answer {names[answer]}", loc="left", fontsize=9)
+
+
+def save_recording(path, model, rows, steps, names, title):
+    """A GIF. rows: a recording as the model takes it, of so many timesteps; names: of the outputs; title: of the recording."""
+    first = model.spiking[0]
+    with torch.no_grad():
+        output = model([rows], steps, record={first: "spikes"})
+    ends = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int))[1:]
+    sent, outputs = output.recorded[first]["spikes"][:, 0].numpy(), output.logits_by_step[:, 0].numpy()
+    events = np.zeros((steps, *model.input_shape), np.float32)
+    np.add.at(events, tuple(rows.T), 1)
+
+    def drawn(chosen):
+        with plt.rc_context(STYLE):
+            figure, (seen, middle, bars) = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+            for number in chosen:
+                begin, end = ends[number - 1] if number else 0, ends[number]
+                for axis in (seen, middle, bars):
+                    axis.clear()
+                seen.imshow(
+                    as_pixels(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy(), cmap="gray", vmin=0, vmax=255
+                )
+                middle.imshow(
+                    side_by_side(sent[begin:end].sum(0)), cmap="magma", vmin=0, vmax=max(sent.sum(0).max() / len(ends), 1)
+                )
+                best, now = outputs[end - 1].argmax(), outputs[end - 1]
+                colours = [PART_COLOURS["encoder" if n == best and now.any() else "input"] for n in range(len(names))]
+                bars.barh(range(len(names)), now, color=colours)
+                bars.set(xlim=(min(outputs.min(), 0), max(outputs.max(), 1)), yticks=range(len(names)), yticklabels=names)
+                for axis, words in (
+                    (seen, "events: on orange, off blue"),
+                    (middle, f"spikes of node {first}"),
+                    (bars, "outputs so far"),
+                ):
+                    axis.set_title(words)
+                seen.set(xticks=[], yticks=[])
+                middle.set(xticks=[], yticks=[])
+                several = f"s {begin + 1} to" if end > begin + 1 else ""
+                figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
+                figure.canvas.draw()
+                yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+            plt.close(figure)
+
+    save_frames(path, drawn, len(ends), SECONDS)
+
+
+def side_by_side(values):
+    """Channels (C, H, W), or values (N,), as one picture."""
+    values = values if values.ndim == 3 else values.reshape(-1, 1, 1)
+    columns = int(np.ceil(np.sqrt(len(values))))
+    values = np.pad(values, [(0, -len(values) % columns), (0, values.shape[1] > 1), (0, values.shape[2] > 1)])
+    _, height, width = values.shape
+    return values.reshape(-1, columns, height, width).swapaxes(1, 2).reshape(-1, columns * width)

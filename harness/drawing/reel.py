@@ -10,8 +10,7 @@ from scipy.special import softmax
 from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
 from harness.drawing.film import BY_STEP, answers_of, as_pixels, film_of
 from harness.drawing.plots import ACCURACY_COLOUR, chart
-from self_models.counting.spikes import by_part
-from self_models.running.outputs import open_share_by_step
+from self_models.running.outputs import by_part, open_share_by_step
 
 MOST = 240  # steps that a GIF shows
 WIDEST = 80  # letters of a line of the title

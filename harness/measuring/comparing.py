@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from scipy.special import stdtr, stdtrit
 
-from self_models.counting.spikes import PARTS
+from self_models.running.outputs import PARTS
 
 UNCERTAIN = "too uncertain"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind

@@ -9,8 +9,8 @@ from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.saving import write_whole
 from self_models.basics.images import ELSEWHERE
 from self_models.basics.settings import settings_in
-from self_models.counting.spikes import part_of
 from self_models.objectives.stopping import RULES
+from self_models.running.outputs import part_of
 
 NOT_DEFINED = "-: not defined, since spikes or difficulty are the same for all images"
 COLUMNS = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.runs.paths import Paths
+from harness.runs.runlog import latest
 from self_models.loading import MODELS
 
 NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event
@@ -25,7 +26,8 @@ class Result:
         found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
         found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}
-        epoch, holdout, chose = told("epoch"), told("holdout"), told("selected_on") == "test"
+        epoch = told("epoch") if told("event") == "epoch" else None
+        holdout, chose = told("holdout"), told("selected_on") == "test"
         kind = "held-out" if holdout or (epoch and not chose) else f"{told('dataset') or ''} test".strip()
         images = f"{holdout:,} {kind} images" if holdout else f"{kind} images"
         self.on = f"{record['images']:,} {images}"
@@ -107,7 +109,7 @@ def read_run(path):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     records, by_event = [read_record(line) for line in lines if line.strip()], {}
-    for record in filter(None, records):
+    for record in latest(filter(None, records)):
         by_event.setdefault(record["event"], []).append(record)
     if not by_event:
         raise UserError(f"{path} is no run's log")

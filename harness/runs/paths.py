@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness import UserError
-from harness.processes import ranks
+from harness.runs import ranks
 
 TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
 
@@ -24,11 +24,11 @@ class Paths:
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
-    previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
+    of_training = property(lambda self: (self.best_path, self.last_path, self.log_path, self.json_path))
 
     def wrote(self, path):
-        """Whether this is the run's last checkpoint, or the one before it."""
-        return path.resolve() in (self.last_path.resolve(), self.previous_path.resolve())
+        """Whether this is the run's last checkpoint."""
+        return path.resolve() == self.last_path.resolve()
 
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
@@ -36,8 +36,7 @@ class Paths:
 
     def taken(self):
         """The first file of a training run of this name that is there, or None."""
-        own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
-        return next((path for path in own if path.exists()), None)
+        return next((path for path in self.of_training if path.exists()), None)
 
 
 class RunPaths(Paths):
@@ -60,7 +59,7 @@ class RunPaths(Paths):
         try:
             for folder in (self.logs, self.files):
                 folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / f".{self.previous_path.name}.probe.tmp"  # as long as any name that will be needed
+                probe = folder / f".{self.last_path.name}.probe.tmp"  # as long as any name that will be needed
                 probe.touch()
                 probe.unlink()
             self._lock = self._locked() if trains else None
@@ -81,9 +80,8 @@ class RunPaths(Paths):
 
     def _objection(self, args):
         """Why this training run may not have its name, or None. Removes what a killed run was writing."""
-        own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
         taken, advice = self.taken(), TAKEN
-        for path in own:
+        for path in self.of_training:
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
         if self.is_resumed or self.overwrites or not taken:
@@ -100,7 +98,7 @@ class RunPaths(Paths):
         elif not self.trains:
             self._take_free_name()
         if self.overwrites and not self.is_resumed:  # the best checkpoint stays until a new one takes its place
-            last = (self.last_path, self.previous_path) if self.trains else ()  # which --resume would go on with
+            last = (self.last_path,) if self.trains else ()  # which --resume would go on with
             for path in (self.log_path, self.json_path, *last):
                 path.unlink(missing_ok=True)
 
@@ -137,7 +135,7 @@ def run_name(kind, args):
     if not args.run_name and args.test_only:
         return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
     if not args.run_name and args.resume not in ("", "last"):
-        return Path(args.resume).stem.removesuffix("_previous").removesuffix("_last")
+        return Path(args.resume).stem.removesuffix("_last")
     return args.run_name or (ann_name(args) if kind == "ann" else snn_name(args))
 
 

@@ -2,10 +2,9 @@
 
 import json
 import platform
-import re
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torchvision
 from tqdm import tqdm
 
 from harness import UserError
-from harness.processes import ranks
+from harness.runs import ranks
 from harness.runs.commands import command_line
 from harness.runs.paths import RunPaths
 from harness.runs.saving import write_whole
@@ -24,22 +23,20 @@ EVERY = 30.0  # seconds from one line to the next, where standard error is no te
 BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
 LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left{postfix}"
 NOT_PARAMETERS = ("made_by", "seeds")
-COMMAND = "command: "  # begins the line of the readable log that says how the run was started
-on_epoch = re.compile(r'(?:(?:warning: )?epoch |\{"event": "epoch", "epoch": )(\d+)\b').match  # a line of either log
 
 
 class RunLog(AbstractContextManager):
-    """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
+    """NAME.jsonl and NAME.log of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
     stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
 
-    Both begin with what the run is, see opening_record; result() puts what it found before that in NAME.log. Lines are kept back
-    until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives the name free at the
-    end. Of several ranks only the first writes.
+    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Both begin with what the run is, see
+    opening_record. Records are kept back until begin(), since until then the run may turn out to be impossible; `with
+    RunLog(...) as run` gives the name free at the end. Of several ranks only the first writes.
     """
 
     def __init__(self, kind, name, args, trains, settings=()):
         self.args, self.place, self._writes = args, RunPaths(kind, name, args, trains), args.log and ranks.is_first()
-        self._settings, self._waiting = dict(settings), []  # (line, ending of the log) said before begin(); None after it
+        self._settings, self._records, self._begun = dict(settings), [], False
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
             self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
@@ -49,73 +46,98 @@ class RunLog(AbstractContextManager):
 
     def begin(self):
         """From now on the run writes: it takes its place, and the logs get their header and what was said so far."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and ranks.is_first():
+        if self._begun:
+            return
+        waiting, self._begun = self._records, True
+        if ranks.is_first():
             self.place.take()
+            self._records = read_records(self.place.json_path)  # of a run that goes on
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for line in header(opening, self.args.about, self.place.name):
-                self.note(line)
-            self.record(**opening)
-            for words in waiting:
-                self.note(*words)
+            for record in (opening | {"lines": header(opening, self.args.about, self.place.name)}, *waiting):
+                self._append(record)
+            self._write_log()
             if not self.place.trains:
                 self.place.release()
 
-    def say(self, *lines):
-        """Lines for the reader: on standard output and in the log, where paths are relative to --output_dir."""
-        for text in self._told(lines):
-            self.note(text)
+    def say(self, *lines, **values):
+        """Lines for the reader: on standard output and in NAME.log."""
+        if lines:
+            self.record(*lines, event="text", **values)
 
-    def result(self, *lines):
-        """Lines for the reader, too, which the log begins with."""
+    def note(self, line):
+        """A line that only NAME.log has, from the next record with lines on."""
+        self._append({"event": "text", "lines": [line]})
+
+    def result(self, *lines, **values):
+        """Lines for the reader, too, with which NAME.log begins."""
         self.begin()
-        texts, path = [*self._told(lines), ""], self.place.log_path
-        if self._writes:
-            rest = path.read_bytes() if path.exists() else b""
-            write_whole(path, lambda file: file.writelines([*(f"{text}\n".encode() for text in texts), rest]))
+        self.record(*lines, event="result", **values)
 
-    def _told(self, lines):
-        """These lines as the log has them, once they have been printed."""
+    def record(self, *lines, **values):
+        """One JSON object for programs, and lines for the reader, in which paths are relative to --output_dir. Of those with the
+        same `event` and `epoch` the last counts."""
+        for line in lines if ranks.is_first() else ():
+            print(line, flush=True)
+        self._append({**values, "lines": self._relative(lines)} if lines else values)
+        if lines and self._begun:
+            self._write_log()
+
+    def _relative(self, lines):
         folder = Path(self.args.output_dir)
-        for text in lines:
-            if ranks.is_first():
-                print(text, flush=True)
-            for name in {str(folder), str(folder.resolve())} - {"."}:
-                text = text.replace(f"{name}/", "")
-            yield text
+        for name in {str(folder), str(folder.resolve())} - {"."}:
+            lines = [line.replace(f"{name}/", "") for line in lines]
+        return list(lines)
 
-    def record(self, **values):
-        """One JSON object for programs."""
-        self.note(json.dumps(values), ".jsonl")
-
-    def note(self, text, ending=".log"):
-        """A line for a log only."""
-        if not self._writes:
+    def _append(self, record):
+        self._records.append(record)
+        if not (self._writes and self._begun):
             return
-        if self._waiting is not None:
-            self._waiting.append((text, ending))
-            return
-        path = self.place.logs / f"{self.place.name}{ending}"
+        path = self.place.json_path
         try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with open(path, "ab+") as file:
+                file.seek(max(file.tell() - 1, 0))
+                if file.read(1) not in (b"", b"\n"):  # a crash or a full disk cut the last line short
+                    file.write(b"\n")
+                file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
             kept = "; the last checkpoint is kept" * self.place.trains
             raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
 
-    def take_back(self, epoch, finished):
-        """Take out of both logs what a run that goes on after this epoch will do again: later ones, its last evaluation unless it
-        has finished, and a line that was being written."""
-        for path in (self.place.log_path, self.place.json_path) if self._writes else ():
-            lines, known, at = path.read_bytes().split(b"\n") if path.exists() else [], [], 0
-            for line in lines[:-1]:
-                text = line.decode("utf-8", "replace")
-                found, is_evaluation = on_epoch(text), text.startswith('{"event": "evaluation"')
-                at = int(found[1]) if found else at
-                if at <= epoch - (is_evaluation and not finished) or not (found or is_evaluation):
-                    known.append(line)
-            if lines and lines != (new := [*known, b""]):
-                write_whole(path, lambda file, new=new: file.write(b"\n".join(new)))
+    def _write_log(self):
+        if self._writes:
+            text = "".join(f"{line}\n" for line in readable(self._records))
+            write_whole(self.place.log_path, lambda file: file.write(text.encode()))
+
+
+def read_records(path):
+    """The records of a run's .jsonl that count, none without it; a line that is not whole is left out."""
+    text, records = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "", []
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return latest([record for record in records if isinstance(record, dict) and "event" in record])
+
+
+def latest(records):
+    """These records without those that a later one of the same event and epoch replaces: a run that was stopped before it had
+    saved does that epoch again."""
+    last = {}
+    for number, record in enumerate(records):
+        key = (record["event"], str(record["epoch"])) if "epoch" in record else number
+        last.pop(key, None)
+        last[key] = record
+    return [*last.values()]
+
+
+def readable(records):
+    """The lines of NAME.log: results first, the last of them on top."""
+    told = [record for record in latest(records) if "lines" in record]
+    for record in reversed(told):
+        if record["event"] == "result":
+            yield from (*record["lines"], "")
+    for record in told:
+        if record["event"] != "result":
+            yield from record["lines"]
 
 
 def opening_record(args, began, settings):
@@ -144,7 +166,7 @@ def header(opening, about, name):
     versions = ", ".join(f"{package} {version}" for package, version in opening["versions"].items())
     return (
         f"{opening['began']} {opening['time']}",
-        f"{COMMAND}{opening['command']}",
+        f"command: {opening['command']}",
         f"versions: {versions}; git revision: {opening['git_revision']}; seed: {opening['seed']}",
         f"parameters that differ from their defaults (all: {name}.jsonl):",
         *(f"  {title}: {', '.join(words)}" for title, words in groups.items()),

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch.func import functional_call
 
-from harness.processes import ranks
+from harness.runs import ranks
 from harness.runs.health import FiniteCheck, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
-from self_models.counting.spikes import total_spikes
+from self_models.running.outputs import total_spikes
 
 
 @dataclass

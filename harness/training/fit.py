@@ -15,11 +15,11 @@ from harness.measuring.report import (
     save_results_json,
     silent_outputs,
 )
-from harness.processes import ranks
-from harness.processes.signals import noted_signals
+from harness.runs import ranks
 from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.runlog import progress_bar
 from harness.runs.saving import save_checkpoint
+from harness.runs.signals import noted_signals
 from harness.training import schedules
 from harness.training.epoch import Progress, train_one_epoch
 from harness.training.training_state import TrainingState
@@ -77,10 +77,9 @@ def fit_one_epoch(training, parallel, updates):
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(model)
     lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
     lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
-    run.say(*lines)
-    run.record(**record)
+    run.record(*lines, **record)
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
-    training.save()  # last: a run that goes on takes out of its logs what its checkpoint does not know
+    training.save()  # after the record: a run that is stopped in between does the epoch again, and its last record counts
     training.save_if_asked()
 
 
@@ -111,11 +110,12 @@ def finish(training):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
     tests = args.selected_on != "test"
-    (run.say if tests else run.result)(f"{best_line(best, args.selected_on)}, {run.place.best_path}")
+    say = run.say if tests else run.result
+    say(f"{best_line(best, args.selected_on)}, {run.place.best_path}", epoch=best["epoch"])
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
-        best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked)
+        best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked, epoch=best["epoch"])
     elif args.results_json:  # the JSON lines have these figures with their epoch
         save_results_json(args.results_json, [evaluation_record(model, best, args)])
     training.finished = True
@@ -132,14 +132,13 @@ def training_batches(train, args, epoch, device, first=0):
     return batches
 
 
-def test_once(model, test, criterion, args, run, after_batch=None):
-    """Evaluate on the test images, report, record, and return the figures."""
+def test_once(model, test, criterion, args, run, after_batch=None, **more):
+    """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
     result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    run.result(*result_lines(result))
-    run.say(*silent_outputs(result), *class_lines(result["confusion"], model.classes))
-    record = evaluation_record(model, result, args)
-    run.record(**record)
+    run.result(*result_lines(result), **more)
+    record = evaluation_record(model, result, args, **more)
+    run.record(*silent_outputs(result), *class_lines(result["confusion"], model.classes), **record)
     if args.results_json:
         save_results_json(args.results_json, [record])
     return result

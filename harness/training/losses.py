@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from harness import UserError
 from self_models.basics import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Registry, setting, settings_in
-from self_models.counting.spikes import total_spikes
-from self_models.running.outputs import errors_by_step
+from self_models.running.outputs import errors_by_step, total_spikes
 from self_models.vgg_wFeedback import in_precision
 
 LOSSES = Registry("loss")

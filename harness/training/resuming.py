@@ -4,15 +4,14 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
-from harness.data.folders import list_folder, say_once, some
-from harness.processes import ranks
+from harness.data.folders import list_folder, some
+from harness.runs import ranks
 from harness.runs.paths import Paths
-from harness.runs.runlog import COMMAND, on_epoch
+from harness.runs.runlog import read_records
 from harness.training.losses import loss_settings
-from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import whole_checkpoint
+from self_models.loading import load_known
 
 
 def resumed(args, known, kind, name, own=None):
@@ -38,8 +37,6 @@ def resumed(args, known, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
-    if was.pop("tensorboard", False):
-        say_once(f"note: {path} was trained with --tensorboard, which is no flag any more: it is ignored")
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
@@ -69,29 +66,23 @@ def flags_to_save(args, known, model):
 
 
 def _read(path, paths, may_begin, own):
-    """The checkpoint, or None where the run has not saved yet, and may begin. Offers the one before a damaged one."""
-    is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
-    if is_last and not path.exists() and not previous.exists():
-        logged = paths.log_path.exists()
-        lines = paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if logged else []
-        last = on_epoch(lines[-1]) if lines else None  # where that is epoch 1, it was killed just before it saved
-        if any(map(on_epoch, lines)) and not (last and last[1] == "1") if logged else paths.best_path.exists():
-            raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
-        if not may_begin:
-            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, lines)}")
-        return None
-    try:
-        return whole_checkpoint(path, own)
-    except CheckpointError as error:
-        if not is_last or not previous.exists():
-            raise
-        whole_checkpoint(previous, own)
-        raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
+    """The checkpoint, or None where the run has not saved yet, and may begin."""
+    if path.exists() or not paths.wrote(path):
+        return load_known(path, own)
+    records = read_records(paths.json_path)
+    epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
+    was_saving = epochs == [1] and records[-1]["event"] == "epoch"
+    has_trained = bool(epochs) and not was_saving if records else paths.best_path.exists()
+    if has_trained:
+        raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
+    if not may_begin:
+        raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, records)}")
+    return None
 
 
-def _what_there_is(paths, lines):
+def _what_there_is(paths, records):
     """What to resume instead of a run that has not saved yet: how it was begun, by its log, or else which others are there."""
-    if begun := [line for line in lines if line.startswith(COMMAND)]:
-        return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1].removeprefix(COMMAND)}"
+    if begun := [record["command"] for record in records if record["event"] == "run"]:
+        return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1]}"
     others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))
     return f"{meant(paths.name, others)}there are {some(others, 20)}" if others else f"there are no runs in {paths.files}"

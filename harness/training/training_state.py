@@ -7,11 +7,11 @@ from math import isfinite
 from pathlib import Path
 
 from harness import UserError
-from harness.processes import ranks
-from harness.processes.signals import Interrupted
+from harness.runs import ranks
 from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
-from harness.runs.saving import keep, save_checkpoint
+from harness.runs.saving import save_checkpoint
+from harness.runs.signals import Interrupted
 from harness.training.epoch import Progress
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import counted, set_rates
@@ -61,7 +61,7 @@ class TrainingState:
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self):
-        """Write the last checkpoint; the one before stays until the run is finished. Raises UserError for weights not finite."""
+        """Write the last checkpoint. Raises UserError for weights not finite."""
         self.check_finite()
         average = self.progress.gather()
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
@@ -69,10 +69,8 @@ class TrainingState:
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"flags": flags_to_save(self.args, self.known, self.model)}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
-        save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
+        save_checkpoint(self.run.place.last_path, self.model, **more)
         self.saved_at = time.monotonic()
-        if self.finished and ranks.is_first():
-            self.run.place.previous_path.unlink(missing_ok=True)
 
     def save_if_asked(self, wants_saving=False):
         """Save where a rank wants it, or was sent a signal, for which Interrupted is raised; every rank must ask."""
@@ -99,7 +97,6 @@ class TrainingState:
         become what they were. Raises UserError where it is of another run, or has nothing left to do."""
         args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
-            self.run.take_back(0, False)
             return self.run.say(f"{path} is not there yet: the run begins")
         was, name = saved.get("model"), type(self.model).__name__
         if was not in (None, name):
@@ -119,8 +116,4 @@ class TrainingState:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
         if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not place.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
-        if place.is_resumed:
-            self.run.take_back(self.epoch, finished)
-        if ranks.is_first() and path.resolve() == place.previous_path.resolve():
-            keep(path, place.last_path)  # else a damaged one would be kept in its place
         self.run.say(f"resumed from {path} after epoch {self.where()}")

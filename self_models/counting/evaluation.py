@@ -9,10 +9,9 @@ from self_models.basics import ModelError, wide
 from self_models.basics.images import check_labels, checked_images, light, tensor_of
 from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
-from self_models.counting.spikes import by_part, total_spikes
 from self_models.objectives.stopping import output_gap
 from self_models.running.draws import Batch
-from self_models.running.outputs import errors_by_step, open_share_by_step
+from self_models.running.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 MEANS = {"correct": "accuracy", "error": "error", "steps": "mean_steps", "comparisons": "comparisons"}  # of per_image

@@ -14,8 +14,8 @@ from math import prod
 from self_models.basics import ModelError
 from self_models.counting.evaluation import batches_from, evaluate_parts
 from self_models.counting.operations import OperationCounter
-from self_models.counting.spikes import part_of
 from self_models.network.wiring import check_known
+from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PARTS = ("input", "encoder", "decoder", "read-out, blocking test", "classifier")

@@ -23,9 +23,9 @@ from torch import nn
 
 from self_models.basics import ModelError, wide
 from self_models.counting.prices import conventions
-from self_models.counting.spikes import part_of
 from self_models.network.stages import LINEAR
 from self_models.network.wiring import check_known
+from self_models.running.outputs import part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
 

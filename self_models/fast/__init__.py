@@ -1,1 +1,5 @@
-"""How does a network run faster than its equations are written? Whole layers over many timesteps."""
+"""The dense engine: how are many timesteps of a layer one product, with a gradient written by hand?"""
+
+from self_models.fast.run import advance, can_run, prepared
+
+__all__ = ["advance", "can_run", "prepared"]

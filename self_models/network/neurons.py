@@ -3,7 +3,7 @@
 Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
 where a neuron has spiked (soft reset); a reset's spike carries no gradient.
 
-These equations are written twice more, in fast/batched/neuron_steps.py and kernel/network.c, which run by default: an edit here
+These equations are written twice more, in fast/neuron_steps.py and kernel/network.c, which run by default: an edit here
 alone shows with --engine reference. A neuron of your own: docs/how_to/extend.md.
 """
 

@@ -1,8 +1,10 @@
-"""What the models return."""
+"""What the models return, and how spikes are added up by part of the network."""
 
 from typing import NamedTuple
 
 import torch
+
+PARTS = {"input": "input", "features": "encoder", "generate": "decoder", "classifier": "classifier"}
 
 
 class Sums(NamedTuple):
@@ -79,3 +81,22 @@ def share_of_active(where, images):
     """
     active = images != 0
     return (where & active).sum((-3, -2, -1)) / active.sum((-3, -2, -1)).clamp(min=1)
+
+
+def part_of(layer):
+    """Part that a layer belongs to: input, encoder, decoder or classifier; beside these stages that of the stage with which its
+    name begins (generate2: decoder), else the encoder."""
+    return next((part for stage, part in PARTS.items() if layer.startswith(stage)), "encoder")
+
+
+def by_part(spikes):
+    """layer -> spikes to input, encoder, decoder, classifier, total -> spikes; numbers or tensors alike."""
+    parts = dict.fromkeys(PARTS.values(), 0.0)
+    for layer, count in spikes.items():
+        parts[part_of(layer)] = parts[part_of(layer)] + count
+    return {**parts, "total": total_spikes(spikes)}
+
+
+def total_spikes(spikes):
+    """Spikes of all layers, the input included."""
+    return sum(spikes.values())

@@ -66,7 +66,7 @@ class RunState:
     streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
-    at_once: bool = False  # whether layers take many steps at once, see fast/batched
+    at_once: bool = False  # whether layers take many steps at once, see fast
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks

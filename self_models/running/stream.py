@@ -168,27 +168,20 @@ def dtypes_of(model):
 
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
-    shapes = shapes_of(model)
-    for name, neuron in model.neurons().items():  # of neurons of somebody's own there may be more
-        shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
-    if lacking := [name for name in ("image", "logits", "readout_sum") if name not in state]:
-        raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
-    weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    dtypes = dtypes_of(model)
-    for name, value in state.items():
-        own = name.startswith(MEMORY) and model.is_custom
-        inner = shapes.get(name) or found[name][1:]
-        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
-            raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        usual = torch.bool if name in ("is_open", "predicted") else dtype_of(model) if shapes.get(name) else value.dtype
-        dtype = dtypes.get(name, usual)
-        kinds = (value.dtype, value), (dtype, weight)
-        kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
-        if kind != wanted:
-            raise ModelError(f"{name} is {kind}, and must be {wanted}")
-        if not value.isfinite().all():
-            raise ModelError(f"{name} is not finite: this state is damaged")
-    checked_images(state["image"], model)
+    shapes, dtypes, image = shapes_of(model), dtypes_of(model), state.get("image")
+    count, device = getattr(image, "shape", ())[:1], model.features[0].weight.device
+    wrong = {"image", "logits", "readout_sum"} - state.keys()
+    if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
+        wrong |= state.keys() - shapes.keys()
+    for name in shapes.keys() & state.keys():
+        value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
+        kind = torch.strided, dtypes.get(name, usual), device, (*count, *shapes[name])
+        is_tensor = isinstance(value, torch.Tensor) and (value.layout, value.dtype, value.device, tuple(value.shape)) == kind
+        if not is_tensor or not value.isfinite().all():
+            wrong.add(name)
+    if wrong:
+        raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")
+    checked_images(image, model)
 
 
 def key_of(field, name):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from self_models.fast.batched.neuron_steps import accumulated, count_events, counts_by_layer
+from self_models.fast.neuron_steps import accumulated, count_events, counts_by_layer
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.running.steps import show_image, stacked
 

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from self_models.fast.batched import phased
-from self_models.fast.batched.folded_chain import folded
-from self_models.fast.batched.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
+from self_models.fast import phased
+from self_models.fast.folded_chain import folded
+from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR
 from self_models.running.steps import show_image, stacked

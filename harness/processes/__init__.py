@@ -1,1 +1,0 @@
-"""How do several processes share work and files, and heed signals?"""

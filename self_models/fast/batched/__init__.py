@@ -1,5 +1,0 @@
-"""How are many steps of a layer one product, with a gradient written by hand?"""
-
-from self_models.fast.batched.run import advance, can_run, prepared
-
-__all__ = ["advance", "can_run", "prepared"]
