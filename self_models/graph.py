@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from self_models.basics import ModelError
+from self_models.basics import ModelError, wide
 from self_models.kernel.graphs import GraphEngine
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
 from self_models.running.outputs import SNNOutput
@@ -84,14 +84,14 @@ class GraphSNN(nn.Module):
             given = [for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32)) for each in frames]
         if on_kernel:
             logits, spikes, recorded = self.engine(given, timesteps, asked)
-            arrived = [first if sizes is None else np.append(0, np.abs(sizes).cumsum())[first] for first, _, sizes in given]
+            arrived = [at if sizes is None else np.append(0, np.abs(sizes).cumsum(dtype=float))[at] for at, _, sizes in given]
             spikes = {"input": torch.from_numpy(np.diff(arrived).T.astype(np.float32)), **spikes}
             return output_of(logits, spikes, recorded)
         run, outputs, spikes, recorded = Run(), [], {name: [] for name in ("input", *self.spiking)}, {}
         for now in events.unbind(1):
             now = now.to(torch.float32)
             outputs.append(self.step(run, now).flatten(1))
-            spikes["input"].append(now.detach().abs().flatten(1).sum(1))
+            spikes["input"].append(now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float())
             for name in self.spiking:
                 spikes[name].append(run.sent[name].detach().flatten(1).sum(1))
             for name, kinds in asked.items():
@@ -162,7 +162,7 @@ def frames_of(lists, shape, timesteps):
 def output_of(logits, spikes, recorded=None):
     """The SNNOutput of the logits after each timestep (T, B, outputs) and the spikes of each node in it (T, B)."""
     steps = torch.full((logits.shape[1],), len(logits))
-    total = {name: each.sum(0) for name, each in spikes.items()}
+    total = {name: each.sum(0, dtype=wide(each.device)) for name, each in spikes.items()}
     return SNNOutput(
         logits=logits[-1], predictions=None, errors=None, spikes=total, steps=steps, logits_by_step=logits, spikes_by_step=spikes,
         recorded=recorded or None,
@@ -222,9 +222,7 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
     if reset not in RESETS:
         raise ModelError(f"reset must be {' or '.join(RESETS)}, not {reset!r}")
     if facts.get("update") == "phased":
-        raise ModelError(
-            f"{where}: its layers fire one after the other (update phased), which a graph does not: use its checkpoint"
-        )
+        raise ModelError(f"{where}: its layers fire in turn (update phased), which a graph does not: use its checkpoint")
     conventions = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
             "start": facts.get("initial_potential", 0)}  # fmt: skip
     try:

@@ -16,7 +16,7 @@ from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, Spi
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import is_hooked, modules_of, unknown, wire
+from self_models.network.wiring import fingerprint, is_hooked, modules_of, unknown, wire
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -108,6 +108,10 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
         return bool((own_methods(type(self)) | (methods_here().keys() & vars(self))).difference(but))
+
+    def fingerprint(self):
+        """See network/wiring.py."""
+        return fingerprint(self)
 
     @property
     def is_custom(self):

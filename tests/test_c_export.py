@@ -324,8 +324,8 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
 def played(folder, board, *flags):
     """What `make qemu` writes, and (flash, mean instructions, least, most, RAM, stack); skips without the board's tools."""
     done = subprocess.run(["make", f"qemu_{board}", *flags], cwd=folder, capture_output=True, text=True)
-    if "untried" in done.stdout:
-        pytest.skip(done.stdout)
+    if "untried" in done.stdout or "tools are missing" in done.stderr:
+        pytest.skip(done.stdout or done.stderr)
     words = r"flash: (\d+) bytes; instructions per \w+: (\d+) \((\d+) to (\d+)\); RAM: (\d+) bytes, and (\d+) of stack"
     found = re.search(words, done.stdout)
     return done, [*map(int, found.groups())] if found else None
@@ -381,6 +381,13 @@ def test_microcontrollers(tmp_path, board):
     (tmp_path / "golden.c").write_text(bits)
     done, _ = played(tmp_path, board)
     assert done.returncode == 2 and "differs: image 0, before timestep 0, pixel 0 is open" in done.stdout
+
+
+@pytest.mark.parametrize(("board", "package"), [("m4", "picolibc-arm-none-eabi"), ("rv32", "picolibc-riscv64-unknown-elf")])
+def test_a_missing_tool_of_a_board_is_an_error_that_installs_it(tmp_path, board, package):
+    write(tmp_path, build(timesteps=2))
+    done = subprocess.run(["make", f"qemu_{board}", f"BUILD_{board}=nowhere-"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and "tools are missing. On Debian: apt install gcc" in done.stderr and package in done.stderr
 
 
 @pytest.mark.parametrize("board", ["m4", "rv32"])

@@ -25,6 +25,7 @@ from conftest import (
 
 from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
+from harness.reporting.recipes import Recipe, pairs_of
 from harness.runs.signals import Interrupted
 from snn_wFeedback import build_parser
 
@@ -58,6 +59,13 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     before = digests(folder)
     found, printed = run_here(SNN, f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
     assert found == [] and printed.count("left as it is: ") == 2 and digests(folder) == before
+
+
+def test_all_names_are_looked_at_before_the_first_seed_trains(recipes):
+    folder, _ = recipes
+    before = digests(folder)
+    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")
+    assert "baseline_1.pth exists: --resume goes on with that run" in line and digests(folder) == before
 
 
 def figures_by_hand(folder, name):
@@ -137,6 +145,18 @@ def test_correction_and_equivalence_by_hand():
     assert [found[name].p for name in "abc"] == pytest.approx([0.0069, 0.01, 0.05], abs=1e-4)
     assert surviving(found) == ["a", "b"] and surviving({"c": found["c"]}) == ["c"] and surviving({"d": found["d"]}) == []
     assert found["d"].is_within(3.93) and not found["d"].is_within(3.91)
+    assert interval([0.0, 0.0]).is_within(1) and interval([2.0, 2.0]).is_within(2.1) and not interval([2.0, 2.0]).is_within(2)
+
+
+def test_figures_without_spread_can_be_equivalent_and_one_seed_cannot(recipes):
+    folder, _ = recipes
+    shutil.copy(folder / "logs/snn/baseline.jsonl", folder / "logs/snn/twin.jsonl")
+    shutil.copy(folder / "logs/snn/baseline_1.jsonl", folder / "logs/snn/twin_1.jsonl")
+    alike = f"twin baseline --output_dir {folder} --equivalence 10"
+    said = run_here("compare", f"{alike} --seeds 0 1")[1]
+    assert re.search("^Equivalent within ± 10 % .*: spikes, all parts; .*spikes, input", said, re.MULTILINE)
+    said = run_here("compare", alike)[1]
+    assert "Equivalence was not tested: it needs several seeds of two networks" in said and "Equivalent" not in said
 
 
 def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
@@ -211,6 +231,14 @@ def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
     assert "fed_2 is missing: train it as the others were, with --seeds 2" in line
 
 
+def test_a_network_run_in_two_ways_is_paired_with_what_runs_alike():
+    three, six, other, longer = (
+        Recipe(name, {"T": steps}, "16 images", {0: {"accuracy": 0.5}}) for name in ("fed", "baseline") for steps in ("3", "6")
+    )
+    assert pairs_of([three, six, other]) == [(three, other), (six, None)]
+    assert pairs_of([three, other, longer]) == [(three, other), (longer, None)]
+
+
 def test_a_file_of_somebody_elses_is_not_replaced(recipes):
     folder, _ = recipes
     (folder / "mine.csv").write_text("mine")
@@ -226,7 +254,7 @@ def test_a_checkpoint_by_its_path_is_measured(recipes):
     assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
 
 
-def test_a_signal_stops_all_and_names_follow_seeds():
+def test_a_signal_stops_all_and_names_follow_seeds(tmp_path):
     called = []
 
     def train(args):
@@ -234,8 +262,9 @@ def test_a_signal_stops_all_and_names_follow_seeds():
         if len(called) == 2:
             raise Interrupted(15)
 
+    words = f"--preset quick_feedback --seeds 4 0 5 --output_dir {tmp_path}".split()
     with pytest.raises(Interrupted):
-        train_each(train, build_parser(), ["--preset", "quick_feedback", "--seeds", "4", "0", "5"], "snn")
+        train_each(train, build_parser(), words, "snn")
     assert [(args.seed, args.run_name) for args in called] == [(4, "quick_feedback_4"), (0, "quick_feedback")]
     assert called[0].pretrained_ann.endswith("quick_feedback_4.pth")
     found = train_each(

@@ -123,6 +123,21 @@ def test_averages_are_real_values_whatever_they_are(engine):
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_additions_and_multiplications_are_told_apart_image_by_image(engine):
+    """Three of four pixels are sent as they are, in each of two steps, to 2 channels of a 1x1 convolution. The first image is
+    binary, so weights are added; the second is not, so they are multiplied."""
+    model = build([[2], []], shape=(1, 2, 2), steps=2, kernel_size=1, encoding="direct", fc_layers=0)
+    model.engine = EventEngine(model) if engine == "event" else None
+    nn.init.ones_(model.features[0].weight)
+    x = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0.5, 0]]).view(2, 1, 2, 2)
+    with OperationCounter(model) as counter:
+        model(x)
+    layers = counter.result(1)["layers"]
+    assert [layers[kind]["features.0"] for kind in ("effective_acs", "effective_macs")] == [2 * 3 * 2, 2 * 3 * 2]
+
+
 @pytest.mark.others
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
@@ -373,6 +388,9 @@ def test_a_ledger_says_whether_membranes_leak(quick):
     leaking, convention = ledger(model, load_data("MNIST", limit_test=2)[2]), conventions()["arithmetic_45nm"]
     costs = [replace(leaking, leaks=leaks).joules(convention, EXECUTIONS[0]) for leaks in (False, True)]
     assert leaking.leaks and not found.leaks
+    model.set_leak(1.0)
+    next(iter(model.neurons().values())).leak.fill_(0.75)  # of one layer alone
+    assert ledger(model, load_data("MNIST", limit_test=2)[2]).leaks
     assert costs[1] - costs[0] == pytest.approx((4.6 - 0.9) * 1e-12 * leaking.total("reached"))
 
 

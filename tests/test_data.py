@@ -376,6 +376,10 @@ FAULTS = {  # what is done to a folder, flags, words
         lambda folder: damage(folder, count=4), "",
         "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
     ),
+    "a folder like a file": (
+        lambda folder: (folder / "train/cat/9.png").mkdir(), "",
+        "1 of 17 files in {folder} cannot be read: train/cat/9.png (is a directory)",
+    ),
     "no file whole": (
         lambda folder: [damage(folder, f"{part}/{name}", 4, 0) for part in ("train", "test") for name in ("cat", "dog")], "",
         "no file of test/cat, test/dog, train/cat and 1 more can be read: train/cat/0.png (not an image, or damaged), ",
@@ -452,7 +456,7 @@ def test_grey_where_all_files_are(tmp_path, capsys, one, shape, channels):
     write(folder / f"{one}.png", pixels(0, shape))
     harness.data.folders.say_once.cache_clear()
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
-    note = "note: 15 of 16 files are grey, the others in colour: all are read in colour (--grey: grey)"
+    note = "note: 15 of 16 files are grey, the others not: all are read in colour (--grey: grey)"
     assert capsys.readouterr().err.count(note) == (channels == 3)
     assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
     assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)

@@ -101,6 +101,7 @@ def of(events, name="a.bin"):
 FAULTS = {
     "cut off": (lambda folder: (folder / "0/a.bin").write_bytes(bytes(7)), "", "0/a.bin: its 7 bytes are no whole events of 5"),
     "empty": (lambda folder: (folder / "0/a.bin").touch(), "", "0/a.bin: it has no events; mend it, or take it out"),
+    "folder": (lambda folder: (folder / "0/z.bin").mkdir(), "", "0/z.bin: is a directory; mend it, or take it out"),
     "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
     "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside"),
     "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),

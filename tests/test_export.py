@@ -235,6 +235,18 @@ def test_half_is_the_whole_network_with_rounded_weights(tmp_path):
     assert half.stat().st_size < 0.6 * FEEDBACK.stat().st_size
 
 
+@torch.no_grad()
+def test_in_sixteen_bits_weights_are_rounded_and_biases_are_not(tmp_path):
+    path, half, model = tmp_path / "net.pth", tmp_path / "half.pth", build(**BIASED, epsilon=0.0)
+    for value in model.parameters():
+        value.fill_(0.1)  # no number of 16 bits
+    save_checkpoint(path, model)
+    run_here("export", path, "--to half --output", half)
+    for found in (load(path, "dense", weights="float16"), load(half, "dense")):
+        for was, value in zip(model.parameters(), found.parameters(), strict=True):
+            assert torch.equal(value, was.half().float() if was.dim() > 1 else was)
+
+
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node: apt-get install nodejs")

@@ -167,10 +167,18 @@ def test_the_kernel_is_step_on_random_graphs(seed):
         rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
         assert first_difference(found, plain(rows, 6), tolerance=1e-6) is None
-        assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).float())
+        assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
         if seed < 30 and build.built(plain=True)[0]:
             model.engine._rooms.library = build.library(plain=True)
             assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_events_of_the_input_are_counted_exactly_and_by_their_size(engine):
+    model = from_nir(chain(equations("IF", r=1)), dt=1, engine=engine)
+    output = model(torch.tensor([2.0**24, 1, -1, 1, -0.5]).reshape(1, 5, 1))
+    assert output.spikes_by_step["input"].flatten().tolist() == [2**24, 1, 1, 1, 0.5]
+    assert output.spikes["input"].item() == 2**24 + 3.5
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
@@ -186,11 +194,23 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     events = torch.randint(0, 3, (4, 6, *model.input_shape), generator=draw)
     rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
     order = {1: [-1, -1, 1, 0], 2: [2, -1, 1, 0], 3: [3, 2, 1, 0]}[len(model.input_shape)]  # x, y, channel, timestep; -1: 0
-    raw = b"".join(np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in rows)
-    done = subprocess.run([folder / "run", "6"], input=raw, capture_output=True)
-    found = np.array([line.split()[2:] for line in done.stdout.decode().splitlines()], np.float32)
-    assert np.array_equal(found, model(rows, 6).logits.numpy())
-    done = subprocess.run([folder / "run"], input=raw[:-3], capture_output=True)
+
+    def in_bytes(recordings):
+        return [np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in recordings]
+
+    def answered(raw, *timesteps):
+        done = subprocess.run([folder / "run", *timesteps], input=raw, capture_output=True)
+        lines = [line.split()[1:] for line in done.stdout.decode().splitlines()]
+        return [int(steps) for steps, *_ in lines], np.array([logits for _, *logits in lines], np.float32), done
+
+    assert np.array_equal(answered(b"".join(in_bytes(rows)), "6")[1], model(rows, 6).logits.numpy())
+    late = [each[each[:, 0] == n] for n, each in enumerate(rows)]  # none begins before the last ends
+    raw = (b"\xff" * 8).join(in_bytes(late))
+    steps, logits, _ = answered(raw)
+    assert steps == [1, 2, 3, 4]
+    assert np.array_equal(logits, [model([each], n + 1).logits[0].numpy() for n, each in enumerate(late)])
+    assert np.array_equal(answered(raw + b"\xff" * 8)[1], logits)
+    done = answered(raw[:-3])[2]
     assert done.returncode == 2 and b"it has less than 8 bytes" in done.stderr
 
 

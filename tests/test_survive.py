@@ -248,6 +248,12 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_the_log_of_an_evaluation_that_cannot_be_written_speaks_of_no_checkpoint(tmp_path, monkeypatch, small_files):
+    monkeypatch.setattr("run_nir.report", lambda *_: small_files(9))
+    line = refused("run_nir", REPOSITORY / "examples/nmnist.nir", f"--limit 1 --output_dir {tmp_path}")
+    assert line.endswith(f"cannot write {tmp_path}/logs/nir/nmnist.jsonl: File too large")
+
+
 @pytest.mark.parametrize("full", [0.999, "log", "gone"])
 def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, full):
     """The disk is full at the end of a checkpoint, or in a log; or the folder is gone, perhaps with its disk."""

@@ -39,6 +39,7 @@ from harness.command_line.scripts import run_script
 from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.runs.paths import ann_name, snn_name
+from harness.runs.runlog import RunLog
 from harness.runs.saving import write_whole
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
@@ -285,6 +286,18 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
     run_here(ANN, flags, "--overwrite")
     assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+
+
+@pytest.mark.parametrize(
+    "file", ["logs/snn/x.log", *(f"trained_models/snn/x{ending}" for ending in (".gif", ".png", "_sweep.png"))]
+)
+def test_a_name_with_a_log_or_a_picture_is_not_free(tmp_path, file):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with RunLog("snn", "x", parse(OBJ1, "--output_dir", str(tmp_path)), trains=False) as run:
+        run.begin()
+        assert run.place.name == "x_2"
 
 
 def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path):
@@ -537,7 +550,7 @@ def test_a_tenth_of_the_training_images_at_most_5000():
 def test_by_default_the_best_epoch_is_chosen_on_training_images_that_are_held_out(tmp_path, judged, learned):
     result, said = run_here(ANN, NEW, f"--output_dir {tmp_path}")
     assert [(kind, index) for kind, index, _ in judged] == [("train", [59997, 59998, 59999])] * 3 + [("test", list(range(16)))]
-    assert sorted(learned) == sorted(list(range(32)) * 3)
+    assert learned == [image for epoch in (1, 2, 3) for image in shuffled(32, 0, epoch).tolist()]  # each in its own order
     epochs, (tested,), log, best, last = files(tmp_path)
     assert [record["selected_on"] for record in (*epochs, tested)] == ["held-out"] * 4 and tested["images"] == 16
     kept = load_checkpoint(best)

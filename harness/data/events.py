@@ -23,9 +23,7 @@ class Events(NamedTuple):
         """These Events. Raises ModelError where one lies outside of so many pixels."""
         if (outside := (self.x < 0) | (self.y < 0) | (self.x >= width) | (self.y >= height)).any():
             at = f"x = {self.x[outside][0]}, y = {self.y[outside][0]}"
-            raise ModelError(
-                f"an event at {at} lies outside {width}x{height} pixels: choose recordings of that sensor, or crop them"
-            )
+            raise ModelError(f"an event at {at} lies outside {width}x{height} pixels: choose smaller recordings, or crop them")
         return self
 
     def split(self, frames, by):
@@ -109,9 +107,7 @@ def rows_in(path, shape, seconds, count=None):
     elif count:
         raise ModelError("its frames are timesteps, each with the events that it has: leave out --events_per_step")
     elif found.shape[2:] != (height, width) or (found % 1).any():
-        raise ModelError(
-            f"frames must be counts of {width}x{height} pixels, in whole numbers, and are {found.dtype} {found.shape}"
-        )
+        raise ModelError(f"frames must be counts of {width}x{height} pixels, whole numbers, and are {found.dtype} {found.shape}")
     else:
         rows, steps = np.argwhere(found).repeat(found[found > 0].astype(np.int64), 0), len(found)
     rows[:, 1] *= channels > 1

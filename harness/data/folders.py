@@ -116,13 +116,14 @@ def check_classes(folder, found):
 
 
 def files_below(folder, within):
-    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside."""
+    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; an empty folder counts
+    as a file."""
     for entry in os.scandir(folder / within):
         path = f"{within}/{entry.name}"
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(folder, path)
+            yield from [*files_below(folder, path)] or [path]  # one named like a file is a bad file
         elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
             yield path
 
@@ -154,17 +155,14 @@ def shape_of(listing, image_size=None, grey=None):
         without = sum(not colour for (_, _, colour), _ in heads)
         grey = without == len(heads)
         if without and not grey:
-            say_once(
-                f"note: {without:,} of {len(heads):,} files are grey, the others in colour: all are read in colour (--grey: grey)"
-            )
+            say_once(f"note: {without:,} of {len(heads):,} files are grey, the others not: all are read in colour (--grey: grey)")
     if image_size is None:
         sizes = {(width, height): path for (width, height, _), path in reversed(heads)}
         image_size, height = min(sizes)
         if len(sizes) > 1 or image_size != height:
             found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
             raise UserError(
-                f"the images of {listing.folder} are not square and of one size, but {found}: add --image_size N, to which "
-                "their short side is resized before the middle is cut out, N x N pixels"
+                f"the images of {listing.folder} are not square and of one size, but {found}: add --image_size N (it crops)"
             )
     return 1 if grey else 3, image_size, image_size
 

@@ -59,13 +59,9 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
     notes = [memory_line(tables), *notes]
-    notes.append(
-        f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image, mean of those in golden.c"
-    )
+    notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image (mean of golden.c)")
     if leaves_out_entropy(model):
-        notes.append(
-            "note: int8 leaves out the rule entropy, which needs exp and log: all timesteps are taken, or ./run -b BOUND"
-        )
+        notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
     if arduino and memory_of(tables)[0] > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:

@@ -103,6 +103,8 @@ def surviving(differences):
 
 def equivalence_line(shares, bound):
     """Which of name -> Difference in percent, of several pairs, are shown to be below the bound, in words."""
+    if not shares:
+        return "Equivalence was not tested: it needs several seeds of two networks (--seeds 0 1 2)."
     alike = "; ".join(name for name, found in shares.items() if found.is_within(bound))
     return f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
 

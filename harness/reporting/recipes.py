@@ -81,8 +81,8 @@ def comparison(recipe, other):
 
 
 def differences(pairs, only_shares=False):
-    """Title, and name of the network where several are compared -> Difference, where it varies over the seeds; of all figures, or
-    of those compared in percent."""
+    """Title, and name of the network where several are compared -> Difference of several pairs: of all figures that vary over the
+    seeds, or of those compared in percent, varying or not."""
     both = [(recipe, other) for recipe, other in pairs if other]
     every = {
         f"{recipe.name}: {figure.title}" if len(both) > 1 else figure.title: difference(name, recipe.results, other.results)
@@ -90,7 +90,7 @@ def differences(pairs, only_shares=False):
         for name, figure in FIGURES.items()
         if not (only_shares and figure.points)
     }
-    return {name: found for name, found in every.items() if found and found.half}
+    return {name: found for name, found in every.items() if found and (found.pairs > 1 if only_shares else found.half)}
 
 
 def figures_of(pairs):

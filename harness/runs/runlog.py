@@ -100,7 +100,8 @@ class RunLog(AbstractContextManager):
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from None
+            kept = "; the last checkpoint is kept" * self.place.trains
+            raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
 
     def _write_log(self):
         if self._writes:

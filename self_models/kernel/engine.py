@@ -228,9 +228,7 @@ def add_events(events, rooms, model, steps):
     for target, one in tables.links.items():
         for count, module in enumerate(one.modules if target < tables.maps else ()):
             node, of_map = of_map if count else one.source, of_map + (count > 0)
-            if (
-                isinstance(module, LINEAR) and module not in done
-            ):  # the encoder's last modules feed the classifier and the decoder
+            if isinstance(module, LINEAR) and module not in done:  # the encoder's last feed both classifier and decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
     events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase

@@ -7,15 +7,12 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, required
-from self_models.network.wiring import fingerprint
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
 from self_models.running.steps import all_steps, with_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
-
-
 KEPT = "number, dtype or device of the images", "settings", "weights or modules"  # until reset()
 
 
@@ -55,7 +52,7 @@ class Stream:
 
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
-        model, (modules, self._tensors) = self.model, fingerprint(self.model)
+        model, (modules, self._tensors) = self.model, self.model.fingerprint()
         settings = model.settings | vars(model.gate) | vars(model.readout)
         now = (len(x), x.dtype, x.device), settings, modules
         for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
