@@ -8,6 +8,7 @@ from itertools import takewhile
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from self_models.counting.spikes import PARTS
@@ -108,9 +109,9 @@ def equivalence_line(shares, bound):
 
 
 def written(value, form):
-    """The number in this form, a half rounded away from 0."""
+    """The number in this form, a half rounded away from 0, and what becomes 0 without a minus."""
     with localcontext(Context(rounding=ROUND_HALF_UP)):
-        return format(Decimal(f"{value:.{PLACES}f}"), form)
+        return format(Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}")
 
 
 def spread(name, records):
@@ -136,3 +137,25 @@ def interval(differences):
     count = len(differences)
     half = float(stdtrit(count - 1, 0.975)) * stdev(differences) / count**0.5 if count > 1 else None
     return Difference(fmean(differences), half, count)
+
+
+def curve(records):
+    """Spikes, and accuracy in %, of a network's evaluations that differ in their margin: two arrays, in order of spikes."""
+    return np.array(sorted((FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records)).T
+
+
+def at_spikes(ours, theirs):
+    """Mean difference of accuracy between two networks over the spikes that both curves reach, in points."""
+    both = curve(ours), curve(theirs)
+    spikes = np.linspace(max(one[0, 0] for one in both), min(one[0, -1] for one in both), 100)
+    ours, theirs = (np.interp(spikes, *one) for one in both)
+    return float((ours - theirs).mean())
+
+
+def at_accuracy(records, accuracy):
+    """A record of the fewest spikes at which a curve has an accuracy in %; None where it stays below it."""
+    spikes, reached = curve(records)
+    if not len(enough := np.flatnonzero(reached >= accuracy - 10**-PLACES)):
+        return None
+    near = slice(max(enough[0] - 1, 0), enough[0] + 1)  # the first point that has it, and the one before
+    return {"accuracy": accuracy / 100, "spikes": {"total": float(np.interp(accuracy, reached[near], spikes[near]))}}

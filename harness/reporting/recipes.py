@@ -5,7 +5,8 @@ import io
 import json
 from dataclasses import dataclass
 
-from harness.measuring.comparing import FIGURES, difference, spread
+from harness import UserError
+from harness.measuring.comparing import FIGURES, at_accuracy, difference, spread
 from harness.reporting.reading import TOLD
 
 
@@ -41,6 +42,23 @@ def recipes_of(runs):
             recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}, trained))
             recipe.results[run.seed] = result.record
     return list(found.values())
+
+
+def at_equal_accuracy(recipes, accuracy):
+    """A Recipe for each network of these, of one data set: its spikes at an accuracy in %, between the margins that it was run
+    with. Raises UserError for one without early exit, or that stays below the accuracy."""
+    found = []
+    for name in dict.fromkeys(recipe.name for recipe in recipes):
+        runs = [recipe for recipe in recipes if recipe.name == name and recipe.settings.get("rule") == "confidence"]
+        if not runs:
+            raise UserError(f"--at_accuracy: {name} has no run with early exit: --evaluate runs it at several margins")
+        results = {seed: at_accuracy([run.results[seed] for run in runs], accuracy) for seed in runs[0].results}
+        if None in results.values():
+            best = min(100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results)
+            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} %")
+        margins = " ".join(f"{float(run.settings['gap_bound']):g}" for run in runs)
+        found.append(Recipe(name, {"T": runs[0].settings["T"], "margin": margins}, runs[0].on, results, runs[0].trained_on))
+    return found
 
 
 def pairs_of(recipes):
