@@ -9,6 +9,7 @@ import json
 import shlex
 import subprocess
 import sys
+from itertools import product
 from math import floor
 from pathlib import Path
 from statistics import fmean, stdev
@@ -22,7 +23,7 @@ from harness.command_line.zoo import checkpoint_of, evaluation_of, seconds_of
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, interval, spread, surviving
+from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, spread, surviving
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
@@ -249,15 +250,11 @@ def table(groups):
         yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
 
 
-SHORT = {  # of the README's table: name -> (preset, its run, rule)
-    f"{name}, {words}": (f"quick_{kind}", run, rule)
-    for words, run, rule in (
-        ("T = 6, as trained", "T6", "none"),
-        ("early exit, margin 1", "stop", "confidence"),
-        ("T = 50", "stop", "none"),
-    )
-    for name, kind in (("baseline", "baseline"), ("blocking", "feedback"))
-}
+SHORT = [  # of the README's table: words, run, rule
+    ("T = 6, as trained", "T6", "none"),
+    ("early exit, margin 1", "stop", "confidence"),
+    ("T = 50", "stop", "none"),
+]
 ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
@@ -266,7 +263,8 @@ def short_table(folder):
     yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
     lines = {}
-    for name, (preset, run, rule) in SHORT.items():
+    for (words, run, rule), kind in product(SHORT, ("baseline", "feedback")):
+        preset, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
         runs = [numbered(preset, seed) for seed in range(NETWORKS[preset].seeds)]
         every = [record for one in runs for record in json.loads((folder / f"{one}_{run}.json").read_text())]
         records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
@@ -274,13 +272,14 @@ def short_table(folder):
         ledgers = [ledger_of(record, model) for record in records.values()]
         memory = [1e6 * one.joules(WITH_MEMORY, "event-driven") for one in ledgers]
         cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
-        lines[name] = f"| {name} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
+        lines[name, words] = f"| {name}, {words} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
     logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in range(NETWORKS["quick_baseline"].seeds)]
     tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)}
     energies = " | ".join(
         f"{1e6 * ledgers[0].ann_joules(one, 8):{form}}" for one, form in ((ARITHMETIC, ".2f"), (WITH_MEMORY, ".1f"))
     )
-    yield f"| ANN of the baseline, energy in 8 bits | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
+    ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
+    yield f"| {ann} | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
     yield from lines.values()
 
 
@@ -320,26 +319,33 @@ def pairs_table(rows):
     yield from ("", equivalence_line(shares, EQUIVALENT))
 
 
+def stopped(rows):
+    """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
+    found = {}
+    for row in (row for row in rows if row["rule"] == "confidence"):
+        found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
+    return {name: (seeds, found[f"baseline of {name}"]) for name, seeds in found.items() if f"baseline of {name}" in found}
+
+
+def equal_spikes(rows):
+    """network -> Difference of its accuracy with early exit from its baseline's, over the spikes that both curves reach."""
+    return {name: at_spikes(*both) for name, both in stopped(rows).items()}
+
+
 def equal_table(rows):
-    """How feedback with early exit differs from the baseline at equal spikes and at equal accuracy, as a Markdown table, on a
-    curve through all margins for each seed: in accuracy, the mean over the spikes that both reach; in spikes, at the highest
-    accuracy, in tenths of a percent, that all of these networks have. Then which differences are left after correction."""
+    """How feedback with early exit differs from the baseline at equal spikes and at equal accuracy, the highest in tenths of a
+    percent that all networks of the family have, as a Markdown table; then which differences are left after correction."""
     yield "| network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference |"
     yield "|" + " --- |" * 7
-    stopped, several = {}, {}
-    for row in (row for row in rows if row["rule"] == "confidence"):
-        stopped.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
-    for name in (name for name in stopped if f"baseline of {name}" in stopped):
-        both = stopped[name], stopped[f"baseline of {name}"]
-        apart = interval([at_spikes(*(seeds[seed] for seeds in both)) for seed in both[0]])
+    apart, several = equal_spikes(rows), {}
+    for name, both in stopped(rows).items():
         best = min(max(row["accuracy"] for row in runs) for seeds in both for runs in seeds.values())
         level = floor(1000 * best + 1e-9) / 10
         spikes = [{seed: at_accuracy(runs, level) for seed, runs in seeds.items()} for seeds in both]
-        cells = [spread("spikes", seeds).text(",.0f") for seeds in spikes]
-        saved = difference("spikes", *spikes)
-        cells = len(both[0]), apart.text(FIGURES["accuracy"]), f"{level:.1f}", *cells, saved.text(FIGURES["spikes"])
-        yield f"| {name} | {' | '.join(map(str, cells))} |"
-        named = {f"{name}, accuracy at equal spikes": apart, f"{name}, spikes at equal accuracy": saved}
+        accuracy, saved = apart[name], difference("spikes", *spikes)
+        cells = accuracy.text(FIGURES["accuracy"]), f"{level:.1f}", *(spread("spikes", seeds).text(",.0f") for seeds in spikes)
+        yield f"| {name} | {accuracy.pairs} | {' | '.join(cells)} | {saved.text(FIGURES['spikes'])} |"
+        named = {f"{name}, accuracy at equal spikes": accuracy, f"{name}, spikes at equal accuracy": saved}
         several |= {what: found for what, found in named.items() if found.half}
     left = "; ".join(surviving(several)) or "none"
     yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0: {left}.")

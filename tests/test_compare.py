@@ -195,7 +195,8 @@ def test_a_curve_through_margins_by_hand():
     totals = {accuracy: record and record["spikes"]["total"] for accuracy, record in found.items()}
     assert totals == pytest.approx({96: 100, 97.5: 150, 98: 200, 98.7: 380, 99: 400, 99.1: None})
     assert found[97.5]["accuracy"] == 0.975
-    assert at_spikes(runs_of((100, 98.0), (400, 99.5)), runs_of((50, 97.25), (300, 98.5))) == pytest.approx(0.5)
+    apart = at_spikes({0: runs_of((100, 98.0), (400, 99.5))}, {0: runs_of((50, 97.25), (300, 98.5))})
+    assert (apart.mean, apart.pairs) == (pytest.approx(0.5), 1)
 
 
 def test_spikes_at_equal_accuracy(recipes):

@@ -145,11 +145,14 @@ def curve(records):
 
 
 def at_spikes(ours, theirs):
-    """Mean difference of accuracy between two networks over the spikes that both curves reach, in points."""
-    both = curve(ours), curve(theirs)
-    spikes = np.linspace(max(one[0, 0] for one in both), min(one[0, -1] for one in both), 100)
-    ours, theirs = (np.interp(spikes, *one) for one in both)
-    return float((ours - theirs).mean())
+    """Difference of accuracy between two networks, seed -> records each, over the spikes that both curves of a seed reach."""
+    apart = []
+    for seed in ours:
+        both = curve(ours[seed]), curve(theirs[seed])
+        spikes = np.linspace(max(points[0, 0] for points in both), min(points[0, -1] for points in both), 100)
+        one, other = (np.interp(spikes, *points) for points in both)
+        apart.append(float((one - other).mean()))
+    return interval(apart)
 
 
 def at_accuracy(records, accuracy):

@@ -1,11 +1,10 @@
 """Recipes over seeds: runs that only the seed tells apart, compared in tables; the arithmetic is in measuring/comparing.py."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 
 from harness import UserError
+from harness.measuring import energy
 from harness.measuring.comparing import FIGURES, at_accuracy, difference, spread
 from harness.reporting.reading import TOLD
 
@@ -121,10 +120,9 @@ def figures_of(pairs):
                 yield {
                     "network": recipe.name, "run_with": recipe.run_with, "images": recipe.on, "figure": figure.title,
                     "mean": found.mean, "standard_deviation": found.deviation, "by_seed": found.values,
-                    "compared_with": other.name if compared else None, "difference": compared.mean if compared else None,
-                    "difference_in": (figure.points or "%") if compared else None,
-                    "half_of_95_percent_interval": compared.half if compared else None,
-                    "pairs": compared.pairs if compared else None,
+                    "compared_with": compared and other.name, "difference": compared and compared.mean,
+                    "difference_in": compared and (figure.points or "%"),
+                    "half_of_95_percent_interval": compared and compared.half, "pairs": compared and compared.pairs,
                 }  # fmt: skip
 
 
@@ -133,8 +131,5 @@ def as_text(pairs, ending):
     rows = list(figures_of(pairs))
     if ending == ".json":
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    text = io.StringIO()
-    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    table.writeheader()
-    table.writerows(row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows)
-    return text.getvalue()
+    rows = [row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows]
+    return energy.as_text([rows[0].keys(), *(row.values() for row in rows)], "csv") + "\n"
