@@ -24,7 +24,7 @@ from conftest import (
 )
 
 from harness.command_line.scripts import train_each
-from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval, surviving
+from harness.measuring.comparing import FIGURES, Difference, Spread, at_accuracy, at_spikes, difference, interval, surviving
 from harness.reporting.recipes import Recipe, pairs_of
 from harness.runs.signals import Interrupted
 from snn_wFeedback import build_parser
@@ -198,6 +198,41 @@ def test_a_half_is_rounded_away_from_0():
     texts = {-0.135: "-0.14", 0.135: "+0.14", 98.65 - 98.785: "-0.14", 0.125: "+0.13", -0.1349: "-0.13"}
     assert {mean: interval([mean]).text(FIGURES["accuracy"]) for mean in texts} == texts
     assert Spread(98.665, 0.005, {}).text(".2f") == "98.67 ± 0.01" and Spread(1234.5, None, {}).text(",.0f") == "1,235"
+    assert Spread(-0.004, None, {}).text(".2f") == "0.00" and interval([-0.004]).text(FIGURES["accuracy"]) == "+0.00"
+
+
+def runs_of(*points):
+    return [{"spikes": {"total": spikes}, "accuracy": accuracy / 100} for spikes, accuracy in points]
+
+
+def test_a_curve_through_margins_by_hand():
+    """Spikes at an accuracy are the first on the way from point to point; at equal spikes, 100 to 300, it is 0.5 points ahead."""
+    ours = runs_of((400, 99.0), (100, 97.0), (200, 98.0), (300, 97.5))
+    found = {accuracy: at_accuracy(ours, accuracy) for accuracy in (96, 97.5, 98, 98.7, 99, 99.1)}
+    totals = {accuracy: record and record["spikes"]["total"] for accuracy, record in found.items()}
+    assert totals == pytest.approx({96: 100, 97.5: 150, 98: 200, 98.7: 380, 99: 400, 99.1: None})
+    assert found[97.5]["accuracy"] == 0.975
+    apart = at_spikes({0: runs_of((100, 98.0), (400, 99.5))}, {0: runs_of((50, 97.25), (300, 98.5))})
+    assert (apart.mean, apart.pairs) == (pytest.approx(0.5), 1)
+
+
+def test_spikes_at_equal_accuracy(recipes):
+    """--evaluate runs four margins of each network and seed; logs without early exit are refused, as is too high an accuracy."""
+    folder, _ = recipes
+    flags = f"fed baseline --seeds 0 1 --output_dir {folder} --timesteps 6 --limit_test 64"
+    ((fed, other),), said = run_here("compare", flags, "--evaluate --at_accuracy 1")
+    logs = (folder / "logs/snn").glob("fed_1_compared*.jsonl")
+    ran = records(max(logs, key=lambda path: path.stat().st_mtime_ns), "evaluation")
+    assert [record["bounds"] for record in ran] == [{"gap_bound": bound} for bound in (0.5, 1, 2, 4)]
+    assert fed.results[1]["spikes"]["total"] == at_accuracy(ran, 1)["spikes"]["total"] and list(other.results) == [0, 1]
+    assert "T = 6, margin = 0.5 1 2 4" in said and "fed_1, margin 4: accuracy" in said
+    table = "^accuracy, % +1.00 ± 0.00 +1.00 ± 0.00 +[+]0.00 ± 0.00\nspikes, all parts +(.*?)  "
+    (spikes,) = re.findall(table, said, re.MULTILINE)
+    totals = [fed.results[seed]["spikes"]["total"] for seed in (0, 1)]
+    assert spikes == f"{sum(totals) / 2:,.0f} ± {abs(totals[0] - totals[1]) / 2**0.5:,.0f}"
+    flags = f"fed baseline --output_dir {folder} --at_accuracy"
+    assert refused("compare", flags, "90").startswith("error: --at_accuracy: fed has no run with early exit: --evaluate")
+    assert re.search(r"--at_accuracy 101: fed reaches \d+\.\d\d %", refused("compare", flags, "101 --evaluate --limit_test 8"))
 
 
 @pytest.mark.parametrize(

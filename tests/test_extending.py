@@ -284,6 +284,17 @@ def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
     assert made == ["refractory", "relative", "steady"]
 
 
+def test_the_page_s_surrogate_by_hand(trained, tmp_path):
+    """At v = 1/3, its slope is 1 / (1 + (pi/3)^2) = 0.477; as a file it is a choice of --activation."""
+    (tmp_path / "arc.py").write_text(re.search(r"```python\n([^`]*SURROGATES.register.*?)```", PAGE, re.DOTALL)[1])
+    flags = f"--model {tmp_path / 'arc.py'} --activation ATan --output_dir {tmp_path} --run_name x"
+    run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, flags)
+    neuron = load(tmp_path / "trained_models/snn/x.pth").features[1]
+    v = torch.full((1,), 1 / 3, requires_grad=True)
+    neuron.spike(v).backward()
+    assert v.grad.item() == pytest.approx(0.477, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", [name for name in IDEAS if IDEAS[name][0]])
 @torch.no_grad()
 def test_a_stream_keeps_all_of_a_state_of_ones_own(name, tmp_path):

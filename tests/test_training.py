@@ -45,7 +45,7 @@ from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher
 from harness.training.schedules import make_optimizer, make_schedule
-from results import NETWORKS, equal_spikes_table, over_seeds, paired, row_of, table
+from results import NETWORKS, equal_table, over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
 from self_models.loading import load
@@ -484,15 +484,16 @@ def test_pairs_of_seeds_by_hand():
     assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
 
 
-def test_accuracy_at_equal_spikes_by_hand():
-    """Lines from 50 to 70 % at 100 to 300 spikes and from 60 to 100 % at 200 to 400: from 200 to 300, -0 to -10 points."""
+def test_equal_spikes_and_equal_accuracy_by_hand():
+    """Lines from 50 to 70 % at 100 to 300 spikes and from 60 to 100 % at 200 to 400: from 200 to 300, -0 to -10 points; 70 % is
+    reached at 300 and 250."""
 
     def rows(name, *points):
         common = {"name": name, "rule": "confidence", "seed": 0}
         return [common | {"accuracy": accuracy, "spikes": {"total": spikes}} for spikes, accuracy in points]
 
     found = [*rows("n", (300, 0.7), (100, 0.5)), *rows("baseline of n", (200, 0.6), (400, 1.0))]
-    assert [*equal_spikes_table(found)][2:] == ["| n | 1 | -5.00 |"]
+    assert [*equal_table(found)][2:3] == ["| n | 1 | -5.00 | 70.0 | 300 | 250 | +20 % |"]
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
