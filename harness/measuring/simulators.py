@@ -4,13 +4,24 @@ import contextlib
 import importlib.metadata
 import io
 import warnings
+from itertools import combinations
 
 import nir
 import torch
 
 from self_models import first_difference
 from self_models.basics import ModelError
-from self_models.graph import frames_of, from_nir, lists_of
+from self_models.graph import Run, frames_of, from_nir, lists_of
+
+WAYS = {  # in which another simulator's neuron may differ -> in words
+    "at": "fires at the threshold, too",
+    "several": "sends several spikes in a timestep",
+    "reset": "resets in another way: by subtraction, or to v_reset",
+    "floor": "keeps V above -threshold",
+    "early": "fires before it is charged",
+    "late": "hands its spikes on a timestep later",
+}
+NEAR = 1e-5  # of a threshold: nearer potentials are a matter of rounding
 
 
 def norse(graph, dt, batch=1):
@@ -78,9 +89,9 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
     'not installed'. recordings: as a GraphSNN takes them."""
     model = from_nir(path, dt, reset, engine="dense")
     events = frames_of(lists_of(recordings, model.input_shape, timesteps)[0], model.input_shape, timesteps)
-    ours, rows = model(events, record="all"), []
+    ours, rows = here(model, events), []
     try:
-        found = first_difference(from_nir(path, dt, reset, "event")(events, record="all"), ours)
+        found = first_difference(from_nir(path, dt, reset, "event")(events, record="all"), model(events, record="all"))
         rows.append(("kernel", "", "differs" if found else "same", str(found or "")))
     except ModelError as error:
         rows.append(("kernel", "", "fails", str(error)))
@@ -104,16 +115,64 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
     return rows
 
 
+def here(model, events):
+    """Node -> (what arrives at it, what it sends), (T, B, ...), by step()."""
+    run, kept = Run(), {}
+    for now in events.unbind(1):
+        before = run.sent
+        model.step(run, now)
+        for name in model.spiking:
+            arriving = [run.sent[source] for source in model.sources[name]]
+            arriving += [before[source] for source in model.back[name] if source in before]
+            kept.setdefault(name, []).append((sum(arriving), run.sent[name]))
+    return {name: [torch.stack(each) for each in zip(*values, strict=True)] for name, values in kept.items()}
+
+
 def compared(model, ours, sent):
-    """(verdict, in words) of what another simulator's nodes have sent. ours: the GraphOutput of the same events."""
-    spikes = {name: ours.recorded[name]["spikes"].float() for name in model.spiking}
-    for name, mine in spikes.items():
+    """(verdict, in words) of what another simulator's nodes have sent."""
+    for name, (arriving, spikes) in ours.items():
         if name not in sent:
             return "fails", f"it has no node {name!r}"
-        theirs = sent[name].reshape(mine.shape)
-        if not torch.equal(theirs, mine):
-            step, image, *_ = (theirs != mine).nonzero()[0].tolist()
-            neuron = int((theirs != mine)[step, image].flatten().nonzero()[0])
-            a, b = (each[step, image].flatten()[neuron].item() for each in (mine, theirs))
-            return "differs", f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
-    return "same", f"{sum(int(each.sum()) for each in spikes.values()):,} spikes of {len(spikes)} nodes"
+        theirs = sent[name].reshape(spikes.shape)
+        if torch.equal(theirs, spikes):
+            continue
+        step, image, *_ = (theirs != spikes).nonzero()[0].tolist()
+        neuron = int((theirs != spikes)[step, image].flatten().nonzero()[0])
+        a, b = (each[step, image].flatten()[neuron].item() for each in (spikes, theirs))
+        words = f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
+        part = [each[: step + 1, image : image + 1] for each in (arriving, theirs)], [arriving, theirs]
+        return "differs", f"{words}; {why(model.nodes[name], *part)}"
+    return "same", f"{sum(int(spikes.sum()) for _, spikes in ours.values()):,} spikes of {len(ours)} nodes"
+
+
+def why(node, first, whole):
+    """Which of WAYS makes a neuron of ours send what another simulator's does, the fewest of them, in words. first, whole: (what
+    arrives, what it sends there) up to the first difference, and of all timesteps."""
+    spikes, distance = like(node, first[0], ())
+    if distance[-1][spikes[-1] != first[1][-1]].max() < NEAR:
+        return "a matter of rounding: V is that near to the threshold"
+    for count in range(1, 4):
+        for ways in combinations(WAYS, count):
+            if all(torch.equal(like(node, arriving, ways)[0], theirs) for arriving, theirs in (first, whole)):
+                return "there a neuron " + " and ".join(WAYS[way] for way in ways)
+    return "none of the known conventions explains it"
+
+
+def like(node, arriving, ways):
+    """(spikes, distance from the threshold, in thresholds) of a neuron that differs in these ways, (T, B, ...)."""
+    v, current, found, distance = torch.zeros_like(arriving[0]), torch.zeros_like(arriving[0]), [], []
+    theta, subtract = node.threshold, node.subtract != ("reset" in ways)
+    for now in arriving:
+        if node.synapse_leak is not None:
+            now = current = node.synapse_leak * current + node.synapse_gain * now
+        charged = node.leak * v + node.gain * now + node.drive
+        compared = v if "early" in ways else charged
+        levels = (compared / theta).floor() if "at" in ways else (compared / theta).ceil() - 1
+        spikes = levels.clamp(min=0, max=None if "several" in ways else 1)
+        v = charged - spikes * theta if subtract else torch.where(spikes > 0, node.reset, charged)
+        v = torch.maximum(v, -theta) if "floor" in ways else v
+        found.append(spikes)
+        distance.append((compared / theta - 1).abs())
+    if "late" in ways:
+        found = [torch.zeros_like(found[0]), *found[:-1]]
+    return torch.stack(found), torch.stack(distance)
