@@ -85,8 +85,6 @@ def main(argv=None):
 
 def check(args):
     """Raises UserError for flags that do not go together, before anything is evaluated."""
-    if args.evaluate and not args.log:
-        raise UserError("--no-log with --evaluate: the logs are what is compared; leave it out")
     path = Path(args.output or "x.csv")
     if path.suffix not in ENDINGS or not path.parent.is_dir():
         raise UserError(f"--output {path}: give a name that ends in {' or '.join(ENDINGS)}, in a folder that exists")

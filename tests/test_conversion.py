@@ -267,7 +267,7 @@ def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, spoil, word
     [
         ("{normed} --no-bias", "becomes a bias"),
         ("{normed} --readout spike_count", "choose a membrane read-out"),
-        ("{relu} --calibrate --no-bias", "leave one of the two out"),
+        ("{relu} --calibrate --no-bias", "--calibrate shifts biases"),
         ("{relu} --calibrate --update delayed", "needs --update immediate"),
     ],
 )

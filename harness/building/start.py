@@ -150,13 +150,11 @@ def check_conversion(config, start):
     settings = start.settings
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
-    if settings.get("norm") == "batch" and not config.bias:
-        raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
+    if not config.bias and (settings.get("norm") == "batch" or config.calibrate):
+        raise UserError("--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out")
     if not config.calibrate:
         return
     frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)
-    if not config.bias:
-        raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
     if config.update == "delayed":
         raise UserError("--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before")
     if steps > 1:
