@@ -92,6 +92,12 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert "strictness" not in model.change(gate="block", strictness=0.25).settings
 
 
+def test_a_name_that_nobody_has_registered_asks_for_its_file():
+    advice = ", or add the --model FILE.py that registers it"
+    assert f"--gate: unknown name 'patient': choose from open, block, contrast{advice} (" in refused(SNN, "--gate patient")
+    assert advice in refused(SNN, "--activation mine") and advice not in refused(SNN, "--engine mine")
+
+
 def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
     parser = snn_parser("")
     parser.rare = set()  # as --help_all does
