@@ -124,7 +124,8 @@ def main(argv=None):
         picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
         mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
         drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
-        save_accuracy_against_spikes(picture, drawn)
+        apart = equal_spikes([row for row in rows if row["dataset"] == dataset])
+        save_accuracy_against_spikes(picture, drawn, *verdicts(dataset, apart))
     tables = (
         table(filter(lambda rows: is_shown(rows[0]), groups)),
         pairs_table(filter(is_shown, rows)),
@@ -332,6 +333,19 @@ def equal_table(rows):
         several |= {what: found for what, found in named.items() if found.half}
     left = "; ".join(surviving(several)) or "none"
     yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0: {left}.")
+
+
+def verdicts(dataset, apart):
+    """(network -> which one is ahead, the finding) in words, of equal_spikes(): first differences over several seeds, then of one
+    seed, then none detected."""
+    unsure, words, ahead = {name: abs(one.mean) <= (one.half or 0) for name, one in apart.items()}, {}, []
+    for name in sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)):
+        one, first = apart[name], "feedback" if apart[name].mean > 0 else "baseline"
+        verdict = "no difference detected" if unsure[name] else f"{first} ahead"
+        words[name] = f"{one.pairs} seed{'s' * (one.pairs > 1)}\n{one.text(FIGURES['accuracy'])} points: {verdict}"
+        ahead += [one.pairs] * (verdict == "baseline ahead")
+    finding = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
+    return words, finding + f" ({ahead.count(1)} with one seed)" * (1 in ahead)
 
 
 def zoo_table():

@@ -87,6 +87,12 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert "strictness" not in model.change(gate="block", strictness=0.25).settings
 
 
+def test_a_name_that_nobody_has_registered_asks_for_its_file():
+    advice = ", or add the --model FILE.py that registers it"
+    assert f"--gate: unknown name 'patient': choose from open, block, contrast{advice} (" in refused(SNN, "--gate patient")
+    assert advice in refused(SNN, "--activation mine") and advice not in refused(SNN, "--engine mine")
+
+
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
     @dataclass
     class Fresh(Blocking):

@@ -58,12 +58,12 @@ def rows_in(text, title):
 
 def test_tables_of_a_page(tmp_path):
     """Results, of a training run its best epoch; and flags that differ between the runs that have them, a row each."""
-    baseline = MEASURED | {"accuracy": 0.8, "spikes": {"total": 7000.0}, "epsilon": 0.0, "holdout": 200}
+    baseline = MEASURED | {"accuracy": 0.8, "spikes": {"total": 7000.0}, "epsilon": 0.0, "holdout": 200, "feedback": False}
     worse = EPOCH | {"epoch": 2, "evaluated": {"images": 9, "accuracy": 0}}
     logs = (
         write(tmp_path / "snn/good.jsonl", opening(epsilon=0.1, run_name="a", epochs=1, leak=1.0), MEASURED),
-        write(tmp_path / "snn/base.jsonl", opening(epsilon=0.0, run_name="b", epochs=1), baseline),
-        write(tmp_path / "ann/base.jsonl", opening(epochs=2), EPOCH, worse),
+        write(tmp_path / "snn/base.jsonl", opening(epsilon=0.0, run_name="b", epochs=1, facts={}), baseline),
+        write(tmp_path / "ann/base.jsonl", opening(epochs=2, facts={"labels": 10}), EPOCH, worse),
     )
     text, said = reported(*logs, "--output", tmp_path / "page.html")
     assert said == f"wrote {tmp_path / 'page.html'}: good, snn/base, ann/base\n"
@@ -71,7 +71,7 @@ def test_tables_of_a_page(tmp_path):
     assert head[:6] == ["run", "run with", "images", "accuracy, %", "95 % interval", "spikes, all parts"]
     assert rows == [
         ["good", "T = 5, ε = 0.1", "100 MNIST test images", "90.00", "82.56 to 94.48", "7", "1.00", "2.0", "5.00"],
-        ["snn/base", "T = 5, ε = 0.0", "100 200 held-out images", "80.00", "71.12 to 86.66", "7,000", "1.00", "2.0", "5.00"],
+        ["snn/base", "T = 5", "100 200 held-out images", "80.00", "71.12 to 86.66", "7,000", "1.00", "2.0", "5.00"],
         ["ann/base", "T = 5.0", "50 held-out images, which chose epoch 1", "60.00", "46.18 to 72.39", "10", "-", "-", "5.00"],
     ]  # fmt: skip
     assert rows_in(text, "Flags that differ") == [

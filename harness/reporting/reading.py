@@ -21,7 +21,7 @@ class Result:
     def __init__(self, record):
         told = record.get
         self.record, self.spikes = record, told("spikes")
-        found = {"T": told("timesteps"), "ε": told("epsilon")} if self.spikes else {}
+        found = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None} if self.spikes else {}
         found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
         found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}

@@ -109,7 +109,10 @@ class Choice:
             raise ValueError(f"unknown name {value!r}: {choices(value, self.names)}")
         return value
 
-    parse = check
+    def parse(self, text):
+        if text not in self.names and isinstance(self.names, Registry):
+            raise ValueError(f"unknown name {text!r}: {choices(text, self.names)}, or add the --model FILE.py that registers it")
+        return self.check(text)
 
 
 class Switch:
