@@ -64,9 +64,9 @@ def test_nir_peers_says_who_runs_a_network_and_who_fails():
 
 
 def test_microcontroller_counts_instructions_of_network_and_ann():
-    said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
-    if not said:
+    if not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")):
         pytest.skip("no tools for a Cortex-M4")
+    said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
     found, folded = map(json.loads, said.splitlines())
     assert (found["weights"], folded["weights"]) == ("int8", "int8_folded") and folded["equal"]
     assert folded["instructions"] < found["instructions"] and folded["ram"] < found["ram"]

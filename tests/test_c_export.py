@@ -504,7 +504,7 @@ def test_committed_network(tmp_path, few_images, name, weights):
     flash, ram = re.search(r"memory: (.*) of flash .*; (.*) of RAM", lines).groups()
     size = subprocess.run(["size", "network.o", "weights.o", "run"], cwd=tmp_path / "c", capture_output=True, text=True).stdout
     (code, *_), (text, *_), (_, _, bss) = (map(int, line.split()[:3]) for line in size.splitlines()[1:])
-    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.03)  # pointers of 64 bits are larger
+    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.05)  # pointers of 64 bits are larger
     if (name, weights) == ("quick_feedback", "int8"):
         assert code + text < 532e3
 

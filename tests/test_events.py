@@ -63,15 +63,9 @@ def test_timesteps_begin_where_they_are_due_and_are_counted(tmp_path):
     np.save(tmp_path / "a.npy", np.array([(0, 0, 0, t) for t in (-246, -1, 0, 122, 123, 245, 246)], FIELDS))
     rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 123e-6)
     assert (rows[:, 0].tolist(), steps) == ([0, 1, 2, 2, 3, 3, 4], 5)
-    with pytest.raises(ModelError, match="too many to be counted: give a larger --dt"):
-        rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-300)
-    for counts, words in (
-        (np.ones((2, 2, 4, 4), np.uint8), "leave out --events_per_step"),
-        (np.full((2, 2, 4, 4), 2**40), "too many"),
-    ):
-        np.save(tmp_path / "b.npy", counts)
-        with pytest.raises(ModelError, match=words):
-            rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3, 5 if counts.max() == 1 else None)
+    np.save(tmp_path / "b.npy", np.ones((2, 2, 4, 4), np.uint8))
+    with pytest.raises(ModelError, match="leave out --events_per_step"):
+        rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3, 5)
 
 
 def test_frames_are_timesteps(tmp_path):
@@ -109,7 +103,7 @@ FAULTS = {
     "empty": (lambda folder: (folder / "0/a.bin").touch(), "", "0/a.bin: it has no events; mend it, or take it out"),
     "folder": (lambda folder: (folder / "0/z.bin").mkdir(), "", "0/z.bin: is a directory; mend it, or take it out"),
     "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
-    "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside any sensor"),
+    "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside 34x34 pixels"),
     "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
     "seconds": (of([(1, 1, 0, 0.5)], "a.npz"), "", "t (in microseconds) must be whole numbers"),
     "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),

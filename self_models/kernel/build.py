@@ -144,7 +144,7 @@ def said_by(error):
 
 def kept_ones(name):
     """Paths of the kept libraries of this name that are whole."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ModelError):
         return [path for path in kept_folder().glob(f"{name}_*.so") if path.stem == f"{name}_{digest_of(path)}"]
     return []
 
