@@ -115,12 +115,10 @@ class Read(Exception):
     """All flags of a command have been read."""
 
 
-OF_PEERS = "docs/explanation/performance"  # whose benchmarks import other simulators
+PEERS = pytest.param("docs/explanation/performance", marks=pytest.mark.others)  # whose benchmarks import other simulators
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.others] * (page == OF_PEERS)) for page in RUN[HERE].split()]
-)
+@pytest.mark.parametrize("page", [PEERS if page in PEERS.values else page for page in RUN[HERE].split()])
 @pytest.mark.usefixtures("forgotten")
 def test_commands_of_a_page(page, here):
     """One after the other in an empty folder, with what the repository and the reader have; then its Python."""
