@@ -17,14 +17,15 @@ from self_models.running.outputs import SNNOutput
 
 RESETS = ("zero", "subtract")
 DT = 1e-3  # seconds of a timestep where neither the caller nor the file says
+NEARLY = 1 + 1e-6  # so much longer than a time constant may dt be: Euler's steps go wrong beyond
 
 
 class Run:
     """What a GraphSNN keeps between timesteps. memory: name of a neuron's node -> its Memory; sent: node -> what it sent in the
-    latest timestep (B, ...)."""
+    latest timestep (B, ...), arrived: what arrived at it."""
 
     def __init__(self):
-        self.memory, self.sent = {}, {}
+        self.memory, self.sent, self.arrived = {}, {}, {}
 
 
 class GraphSNN(nn.Module):
@@ -56,7 +57,7 @@ class GraphSNN(nn.Module):
         for name, node in self.nodes.items():
             arriving = [sent[source] for source in self.sources[name]]
             arriving += [run.sent[source] for source in self.back[name] if source in run.sent]
-            arriving = sum(arriving[1:], arriving[0]) if arriving else events
+            run.arrived[name] = arriving = sum(arriving[1:], arriving[0]) if arriving else events
             if isinstance(node, NIRNeuron):
                 sent[name], run.memory[name] = node(arriving, run.memory.get(name))
             else:
@@ -227,17 +228,20 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
             "start": facts.get("initial_potential", 0)}  # fmt: skip
     try:
         nodes, edges = flat(graph)
-        ends = []
-        for kind in ("Input", "Output"):
-            names = [name for name, node in graph.nodes.items() if type(node).__name__ == kind]
-            if len(names) != 1:
-                raise ModelError(f"a graph must have one {kind}, and this has {len(names)}")
-            ends += names
+        ends = ends_of(graph, "this graph")
         order, sources, back = ordered(*ends, nodes, edges)
         shape = np.atleast_1d(nodes[ends[0]].input_type["input"]).tolist()
         if names := [repr(name) for name in order if type(nodes[name]).__name__ in ("IF", "I") and by_dt(nodes[name].r, dt)]:
             warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
-        model = GraphSNN({name: module_of(name, nodes[name], dt, conventions) for name in order}, sources, back, shape, dt)
+        modules = {name: module_of(name, nodes[name], dt, conventions) for name in order}
+        taus = [
+            (np.asarray(its).min(initial=np.inf), n) for n in order for key, its in vars(nodes[n]).items() if key[:3] == "tau"
+        ]
+        least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
+        if dt > least * NEARLY:
+            fits = 10 ** np.floor(np.log10(least * NEARLY))
+            raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give dt={fits:g}")
+        model = GraphSNN(modules, sources, back, shape, dt)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     if engine in ("auto", "event"):
@@ -276,19 +280,13 @@ def said(value):
 
 def flat(graph, prefix=""):
     """(name -> node, edges) of a graph, those of graphs within it named GRAPH.NODE."""
-    import nir
-
     nodes, edges, entry, leaving = {}, [], {}, {}
     for name, node in graph.nodes.items():
         full = prefix + name
         entry[name] = leaving[name] = full
-        if isinstance(node, nir.NIRGraph):
+        if type(node).__name__ == "NIRGraph":
             inner, more = flat(node, f"{full}.")
-            for kind, found in ((nir.Input, entry), (nir.Output, leaving)):
-                ends = [f"{full}.{each}" for each, its in node.nodes.items() if isinstance(its, kind)]
-                if len(ends) != 1:
-                    raise ModelError(f"the graph {full!r} within it must have one {kind.__name__}, and has {len(ends)}")
-                found[name] = ends[0]
+            entry[name], leaving[name] = (f"{full}.{end}" for end in ends_of(node, f"the graph {full!r} within it"))
             nodes, edges = nodes | inner, edges + more
         else:
             nodes[full] = node
@@ -299,37 +297,50 @@ def flat(graph, prefix=""):
     return nodes, list(dict.fromkeys(edges))
 
 
+def ends_of(graph, which):
+    """Names of its Input and its Output."""
+    ends = [[name for name, node in graph.nodes.items() if type(node).__name__ == kind] for kind in ("Input", "Output")]
+    for kind, names in zip(("Input", "Output"), ends, strict=True):
+        if len(names) != 1:
+            raise ModelError(f"{which} must have one {kind}, and has {len(names)}")
+    return ends[0][0], ends[1][0]
+
+
 def ordered(first, last, nodes, edges):
     """(names in an order in which each comes behind its sources, the output last; name -> sources; name -> sources of edges that
-    go back). A depth-first search from the input: an edge to a node on the current path is recurrent, and goes back."""
-    targets = {name: [] for name in nodes}
-    for a, b in edges:
+    go back). Warns of edges back that targets in another order than by name would not give: a circle has several entries."""
+    targets, sources, back = ({name: [] for name in nodes} for _ in range(3))
+    for a, b in sorted(edges):
         targets[a].append(b)
-    sources, back = {name: [] for name in nodes}, {name: [] for name in nodes}
-    done, path, stack = [], {first}, [(first, iter(targets[first]))]
-    seen = {first}
+    done, again = searched(first, targets)
+    for a, b in sorted(edges):
+        (back if (a, b) in again else sources)[b].append(a)
+    if lost := [name for name in nodes if name not in done]:
+        raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
+    if back[first]:
+        raise ModelError(f"an edge leads from {back[first][0]!r} to the input {first!r}: the input must be the first node")
+    if targets[last]:
+        raise ModelError(f"an edge leads from the output {last!r} to {targets[last][0]!r}: the output must be the last node")
+    if chosen := [f"{a!r} -> {b!r}" for a, b in again if a != b and a in searched(first, targets | {b: []})[0]]:
+        warnings.warn(f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}", stacklevel=3)
+    return [*(name for name in reversed(done) if name != last), last], sources, back
+
+
+def searched(first, targets):
+    """(nodes that the first leads to, and itself, each behind its targets; edges back, to a node on the path), depth first."""
+    done, again, seen, stack = {}, [], {first}, [(first, iter(targets[first]))]
     while stack:
         name, rest = stack[-1]
         target = next(rest, None)
         if target is None:
             stack.pop()
-            path.discard(name)
-            done.append(name)
-            continue
-        (back if target in path else sources)[target].append(name)
-        if target not in seen:
+            done[name] = True
+        elif target not in seen:
             seen.add(target)
-            path.add(target)
             stack.append((target, iter(targets[target])))
-    lost = [name for name in nodes if name not in seen]
-    if lost:
-        raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
-    order = [name for name in reversed(done) if name != last]
-    if back[first]:
-        raise ModelError(f"an edge leads from {back[first][0]!r} to the input {first!r}: the input must be the first node")
-    if targets[last]:
-        raise ModelError(f"an edge leads from the output {last!r} to {targets[last][0]!r}: the output must be the last node")
-    return [*order, last], sources, back
+        elif target not in done:
+            again.append((name, target))
+    return done, again
 
 
 def module_of(name, node, dt, conventions):
@@ -349,10 +360,6 @@ def module_of(name, node, dt, conventions):
 def whole(value, count=1):
     """So many whole numbers, of one or as many, as a tuple."""
     return tuple(np.broadcast_to(np.ravel(value), count).tolist())
-
-
-def end(node):
-    return Ends()
 
 
 def linear(node):
@@ -375,10 +382,6 @@ def pool(node):
 
 def flatten(node):
     return nn.Flatten(*(end + (end >= 0) for end in whole(node.start_dim) + whole(node.end_dim)))  # the batch is first
-
-
-def scale(node):
-    return Scale(tensor_of(node.scale))
 
 
 def filled(layer, node):
@@ -413,9 +416,9 @@ def neuron(node, dt, conventions):
 
 
 MODULES = {
-    "Input": end, "Output": end, "Identity": end, "Conv1d": convolution, "Conv2d": convolution, "Linear": linear,
-    "Affine": linear, "Scale": scale, "Flatten": flatten, "SumPool2d": pool, "AvgPool2d": pool,
-    **dict.fromkeys(("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"), neuron),
+    **dict.fromkeys(("Input", "Output", "Identity"), lambda node: Ends()), "Scale": lambda node: Scale(tensor_of(node.scale)),
+    "Conv1d": convolution, "Conv2d": convolution, "Linear": linear, "Affine": linear, "Flatten": flatten, "SumPool2d": pool,
+    "AvgPool2d": pool, **dict.fromkeys(("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"), neuron),
 }  # fmt: skip
 
 
@@ -425,11 +428,9 @@ def by_dt(r, dt):
 
 
 def dt_over(dt, tau):
-    """dt / tau. Raises ValueError for a time constant that is not above 0, or shorter than dt, where Euler's steps go wrong."""
+    """dt / tau. Raises ValueError for a time constant that is not above 0."""
     if not (tau > 0).all():
         raise ValueError(f"a time constant must be above 0 seconds, not {tau.min():g}")
-    if (dt / tau > 1 + 1e-6).any():
-        raise ValueError(f"its time constant of {tau.min():g} s is shorter than dt, {dt:g} s: give a smaller dt")
     return np.minimum(dt / tau, 1)
 
 

@@ -1070,7 +1070,8 @@ void network_arrive(State *run, const int32_t *events, int32_t count) { run->eve
 int network_step(State *run)
 {
     const Network *network = run->network;
-    int32_t i;
+    const int32_t channels = network->node[network->output].channels;
+    int32_t i, o, at;
     for (i = 0; i < network->layers; i++)
         silence(run, i);
     encode(run);
@@ -1081,8 +1082,9 @@ int network_step(State *run)
     for (i = 0; i < network->nodes; i++)
         if (network->node[i].kind == RELAY)
             clear(run, i);
-    for (i = 0; i < run->classes; i++)
-        run->logits[i] = (float)v_at(&run->part[network->output], (size_t)i) * run->settings.logits_scale;
+    for (i = o = 0; o < channels; o++)
+        for (at = o; at < run->classes; at += channels)
+            run->logits[i++] = (float)v_at(&run->part[network->output], (size_t)at) * run->settings.logits_scale;
     run->steps++;
     return holds(run);
 }
@@ -1165,7 +1167,7 @@ int network_show(State *run, const uint8_t *pixels)
 void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
 {
     const Network *network = run->network;
-    int32_t n, i;
+    int32_t n, i, y;
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
     run->steps = 0;
@@ -1182,6 +1184,8 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
         part->busy = 0;
+        for (y = 0; n > 0 && node->kind == NEURONS && start > constant(run, n, THRESHOLD) && y < node->height; y++)
+            touch(run, n, y, 0, node->width, 0);
     }
     for (i = 0; i < run->pixels; i++) {
         run->is_open[i] = 1;

@@ -121,7 +121,7 @@ typedef struct {
     pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
     float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
-    float *logits;               /* O */
+    float *logits;               /* O, the places of a channel side by side */
     uint8_t *is_open;            /* whether the input neuron may spike */
     uint8_t *marks;              /* while an image is shown: which pixels were open before; in list_sending: which may send */
     uint8_t *predicted;          /* whether |p - x| < epsilon */

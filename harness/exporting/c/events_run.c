@@ -1,7 +1,7 @@
-/* Reads events from standard input and writes a line for each recording: class, timesteps, spikes (or sum) of each output, place by
-   place. An event is four whole numbers of 16 bits, little-endian: x, y, channel (polarity; of an input without places the neuron),
-   timestep. Events come in the order of their timesteps. Four times 65535 ends a recording, and so does an event whose timestep is
-   smaller than that before.
+/* Reads events from standard input and writes a line for each recording: class, timesteps, spikes (or sum) of each output, in the
+   order of Python's (C, H, W). An event is four whole numbers of 16 bits, little-endian: x, y, channel (polarity; of an input
+   without places the neuron), timestep. Events come in the order of their timesteps. Four times 65535 ends a recording, and so does
+   an event whose timestep is smaller than that before.
    ./run [TIMESTEPS] < events; without TIMESTEPS a recording ends with its last event */
 #include "weights.h"
 
