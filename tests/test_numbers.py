@@ -137,7 +137,7 @@ def of_findings():
     intervals = [text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN]
     yield from (f"correction for [{len(intervals)} comparisons", f"of these {left[0].split()[2]} intervals")
     yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {decoder('accuracy', 'spikes')} |")
-    yield f"is too uncertain: {equal['fast feedback'][1].partition(' ')[2]} points"
+    yield f"the interval, {equal['fast feedback'][1].partition(' ')[2]} points, is too wide to tell"
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
         star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))
