@@ -314,7 +314,7 @@ def test_a_stream_keeps_all_of_a_state_of_ones_own(name, tmp_path):
         stream.load_state_dict(state)
     key = {"AdaptiveSNN": "risen.features.1", "TwoDecoders": "memory.generate2", "Refractory": "memory.refractory"}[cls.__name__]
     assert len(state[key]) == 2 and state[key].any()
-    with pytest.raises(ModelError, match="or that of another network's stream"):
+    with pytest.raises(ModelError, match="this state is damaged, or that of another network's stream"):
         build(VGG_SNN_STDB_wFeedback, plan=[[4, "D", 6], ["U", "in"]]).stream().load_state_dict(state)
     with pytest.raises(ModelError, match="the event engine does not know"):
         EventEngine(model).check()
