@@ -66,6 +66,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     found = class_of(path, saved, model)
     cls = model or found
     settings = cls.checked(settings_of(path, saved, cls) | changed)
+    cls.check_in_force(changed.keys(), settings)
     with torch.random.fork_rng(devices=[]):  # of the initial weights
         network = cls(**settings)
     may_lack = names_of_ones_own(network) if found in CLASSES else ()
@@ -74,7 +75,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
         model.set_leak(changed["leak"])
     model = WEIGHTS.find(weights)(model).to(device)
     on_engine(model, engine)
-    if engine == "auto" and not built()[0]:
+    if engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None) and not built()[0]:
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
 

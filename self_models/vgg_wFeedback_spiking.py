@@ -91,6 +91,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
         before, self.settings = self.settings, self.checked(self.settings | settings)
         try:
+            self.check_in_force(settings.keys(), self.settings)
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             check_together(self, parts["gate"], parts["rule"])
         except ModelError:

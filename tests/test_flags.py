@@ -84,7 +84,8 @@ def test_the_constructor_knows_a_made_up_setting(strict):
         model.change(strictness=-1)
     assert model.settings["strictness"] == 1.0  # nothing has changed
     assert "strictness" not in small(VGG_SNN_STDB_wFeedback, gate="block", strictness=0.5).settings
-    assert "strictness" not in model.change(gate="block", strictness=0.25).settings
+    with pytest.raises(ModelError, match="strictness belongs to a gate or read-out that is not chosen"):
+        model.change(gate="block", strictness=0.25)
 
 
 def test_a_name_that_nobody_has_registered_asks_for_its_file():

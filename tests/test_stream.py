@@ -20,6 +20,7 @@ from conftest import (
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models.basics import ModelError
+from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
 from self_models.running.stream import with_image
@@ -236,6 +237,22 @@ def test_what_stays_until_reset(engine):
         stream(x)
     stream.reset()
     assert stream(x, 2).steps.tolist() == [2] * len(x)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_operations_are_counted_from_the_middle_of_a_stream(engine):
+    """As of a stream that is counted from there by step(); an evaluation's refresh() in between loses nothing."""
+    counts = []
+    for model in (on_engine(build(**DYNAMIC), engine), by_steps(build(**DYNAMIC))):
+        (x, _), stream = inputs(model), model.stream(seed=2)
+        stream(x, 3)
+        with OperationCounter(model) as counter:
+            stream(x, 2)
+            model.refresh()
+            stream(x, 3)
+        counts.append(counter.result(len(x))["event_acs"])
+        assert stream(x, 1).logits.any() and stream.steps == 9
+    assert counts[0] == pytest.approx(counts[1]) and counts[0] > 0
 
 
 def test_the_benchmark_of_streams():

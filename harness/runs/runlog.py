@@ -65,7 +65,7 @@ class RunLog(AbstractContextManager):
             self.record(*lines, event="text", **values)
 
     def note(self, line):
-        """A line that only NAME.log has, from the next record with lines on."""
+        """A line that is not printed; NAME.log has it from the next printed one on."""
         self._append({"event": "text", "lines": [line]})
 
     def result(self, *lines, **values):

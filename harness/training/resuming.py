@@ -70,7 +70,7 @@ def _read(path, paths, may_begin, own):
         return load_known(path, own)
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
-    was_saving = epochs == [1] and records[-1]["event"] == "epoch"
+    was_saving = epochs == [1]  # an epoch is recorded before its state is saved
     has_trained = bool(epochs) and not was_saving if records else paths.best_path.exists()
     if has_trained:
         raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")

@@ -56,6 +56,8 @@ class Registry(dict):
             raise ModelError(f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}")
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
             raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
+        if plain := [field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata]:
+            raise ModelError(f"{told}: declare {plain[0]} by setting() or objective_setting()")
         for own, one in settings_in(cls).items():
             for other, part in self.items():
                 if settings_in(part).get(own, one) is not one:
@@ -239,6 +241,12 @@ class Configured:
                 for name in registry.settings_without(checked[kind]):
                     del checked[name]
         return checked
+
+    @staticmethod
+    def check_in_force(asked, settings):
+        """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
+        if idle := sorted(asked - settings.keys()):
+            raise ModelError(f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too")
 
     def configure(self, args, named):
         """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""

@@ -32,7 +32,7 @@ class EventEngine:
     def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
         self.model, self._counted = model, None
-        self.refresh()
+        self.forget()
         self.check()
 
     def __getstate__(self):
@@ -41,7 +41,12 @@ class EventEngine:
         return {"model": self.model, **empty}
 
     def refresh(self):
-        """Lay the tables out again at the next run. rooms: whether events are counted -> Rooms of the tables."""
+        """Lay the tables out again at the next run, but not while operations are counted. rooms: whether they are -> Rooms of the
+        tables."""
+        if self._counted is None:
+            self.forget()
+
+    def forget(self):
         self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
 
     def check(self):
@@ -71,7 +76,7 @@ class EventEngine:
         if made_of != self._made_of:
             if self._counted is not None:
                 raise ModelError("the weights or settings changed while operations were counted")
-            self.refresh()
+            self.forget()
             self.check()
             self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
         if own != self._own:
@@ -109,6 +114,8 @@ class EventEngine:
     def go_on(self, left_on, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
         see engine_of of running/stream.py."""
+        if left_on.counts != (self._counted is not None):  # counting has begun, or ended, in mid-stream
+            left_on = self.restored(self.state_of(left_on) | {"steps": left_on.steps}, left_on.draws)
         rooms, settings = left_on.rooms, left_on.settings
         return self._run(x, None, left_on.draws, frames, steps, rooms, settings, left_on), left_on
 

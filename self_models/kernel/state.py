@@ -104,6 +104,15 @@ class LeftOn:
             rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
             room.state.epoch = draws.epoch
 
+    @property
+    def steps(self):
+        return self.states[0].state.steps
+
+    @property
+    def counts(self):
+        """True if these Rooms count events."""
+        return bool(self.rooms.tables.header["counting"])
+
     def settle(self):
         """Bring all membranes up to date."""
         for room in self.states:

@@ -6,7 +6,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
-from self_models.basics.settings import COUNT, required
+from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
 from self_models.running.steps import all_steps, with_image
@@ -53,7 +53,8 @@ class Stream:
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
         model, (modules, self._tensors) = self.model, self.model.fingerprint()
-        settings = model.settings | vars(model.gate) | vars(model.readout)
+        parts = model.gate, model.readout
+        settings = model.settings, [getattr(part, name) for part in parts for name in settings_in(type(part))]
         now = (len(x), x.dtype, x.device), settings, modules
         for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
             if was != each:
@@ -72,10 +73,11 @@ class Stream:
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
-        if held or state["steps"]:
+        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
+        if held or steps:
             check_state(self.model, held)
         self.reset()
-        self.seed, self.steps = state["seed"], state["steps"]
+        self.seed, self.steps = seed, steps
         if held:
             image, self._engine = held["image"], Dense(self.model)
             self._run = self._engine.restored(state, self._draws(len(image)))
