@@ -21,7 +21,7 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.fast.folded_chain import FoldedChain, folded
-from self_models.kernel.tables import FORMS
+from self_models.kernel.tables import DECODED, FORMS, NEURONS, RELAY
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known
@@ -161,6 +161,21 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         }
         output = Whole(0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit)
         return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
+
+    def mark_bounds(self, tables):
+        """Mark, in Tables, the nodes whose potentials surely fit 16 bits, and for how many timesteps those of neurons surely stay
+        within their bounds: no timestep adds more than all inputs at once would."""
+        sent = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
+        neurons = dict(enumerate(self.whole_form().neurons.values(), 1))
+        for n in tables.order.tolist():
+            node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
+            most, kind = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"]), node["kind"]
+            sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
+            if kind == NEURONS:
+                start = abs(neurons[n].start)
+                node["unbounded"] = max(min(-neurons[n].lowest, neurons[n].highest) - start, 0) // max(most, 1)
+                most = most * self.latency + start
+            node["narrow"] = kind in (NEURONS, RELAY, DECODED) and most <= NARROW
 
     def start(self, *args, **more):
         run = super().start(*args, **more)

@@ -152,6 +152,41 @@ def test_no_compiler_warns(compiler, flags):
     assert done.returncode == 0, done.stderr
 
 
+def compiled(*flags):
+    """What gcc makes of network.c, for a processor that fuses products with sums: (exit status, assembly, errors)."""
+    command = ["gcc", "-O3", "-march=x86-64-v3", *flags, "-S", "network.c", "-o", "-"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not INTEL or "gcc" not in COMPILERS, reason="gcc for x86 is not here")
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_are_rounded_one_by_one_whatever_the_flags(kind):
+    for flags in (["-ffp-contract=fast"], ["-std=gnu17"], ["-ffp-contract=fast", "-DPLAIN"]):
+        status, made, said = compiled(*KINDS[kind], *flags)
+        assert status == 0 and "vmul" in made and "fmadd" not in made and "fnmadd" not in made, said
+    for flags in ("-ffast-math", "-mfpmath=387"):
+        status, _, said = compiled(*KINDS[kind], flags)
+        assert status == 1 and said.count("error:") == 1 and "sums must be rounded one by one" in said
+
+
+@pytest.mark.skipif(not INTEL or "gcc" not in COMPILERS, reason="gcc for x86 is not here")
+def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
+    """As by clang -ffp-contract=fast, which passes over the pragma."""
+    if "fma" not in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip("this processor does not fuse them")
+    tables, memory = lay_out(model := small()), np.zeros(100_000, np.uint64)
+    network, settings = tables.network(), settings_of(model, tables)
+    for name, begins in (("network.c", True), ("fused.c", False)):
+        text = (FOLDER / "network.c").read_text()
+        (tmp_path / name).write_text(text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', ""))
+        command = f"gcc -O2 -march=native -ffp-contract=fast -shared -fPIC {name} -I {FOLDER} -o {name}.so -lm"
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+        begin = ctypes.CDLL(str(tmp_path / f"{name}.so")).network_begin
+        begin.restype, begin.argtypes = ctypes.c_void_p, [ctypes.c_void_p] * 3
+        assert bool(begin(ctypes.addressof(network), ctypes.addressof(settings), memory.ctypes.data)) == begins
+
+
 @needs_cc
 def test_structs_lie_as_in_c(tmp_path):
     """What Python reads out of network.h, against sizeof and offsetof."""

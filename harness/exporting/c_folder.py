@@ -14,10 +14,10 @@ from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.integers import NARROW, IntegerSNN, Signal, largest_sent, largest_sum
+from self_models.integers import IntegerSNN
 from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import DECODED, NEURONS, NODE, NUMBERS, RELAY, lay_out, settings_of, unknown_part
+from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -26,10 +26,9 @@ TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
 KERNEL = ("network.h", "vectors.h", "network.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
-WHOLE = "#define NETWORK_INT8\n#ifndef __AVX2__ /* where time counts, not memory */\n#define NETWORK_SMALL\n#endif\n"
-UNFUSED = (
-    '#if defined(__GNUC__) && !defined(__clang__)\n#pragma GCC optimize("fp-contract=off") /* as in the Makefile */\n#endif\n'
-)
+STDINT = "#include <stdint.h>\n"
+SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
+WHOLE = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif\n"
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
@@ -84,26 +83,11 @@ def tables_of(model, compact=False):
     tables, whole = lay_out(model, compact), isinstance(model, IntegerSNN)
     rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
     tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in vectors.h
-    if whole:
-        mark_narrow(model, tables)
     return tables
 
 
 def leaves_out_entropy(model):
     return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
-
-
-def mark_narrow(model, tables):
-    """Mark the nodes whose potentials surely fit 16 bits: no timestep adds more than all inputs at once would."""
-    sent = {0: Signal(1.0, largest_sent(model), bool(tables.nodes[0]["valued"]))}
-    for n in tables.order.tolist():
-        node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
-        most = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"])
-        kind = node["kind"]
-        if kind == NEURONS:
-            most = most * model.latency + abs(int(tables.constants[NUMBERS["CONSTANTS"] * n + NUMBERS["START"]]))
-        node["narrow"] = kind in (NEURONS, RELAY, DECODED) and most <= NARROW
-        sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
 
 
 def accuracy(model, test):
@@ -162,14 +146,13 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
-        files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", f"#define NETWORK_H\n{WHOLE}", 1)
+        files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
     settings = settings_of(model, tables)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
     golden = golden_c(model, tables, images, numbers)
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
-        files["src/network.c"] = UNFUSED + files["src/network.c"]
         templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
         filled = {there + file: TEMPLATES / "arduino" / file for file, there in templates.items()}
     else:

@@ -1,5 +1,10 @@
 /* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
    self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=off")
+#else
+#pragma STDC FP_CONTRACT OFF
+#endif
 #include "network.h"
 #include "vectors.h"
 
@@ -89,11 +94,7 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 
 /* --- how a state lies in memory */
 
-#ifdef NETWORK_SMALL
-enum { IS_SMALL = 1 };
-#else
-enum { IS_SMALL = 0 };
-#endif
+enum { IS_SMALL = sizeof(pixel_t) == 1 };
 
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
@@ -174,9 +175,12 @@ size_t network_size(const Network *network)
 
 State *network_begin(const Network *network, const Settings *settings, void *memory)
 {
+    const volatile float a = 1.000244140625f; /* 1 + 2^-12, whose square is rounded to 1 + 2^-11 */
     State *const run = memory;
     const size_t size = network_size(network);
     size_t i;
+    if (a * a - 1.00048828125f != 0)
+        return 0;
     for (i = 0; i < size; i++)
         ((char *)memory)[i] = 0;
     lay(network, run, memory);
@@ -192,7 +196,7 @@ State *network_begin(const Network *network, const Settings *settings, void *mem
 #ifdef NETWORK_SMALL
 static potential_t v_at(const Part *part, size_t i) { return part->narrow ? ((const int16_t *)part->v)[i] : part->v[i]; }
 
-static void set_v(Part *part, size_t i, potential_t v)
+static void set_v(const Part *part, size_t i, potential_t v)
 {
     if (part->narrow)
         ((int16_t *)part->v)[i] = saturated(v);
@@ -241,7 +245,7 @@ static uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count,
 }
 #else
 ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
-ALWAYS void set_v(Part *part, size_t i, potential_t v) { part->v[i] = v; }
+ALWAYS void set_v(const Part *part, size_t i, potential_t v) { part->v[i] = v; }
 ALWAYS uint32_t word_at(const Part *part, size_t i) { return part->spikes[i]; }
 ALWAYS void set_word(Part *part, size_t i, uint32_t word) { part->spikes[i] = word; }
 ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta) { return above(part->v + first, count, theta); }
@@ -301,10 +305,10 @@ static void bound(State *run, int n, size_t place, potential_t taken)
         set_v(&run->part[n], i, bounded(v_at(&run->part[n], i), least, most));
 }
 
-/* Whether a node's potentials have a floor that they may reach. */
-static int is_floored(const State *run, int n)
+/* Whether a node's potentials may reach a floor, or a ceiling, in this step. */
+static int is_bounded(const State *run, int n)
 {
-    return (float)constant(run, n, FLOOR) > (run->part[n].narrow ? (float)INT16_MIN : -FLT_MAX);
+    return (float)constant(run, n, FLOOR) > -FLT_MAX && (run->unproven || run->steps >= (uint32_t)run->network->node[n].unbounded);
 }
 
 /* Bring a node's potentials up to date; then V <- start + (V - start) keep. */
@@ -324,18 +328,20 @@ static void forget(State *run, int n, float keep)
         set_v(part, i, start + kept(v_at(part, i) - start, keep));
 }
 
-/* Places first to last - 1 of row y become candidates; their leak is brought up to date. */
-ALWAYS void touch(State *run, int n, int32_t y, int32_t first, int32_t last, uint32_t clock)
+/* Places first to last - 1 of rows top to bottom - 1 become candidates; their leak is brought up to date. */
+ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first, int32_t last, uint32_t clock)
 {
     Part *const part = &run->part[n];
-    int32_t x;
+    int32_t x, y;
     part->busy = 1;
     for (x = first; part->listed && x < last; x += 32 - x % 32) {
-        const int32_t size = least_of(last - x, 32 - x % 32);
-        part->listed[y * part->row + x / 32] |= 0xFFFFFFFFu >> (32 - size) << x % 32;
+        const uint32_t mask = 0xFFFFFFFFu >> (32 - least_of(last - x, 32 - x % 32)) << x % 32;
+        for (y = top; y < bottom; y++)
+            part->listed[y * part->row + x / 32] |= mask;
     }
-    for (x = first; part->decayed && x < last; x++)
-        decay(run, n, (size_t)y * (size_t)run->network->node[n].width + (size_t)x, clock);
+    for (y = top; part->decayed && y < bottom; y++)
+        for (x = first; x < last; x++)
+            decay(run, n, (size_t)y * (size_t)run->network->node[n].width + (size_t)x, clock);
 }
 
 /* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
@@ -542,8 +548,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     const int32_t block = node->side * line;
     int32_t i, together;
 #endif
-    for (y = top; y < bottom; y++)
-        touch(run, target, row + y, column + left, column + right, clock);
+    touch(run, target, row + top, row + bottom, column + left, column + right, clock);
 #ifdef NETWORK_SMALL
     if (kind == PAIRS)
         count = in_pairs(run->values, run->rows, count);
@@ -643,7 +648,7 @@ static void add_same(State *run, int n, uint32_t clock)
         const size_t to = ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
         if (row >= node->height || column >= node->width)
             continue;
-        touch(run, n, row, column, column + 1, clock);
+        touch(run, n, row, row + 1, column, column + 1, clock);
         for (w = 0; w < words; w++)
             for (spikes = word_at(source, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(spikes));
@@ -666,14 +671,13 @@ static void charge(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
-    int32_t group = node->group, first, y, o;
+    int32_t group = node->group, first, o;
     size_t i, places = 0;
     if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
         const potential_t *bias = run->network->constants + node->first_bias;
         Part *const part = &run->part[n];
         size_t at = 0;
-        for (y = 0; y < node->height; y++)
-            touch(run, n, y, 0, node->width, clock);
+        touch(run, n, 0, node->height, 0, node->width, clock);
         for (i = 0; i < places_of(node); i++, bias += node->first_own ? node->channels : 0)
             for (o = 0; o < node->channels; o++, at++)
                 set_v(part, at, v_at(part, at) + bias[o]);
@@ -733,7 +737,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     Part *const part = &run->part[n];
     const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row = part->row;
-    const int bounds = !simple && is_floored(run, n), decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
+    const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -783,7 +787,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
 static void fire(State *run, int n, uint32_t clock)
 {
     const Part *part = &run->part[n];
-    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && !is_floored(run, n))
+    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && !is_bounded(run, n))
         fire_as(run, n, clock, 1);
     else
         fire_as(run, n, clock, 0);
@@ -965,16 +969,32 @@ static void gate(State *run, int32_t first, int32_t last)
     run->changed |= changed;
 }
 
-/* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. Then the
-   prediction, and the gate's look at it. Of the pixels that the decoder has moved, or of all. */
-static void read_out_and_gate(State *run)
+/* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. Of `count`
+   pixels, CHUNK at most. */
+static void read_out(State *run, int32_t first, int32_t count)
 {
     const Part *const decoded = &run->part[run->network->decoded];
     const float slew = run->settings.readout_slew, leak = run->settings.readout_leak, scale = run->settings.decoded_scale;
-    const int everywhere = run->look_again || leak != 1, latch = run->settings.latch;
+    const int latch = run->settings.latch;
+    float *const r = run->readout_sum + first, moves[CHUNK];
+    const uint8_t *const is_open = run->is_open + first;
+    int32_t i;
+    for (i = 0; i < count; i++)
+        moves[i] = (float)v_at(decoded, (size_t)(first + i)) * scale;
+    for (i = 0; slew > 0 && i < count; i++)
+        moves[i] = slew * portable_tanh(moves[i] / slew);
+    for (i = 0; i < count; i++) {
+        const float next = leak * r[i] + moves[i];
+        r[i] = latch && !is_open[i] ? r[i] : next;
+    }
+}
+
+/* Read-out, prediction, and the gate's look at it, of the pixels that the decoder has moved, or of all. */
+static void read_out_and_gate(State *run)
+{
+    const Part *const decoded = &run->part[run->network->decoded];
+    const int everywhere = run->look_again || run->settings.readout_leak != 1;
     const int32_t channels = run->network->node[0].channels, size = channels * ((CHUNK + channels - 1) / channels);
-    float *const r = run->readout_sum;
-    const uint8_t *const is_open = run->is_open;
     int32_t first, i;
     for (first = 0; first < run->pixels; first += size) {
         const int32_t last = least_of(first + size, run->pixels);
@@ -983,10 +1003,8 @@ static void read_out_and_gate(State *run)
             moved |= v_at(decoded, (size_t)i) != 0;
         if (!moved)
             continue;
-        for (i = first; i < last; i++) {
-            const float d = (float)v_at(decoded, (size_t)i) * scale, moves = slew > 0 ? slew * portable_tanh(d / slew) : d;
-            r[i] = latch && !is_open[i] ? r[i] : leak * r[i] + moves;
-        }
+        for (i = first; i < last; i += CHUNK)
+            read_out(run, i, least_of(CHUNK, last - i));
         predict(run, first, last);
         gate(run, first, last);
     }
@@ -999,18 +1017,20 @@ static void list_sending(State *run)
     const pixel_t *const x = run->image;
     const uint8_t *const is_open = run->is_open, explained = run->explained != 0;
     uint8_t *const may = run->marks;
+    int32_t *const sending = run->sending;
+    const int32_t pixels = run->pixels; /* not read again behind each byte that is written */
     int32_t i, active = 0, open = 0, open_active = 0, blocks = 0;
-    for (i = 0; i < run->pixels; i++) {
+    for (i = 0; i < pixels; i++) {
         const uint8_t is_active = x_of(run, x[i]) != 0;
         active += is_active;
         open += is_open[i];
         open_active += is_active & is_open[i];
         may[i] = is_open[i] & (is_active | explained);
     }
-    for (i = run->pixels; i % 4; i++)
+    for (i = pixels; i % 4; i++)
         may[i] = 0;
-    for (i = 0; 4 * i < run->pixels; i++) {
-        run->sending[blocks] = i;
+    for (i = 0; 4 * i < pixels; i++) {
+        sending[blocks] = i;
         blocks += may[4 * i] | may[4 * i + 1] | may[4 * i + 2] | may[4 * i + 3];
     }
     run->active = active, run->open = open, run->open_active = open_active, run->blocks = blocks;
@@ -1065,7 +1085,11 @@ static int holds(const State *run)
 
 /* --- a timestep */
 
-void network_arrive(State *run, const int32_t *events, int32_t count) { run->events = events, run->sizes = 0, run->arrived = count; }
+void network_arrive(State *run, const int32_t *events, int32_t count) 
+{
+    run->events = events, run->sizes = 0, run->arrived = count;
+    run->unproven = 1;
+}
 
 int network_step(State *run)
 {
@@ -1171,15 +1195,16 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
     run->steps = 0;
-    run->begun = run->explained = 0;
+    run->begun = run->explained = run->unproven = 0;
     run->look_again = 1;
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
         const potential_t start = constant(run, n, START);
-        Part *const part = &run->part[n];
+        Part *const part = &run->part[n], at = *part; /* locals: whole numbers that are written might be fields */
+        const size_t neurons = part->v ? neurons_of(node) : 0;
         silence(run, n);
-        for (j = 0; part->v && j < neurons_of(node); j++)
-            set_v(part, j, start);
+        for (j = 0; j < neurons; j++)
+            set_v(&at, j, start);
         clear_words(part->listed, part->listed ? (size_t)(node->height * part->row) : 0);
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
@@ -1353,28 +1378,20 @@ void network_settle(State *run)
         forget(run, n, 1);
 }
 
-void network_wake(State *run)
-{
-    const Network *network = run->network;
-    int32_t n, y;
-    for (n = 1; n < network->nodes; n++) {
-        const Node *node = &network->node[n];
-        for (y = 0; node->kind == NEURONS && y < node->height; y++)
-            touch(run, n, y, 0, node->width, run->steps);
-    }
-    predict(run, 0, run->pixels);
-    run->look_again = 1;
-    list_sending(run);
-}
-
 void network_set(State *run, const Settings *settings)
 {
+    const Network *network = run->network;
     int32_t i;
     run->settings = *settings;
     for (i = 0; !settings->feedback && i < run->pixels; i++)
         run->is_open[i] = 1, run->predicted[i] = 0;
     run->explained = run->explained && settings->feedback;
-    network_wake(run);
+    for (i = 1; i < network->nodes; i++)
+        if (network->node[i].kind == NEURONS)
+            touch(run, i, 0, network->node[i].height, 0, network->node[i].width, run->steps);
+    predict(run, 0, run->pixels);
+    run->look_again = 1;
+    list_sending(run);
 }
 
 /* --- what there is to see */

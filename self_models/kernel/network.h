@@ -20,14 +20,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16)
 #error "sums must be rounded one by one, as float32: build without -ffast-math, and with SSE2 on a PC of 32 bits"
 #endif
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "this machine is big-endian: the tables are written for little-endian ones"
 #endif
 
-#define NETWORK_API 5
+#define NETWORK_API 6
 
 #ifdef NETWORK_INT8
 typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -64,13 +64,14 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
    valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
    to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
    reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
-   timesteps for which the network was trained no potential leaves 16 bits: NETWORK_SMALL keeps 16, and saturates beyond. */
+   timesteps for which the network was trained no potential leaves 16 bits: NETWORK_SMALL keeps 16, and saturates beyond. unbounded: for
+   so many timesteps after a reset no potential reaches the floor, or the ceiling. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
     int32_t halvings, doublings, padding, side, row, group;
     int32_t valued, depth;
     int32_t first_weight, first_bias; /* in Network.weights and Network.constants; bias 0: none */
-    int32_t into, first_place, first_reset, first_own, narrow;
+    int32_t into, first_place, first_reset, first_own, narrow, unbounded;
 } Node;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
@@ -136,11 +137,13 @@ typedef struct {
     int32_t begun;               /* an image has been shown since the reset */
     int32_t look_again;          /* all pixels are to be judged in the next step, those that it has not moved, too */
     int32_t explained;           /* residual: what is predicted is taken away from what is sent */
+    int32_t unproven;            /* the state, or what arrives, is given: Node.unbounded says nothing */
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
 } State;
 
-/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset. */
+/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset, 0 where the compiler fuses
+   products with sums (-ffp-contract=fast of clang). */
 size_t network_size(const Network *network);
 State *network_begin(const Network *network, const Settings *settings, void *memory);
 
@@ -182,10 +185,8 @@ int network_spiked(const State *run, int layer, int neuron);
 potential_t network_potential(const State *run, int layer, int neuron);
 potential_t network_threshold(const State *run, int layer);
 
-/* Other settings from the next step on. network_wake: the tables, or the state, are others; all is looked at again. network_settle:
-   bring all potentials up to date. */
+/* Other settings from the next step on; all is looked at again. network_settle: bring all potentials up to date. */
 void network_set(State *run, const Settings *settings);
-void network_wake(State *run);
 void network_settle(State *run);
 
 #ifndef NETWORK_SMALL

@@ -138,7 +138,8 @@ class LeftOn:
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
             room.pixels("is_open")[:], room.pixels("predicted")[:] = 1, 0  # as at the beginning of a run
-            room.state.steps, room.state.begun, room.state.explained = steps, 1, "explained" in state
+            now = room.state
+            now.steps, now.begun, now.unproven, now.explained = steps, 1, 1, "explained" in state
             self.rooms.library.network_settle(room.address)  # the potentials that are filled in next have had their leak
             for name, n in self._nodes():
                 if name in rows:

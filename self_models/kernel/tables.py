@@ -294,7 +294,10 @@ def whole_form(model):
 def lay_out(model, compact=False, counting=False):
     """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     graph = graph_of(model, compact, counting)
-    return filled_in(model, graph, table_of(model, graph), counting)
+    tables = filled_in(model, graph, table_of(model, graph), counting)
+    if whole_form(model):
+        model.mark_bounds(tables)
+    return tables
 
 
 def table_of(model, graph):

@@ -20,7 +20,7 @@ enum { LANES = 16, MOST = 8, THREE = 6 };
 #elif defined(FAST) && defined(__AVX2__)
 #include <immintrin.h>
 #define AVX2
-enum { LANES = 8, MOST = 4 };
+enum { LANES = 8, MOST = 4, THREE = 4 };
 #else
 enum { LANES = 4, MOST = 4 };
 #endif
@@ -181,10 +181,15 @@ typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias
 #ifdef NETWORK_INT8
 typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
+typedef int16_t short_t __attribute__((vector_size(4 * LANES)));
 #if defined(AVX512) /* of this gcc 12 makes no vectors by itself */
 #define WIDE(at) ((lanes_t)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(at))))
+#define SHORT(at) ((short_t)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(at))))
+#define HALF(sum, k) ((lanes_t)_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64((__m512i)(sum), k)))
 #elif defined(AVX2)
 #define WIDE(at) ((lanes_t)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(at))))
+#define SHORT(at) ((short_t)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(at))))
+#define HALF(sum, k) ((lanes_t)_mm256_cvtepi16_epi32(_mm256_extracti128_si256((__m256i)(sum), k)))
 #else
 #define WIDE(at) __builtin_convertvector(*(const few_t *)(at), lanes_t)
 #endif
@@ -246,33 +251,31 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
         to[i] += from[i];
 }
 
-#ifdef AVX512
+#if defined(AVX512) || defined(AVX2)
 #ifdef NETWORK_INT8
-/* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORT of them, and of which a vector has twice as
+/* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
    many. */
-enum { SHORT = 256, WIDTH = 2 * LANES };
+enum { SHORTS = 256, WIDTH = 2 * LANES };
 ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
                       const int parts)
 {
-    __m512i sum[3][THREE];
+    short_t sum[3][6];
     int32_t first, r;
     int k, y;
-    for (first = 0; first < count; first += SHORT) {
-        const int32_t last = count - first < SHORT ? count : first + SHORT;
+    for (first = 0; first < count; first += SHORTS) {
+        const int32_t last = count - first < SHORTS ? count : first + SHORTS;
         for (y = 0; y < 3; y++)
             for (k = 0; k < parts; k++)
-                sum[y][k] = _mm512_setzero_si512();
+                sum[y][k] = (short_t){0};
         for (r = first; r < last; r++)
             for (y = 0; y < 3; y++)
-                for (k = 0; k < parts; k++) {
-                    const __m256i *const from = (const __m256i *)(weights + rows[r] + y * line + k * WIDTH);
-                    sum[y][k] = _mm512_add_epi16(sum[y][k], _mm512_cvtepi8_epi16(_mm256_loadu_si256(from)));
-                }
+                for (k = 0; k < parts; k++)
+                    sum[y][k] += SHORT(weights + rows[r] + y * line + k * WIDTH);
         for (y = 0; y < 3; y++)
             for (k = 0; k < parts; k++) {
                 lanes_t *const at = (lanes_t *)(to + (size_t)y * stride + k * WIDTH);
-                at[0] += (lanes_t)_mm512_cvtepi16_epi32(_mm512_castsi512_si256(sum[y][k]));
-                at[1] += (lanes_t)_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sum[y][k], 1));
+                at[0] += HALF(sum[y][k], 0);
+                at[1] += HALF(sum[y][k], 1);
             }
     }
 }
@@ -297,8 +300,11 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
     }
     return 1;
 }
+#else
+#define add_whole(to, stride, weights, line, rows, count, size) 0
 #endif
 #else
+#define add_whole(to, stride, weights, line, rows, count, size) 0
 ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
@@ -325,10 +331,6 @@ static void add_rows(potential_t *to, const weight_t *weights, const size_t *row
     else
         add_rows_of(to, weights, rows, values, count, size, 0);
 }
-
-#ifndef AVX512
-#define add_whole(to, stride, weights, line, rows, count, size) 0
-#endif
 
 /* --- bit i: whether v[i] > bound, for i below count, 1 to 32; v may be read up to SPARE further */
 
