@@ -1191,7 +1191,7 @@ int network_show(State *run, const uint8_t *pixels)
 void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
 {
     const Network *network = run->network;
-    int32_t n, i, y;
+    int32_t n, i;
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
     run->steps = 0;
@@ -1209,8 +1209,8 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
         part->busy = 0;
-        for (y = 0; n > 0 && node->kind == NEURONS && start > constant(run, n, THRESHOLD) && y < node->height; y++)
-            touch(run, n, y, 0, node->width, 0);
+        if (n > 0 && node->kind == NEURONS && start > constant(run, n, THRESHOLD))
+            touch(run, n, 0, node->height, 0, node->width, 0);
     }
     for (i = 0; i < run->pixels; i++) {
         run->is_open[i] = 1;
