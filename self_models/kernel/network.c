@@ -1085,11 +1085,7 @@ static int holds(const State *run)
 
 /* --- a timestep */
 
-void network_arrive(State *run, const int32_t *events, int32_t count) 
-{
-    run->events = events, run->sizes = 0, run->arrived = count;
-    run->unproven = 1;
-}
+void network_arrive(State *run, const int32_t *e, int32_t count) { run->events = e, run->sizes = 0, run->arrived = count, run->unproven = 1; }
 
 int network_step(State *run)
 {
