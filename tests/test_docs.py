@@ -82,7 +82,9 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
 }
-LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+")  # only the flags are read
+LONG = re.compile(
+    r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+"
+)  # of these flags are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
 SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}
