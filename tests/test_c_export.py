@@ -518,24 +518,20 @@ def test_what_run_cannot_read_is_refused(tmp_path):
 # --- the committed networks
 
 
-@pytest.mark.parametrize(
-    ("name", "weights"), [("tiny_feedback", "float32"), ("quick_feedback", "int8"), ("deep_baseline", "int8")]
-)
-def test_committed_network(tmp_path, few_images, name, weights):
-    lines = run_here("export", f"{name} --to c --weights {weights} --output", tmp_path / "c")[1]
+@pytest.mark.parametrize("name", ["quick_feedback", "deep_baseline"])
+def test_committed_network(tmp_path, few_images, name):
+    lines = run_here("export", f"{name} --to c --weights int8 --output", tmp_path / "c")[1]
     make_small(tmp_path / "c")
     done = subprocess.run(
         ["make", "all", "check", STRICT.replace("O1", "O2")], cwd=tmp_path / "c", capture_output=True, text=True
     )
     assert done.returncode == 0 and "equal: 10 images" in done.stdout, done.stdout + done.stderr
-    assert ("accuracy on 40 test images" in lines) == (weights == "int8" and "deep" not in name)
-    assert ("random images" in lines) == ("deep" in name)
+    assert ("random images" if "deep" in name else "accuracy on 40 test images") in lines
     flash, ram = re.search(r"memory: (.*) of flash .*; (.*) of RAM", lines).groups()
     size = subprocess.run(["size", "network.o", "weights.o", "run"], cwd=tmp_path / "c", capture_output=True, text=True).stdout
     (code, *_), (text, *_), (_, _, bss) = (map(int, line.split()[:3]) for line in size.splitlines()[1:])
-    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.05)  # pointers of 64 bits are larger
-    if (name, weights) == ("quick_feedback", "int8"):
-        assert code + text < 532e3
+    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.03)  # pointers of 64 bits are larger
+    assert "deep" in name or code + text < 532e3
 
 
 def value_of(size):

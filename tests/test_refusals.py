@@ -86,7 +86,7 @@ COMMANDS = [  # script, flags, words of its one line
     # what a checkpoint, or a file, cannot be
     (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
         (ANN, "--pretrained_ann {ann} --test_only --kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
-        (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback --fc_width 16 " + BALANCE, "features.9.weight is missing"),
+        (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback --engine dense " + BALANCE, "features.9.weight is missing"),
         (SNN, "--pretrained_snn {snn} --test_only --readout spike_count", "generate.8.threshold is missing"),
         (OBJ1, "--pretrained_snn {snn} --fc_width 8", "{snn} does not fit InputBlockingSNN: classifier.0.weight is"),
         (OBJ1, "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),

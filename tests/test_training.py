@@ -560,7 +560,7 @@ def test_by_default_the_best_epoch_is_chosen_on_training_images_that_are_held_ou
         assert torch.equal(judged[-1][2][name], value)  # the test is of the best epoch, not of the last
     assert not same_weights(best, last) and result["accuracy"] == tested["accuracy"] == 0.4
     assert said.count("held out") == 4 and f"best: epoch 2, held-out accuracy 50.00 %, {best}" in said
-    assert "select=" not in log
+    assert "holdout=3" in log and "select=" not in log
 
 
 def test_without_held_out_images_nothing_is_chosen_and_the_last_epoch_counts(tmp_path, judged):
