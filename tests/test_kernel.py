@@ -176,7 +176,7 @@ def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
     if "fma" not in Path("/proc/cpuinfo").read_text().split():
         pytest.skip("this processor does not fuse them")
     tables, memory = lay_out(model := small()), np.zeros(100_000, np.uint64)
-    network, settings = tables.network(), settings_of(model, tables)
+    network, settings = tables.network(), settings_of(model)
     for name, begins in (("network.c", True), ("fused.c", False)):
         text = (FOLDER / "network.c").read_text()
         (tmp_path / name).write_text(text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', ""))
@@ -249,7 +249,7 @@ def test_several_at_once_and_what_a_killed_build_left(fresh):
 def run_tables(model, tables, x):
     """Run the model's images by these tables."""
     kind = "int8" if tables.weights.dtype == np.int8 else "float32"
-    rooms, settings = Rooms(build.library(kind), tables), settings_of(model, tables)
+    rooms, settings = Rooms(build.library(kind), tables), settings_of(model)
     results = new_results(tables, len(x), 3, math.prod(model.image_shape), True, False)
     runs = runs_of(x.reshape(len(x), 1, -1).numpy(), None, results, Draws(0, EVALUATION, torch.arange(len(x))), 3, False, False)
     rooms.run(runs, settings)

@@ -147,7 +147,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
-    settings = settings_of(model, tables)
+    settings = settings_of(model)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
     golden = golden_c(model, tables, images, numbers)

@@ -103,7 +103,7 @@ def kernel_of(model):
     has 32 bits, offsets of their fields, and arrays: field of Network -> parts one after the other, each (text, whether it
     travels as float16, which holds it exactly)."""
     tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
-    values = settings_of(model, tables)
+    values = settings_of(model)
     network = kinds["Network"](**tables.header)
     settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
     names = "".join(f"{name}\0" for name in tables.names).encode()

@@ -54,7 +54,7 @@ def at_equal_accuracy(recipes, accuracy):
         results = {seed: at_accuracy([run.results[seed] for run in runs], accuracy) for seed in runs[0].results}
         if None in results.values():
             best = min(100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results)
-            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} %")
+            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} % in one of its seeds: choose less")
         margins = " ".join(f"{float(run.settings['gap_bound']):g}" for run in runs)
         found.append(Recipe(name, {"T": runs[0].settings["T"], "margin": margins}, runs[0].on, results, runs[0].trained_on))
     return found

@@ -80,14 +80,7 @@ class EventEngine:
             self.check()
             self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
         if own != self._own:
-            self._own, self._settings = own, None
-
-    @property
-    def settings(self):
-        """The kernel's Settings."""
-        if self._settings is None:
-            self._settings = settings_of(self.model, self.current().tables)
-        return self._settings
+            self._own, self._settings = own, settings_of(model)
 
     def current(self):
         """The Rooms of the tables."""
@@ -109,14 +102,14 @@ class EventEngine:
         x = checked_images(x, model, model.frames)
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
-        return self._run(x, uniforms, draws, frames, self.settings.timesteps, rooms, self.settings)
+        return self._run(x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings)
 
     # --- a stream
 
     def begun(self, x, draws):
         """The LeftOn of images x with these Draws, at rest."""
         self.update()
-        return LeftOn(self.current(), draws, self.settings)
+        return LeftOn(self.current(), draws, self._settings)
 
     def go_on(self, left_on, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,

@@ -236,7 +236,7 @@ def lay_out(model):
     order = np.array([number[id(node)] for node in layout.order], np.int32)
     tables = Tables(
         header, table, order, np.concatenate([constants.ravel(), *more]), weights, ["input", *model.spiking],
-        [node["shape"] for node in nodes], {}, [], len(nodes), 1, 1, np.concatenate(places).astype(np.int32),
+        [node["shape"] for node in nodes], {}, [], len(nodes), np.concatenate(places).astype(np.int32),
     )  # fmt: skip
     return tables, {name: number[id(node)] for name, node in layout.of.items()}
 
