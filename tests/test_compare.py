@@ -226,7 +226,7 @@ def test_spikes_at_equal_accuracy(recipes):
     assert [record["bounds"] for record in ran] == [{"gap_bound": bound} for bound in (0.5, 1, 2, 4)]
     assert fed.results[1]["spikes"]["total"] == at_accuracy(ran, 1)["spikes"]["total"] and list(other.results) == [0, 1]
     assert "T = 6, margin = 0.5 1 2 4" in said and "fed_1, margin 4: accuracy" in said
-    table = "^accuracy, % +1.00 ± 0.00 +1.00 ± 0.00 +[+]0.00 ± 0.00\nspikes, all parts +(.*?)  "
+    table = "^accuracy, % .*\nspikes, all parts +(.*?)  "
     (spikes,) = re.findall(table, said, re.MULTILINE)
     totals = [fed.results[seed]["spikes"]["total"] for seed in (0, 1)]
     assert spikes == f"{sum(totals) / 2:,.0f} ± {abs(totals[0] - totals[1]) / 2**0.5:,.0f}"

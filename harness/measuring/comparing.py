@@ -158,9 +158,10 @@ def at_spikes(ours, theirs):
 
 
 def at_accuracy(records, accuracy):
-    """A record of the fewest spikes at which a curve has an accuracy in %; None where it stays below it."""
+    """A record of the fewest spikes at which a curve has an accuracy in %, or a higher one if it begins there; else None."""
     spikes, reached = curve(records)
     if not len(enough := np.flatnonzero(reached >= accuracy - 10**-PLACES)):
         return None
     near = slice(max(enough[0] - 1, 0), enough[0] + 1)  # the first point that has it, and the one before
-    return {"accuracy": accuracy / 100, "spikes": {"total": float(np.interp(accuracy, reached[near], spikes[near]))}}
+    total = float(np.interp(accuracy, reached[near], spikes[near]))
+    return {"accuracy": max(accuracy, reached[0]) / 100, "spikes": {"total": total}}

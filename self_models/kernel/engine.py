@@ -41,8 +41,7 @@ class EventEngine:
         return {"model": self.model, **empty}
 
     def refresh(self):
-        """Lay the tables out again at the next run, but not while operations are counted. rooms: whether they are -> Rooms of the
-        tables."""
+        """Lay the tables out again at the next run, but not while operations are counted."""
         if self._counted is None:
             self.forget()
 
