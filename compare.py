@@ -18,7 +18,7 @@ from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED, equivalence_line, surviving
 from harness.measuring.report import aligned, running
 from harness.reporting.reading import read_run
-from harness.reporting.recipes import as_text, comparison, differences, pairs_of, recipes_of
+from harness.reporting.recipes import as_text, at_equal_accuracy, comparison, differences, pairs_of, recipes_of
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
 from harness.runs.saving import write_whole
@@ -28,6 +28,7 @@ from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 ENDINGS = (".csv", ".json")
+MARGINS = [{"rule": "confidence", "gap_bound": bound} for bound in (0.5, 1.0, 2.0, 4.0)]  # with --at_accuracy
 NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
 
 
@@ -42,6 +43,8 @@ def build_parser(argv=None):
     group.add_argument("--evaluate", action="store_true", help=help_text)
     help_text = "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
     group.add_argument("--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text)
+    help_text = "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at margins of 0.5, 1, 2 and 4"
+    group.add_argument("--at_accuracy", type=typed(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text)
     group.add_argument("--output", default="", metavar="X.csv|.json", help="also write the figures as a table, or for programs")
     parser.rare |= {*NAMED_HERE, "test_only"}
     return parser
@@ -62,7 +65,7 @@ def main(argv=None):
     if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
         of = " ".join(map(str, short.results))
         raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
-    pairs = pairs_of(recipes)
+    pairs = pairs_of(at_equal_accuracy(recipes, args.at_accuracy) if args.at_accuracy else recipes)
     if not args.evaluate:
         print(f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}")
     tables = [comparison(*pair) for pair in pairs]
@@ -82,8 +85,6 @@ def main(argv=None):
 
 def check(args):
     """Raises UserError for flags that do not go together, before anything is evaluated."""
-    if args.evaluate and not args.log:
-        raise UserError("--no-log with --evaluate: the logs are what is compared; leave it out")
     path = Path(args.output or "x.csv")
     if path.suffix not in ENDINGS or not path.parent.is_dir():
         raise UserError(f"--output {path}: give a name that ends in {' or '.join(ENDINGS)}, in a folder that exists")
@@ -156,8 +157,11 @@ def evaluated(one, argv):
     preset = ["--preset", one.preset] if one.preset else []
     words = [*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)]
     posthoc = open_network(build_parser(argv), words, "", run_name=f"{one.name}_compared")
-    record, _ = posthoc.evaluate()
-    posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
+    for margin in MARGINS if posthoc.args.at_accuracy else [{}]:
+        posthoc.model.change(**margin)
+        record, _ = posthoc.evaluate()
+        stopped = f", margin {margin['gap_bound']:g}" if margin else ""
+        posthoc.run.say(f"{one.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images")
     return read_run(posthoc.run.place.json_path)
 
 

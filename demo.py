@@ -4,7 +4,6 @@
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from harness.command_line.parser import Parser
@@ -31,16 +30,12 @@ STAGES = {  # what it does -> (command, its flags)
 
 def main(argv=None):
     Parser(f"{__doc__} All is written to {OUTPUT}/, in place of an earlier demo.").parse_args(argv)
-    seconds = {}
     for stage, (name, flags) in STAGES.items():
         print(f"\n== {stage}\n$ {shlex.join(program(name))} {flags}", flush=True)
-        began = time.perf_counter()
         done = subprocess.run([sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)])
         if done.returncode:
             sys.exit(done.returncode)
-        seconds[stage] = time.perf_counter() - began
-    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
-    print(f"total: {sum(seconds.values()):.0f} s; {OUTPUT / 'report.html'} shows all")
+    print(f"\n{OUTPUT / 'report.html'} shows all")
 
 
 if __name__ == "__main__":

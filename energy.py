@@ -7,6 +7,7 @@ import copy
 import io
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from harness.drawing.plots import save_energies
 from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
-from self_models.counting.prices import conventions_with
+from self_models.counting.prices import conventions, read_convention
 from self_models.network.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -50,7 +51,7 @@ def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     if args.picture:
         check_png("--picture", args.picture)
-    prices = conventions_with(args.convention)
+    prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
     found, anns, parts, lines = {}, {}, {}, []
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)

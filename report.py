@@ -28,9 +28,6 @@ def main(argv=None):
         raise UserError(f"--output {args.output}: a report is a page: give a name that ends in .html")
     runs = find_runs(args.runs, args.output_dir)
     save_page(Path(args.output), runs, args.overwrite)
-    for run in runs:
-        if run.left_out:
-            print(f"{run.path}: left out {run.left_out} lines that are no records")
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
 
 

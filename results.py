@@ -9,11 +9,11 @@ import json
 import shlex
 import subprocess
 import sys
+from itertools import product
+from math import floor
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
-
-import numpy as np
 
 from harness import UserError
 from harness.command_line.parser import Parser
@@ -22,7 +22,7 @@ from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, difference, equivalence_line, interval, spread, surviving
+from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, spread, surviving
 from harness.measuring.report import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
@@ -99,7 +99,6 @@ def commands(folder=""):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--limit_test", metavar="N", help="first N test images only, as a trial; results in results_few/")
     help_text = "evaluate these checkpoints, or none; the others' results are read from results/*.json"
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that need it")
@@ -112,34 +111,29 @@ def main(argv=None):
     if args.only and without:
         raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
     there = [name for name in wanted if name not in without]
-    folder = HERE / ("results_few" if args.limit_test else "results")
-    few = f"--limit_test {args.limit_test}" if args.limit_test else ""
-    check_all_there(folder, wanted if few else there)  # a trial has no rows of before
-    folder.mkdir(exist_ok=True)
-    rows = []
+    folder, rows = HERE / "results", []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
         path = folder / f"{run}.json"
         if checkpoint in there:
             into = f"--output_dir {folder.name} --results_json {folder.name}/{path.name}"
-            evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
-        if checkpoint in there or not (few and checkpoint in without):
-            rows += [row_of(network, record) for record in json.loads(path.read_text())]
+            evaluate(f"{command} --run_name {run} {into} --overwrite")
+        rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
-    if not few:
-        groups = over_seeds(rows)
-        for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
-            picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
-            mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
-            drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
-            save_accuracy_against_spikes(picture, drawn)
-        tables = (
-            table(filter(lambda rows: is_shown(rows[0]), groups)),
-            pairs_table(filter(is_shown, rows)),
-            equal_spikes_table(rows),
-        )
-        put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
-        put_into(HERE / README, short_table(folder))
-        put_into(HERE / ZOO, zoo_table())
+    groups = over_seeds(rows)
+    for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
+        picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
+        mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
+        drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
+        apart = equal_spikes([row for row in rows if row["dataset"] == dataset])
+        save_accuracy_against_spikes(picture, drawn, *verdicts(dataset, apart))
+    tables = (
+        table(filter(lambda rows: is_shown(rows[0]), groups)),
+        pairs_table(filter(is_shown, rows)),
+        equal_table(rows),
+    )
+    put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
+    put_into(HERE / README, short_table(folder))
+    put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
         print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
@@ -159,15 +153,6 @@ def missing_images(names, folder):
         except UserError as error:
             missing[name] = str(error)
     return missing
-
-
-def check_all_there(folder, only):
-    """Raises UserError where the folder lacks results of networks that are not to be evaluated; only: those that are."""
-    needed = {folder / f"{run}.json": checkpoint for checkpoint, run, *_ in commands() if checkpoint not in only}
-    if missing := {path: checkpoint for path, checkpoint in needed.items() if not path.is_file()}:
-        add = " ".join(dict.fromkeys([*only, *missing.values()]))
-        add += " --dataset FOLDER" * any(IMAGES[checkpoint] not in IMAGE_SHAPES for checkpoint in missing.values())
-        raise UserError(f"{next(iter(missing))} is missing: evaluate its network, too: --only {add}")
 
 
 def is_shown(row):
@@ -249,14 +234,11 @@ def table(groups):
         yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
 
 
-SHORT = {  # of the README's table: name -> (preset, its run, rule)
-    f"{name}, {words}": (f"quick_{kind}", run, rule)
-    for words, run, rule in (
-        ("T = 6, as trained", "T6", "none"),
-        ("T = 50", "stop", "none"),
-    )
-    for name, kind in (("baseline", "baseline"), ("blocking", "feedback"))
-}
+SHORT = [  # of the README's table: words, run, rule
+    ("T = 6, as trained", "T6", "none"),
+    ("early exit, margin 1", "stop", "confidence"),
+    ("T = 50", "stop", "none"),
+]
 ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
@@ -265,7 +247,8 @@ def short_table(folder):
     yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
     lines = {}
-    for name, (preset, run, rule) in SHORT.items():
+    for (words, run, rule), kind in product(SHORT, ("baseline", "feedback")):
+        preset, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
         runs = [numbered(preset, seed) for seed in range(NETWORKS[preset].seeds)]
         every = [record for one in runs for record in json.loads((folder / f"{one}_{run}.json").read_text())]
         records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
@@ -273,13 +256,14 @@ def short_table(folder):
         ledgers = [ledger_of(record, model) for record in records.values()]
         memory = [1e6 * one.joules(WITH_MEMORY, "event-driven") for one in ledgers]
         cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
-        lines[name] = f"| {name} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
+        lines[name, words] = f"| {name}, {words} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
     logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in range(NETWORKS["quick_baseline"].seeds)]
     tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)}
     energies = " | ".join(
         f"{1e6 * ledgers[0].ann_joules(one, 8):{form}}" for one, form in ((ARITHMETIC, ".2f"), (WITH_MEMORY, ".1f"))
     )
-    yield f"| ANN of the baseline, energy in 8 bits | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
+    ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
+    yield f"| {ann} | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
     yield from lines.values()
 
 
@@ -319,23 +303,49 @@ def pairs_table(rows):
     yield from ("", equivalence_line(shares, EQUIVALENT))
 
 
-def equal_spikes_table(rows):
-    """How feedback's accuracy with early exit differs from the baseline's at equal spikes, as a Markdown table: the mean over the
-    spikes that both curves reach, each of one seed and through all margins."""
-    yield from ("| network | pairs | accuracy at equal spikes, points |", "| --- | --- | --- |")
-    curves = {}
+def stopped(rows):
+    """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
+    found = {}
     for row in (row for row in rows if row["rule"] == "confidence"):
-        point = row["spikes"]["total"], 100 * row["accuracy"]
-        curves.setdefault(row["name"], {}).setdefault(row["seed"], []).append(point)
-    for name, seeds in curves.items():
-        apart = []
-        for seed in seeds if f"baseline of {name}" in curves else ():
-            pair = [np.array(sorted(of[seed])).T for of in (seeds, curves[f"baseline of {name}"])]
-            spikes = np.linspace(max(each[0, 0] for each in pair), min(each[0, -1] for each in pair), 100)
-            ours, theirs = (np.interp(spikes, *each) for each in pair)
-            apart.append(float((ours - theirs).mean()))
-        if apart:
-            yield f"| {name} | {len(apart)} | {interval(apart).text(FIGURES['accuracy'])} |"
+        found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
+    return {name: (seeds, found[f"baseline of {name}"]) for name, seeds in found.items() if f"baseline of {name}" in found}
+
+
+def equal_spikes(rows):
+    """network -> Difference of its accuracy with early exit from its baseline's, over the spikes that both curves reach."""
+    return {name: at_spikes(*both) for name, both in stopped(rows).items()}
+
+
+def equal_table(rows):
+    """How feedback with early exit differs from the baseline at equal spikes and at equal accuracy, the highest in tenths of a
+    percent that all networks of the family have, as a Markdown table; then which differences are left after correction."""
+    yield "| network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference |"
+    yield "|" + " --- |" * 7
+    apart, several = equal_spikes(rows), {}
+    for name, both in stopped(rows).items():
+        best = min(max(row["accuracy"] for row in runs) for seeds in both for runs in seeds.values())
+        level = floor(1000 * best + 1e-9) / 10
+        spikes = [{seed: at_accuracy(runs, level) for seed, runs in seeds.items()} for seeds in both]
+        accuracy, saved = apart[name], difference("spikes", *spikes)
+        cells = accuracy.text(FIGURES["accuracy"]), f"{level:.1f}", *(spread("spikes", seeds).text(",.0f") for seeds in spikes)
+        yield f"| {name} | {accuracy.pairs} | {' | '.join(cells)} | {saved.text(FIGURES['spikes'])} |"
+        named = {f"{name}, accuracy at equal spikes": accuracy, f"{name}, spikes at equal accuracy": saved}
+        several |= {what: found for what, found in named.items() if found.half}
+    left = "; ".join(surviving(several)) or "none"
+    yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0: {left}.")
+
+
+def verdicts(dataset, apart):
+    """(network -> which one is ahead, the finding) in words, of equal_spikes(): first differences over several seeds, then of one
+    seed, then none detected."""
+    unsure, words, ahead = {name: abs(one.mean) <= (one.half or 0) for name, one in apart.items()}, {}, []
+    for name in sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)):
+        one, first = apart[name], "feedback" if apart[name].mean > 0 else "baseline"
+        verdict = "no difference detected" if unsure[name] else f"{first} ahead"
+        words[name] = f"{one.pairs} seed{'s' * (one.pairs > 1)}\n{one.text(FIGURES['accuracy'])} points: {verdict}"
+        ahead += [one.pairs] * (verdict == "baseline ahead")
+    finding = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
+    return words, finding + f" ({ahead.count(1)} with one seed)" * (1 in ahead)
 
 
 def zoo_table():
@@ -356,17 +366,15 @@ def zoo_table():
 
 
 def put_into(page, lines):
-    """Replace what stands between the marks of a page. Raises UserError where they are missing."""
-    if not (new := between(page.read_text(encoding="utf-8"), *MARKS, lines)):
-        raise UserError(f"{page} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the tables belong")
+    """Replace what stands between the marks of a page."""
+    new = between(page.read_text(encoding="utf-8"), *MARKS, lines)
     write_whole(page, lambda file: file.write(new.encode()))
 
 
 def between(text, begin, end, lines):
-    """The text with these lines between two marks of it; None where it lacks one."""
-    before, _, rest = text.partition(begin)
-    _, mark, after = rest.partition(end)
-    return "\n".join([before + begin, *lines, end + after]) if mark else None
+    """The text with these lines between two marks of it. Raises ValueError where it lacks one."""
+    first = text.index(begin)
+    return "\n".join([text[:first] + begin, *lines, text[text.index(end, first) :]])
 
 
 if __name__ == "__main__":

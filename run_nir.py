@@ -70,15 +70,7 @@ def main(argv=None):
         warnings.simplefilter("always")
         model = from_nir(args.network, args.dt, args.reset, args.engine)
     if len(model.input_shape) != 3 or model.input_shape[0] > 2:
-        shape = f"{args.network} takes {model.input_shape}"
-        raise UserError(
-            f"{shape}, and recordings are (2, H, W), or (1, H, W): give its Input such a shape, and a Flatten behind it"
-        )
-    if args.check is not None and (args.gif or args.wrong):
-        raise UserError(f"--check only compares spikes: leave out --{'gif' if args.gif else 'wrong'}")
-    if (args.gif or args.check is not None) and not model.spiking:
-        verb = "--gif shows" if args.gif else "--check compares"
-        raise UserError(f"{verb} spikes, and no node of {args.network} sends any: leave it out")
+        raise UserError(f"{args.network} takes {model.input_shape}, and recordings are (2, H, W), or (1, H, W)")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     files, labels, names = listed(args, model)

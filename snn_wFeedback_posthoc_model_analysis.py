@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Draw a trained SNN's predictions over time, its spikes, and single neurons.
 
-Writes a GIF with a frame for each timestep, and charts."""
+Writes a GIF with a frame for each timestep from the first that blocks a pixel, and charts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
@@ -28,7 +28,7 @@ def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="test images whose spikes are charted")
-    add_baseline_flag(group, "the baseline's spikes over time")
+    add_baseline_flag(group, "the baseline's spikes")
     group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the "
                        "first image's spikes of N neurons of each layer, and three membrane potentials, and save them as .npz; "
                        "default of N: 20")  # fmt: skip
@@ -38,18 +38,19 @@ def build_parser(argv=None):
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
+    posthoc.check_predicts()
     model, run = posthoc.model, posthoc.run
-    if not model.has_feedback:
-        why = f"{args.architecture} has no decoder, and a prediction needs one"
-        raise UserError(f"{why}: choose an architecture named ..._wFeedback")
-    film = posthoc.watch()
+    film, baseline = posthoc.watch(), posthoc.baseline()
+    if baseline:
+        theirs = spikes_over_time(baseline.model, [posthoc.chosen()], args.seed)[0]
+        film = replace(film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()})
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     endings = [".gif", ".png", "_spikes.png"]
     charted = posthoc.test.part(0, args.chart_images)
     device = next(model.parameters()).device
     spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, device), args.seed)
-    if baseline := posthoc.baseline():
+    if baseline:
         theirs = spikes_over_time(baseline.model, charted.batches(args.batch_size, device), args.seed)[0]
         baseline = Path(args.baseline).stem, theirs
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"

@@ -21,8 +21,6 @@ def build_parser(argv=None):
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
     for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
-        if f"--{name}s" in parser._option_string_actions:
-            raise UserError(f"--model: --{name}s is a flag of this script already: give {name} of your rule another name")
         default = [*one.tried] or [one.default]
         group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
     return parser

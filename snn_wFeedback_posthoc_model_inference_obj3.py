@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch.nn.functional as F
 
-from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -34,8 +33,7 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), ContrastAttentionSNN)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
-    if not posthoc.model.has_feedback:
-        raise UserError(f"{args.architecture} has no decoder, and contrast needs one: choose an architecture named ..._wFeedback")
+    posthoc.check_predicts()
     if posthoc.files:
         save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
         posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")

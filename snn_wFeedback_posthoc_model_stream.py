@@ -51,18 +51,14 @@ def main(argv=None):
     if args.update == "phased":
         raise UserError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
-    model, run = posthoc.model, posthoc.run
+    model, run, baseline = posthoc.model, posthoc.run, baseline_of(posthoc)
     title = f"{Path(start.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)
     frames = scene_of(args, posthoc.test, model) if args.scene else posthoc.test
     steps = args.steps_per_frame or (1 if args.scene else 4)
-    reel, stream, began = Reel(model, steps * len(frames), title), model.stream(args.seed), time.perf_counter()
-    for number in range(len(frames)):
-        batch = frames.batch(torch.tensor([number]), posthoc.device)
-        figures = reel.add(batch, stream(batch.images, steps))
-        run.begin()
-        tell(run, posthoc.records, number, figures, model.classes)
-    conclude(posthoc, steps, time.perf_counter() - began)
-    save_stream(run.place.picture(".png"), reel, baseline_reel(posthoc, frames, steps))
+    reel, lines = watched(posthoc, frames, steps, title)
+    beside, more = watched(baseline, frames, steps, "", "baseline") if baseline else (None, ())
+    run.result(*lines, *more)
+    save_stream(run.place.picture(".png"), reel, beside)
     run.say(f"wrote {run.place.picture('.png')}")
     if film := reel.film():
         save_gif(run.place.picture(".gif"), film, args.frame_seconds)
@@ -70,17 +66,32 @@ def main(argv=None):
     return posthoc.finish()
 
 
-def baseline_reel(posthoc, frames, steps):
-    """The Reel of the network of --baseline on these frames, None without the flag. One that was not trained to forget leaks."""
-    if (baseline := posthoc.baseline()) and baseline.model.settings["output_leak"] == 1:
-        baseline = posthoc.baseline(**LEAKING)
-    if not baseline:
+def baseline_of(posthoc):
+    """The Posthoc of the network of --baseline, None without the flag. One that was not trained to forget leaks. Raises UserError
+    for one with a decoder."""
+    if not (baseline := posthoc.baseline()):
         return None
-    reel, stream = Reel(baseline.model, steps * len(frames), ""), baseline.model.stream(posthoc.args.seed)
+    path = posthoc.args.baseline
+    if baseline.model.has_feedback:
+        raise UserError(f"--baseline {path} has a decoder: give a network without one; --pretrained_snn streams this one")
+    if baseline.model.settings["output_leak"] == 1:
+        baseline = posthoc.baseline(**LEAKING)
+    leaks = ", ".join(f"{name} {baseline.model.settings[name]}" for name in LEAKING)
+    posthoc.run.say(f"baseline {Path(path).stem}: {leaks}")
+    return baseline
+
+
+def watched(posthoc, frames, steps, title, which=""):
+    """(the Reel of a network on these frames, figures of the whole stream as lines). What has come of each frame is said and
+    recorded; which: of the networks, '' or 'baseline'."""
+    model, began = posthoc.model, time.perf_counter()
+    reel, stream = Reel(model, steps * len(frames), title), model.stream(posthoc.args.seed)
     for number in range(len(frames)):
         batch = frames.batch(torch.tensor([number]), posthoc.device)
-        reel.add(batch, stream(batch.images, steps))
-    return reel
+        figures = reel.add(batch, stream(batch.images, steps))
+        posthoc.run.begin()
+        tell(posthoc, number, figures, which)
+    return reel, conclude(posthoc, steps, time.perf_counter() - began, which)
 
 
 def scene_of(args, test, model):
@@ -90,12 +101,13 @@ def scene_of(args, test, model):
     return ImageSet(f"scene {args.scene}", scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
 
 
-def tell(run, records, number, figures, names):
+def tell(posthoc, number, figures, which):
     """What has come of a frame, as a line and as a record. figures: name -> (T,), of its steps."""
+    run, records, names, what = posthoc.run, posthoc.records, posthoc.model.classes, f"{which} frame {number}".strip()
     answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
     spikes["total"] = total = sum(spikes.values())
-    record = {"event": "frame", "frame": number, "answer": names[answer] if answer >= 0 else None}
+    record = {"event": f"{which}_frame".strip("_"), "frame": number, "answer": names[answer] if answer >= 0 else None}
     record |= {"label": names[label] if label >= 0 else None, "sure": sure, "spikes": spikes, "open_share": is_open}
     records.append(record)
     run.record(**record)
@@ -103,15 +115,16 @@ def tell(run, records, number, figures, names):
     said = f"{names[answer]} (certainty {100 * sure:.0f} %){verdict}" if answer >= 0 else "no answer"
     changed = number == 0 or records[-2]["answer"] != record["answer"]
     (run.say if changed else run.note)(
-        f"frame {number}: {said}; {total:,.0f} spike{'s' * (total != 1)}, {100 * is_open:.1f} % of the input open"
+        f"{what}: {said}; {total:,.0f} spike{'s' * (total != 1)}, {100 * is_open:.1f} % of the input open"
     )
 
 
-def conclude(posthoc, steps, seconds):
-    """The figures of the whole stream, as lines and as a record."""
-    rows, run = posthoc.records, posthoc.run
+def conclude(posthoc, steps, seconds, which):
+    """The figures of the whole stream: lines of them, and a record."""
+    rows, settings = posthoc.records, posthoc.model.settings
     spikes = [row["spikes"]["total"] for row in rows]
-    record = {"event": "stream", "frames": len(rows), "steps_per_frame": steps, "steps_per_second": steps * len(rows) / seconds}
+    record = {"event": f"{which}_stream".strip("_"), **{name: settings[name] for name in LEAKING}}
+    record |= {"frames": len(rows), "steps_per_frame": steps, "steps_per_second": steps * len(rows) / seconds}
     record |= {"spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(rows)}
     lines = [
         f"{record['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * record['silent_frames']:.0f} % of "
@@ -121,9 +134,9 @@ def conclude(posthoc, steps, seconds):
     if known := [row["answer"] == row["label"] for row in rows if row["label"] is not None]:
         record["accuracy"] = fmean(known)
         lines.insert(0, f"accuracy {100 * record['accuracy']:.1f} %, over the {counted(len(known), 'frame')} with a label")
-    run.result(*lines)
-    run.record(**record)
+    posthoc.run.record(**record)
     posthoc.records.append(record)
+    return [f"{which}: {line}".removeprefix(": ") for line in lines]
 
 
 if __name__ == "__main__":

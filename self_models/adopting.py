@@ -42,25 +42,17 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
         raise ModelError(f"give an nn.Sequential of the layers in order, not a {type(stack).__name__}: a network here is a chain")
     given, images = without_norms(leaves(copy.deepcopy(stack).eval())), tensor_of(images)
     own = {"timesteps": timesteps, "update": update, **settings_of(given, decoder)}
-    if both := own.keys() & settings.keys():
-        raise ModelError(f"{min(both)} follows from the layers: leave it out")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
-    if "image_shape" not in settings and settings.get("dataset") not in [*IMAGE_SHAPES]:
-        if not isinstance(images, torch.Tensor) or images.dim() < 4:
-            raise ModelError("images must be a tensor or array (N, C, H, W): give a few hundred of the training images")
+    if "image_shape" not in settings and settings.get("dataset") not in IMAGE_SHAPES:
         defaults["image_shape"] = tuple(images.shape[-3:])
-    model = VGG_SNN_STDB_wFeedback(**defaults | settings | own).eval()
+    model = VGG_SNN_STDB_wFeedback(**defaults | settings, **own).eval()
     if "dataset" not in settings and (model.image_shape, model.classes) != (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]]):
         model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
         model.background = background(model.settings)
     copy_layers(model, given)
     images, biases = checked_images(images, model, model.frames).cpu(), biases_of(model)
     draws = Draws(seed, 0, torch.arange(len(images)))
-    if not len(images):
-        raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
     rates, logits = fit_levels(model, images)
-    if not logits.isfinite().all():
-        raise ModelError("the outputs on these images are no finite numbers; train with smaller weights or inputs")
     fit_thresholds(model)
     fit_biases(model, biases)
     if update != "delayed":

@@ -6,7 +6,6 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, tensor_of
-from self_models.basics.settings import NOT_NEGATIVE, WHOLE, required
 from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
@@ -52,8 +51,6 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     a, b: SNNs, as load() gives them, EventEngines, or whatever is called like an SNN, gives an SNNOutput and has `thresholds`; or
     SNNOutputs, without images. seed, uniforms: of their draws, as in an SNN's call. Where they differ, the image runs again, and
     is recorded. Raises ModelError for runs that cannot be compared."""
-    seed = required(WHOLE, "seed", seed)
-    tolerance = None if tolerance is None else required(NOT_NEGATIVE, "tolerance", tolerance)
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
         found = compared(a, b, tolerance)
         v = [of_layer(output, found.layer)[1] for output in (a, b)] if found and found.neuron is not None else [None]
@@ -61,11 +58,6 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
             return found
         return found._replace(potentials=tuple(each[found.step, found.image].flatten()[found.neuron].item() for each in v))
     images = tensor_of(images)
-    if not isinstance(images, torch.Tensor) or not images.dim():
-        raise ModelError(f"images must be a tensor or array (B, C, H, W), not a {type(images).__name__}")
-    for one in (a, b):
-        if isinstance(one, SNNOutput) or not callable(one) or not hasattr(getattr(one, "model", one), "thresholds"):
-            raise ModelError(f"{type(one).__name__}: compare two SNNs, or runners with thresholds, or two SNNOutputs")
     for part in torch.arange(len(images)).split(AT_ONCE):
         draws, drawn = Draws(seed, EVALUATION, part), None if uniforms is None else uniforms[:, part]
         found = compared(*(one(images[part], uniforms=drawn, draws=draws) for one in (a, b)), tolerance)

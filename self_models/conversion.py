@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from self_models.basics import ModelError
 from self_models.fast.phased import fired
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
@@ -146,18 +145,13 @@ def fit_levels(model, images):
 
     (Li et al., ICML 2021), found among CANDIDATES parts of the largest a. The rest follows with fit_thresholds and fit_biases, as
     for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. Returns the ANN's rates, see
-    rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes, and for activations that are
-    no finite numbers.
+    rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
     images, rates = images.mean(1) if images.dim() > 4 else images, {}
 
     def fit(name, linear, neuron, drive, steps):
         activation = drive(0).relu()
-        if not activation.isfinite().all():
-            raise ModelError(
-                f"{name}: its activations on these images are no finite numbers; train with smaller weights or inputs"
-            )
         neuron.threshold.fill_(nearest_bound(activation, model.timesteps))
         rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
         return lambda t: activation

@@ -49,8 +49,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
     event where the kernel can, else dense. Training and gradients with respect to the images are dense anyhow. On a GPU the
-    figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
-    device that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
+    figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
+    that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     if str(path).endswith(".nir"):
         if model or weights != "float32" or changed.keys() - {"dt", "reset"}:
             raise ModelError(f"{path}: a NIR graph takes dt, reset, engine and device, and weights of float32")
@@ -66,22 +66,16 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     found = class_of(path, saved, model)
     cls = model or found
     settings = cls.checked(settings_of(path, saved, cls) | changed)
-    try:
-        with torch.random.fork_rng(devices=[]):  # of the initial weights
-            network = cls(**settings)
-    except (ModelError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+    cls.check_in_force(changed.keys(), settings)
+    with torch.random.fork_rng(devices=[]):  # of the initial weights
+        network = cls(**settings)
     may_lack = names_of_ones_own(network) if found in CLASSES else ()
     model = restore(network, saved, path, may_lack).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
-    model = WEIGHTS.find(weights)(model)
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    model = WEIGHTS.find(weights)(model).to(device)
     on_engine(model, engine)
-    if engine == "auto" and not built()[0]:
+    if engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None) and not built()[0]:
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
 
@@ -123,16 +117,10 @@ def settings_of(path, saved, cls):
 
 
 def kind_of(cls):
-    """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another, and for one that has
-    the name of a network that came with the program."""
-    if isinstance(cls, str):
-        raise ModelError(f"model={cls!r}: give the class itself, not its name or file")
-    kind = next((kind for kind in CLASSES[:2] if isinstance(cls, type) and issubclass(cls, kind)), None)
-    name = getattr(cls, "__name__", repr(cls))
+    """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another."""
+    kind = next((kind for kind in CLASSES[:2] if issubclass(cls, kind)), None)
     if not kind:
-        raise ModelError(f"{name} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}")
-    if MODELS.get(name, cls) is not cls:
-        raise ModelError(f"{name} is the name of a network that came with the program: call yours by another")
+        raise ModelError(f"{cls.__name__} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}")
     return kind
 
 

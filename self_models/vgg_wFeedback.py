@@ -29,6 +29,7 @@ class VGG_wFeedback(Configured, nn.Module):
     Settings = ANNSettings
     positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
+    frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -46,19 +47,11 @@ class VGG_wFeedback(Configured, nn.Module):
         self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
         if self.settings["whitening"]:
-            self._check_whitening()
+            width, most = self.features[0].out_channels, 2 * self.features[0].weight[0].numel()
+            if width % 2 or width > most:
+                raise ModelError(f"whitening: the plan's first number, {width}, must be even, and at most {most}")
             self.features[0].weight.requires_grad_(False)  # filled from training images, see ann_wFeedback.py
         self.to(memory_format=torch.channels_last)
-
-    def _check_whitening(self):
-        width, inputs = self.features[0].out_channels, self.features[0].weight[0].numel()
-        if (size := self.settings["kernel_size"]) > min(self.image_shape[1:]):
-            raise ModelError(f"whitening: images of {self.image_shape[1]}x{self.image_shape[2]} have no patches of {size}x{size}")
-        if width % 2 or width > 2 * inputs:
-            raise ModelError(
-                f"whitening: the plan's first number is {width}, half for patterns, half for their negatives: make it even and "
-                f"at most {2 * inputs}, twice the {inputs} values of a patch"
-            )
 
     def _nonlinearity(self, stage, channels):
         own = self.settings
@@ -73,11 +66,6 @@ class VGG_wFeedback(Configured, nn.Module):
     @property
     def has_feedback(self):
         return self.generate is not None
-
-    @property
-    def frames(self):
-        """Of each recording that it takes; 0: it takes images."""
-        return self.settings["recorded_frames"]
 
     def forward(self, x, draws=None, seed=None, frames=True):
         """x: (B, C, H, W), or recordings (B, T, C, H, W), of each of which it sees the mean frame, -> ANNOutput. draws, seed: of

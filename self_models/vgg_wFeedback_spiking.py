@@ -91,6 +91,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
         before, self.settings = self.settings, self.checked(self.settings | settings)
         try:
+            self.check_in_force(settings.keys(), self.settings)
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             check_together(self, parts["gate"], parts["rule"])
         except ModelError:
@@ -150,12 +151,8 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
-        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T. Raises ModelError for
-        another number."""
-        segments = round(self.timesteps**0.5) if segments == "auto" else segments
-        if not 0 <= segments <= self.timesteps:
-            raise ModelError(f"bptt_segments must be 0 (keep all timesteps) to the {self.timesteps} timesteps, not {segments}")
-        self.bptt_segments = segments
+        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T."""
+        self.bptt_segments = round(self.timesteps**0.5) if segments == "auto" else segments
 
     def start(self, x, draws=None, asked=None, streams=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what

@@ -60,7 +60,6 @@ SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epoch
 
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16
-TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
 BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
@@ -250,11 +249,6 @@ class Tired(SpikingNeuron):
         return super().forward(current / 2, state)
 
 
-class Half(nn.ConvTranspose2d):
-    def forward(self, x):
-        return super().forward(x) / 2
-
-
 def become(cls):
     """What makes a module one of this class, which is derived from its own."""
     return lambda module: setattr(module, "__class__", cls)
@@ -262,11 +256,9 @@ def become(cls):
 
 UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
     "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
-    "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
     "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
     "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
     "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
-    "features.2 (AvgPool2d)": lambda model: model.features.__setitem__(2, nn.AvgPool2d(4, 2, 1)),
     "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
     "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
     "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from PIL import Image
 
 from benchmarks.findings import streams
 from benchmarks.robustness import engines, fuzz
-from benchmarks.speed.inference_peers import compared, figures
-from benchmarks.speed.peers import is_installed
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -67,9 +64,9 @@ def test_nir_peers_says_who_runs_a_network_and_who_fails():
 
 
 def test_microcontroller_counts_instructions_of_network_and_ann():
-    said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
-    if not said:
+    if not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")):
         pytest.skip("no tools for a Cortex-M4")
+    said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
     found, folded = map(json.loads, said.splitlines())
     assert (found["weights"], folded["weights"]) == ("int8", "int8_folded") and folded["equal"]
     assert folded["instructions"] < found["instructions"] and folded["ram"] < found["ram"]
@@ -80,7 +77,7 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_c_export_sends_the_same_spikes():
-    said = run_here("benchmarks.speed.c_export", "--networks quick_feedback --images 20 --compared 5 --repeats 1")[1]
+    said = run_here("benchmarks.speed.c_export", "--networks tiny_feedback --images 20 --compared 5 --repeats 1")[1]
     rows = [json.loads(line) for line in said.splitlines()]
     assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 20), ("int8", 0, 5)]
     assert all(speed > 0 for row in rows for speed in row["images_per_second"].values())
@@ -122,29 +119,6 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert picture.width > 1000
 
 
-@pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
-def test_inference_peers_refuses_before_it_measures(flags, wanted):
-    assert wanted in refused("benchmarks.speed.inference_peers", flags)
-
-
-def test_inference_peers_without_a_package(monkeypatch):
-    """It is null and named; each of the others counts at its faster way."""
-    monkeypatch.setitem(sys.modules, "norse.torch.functional.iaf", None)
-    assert not is_installed("norse")
-    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("ann", ""): 120.0}
-    found = figures(ours | {("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0})
-    assert (found["snntorch"], found["way"], found["ratio_to_fastest_peer"]) == (30.0, {"snntorch": "by layer"}, 3.0)
-    assert (found["ann"], found["ratio_to_ann"]) == (120.0, 0.75)
-    assert found["norse"] is None and found["missing"] == ["spikingjelly", "norse", "sinabs"]
-    assert figures(ours)["ratio_to_fastest_peer"] is None
-
-
-def test_inference_peers_says_by_how_much_spikes_differ():
-    ours = {"input": torch.tensor([3.0, 5.0]), "features.1": torch.tensor([2.0, 10.0])}
-    assert compared(ours, ours) is True
-    assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
-
-
 def test_crossover_counts_the_additions_of_spikes(tmp_path):
     """By hand of the input: 3072 pixels in 4 timesteps, of which one meets 4 neurons in (3 n - 2)^2 / n^2 of n x n places."""
     flags = f"--plan 4 M 5 --widths 1 --rates 0.001 0.1 --batches 2 --repeats 1 --picture {tmp_path / 'map.png'}"
@@ -171,28 +145,18 @@ def test_train_step_trains_the_same_network_three_times():
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
 
 
-def test_train_step_on_a_gpu_wants_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
-
-
 def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
     def check_case(case, model):
         assert case["gate"] != "contrast", "spikes differ"
-        return ["reference", *["event"] * (case["gate"] == "block")]
+        return ["reference"]
 
     monkeypatch.setattr(engines.test_engines, "check_case", check_case)
     with pytest.raises(SystemExit) as stop:
         engines.main(["--cases", "50"])
     found = json.loads(capsys.readouterr().out)
     assert stop.value.code == 1 and found["tried"] == 50 > found["run"] == sum(found["by_gate"].values())
-    assert found["by_engine"] == {"reference": found["run"] - found["by_gate"]["contrast"], "event": found["by_gate"]["block"]}
-    assert len(found["failures"]) == found["by_gate"]["contrast"] > 0
+    assert len(found["failures"]) == found["by_gate"]["contrast"] == found["run"] - found["by_engine"]["reference"] > 0
     assert found["failures"][0]["case"]["gate"] == "contrast" and "spikes differ" in found["failures"][0]["error"]
-    monkeypatch.setattr(engines.test_engines, "check_case", lambda case, model: [])
-    with pytest.raises(SystemExit) as stop:
-        engines.main(["--cases", "2"])
-    assert not stop.value.code and json.loads(capsys.readouterr().out)["failures"] == []
 
 
 @pytest.mark.parametrize("program", sorted(REPOSITORY.glob("benchmarks/*/*.py")), ids=lambda path: path.stem)

@@ -25,7 +25,7 @@ from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
 from self_models.counting.operations import OperationCounter, energies, fan_out
-from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
+from self_models.counting.prices import FOLDER, Convention, conventions, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.outputs import ANNOutput, SNNOutput
@@ -123,6 +123,21 @@ def test_averages_are_real_values_whatever_they_are(engine):
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_additions_and_multiplications_are_told_apart_image_by_image(engine):
+    """Three of four pixels are sent as they are, in each of two steps, to 2 channels of a 1x1 convolution. The first image is
+    binary, so weights are added; the second is not, so they are multiplied."""
+    model = build([[2], []], shape=(1, 2, 2), steps=2, kernel_size=1, encoding="direct", fc_layers=0)
+    model.engine = EventEngine(model) if engine == "event" else None
+    nn.init.ones_(model.features[0].weight)
+    x = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0.5, 0]]).view(2, 1, 2, 2)
+    with OperationCounter(model) as counter:
+        model(x)
+    layers = counter.result(1)["layers"]
+    assert [layers[kind]["features.0"] for kind in ("effective_acs", "effective_macs")] == [2 * 3 * 2, 2 * 3 * 2]
+
+
 @pytest.mark.others
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
@@ -151,21 +166,6 @@ def test_neurobench_counts_the_same(settings):
         for key in ("Effective_ACs", "Effective_MACs", "Dense"):
             assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
-
-
-@pytest.mark.others
-def test_spikingjelly_counts_the_same_where_inputs_are_binary():
-    """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
-    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
-    model = build([[3, 4], []])
-    for parameter in model.parameters():
-        parameter.data[parameter == 0] = 0.01
-    x, u, _, ours = run(model)
-    counter = counting.SynOpCounter()
-    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
-        model(x, u)
-    assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
-    assert ours["effective_macs"] == 0
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_energy_of_both_executions_by_hand(analog, event):
 
 @pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])
 def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
-    """A run that failed leaves nothing behind; nobody counts twice."""
+    """A run that failed leaves nothing behind."""
     model = build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=4, default_threshold=0.1, **gate)
     x, u, _, expected = run(model)
     with torch.inference_mode(), OperationCounter(model) as counter:
@@ -225,8 +225,6 @@ def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
             with pytest.raises(MemoryError):
                 model(torch.cat([x, x]), torch.cat([u, u], 1))
         model(x, u)
-        with pytest.raises(ModelError, match="already"), OperationCounter(model):
-            pass
     assert counter.result(len(x)) == expected
     assert expected["layers"]["active_share"].keys() == {"input", *model.neurons()}
 
@@ -390,6 +388,9 @@ def test_a_ledger_says_whether_membranes_leak(quick):
     leaking, convention = ledger(model, load_data("MNIST", limit_test=2)[2]), conventions()["arithmetic_45nm"]
     costs = [replace(leaking, leaks=leaks).joules(convention, EXECUTIONS[0]) for leaks in (False, True)]
     assert leaking.leaks and not found.leaks
+    model.set_leak(1.0)
+    next(iter(model.neurons().values())).leak.fill_(0.75)  # of one layer alone
+    assert ledger(model, load_data("MNIST", limit_test=2)[2]).leaks
     assert costs[1] - costs[0] == pytest.approx((4.6 - 0.9) * 1e-12 * leaking.total("reached"))
 
 
@@ -403,23 +404,11 @@ def test_memory_is_priced_by_its_size():
     ("change", "words"),
     [
         (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
-        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it needs add, "),
-        (("add = 0.1", "add = -1"), "picojoules.add is -1, and must be a number from 0 to 1e"),
-        (("add = 0.1", "add = nan"), "picojoules.add is nan"), (("3.2", "inf"), "picojoules.multiply_add is inf"),
-        (("add = 0.1", 'add = "0.1"'), "picojoules.add is '0.1'"), (("add = 0.1", "add = true"), "picojoules.add is True"),
-        (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
+        (("add = 0.1", "add = -1"), "picojoules: -1 is no number from 0 to 1e"),
         (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
-        (('title = "with memory, 45 nm"', "title = 3"), "title is 3, and must be a text in quotes"),
-        (("year = 2022", "year = true"), "year is True, and must be a whole number"),
-        (("[memory]", "[memory]\nwords = [1, 2]"), "memory.words is unknown"),
-        (("picojoules = [10, 20, 100]", ""), "memory.picojoules is missing"),
-        (("[8192, 32768, 1048576]", "5"), "memory.bytes is 5: give two numbers or more"),
-        (("[8192, 32768, 1048576]", "[8192]"), "memory.bytes is .8192.: give two numbers or more"),
-        (("[8192, 32768, 1048576]", "[8192, 32768]"), "memory has 2 bytes and 3 picojoules"),
-        (("[8192, 32768, 1048576]", "[8192, 8192, 1048576]"), "memory.bytes must rise, and"),
-        (("[8192, 32768, 1048576]", "[8192, 1048576, 32768]"), "memory.bytes must rise, and"),
-        (("[10, 20, 100]", "[10, 20, 1]"), "memory.bytes must rise, and memory.picojoules must not fall"),
-        (("[10, 20, 100]", "[10, 20, nan]"), "memory.picojoules is nan"),
+        (("[8192, 32768, 1048576]", "[8192, 32768]"), "memory: give two bytes or more"),
+        (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
+        (("title =", "title"), "Expected"),
     ],
 )  # fmt: skip
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
@@ -428,29 +417,6 @@ def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
     assert path.read_text() != text
     with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "line"), [("picojoules", "3"), ("picojoules", '"cheap"'), ("memory", "5"), ("memory", "[1, 2]")]
-)
-def test_what_is_no_table_is_refused(tmp_path, name, line):
-    path, tables = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text().split("\n[")
-    path.write_text("\n[".join([f"{name} = {line}\n{tables[0]}", *(table for table in tables[1:] if not table.startswith(name))]))
-    with pytest.raises(ModelError, match=f"own.toml: {name} is .*, and must be a table"):
-        read_convention(path)
-
-
-def test_a_convention_of_ones_own_stands_beside_the_others(tmp_path):
-    """Its file and its title have names of their own: else a column would be another's, or two would have one head."""
-    path, text = tmp_path / "own.toml", (FOLDER / "rate.toml").read_text()
-    path.write_text(text.replace("rate x", "our rate x").replace("add = 0.9", "add = 2"))
-    found = conventions_with([path, path])
-    assert list(found) == [*conventions(), "own"] and found["own"].picojoules["add"] == 2
-    for name, said, words in (("own", text, r"title 'rate x operations x T' is that of the convention rate"),
-                              ("rate", path.read_text(), "file name is that of the convention rate")):  # fmt: skip
-        (tmp_path / f"{name}.toml").write_text(said)
-        with pytest.raises(ModelError, match=f"{name}.toml: its {words}: choose another"):
-            conventions_with([tmp_path / f"{name}.toml"])
 
 
 # --- the script
@@ -620,21 +586,11 @@ def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
 
 def test_evaluate_takes_what_people_have(x):
     """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
-    model, labels = snn(), LABELS
-    expected = evaluate(model, x, labels)
-    pairs = TensorDataset(x, labels)
-    for data in (
-        ImageSet("own", x, labels),
-        pairs,
-        DataLoader(pairs, batch_size=2),
-        DataLoader(pairs, batch_size=5),
-    ):
-        found = evaluate(model, data)
-        assert (found["accuracy"], found["spikes"], found["operations"]) == tuple(
-            expected[name] for name in ("accuracy", "spikes", "operations")
-        )
-    assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
-    assert not model.training and model.change(timesteps=2) is model
+    model, pairs = snn(), TensorDataset(x, LABELS)
+    expected = evaluate(model, x, LABELS)
+    for data in ([ImageSet("own", x, LABELS)], [pairs], [DataLoader(pairs, batch_size=2)], [x.numpy(), LABELS.numpy()]):
+        found = evaluate(model, *data)
+        assert all(found[name] == expected[name] for name in ("accuracy", "spikes", "operations"))
 
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
@@ -648,6 +604,3 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
     model.train().set_bptt_segments(4)
     assert chunk_length(model, large, 50, False) == 13
-
-
-# --- operations

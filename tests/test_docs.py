@@ -8,13 +8,17 @@ import runpy
 import subprocess
 import sys
 from argparse import ArgumentParser
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, write
+import torch
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, run_undrawn, write
 
 import results
 from harness.runs.commands import COMMANDS
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -82,15 +86,15 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
 }
-LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|(deep|cifar10)_\w+")  # only the flags are read
+LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+")  # flags alone are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
-SMALL = {"ann": f"{DATA} --epochs 1", "snn": f"{DATA} --epochs 1 {BALANCE}"}  # flags that make it quick
-SMALL |= dict.fromkeys(("obj1", "obj2", "obj3", "energy"), "--limit_test 8")
+SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
+SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}
+SMALL |= dict.fromkeys(("obj1", "obj2", "obj3"), "--limit_test 8 --timesteps 3")
 UNLESS = {  # a word is among them -> the same
     "--select": dict.fromkeys(("ann", "snn"), "--holdout 8"),
-    "--preset": {"ann": "--fc_width 8", "snn": "--fc_width 8 --timesteps 3"},
-    "--images": {"analysis": "--limit_test 16 --images 2 --chart_images 8"},
-    "--frames": {"stream": "--scene_frames 6"},
+    "--images": {"analysis": "--limit_test 16 --images 2"},
+    "--frames": {"stream": "--scene_frames 4"},
 }
 
 
@@ -111,7 +115,10 @@ class Read(Exception):
     """All flags of a command have been read."""
 
 
-@pytest.mark.parametrize("page", RUN[HERE].split())
+PEERS = pytest.param("docs/explanation/performance", marks=pytest.mark.others)  # whose benchmarks import other simulators
+
+
+@pytest.mark.parametrize("page", [PEERS if page in PEERS.values else page for page in RUN[HERE].split()])
 @pytest.mark.usefixtures("forgotten")
 def test_commands_of_a_page(page, here):
     """One after the other in an empty folder, with what the repository and the reader have; then its Python."""
@@ -125,7 +132,7 @@ def test_commands_of_a_page(page, here):
                 importlib.import_module(script.replace("/", ".")).main(words)
         else:
             small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
-            run_here(script, *words, *(flags.get(names[script], "") for flags in small))
+            run_undrawn(script, *words, *(flags.get(names[script], "") for flags in small))
     text = (REPOSITORY / f"{page}.md").read_text() * ([page in pages.split() for pages in RUN.values()].count(True) == 1)
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         exec(block, {})
@@ -218,3 +225,35 @@ def test_the_tutorial_does_what_it_says(here):
         assert f"\n{title}  " in said["compare"], title
     assert "3 pairs" in said["compare"] and Path("comparison.csv").is_file()
     assert Path("trained_models/snn/patient_posthoc_analysis.gif").is_file() and Path("open_input.pdf").stat().st_size > 1000
+
+
+@pytest.mark.others
+def test_the_glossary_s_names_in_other_simulators():
+    """Neurons of these settings send the same spikes, of a current on which no membrane potential is exactly at its threshold."""
+    snntorch, spikingjelly = pytest.importorskip("snntorch"), pytest.importorskip("spikingjelly.activation_based.neuron")
+    from spikingjelly.activation_based import surrogate
+
+    current = torch.rand(30, 500, generator=torch.Generator().manual_seed(0)) * 1.5 - 0.4
+
+    def spikes(call):
+        state, sent = None, []
+        for drive in current:
+            found, state = call(drive, state)
+            sent.append(found.detach())
+        return torch.stack(sent)
+
+    ours = {
+        (update, leak): spikes(SpikingNeuron(SURROGATES["Triangle"](0, 0), update=update, threshold=0.8, leak=leak))
+        for update in ("immediate", "delayed")
+        for leak in (1.0, 0.9)
+    }
+    theirs = {leak: spikes(snntorch.Leaky(beta=leak, threshold=0.8)) for leak in (1.0, 0.9)}
+    assert torch.equal(theirs[1.0], ours["immediate", 1.0]) and not torch.equal(theirs[0.9], ours["immediate", 0.9])
+    assert all(torch.equal(theirs[leak][:-1], ours["delayed", leak][1:]) for leak in theirs)
+    for leak, kind in ((1.0, spikingjelly.IFNode), (0.9, partial(spikingjelly.LIFNode, tau=1 / (1 - 0.9), decay_input=False))):
+        neuron = kind(v_threshold=0.8, v_reset=None, step_mode="m")
+        assert torch.equal(neuron(current).detach(), ours["immediate", leak])
+    v = torch.linspace(-1.5, 1.5, 7, requires_grad=True)
+    surrogate.PiecewiseQuadratic(alpha=1.0)(v).sum().backward()
+    triangle = SURROGATES["Triangle"](0, 0)
+    assert torch.equal(v.grad, triangle.scale * triangle.onto(torch.ones(7), v.detach().clone(), None))

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import io
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,6 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
-    PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
@@ -46,12 +45,10 @@ from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.kernel.engine import EventEngine
-from self_models.objectives.gates import GATES, Blocking
-from self_models.objectives.readouts import READOUTS
+from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
-from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -94,9 +91,6 @@ def test_a_rule_is_known_to_the_first_script_that_reads_it(tmp_path):
     words = ["--model", str(tmp_path / "rule.py")]
     parsed = importlib.import_module(OBJ2).build_parser(words).parse_args([*words, "--rules", "settled", "--leads", "0.1", "0.9"])
     assert (parsed.rules, parsed.leads) == (["settled"], [0.1, 0.9])
-    imported.cache_clear()
-    RULES.pop("settled")
-    assert all("--lead" not in action.option_strings for action in importlib.import_module(STREAM).build_parser(words)._actions)
 
 
 def rule(name, field):
@@ -111,11 +105,7 @@ LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
     ("registry", "name", "part", "words"),
     [
         (RULES, "x", type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
-        (GATES, "x", type("Own", (SimpleNamespace,), {}), "gate 'x': derive Own from Gate"),
-        (READOUTS, "x", type("Own", (Rule,), {}), "readout 'x': derive Own from Readout"),
-        (RULES, "x", type("Own", (Rule,), {}), r"Own lacks holds\(\)"),
         (RULES, "x", type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
-        (RULES, "x", rule("lead", 0.5), r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
         (RULES, "x", rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
         (RULES, "confidence", type("Own", (Rule,), {"holds": id}), "rule 'confidence' is there already"),
     ],
@@ -128,31 +118,13 @@ def test_what_a_part_lacks_is_said_at_once(registry, name, part, words):
     assert registry == before
 
 
-@pytest.mark.parametrize(("script", "name", "flag"), [(SNN, "shift", "--shift"), (OBJ2, "timestep", "--timesteps")])
-def test_a_part_does_not_take_a_flag_of_a_script(script, name, flag, monkeypatch):
-    """--augment would shift by what a gate's setting says; --timesteps is not free for the bounds that objective 2 tries."""
-    monkeypatch.setitem(RULES, "x", rule(name, LEAD))
-    assert f"--model: {flag} is a flag of this script already: give" in refused(script, "--epsilon 0.1")
+def test_a_part_does_not_take_a_flag_of_a_script(monkeypatch):
+    """--augment would shift by what a gate's setting says."""
+    monkeypatch.setitem(RULES, "x", rule("shift", LEAD))
+    assert "--model: --shift is a flag of this script already: give" in refused(SNN, "--epsilon 0.1")
     monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))  # nor one of the network
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
         InputBlockingSNN.known_settings()
-
-
-def test_a_rule_that_looks_at_the_input_must_say_so():
-    """Else it fails with a gate that blocks nothing: in one line, where another fault of its own keeps its traceback."""
-    view = View(torch.ones(2, 1, 1, 1), is_open=torch.tensor([True, False]).view(2, 1, 1, 1))
-    run = RunState(view.image, view, Blocking, torch.zeros(2, 3), steps=1)
-    blind = replace(run, view=view._replace(is_open=None))
-
-    def reading(field):
-        return type("Own", (Rule,), {"holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
-
-    assert reading("is_open").may_stop(run).tolist() == [True, False]
-    assert reading("image").may_stop(blind).all()
-    with pytest.raises(ModelError, match=r"rule Own, with .* does not block: .*'flatten'; .* must say looks_at_input = True"):
-        reading("is_open").may_stop(blind)
-    with pytest.raises(AttributeError, match="'nothing'"):
-        reading("nothing").may_stop(run)
 
 
 NETWORK = """
@@ -174,12 +146,8 @@ class MySNN(VGG_SNN_STDB_wFeedback):
         ("my_idea", "", "--model my_idea: give FILE.py:CLASS, or FILE.py alone for what it registers"),
         ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
         ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, which this script needs"),
-        ("x.py:Other", "class Other:\n    pass", "Other is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
-        ("x.py:InputBlockingSNN", NETWORK.replace("MySNN", "InputBlockingSNN"), "is the name of a network that came with the"),
         ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),
-        ("x.py", "def f(:", "x.py:1: SyntaxError: invalid syntax"),
         ("x.py", BLOCKS[1].replace('"relative"', '"block"'), "x.py:7: ModelError: gate 'block' is there already"),
-        ("x.py", "exit()", "x.py:1: SystemExit"),
     ],
 )
 def test_what_model_cannot_take_is_one_line(word, text, said, tmp_path, monkeypatch):
@@ -203,10 +171,8 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     run_here(SNN, convert, f"--model {file}:MySNN --teacher_ann {ann}")
     assert "holds 'MySNN', a network of somebody's own" in refused("export", snn, "--to torch")
     assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
-    for wrong in (f"--pretrained_snn {snn} --test_only", "--run_name x --resume --epochs 2"):
+    for wrong in (f"--pretrained_snn {snn} --test_only --model {file}", "--run_name x --resume --epochs 2"):
         assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here)
-        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here, f"--model {file}")
-    assert "holds 'MySNN'" in refused(SNN, "--run_name x --resume", here, f"--model {other(tmp_path)}:Other")
 
     own = named(f"{file}:MySNN")
     assert type(load(snn, model=own)) is type(load(trained.snn, model=own)) is own
@@ -214,20 +180,12 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     assert type(blocking) is own and blocking.settings["gate"] == "block"
     for path, cls, words in (
         (snn, None, r"x.pth holds 'MySNN', a network of somebody's own: --model FILE.py:MySNN, or load\(path, model=MySNN\)"),
-        (snn, named(f"{other(tmp_path)}:Other"), "holds 'MySNN', a network of somebody's own"),
         (ann, own, "holds 'MyANN', a network of somebody's own"),
         (trained.ann, own, "holds 'VGG_wFeedback', and MySNN is derived from VGG_SNN_STDB_wFeedback"),
-        (snn, "MySNN", "model='MySNN': give the class itself"),
         (snn, dict, "dict is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
     ):
         with pytest.raises(ModelError, match=words):
             load(path, model=cls)
-
-
-def other(folder):
-    """A file with the class Other."""
-    (folder / "other.py").write_text(NETWORK.replace("MySNN", "Other"))
-    return folder / "other.py"
 
 
 def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tmp_path):
@@ -274,7 +232,7 @@ def word_for(name, folder=REPOSITORY / "examples"):
     return f"{path}:{IDEAS[name][0]}".rstrip(":")
 
 
-@pytest.mark.parametrize("name", IDEAS)
+@pytest.mark.parametrize("name", [name for name in IDEAS if name != "refractory"])  # whose commands the page has
 def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_path):
     cls, flags, not_counted = IDEAS[name]
     word, path, here = word_for(name, tmp_path), tmp_path / "trained_models/snn/x.pth", f"--output_dir {tmp_path}"
@@ -314,9 +272,7 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
 def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
     """As in a fresh clone, in which nobody has trained anything; small here."""
     word_for("refractory", tmp_path)
-    (tmp_path / "parts.py").write_text(
-        next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "slack" in block)
-    )
+    (tmp_path / "parts.py").write_text(next(block for block in BLOCKS if "slack" in block))
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     monkeypatch.chdir(tmp_path)
     commands = commands_in("docs/how_to/extend.md")
@@ -326,6 +282,17 @@ def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
         run_here(name, *words, small)
     made = sorted(path.stem for path in (tmp_path / "trained_models/snn").glob("*.pth") if not path.stem.endswith("_last"))
     assert made == ["refractory", "relative", "steady"]
+
+
+def test_the_page_s_surrogate_by_hand(trained, tmp_path):
+    """At v = 1/3, its slope is 1 / (1 + (pi/3)^2) = 0.477; as a file it is a choice of --activation."""
+    (tmp_path / "arc.py").write_text(re.search(r"```python\n([^`]*SURROGATES.register.*?)```", PAGE, re.DOTALL)[1])
+    flags = f"--model {tmp_path / 'arc.py'} --activation ATan --output_dir {tmp_path} --run_name x"
+    run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, flags)
+    neuron = load(tmp_path / "trained_models/snn/x.pth").features[1]
+    v = torch.full((1,), 1 / 3, requires_grad=True)
+    neuron.spike(v).backward()
+    assert v.grad.item() == pytest.approx(0.477, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in IDEAS if IDEAS[name][0]])
@@ -347,7 +314,7 @@ def test_a_stream_keeps_all_of_a_state_of_ones_own(name, tmp_path):
         stream.load_state_dict(state)
     key = {"AdaptiveSNN": "risen.features.1", "TwoDecoders": "memory.generate2", "Refractory": "memory.refractory"}[cls.__name__]
     assert len(state[key]) == 2 and state[key].any()
-    with pytest.raises(ModelError, match=f"{key} of shape .* another network's stream"):
+    with pytest.raises(ModelError, match="this state is damaged, or that of another network's stream"):
         build(VGG_SNN_STDB_wFeedback, plan=[[4, "D", 6], ["U", "in"]]).stream().load_state_dict(state)
     with pytest.raises(ModelError, match="the event engine does not know"):
         EventEngine(model).check()
@@ -404,14 +371,10 @@ LABELS = torch.tensor([0, 1])
 
 
 @pytest.fixture
-def variance():
-    """The class that the example registers; nobody else's losses are there, and none stays."""
-    before = dict(LOSSES)
+def variance(forgotten):
+    """The class that the example registers; nobody else's losses are there."""
     LOSSES.clear()
-    yield own.imported(FILE).PredictionVariance
-    LOSSES.clear()
-    LOSSES.update(before)
-    own.imported.cache_clear()
+    return own.imported(FILE).PredictionVariance
 
 
 def register(name, value, base=Loss, **more):
@@ -425,22 +388,6 @@ def test_the_variance_by_hand_and_what_its_weight_does(variance):
     losses = Criterion(0.0, "last_t", own={"variance_loss": variance(0.5, 2)})(output, LABELS)
     assert losses["variance_loss"].item() == 2.625
     assert losses["total"].item() == pytest.approx(losses["classification"].item() + 1.3125)
-
-
-def test_gradients_are_the_weighted_sums(variance):
-    """And reach the network through what computes many steps at once."""
-
-    def gradients(trade_off, weight):
-        torch.manual_seed(0)
-        own = {"timesteps": 4, "update": "immediate", "default_threshold": 0.2, "readout": "membrane_linear"}
-        model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=12, **own)
-        criterion = Criterion(trade_off, "mean_t", own={"variance_loss": variance(weight)})
-        criterion(model(images(2), seed=0), LABELS)["total"].backward()
-        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-
-    none, more, both = gradients(0.0, 0.0), gradients(0.0, 0.1), gradients(0.1, 0.1)
-    assert (more - none).abs().max() > 1e-4
-    torch.testing.assert_close(both - more, gradients(0.1, 0.0) - none, rtol=1e-3, atol=1e-5)
 
 
 def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
@@ -474,8 +421,6 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
     LOSSES.clear()
     words = "part_last.pth was trained with --variance_weight 0.02, a loss that is not registered here: add its --model FILE.py"
     assert words in refused(SNN, again)
-    register("later", lambda *_: None)
-    assert "other settings (later_weight)" in refused(SNN, again.replace("part", "other"), "--later_weight 1")
 
 
 def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance):
@@ -496,8 +441,6 @@ def test_a_loss_that_cannot_be_is_refused(tmp_path, variance):
     here = f"--epochs 1 --output_dir {tmp_path}"
     plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
     assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
-    assert "--variance_weight" in refused(ANN, f"--variance_weight 1 {here}")
-    assert "from 0" in refused(SNN, f"{PLAIN} {here} --variance_weight -1")
     LOSSES.clear()
     assert "unrecognized arguments: --variance_weight" in refused(SNN, f"{PLAIN} {here} --variance_weight 1")
     assert not any(tmp_path.iterdir())
@@ -509,11 +452,3 @@ def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, v
     run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
     before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
     assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}
-
-
-def test_what_a_loss_lacks_is_said_at_once(variance):
-    with pytest.raises(ModelError, match=r"loss 'x': Own lacks value\(\), see Loss of harness.training.losses"):
-        LOSSES.register("x")(dataclass(type("Own", (Loss,), {})))
-    register("each", lambda self, output, images, labels: torch.zeros(2))
-    with pytest.raises(ModelError, match=r"each_loss: value\(\) of Own must be a scalar tensor, the mean over the batch"):
-        Criterion(0.0, "last_t", own={"each_loss": LOSSES["each"](1)})(SNNOutput(torch.zeros(2, 4), None, None, {}, None), LABELS)

@@ -6,9 +6,8 @@ import pickle
 import shutil
 import subprocess
 import warnings
-from itertools import pairwise
+from itertools import pairwise, permutations
 
-import h5py
 import nir
 import numpy as np
 import pytest
@@ -16,7 +15,10 @@ import torch
 from conftest import REPOSITORY, run_here
 from torch import nn
 
+from harness import UserError
+from harness.exporting.c_graph import c_graph, checked
 from self_models import ModelError, first_difference, from_nir, load
+from self_models.graph import ordered
 from self_models.kernel import build
 from self_models.kernel.graphs import settings_for
 
@@ -172,12 +174,19 @@ def random_graph(seed):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", range(120))
-def test_the_kernel_is_step_on_random_graphs(seed):
-    """Spikes, potentials and sums, for frames with values and for lists of events; however the loops are built."""
-    graph, reset = random_graph(seed), ["zero", "subtract"][seed % 2]
+def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
+    """Spikes, potentials and sums, for frames with values and for lists of events; however the loops are built; and its C."""
+    graph = random_graph(seed)
+    graph.metadata = {
+        "seconds_per_step": 1,
+        "reset": ["zero", "subtract"][seed % 2],
+        "initial_potential": [0, 1.5, 0.5][seed % 3],
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # padding 'same' of even kernels
-        model, plain = (from_nir(graph, 1, reset, engine) for engine in ("event", "dense"))
+        if "of their own" in from_nir(graph).stays:
+            graph.metadata["initial_potential"] = 0
+        model, plain = (from_nir(graph, engine=engine) for engine in ("event", "dense"))
         draw = torch.Generator().manual_seed(seed)
         events = torch.randint(-1, 4, (2, 6, *model.input_shape), generator=draw).clamp(min=0)
         wanted = plain(events / 2, record="all")
@@ -186,14 +195,56 @@ def test_the_kernel_is_step_on_random_graphs(seed):
         rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
         assert first_difference(found, plain(rows, 6), tolerance=1e-6) is None
-        assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).float())
+        assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
         if seed < 30 and build.built(plain=True)[0]:
             model.engine._rooms.library = build.library(plain=True)
             assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+        if seed < 40:
+            nir.write(tmp_path / "net.nir", graph)
+            assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_graph(tmp_path / "net.nir"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_neurons_that_begin_above_their_threshold_fire(update, engine):
+    graph = chain(equations("LIF", tau=4, r=4, v_leak=0), shape=(40, 2, 2))
+    graph.metadata = {"initial_potential": 3.5, "update": update}
+    for reset, spikes in (("zero", [160, 0, 0, 0]), ("subtract", [160, 160, 0, 0])):  # V = 2.625, 1.21875; delayed: 3.5, 1.625
+        output = from_nir(graph, 1, reset, engine)(torch.zeros(1, 4, 40, 2, 2))
+        assert output.spikes_by_step["0"].flatten().tolist() == spikes
+
+
+@torch.no_grad()
+def test_a_check_of_c_names_the_neuron(tmp_path):
+    """As many spikes, and neurons whose numbers have the same sum: 0 and 3, 1 and 2."""
+    folders = []
+    for ones in ([1, 0, 0, 1], [0, 1, 1, 0]):
+        graph = chain(nir.Linear(of(ones).reshape(4, 1) * 2), equations("IF", r=1), nir.Linear(np.ones((1, 4), np.float32)))
+        nir.write(tmp_path / "net.nir", graph)
+        folders.append(c_graph(tmp_path / "net.nir")[0])
+    with pytest.raises(UserError, match=r"its C is .*: recording 0, timestep 0, node 1, neuron 0: it did not spike here"):
+        checked(tmp_path / "net.nir", folders[0] | {"weights.c": folders[1]["weights.c"]})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(3, 7), (2, 3, 2, 2)])
+def test_c_of_neurons_in_two_and_four_dimensions(tmp_path, shape):
+    nodes = [nir.Conv1d(7, grid(np.random.default_rng(0), 4, 3, 3), 1, 0, 1, 1, np.zeros(4, np.float32))] * (len(shape) == 2)
+    nir.write(tmp_path / "net.nir", chain(equations("IF", r=1), *nodes, equations("IF", r=1, v_threshold=0.5), shape=shape))
+    assert "checked here: equal: 3 recordings" in str(c_graph(tmp_path / "net.nir"))
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_events_of_the_input_are_counted_exactly_and_by_their_size(engine):
+    model = from_nir(chain(equations("IF", r=1)), dt=1, engine=engine)
+    output = model(torch.tensor([2.0**24, 1, -1, 1, -0.5]).reshape(1, 5, 1))
+    assert output.spikes_by_step["input"].flatten().tolist() == [2**24, 1, 1, 1, 0.5]
+    assert output.spikes["input"].item() == 2**24 + 3.5
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
-@pytest.mark.parametrize("seed", [3, 12, 25])
+@pytest.mark.parametrize("seed", [12, 21, 39])  # outputs of one dimension, of a Flatten, of three
 def test_a_folder_of_c_reads_events(tmp_path, seed):
     """It checks itself, and answers recordings one after the other as we do."""
     path, folder, draw = tmp_path / "net.nir", tmp_path / "c", torch.Generator().manual_seed(seed)
@@ -205,11 +256,25 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     events = torch.randint(0, 3, (4, 6, *model.input_shape), generator=draw)
     rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
     order = {1: [-1, -1, 1, 0], 2: [2, -1, 1, 0], 3: [3, 2, 1, 0]}[len(model.input_shape)]  # x, y, channel, timestep; -1: 0
-    raw = b"".join(np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in rows)
-    done = subprocess.run([folder / "run", "6"], input=raw, capture_output=True)
-    found = np.array([line.split()[2:] for line in done.stdout.decode().splitlines()], np.float32)
-    assert np.array_equal(found, model(rows, 6).logits.numpy())
-    done = subprocess.run([folder / "run"], input=raw[:-3], capture_output=True)
+
+    def in_bytes(recordings):
+        return [np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in recordings]
+
+    def answered(raw, *timesteps):
+        done = subprocess.run([folder / "run", *timesteps], input=raw, capture_output=True)
+        lines = [line.split() for line in done.stdout.decode().splitlines()]
+        found = np.array([logits for _, _, *logits in lines], np.float32)
+        assert [int(answer) for answer, *_ in lines] == found.argmax(1).tolist()
+        return [int(steps) for _, steps, *_ in lines], found, done
+
+    assert np.array_equal(answered(b"".join(in_bytes(rows)), "6")[1], model(rows, 6).logits.numpy())
+    late = [each[each[:, 0] == n] for n, each in enumerate(rows)]  # none begins before the last ends
+    raw = (b"\xff" * 8).join(in_bytes(late))
+    steps, logits, _ = answered(raw)
+    assert steps == [1, 2, 3, 4]
+    assert np.array_equal(logits, [model([each], n + 1).logits[0].numpy() for n, each in enumerate(late)])
+    assert np.array_equal(answered(raw + b"\xff" * 8)[1], logits)
+    done = answered(raw[:-3])[2]
     assert done.returncode == 2 and b"it has less than 8 bytes" in done.stderr
 
 
@@ -225,6 +290,29 @@ def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():
     assert "edge back from '0.back' to '0.lif'" in model.stays and model.engine is None
     with pytest.raises(ModelError, match="stays with step"):
         from_nir(chain(inner), dt=1, engine="event")
+
+
+def test_what_goes_back_does_not_depend_on_the_order_of_edges():
+    """A circle with one entry goes back to it whatever its nodes are called; of others a note names the edges that act later."""
+    draw = np.random.default_rng(0)
+    for _ in range(40):
+        pairs = [(a, b) for a in range(4) for b in range(4) if draw.random() < 0.3] + [(0, 0)] * (draw.random() < 0.5)
+        pairs = {(f"{a}", f"{b}") for a, b in [*pairs, (0, 1), (1, 2), (2, 3)]} | {("in", "0"), ("3", "out")}
+        pairs = sorted(pairs | {("in", one_of(draw, "0", "1", "2", "3"))})
+        found = set()
+        for names in permutations("0123"):
+            new = dict(zip("0123", names, strict=True)) | {"in": "in", "out": "out"}
+            edges = [(new[a], new[b]) for a, b in pairs]
+            draw.shuffle(edges)
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                runs = [ordered("in", "out", [*"3120", "out", "in"], list(map(tuple, each))) for each in (edges, edges[::-1])]
+            assert runs[0] == runs[1]
+            old = {its: name for name, its in new.items()}
+            found.add(frozenset((old[a], old[b]) for b, its in runs[0][2].items() for a in its))
+            for note in notes:
+                assert str(note.message).startswith("a circle has several entries; these edges act a timestep later: '")
+        assert (len(found) > 1) == bool(notes)
 
 
 @torch.no_grad()
@@ -298,46 +386,23 @@ def damaged(path):
     return path
 
 
-def without(name):
-    node = equations("IF", r=1)
-    setattr(node, name, None)
-    return node
-
-
-def of_another_kind(path):
-    nir.write(path, chain(equations("IF", r=1)))
-    with h5py.File(path, "a") as file:
-        del file["node/nodes/0/type"]
-        file["node/nodes/0/type"] = "Resonator"
-    return path
-
-
 PAIR = chain(equations("IF", r=1)).nodes
 FAULTS = {
     "no such file": lambda path: path,
     "is no NIR file that can be read": damaged,
-    "node '0' is a Resonator, which is not known here": of_another_kind,
     "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
     "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 1))),
     "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),
-    "leads to no node: there is no 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
-    "must have one Output, and this has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
+    "leads to no node": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
+    "must have one Output, and has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
     "node '0' is not reached from the input": nir.NIRGraph(PAIR, [("input", "output")], type_check=False),
-    "to the input 'input': the input must be the first node": nir.NIRGraph(
-        PAIR, [("input", "0"), ("0", "input"), ("0", "output")], type_check=False),
-    "its weights are (1, 1, 1), no matrix": chain(nir.Linear(np.ones((1, 1, 1), np.float32))),
     "a time constant must be above 0 seconds, not 0": chain(equations("LIF", tau=0, r=1, v_leak=0)),
-    "is shorter than dt, 0.001 s": chain(equations("LI", tau=1e-4, r=1, v_leak=0)),
-    "r holds what is no finite number": chain(equations("IF", r=np.nan)),
-    "weight holds what is no finite number of float32": chain(nir.Linear(np.full((1, 1), 1e300))),
-    "v_threshold holds what is no finite number": chain(nir.IF(of(1), np.array([1j]), of(0))),
-    "v_threshold holds what is no finite number of float32": chain(without("v_threshold")),
-    "node '0' sends nothing": chain(nir.Linear(np.ones((0, 1)))),
-    "Dimension out of range": chain(nir.Flatten({"input": SHAPE}, 7, -1)),
-    "it has no dimension -2": chain(nir.Flatten({"input": SHAPE}, -2, -1)),
-    "input must be whole numbers from 1 on, not [2.5]": chain(shape=(2.5,)),
-    "initial_potential must be a number of thresholds, not 'half'": nir.NIRGraph(
-        PAIR, [("input", "0"), ("0", "output")], metadata={"initial_potential": "half"}, type_check=False),
+    "node '0': its time constant of 0.0001 s is shorter than dt, 0.001 s: give dt=0.0001": chain(
+        equations("LI", tau=1e-4, r=1, v_leak=0)),
+    "node '1': its time constant of 0.0002 s is shorter than dt, 0.001 s: give dt=0.0001": chain(
+        equations("LIF", tau=9e-4, r=1, v_leak=0), nir.CubaLI(*map(torch.tensor, ([5e-4], [2e-4], [1.0], [0.0])))),
+    "its gain is not finite": chain(equations("IF", r=np.nan)),
+    "its weight is not finite": chain(nir.Linear(np.full((1, 1), np.inf))),
     "the shapes of its sources differ": nir.NIRGraph(
         {"input": nir.Input(np.array([2])), "0": nir.Linear(np.eye(1, 2, dtype=np.float32)), "1": equations("IF", r=1),
          "output": nir.Output(SHAPE)},
@@ -351,17 +416,16 @@ def test_what_cannot_be_read_is_refused(tmp_path, words):
     with pytest.raises(ModelError) as found:
         from_nir(fault(tmp_path / "net.nir") if callable(fault) else fault)
     assert words in str(found.value) and "\n" not in str(found.value)
+    if "give dt=" in words:
+        assert from_nir(fault, float(words.split("=")[1])).dt == 1e-4
 
 
 @pytest.mark.parametrize(
     ("events", "timesteps", "words"),
     [
         (torch.zeros(1, 4, 3), None, "do not fit this graph, whose input takes (B, T, 1, 2, 2)"),
-        ("events", None, "must be a tensor or array (B, T, 1, 2, 2), not a str"),
-        ([], 3, "there is no recording"),
         ([np.array([[0, 0, 1, 2]])], 3, "recording 0: an event lies outside of 3 timesteps and the sensor (1, 2, 2)"),
         ([np.array([[3, 0, 1, 1]])], 3, "outside of 3 timesteps"),
-        ([np.array([[0.5, 0, 1, 1]])], 3, "must be whole numbers (n, 4), not float64 (1, 4)"),
     ],
 )
 def test_events_that_do_not_fit_are_refused(events, timesteps, words):

@@ -240,15 +240,10 @@ def test_the_committed_network_in_eight_bits():
 
 def test_what_has_no_form_in_whole_numbers_is_refused_by_name():
     words = "weights int8 does not know the gate contrast: load it with weights='float32'"
-    with pytest.raises(ModelError, match=words):
-        load(QUICK, weights="int8", gate="contrast")
     model = load(QUICK, weights="int8")
     with pytest.raises(ModelError, match=words):
         model.change(gate="contrast")
     assert model.change(epsilon=0.2).gate.epsilon == 0.2
-
-
-def test_weights_are_refused_by_name():
     with pytest.raises(ModelError, match="unknown weights 'int4': did you mean int8"):
         load(QUICK, weights="int4")
     with pytest.raises(ModelError, match="an ANN"):

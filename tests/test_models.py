@@ -164,8 +164,6 @@ def test_thresholds_are_checked_when_set():
             neuron(**{name: value})
     with pytest.raises(ModelError, match="leak"):
         model.set_leak(1.5)
-    with pytest.raises(ModelError, match="with update phased a layer adds up all that arrives: leave it at 1"):
-        tiny(update="phased").set_leak(0.5)
     assert model.thresholds == pytest.approx([0.2] * len(model.thresholds))
 
 

@@ -1,7 +1,6 @@
 """Objectives 1 to 3 as properties: what is blocked, when an image stops, what gains contrast."""
 
 from math import log
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
-from snn_wFeedback_posthoc_model_inference_obj2 import sweep
 from snn_wFeedback_posthoc_model_inference_obj3 import contrast_summary
 
 STEPS, COUNT = 10, 6
@@ -290,23 +288,6 @@ def test_what_contrast_wins_back_by_hand():
     expected = {"clean": 0.8, "clean_plain": 0.9, "dimmed_plain": 0.5, "dimmed_contrast": 0.7, "regained": 0.5}
     assert contrast_summary(rows) == pytest.approx(expected)
     assert contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None  # dimming has cost nothing
-
-
-def test_images_with_a_small_margin_are_the_difficult_ones():
-    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per total intensity, of which hard images have more."""
-    margin = torch.tensor([1.0, 2.0, 3.0])
-    per_image = {"spikes": torch.tensor([30.0, 20.0, 10.0]), "ink": torch.tensor([30.0, 10.0, 1.0]), "margin": margin}
-
-    def evaluate(**more):
-        stopped_early = {"margin": -margin} if more["rule"] != "none" else {}
-        return dict(more), per_image | stopped_early
-
-    args = SimpleNamespace(gap_bounds=[1.0, 2.0])
-    posthoc = SimpleNamespace(args=args, model=SimpleNamespace(change=lambda **settings: None), evaluate=evaluate)
-    series = sweep(posthoc, ["confidence"])
-    assert [len(rows) for rows in series.values()] == [2, 1]
-    for record, _ in (row for rows in series.values() for row in rows):
-        assert (record["rank_correlation"], record["rank_correlation_per_ink"]) == pytest.approx((1, -1))
 
 
 def test_comparisons_are_counted_where_they_are_made(images):

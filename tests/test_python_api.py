@@ -96,17 +96,12 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (lambda saved: [1], "cannot be read as a checkpoint"),
     (lambda saved: saved | {"state_dict": {3: torch.zeros(1)}}, "cannot be read as a checkpoint"),
     (lambda saved: saved | {"model": "MyOwnSNN"}, "holds 'MyOwnSNN', a network of somebody's own"),
-    (lambda saved: saved | {"settings": None}, ": its settings build no VGG_SNN_STDB_wFeedback"),
     (lambda saved: {"state_dict": weights_of(saved)}, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
     (lambda saved: saved | {"state_dict": weights_of(saved)}, r"features.1.threshold is missing; .* and \d+ more; give the"),
     (settings(timesteps=2.5), r": its settings build no .*timesteps: 2\.5 is not"),
     (settings(warp=9), ".* has no setting 'warp'"),
     (settings(feedback_interval=2), ".* has no setting 'feedback_interval'"),  # 1, which all networks do today, is dropped
     (settings(fc_width=8), r"does not fit .*: classifier.0.weight is \(16, 1568\), not \(8, 1568\); "),
-    (settings(fc_width=HUGE), ".*allocate memory"),
-    (settings(image_shape=(1, HUGE, HUGE)), "image_shape must be three whole numbers"),
-    (settings(plan=[[10**30, *PLAN[0]], PLAN[1]]), "plan: the encoder must begin with a number of channels, not"),
-    (tensor(lambda w: w.to_sparse()), f'does not fit .*"{WEIGHT}".*sparse'),
     (tensor(lambda w: w.double() * 1e300), f"is damaged: {WEIGHT} is not finite"),
     (tensor(lambda w: w.double() * 1e-300, THRESHOLD), f"is damaged: {THRESHOLD} is .*not above 0; use another copy"),
 ]

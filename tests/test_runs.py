@@ -1,4 +1,4 @@
-"""What a run shows: record= by hand and alike of both engines; and where two runs part."""
+"""What a run shows: record= by hand; and where two runs part."""
 
 import numpy as np
 import pytest
@@ -128,25 +128,6 @@ def test_what_runs_elsewhere_is_compared_when_it_is_called_like_an_snn():
     assert found.layer == "features.4" and found.neuron is not None and found.thresholds == (0.25, 0.25)
 
 
-def test_what_cannot_be_compared_is_refused():
-    snn, ann, x = build(), load(QUICK.parents[1] / "ann/ann_feedback.pth"), torch.zeros(1, 1, 28, 28)
-    output = load(QUICK)(x)
-    for a, b, images, words in [
-        (snn, snn, None, "images must be a tensor"),
-        (snn, snn, "a.png", "not a str"),
-        (snn, ann, x, "VGG_wFeedback: compare two SNNs"),
-        (snn, None, x, "NoneType: compare"),
-        (output, snn, x, "SNNOutput: compare"),
-    ]:
-        with pytest.raises(ModelError, match=words):
-            first_difference(a, b, images)
-    with pytest.raises(ModelError, match="tolerance"):
-        first_difference(output, output, tolerance=-1)
-
-
-RECORDERS = {"dense": lambda model: model, "event": EventEngine}
-
-
 def everything(model):
     """A record of all that there is."""
     return {"input": "spikes", **dict.fromkeys(model.neurons(), ("spikes", "membrane")), "output": "membrane"}
@@ -164,7 +145,6 @@ def chain(update, timesteps):
     return model
 
 
-@pytest.mark.parametrize("engine", RECORDERS)
 @pytest.mark.parametrize(
     ("update", "traces"),
     [
@@ -177,9 +157,9 @@ def chain(update, timesteps):
                      "classifier.4": ([0, 0, 0, 0], [0, 0, 0, 3]), "output": ([], [0, 0, 0, 0])}),
     ],
 )  # fmt: skip
-def test_records_by_hand(update, traces, engine):
+def test_records_by_hand(update, traces):
     model = chain(update, len(traces["features.1"][0]))
-    recorded = RECORDERS[engine](model)(torch.ones(1, 1, 1, 1), record=everything(model)).recorded
+    recorded = model(torch.ones(1, 1, 1, 1), record=everything(model)).recorded
     assert recorded["input"]["spikes"].all() and list(recorded) == ["input", *traces]
     for name, (spikes, membrane) in traces.items():
         assert recorded[name]["membrane"][:, 0, ..., 0].flatten().tolist() == membrane, name
@@ -187,13 +167,12 @@ def test_records_by_hand(update, traces, engine):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("engine", RECORDERS)
-def test_chosen_neurons_are_those_of_the_whole(engine):
+def test_chosen_neurons_are_those_of_the_whole():
     model = build(leak=0.5)
-    (x, uniforms), run = inputs(model), RECORDERS[engine](model)
-    whole = run(x, uniforms, record=everything(model)).recorded
+    x, uniforms = inputs(model)
+    whole = model(x, uniforms, record=everything(model)).recorded
     chosen = {"input": ("spikes", [300, 7]), "features.1": ("membrane", torch.tensor([9, 400, 1])), "output": ("membrane", [2])}
-    part = run(x, uniforms, frames=False, record=chosen).recorded
+    part = model(x, uniforms, frames=False, record=chosen).recorded
     assert {name: list(of_kind) for name, of_kind in part.items()} == {name: [kind] for name, (kind, _) in chosen.items()}
     for name, (kind, neurons) in chosen.items():
         assert torch.equal(part[name][kind], whole[name][kind].flatten(2)[..., list(neurons)]), name
@@ -214,24 +193,15 @@ def test_membranes_carry_gradients_in_training():
     assert gradients[0].abs().sum() > 0 and torch.allclose(*gradients)
 
 
-@pytest.mark.parametrize("engine", RECORDERS)
-def test_what_cannot_be_recorded_is_said(engine):
+def test_what_cannot_be_recorded_is_said():
     model = build()
-    run, (x, _) = RECORDERS[engine](model), inputs(model)
+    x, _ = inputs(model)
     for record, words in (
-        ("features.1", "record: give a dict"),
         ({"feature.1": "spikes"}, r"no layer 'feature.1': did you mean features.1\? choose from input, .*, output"),
-        ({"features.1": "voltage"}, "features.1 has no 'voltage': choose from spikes, membrane"),
         ({"input": "membrane"}, "input has no 'membrane': choose from spikes"),
-        ({"output": ("spikes",)}, "output has no 'spikes': choose from membrane"),
-        ({"features.1": [0, 1]}, r"ask for 'spikes', or for neurons 0 and 5 \('spikes', \[0, 5\]\), not for \[0, 1\]"),
-        ({"classifier.1": ("spikes", [24])}, "neurons of classifier.1 are a list of numbers from 0 to 23, each once"),
-        ({"classifier.1": ("spikes", [1, 1])}, "each once"),
-        ({"classifier.1": ("spikes", [0.5])}, "each once"),
-        ({"classifier.1": ("spikes", 3)}, "each once"),
     ):
         with pytest.raises(ModelError, match=words):
-            run(x, record=record)
+            model(x, record=record)
 
 
 @torch.no_grad()

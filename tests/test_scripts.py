@@ -63,18 +63,12 @@ def test_help_lists_the_flags(name, capsys):
 
 
 def test_training_prints_figures_only(trained):
-    epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
-    best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
-    balancing = r"balancing thresholds: 8 images, 12 timesteps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
-    plan = (
-        r"training VGG5_wFeedback_small, [\d,]+ weights: 2 updates in 1 epoch of 32 images; checkpoint .* resume files of .* MB"
-    )
-    data = "data: MNIST, grey images of 28x28 pixels, 10 classes; images: training 32 .*, test 16 .*"
-    data += "\nwarning: fewer than 10 training images of class 0 .*"
-    plan += "\nwarning: 2 updates are few: .*"
-    assert re.fullmatch(f"{data}\n{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
-    silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
-    assert re.fullmatch(f"{data}\n{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
+    begins = ["data: MNIST, ", "warning: fewer than 10 ", "training VGG5_wFeedback_small, ", "warning: 2 updates are few: "]
+    ends = ["epoch 1/1: train classification ", "best: epoch 1, test accuracy "]
+    balancing = ["balancing thresholds: 8 images, 12 timesteps", *["  "] * 7]
+    for run, expected in ((trained.ann_run, begins + ends), (trained.snn_run, begins[:2] + balancing + begins[2:] + ends)):
+        said = [line for line in quiet(run).splitlines() if "sent no spike" not in line]  # hardly trained
+        assert all(map(str.startswith, said, expected)) and len(said) == len(expected)
 
 
 def test_training_writes_what_it_says(trained):
@@ -96,8 +90,7 @@ def test_training_writes_what_it_says(trained):
 def test_analysis(looked):
     gif, png = (looked.folder / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png"))
     frames = imageio.imread(gif, index=None)
-    assert len(frames) == 5  # one for each step
-    assert all((frames[t] != frames[t + 1]).any() for t in range(4))
+    assert all((frames[t] != frames[t + 1]).any() for t in range(len(frames) - 1))
     sheet = imageio.imread(png)
     assert min(sheet.shape[:2]) > 300 and len(set(map(tuple, sheet.reshape(-1, sheet.shape[2])))) > 20
     printed = quiet(looked.run)
@@ -105,6 +98,7 @@ def test_analysis(looked):
     steps = records(looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", "step")
     assert [record["step"] for record in steps] == [1, 2, 3, 4, 5]
     assert steps[0]["blocked_share"] == 0  # nothing is predicted before the first step
+    assert len(frames) == sum(step["blocked_share"] > 0 for step in steps)  # the GIF begins with the first that blocks
     assert all(0 <= record["blocked_share"] <= 1 and record["squared_error"] > 0 for record in steps)
     assert not list(looked.folder.rglob("*.pth"))
 
@@ -199,13 +193,6 @@ def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp
     assert figures(record)["train"] != figures(alone)["train"]  # an ANN can learn from another, too
     line = refused(SNN, f"--resume --run_name taught --output_dir {tmp_path} --epochs 2 --distillation 0.1")
     assert "distillation" in line and "same flags" in line
-
-
-def test_a_plan_without_feedback(tmp_path):
-    run_here(OBJ1, f"--preset quick_baseline --limit_test 16 --run_name x --output_dir {tmp_path}")
-    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
-    assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5_small", 0, None)
-    check_spikes(record, ("input", "encoder", "classifier"))
 
 
 def test_default_names_lead_from_one_script_to_the_next(tmp_path):

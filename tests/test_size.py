@@ -7,13 +7,13 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 15_878,
+    "self_models and harness, Python": 14_712,
     "C": 2_639,
-    "tests": 13_330,
-    "benchmarks": 2_722,
-    "scripts": 1_647,
+    "tests": 12_369,
+    "benchmarks": 2_510,
+    "scripts": 1_617,
 }
-FILES = 125  # of self_models and harness, Python
+FILES = 117  # of self_models and harness, Python
 
 
 def counted_as(path):

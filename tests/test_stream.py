@@ -20,6 +20,7 @@ from conftest import (
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models.basics import ModelError
+from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
 from self_models.running.stream import with_image
@@ -125,11 +126,11 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
     stream, (frames, _) = (in_event(model) if engine == "event" else model).stream(), scene(model, 1)
     sizes = []
     for _ in range(4):
-        for frame in frames * 3:
+        for frame in frames:
             stream(frame, 8, frames=False)
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
-    assert stream.steps == 288 and max(sizes[2:]) <= max(sizes[:2])
+    assert stream.steps == 96 and max(sizes[2:]) <= max(sizes[:2])
 
 
 # --- what is forgotten, by hand
@@ -182,12 +183,8 @@ def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
 
 V, OTHER = "membranes.features.1", "another network's stream"
 DAMAGED = [  # what replaces a part of a state, and the words in which it is refused
-    (lambda s: {"is_open": s["is_open"].float()}, f"is_open: .*{OTHER}"),
     (lambda s: {V: s[V] * torch.nan}, f"{V}: this state is damaged"),
     (lambda s: {"logits": torch.zeros(5, 3)}, f"logits: .*{OTHER}"),
-    (lambda s: {"image": 3}, f"image: .*{OTHER}"),
-    (lambda s: {"image": s["image"] + 7}, r"images must be .*; these lie in \[7, "),
-    (lambda s: {"steps": -1}, "steps: -1 is not"),
     (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "image: this state is damaged"),
 ]
 
@@ -203,19 +200,14 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
         (lambda: stream(x[:2]), r"the number, dtype or device of the images of this stream changed .*: call reset\(\)"),
         (lambda: stream(x[..., :9]), r"images must be a tensor or array \(B, 1, 28, 28\)"),
         (lambda: stream(x, 0), "steps: 0 is not a whole number"),
-        (lambda: model.stream(-1), "seed: -1 is not"),
-        (lambda: stream.load_state_dict(None), "a state is a dict"),
         (lambda: without.stream().load_state_dict(state), OTHER),
         (lambda: build(gate="contrast").stream()(x), "gate contrast is for one image"),
-        (lambda: build(membrane_floor=-1), "membrane_floor: -1 is not"),
-        (lambda: build(output_leak=1.5), "output_leak: 1.5 is not"),
     ):
         with pytest.raises(ModelError, match=words):
             call()
     for changed, words in DAMAGED:
-        damaged = {name: value for name, value in (state | changed(state)).items() if value is not None}
         with pytest.raises(ModelError, match=words):
-            stream.load_state_dict(damaged)
+            stream.load_state_dict({name: value for name, value in (state | changed(state)).items() if value is not None})
     check_same(stream(x, 4), other(x, 4))
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
@@ -245,6 +237,22 @@ def test_what_stays_until_reset(engine):
         stream(x)
     stream.reset()
     assert stream(x, 2).steps.tolist() == [2] * len(x)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_operations_are_counted_from_the_middle_of_a_stream(engine):
+    """As of a stream that is counted from there by step(); an evaluation's refresh() in between loses nothing."""
+    counts = []
+    for model in (on_engine(build(**DYNAMIC), engine), by_steps(build(**DYNAMIC))):
+        (x, _), stream = inputs(model), model.stream(seed=2)
+        stream(x, 3)
+        with OperationCounter(model) as counter:
+            stream(x, 2)
+            model.refresh()
+            stream(x, 3)
+        counts.append(counter.result(len(x))["event_acs"])
+        assert stream(x, 1).logits.any() and stream.steps == 9
+    assert counts[0] == pytest.approx(counts[1]) and counts[0] > 0
 
 
 def test_the_benchmark_of_streams():

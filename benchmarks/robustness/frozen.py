@@ -160,9 +160,12 @@ def main():
     differ = sorted(name for name in kept.keys() & found.keys() if kept[name] != found[name])
     print(f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new")
     of_parts = tuple({"networks": ("ann", "snn"), "nir": ("nir",), "trainings": ("training",)}[part] for part in args.part)
-    gone = sorted({" ".join(name.split()[:3]) for name in kept.keys() - found.keys() if name.startswith(sum(of_parts, ()))})
-    print(*([f"gone: {', '.join(gone)}"] if gone else []), *differ, sep="\n")
-    sys.exit(bool(differ))
+    files = {f"{path.parent.name} {path.stem}" for path in HERE.glob("trained_models/*/*.pth")}
+    lost = {" ".join(name.split()[:3]) for name in kept.keys() - found.keys() if name.startswith(sum(of_parts, ()))}
+    left = sorted(name for name in lost if name.startswith("nir") or " ".join(name.split()[:2]) in files)
+    gone = sorted(lost.difference(left))
+    print(*([f"gone: {', '.join(gone)}"] if gone else []), *(f"no longer run: {name}" for name in left), *differ, sep="\n")
+    sys.exit(bool(differ or left))
 
 
 if __name__ == "__main__":

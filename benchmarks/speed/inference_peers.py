@@ -175,7 +175,8 @@ def save_simulators(path, records):
             if any(record[name] for record in records):
                 speeds = [record[name] or np.nan for record in records]
                 axis.plot(speeds, rows, marker, label=label, color=colour, mfc=inside, ms=7.5, mew=1.4, ls="")
-        axis.set(xscale="log", xlabel=f"images per second, threads: {records[0]['threads']}", ylim=(len(records) - 0.5, -0.6))
+        label = f"images per second (log scale), threads: {records[0]['threads']}"
+        axis.set(xscale="log", xlabel=label, ylim=(len(records) - 0.5, -0.6))
         axis.set_yticks(rows, [words.format(**record) for record in records])
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.grid(color="#dddddd", axis="x")

@@ -97,8 +97,7 @@ def network():
     yield f'<circle cx="592" cy="98" r="5" fill="{GREY}"/>'
     yield text(592, 84, "fork", 13)
     yield line((592, 98), (592, 239), (562, 239))
-    yield text(600, 180, "sum of K timesteps", 13, anchor="start")
-    yield from box(430, 206, 130, 66, DECODER, "Decoder", "every K-th timestep", "generate", number=6)
+    yield from box(430, 206, 130, 66, DECODER, "Decoder", "every timestep", "generate", number=6)
     yield line((430, 239), (396, 239))
     yield from box(264, 206, 130, 66, DECODER, "Read-out", "R, prediction p", "model.readout", number=7)
     yield line((264, 239), (184, 239), (184, 138), dashed=True)

@@ -10,7 +10,6 @@ from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_o
 from harness.building.own import class_for, named, word_for
 from harness.data.facts import with_facts
 from harness.runs.runlog import progress_bar
-from harness.runs.signals import Interrupted
 from harness.training.resuming import resumed
 from harness.training.schedules import counted
 from self_models.basics.checkpoints import from_original, may_hold, restore
@@ -151,13 +150,11 @@ def check_conversion(config, start):
     settings = start.settings
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
-    if settings.get("norm") == "batch" and not config.bias:
-        raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
+    if not config.bias and (settings.get("norm") == "batch" or config.calibrate):
+        raise UserError("--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out")
     if not config.calibrate:
         return
     frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)
-    if not config.bias:
-        raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
     if config.update == "delayed":
         raise UserError("--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before")
     if steps > 1:
@@ -259,20 +256,13 @@ def balancing_batch(model, train, config):
 @contextlib.contextmanager
 def converting(what, model, train, config, steps, say, line, rounds=1):
     """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them, beside a progress bar. say: called
-    with lines for the reader; line: of a layer's figures. Raises Interrupted with how many layers were done."""
-    batch, done, names = balancing_batch(model, train, config), [], [name for name in model.neurons() if in_stages(name)]
+    with lines for the reader; line: of a layer's figures."""
+    batch, layers = balancing_batch(model, train, config), sum(map(in_stages, model.neurons()))
     say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
-    total = rounds * steps * len(names)
     draws = Draws(config.seed, 0, batch.index)
 
     def on_layer(name, *figures):
-        done.append(name)
         say(f"  {name}: {line.format(*figures)}")
 
-    try:
-        with progress_bar(what, total) as bar:
-            yield batch.images, lambda t: draws.at_step(t, model.image_shape, batch.images.device), on_layer, bar.update
-    except Interrupted as stop:
-        layers = f"{len(done)} of {len(names)} layers done"
-        message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
-        raise Interrupted(stop.number, message) from None
+    with progress_bar(what, rounds * steps * layers) as bar:
+        yield batch.images, lambda t: draws.at_step(t, model.image_shape, batch.images.device), on_layer, bar.update

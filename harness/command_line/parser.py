@@ -17,7 +17,6 @@ from itertools import chain
 from harness import UserError
 from harness.command_line import presets
 from harness.command_line.scripts import fail
-from harness.data.folders import say_once
 from self_models.basics.settings import Choice, Switch, meant
 
 GROUPS = {  # title -> description, in the order of --help
@@ -48,7 +47,7 @@ def model_in(argv, table):
         scan.add_argument(flag, nargs="?", default="")
     found = scan.parse_known_args(argv)[0]
     if found.preset and not found.model:
-        with suppress(UserError, RecursionError):  # of a recipe, which is told when flags are parsed
+        with suppress(UserError):  # of a recipe, which is told when flags are parsed
             found.model = str(presets.find(found.preset, "ann" if table == "ann" else "snn").of(table).get("model", ""))
     return found.model or ""
 
@@ -152,9 +151,6 @@ class Parser(argparse.ArgumentParser):
         """flag -> the words of a command line that say what a recipe says of it. Raises UserError for what is no flag here."""
         known, found = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}
         for name, value in recipe.of(self.table).items():
-            if name == "tensorboard":
-                say_once(f"note: {recipe.path}: tensorboard is no flag any more: it is ignored")
-                continue
             if name not in known:
                 likely = meant(name, [*known, *presets.TABLES, "like"])
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
@@ -167,25 +163,19 @@ class Parser(argparse.ArgumentParser):
         is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
         if self.bare and is_typed and not args:
             self.error(self.bare)
-        for word in args:
-            if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
-                self.error(f"{word!a} is not UTF-8")
         typed = vars(super().parse_args(args, _Given()))
         if not (preset := typed.get("preset")):
             return Configuration(self._about(), typed=typed)
         if preset == "list":
             print(presets.preset_list())
             self.exit()
-        try:
-            recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
-            words, self.source = self.words_of(recipe), f"{recipe.path}: "
-            if "epochs" in typed and "updates" not in typed:  # either says how long
-                words.pop("updates", None)
-            said = vars(super().parse_args([*args, *chain(*words.values())], _Given()))
-            told = shlex.join(chain(*(each for flag, each in words.items() if flag not in typed)))
-            return recipe.complete(Configuration(self._about(), recipe=said, typed=typed, settled={"preset_flags": told}))
-        except RecursionError:
-            raise UserError(f"--preset {preset} leads back to itself, by what it is like or starts from") from None
+        recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
+        words, self.source = self.words_of(recipe), f"{recipe.path}: "
+        if "epochs" in typed and "updates" not in typed:  # either says how long
+            words.pop("updates", None)
+        said = vars(super().parse_args([*args, *chain(*words.values())], _Given()))
+        told = shlex.join(chain(*(each for flag, each in words.items() if flag not in typed)))
+        return recipe.complete(Configuration(self._about(), recipe=said, typed=typed, settled={"preset_flags": told}))
 
 
 def _kind_of(flag):

@@ -130,6 +130,11 @@ class Posthoc:
     def device(self):
         return next(self.model.parameters()).device
 
+    def check_predicts(self):
+        """Raises UserError for a network without a decoder."""
+        if not self.model.has_feedback:
+            raise UserError(f"{self.args.architecture} has no decoder: choose an architecture named ..._wFeedback")
+
     @cached_property
     def counts(self):
         """Whether operations can be counted, said once."""

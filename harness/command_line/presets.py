@@ -99,7 +99,7 @@ class Recipe:
 
 def find(word, kind, teller=None, key=""):
     """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and
-    whose neighbours are meant first. Raises UserError, with the file at fault; RecursionError for one that leads to itself."""
+    whose neighbours are meant first. Raises UserError, with the file at fault."""
     says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
@@ -111,8 +111,6 @@ def find(word, kind, teller=None, key=""):
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error, path)}") from None
-    if wrong := [name for name in TABLES if not isinstance(said.get(name, {}), dict)]:
-        raise UserError(f"{path}: {wrong[0]} is no flag but a table, [{wrong[0]}]")
     if kind == "ann" and "ann" not in said and "snn" in said:
         return find(word, "snn", teller, key).origin()
     if kind not in said:

@@ -11,17 +11,12 @@ import torch
 from harness import UserError
 from harness.command_line.presets import STARTS
 from harness.runs import ranks
-from harness.runs.commands import resume_command
-from harness.runs.paths import is_numbered, numbered, run_name
+from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
 from self_models.basics import ModelError
 
-HELPS = (  # against full memory
-    "a smaller --batch_size or fewer --timesteps; when training an SNN --bptt_segments auto; when converting fewer "
-    "--balance_images; for a large network a smaller --fc_width; for many images a smaller --limit_train, --limit_test or "
-    "--image_size; for pictures fewer --images or --chart_images"
-)
+HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
 OF_ONE_RUN = ("seed", "results_json")  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
@@ -65,7 +60,7 @@ def fail_for(error):
         fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
-        fail(f"{lost}. The last checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}", 1)
+        fail(f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks", 1)
     raise error
 
 
@@ -79,7 +74,8 @@ def fail(message, status):
 def train_each(train, parser, argv, kind):
     """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned. A
     checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
-    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run."""
+    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run, and before it trains
+    where a name is taken."""
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
@@ -87,17 +83,22 @@ def train_each(train, parser, argv, kind):
         raise UserError(f"--{one[0]} is of one run, and --seeds makes several: leave out one of the two")
     if args.resume not in ("", "last"):
         raise UserError(f"--resume {args.resume} is one run's checkpoint: with --seeds say --resume alone")
-    words, found = list(sys.argv[1:] if argv is None else argv), []
+    words, runs, found = list(sys.argv[1:] if argv is None else argv), [], []
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
             own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
+        taken = ranks.is_first() and Paths(kind, own.run_name, own.output_dir).taken()
+        if taken and not (own.resume or own.overwrite or own.test_only):
+            raise UserError(f"{taken} exists: {TAKEN}")
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
                 own = own.with_settled(**{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
+        runs.append((own, said))
+    for own, said in runs:
         if ranks.is_first():
             print("; ".join(said), flush=True)
         try:

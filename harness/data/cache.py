@@ -1,11 +1,9 @@
-"""What was decoded once is kept beside the images, or in the user's cache: NAME.npy, and NAME.json with its check sum."""
+"""What was decoded once is kept beside the images, or in the user's cache: NAME.npy, and NAME.json that says of what."""
 
-import functools
 import hashlib
 import json
 import os
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -52,23 +50,12 @@ def read(path, listing, attempt):
     """What a cache holds, see decoded_once; None where it is absent, damaged or stale."""
     try:
         about = json.loads(Path(f"{path}.json").read_bytes())
-        if (about["digest"], about["crc32"]) != (listing.digest, check_sum(f"{path}.npy")):
+        if about["digest"] != listing.digest:
             return None
         bad = dict(about["bad"])
         return (mapped(path), bad) if all(isinstance(attempt(listing.paths[n]), str) for n in bad) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-
-
-def check_sum(path):
-    """CRC-32 of a file, found once in a process while the file is the same."""
-    state = os.stat(path)
-    return sum_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def sum_of(path, *_state):
-    return zlib.crc32(np.memmap(path, mode="r"))
 
 
 def mapped(path):
@@ -97,8 +84,9 @@ def write(path, listing, attempt, doing):
         file.seek(0)
         write_head(file, count, array)  # of the same length: NumPy leaves room for the count
 
+    Path(f"{path}.json").unlink(missing_ok=True)  # of other files
     write_here(f"{path}.npy", fill)
-    about = {"digest": listing.digest, "bad": [*bad.items()], "crc32": check_sum(f"{path}.npy")}
+    about = {"digest": listing.digest, "bad": [*bad.items()]}
     write_here(f"{path}.json", lambda file: file.write(json.dumps(about).encode()))
     return mapped(path), bad
 

@@ -50,11 +50,9 @@ def where_images_lie(dataset, facts):
     if not dataset.startswith(ELSEWHERE):
         return dataset
     shape, classes = shape_and_classes(facts, dataset)
-    known = next((name for name in IMAGE_SHAPES if (IMAGE_SHAPES[name], list(CLASSES[name])) == (shape, list(classes))), "")
-    same = f", or --dataset {known}, whose classes they are" * bool(known)
     raise UserError(
         f"the network was trained on a folder of images, {dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
-        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER{same} ({LAYOUT})"
+        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER ({LAYOUT})"
     )
 
 
@@ -129,13 +127,10 @@ def images_for(args, model, holdout):
 
 def data_for(args, model):
     """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
-    `selected_on` what chooses the epoch. Raises UserError for a --shift as large as the images."""
+    `selected_on` what chooses the epoch."""
     if args.test_only:
         return args, images_for(args, model, 0)
     train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
-    height, width = train.images.shape[-2:]
-    if (args.shift or 0) >= min(height, width):
-        raise UserError(f"--shift {args.shift} moves images of {height}x{width} pixels out of sight; give fewer pixels")
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
     return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)

@@ -52,10 +52,7 @@ def list_folder(name):
         known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{near and f' ({near.strip()})'}"
         lacks = f"has no folder {'test' if parts == ['train'] else 'train'}/"
         raise UserError(f"--dataset {name} {lacks if folder.is_dir() else known}: {LAYOUT}")
-    try:
-        found = {part: files_by_class(folder, part) for part in parts or [""]}
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    found = {part: files_by_class(folder, part) for part in parts or [""]}
     names = [path.lower() for files in found.values() for each in files.values() for path in each]
     kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
     found = {part: of_kind(kind, files) for part, files in found.items()}
@@ -78,14 +75,17 @@ def list_folder(name):
     trains = is_test.count(False)
     rows = [(path, *size_and_time(folder / path)) for path in paths]
     known_by = {"train": lasting(rows[:trains]), "test": lasting(rows[trains:])}
-    classes = tuple(os.fsencode(one).decode(errors="replace") for one in found["train"])
-    return Listing(folder, kind == "recordings", classes, paths, labels, trains, digest_of(rows), known_by)
+    return Listing(folder, kind == "recordings", tuple(found["train"]), paths, labels, trains, digest_of(rows), known_by)
 
 
 def files_by_class(folder, part=""):
-    """Class -> its files, paths within the folder, of one of PARTS or of a folder without, all sorted. Raises OSError."""
-    names = sorted(entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith("."))
-    return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
+    """Class -> its files, paths within the folder, of one of PARTS or of a folder without, all sorted. Raises
+    UserError where they cannot be read."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith("."))
+        return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
 def of_kind(kind, files):
@@ -96,10 +96,7 @@ def of_kind(kind, files):
 def labelled_recordings(folder):
     """Class -> paths of its recordings, sorted, of FOLDER/CLASS/ or FOLDER/test/CLASS/. Raises UserError where there are none."""
     folder = Path(folder)
-    try:
-        found = files_by_class(folder, "test" if (folder / "test").is_dir() else "")
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    found = files_by_class(folder, "test" if (folder / "test").is_dir() else "")
     found = {one: [folder / path for path in each] for one, each in of_kind("recordings", found).items()}
     if not any(found.values()):
         raise UserError(f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*")
@@ -118,17 +115,15 @@ def check_classes(folder, found):
         raise UserError(f"--dataset {folder}: train/ and test/ must have the same classes, and only one has {some(lone)}")
 
 
-def files_below(folder, within, above=()):
-    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; a link that leads back
-    is not followed. above: the folders around it."""
-    if (itself := os.path.realpath(folder / within)) in above:
-        return
+def files_below(folder, within):
+    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; an empty folder counts
+    as a file."""
     for entry in os.scandir(folder / within):
         path = f"{within}/{entry.name}"
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(folder, path, (*above, itself))
+            yield from [*files_below(folder, path)] or [path]  # one named like a file is a bad file
         elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
             yield path
 
@@ -160,17 +155,14 @@ def shape_of(listing, image_size=None, grey=None):
         without = sum(not colour for (_, _, colour), _ in heads)
         grey = without == len(heads)
         if without and not grey:
-            say_once(
-                f"note: {without:,} of {len(heads):,} files are grey, the others in colour: all are read in colour (--grey: grey)"
-            )
+            say_once(f"note: {without:,} of {len(heads):,} files are grey, the others not: all are read in colour (--grey: grey)")
     if image_size is None:
         sizes = {(width, height): path for (width, height, _), path in reversed(heads)}
         image_size, height = min(sizes)
         if len(sizes) > 1 or image_size != height:
             found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
             raise UserError(
-                f"the images of {listing.folder} are not square and of one size, but {found}: add --image_size N, to which "
-                "their short side is resized before the middle is cut out, N x N pixels"
+                f"the images of {listing.folder} are not square and of one size, but {found}: add --image_size N (it crops)"
             )
     return 1 if grey else 3, image_size, image_size
 

@@ -67,11 +67,9 @@ def frames_of(arrays):
         raise ModelError(f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'")
     values = arrays["frames"]
     values = values[:, None] if values.ndim == 3 else values
-    frames = tensor_of(values)
-    if values.ndim != 4 or not values.size or not isinstance(frames, torch.Tensor):
-        wanted = "numbers of at most 64 bits, (N, C, H, W) or (N, H, W)"
-        raise ModelError(f"frames must be {wanted}, not {values.dtype} of shape {values.shape}")
-    return frames
+    if values.ndim != 4 or not values.size:
+        raise ModelError(f"frames must be (N, C, H, W) or (N, H, W), not of shape {values.shape}")
+    return tensor_of(values)
 
 
 def pictures_in(path):

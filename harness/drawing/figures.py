@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from harness import UserError
 from harness.runs.saving import write_whole
-from self_models.running.outputs import PARTS
+from self_models.running.outputs import PARTS, by_part
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
 STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")
@@ -43,8 +43,10 @@ def check_png(flag, path):
 
 
 def save_gif(path, film, seconds_per_step):
-    """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
-    save_frames(path, lambda chosen: _frames(film, chosen), len(film.predictions), seconds_per_step)
+    """One frame per step, from the first in which a pixel is blocked: input, the rows of rows_of, answer, spikes so far; the last
+    frame stays longer."""
+    first = film.blocked.any(1).argmax()  # 0 where none ever is
+    save_frames(path, lambda chosen: _frames(film, [first + t for t in chosen]), len(film.blocked) - first, seconds_per_step)
 
 
 def save_frames(path, drawn, count, seconds):
@@ -73,7 +75,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
                 _say_answer(axis, film, t - 1, number)
         for axis, t in zip(axes[0][1:], chosen, strict=True):
             axis.set_title(f"timestep {t}")
-        figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{rule_of(film)}\n{SURE}")
+        figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{rule_of(film)}\n{SURE}", wrap=True)
         _explain(figure, axes, film)
 
 
@@ -95,14 +97,15 @@ def _frames(film, chosen):
     rows = {"input": np.broadcast_to(film.images, film.predictions.shape)}
     rows |= ({} if film.seen is None else {"seen by neurons": film.seen}) | rows_of(film)
     with plt.rc_context(STYLE):
-        figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=[*[1] * len(rows), 0.12])
+        ratios = [*[1] * len(rows), 0.2 if film.baseline else 0.12]
+        figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=ratios)
         spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
         first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
         axes = grid[:-1, first : first + images]
         for row, (label, frames) in zip(axes, rows.items(), strict=True):
             row[0].set_ylabel(label)
             drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
-        heading = figure.suptitle("")
+        heading = figure.suptitle("", wrap=True)
         _explain(figure, grid[:-1], film)
         for t in chosen:
             now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {amount(film, t)}"
@@ -122,10 +125,8 @@ def _frames(film, chosen):
 
 def rule_of(film):
     """What epsilon decides, or a gate of somebody's own, in words."""
-    active = "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
-    if film.own_gate:
-        return f"{film.own_gate}; blocked, in % of {active}"
-    return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
+    rule = f"{film.own_gate}; blocked" if film.own_gate else f"blocked: predicted within ε = {film.epsilon:g}"
+    return f"{rule}, in % of {'pixel channels' if film.colour else 'pixels'} that are not 0"
 
 
 def amount(film, t, number=slice(None)):
@@ -144,7 +145,7 @@ def answer_of(film, t, number):
     if answer < 0:
         return "no answer yet\n", NO_ANSWER
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
-    stopped = f", stopped at {film.stopped[number]}" if t >= film.stopped[number] else ""
+    stopped = f", T = {film.stopped[number]}" if t >= film.stopped[number] else ""
     return f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}", colour
 
 
@@ -154,15 +155,20 @@ def _say_answer(axis, film, t, number):
 
 
 def _draw_spikes(axis, film, t):
-    """A bar of the spikes so far by part, mean of the images where there are several."""
-    spikes, start = {part: count.mean(1) for part, count in film.spikes_by_part().items()}, 0.0
-    total = spikes.pop("total")
+    """A bar of the spikes so far by part, mean of the images where there are several; below, in brackets, of a baseline."""
+    theirs, left = film.baseline or {}, 0.0
+    now = [{part: count[t].mean() for part, count in film.spikes_by_part().items()}]
+    now += [by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()})] * bool(theirs)
+    words = {part: [f"{spikes[part]:,.0f}" for spikes in now] for part in now[0]}
     axis.clear()
-    for part, count in spikes.items():
-        axis.barh(0, count[t], 1, start, color=PART_COLOURS[part], label=f"{part} {count[t]:,.0f}")
-        start += count[t]
-    axis.set(xlim=(0, max(total[-1], 1)), ylim=(-0.5, 0.5), yticks=[], xticks=[])
-    axis.set_title(f"spikes so far{', mean of these images' * (len(film.titles) > 1)}: {total[t]:,.0f}")
+    for part, colour in PART_COLOURS.items():
+        counts, label = np.array([spikes[part] for spikes in now]), f"{part} {' ('.join(words[part])}{')' * bool(theirs)}"
+        axis.barh(range(len(now)), counts, 0.9, left, color=colour, label=label)
+        left += counts
+    most = max(film.spikes[-1].sum(-1).mean(), sum(count[-1] for count in theirs.values()), 1)
+    axis.set(xlim=(0, most), ylim=(len(now) - 0.5, -0.5), yticks=[], xticks=[])
+    totals = "; baseline (lower bar, in brackets): ".join(words["total"])
+    axis.set_title(f"spikes so far{', mean of these images' * (len(film.titles) > 1)}: {totals}")
     axis.legend(ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(0, 0))
 
 

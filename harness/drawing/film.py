@@ -52,6 +52,7 @@ class Film:
     epsilon: float = 0.0  # of the gate, 0 where nothing is blocked
     own_gate: str = ""  # as own_gate_in_words says
     every: int = 1  # only each step of this many is in the Film
+    baseline: dict | None = None  # layer -> spikes so far of the network without a decoder, mean of the images (T,)
 
     def arrays(self):
         """name -> array of those that are there."""
@@ -65,9 +66,9 @@ class Film:
 
     @property
     def key(self):
-        """(state, words) of the states that a key explains."""
+        """(state, words) of the states that a key explains: those of blocking, others only where they are there."""
         words = dict(enumerate(STATES)) | (OF_OWN_GATE if self.own_gate else {})
-        return [(state, words[state]) for state in keyed(self.states)]
+        return [(state, words[state]) for state in sorted({*np.unique(self.states).tolist(), *range(DARK, WAITS)})]
 
     @property
     def colour(self):
@@ -164,12 +165,6 @@ def state_of_blocking(gate, prediction, images, is_open, predicted):
     return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT).byte()
 
 
-def keyed(states):
-    """The states that a key explains beside these (T, B, H, W): those of blocking, others only where they are there. In colour
-    hardly a pixel is SILENT: 0 is a mid grey, which bytes do not hold."""
-    return sorted({*np.unique(states).tolist(), *range(DARK, WAITS)})
-
-
 def still(images):
     """Images as they are; of recordings (B, T, C, H, W) one (B, C, H, W) in which each pixel is what it was at most."""
     return images.amax(1) if images.dim() > 4 else images
@@ -196,10 +191,5 @@ def as_pixels(images):
     if channels == 2:
         off, on = images.unbind(-3)
         images = torch.stack([on, (on + off) / 2, off], -3)
-    images = as_bytes((images + 1) / 2 if has_colour(channels) else images)
+    images = (255 * ((images + 1) / 2 if has_colour(channels) else images).clamp(0, 1)).round().byte()
     return images[..., 0, :, :] if channels == 1 else images.movedim(-3, -1)
-
-
-def as_bytes(values):
-    """0 to 1, what is beyond being cut off -> 0 to 255."""
-    return (255 * values.clamp(0, 1)).round().byte()

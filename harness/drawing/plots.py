@@ -53,8 +53,7 @@ def save_sweep(path, records, baseline=None):
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
         found, spread = accuracies(all_records)
         accuracy.errorbar(places, found, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
-        lowest = 10 * np.floor((found - spread[0]).min() / 10)  # differences of tenths of a point look as small as they are
-        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2, ylim=(lowest, 100))
+        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2)
         base = np.zeros(len(all_records))
         for part, colour in PART_COLOURS.items():
             counts = np.array([record["spikes"][part] for record in all_records])
@@ -132,7 +131,8 @@ def save_extremes(path, images, per_image, epsilon, count=10):
             axis.set(xticks=[], yticks=[])
         for axis, label in zip(axes[::count], ("fewest spikes", "most spikes"), strict=True):
             axis.set_ylabel(label)
-        axis.figure.suptitle(f"The {count} test images with the fewest and the {count} with the most spikes, ε = {epsilon:g}")
+        title = f"The {count} test images with the fewest and the {count} with the most spikes, ε = {epsilon:g}"
+        axis.figure.suptitle(title, wrap=True)
 
 
 def save_adaptive(path, series, per_image, timesteps, setting, names):
@@ -163,41 +163,38 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             axis.get_major_locator().set_params(integer=True)
 
 
-def save_accuracy_against_spikes(path, runs):
+def save_accuracy_against_spikes(path, runs, verdicts, title):
     """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
-    standard deviations over the seeds. The axes of spikes span the same factor.
+    standard deviations over the seeds.
 
-    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set."""
-    families, dataset = {}, runs[0][0]["dataset"]
+    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set; verdicts: network -> what is said
+    above its panel, in their order."""
+    families = {}
     for row, *spreads in runs:
         if row["rule"] == "confidence":
             kinds = families.setdefault(row["name"].removeprefix("baseline of "), {})
             kinds.setdefault(row["feedback"], []).append((row["bounds"]["gap_bound"], *spreads))
-    columns = min(3, len(families))
-    with chart(path, (1 + 3.2 * columns, 0.8 + 2.8 * -(-len(families) // 3)), len(families), columns, sharey=True) as axes:
-        middles = [[point[1].mean for points in kinds.values() for point in points] for kinds in families.values()]
-        reach = 1.1 * max(max(spikes) / min(spikes) for spikes in middles) ** 0.5
-        for axis, (name, kinds), spikes in zip(axes, families.items(), middles, strict=True):
-            for feedback, colour, fill, at in ((False, "#222222", "white", (-4, 5)), (True, "#e66100", "#e66100", (4, -12))):
-                margins, *found = zip(*kinds[feedback], strict=True)
+    columns, rows = min(3, len(families)), -(-len(families) // 3)
+    size = (3.9 + 2.45 * columns, 1.4 + 2.6 * rows)
+    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
+        for axis, (name, verdict) in zip(axes, verdicts.items(), strict=True):
+            for feedback, colour, fill in ((False, "#222222", "white"), (True, "#e66100", "#e66100")):
+                margins, *found = zip(*families[name][feedback], strict=True)
                 values = [[one.mean for one in each] for each in found]
                 bars = [[one.deviation or 0 for one in each] for each in reversed(found)]
                 label = "with feedback and blocking" if feedback else "baseline"
                 axis.errorbar(*values, *bars, fmt="o-", color=colour, markerfacecolor=fill, elinewidth=0.7, label=label)
-                for margin, *point in zip(margins, *values, strict=True):
-                    look = {"textcoords": "offset points", "fontsize": 8, "color": colour, "ha": "left" if feedback else "right"}
-                    axis.annotate(f"{margin:g}", point, at, **look)
-            seeds = len(found[0][0].values)
-            axis.set_title(f"{name}, {seeds} seed{'s' * (seeds > 1)}")
-            middle = (min(spikes) * max(spikes)) ** 0.5
-            axis.set(xlim=(middle / reach, middle * reach))
-            axis.xaxis.set_major_formatter("{x:,.0f}")
-            axis.locator_params("x", nbins=5)
-        figure = axes[0].figure
-        figure.supxlabel(SPIKES, fontsize=10)
-        figure.supylabel("accuracy in %", fontsize=10)
-        look = {"title": f"Early exit at the margin beside each point\n{dataset} test set", "ncols": columns, "frameon": False}
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", **look)
+            axis.set_title(f"{name}, {verdict}")
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.minorticks_off()
+        axis.figure.supxlabel(f"{SPIKES} (log scale)", fontsize=10)
+        axis.figure.supylabel("accuracy in %", fontsize=10)
+        points = f"Early exit; points from left to right: margin {', '.join(f'{one:g}' for one in margins)}"
+        about = f"{title}\n{points}\n±: 95 % interval, uncorrected. Bars: standard deviation over seeds"
+        look = {"title": about, "ncols": 2, "frameon": False, "loc": "outside upper center"}
+        axis.figure.legend(*axis.get_legend_handles_labels(), **look).get_title().set_multialignment("center")
 
 
 def save_energies(path, found, conventions):
@@ -242,7 +239,7 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
 def save_dimming(path, rows, epsilon, images):
     """Accuracy on each kind of dimmed digits, with plain blocking, with contrast, and with plain blocking of images that are made
     bright again; rows: dicts dimming, plain, contrast, normalised, locally; images: how many were evaluated."""
-    places = np.arange(len(rows))
+    places, means = np.arange(len(rows)), []  # means: of the dimmed images
     looks = {
         "plain": ("blocking", "#4477aa"),
         "contrast": ("blocking with contrast", "#e66100"),
@@ -251,12 +248,14 @@ def save_dimming(path, rows, epsilon, images):
     }
     with chart(path, size=(10, 4.8)) as (axis,):
         for number, (key, (label, colour)) in enumerate(looks.items()):
-            ends = np.array([wilson(row[key], images) for row in rows]).T
-            found = np.array([row[key] for row in rows])
-            look = {"yerr": 100 * abs(ends - found), "ecolor": ACCURACY_COLOUR, "error_kw": {"elinewidth": 0.8}}
-            bars = axis.bar(places + 0.21 * (number - 1.5), 100 * found, 0.2, label=label, color=colour, **look)
+            found, spread = accuracies([{"accuracy": row[key], "images": images} for row in rows])
+            look = {"yerr": spread, "ecolor": ACCURACY_COLOUR, "error_kw": {"elinewidth": 0.8}}
+            bars = axis.bar(places + 0.21 * (number - 1.5), found, 0.2, label=label, color=colour, **look)
+            means.append(found[1:].mean())
             axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
         axis.set_xticks(places, [row["dimming"] for row in rows])
         axis.set(ylabel="accuracy in %", ylim=(0, 108), yticks=range(0, 101, 20))
-        axis.set_title(f"accuracy on dimmed digits, {images:,} images, 95 % interval; the same weights, ε = {epsilon:g}")
+        title = "Dimmed images: contrast takes mean accuracy from {:.0f} to {:.0f} %, the best control to {:.0f} %"
+        about = f"{images:,} images, 95 % intervals; the same weights, ε = {epsilon:g}"
+        axis.figure.suptitle(f"{title.format(*means[:2], max(means[2:]))}\n{about}")
         axis.figure.legend(frameon=False, ncols=2, loc="outside lower center")

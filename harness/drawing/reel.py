@@ -101,7 +101,8 @@ def draw_images(axis, images, steps):
         size = min((right - left) / full, 1)
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + size * full, 0, size), aspect="auto")
         axis.axvline(left, color="#bbbbbb", linewidth=0.8)
-    axis.set(yticks=[], ylim=(0, 1), title=f"images shown ({width}x{height} pixels)")
+    title = f"images shown ({width}x{height} pixels), drawn smaller where the next one begins soon"
+    axis.set(yticks=[], ylim=(0, 1), title=title)
     axis.tick_params(bottom=False)
 
 

@@ -58,13 +58,9 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
     notes = [memory_line(tables), *notes]
-    notes.append(
-        f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image, mean of those in golden.c"
-    )
+    notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image (mean of golden.c)")
     if leaves_out_entropy(model):
-        notes.append(
-            "note: int8 leaves out the rule entropy, which needs exp and log: all timesteps are taken, or ./run -b BOUND"
-        )
+        notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
     if arduino and memory_of(tables)[0] > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:
@@ -151,7 +147,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
-    settings = settings_of(model, tables)
+    settings = settings_of(model)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
     golden = golden_c(model, tables, images, numbers)

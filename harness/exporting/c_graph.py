@@ -1,9 +1,11 @@
 """A NIR graph as a folder of C99, which reads events and checks itself."""
 
+import subprocess
 import warnings
 from math import prod
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +14,11 @@ import torch
 from harness import UserError
 from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_line, memory_of, size_of, weights_c, weights_h
 from self_models.graph import for_kernel, frames_of, from_nir, lists_of
-from self_models.kernel.build import FOLDER
+from self_models.kernel.build import FOLDER, answer_of, built, said_by
 from self_models.kernel.graphs import lay_out, settings_for
 from self_models.kernel.state import in_rows
 
 RECORDINGS, TRIED, TIMESTEPS, SHARE = 3, 12, 40, 0.02  # of golden.c: random events, this share of the input in each timestep
-HASH = 2654435761  # times 1 + a neuron's number: added up over a layer's spikes
 STATIC = ("Makefile", "qemu.mk", "board.h")
 
 
@@ -34,11 +35,11 @@ def c_graph(path, recordings=None):
     tables = tables._replace(header=tables.header | {"rows": min(ROWS, tables.header["rows"])})
     recordings, most = (recordings, len(recordings)) if recordings else (random_recordings(model.input_shape), RECORDINGS)
     rows, timesteps = lists_of(recordings, model.input_shape, None)
-    runs = [model(recordings, timesteps)]
-    model.engine = None
-    runs.append(step := model(frames_of(rows, model.input_shape, timesteps), record="all"))
-    by_step = [torch.stack([*output.spikes_by_step.values()]) for output in runs]
-    agreed = (by_step[0] == by_step[1]).all(0).all(0).nonzero().flatten().tolist()[:most]
+    record = dict.fromkeys(model.spiking, "spikes")
+    found, model.engine = spikes_of(model(recordings, timesteps, record), tables), None
+    step = model(frames_of(rows, model.input_shape, timesteps), record=record)
+    spikes = spikes_of(step, tables)
+    agreed = (found == spikes).all((0, 2)).nonzero()[0].tolist()[:most]
     if not agreed:
         raise UserError(f"{path}: in each of {len(rows)} recordings rounding decides a spike, so none can check C")
     shape, (flash, ram, _) = tables.shapes[tables.header["output"]], memory_of(tables)
@@ -50,10 +51,11 @@ def c_graph(path, recordings=None):
     files["README.md"] = Template(files["README.md"]).safe_substitute(words)
     files |= {"weights.h": weights_h(sizes, tables), "weights.c": weights_c(tables, settings_for(model, timesteps))}
     given = [for_kernel(rows[number], model.input_shape, timesteps) for number in agreed]
-    files["golden.c"] = golden_c(model, given, step, agreed)
+    files["golden.c"] = golden_c(given, spikes[:, agreed], tables, step.logits_by_step[:, agreed])
     return (
         files,
         f"{len(files)} files; make check, in that folder",
+        f"checked here: {checked(path, files)}",
         memory_line(tables),
         *{f"note: {note.message}" for note in notes},
     )
@@ -65,18 +67,41 @@ def random_recordings(shape):
     return [each.nonzero().numpy() for each in events]
 
 
-def golden_c(model, recordings, step, numbers):
-    """Events of these recordings; by recording, timestep and node the sum of hashes of neurons that spike in step(); logits."""
+def spikes_of(output, tables):
+    """Which neurons spike, (T, B, neurons): of one node after the other, each in the kernel's order, and behind each a True."""
+    found = [np.zeros((*output.logits_by_step.shape[:2], 0), bool)]
+    for name, shape in zip(tables.names[1:], tables.shapes[1 : len(tables.names)], strict=True):
+        each = output.recorded[name]["spikes"]
+        found.append(np.pad(in_rows(each.reshape(*each.shape[:2], *shape)), ((0, 0), (0, 0), (0, 1)), constant_values=True))
+    return np.concatenate(found, 2)
+
+
+def golden_c(recordings, spikes, tables, logits):
+    """Events of these recordings; by recording, timestep and node the numbers of neurons that spike, then -1; logits."""
     first, events = np.concatenate([one[0] for one in recordings]).reshape(len(recordings), -1), [one[1] for one in recordings]
     first = first + np.cumsum([0, *map(len, events)])[: len(events), None]
-    spikes = [in_rows(step.recorded[name]["spikes"][:, numbers]) for name in model.spiking]
-    spikes = [each.reshape(*each.shape[:2], -1) for each in spikes]
-    sums = [(each * ((np.arange(each.shape[2], dtype=np.uint64) + 1) * HASH)).sum(2) % 2**32 for each in spikes]
+    numbers = np.array([n for shape in tables.shapes[1 : len(tables.names)] for n in (*range(prod(shape)), -1)], int)
     return "\n".join([
         '#include "network.h"\n',
-        f"enum {{ golden_recordings = {len(numbers)}, golden_timesteps = {len(step.logits_by_step)} }};",
+        f"enum {{ golden_recordings = {len(recordings)}, golden_timesteps = {len(logits)} }};",
         "static " + array("int32_t", "golden_first", first),
         "static " + array("int32_t", "golden_events", np.concatenate(events)),
-        "static " + array("uint32_t", "golden_spikes", np.array(sums or [[[0]]], np.uint32).T),
-        "static " + array("float", "golden_logits", step.logits_by_step[:, numbers].transpose(0, 1).float().numpy()),
+        "static " + array("int32_t", "golden_fired", np.append(numbers[spikes.swapaxes(0, 1).nonzero()[2]], -1)),
+        "static " + array("float", "golden_logits", logits.transpose(0, 1).float().numpy()),
     ])  # fmt: skip
+
+
+def checked(path, files):
+    """What check.c of these files prints, built and run here, or why it cannot be. Raises UserError where it is not equal."""
+    with TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text)
+        program, sources = f"{folder}/check", (f"{folder}/{name}.c" for name in ("check", "network", "weights"))
+        try:
+            answer_of(folder, [*built()[0].command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
+            done = subprocess.run([program], capture_output=True, text=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"it cannot be checked ({said_by(error)})"
+    if done.returncode:
+        raise UserError(f"{path}: its C is not equal to step(), a fault of this program: {done.stdout.strip()}")
+    return done.stdout.strip()

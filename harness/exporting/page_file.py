@@ -24,7 +24,6 @@ from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
-MOST = 1_500_000  # bytes of a page
 TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
 SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_bound": 1.0}  # what is drawn comes piece by piece
 PRICES = conventions()["arithmetic_45nm"]
@@ -65,9 +64,6 @@ def page(checkpoint, own, weights="float32", **data):
         **kernel_of(model),
     }
     content = filled(network).encode()
-    if len(content) > MOST:
-        instead = "take a smaller network" if weights != "float32" else "--weights int8 halves it"
-        raise UserError(f"the page of {checkpoint} would have {len(content):,} bytes, of {MOST:,} at most: {instead}")
     return content, f"{len(content):,} bytes; open it in a browser"
 
 
@@ -107,7 +103,7 @@ def kernel_of(model):
     has 32 bits, offsets of their fields, and arrays: field of the tables -> parts one after the other, each (text, whether it
     travels as float16, which holds it exactly)."""
     tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
-    values = settings_of(model, tables)
+    values = settings_of(model)
     network = kinds["Tables"](**tables.header)
     settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
     names = "".join(f"{name}\0" for name in tables.names).encode()

@@ -8,6 +8,7 @@ from itertools import takewhile
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from self_models.running.outputs import PARTS
@@ -103,14 +104,16 @@ def surviving(differences):
 
 def equivalence_line(shares, bound):
     """Which of name -> Difference in percent, of several pairs, are shown to be below the bound, in words."""
+    if not shares:
+        return "Equivalence was not tested: it needs several seeds of two networks (--seeds 0 1 2)."
     alike = "; ".join(name for name, found in shares.items() if found.is_within(bound))
     return f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
 
 
 def written(value, form):
-    """The number in this form, a half rounded away from 0."""
+    """The number in this form, a half rounded away from 0, and what becomes 0 without a minus."""
     with localcontext(Context(rounding=ROUND_HALF_UP)):
-        return format(Decimal(f"{value:.{PLACES}f}"), form)
+        return format(Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}")
 
 
 def spread(name, records):
@@ -136,3 +139,29 @@ def interval(differences):
     count = len(differences)
     half = float(stdtrit(count - 1, 0.975)) * stdev(differences) / count**0.5 if count > 1 else None
     return Difference(fmean(differences), half, count)
+
+
+def curve(records):
+    """Spikes, and accuracy in %, of a network's evaluations that differ in their margin: two arrays, in order of spikes."""
+    return np.array(sorted((FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records)).T
+
+
+def at_spikes(ours, theirs):
+    """Difference of accuracy between two networks, seed -> records each, over the spikes that both curves of a seed reach."""
+    apart = []
+    for seed in ours:
+        both = curve(ours[seed]), curve(theirs[seed])
+        spikes = np.linspace(max(points[0, 0] for points in both), min(points[0, -1] for points in both), 100)
+        one, other = (np.interp(spikes, *points) for points in both)
+        apart.append(float((one - other).mean()))
+    return interval(apart)
+
+
+def at_accuracy(records, accuracy):
+    """A record of the fewest spikes at which a curve has an accuracy in %, or a higher one if it begins there; else None."""
+    spikes, reached = curve(records)
+    if not len(enough := np.flatnonzero(reached >= accuracy - 10**-PLACES)):
+        return None
+    near = slice(max(enough[0] - 1, 0), enough[0] + 1)  # the first point that has it, and the one before
+    total = float(np.interp(accuracy, reached[near], spikes[near]))
+    return {"accuracy": max(accuracy, reached[0]) / 100, "spikes": {"total": total}}

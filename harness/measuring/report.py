@@ -20,7 +20,7 @@ COLUMNS = (
 )
 FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
            "energy_event_joules")  # fmt: skip
-MOST_CLASSES, WORST = 20, 10  # of which the whole confusion matrix is shown; of more so many of the worst pairs are
+MOST_CLASSES, WORST = 20, 10  # of which the whole confusion matrix is shown; of more so many accuracies are
 LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
 
 
@@ -98,20 +98,12 @@ def accuracy_by_class(confusion):
     return [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
 
 
-def worst_pairs(confusion):
-    """(images, label, found) of the most frequent mistakes of a confusion matrix, most frequent first."""
-    pairs = ((count, -label, -found) for label, row in enumerate(confusion) for found, count in enumerate(row) if found != label)
-    return [(count, -label, -found) for count, label, found in sorted(pairs, reverse=True)[:WORST] if count]
-
-
 def class_lines(confusion, names, of=""):
-    """Lines for a reader: accuracy by class, and the matrix; of many classes the worst of both. of: says of what they are."""
+    """Lines for a reader: accuracy by class, and the matrix; of many classes the lowest accuracies. of: says of what they are."""
     accuracies = [(share, name) for share, name in zip(accuracy_by_class(confusion), names, strict=True) if share is not None]
     if len(names) > MOST_CLASSES:
         worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
         yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
-        pairs = (f"{names[label]} as {names[found]} {count:,}" for count, label, found in worst_pairs(confusion))
-        yield f"most frequent errors{of}, images: {', '.join(pairs) or 'none'}"
         return
     yield f"accuracy by class{of}: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
     yield f"confusion matrix{of} (rows: class, columns: predicted class):"

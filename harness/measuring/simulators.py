@@ -4,6 +4,8 @@ import contextlib
 import importlib.metadata
 import io
 import warnings
+from functools import partial
+from importlib import import_module
 from itertools import combinations
 
 import nir
@@ -24,31 +26,14 @@ WAYS = {  # in which another simulator's neuron may differ -> in words
 NEAR = 1e-5  # of a threshold: nearer potentials are a matter of rounding
 
 
-def norse(graph, dt, batch=1):
-    import norse.torch
-
-    return norse.torch.from_nir(graph, dt=dt)
-
-
-def sinabs(graph, dt, batch=1):
-    import sinabs.nir
-
-    return sinabs.nir.from_nir(graph, batch_size=batch)  # it takes all timesteps at once, (B T, ...)
-
-
-def snntorch(graph, dt, batch=1):
-    from snntorch.import_nir import import_from_nir
-
-    return import_from_nir(graph)
-
-
-def spikingjelly(graph, dt, batch=1):
-    from spikingjelly.activation_based.nir_exchange import import_from_nir
-
-    return import_from_nir(graph, dt=dt)
-
-
-SIMULATORS = {one.__name__: one for one in (norse, sinabs, snntorch, spikingjelly)}  # (graph, dt, batch) -> its network
+SIMULATORS = {  # (graph, dt, batch) -> its network
+    "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),
+    "sinabs": lambda graph, dt, batch=1: import_module("sinabs.nir").from_nir(graph, batch_size=batch),  # takes (B T, ...)
+    "snntorch": lambda graph, dt, batch=1: import_module("snntorch.import_nir").import_from_nir(graph),
+    "spikingjelly": lambda graph, dt, batch=1: import_module("spikingjelly.activation_based.nir_exchange").import_from_nir(
+        graph, dt=dt
+    ),
+}
 
 
 def outputs(name, network, events):
@@ -68,15 +53,12 @@ def sent_by_modules(name, network, events):
     """Module -> what it sends (T, 1, ...) for the events (1, T, ...) of one recording."""
     sent = {}
 
-    def keep(name):
-        def hook(module, given, output):
-            sent.setdefault(name, []).append((output[0] if isinstance(output, tuple) else output).detach())
-
-        return hook
+    def keep(name, module, given, output):
+        sent.setdefault(name, []).append((output[0] if isinstance(output, tuple) else output).detach())
 
     for module_name, module in network.named_modules():
         if module_name:
-            module.register_forward_hook(keep(module_name))
+            module.register_forward_hook(partial(keep, module_name))
     for _ in outputs(name, network, events):
         pass
     found = {name: torch.stack(values) for name, values in sent.items()}
@@ -119,12 +101,9 @@ def here(model, events):
     """Node -> (what arrives at it, what it sends), (T, B, ...), by step()."""
     run, kept = Run(), {}
     for now in events.unbind(1):
-        before = run.sent
         model.step(run, now)
         for name in model.spiking:
-            arriving = [run.sent[source] for source in model.sources[name]]
-            arriving += [before[source] for source in model.back[name] if source in before]
-            kept.setdefault(name, []).append((sum(arriving), run.sent[name]))
+            kept.setdefault(name, []).append((run.arrived[name], run.sent[name]))
     return {name: [torch.stack(each) for each in zip(*values, strict=True)] for name, values in kept.items()}
 
 

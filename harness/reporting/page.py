@@ -16,7 +16,7 @@ MADE_BY = '<meta name="generator" content="report.py">'
 HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
 MOST = 1_900_000  # characters of a page
-NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags"}
+NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags", "facts"}
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
 HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
 RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes

@@ -1,13 +1,12 @@
 """Runs as a report knows them, read from their logs."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
 from harness.runs.paths import Paths
-from harness.runs.runlog import latest
+from harness.runs.runlog import read_records
 from self_models.loading import MODELS
 
 NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event
@@ -22,7 +21,7 @@ class Result:
     def __init__(self, record):
         told = record.get
         self.record, self.spikes = record, told("spikes")
-        found = {"T": told("timesteps"), "ε": told("epsilon")} if self.spikes else {}
+        found = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None} if self.spikes else {}
         found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
         found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}
@@ -40,12 +39,11 @@ class Result:
 
 @dataclass
 class Run:
-    """A run: its log, event -> the JSON objects in it, and how many other lines it has. seed: of its random choices; recipe: what
-    runs have in common that only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
+    """A run: its log, and event -> the JSON objects in it. seed: of its random choices; recipe: what runs have in common that
+    only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
 
     path: Path
     records: dict
-    left_out: int
 
     def __post_init__(self):
         self.openings, self.epochs, self.evaluations = (self.records.get(event, []) for event in NEEDED)
@@ -103,24 +101,11 @@ def find_logs(word, output_dir):
 
 
 def read_run(path):
-    """The Run that wrote this log. Raises UserError where the file can't be read, or is none."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    records, by_event = [read_record(line) for line in lines if line.strip()], {}
-    for record in latest(filter(None, records)):
-        by_event.setdefault(record["event"], []).append(record)
+    """The Run that wrote this log, without records that lack what a report needs. Raises UserError where there are none."""
+    by_event = {}
+    for record in read_records(path):
+        if all(record.get(name) is not None for name in NEEDED.get(record["event"], ())):
+            by_event.setdefault(record["event"], []).append(record)
     if not by_event:
         raise UserError(f"{path} is no run's log")
-    return Run(path, by_event, records.count(None))
-
-
-def read_record(line):
-    """The JSON object of a log's line; None where it is cut off, or lacks what a report needs."""
-    try:
-        record = json.loads(line)
-        needed = ("event", *NEEDED.get(record["event"], ()))
-        return record if all(record.get(name) is not None for name in needed) else None
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+    return Run(path, by_event)

@@ -1,11 +1,11 @@
 """Recipes over seeds: runs that only the seed tells apart, compared in tables; the arithmetic is in measuring/comparing.py."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 
-from harness.measuring.comparing import FIGURES, difference, spread
+from harness import UserError
+from harness.measuring import energy
+from harness.measuring.comparing import FIGURES, at_accuracy, difference, spread
 from harness.reporting.reading import TOLD
 
 
@@ -41,6 +41,23 @@ def recipes_of(runs):
             recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}, trained))
             recipe.results[run.seed] = result.record
     return list(found.values())
+
+
+def at_equal_accuracy(recipes, accuracy):
+    """A Recipe for each network of these, of one data set: its spikes at an accuracy in %, between the margins that it was run
+    with. Raises UserError for one without early exit, or that stays below the accuracy."""
+    found = []
+    for name in dict.fromkeys(recipe.name for recipe in recipes):
+        runs = [recipe for recipe in recipes if recipe.name == name and recipe.settings.get("rule") == "confidence"]
+        if not runs:
+            raise UserError(f"--at_accuracy: {name} has no run with early exit: --evaluate runs it at several margins")
+        results = {seed: at_accuracy([run.results[seed] for run in runs], accuracy) for seed in runs[0].results}
+        if None in results.values():
+            best = min(100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results)
+            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} % in one of its seeds: choose less")
+        margins = " ".join(f"{float(run.settings['gap_bound']):g}" for run in runs)
+        found.append(Recipe(name, {"T": runs[0].settings["T"], "margin": margins}, runs[0].on, results, runs[0].trained_on))
+    return found
 
 
 def pairs_of(recipes):
@@ -81,8 +98,8 @@ def comparison(recipe, other):
 
 
 def differences(pairs, only_shares=False):
-    """Title, and name of the network where several are compared -> Difference, where it varies over the seeds; of all figures, or
-    of those compared in percent."""
+    """Title, and name of the network where several are compared -> Difference of several pairs: of all figures that vary over the
+    seeds, or of those compared in percent, varying or not."""
     both = [(recipe, other) for recipe, other in pairs if other]
     every = {
         f"{recipe.name}: {figure.title}" if len(both) > 1 else figure.title: difference(name, recipe.results, other.results)
@@ -90,7 +107,7 @@ def differences(pairs, only_shares=False):
         for name, figure in FIGURES.items()
         if not (only_shares and figure.points)
     }
-    return {name: found for name, found in every.items() if found and found.half}
+    return {name: found for name, found in every.items() if found and (found.pairs > 1 if only_shares else found.half)}
 
 
 def figures_of(pairs):
@@ -103,10 +120,9 @@ def figures_of(pairs):
                 yield {
                     "network": recipe.name, "run_with": recipe.run_with, "images": recipe.on, "figure": figure.title,
                     "mean": found.mean, "standard_deviation": found.deviation, "by_seed": found.values,
-                    "compared_with": other.name if compared else None, "difference": compared.mean if compared else None,
-                    "difference_in": (figure.points or "%") if compared else None,
-                    "half_of_95_percent_interval": compared.half if compared else None,
-                    "pairs": compared.pairs if compared else None,
+                    "compared_with": compared and other.name, "difference": compared and compared.mean,
+                    "difference_in": compared and (figure.points or "%"),
+                    "half_of_95_percent_interval": compared and compared.half, "pairs": compared and compared.pairs,
                 }  # fmt: skip
 
 
@@ -115,8 +131,5 @@ def as_text(pairs, ending):
     rows = list(figures_of(pairs))
     if ending == ".json":
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    text = io.StringIO()
-    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    table.writeheader()
-    table.writerows(row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows)
-    return text.getvalue()
+    rows = [row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows]
+    return energy.as_text([rows[0].keys(), *(row.values() for row in rows)], "csv") + "\n"

@@ -1,7 +1,5 @@
-"""The scripts as commands: the one that started this program, those that are told to a user, the one that goes on with a run."""
+"""The scripts as commands: the one that started this program, those that are told to a user."""
 
-import os
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -33,16 +31,3 @@ def program(name):
 def command_line():
     """The command that started this program, as typed."""
     return f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
-
-
-def resume_command():
-    """The command that goes on with this training run: the same flags and --resume, by torchrun if torchrun started it."""
-    by_name = sys.argv[0].startswith(f"{PREFIX} ")
-    script, launcher = sys.argv[0].split() if by_name else sys.argv[:1], [] if by_name else ["python"]
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        nodes = os.environ.get("GROUP_WORLD_SIZE", "1")
-        several = ["--nnodes", nodes, "--node_rank", "...", "--rdzv_endpoint", "..."] if nodes != "1" else []
-        processes = ["--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
-        launcher = ["torchrun", *several, *processes, *["--no-python"] * by_name]
-    flags = re.sub(r"\0--(overwrite|resume)(=[^\0]*|\0(?!-)[^\0]*)?(?=\0|$)", "", "\0".join(["", *sys.argv[1:]])).split("\0")
-    return shlex.join([*launcher, *script, *flags[1:], "--resume"])

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 from harness import UserError
 from harness.runs import ranks
 
+TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+
 
 class Paths:
     """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
@@ -22,6 +24,7 @@ class Paths:
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+    of_training = property(lambda self: (self.best_path, self.last_path, self.log_path, self.json_path))
 
     def wrote(self, path):
         """Whether this is the run's last checkpoint."""
@@ -30,6 +33,10 @@ class Paths:
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
+
+    def taken(self):
+        """The first file of a training run of this name that is there, or None."""
+        return next((path for path in self.of_training if path.exists()), None)
 
 
 class RunPaths(Paths):
@@ -73,14 +80,12 @@ class RunPaths(Paths):
 
     def _objection(self, args):
         """Why this training run may not have its name, or None. Removes what a killed run was writing."""
-        own = self.best_path, self.last_path, self.log_path, self.json_path
-        taken = next((path for path in own if path.exists()), None)
-        for path in own:
+        taken, advice = self.taken(), TAKEN
+        for path in self.of_training:
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
         if self.is_resumed or self.overwrites or not taken:
             return None
-        advice = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
         if args.seed and not args.seeds and not is_numbered(args):
             advice += f", --seeds {args.seed} trains {numbered(self.name, args.seed)}"
         return f"{taken} exists: {advice}"

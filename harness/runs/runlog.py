@@ -65,7 +65,7 @@ class RunLog(AbstractContextManager):
             self.record(*lines, event="text", **values)
 
     def note(self, line):
-        """A line that only NAME.log has, from the next record with lines on."""
+        """A line that is not printed; NAME.log has it from the next printed one on."""
         self._append({"event": "text", "lines": [line]})
 
     def result(self, *lines, **values):
@@ -100,7 +100,8 @@ class RunLog(AbstractContextManager):
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from None
+            kept = "; the last checkpoint is kept" * self.place.trains
+            raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
 
     def _write_log(self):
         if self._writes:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from harness import UserError
-from self_models.basics import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Registry, setting, settings_in
 from self_models.running.outputs import errors_by_step, total_spikes
 from self_models.vgg_wFeedback import in_precision
@@ -29,7 +28,7 @@ class Loss:
     needs_frames = False
 
 
-LOSSES.expects(Loss, "value")
+LOSSES.expects(Loss)
 
 
 def loss_settings():
@@ -114,8 +113,7 @@ class Criterion:
         return replace(self, classification_kind="last_t", teacher=None, smoothing=0.0)
 
     def __call__(self, output, labels, images=None):
-        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput of these images. Raises
-        ModelError for a loss of one's own that is no scalar."""
+        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput of these images."""
         terms = {"classification": (1, self.classification(output, labels, images))}
         if (errors := errors_by_step(output)) is not None:
             terms["reconstruction"] = self.trade_off, step_weights(self.kind, len(errors), errors.device) @ errors.mean(1)
@@ -123,8 +121,6 @@ class Criterion:
             terms["penalty"] = 1, self.spike_penalty * total_spikes(output.spikes).mean()
         for name, loss in self.own.items():
             terms[name] = loss.weight, loss.value(output, images, labels)
-            if getattr(terms[name][1], "shape", None) != ():
-                raise ModelError(f"{name}: value() of {type(loss).__name__} must be a scalar tensor, the mean over the batch")
         total = sum(weight * value for weight, value in terms.values())
         return {name: value for name, (_, value) in terms.items()} | {"total": total}
 

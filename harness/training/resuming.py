@@ -4,13 +4,12 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
-from harness.data.folders import list_folder, some
+from harness.data.folders import list_folder
 from harness.runs import ranks
 from harness.runs.paths import Paths
 from harness.runs.runlog import read_records
 from harness.training.losses import loss_settings
 from self_models.basics.images import lasting_name
-from self_models.basics.settings import meant
 from self_models.loading import load_known
 
 
@@ -71,18 +70,10 @@ def _read(path, paths, may_begin, own):
         return load_known(path, own)
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
-    was_saving = epochs == [1] and records[-1]["event"] == "epoch"
+    was_saving = epochs == [1]  # an epoch is recorded before its state is saved
     has_trained = bool(epochs) and not was_saving if records else paths.best_path.exists()
     if has_trained:
         raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
     if not may_begin:
-        raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, records)}")
+        raise UserError(f"--resume: {path} is not there, and no flag says what to train: give its --run_name, or more flags")
     return None
-
-
-def _what_there_is(paths, records):
-    """What to resume instead of a run that has not saved yet: how it was begun, by its log, or else which others are there."""
-    if begun := [record["command"] for record in records if record["event"] == "run"]:
-        return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1]}"
-    others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))
-    return f"{meant(paths.name, others)}there are {some(others, 20)}" if others else f"there are no runs in {paths.files}"

@@ -19,19 +19,12 @@ def length_of(train, args):
 
 
 def plan_lines(model, train, updates, args):
-    """Lines on the network, how long it trains on this ImageSet, and how large checkpoints are; warnings if that is short, or
-    where a CPU without bfloat16 arithmetic is to use it."""
-    features, device = getattr(torch.cpu, "get_capabilities", dict)(), next(model.parameters()).device.type
-    has_it = not features or any(features[name] for name in features if "bf16" in name)
-    if args.precision == "bfloat16" and device == "cpu" and not has_it:
-        yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
+    """Lines on the network, how long it trains on this ImageSet, and how large its checkpoint is; a warning if that is short."""
     weights = sum(value.numel() for value in model.state_dict().values())
-    states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
-    small, large = (4e-6 * weights * numbers for numbers in (1, 1 + states))
     total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
     yield (
         f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
-        f"{passes}{counted(len(train.images), 'image')}; checkpoint {small:.1f} MB, two resume files of {large:.1f} MB"
+        f"{passes}{counted(len(train.images), 'image')}; checkpoint {4e-6 * weights:.1f} MB"
     )
     if total < FEW:
         yield (

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.runs import ranks
-from harness.runs.commands import resume_command
-from harness.runs.health import not_finite, spoilt_weights
+from harness.runs.health import not_finite
 from harness.runs.saving import save_checkpoint
 from harness.runs.signals import Interrupted
 from harness.training.epoch import Progress
@@ -80,13 +79,13 @@ class TrainingState:
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
             done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.place.last_path}"
-            raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
+            raise Interrupted(wish, f"{done}; the same command with --resume goes on")
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
-        faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
-        if faults or not isfinite(loss):
-            raise not_finite(f"{(*faults, f'the loss is {loss}')[0]} after epoch {self.where()}")
+        spoilt = [f"weight {name}" for name, value in self.model.state_dict().items() if not value.isfinite().all()]
+        if spoilt or not isfinite(loss):
+            raise not_finite(f"{(*spoilt, 'the loss')[0]} is not finite after epoch {self.where()}")
 
     def where(self):
         """'3, update 17': the epoch and update that were done last."""

@@ -17,7 +17,7 @@ class ModelError(ValueError):
 
 def users_folder():
     """The program's folder among the user's caches, $XDG_CACHE_HOME or ~/.cache, which need not be there yet. Raises ModelError
-    for a user without a home."""
+    for a user without a home, as in a container."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_wFeedback"
     except RuntimeError as error:

@@ -8,7 +8,6 @@ import torch
 from self_models.basics import HOME, ModelError
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
-RETIRED = {"feedback_interval": 1}  # former settings -> the value that networks have today
 
 
 class CheckpointError(ModelError):
@@ -29,22 +28,13 @@ def load_checkpoint(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
-        state = saved.get("state_dict", saved)
-        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise TypeError("it holds no state_dict of tensors by name")
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+        state = {name.removeprefix("module."): value for name, value in saved.get("state_dict", saved).items()}
+        if saved.get("settings", {}).get("feedback_interval") == 1:  # of former versions; all networks do so today
+            del saved["settings"]["feedback_interval"]
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
         raise CheckpointError(f"{path} cannot be read as a checkpoint, or not safely ({reason}); use another copy") from None
-    return {**(without_retired(saved) if "state_dict" in saved else {}), "state_dict": state}
-
-
-def without_retired(saved):
-    """A checkpoint, its settings without those of RETIRED. One of another value stays: no class knows it."""
-    if not isinstance(settings := saved.get("settings"), dict):
-        return saved
-    kept = {name: value for name, value in settings.items() if name not in RETIRED or value != RETIRED[name]}
-    return {**saved, "settings": kept}
+    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
 
 def may_hold(saved):
@@ -61,8 +51,8 @@ def restore(model, saved, path, may_lack=()):
     state = {name: own[name] for name in may_lack} | saved["state_dict"]
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        words = differences(own, state) or [line.strip() for line in str(error).splitlines()[1:]]  # of a sparse tensor, say
+    except RuntimeError:
+        words = differences(own, state)
         more = f" and {len(words) - 3} more" if len(words) > 3 else ""
         advice = "give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …), or another copy"
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(words[:3])}{more}; {advice}") from None
@@ -82,11 +72,8 @@ def differences(own, state):
 
 def from_original(model, saved):
     """Take over what a checkpoint of the original keeps beside the state: thresholds, scaled already, and leak."""
-    try:
-        if "thresholds" in saved:
-            model.set_thresholds(saved["thresholds"])
-        leak = saved.get("leak", saved.get("leak_mem"))
-        if leak is not None:
-            model.set_leak(float(leak))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's thresholds or leak are damaged ({error})") from None
+    if "thresholds" in saved:
+        model.set_thresholds(saved["thresholds"])
+    leak = saved.get("leak", saved.get("leak_mem"))
+    if leak is not None:
+        model.set_leak(float(leak))

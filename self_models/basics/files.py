@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 from self_models.basics import ModelError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
-NAMED = 5  # files that look inverted, in the line on them
 TURN_ROUND = "invert=True, or --invert of the scripts, turns dark and bright round"
 FAR = 0.5  # from the training images' border, of a border in light: then dark and bright are likely the other way round
 
@@ -32,12 +31,10 @@ def read_images(images, model, note=warnings.warn, invert=False):
     usual, found = model.background, border(images)
     if usual is not None and (far := (found - usual).abs() > FAR).any():
         kinds = ("dark", "bright") if usual < 0.5 else ("bright", "dark")
-        names = [source.name if isinstance(source, Path) else f"image {number}" for number, source in enumerate(sources)]
-        named = [name for name, is_far in zip(names, far, strict=True) if is_far]
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        first = sources[far.nonzero()[0]]
         note(
-            f"note: values look inverted: {len(named)} of {len(images)} images have a {kinds[1]} border "
-            f"({', '.join(named[:NAMED])}{more}), and the network was trained on images with a {kinds[0]} one; {TURN_ROUND}"
+            f"note: values look inverted: {far.sum()} of {len(images)} images have a {kinds[1]} border (the first is "
+            f"{getattr(first, 'name', 'a PIL image')}), and the network was trained on images with a {kinds[0]} one; {TURN_ROUND}"
         )
     return images
 
@@ -49,15 +46,11 @@ def image_sources(images):
         if isinstance(each, Image.Image):
             files.append(each)
             continue
-        if not isinstance(each, str | os.PathLike):
-            raise ModelError(f"images are named by paths, or are PIL images, not of type {type(each).__name__}")
         path = Path(each)
         inside = sorted(each for each in path.iterdir() if is_image(each.name)) if path.is_dir() else [path]
         if not inside:
             raise ModelError(f"{path} has no image files ({', '.join(ENDINGS)})")
         files += inside
-    if not files:
-        raise ModelError("no image files are named")
     return files
 
 

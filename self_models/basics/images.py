@@ -12,7 +12,6 @@ from self_models.basics.settings import choices
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds
 # data set -> image shape (channels, height, width)
 IMAGE_SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32), "CIFAR100": (3, 32, 32)}
-LARGEST_SIDE = 2**15  # of images, and of their channels
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
@@ -46,27 +45,17 @@ def lasting_name(dataset):
     return dataset if dataset in IMAGE_SHAPES else ELSEWHERE + Path(dataset).resolve().name
 
 
-def names(value):
-    """The value, a list of class names. Raises ValueError for another."""
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{value!r} is not a list of class names")
-    return list(value)
-
-
 def class_names(settings):
-    """A name for each label: those given, else the data set's, else numbers. Raises ModelError for a wrong number of names."""
-    given, labels = settings["classes"], settings["labels"]
-    if given and len(given) != labels:
-        raise ModelError(f"classes: {len(given)} names for {labels} labels: give one for each")
-    known = given or CLASSES.get(settings["dataset"], ())
+    """A name for each label: those given, else the data set's, else numbers."""
+    labels, known = settings["labels"], settings["classes"] or CLASSES.get(settings["dataset"], ())
     return list(known) if len(known) == labels else [str(label) for label in range(labels)]
 
 
 def find_image_shape(settings):
-    """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
+    """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape, as of a folder that was not read."""
     shape = IMAGE_SHAPES.get(settings["dataset"]) if settings["image_shape"] is None else settings["image_shape"]
-    if not isinstance(shape, list | tuple) or [isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in shape] != [True] * 3:
-        raise ModelError(f"image_shape must be three whole numbers, 1 to {LARGEST_SIDE}, (C, H, W), not {shape}")
+    if shape is None or len(shape) != 3:
+        raise ModelError(f"image_shape must be three whole numbers, (C, H, W), not {shape}")
     return tuple(shape)
 
 
@@ -106,8 +95,7 @@ def checked_images(x, model, frames=0):
     wanted = f"a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
-        what = f" of {x.dtype}" if isinstance(x, np.ndarray) else ": read_images takes files"
-        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}{what}")
+        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
     if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != shape:
         raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -127,22 +115,16 @@ def dtype_of(model):
 
 
 def tensor_of(values):
-    """A NumPy array as the tensor that shares its memory, or a copy's where torch knows neither its byte order nor its strides;
-    anything else as it is, also an array of long doubles, which torch has not."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+    """A NumPy array, of whatever byte order and strides, as a tensor; anything else as it is."""
+    if not isinstance(values, np.ndarray):
         return values
-    try:
-        return torch.from_numpy(values)
-    except ValueError:
-        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C"))
+    return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C", copy=False))
 
 
 def check_labels(labels, images, classes):
     """Raises ModelError unless labels is a tensor (N,) of whole numbers, one of 0 to classes - 1 for each of the N images."""
     wanted = f"labels must be a tensor ({images},) of whole numbers, 0 to {classes - 1}"
-    if not isinstance(labels, torch.Tensor):
-        raise ModelError(f"{wanted}, not a {type(labels).__name__}")
-    if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (images,):
+    if labels.is_floating_point() or labels.shape != (images,):
         raise ModelError(f"{wanted}, not {labels.dtype} of shape {tuple(labels.shape)}".replace("torch.", ""))
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ModelError(f"{wanted}; these are {labels.min()} to {labels.max()}")

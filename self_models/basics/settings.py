@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
-LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
 
 
 def choices(value, names):
@@ -31,14 +30,14 @@ class Registry(dict):
 
     def __init__(self, kind, *, keeps_all=False, **entries):
         super().__init__(entries)
-        self.kind, self.keeps_all, self.base, self.own = kind, keeps_all, None, ()
+        self.kind, self.keeps_all, self.base = kind, keeps_all, None
 
-    def expects(self, base, *own):
-        """Require that what is registered from now on is derived from this class and has these methods, too."""
-        self.base, self.own = base, own
+    def expects(self, base):
+        """Require that what is registered from now on is a dataclass derived from this class."""
+        self.base = base
 
     def register(self, name):
-        """Decorator: enter a class or function under this name. Raises ModelError for a class that lacks something."""
+        """Decorator: enter a class or function under this name. Raises ModelError for a class that cannot be used."""
 
         def enter(thing):
             if name in self:
@@ -52,20 +51,17 @@ class Registry(dict):
 
     def check_class(self, name, cls):
         """Raises ModelError, with what to do, unless this class can be what is expected."""
-        told, base = f"{self.kind} {name!r}", f"{self.base.__name__} of {self.base.__module__}"
-        if not (isinstance(cls, type) and issubclass(cls, self.base)):
-            raise ModelError(f"{told}: derive {getattr(cls, '__name__', cls)} from {base}")
-        if lacking := [method for method in self.own if not callable(getattr(cls, method, None))]:
-            raise ModelError(f"{told}: {cls.__name__} lacks {lacking[0]}(), see {base}")
+        told = f"{self.kind} {name!r}"
+        if not issubclass(cls, self.base):
+            raise ModelError(f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}")
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
             raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
-        for field in dataclasses.fields(cls):
-            one = field.metadata.get("setting")
-            if not one:
-                raise ModelError(f"{told}: declare {field.name} of {cls.__name__} by setting() or objective_setting()")
+        if plain := [field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata]:
+            raise ModelError(f"{told}: declare {plain[0]} by setting() or objective_setting()")
+        for own, one in settings_in(cls).items():
             for other, part in self.items():
-                if settings_in(part).get(field.name, one) is not one:
-                    raise ModelError(f"{told}: {other} has a setting {field.name}, too: inherit it, or take another name")
+                if settings_in(part).get(own, one) is not one:
+                    raise ModelError(f"{told}: {other} has a setting {own}, too: inherit it, or take another name")
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -91,8 +87,6 @@ class Number:
         """The value as int or float. Raises ValueError for another type or range."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             raise ValueError(f"{value!r} is not {self.wanted}")
-        if abs(value) > LARGEST:
-            raise ValueError(f"{value} is too large")
         if not self.low <= value <= self.high or value in self.excluded:
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)
@@ -107,11 +101,9 @@ class Number:
 
 
 class Choice:
-    """One of the names of a registry, a dict or a list. Raises ModelError for names that are no texts, as flags are."""
+    """One of the names, texts, of a registry, a dict or a list."""
 
     def __init__(self, names):
-        if others := [name for name in names if not isinstance(name, str)]:
-            raise ModelError(f"a Choice is one of several texts, and {others[0]!r} is none: write '{others[0]}', or a Number")
         self.names = names
 
     def check(self, value):
@@ -119,7 +111,10 @@ class Choice:
             raise ValueError(f"unknown name {value!r}: {choices(value, self.names)}")
         return value
 
-    parse = check
+    def parse(self, text):
+        if text not in self.names and isinstance(self.names, Registry):
+            raise ValueError(f"unknown name {text!r}: {choices(text, self.names)}, or add the --model FILE.py that registers it")
+        return self.check(text)
 
 
 class Switch:
@@ -246,6 +241,12 @@ class Configured:
                 for name in registry.settings_without(checked[kind]):
                     del checked[name]
         return checked
+
+    @staticmethod
+    def check_in_force(asked, settings):
+        """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
+        if idle := sorted(asked - settings.keys()):
+            raise ModelError(f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too")
 
     def configure(self, args, named):
         """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""

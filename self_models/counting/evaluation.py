@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics import ModelError, wide
 from self_models.basics.images import check_labels, checked_images, light, tensor_of
-from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.objectives.stopping import output_gap
 from self_models.running.draws import Batch
@@ -135,9 +134,9 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
     n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
     scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
     network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
-    was_training, size = model.training, required(COUNT, "batch_size", batch_size)
+    was_training = model.training
     try:
-        parts = batches_from(model, data, labels, size)
+        parts = batches_from(model, data, labels, batch_size)
         operations = operations and isinstance(model, VGG_SNN_STDB_wFeedback)
         return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
     finally:
@@ -145,32 +144,20 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
 
 
 def batches_from(model, data, labels, batch_size):
-    """The Batches of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
+    """The Batches of evaluate's data, checked, one after the other, on the model's device. Raises ModelError for other images or
+    labels, and for none."""
     if labels is not None:
         images, labels = tensor_of(data), tensor_of(labels)
-        if not isinstance(images, torch.Tensor) or not len(images):
-            raise ModelError("images must be a tensor or array of at least one image")
-        check_labels(labels, len(images), model.settings["labels"])
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     elif hasattr(data, "batches"):  # an ImageSet
         parts = (data.batch(index) for index in torch.arange(len(data)).split(batch_size) if len(index))
-    elif isinstance(data, Dataset):
-        parts = DataLoader(data, batch_size)
-    elif isinstance(data, DataLoader):
-        parts = data
     else:
-        raise ModelError(f"data must be images with labels, an ImageSet, a Dataset or a DataLoader, not a {type(data).__name__}")
-    return batches_of(model, parts)
-
-
-def batches_of(model, parts):
-    """Batches, checked and on the model's device, of Batches or (images, labels) pairs. Raises ModelError for what is neither."""
+        parts = DataLoader(data, batch_size) if isinstance(data, Dataset) else data
     device, begin = next(model.parameters()).device, 0
     for part in parts:
         if not isinstance(part, Batch):
-            if not isinstance(part, tuple | list) or len(part) != 2:
-                raise ModelError("data must give pairs of an image and its label: an accuracy needs labels")
-            part = Batch(*part, torch.arange(begin, begin + len(part[0])))
+            images, labels = part
+            part = Batch(images, labels, torch.arange(begin, begin + len(images)))
         check_labels(part.labels, len(part.images), model.settings["labels"])
         images = checked_images(part.images, model, model.frames).to(device)
         yield part._replace(images=images, labels=part.labels.to(device))

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import ModelError, wide
+from self_models.basics import wide
 from self_models.counting.prices import conventions
 from self_models.network.stages import LINEAR
 from self_models.network.wiring import check_known
@@ -66,7 +66,7 @@ class Events:
 class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. reaches:
     also the neurons that something arrives at in a step, which the event engine does not tell. Raises ModelError for a network
-    with a part or a method whose operations are not known, and where they are being counted already."""
+    with a part or a method whose operations are not known."""
 
     def __init__(self, model, reaches=False):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
@@ -76,8 +76,6 @@ class OperationCounter:
         self._connections = [*wiring.forward, *wiring.feedback]
 
     def __enter__(self):
-        if self.model.watcher:
-            raise ModelError("the operations of this model are being counted already")
         if self.model.engine:
             self.model.engine.start_counting()
         self.model.watcher = self

@@ -13,7 +13,6 @@ FOLDER = Path(__file__).parent / "conventions"
 PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")
 MEMORY = ("bytes", "picojoules")
 MOST = 1e12  # of a price, in pJ, and of a size, in bytes
-KINDS = {str: "a text in quotes", int: "a whole number", dict: "a table", dict | None: "a table"}  # type of a field -> in words
 WORD = 4  # bytes of a weight, a membrane potential or an event
 
 
@@ -50,25 +49,12 @@ def conventions():
     return {path.stem: read_convention(path) for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def conventions_with(paths):
-    """conventions() and those of these files. Raises ModelError for a file that is none, or whose name or title is taken."""
-    found = dict(conventions())
-    for path in map(Path, dict.fromkeys(paths)):
-        one = read_convention(path)
-        for name, other in found.items():
-            if path.stem == name or one.title == other.title:
-                kind = "file name" if path.stem == name else f"title {one.title!r}"
-                raise ModelError(f"{path}: its {kind} is that of the convention {name}: choose another")
-        found[path.stem] = one
-    return found
-
-
 def read_convention(path):
     """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
     try:
         said = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         check_convention(said)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: {error}") from None
     return Convention(**said)
 
@@ -77,23 +63,18 @@ def check_convention(said):
     """Raises ValueError for fields of which no Convention can be made."""
     fields = Convention.__dataclass_fields__
     check_names("", said, list(fields)[:6], list(fields))
-    for name, value in said.items():
-        if isinstance(value, bool) or not isinstance(value, fields[name].type):
-            raise ValueError(f"{name} is {value!r}, and must be {KINDS[fields[name].type]}")
     check_names("picojoules.", said["picojoules"], PRICES)
-    for name, value in said["picojoules"].items():
-        check_numbers(f"picojoules.{name}", value)
+    tables = {"picojoules": [*said["picojoules"].values()]}
     if "memory" in said:
         check_names("memory.", said["memory"], MEMORY)
         sizes, prices = (said["memory"][name] for name in MEMORY)
-        for name, values in zip(MEMORY, (sizes, prices), strict=True):
-            if not isinstance(values, list) or len(values) < 2:
-                raise ValueError(f"memory.{name} is {values!r}: give two numbers or more in brackets")
-            check_numbers(f"memory.{name}", *values)
-        if len(sizes) != len(prices):
-            raise ValueError(f"memory has {len(sizes)} bytes and {len(prices)} picojoules: give as many of each")
-        if sizes != sorted(set(sizes)) or prices != sorted(prices):
-            raise ValueError("memory.bytes must rise, and memory.picojoules must not fall: sort them by size")
+        if len(sizes) != len(prices) or len(sizes) < 2 or sizes != sorted(set(sizes)) or prices != sorted(prices):
+            raise ValueError("memory: give two bytes or more, which rise, and as many picojoules, which do not fall")
+        tables["memory"] = [*sizes, *prices]
+    for name, values in tables.items():
+        for value in values:
+            if isinstance(value, str) or not 0 <= value <= MOST:
+                raise ValueError(f"{name}: {value!r} is no number from 0 to {MOST:g}")
     if said.get("counts", "exact") not in ("exact", "rate"):
         raise ValueError(f"counts is {said['counts']!r}: choose exact or rate")
     if "memory" in said and said.get("counts") == "rate":
@@ -105,10 +86,3 @@ def check_names(place, said, needed, known=None):
     wrong = [f"{name} is unknown" for name in said if name not in (known or needed)]
     if wrong := wrong or [f"{name} is missing" for name in needed if name not in said]:
         raise ValueError(f"{place}{wrong[0]}: it needs {', '.join(known or needed)}")
-
-
-def check_numbers(name, *values):
-    """Raises ValueError for a price or a size that is none."""
-    for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST:
-            raise ValueError(f"{name} is {value!r}, and must be a number from 0 to {MOST:g}")

@@ -89,7 +89,7 @@ class Built:
                     with self._new_folder() as folder:
                         self._find(compiler, extra, Path(folder))
                     return
-                except (OSError, ModelError, subprocess.SubprocessError) as error:  # ModelError: the user has no home
+                except (OSError, ModelError, subprocess.SubprocessError) as error:
                     reason = f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}"
             self.reasons.append(reason)
         why = f"builds its kernel ({self.reasons[0]})" if self.reasons else "is here to build its kernel"

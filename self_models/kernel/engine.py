@@ -15,7 +15,7 @@ from self_models.kernel.build import Run, library
 from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.tables import lay_out, own_settings, settings_of, unknown_part, whole_form
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import unknown
+from self_models.network.wiring import fingerprint, unknown
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
@@ -32,7 +32,7 @@ class EventEngine:
     def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
         self.model, self._counted = model, None
-        self.refresh()
+        self.forget()
         self.check()
 
     def __getstate__(self):
@@ -41,7 +41,11 @@ class EventEngine:
         return {"model": self.model, **empty}
 
     def refresh(self):
-        """Lay the tables out again at the next run. rooms: whether events are counted -> Rooms of the tables."""
+        """Lay the tables out again at the next run, but not while operations are counted."""
+        if self._counted is None:
+            self.forget()
+
+    def forget(self):
         self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
 
     def check(self):
@@ -65,17 +69,17 @@ class EventEngine:
 
     def update(self):
         """Forget tables and settings that are not the model's any more. Raises ModelError as check does."""
-        model, (modules, tensors) = self.model, self.model.fingerprint()
+        model, (modules, tensors) = self.model, fingerprint(self.model)
         own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
         made_of = modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))
         if made_of != self._made_of:
             if self._counted is not None:
                 raise ModelError("the weights or settings changed while operations were counted")
-            self.refresh()
+            self.forget()
             self.check()
             self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
         if own != self._own:
-            self._own, self._settings = own, settings_of(model, self.current().tables)
+            self._own, self._settings = own, settings_of(model)
 
     def current(self):
         """The Rooms of the tables."""
@@ -84,22 +88,17 @@ class EventEngine:
             self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
         return self.rooms[counting]
 
-    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward,
-        which runs what is recorded. frames: else predictions, errors, predicted and is_open are None, and sums has their place.
-        Raises ModelError as forward and check do."""
+    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames:
+        else predictions, errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward and check
+        do."""
         self.update()
-        if record is None:
-            return self.run(x, uniforms, draws, seed, frames)
-        with torch.no_grad():
-            return self.model.forward(checked_images(x, self.model, self.model.frames), uniforms, draws, seed, frames, record)
+        return self.run(x, uniforms, draws, seed, frames)
 
     def run(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """The same of a model that has not changed since update()."""
         model, rooms = self.model, self.current()
         x = checked_images(x, model, model.frames)
-        if x.device.type != "cpu":
-            raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
         return self._run(x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings)
@@ -114,6 +113,8 @@ class EventEngine:
     def go_on(self, left_on, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
         see engine_of of running/stream.py."""
+        if left_on.counts != (self._counted is not None):  # counting has begun, or ended, in mid-stream
+            left_on = self.restored(self.state_of(left_on) | {"steps": left_on.steps}, left_on.draws)
         rooms, settings = left_on.rooms, left_on.settings
         return self._run(x, None, left_on.draws, frames, steps, rooms, settings, left_on), left_on
 
@@ -233,9 +234,7 @@ def add_events(events, rooms, model, steps):
     for target, one in tables.links.items():
         for count, module in enumerate(one.modules if target < tables.maps else ()):
             node, of_map = of_map if count else one.source, of_map + (count > 0)
-            if (
-                isinstance(module, LINEAR) and module not in done
-            ):  # the encoder's last modules feed the classifier and the decoder
+            if isinstance(module, LINEAR) and module not in done:  # the encoder's last feed both classifier and decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
     events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase

@@ -17,6 +17,7 @@ from self_models.kernel.state import Rooms
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, NUMBERS, SPARE, Tables, line_of_bytes
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
 from self_models.network.wiring import fingerprint
+from self_models.running.draws import in_space
 
 NEURONS, OUTPUT, RELAY, INTEGRATOR, ADDING, PLACED = (
     NUMBERS[name] for name in ("NEURONS", "OUTPUT", "RELAY", "INTEGRATOR", "ADDING", "PLACED")
@@ -189,14 +190,12 @@ def lay_out(model):
     nodes = [layout.input, *firing, *(node for node in layout.order if all(node is not one for one in firing))]
     number = {id(node): n for n, node in enumerate(nodes)}
     table, constants = np.zeros(len(nodes), NODE), np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
-    more, weights, places, end = [np.zeros(0, np.float32)], [], [np.zeros(0, np.int32)], constants.size
+    more, weights, places = [np.zeros(0, np.float32)], [], [np.zeros(0, np.int32)]
 
     def keep(values):
         """Where these constants begin."""
-        nonlocal end
         more.append(np.ascontiguousarray(values, np.float32).ravel())
-        end += more[-1].size
-        return end - more[-1].size
+        return constants.size + sum(each.size for each in more[:-1])
 
     first_weight = first_place = 0
     for n, node in enumerate(nodes):
@@ -219,8 +218,8 @@ def lay_out(model):
         together = max(1, NEAR // (side * length))
         row["side"], row["row"], row["first_weight"], row["first_place"] = side, length, first_weight, first_place
         row["group"] = channels if link.weights.shape[0] > 1 or values.size <= CACHE else min(channels, together)
-        weights += [values.ravel(), np.zeros(-values.size % LINE, np.float32)]
-        first_weight += weights[-2].size + weights[-1].size
+        weights.append(np.pad(values.ravel(), (0, -values.size % LINE)))
+        first_weight += weights[-1].size
         axes = zip(link.phases, link.corners, link.skipped or [0 * at for at in link.at], strict=True)
         places.append(np.concatenate([np.stack(each, 1).ravel() for each in axes]))
         first_place += places[-1].size
@@ -237,7 +236,7 @@ def lay_out(model):
     order = np.array([number[id(node)] for node in layout.order], np.int32)
     tables = Tables(
         header, table, order, np.concatenate([constants.ravel(), *more]), weights, ["input", *model.spiking],
-        [node["shape"] for node in nodes], {}, [], len(nodes), 1, 1, np.concatenate(places).astype(np.int32),
+        [node["shape"] for node in nodes], {}, [], len(nodes), np.concatenate(places).astype(np.int32),
     )  # fmt: skip
     return tables, {name: number[id(node)] for name, node in layout.of.items()}
 
@@ -316,12 +315,13 @@ class GraphEngine:
             rooms.run(runs, settings)
         for one in runs if asked else ():
             self.record(rooms, one, settings, timesteps, recorded)
-        recorded = {name: {kind: self.in_space(name, values, batch) for kind, values in kinds.items()}
-                    for name, kinds in recorded.items()}  # fmt: skip
-        channels, height, width = tables.shapes[tables.header["output"]]
-        logits = logits.reshape(batch, timesteps, height, width, channels).transpose(1, 0, 4, 2, 3).reshape(timesteps, batch, -1)
+        for name, kinds in recorded.items():
+            for kind, values in kinds.items():
+                values = torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
+                values = in_space(values, tables.shapes[self.numbers[name]])
+                kinds[kind] = values.reshape(timesteps, batch, *self.model.shapes[name])
         spikes = {name: torch.from_numpy(counts[..., n].T.astype(np.float32)) for n, name in enumerate(tables.names) if n}
-        return torch.from_numpy(np.ascontiguousarray(logits)), spikes, recorded
+        return torch.from_numpy(np.ascontiguousarray(logits.swapaxes(0, 1))), spikes, recorded
 
     def record(self, rooms, one, settings, timesteps, recorded):
         """Run one recording, timestep by timestep, and add what is asked for."""
@@ -334,21 +334,14 @@ class GraphEngine:
             rooms.library.network_runs(room.address, step.ctypes.data, 1)
             rooms.library.network_settle(room.address)
             for name, kinds in recorded.items():
-                n, shape = self.numbers[name], rooms.tables.shapes[self.numbers[name]]
+                n = self.numbers[name]
+                part, (channels, *sides) = room.parts[n], rooms.tables.shapes[n]
                 if "membrane" in kinds:
                     kinds["membrane"].append(room.potentials(n).copy())
                 if "spikes" in kinds:
-                    words = room.at(room.parts[n].spikes, prod(shape[1:]) * room.parts[n].words, np.uint32).reshape(
-                        -1, room.parts[n].words
-                    )
-                    bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-                    kinds["spikes"].append(bits[:, : shape[0]].ravel().astype(bool))
+                    words = room.at(part.spikes, 4 * prod(sides) * part.words, np.uint8).reshape(prod(sides), -1)
+                    bits = np.unpackbits(words, axis=1, count=channels, bitorder="little")
+                    kinds["spikes"].append(bits.ravel().astype(bool))
             step["first"] += 4
             step["logits"] += 4 * prod(outputs)
             step["counts"] += 4 * nodes
-
-    def in_space(self, name, values, batch):
-        """Recorded values, timestep after timestep of one recording after the other, as (T, B, ...)."""
-        channels, height, width = self._rooms.tables.shapes[self.numbers[name]]
-        values = np.stack(values).reshape(batch, -1, height, width, channels).transpose(1, 0, 4, 2, 3)
-        return torch.from_numpy(np.ascontiguousarray(values)).reshape(*values.shape[:2], *self.model.shapes[name])

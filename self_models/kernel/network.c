@@ -97,7 +97,6 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 /* --- how a state lies in memory */
 
 enum { IS_SMALL = sizeof(pixel_t) == 1 };
-
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
 static potential_t constant(const State *run, int n, int which) { return run->network->constants[NETWORK_CONSTANTS * n + which]; }
@@ -178,8 +177,8 @@ size_t network_size(const NetworkTables *network)
 /* Whether a network has what these settings ask for. */
 static int fits(const NetworkTables *network, const Settings *settings)
 {
-    const int sends_values = settings->encoding != NETWORK_POISSON || settings->residual;
-    return (network->decoded >= 0 || !settings->feedback) && (network->node[0].valued || !sends_values);
+    const int plain = settings->encoding == NETWORK_POISSON && !settings->residual;
+    return (network->decoded >= 0 || !settings->feedback) && (network->node[0].valued || plain);
 }
 
 State *network_begin(const NetworkTables *network, const Settings *settings, void *memory, size_t bytes)
@@ -445,10 +444,7 @@ ALWAYS float predicted_by(int readout, int colour, float r)
 
 /* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
 ALWAYS float x_of(const State *run, pixel_t value) { return IS_SMALL ? scaled((float)value / 255, run->network->colour) : (float)value; }
-ALWAYS float p_of(const State *run, float kept)
-{
-    return IS_SMALL ? predicted_by(run->settings.readout, run->network->colour, kept) : kept;
-}
+#define p_of(run, kept) (IS_SMALL ? predicted_by((run)->settings.readout, (run)->network->colour, kept) : (kept))
 static const float *kept_predictions(const State *run) { return IS_SMALL ? run->readout_sum : run->prediction; }
 
 float network_pixel(const State *run, int pixel) { return x_of(run, run->image[pixel]); }
@@ -945,7 +941,6 @@ static void predict(State *run, int32_t first, int32_t last)
         EACH_BY(NETWORK_MEMBRANE, 0);
     else
         EACH_BY(NETWORK_SPIKE_COUNT, 0);
-#undef EACH_BY
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
@@ -1093,16 +1088,16 @@ static int holds(const State *run)
 
 int network_arrive(State *run, const int32_t *events, int32_t count)
 {
-    if (!run->network->node[0].valued)
-        return 0;
-    run->events = events, run->sizes = 0, run->arrived = count;
-    return run->unproven = 1;
+    if (run->network->node[0].valued)
+        run->events = events, run->sizes = 0, run->arrived = count, run->unproven = 1;
+    return run->network->node[0].valued;
 }
 
 int network_step(State *run)
 {
     const NetworkTables *network = run->network;
-    int32_t i;
+    const int32_t channels = network->node[network->output].channels;
+    int32_t i, o, at;
     for (i = 0; i < network->layers; i++)
         silence(run, i);
     encode(run);
@@ -1113,8 +1108,9 @@ int network_step(State *run)
     for (i = 0; i < network->nodes; i++)
         if (network->node[i].kind == NETWORK_RELAY)
             clear(run, i);
-    for (i = 0; i < run->classes; i++)
-        run->logits[i] = (float)v_at(&run->part[network->output], (size_t)i) * run->settings.logits_scale;
+    for (i = o = 0; o < channels; o++)
+        for (at = o; at < run->classes; at += channels)
+            run->logits[i++] = (float)v_at(&run->part[network->output], (size_t)at) * run->settings.logits_scale;
     run->steps++;
     return holds(run);
 }
@@ -1211,6 +1207,8 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
         part->busy = 0;
+        if (n > 0 && node->kind == NETWORK_NEURONS && start > constant(run, n, NETWORK_THRESHOLD))
+            touch(run, n, 0, node->height, 0, node->width, 0);
     }
     for (i = 0; i < run->pixels; i++) {
         run->is_open[i] = 1;

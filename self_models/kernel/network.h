@@ -11,8 +11,7 @@
            if (network_step(run)) break;                    the stopping rule holds
        network_answer(run);
 
-   Python reads structs and enums from this text: fields are declared as TYPE name, name; all names begin with network, which a folder
-   of C replaces by its own name.
+   Python reads structs and enums from this text: TYPE name, name; a folder of C has its own name in place of network.
    Words: V membrane potential, theta threshold, s spike, x pixel, p its prediction. A place is a pixel of a layer: the channels
    of a place lie side by side. */
 #ifndef NETWORK_H
@@ -31,7 +30,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
 #define NETWORK_API 6
 
 #ifdef NETWORK_INT8
@@ -128,7 +126,7 @@ typedef struct {
     network_pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
     float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
-    float *logits;               /* O */
+    float *logits;               /* O, the places of a channel side by side */
     uint8_t *is_open;            /* whether the input neuron may spike */
     uint8_t *marks;              /* while an image is shown: which pixels were open before; in list_sending: which may send */
     uint8_t *predicted;          /* whether |p - x| < epsilon */

@@ -48,13 +48,6 @@ class Room:
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
         return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
 
-    def begin_at(self, **state):
-        """Set fields of the State, among them how many steps have been taken: the potentials that are filled in next have had
-        their leak."""
-        for name, value in state.items():
-            setattr(self.state, name, value)
-        self.library.network_settle(self.address)
-
 
 class Rooms:
     """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
@@ -111,16 +104,19 @@ class LeftOn:
             rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
             room.state.epoch = draws.epoch
 
+    @property
+    def steps(self):
+        return self.states[0].state.steps
+
+    @property
+    def counts(self):
+        """True if these Rooms count events."""
+        return bool(self.rooms.tables.header["counting"])
+
     def settle(self):
         """Bring all membranes up to date."""
         for room in self.states:
             self.rooms.library.network_settle(room.address)
-
-    @staticmethod
-    def open_all(room):
-        """All pixels are open, and none is predicted, as at the beginning of a run."""
-        room.pixels("is_open")[:] = 1
-        room.pixels("predicted")[:] = room.state.explained = 0
 
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
@@ -141,8 +137,10 @@ class LeftOn:
         """Fill in what state_dict gave, after so many steps."""
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
-            self.open_all(room)
-            room.begin_at(steps=steps, begun=1, unproven=1, explained="explained" in state)
+            room.pixels("is_open")[:], room.pixels("predicted")[:] = 1, 0  # as at the beginning of a run
+            now = room.state
+            now.steps, now.begun, now.unproven, now.explained = steps, 1, 1, "explained" in state
+            self.rooms.library.network_settle(room.address)  # the potentials that are filled in next have had their leak
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]

@@ -50,8 +50,7 @@ LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, what
 class Tables(NamedTuple):
     """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and
     int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; links: node -> Folded; pools: the wiring's;
-    maps: the first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings; places: see
-    network.h."""
+    maps: the first node that is one, of those behind the network's own; places: see network.h."""
 
     header: dict
     nodes: np.ndarray
@@ -63,8 +62,6 @@ class Tables(NamedTuple):
     links: dict
     pools: list
     maps: int
-    decoded_scale: float
-    logits_scale: float
     places: np.ndarray = np.zeros(0, np.int32)
 
     def check(self):
@@ -139,11 +136,6 @@ class Tables(NamedTuple):
         network.held = *pointers.values(), names
         return network
 
-    @property
-    def connections(self):
-        """The Folded connections between neurons, in their order, but for those of maps."""
-        return [one for node, one in self.links.items() if node < self.maps]
-
 
 def parts_of(model):
     """The setting that names a part -> that by which FORMS finds it."""
@@ -163,16 +155,16 @@ def own_settings(model):
     return model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)
 
 
-def settings_of(model, tables):
+def settings_of(model):
     """The Settings of a model as they are now."""
-    own, parts = own_settings(model), parts_of(model)
+    own, parts, whole = own_settings(model), parts_of(model), whole_form(model)
     kinds = dict(Settings._fields_)
     values = {name: own.get(name) or 0 for name in OF_PARTS}
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
         "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
         "timesteps": model.latency, "phase": model.timesteps * model.phased,
-        "decoded_scale": tables.decoded_scale, "logits_scale": tables.logits_scale,
+        "decoded_scale": whole.decoded_unit if whole else 1, "logits_scale": whole.output.unit if whole else 1,
     }  # fmt: skip
     return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})
 
@@ -327,16 +319,13 @@ def lay_out(model, compact=False, counting=False):
     weights.append(np.zeros(SPARE, kind))
     weights = np.concatenate(weights, out=line_of_bytes(sum(each.nbytes for each in weights)).view(kind))
     order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
-    scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     shapes = [node["shape"] for node in graph.nodes]
     header = {
         "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
         "output": wiring.output, "decoded": wiring.decoded, "colour": int(has_colour(model.image_shape[0])),
         "counting": int(counting), "rows": max(one.met for one in graph.links.values()),
     }  # fmt: skip
-    tables = Tables(
-        header, nodes, order, constants, weights, wiring.names, shapes, graph.links, wiring.pools, graph.maps, *scales
-    )
+    tables = Tables(header, nodes, order, constants, weights, wiring.names, shapes, graph.links, wiring.pools, graph.maps)
     if whole:
         model.mark_bounds(tables)
     return tables

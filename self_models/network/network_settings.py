@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from self_models.basics import ModelError
-from self_models.basics.images import IMAGE_SHAPES, data_set, names
+from self_models.basics.images import IMAGE_SHAPES, data_set
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -71,7 +71,7 @@ class NetworkSettings:
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
     recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=())
-    classes: list = setting(None, Text(check=names), "names of the classes", flags=())
+    classes: list = setting(None, Text(), "names of the classes", flags=())
     background: float = setting(None, FRACTION, "light of the images' border", flags=())
 
 
@@ -137,7 +137,7 @@ def check_together(model, gate, rule):
     own = model.settings
     if model.phased:
         check_phased(model, gate, rule)
-    gate.check(model.has_feedback, own["encoding"])
+    gate.check(model.has_feedback)
     check_recordings(own, gate)
     if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")
@@ -147,25 +147,19 @@ def check_phased(model, gate, rule):
     """The same of a phased network: what would come after a layer's phase, or before its end, is refused."""
     own = model.settings
     plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
-    for name, value in plain.items():
-        if own[name] != value:
-            raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
-    idle = own["gate"] == "block" and not gate.epsilon and not gate.residual
-    if gate.reacts and not idle:
-        raise ModelError(
-            f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-            "--gate block --epsilon 0 without --residual"
-        )
+    found = [f"{name} must be {value}" for name, value in plain.items() if own[name] != value]
+    if gate.reacts and (own["gate"] != "block" or gate.epsilon or gate.residual):
+        found.append(f"gate {own['gate']} would react to predictions: give --gate block --epsilon 0 without --residual")
     if rule.stops:
-        raise ModelError(f"rule {own['rule']}: a phased network answers in its last timesteps alone: choose never")
+        found.append(f"rule {own['rule']} would ask for answers before the last timesteps: choose never")
     if own["recorded_frames"] and model.has_feedback:
-        raise ModelError("update phased predicts a recording when it is over: choose an architecture without feedback")
+        found.append("recordings are predicted when they are over: choose an architecture without feedback")
     if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
-        raise ModelError(
-            f"activation {own['activation']} asks how long ago a spike was, and update phased does not: choose Linear"
-        )
+        found.append(f"activation {own['activation']} needs the time since a spike: choose Linear")
     if model.Neuron is not SpikingNeuron:
-        raise ModelError(f"update phased has neurons of its own, and {type(model).__name__} has {model.Neuron.__name__}")
+        found.append(f"neurons of {type(model).__name__} are {model.Neuron.__name__}, and must be its own")
+    if found:
+        raise ModelError(f"update phased: {'; '.join(found)}")
 
 
 def check_recordings(settings, gate):

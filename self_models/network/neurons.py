@@ -116,12 +116,7 @@ class SpikingNeuron(nn.Module):
         return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes))
 
     def spike(self, v, age=None):
-        """s = H(v), v = V/theta - 1, with the surrogate's gradient; age: as in NeuronState. Raises ModelError where a gradient is
-        wanted of a surrogate that asks for ages, and there are none."""
-        if age is None and self.surrogate.needs_age and torch.is_grad_enabled():
-            raise ModelError(
-                f"{type(self).__name__} keeps no age of its last spike, and this surrogate asks for it: choose another"
-            )
+        """s = H(v), v = V/theta - 1, with the surrogate's gradient; age: as in NeuronState."""
         return Spike.apply(v, age, self.surrogate)
 
     def floored(self, v):
@@ -223,11 +218,9 @@ class SpikingLayers:
 
     @torch.no_grad()
     def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another, or where a phased layer would leak."""
+        """Set the leak of every spiking layer, 0 to 1; phased ones do not leak. Raises ModelError for another."""
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():
-            if isinstance(neuron, PhasedNeuron) and leak != 1:
-                raise ModelError(f"leak {leak:g}: with update phased a layer adds up all that arrives: leave it at 1")
             neuron.leak.fill_(leak)
 
     def clamp_dynamics(self):

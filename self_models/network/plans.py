@@ -53,17 +53,18 @@ class Plan:
     decoder: tuple = ()
 
     def __post_init__(self):
-        if not self.encoder or not _is_width(self.encoder[0]):
+        for part, letters in (("encoder", (*HALVING, "fork")), ("decoder", ("U", "drop", "in"))):
+            if wrong := [token for token in getattr(self, part) if not (is_width(token) or token in letters)]:
+                raise ModelError(f"plan: unknown {part} token {wrong[0]!r}: use a number of channels or {', '.join(letters)}")
+        if not self.encoder or not is_width(self.encoder[0]):
             raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(self.encoder[:1])}")
-        _check_tokens("encoder", self.encoder, (*HALVING, "fork"))
         if self.encoder.count("fork") > 1 or ("fork" in self.encoder and not self.decoder):
             raise ModelError("plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder")
         for before, token in pairwise(token for token in self.encoder if token != "fork"):
-            if token == "M" and not (_is_width(before) or before == "M"):
+            if token == "M" and not (is_width(before) or before == "M"):
                 raise ModelError(f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}")
         if not self.decoder:
             return
-        _check_tokens("decoder", self.decoder, ("U", "drop", "in"))
         if self.decoder[-1] != "in" or self.decoder.count("in") != 1:
             raise ModelError("plan: the decoder must end with 'in', and have it only there")
         downs, ups = halvings(self.before_fork), self.decoder.count("U")
@@ -97,12 +98,7 @@ def halvings(tokens):
 
 def find_plan(name, plan=None):
     """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
-    if plan is None:
-        encoder, decoder = (as_tokens(text) for text in PLANS.find(name))
-    elif isinstance(plan, list | tuple) and len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
-        encoder, decoder = plan
-    else:
-        raise ModelError("plan: give two lists of tokens, [encoder, decoder]")
+    encoder, decoder = map(as_tokens, PLANS.find(name)) if plan is None else plan
     return Plan(tuple(encoder), tuple(decoder))
 
 
@@ -111,11 +107,5 @@ def as_tokens(text):
     return [int(token) if token.isdigit() else token for token in text.split()]
 
 
-def _is_width(token):
-    return isinstance(token, int) and not isinstance(token, bool) and 0 < token < 2**31
-
-
-def _check_tokens(part, tokens, letters):
-    for token in tokens:
-        if not _is_width(token) and token not in letters:
-            raise ModelError(f"plan: unknown {part} token {token!r}: use a number of channels or {', '.join(letters)}")
+def is_width(token):
+    return isinstance(token, int) and token > 0

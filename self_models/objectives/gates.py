@@ -29,8 +29,8 @@ class Gate:
     reopens = False  # whether what is closed may open again, by itself or for another image
     stays_in_evaluation = False  # whether a network that was trained with it runs with it wherever it is evaluated
 
-    def check(self, has_feedback, encoding="poisson"):
-        """Raises ModelError where the gate cannot work in a network with or without a decoder, of this encoding (its name)."""
+    def check(self, has_feedback):
+        """Raises ModelError where the gate cannot work in a network with or without a decoder."""
 
     def start(self, image):
         """The View of the first step, for images (B, C, H, W)."""
@@ -77,7 +77,7 @@ class Tolerance(Gate):
         False, Switch(), "a pixel is predicted only if all its channels are", group="gate", adopted=True
     )
 
-    def check(self, has_feedback, encoding="poisson"):
+    def check(self, has_feedback):
         if self.epsilon and not has_feedback:
             raise ModelError(
                 "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0"

@@ -6,7 +6,6 @@ holds(run) -> (B,) bool for the RunState after a step, without its memory.
 import math
 from dataclasses import dataclass
 
-from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 
@@ -15,9 +14,7 @@ ANY = Number(float)
 
 
 def output_gap(logits):
-    """Margin of the two largest logits, in units of the output (B,). Raises ModelError where there is one output only."""
-    if logits.shape[1] < 2:
-        raise ModelError("labels=1: an accuracy, or a margin of the two largest logits, needs a network of at least 2 classes")
+    """Margin of the two largest logits, in units of the output (B,)."""
     best, second = logits.topk(2).values.unbind(1)
     return best - second
 
@@ -42,19 +39,8 @@ class Rule(Never):
 
     stops = True
 
-    def may_stop(self, run):
-        """Which images of a RunState may stop, bool (B,): those for which the rule holds. Raises ModelError for a rule that fails
-        on a view without is_open."""
-        try:
-            return self.holds(run)
-        except (AttributeError, TypeError) as error:
-            if run.view.is_open is not None:
-                raise
-            words = "where it reads view.is_open or predicted, it must say looks_at_input = True, and the gate must block"
-            raise ModelError(f"rule {type(self).__name__}, with a gate that does not block: {error}; {words}") from error
 
-
-RULES.expects(Rule, "holds")
+RULES.expects(Rule)
 
 
 @RULES.register("all_predicted")

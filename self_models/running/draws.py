@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 
 from self_models.basics import sent
-from self_models.basics.settings import WHOLE, required
 from self_models.kernel.build import filled
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
@@ -50,7 +49,7 @@ def shuffled(size, seed, epoch):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The draws of a batch in one epoch. seed: a whole number from 0; index: the images' positions in their set, (B,) int64 on
+    """The draws of a batch in one epoch. seed: a whole number; index: the images' positions in their set, (B,) int64 on
     the CPU, below 2**32.
 
     Each image's draws are its own, whatever shares its batch, and the same on every device.
@@ -59,9 +58,6 @@ class Draws:
     seed: int
     epoch: int
     index: torch.Tensor
-
-    def __post_init__(self):
-        required(WHOLE, "seed", self.seed)
 
     def select(self, keep):
         """The draws of a part of the batch; keep: an index or a mask."""

@@ -1,6 +1,5 @@
 """What `record` asks of a run: the spikes and membrane potentials of its layers, or of some of their neurons, at each step."""
 
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -32,8 +31,6 @@ def asked_by(record, wiring):
     if record is None:
         return {}
     asked, spaces = {}, spaces_of(wiring)
-    if not isinstance(record, dict):
-        raise ModelError("record: give a dict, such as {'features.1': 'spikes'}")
     for name, words in record.items():
         if name not in spaces:
             raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
@@ -75,24 +72,9 @@ def spaces_of(wiring):
 
 def asked_of(name, words, space):
     """The Asked of one layer of this space. Raises ModelError for words that ask for nothing that it has."""
-    parts = list(words) if isinstance(words, tuple | list) else [words]
-    kinds, others = [part for part in parts if isinstance(part, str)], [part for part in parts if not isinstance(part, str)]
+    *kinds, last = [words] if isinstance(words, str) else words
+    kinds, neurons = ((*kinds, last), None) if isinstance(last, str) else (kinds, torch.as_tensor(last))
     has = OF_ENDS.get(name, KINDS)
     if wrong := [kind for kind in kinds if kind not in has]:
         raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
-    if not kinds or len(others) > 1:
-        example = f"{has[0]!r}, or for neurons 0 and 5 ({has[0]!r}, [0, 5])"
-        raise ModelError(f"record: of {name} ask for {example}, not for {words!r}")
-    return Asked(tuple(dict.fromkeys(kinds)), tuple(space), neurons_of(name, others[0], prod(space)) if others else None)
-
-
-def neurons_of(name, numbers, size):
-    """Numbers of neurons, anything like a list of them, as a tensor. Raises ModelError for what are none of this many."""
-    try:
-        neurons = torch.as_tensor(numbers).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        neurons = torch.zeros(0)
-    whole = neurons.dim() == 1 and len(neurons) and not (neurons.is_floating_point() or neurons.dtype == torch.bool)
-    if not whole or neurons.min() < 0 or neurons.max() >= size or len(neurons.unique()) < len(neurons):
-        raise ModelError(f"record: neurons of {name} are a list of numbers from 0 to {size - 1}, each once, not {numbers!r}")
-    return neurons.long()
+    return Asked(tuple(kinds), tuple(space), neurons)

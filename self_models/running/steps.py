@@ -124,7 +124,7 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
         ends = None
         if stops:
             after = (replace(state, logits=logits) for state, logits in zip(run.reached, shown["logits"], strict=True))
-            may_stop = torch.stack([model.rule.may_stop(state) for state in after])
+            may_stop = torch.stack([model.rule.holds(state) for state in after])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             taken[running] = at + ends
         if model.watcher:

@@ -6,16 +6,13 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
-from self_models.basics.settings import COUNT, WHOLE, Number, required
+from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import asked_by, spaces_of
 from self_models.running.steps import all_steps, with_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
-STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
-
-
 KEPT = "number, dtype or device of the images", "settings", "weights or modules"  # until reset()
 
 
@@ -27,7 +24,7 @@ class Stream:
     steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
     def __init__(self, model, seed=0):
-        self.model, self.seed = model, required(WHOLE, "seed", seed)
+        self.model, self.seed = model, seed
         self.reset()
 
     def reset(self):
@@ -56,7 +53,8 @@ class Stream:
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
         model, (modules, self._tensors) = self.model, self.model.fingerprint()
-        settings = model.settings | vars(model.gate) | vars(model.readout)
+        parts = model.gate, model.readout
+        settings = model.settings, [getattr(part, name) for part in parts for name in settings_in(type(part))]
         now = (len(x), x.dtype, x.device), settings, modules
         for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
             if was != each:
@@ -74,10 +72,8 @@ class Stream:
 
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
-        if not isinstance(state, dict):
-            raise ModelError(f"a state is a dict, as state_dict gives it, not a {type(state).__name__}")
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
-        seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
+        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
         if held or steps:
             check_state(self.model, held)
         self.reset()
@@ -175,9 +171,8 @@ def check_state(model, state):
         wrong |= state.keys() - shapes.keys()
     for name in shapes.keys() & state.keys():
         value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
-        kind = torch.strided, dtypes.get(name, usual), device, (*count, *shapes[name])
-        is_tensor = isinstance(value, torch.Tensor) and (value.layout, value.dtype, value.device, tuple(value.shape)) == kind
-        if not is_tensor or not value.isfinite().all():
+        kind = dtypes.get(name, usual), device, (*count, *shapes[name])
+        if (value.dtype, value.device, tuple(value.shape)) != kind or not value.isfinite().all():
             wrong.add(name)
     if wrong:
         raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")

@@ -1,6 +1,6 @@
 # make qemu: make check on microcontrollers emulated by QEMU: flash, RAM, stack, and instructions, counted by its clock (-icount).
-# Debian: apt install gcc-arm-none-eabi picolibc-arm-none-eabi qemu-system-arm
-#         apt install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
+TOOLS_arm = gcc-arm-none-eabi picolibc-arm-none-eabi qemu-system-arm
+TOOLS_rv32 = gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
 ARM = arm-none-eabi- -mthumb -mfloat-abi=hard
 BUILD_m4 = $(ARM) -mcpu=cortex-m4 -mfpu=fpv4-sp-d16
 BUILD_m7 = $(ARM) -mcpu=cortex-m7 -mfpu=fpv5-d16
@@ -22,7 +22,8 @@ qemu: qemu_m4 qemu_m7 qemu_m33 qemu_rv32
 
 qemu_%: check.c board.h golden.c network.c weights.c $(HEADERS)
 	@set -e; if ! echo '#include <stdio.h>' | $(BOARD_CC) -E - > /dev/null 2>&1 \
-	|| ! $(firstword $(PLAY_$*)) --version > /dev/null 2>&1; then echo "$*: untried, tools are missing: see qemu.mk"; exit 0; fi; \
+	|| ! $(firstword $(PLAY_$*)) --version > /dev/null 2>&1; then \
+	echo "$*: not run, since tools are missing. On Debian: apt install $(or $(TOOLS_$*),$(TOOLS_arm))" >&2; exit 1; fi; \
 	for part in network weights check; do $(BOARD_CC) -c $$part.c -o $*_$$part.o; done; \
 	if ! $(BOARD_CC) --oslib=semihost --crt0=semihost $(PLACES) -o $*.elf $*_network.o $*_weights.o $*_check.o -lm 2> $*.log; then \
 	if grep -q 'overflowed by' $*.log; then echo "$*: untried, too large for this board: $$(sed -n 's/.*: region/region/p' $*.log)"; \

@@ -1,0 +1,206 @@
+"""Every number of README and the findings: made anew of results/, or named in NOT_MADE with where it is from."""
+
+import json
+import re
+from functools import cache
+from itertools import chain, product
+from statistics import fmean
+
+import pytest
+from conftest import REPOSITORY
+
+import results
+from harness.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, written
+
+FOLDER = REPOSITORY / "results"
+NO_NUMBERS = re.compile(
+    r"`[^`]*`|CIFAR-10|VGG\d|\b\d+-bit|\b\d+ bits|findings? \d( and \d)?|#+ \d+\. |T = \d+\b|[Mm]argins?( of)? [\d.]+"
+)
+NOT_MADE = {  # page -> what stands there -> where it is from
+    "README.md": {
+        "3,569 ± 78 spikes at": "the ramp, at commit c243943: notebook/results.md, section 4, has each seed",
+        "where 0.7 % of the neurons": "`wfeedback nir` on the first network: spikes / neurons / timesteps",
+        "where 7 % do": "the same of examples/nmnist.nir",
+        "99.99 % of images": "10 of 80,000: explanation/phased.md, benchmarks/findings/phased.py; it needs CIFAR-10",
+        "early exit within 50:": "a flag of results.py",
+        "in 8 timesteps": "of the block below, which tests/test_python_api.py runs",
+        "ICLR 2020": "a year",
+    },
+    "docs/explanation/findings.md": {
+        "10,000 test images": "MNIST and Fashion-MNIST",
+        "exit it is at most 50.": "a flag of results.py",
+        "its 95 % confidence": "a definition",
+        "If it contains 0,": "a definition",
+        "differs from 0 after": "a definition",
+        "wider than ± 50 %": "a definition",
+        "(Holm, 5 %)": "a definition",
+        "agree within ± 10 %": "a definition",
+        "four margins, 0.5 to 4.": "flags of results.py",
+        "| ramp, network trained with it | 98.60 ± 0.04 | 3,569 ± 78 |": "at commit c243943: notebook/results.md, section 4",
+        "| decoder, outputs swapped between images | 98.58 ± 0.06 | 4,407 ± 121 |": "obj1 with controls.py; the same section",
+        "by -2 ± 8 %: equivalent within ± 10 %": "of these seeds",
+        "21 ± 8 % more spikes": "of these seeds",
+        "slew limit is 0.15 per": "recipes/fashion_feedback.toml",
+        "s < 2 epsilon": "a condition",
+        "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
+        "than an entropy of 0.3": "a flag of results.py",
+        "At most 50 timesteps": "a flag of results.py",
+        "0.3 and 0.1.": "flags of results.py",
+        "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
+        "within 7 x 7 |": "a setting",
+        "| unchanged | 98.9 | 98.7 | 98.9 | 98.8 |": "the command below it: notebook/trials.md, objective 3",
+        "dimmed to 15 %, mean of four halves | 63.9 | 78.7 | 64.2 | 87.7 |": "the same",
+        "dimmed to 30 % | 41.2 | 98.7 | 98.8 | 98.8 |": "the same",
+        "89.66 ± 0.24 % on CIFAR-10": "notebook/results.md, section 12; results/ have seed 0 alone",
+    },
+}  # fmt: skip
+FEEDBACK = [f"{family} feedback".strip() for family in ("quick", "accurate", "fast", "tiny", "", "residual", "Fashion")]
+BASELINE = f"baseline of {FEEDBACK[0]}"
+RANKS, STAR, ALL, MARGIN = ("rank_correlation", "rank_correlation_per_ink"), " \\*", "none", "confidence 1"
+RULES = {"none": "none | |", "confidence": "margin, at least | {:g} |", "entropy": "entropy, at most | {:g} |"}
+STOPPED = {  # in finding 6
+    FEEDBACK[0]: (ALL, MARGIN, "entropy 0.3"),
+    "baseline of fast feedback": ("confidence 2", "entropy 0.3"),
+    "baseline of Fashion feedback": (MARGIN, "entropy 0.3"),
+}
+
+
+@cache
+def records(name):
+    path = FOLDER / name
+    return json.loads(path.read_text()) if path.suffix == ".json" else [*map(json.loads, path.read_text().splitlines())]
+
+
+def of_runs(name, stop=ALL, steps=50):
+    """seed -> row of results.json, of a network run in this way; with blocking where it has a decoder."""
+    found = [row for row in records("results.json") if (row["name"], row["timesteps"]) == (name, steps)]
+    return {row["seed"]: row for row in found if (results.stop_of(row) or ALL) == stop and row["blocking"] >= row["feedback"]}
+
+
+def mean(by_seed, name):
+    return fmean(row[name] for row in by_seed.values())
+
+
+def cells(by_seed, *names):
+    return " | ".join(spread(name, by_seed).text(FIGURES[name].form) for name in names)
+
+
+def table(lines):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+
+
+@cache
+def compared():
+    """(network, T, stop) -> cells: accuracy, spikes, energy layer by layer, event-driven, with a star where they are left after
+    correction."""
+    lines = [*results.pairs_table(filter(results.is_shown, records("results.json")))]
+    left, found = dict(line[2:].split(": ") for line in lines if line.startswith("- ")), {}
+    for _, name, _, steps, stop, *texts in table(lines)[2:]:
+        titles = left.get(f"{name}, T = {steps}" + f", {stop}" * bool(stop), "").split("; ")
+        among = ("accuracy, %", "spikes, all parts", "energy layer by layer", "energy event-driven")
+        found[name, int(steps), stop or ALL] = [text + STAR * (title in titles) for text, title in zip(texts, among, strict=True)]
+    return found
+
+
+def saved_at_50():
+    shares = [difference("spikes", of_runs(name), of_runs(f"baseline of {name}")).mean for name in FEEDBACK]
+    return f"saves {-max(shares):.0f} to {-min(shares):.0f} %"
+
+
+def decoder(*names):
+    return cells({seed: row for seed, row in of_runs(FEEDBACK[0], steps=6).items() if seed < 3}, *names)
+
+
+def of_readme():
+    """What README says."""
+    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()}.", f"the decoder {decoder('spikes')} (three seeds)")
+    late, trained, early = (compared()[FEEDBACK[0], *run][1].removesuffix(STAR) for run in ((50, ALL), (6, ALL), (50, MARGIN)))
+    yield f"by {late} at T = 50, {trained} at T = 6 and {early} with early exit (95 % intervals, paired"
+    for network, text in (("baseline", "[{} to {} times]"), ("blocking", "; {} to {} with blocking")):
+        rows = [row for row in records("inference_peers.jsonl") if row["network"] == network]
+        ratios = [row["ours_event"] / max(row[name] for name in ("snntorch", "spikingjelly", "norse", "sinabs")) for row in rows]
+        yield text.format(round(min(ratios)), round(max(ratios)))
+    for network, best, others in (("cnn_sinabs.nir", "sinabs", "Norse"), ("nmnist.nir", "SpikingJelly", "sinabs and Norse")):
+        ran = [row for row in records("nir_peers.jsonl") if row["network"] == network and "recordings_per_second" in row]
+        assert {row["simulator"] for row in ran} == {"kernel", best.lower(), *others.lower().split(" and ")}
+        speeds = {row["simulator"]: row["recordings_per_second"] for row in ran if row["batch"] == 32}
+        ratio = speeds["kernel"] / speeds[best.lower()]
+        assert sorted(speeds, key=speeds.get)[-2:] == [best.lower(), "kernel"]
+        yield f"{ratio:.0f} times {best} ({others} ran, too)"
+    yield "networks at batch 32:"
+
+
+def of_findings():
+    """What the findings say."""
+    lines = [*results.equal_table(records("results.json"))]
+    equal, left = {name: row for name, *row in table(lines)}, lines[-1].rstrip(".").split(": ")
+    intervals = [text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN]
+    yield from (f"correction for [{len(intervals)} comparisons", f"of these {left[0].split()[2]} intervals")
+    yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {decoder('accuracy', 'spikes')} |")
+    yield f"the interval, {equal['fast feedback'][1].partition(' ')[2]} points, is too wide to tell"
+    for name in FEEDBACK:
+        pairs, accuracy, level, _, _, spikes = equal[name]
+        star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))
+        yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} |"
+        yield f"| {name}, {pairs} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
+        (trained,) = (steps for network, steps, _ in compared() if network == name and steps != 50)
+        for steps, said in ((trained, f"| {name}, {pairs} | {trained}, as trained |"), (50, "| | 50 |")):
+            accuracy, spikes, layers, events = compared()[name, steps, ALL]
+            yield f"{said} {accuracy} | {spikes} | {events} | {layers} |"
+    both = [cells(of_runs(name, steps=steps), "spikes") for name in (FEEDBACK[0], BASELINE) for steps in (6, 50)]
+    yield "has {} spikes after 6 timesteps and {} after 50, its baseline {} and {}.".format(*both)
+    accuracy, spikes, *_ = compared()["Fashion feedback", 50, ALL]
+    yield f"saves no spikes. At T = 50 it saves {spikes[1:]} and loses {accuracy[1:]} points of accuracy"
+    last = [records(f"quick_feedback{seed}_stop.json")[-1] for seed in ("", "_1", "_2", "_3", "_4")]
+    assert fmean(record["open_share"][-1] for record in last) < 1e-5 and {record["rule"] for record in last} == {ALL}
+    yield "after 50 timesteps. With all three, less than one in 100,000 is"
+    for name, stops in STOPPED.items():
+        for stop, runs in ((stop, of_runs(name, stop)) for stop in stops):
+            rule, *bounds = stop.split()
+            label = f"{name}, {len(runs)} " if stop == stops[0] else ""
+            run = RULES[rule].format(*map(float, bounds))
+            yield f"| {label}| {run} {cells(runs, 'accuracy', 'spikes')} | {mean(runs, 'mean_steps'):.1f} |"
+    margin, entropy = (spread("spikes", of_runs(FEEDBACK[0], stop)).mean for stop in STOPPED[FEEDBACK[0]][1:])
+    yield f"the entropy needs {100 * (entropy / margin - 1):.0f} % more spikes"
+    pairs = {name: [of_runs(one, MARGIN) for one in (name, f"baseline of {name}")] for name in FEEDBACK}
+    for name in (*FEEDBACK[:3], FEEDBACK[-1]):
+        ranks = [f"{mean(runs, rank):.2f}" for runs in pairs[name] for rank in RANKS]
+        yield f"| {name}, {len(pairs[name][0])} | {' | '.join(ranks)} |"
+    higher = [row[RANKS[1]] > theirs[seed][RANKS[1]] for ours, theirs in pairs.values() for seed, row in ours.items()]
+    yield f"in all {sum(higher) if all(higher) else 'but'} pairs"
+    yield f"a correlation of {mean(of_runs(FEEDBACK[0]), RANKS[0]):.2f}:"
+    (deep,) = (row for row in records("results.json") if row["name"] == "CIFAR-10, deep, phased")
+    yield f"T is {deep['timesteps']} and the latency {deep['mean_steps']:.0f} timesteps"
+    yield f"`quick` with {min(steps for name, steps, _ in compared() if name == FEEDBACK[0])} timesteps"
+
+
+def of_streams():
+    """What finding 9 says, after the names of its scenes."""
+    runs = {}
+    for row in (row for row in records("streams.jsonl") if "case" in row):
+        runs.setdefault((row["scene"], row["case"]), {})[row["seed"]] = row
+    scenes = list(dict.fromkeys(scene for scene, _ in runs))
+    for scene, case in product(scenes, ("baseline", "detector")):
+        names = ("accuracy", "spikes", "energy_joules")
+        first, *found = (difference(name, runs[scene, "feedback"], runs[scene, case]) for name in names)
+        texts = [f"{written(first.mean, '+.1f')} ± {written(first.half, '.1f')}", *(one.text(FIGURES["spikes"]) for one in found)]
+        yield f"| {' | '.join(texts)} |"
+    on_time = [f"{100 * mean(runs['switch', case], 'within_6'):.1f} %" for case in ("feedback", "baseline", "detector")]
+    yield "by the 6th timestep and kept after {} of the changes with blocking, {} always on, {} with the".format(*on_time)
+    fewer = [difference("spikes", runs[scene, "ramp"], runs[scene, "feedback"]).mean for scene in scenes]
+    yield f"A ramp needs {-max(fewer):.0f} to {-min(fewer):.0f} % fewer spikes"
+    yield f"on {runs['switch', 'ramp'][0]['streams']} streams"
+
+
+@pytest.mark.parametrize(
+    ("page", "made"), {"README.md": (of_readme,), "docs/explanation/findings.md": (of_findings, of_streams)}.items()
+)
+def test_every_number_is_made_of_results_or_named(page, made):
+    text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\u2212", "-").replace("\u00d7", "x")
+    for left_out in (r"^```.*?^```$", r"^ {4}.*?$", r"<!--.*?-->", r"(?<=\])\([^)]*\)"):  # blocks, commands, marks, links
+        text = re.sub(left_out, "", text, flags=re.MULTILINE | re.DOTALL)
+    text = " ".join(text.split())
+    for said in (*chain(*(make() for make in made)), *NOT_MADE[page]):
+        assert said in text, said
+        text = text.replace(said, " | ", 1)
+    assert re.findall(r".{0,30}\d.{0,30}", NO_NUMBERS.sub("", text)) == []
