@@ -25,7 +25,7 @@ from harness.measuring.simulators import SIMULATORS, check
 from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
-from self_models.counting.graph_ledger import graph_entries
+from self_models.counting.ledger import graph_entries
 from self_models.counting.prices import conventions
 from self_models.graph import RESETS, from_nir
 

@@ -16,7 +16,7 @@ from self_models.loading import on_engine
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
 from self_models.network.stages import POOLS
-from self_models.network.wiring import is_hooked
+from self_models.network.known import is_hooked
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -63,7 +63,7 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
 def calibrate_if_better(model, rates, logits, images, draws):
     """calibrate_biases, undone where on the images the model's answers were nearer to the ANN's before (cross-entropy of their
     softmaxes): a channel's mean rate may fit while its neurons are further off. rates, logits: see fit_levels."""
-    *_, unit = (unit for connection, unit in units(model) if connection.target == model.wiring.output)
+    unit = next(unit for link, unit in units(model) if link.target == "output")
 
     def off():
         return F.cross_entropy(model(images, draws=draws, frames=False).logits * unit / model.timesteps, logits.softmax(1))

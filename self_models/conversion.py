@@ -18,7 +18,8 @@ from self_models.fast.phased import fired
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
-from self_models.network.wiring import check_known, in_stages
+from self_models.network.graph import INPUT
+from self_models.network.known import check_known, in_stages
 
 CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
 BINS, CANDIDATES = 2**14, 200  # of the activations' histogram, of a layer's thresholds that are tried
@@ -248,35 +249,38 @@ def bounds_as_thresholds(state):
 
 
 def biases_of(model):
-    """Number of a node -> a copy of the bias that its neurons have."""
-    wiring = model.wiring
-    return {one.target: one.bias.detach().clone() for one in (*wiring.forward, *wiring.feedback) if one.bias is not None}
+    """Target of a link -> a copy of its bias."""
+    return {link.target: link.bias.detach().clone() for link in model.graph.links if link.bias is not None}
 
 
 def fit_biases(model, biases):
     """Bring the model's biases from the ANN's, see biases_of, to the unit of what drives each layer, for the thresholds now."""
     with torch.no_grad():
-        for connection, unit in units(model):
-            if connection.target in biases:
-                connection.bias.copy_(biases[connection.target] / unit)
+        for link, unit in units(model):
+            if link.target in biases:
+                link.bias.copy_(biases[link.target] / unit)
 
 
 @torch.no_grad()
 def fit_thresholds(model):
     """Bring thresholds that are the ANN's bounds to the unit of what drives each layer."""
-    neurons = list(model.neurons().values())
-    for connection, unit in units(model):
-        if connection.target < model.wiring.output:
-            neurons[connection.target - 1].threshold.div_(unit)
+    neurons = model.neurons()
+    for link, unit in units(model):
+        if link.target in neurons:
+            neurons[link.target].threshold.div_(unit)
 
 
 def units(model):
-    """Yield each connection, in order, with the factor that converts its input current to the ANN's activation. A threshold may
-    be changed when its connection is yielded. Raises ModelError for a part that no architecture makes."""
+    """Yield each link, in order, with the factor that converts its input current to the ANN's activation. A threshold may be changed
+    when its link is yielded. Raises ModelError for a part that no architecture makes, and a bias that is not at a link's end."""
     check_known(model, "conversion", own=True)
-    wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
-    for connection in (*wiring.forward, *wiring.feedback):
-        unit = found[wiring.before_pools(connection.source)]
-        yield connection, unit
-        if connection.target < wiring.output:
-            found[connection.target] = unit * thresholds[connection.target - 1].threshold.item()
+    graph, neurons, units_of = model.graph, model.neurons(), {INPUT: 1.0}
+    for link in graph.links:
+        if link.target in graph.pools:
+            continue
+        if any(getattr(module, "bias", None) is not None for module in link.modules[:-1]):
+            raise ModelError(f"conversion: a layer before {link.end} has a bias, which has no neurons of its own")
+        unit = units_of[graph.before_pools(link.source)]
+        yield link, unit
+        if link.target in neurons:
+            units_of[link.target] = unit * neurons[link.target].threshold.item()

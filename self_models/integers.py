@@ -23,8 +23,9 @@ from self_models.basics import ModelError
 from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.tables import DECODED, FORMS, NEURONS, RELAY
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
+from self_models.network.graph import in_a_row
+from self_models.network.known import check_known
 from self_models.network.stages import chains, encoder_parts, list_layers
-from self_models.network.wiring import check_known
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.running.steps import SHARES, decayed, in_shares
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -105,8 +106,8 @@ class IntegerNeuron(SpikingNeuron):
         spikes, v = self.update(current - lost, v.double(), self.threshold, 1, self.spike)
         return spikes, NeuronState(self.floored(v).int())
 
-    def spike(self, v):
-        return (v > 0).double()
+    def spike(self, v, theta, age=None):
+        return (v > theta).double()
 
     def floored(self, v):
         return v.clamp(self.lowest, LARGEST)
@@ -166,9 +167,9 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         """Mark, in Tables, the nodes whose potentials surely fit 16 bits, and for how many timesteps those of neurons surely stay
         within their bounds: no timestep adds more than all inputs at once would."""
         sent = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
-        neurons = dict(enumerate(self.whole_form().neurons.values(), 1))
+        neurons = {tables.numbers[name]: one for name, one in self.whole_form().neurons.items()}
         for n in tables.order.tolist():
-            node, one, came = tables.nodes[n], tables.links.get(n), sent[int(tables.nodes[n]["source"])]
+            node, one, came = tables.nodes[n], tables.chains.get(n), sent[int(tables.nodes[n]["source"])]
             most, kind = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"]), node["kind"]
             sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
             if kind == NEURONS:
@@ -187,8 +188,8 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         run.logits = run.logits.clamp(-LARGEST, LARGEST)
         return shown | {"logits": run.logits.float() * self.logits_unit}
 
-    def propagate(self, run, stage, part, signal):
-        return super().propagate(run, stage, part, signal.double())
+    def propagate(self, run, signal):
+        return super().propagate(run, signal.double())
 
     def integrate(self, readout_sum, decoded, view):
         return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
@@ -304,7 +305,8 @@ def strides_folded(features, size):
     made, fork, before = [], features.fork, size
     for at, (position, module) in enumerate(list_layers(features)):
         first = made[-1][1] if made else None
-        strided = isinstance(first, nn.Conv2d) and first.stride == (2, 2) and first.bias is None and at != features.fork
+        strided = isinstance(first, nn.Conv2d) and first.stride == first.kernel_size == (2, 2) and first.bias is None
+        strided = strided and at != features.fork
         if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in before):
             kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
             one = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
@@ -326,5 +328,6 @@ def in_one(decoder, image_size):
     def is_small(chain, up, _):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
-    layers = folded(list_layers(decoder), 1, image_size, is_small)
+    nodes = in_a_row(list_layers(decoder))
+    layers = ((node.name, node.module) for node in folded(nodes, nodes[-1].name, 1, image_size, is_small))
     return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))

@@ -13,7 +13,7 @@ from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built
 from self_models.kernel.engine import EventEngine
 from self_models.network.plans import find_plan
-from self_models.network.wiring import names_of_ones_own
+from self_models.network.known import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

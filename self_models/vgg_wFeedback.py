@@ -9,6 +9,7 @@ from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
 from self_models.fast.folded_chain import folded
+from self_models.network.graph import in_a_row
 from self_models.network.network_settings import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
@@ -103,7 +104,9 @@ class VGG_wFeedback(Configured, nn.Module):
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
             decoder = list_layers(self.generate)
-            decoder = folded(decoder, len(x) * self.timesteps, x.shape[2:]) if self.training else decoder
+            if self.training:
+                nodes = folded(in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:])
+                decoder = [(node.name, node.module) for node in nodes]
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

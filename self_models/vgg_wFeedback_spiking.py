@@ -12,11 +12,12 @@ from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
+from self_models.network.graph import INPUT, Graph, chained
+from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
 from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
+from self_models.network.stages import add_biases, build_stages, graph_of_stages, new_bias
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import fingerprint, is_hooked, modules_of, unknown, wire
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -53,7 +54,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     engine, stays = None, None  # an EventEngine, or None: this module's own forward; why `auto` left it so
     batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
     watcher = None  # an OperationCounter, while one counts
-    _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
+    _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -104,6 +105,8 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
+    output_leak = property(lambda self: self.settings["output_leak"])
+    has_colour = property(lambda self: has_colour(self.image_shape[0]))
     frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
 
     def replaces(self, but=()):
@@ -133,21 +136,32 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
             self.engine.refresh()
 
     @property
-    def wiring(self):
-        """Which layers' spikes go where, see network/wiring.py."""
+    def graph(self):
+        """What takes what from which, see network/graph.py. Ends: 'output', and 'decoded' with a decoder."""
         return self._looked_at()[1]
 
     @property
-    def unknown(self):
-        """The first part that no architecture makes, in words, '' for none: see network/wiring.py."""
+    def layers(self):
+        """'input', then the names of the spiking layers, those beside the stages last."""
         return self._looked_at()[2]
+
+    @property
+    def unknown(self):
+        """The first part that no architecture makes, in words, '' for none: see network/known.py."""
+        return self._looked_at()[3]
 
     def _looked_at(self):
         modules = modules_of(self)
         seen = modules, [*map(type, modules)]  # a module may become one of another class
-        if not self._wired or self._wired[0] != seen:
-            self._wired = seen, wire(self), unknown(self)
-        return self._wired
+        if not self._seen or self._seen[0] != seen:
+            graph = graph_of_stages(self.features, self.generate, self.classifier, self.image_shape)
+            self._seen = seen, graph, [INPUT, *self.neurons()], unknown(self)
+        return self._seen
+
+    @property
+    def sends_values(self):
+        """True if what the input neurons send may be other than 0 and 1."""
+        return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
@@ -160,21 +174,15 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         at_once = self.takes_steps_at_once(asked)
         self.set_phases()
-        logits = x.new_zeros(len(x), self.settings["labels"])
+        logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), self.stages_for(x, at_once), draws_for(x, draws), asked or {},
-            streams=streams, recording=recording, at_once=at_once,
+            x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
+            memory=self.graph.masks(draws, x.device), at_once=at_once, nodes=fast.prepared(self, x) if at_once else [],
         )  # fmt: skip
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
         return self.batched and not asked and fast.can_run(self)
-
-    def stages_for(self, x, at_once):
-        """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState."""
-        stages = {name: list_layers(stage) for name, stage in self.named_children()}
-        stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
-        return fast.prepared(self, stages, x) if at_once else stages
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
@@ -183,27 +191,29 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         signal = self.input_spikes(run, u)
         run.spikes = {"input": run.view.sent(signal)}
         run.note("input", signal, [run.steps])
-        shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        features = self.propagate(run, "features", "after_fork", shared)
-        drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
-        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, drive)
-        decoded = self.propagate(run, "generate", "generate", shared) if self.has_feedback else None
-        shown = self.read_out_and_gate(run, decoded)
-        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.wiring.names)}
+        sent = self.propagate(run, signal)
+        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, sent["output"])
+        shown = self.read_out_and_gate(run, sent.get("decoded"))
+        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
         return shown | recorded_now(run, self.neurons())
 
-    def propagate(self, run, stage, part, signal):
-        """One step of a part of a stage, layer by layer: the signal (B, ...) that comes out."""
-        for position, layer in run.stages[part]:
-            name = f"{stage}.{position}"
-            if isinstance(layer, SpikingNeuron):
-                signal, run.memory[name] = layer(signal, run.memory.get(name))
-                run.spikes[name] = signal
-            else:
-                signal = pass_on(layer, signal, run.memory, name, run.draws)
-            if isinstance(layer, SpikingNeuron | nn.MaxPool2d):
-                run.note(name, signal, [run.steps])
-        return signal
+    def propagate(self, run, signal):
+        """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
+        return self._sent_by(self.graph, run, signal)
+
+    def through(self, run, name, signal):
+        """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
+        modules = {f"{name}.{position}": module for position, module in getattr(self, name).named_children()}
+        graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
+        run.memory = graph.masks(run.draws, signal.device) | run.memory
+        return self._sent_by(graph, run, signal)["end"]
+
+    def _sent_by(self, graph, run, signal):
+        sent = graph.step(run.memory, signal)
+        run.spikes |= {name: sent[name] for name in graph.senders[1:]}
+        for name in (*graph.senders[1:], *graph.pools):
+            run.note(name, sent[name], [run.steps])
+        return sent
 
     def read_out_and_gate(self, run, decoded):
         """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
@@ -248,7 +258,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
         predicted and is_open are None, and sums has their place. record: see asked_by. Raises ModelError for other images,
         another number of draws, or what cannot be recorded."""
-        asked, draws = asked_by(record, self.wiring), draws_for(x, draws, seed)
+        asked, draws = asked_by(record, self), draws_for(x, draws, seed)
         with mixed_precision(self, x):
             run = self.start(x, draws, asked)
             shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
@@ -274,7 +284,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     def output(self, x, shown, steps, asked, names=None):
         """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,);
         names: of the layers, if they are known."""
-        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.wiring.names
+        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.layers
         return SNNOutput(
             logits=shown["logits"][-1],
             predictions=predictions,

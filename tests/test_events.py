@@ -18,7 +18,7 @@ from PIL import Image
 from harness.data.events import recording_in, rows_in, steps_in
 from harness.data.sets import load_data
 from self_models import ModelError, load
-from self_models.counting.graph_ledger import graph_entries
+from self_models.counting.ledger import graph_entries
 from self_models.graph import from_nir
 
 nir = pytest.importorskip("nir")

@@ -80,7 +80,8 @@ def random_network(plan, rate):
         update="immediate", initial_potential=0.5,
     ).eval()  # fmt: skip
     thresholds, images = model.thresholds, random_images(2)
-    for layer, (name, shape) in enumerate(zip(model.neurons(), model.wiring.shapes[1:], strict=False)):
+    for layer, name in enumerate(model.neurons()):
+        shape = model.graph.shapes[name]
         low, high = 1e-3, 1e3
         for _ in range(14):
             thresholds[layer] = (low * high) ** 0.5

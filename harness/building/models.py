@@ -13,7 +13,7 @@ from self_models.basics import INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.loading import MODELS, load_known, on_engine
-from self_models.network.wiring import names_of_ones_own
+from self_models.network.known import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -35,7 +35,7 @@ class Raster(NamedTuple):
 def raster_of(model, batch, seed, count):
     """The Raster of a Batch's first image, with `count` neurons of each layer, drawn by the seed among those that spike."""
     image, draws = batch.images[:1], Draws(seed, EVALUATION, batch.index[:1])
-    names, neurons = [name for name, space in spaces_of(model.wiring).items() if space and name != "output"], model.neurons()
+    names, neurons = [name for name, space in spaces_of(model).items() if space and name != "output"], model.neurons()
     spikes = model(image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")).recorded
     totals = {name: spikes[name]["spikes"].flatten(1).sum(0).cpu() for name in names}
     chosen = {name: some_of(total, seed, count) for name, total in totals.items()}

@@ -26,7 +26,7 @@ class CBuild:
         if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
         self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
-        self.spaces, self.whole = spaces_of(snn.wiring), "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
+        self.spaces, self.whole = spaces_of(snn), "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
         done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")

@@ -19,7 +19,7 @@ from self_models.kernel.build import FOLDER, Part, State, library, structs
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, lay_out, settings_of, unknown_part
 from self_models.loading import load
-from self_models.network.wiring import check_known
+from self_models.network.known import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
@@ -125,7 +125,8 @@ def agreed(model, images):
 @torch.no_grad()
 def operations_of(model, tables, images):
     """Additions an image takes, mean of these: each event of a node adds so many weights as it reaches neurons, on average."""
-    counts, links = dict.fromkeys((one.modules[0] for one in tables.links.values()), 0), tables.links.values()
+    chains = tables.chains.values()
+    counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
 
     def count(module, given):
         counts[module] += (given[0] != 0).sum().item()
@@ -136,7 +137,7 @@ def operations_of(model, tables, images):
     model.batched = True
     for hook in hooks:
         hook.remove()
-    return sum(counts[one.modules[0]] * one.reach().mean() for one in links) / len(images)
+    return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(images)
 
 
 def files_of(model, tables, images, numbers, name, arduino=False):

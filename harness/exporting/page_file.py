@@ -49,7 +49,7 @@ def page(checkpoint, own, weights="float32", **data):
     network = {
         "name": checkpoint.stem,
         "weights": f"weights of {16 if weights == 'float32' else 8} bits",
-        "neurons": sum(map(prod, model.wiring.shapes[1 : len(layers)])),
+        "neurons": sum(prod(model.graph.shapes[name]) for name in model.layers[1:]),
         "classes": model.classes,
         "layers": layers,
         "epsilon": model.gate.epsilon,
@@ -78,13 +78,15 @@ def filled(network):
 def layers_of(model):
     """Of each layer its name in words, its part, its number within that, and how many neurons a spike reaches, on average over
     the layer's places: those of the next layers (forward), and those of the decoder (feedback)."""
-    wiring, layers = model.wiring, []
-    for node, name in enumerate(wiring.names):
+    graph, layers = model.graph, []
+    of_decoder = {node.name for node in graph.needed("decoded")} - {node.name for node in graph.needed("output")} | {"decoded"}
+    for layer in model.layers:
+        name = layer
         part = part_of(name)
         number = sum(layer["part"] == part for layer in layers)
+        links = [link for link in graph.links if graph.before_pools(link.source) == layer and link.target not in graph.pools]
         forward, feedback = (
-            sum(one.reach().mean() for one in connections if wiring.before_pools(one.source) == node)
-            for connections in (wiring.forward, wiring.feedback)
+            sum(link.chain.reach().mean() for link in links if (link.target in of_decoder) == asked) for asked in (False, True)
         )
         name = part if part == "input" else f"{part} {number + 1}"
         layers.append({"name": name, "part": part, "number": number, "forward": forward, "feedback": feedback})

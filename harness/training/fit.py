@@ -69,7 +69,7 @@ def fit_one_epoch(training, parallel, updates):
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
         learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel)
     by_layer = learned.pop("spikes_by_layer", ())
-    layers = zip(model.wiring.names if by_layer else (), by_layer, strict=True)
+    layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
     judgement = judged(training, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began

@@ -11,10 +11,14 @@ The blocking test compares pixels with their predictions. What a network costs f
 from dataclasses import dataclass, field
 from math import prod
 
+import torch
+from torch import nn
+
 from self_models.basics import ModelError
 from self_models.counting.evaluation import batches_from, evaluate_parts
-from self_models.counting.operations import OperationCounter
-from self_models.network.wiring import check_known
+from self_models.counting.operations import OperationCounter, synops
+from self_models.network.graph import INPUT
+from self_models.network.known import check_known
 from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -139,18 +143,18 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
 
 def entries_of(model, kinds, found):
     """The Entries of a network's layers, of an OperationCounter's counts, and what an evaluation found."""
-    images, wiring = found["images"], model.wiring
-    names = [*wiring.names, "output", "decoded"][: len(wiring.shapes)]
-    modules = {module: name for name, module in model.named_modules()}
-    spikes = found["spikes"]
-    entries = [Entry("input", "input", prod(wiring.shapes[0]), spikes=spikes["input"])]
+    images, graph, spikes = found["images"], model.graph, found["spikes"]
+    entries = [Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])]
     analog, counted = not model.encoding.uses_draws, set()
-    for one in (*wiring.forward, *wiring.feedback):
-        name, size = names[one.target], prod(one.target_shape)
-        ends = [modules[module] for module in one.modules if modules[module] in kinds["dense"]]
-        own = [end for end in ends if end not in counted]  # a layer before the fork serves decoder and classifier
+    for link in graph.links:
+        if link.target in graph.pools:
+            continue
+        name, size, end, source = link.target, prod(link.chain.after), link.end, graph.before_pools(link.source)
+        ends = [each for each in link.through if each in kinds["dense"]]
+        own = [each for each in ends if each not in counted]  # a layer before the fork serves decoder and classifier
         counted.update(ends)
-        end, source = ends[-1], wiring.before_pools(one.source)
+        if not link.through:  # a decoder that ends in neurons
+            continue
 
         def per_image(kind, of=own):
             return sum(kinds[kind].get(each, 0) for each in of) / images
@@ -161,11 +165,11 @@ def entries_of(model, kinds, found):
                 layer=name,
                 part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
                 neurons=size,
-                weights=sum(module.weight.numel() for module in one.modules if hasattr(module, "weight")),
-                sources=prod(one.source_shape),
-                formula=sum(one.multiply_adds()),
-                real=analog and source == 0,
-                rate=spikes[names[source]] / prod(wiring.shapes[source]),
+                weights=sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+                sources=prod(link.chain.before),
+                formula=multiply_adds(link.chain),
+                real=analog and source == INPUT,
+                rate=spikes[source] / prod(graph.shapes[link.source]),
                 spikes=spikes.get(name, 0.0),
                 synops=per_image("events", [end]),
                 acs=per_image("acs"),
@@ -179,3 +183,34 @@ def entries_of(model, kinds, found):
             )
         )
     return entries
+
+
+def multiply_adds(chain):
+    """Of a Chain in a step: weights times places, borders as if they were full."""
+    total = 0
+    for module, before, after in zip(chain.modules, chain.shapes, chain.shapes[1:], strict=False):
+        places = before if isinstance(module, nn.ConvTranspose2d) else after
+        total += module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0
+    return total
+
+
+@torch.no_grad()
+def graph_entries(model, recordings, timesteps):
+    """The Entries of a GraphSNN's input, of its neurons, and of its output where weights lead to it: means over these recordings,
+    as the model takes them. synops: additions, of each event that a node sends one for each neuron that it reaches."""
+    output, graph = model(recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes")), model.graph
+    places = torch.cat([torch.as_tensor(rows)[:, 1:] for rows in recordings]).long().T
+    sent = {INPUT: torch.zeros(graph.shape).index_put(tuple(places), torch.ones(()), accumulate=True) / len(recordings)}
+    sent |= {name: output.recorded[name]["spikes"].sum((0, 1)) / len(recordings) for name in model.layers[1:]}
+    entries = {INPUT: Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())}
+    for link in graph.links:
+        if link.source not in sent or (link.target in graph.ends and not link.through):
+            continue
+        name, before = link.target, entries.get(link.target)
+        weights = {node: module.weight.numel() for node, module in zip(link.through, link.modules, strict=True) if hasattr(module, "weight")}
+        entries[name] = Entry(
+            name, "encoder", prod(link.chain.after), sum(weights.values()) + (before.weights if before else 0),
+            spikes=sent[name].sum().item() if name in sent else 0.0,
+            synops=synops(link, sent[link.source]) + (before.synops if before else 0.0),
+        )  # fmt: skip
+    return [*entries.values()]

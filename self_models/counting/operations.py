@@ -14,7 +14,6 @@ is said beside them, and costs an AC in both energies.
 """
 
 from collections import defaultdict
-from itertools import pairwise
 from math import prod
 
 import torch
@@ -23,8 +22,9 @@ from torch import nn
 
 from self_models.basics import wide
 from self_models.counting.prices import conventions
+from self_models.network.graph import INPUT
+from self_models.network.known import check_known
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import check_known
 from self_models.running.outputs import part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
@@ -53,7 +53,7 @@ class Events:
     """What has reached the layers of a network, of all images and steps together. Sums of counts, which are exact.
 
     inputs: linear module -> (2, N): how often each of its inputs was not 0, where all of an image's and step's inputs were -1, 0
-    or 1, and else; arrived: the last module of a connection -> (N,): how often it took a spike of each neuron of its source;
+    or 1, and else; arrived: the end of a link -> (N,): how often it took a spike of each neuron of its source;
     sent: layer, or pool -> (N,): how often each neuron has spiked; ran: how many steps, each of one image; reached: last module
     -> how many neurons something arrived at, if that is asked for.
     """
@@ -70,10 +70,8 @@ class OperationCounter:
 
     def __init__(self, model, reaches=False):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
-        self.model, self.reaches, self.events, wiring = model, reaches, Events(), model.wiring
-        self._names = {module: name for name, module in model.named_modules()}
-        self._sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
-        self._connections = [*wiring.forward, *wiring.feedback]
+        self.model, self.reaches, self.events = model, reaches, Events()
+        self._links = [link for link in model.graph.links if link.target not in model.graph.pools]
 
     def __enter__(self):
         if self.model.engine:
@@ -113,32 +111,32 @@ class OperationCounter:
 
         for source in signals:
             events.sent[source] += spikes(source)
-        for one in self._connections:
-            source, end = self._sources[one.source], self._names[one.modules[-1]]
-            steps, signal = signals[source]
-            events.arrived[end] += spikes(source)
+        for link in self._links:
+            steps, signal = signals[link.source]
+            events.arrived[link.end] += spikes(link.source)
             if self.reaches:
-                events.reached[end] += reached(one, signal[rows(steps)] != 0)
-            for module, after in pairwise([*one.modules, None]):
-                name, is_first = self._names[module], module is one.modules[0]
+                events.reached[link.end] += reached(link, signal[rows(steps)] != 0)
+            for name, module in zip(link.through, link.modules, strict=True):
+                is_first = module is link.modules[0]
                 if isinstance(module, LINEAR) and name not in counted:
-                    if is_first and source != "input":
-                        events.inputs[name] += torch.stack([spikes(source), torch.zeros_like(spikes(source))])
+                    if is_first and link.source != INPUT:
+                        events.inputs[name] += torch.stack([spikes(link.source), torch.zeros_like(spikes(link.source))])
                     else:
                         flat = signal.flatten(1) if isinstance(module, nn.Linear) else signal
                         events.inputs[name] += inputs_of(flat, rows(steps), may_be_binary=is_first)
                 counted.add(name)
-                signal = signal if after is None else module(signal.to(one.modules[-1].weight.dtype))
+                if module is not link.modules[-1]:
+                    signal = module(signal.to(link.modules[-1].weight.dtype))
 
     # --- from events to operations
 
     def counts(self):
         """What was counted so far, kind -> layer -> number: acs, macs, dense, biases and steps of linear layers, events and
         reached of the last one before neurons, spikes and neurons of spiking layers."""
-        events, wiring, kinds = self.events, self.model.wiring, {kind: {} for kind in COUNTED}
-        for one in self._connections:
-            for module, shape in zip(one.modules, one.sizes(), strict=False):
-                if not isinstance(module, LINEAR) or (name := self._names[module]) in kinds["steps"]:
+        events, shapes, kinds = self.events, self.model.graph.shapes, {kind: {} for kind in COUNTED}
+        for link in self._links:
+            for name, module, shape in zip(link.through, link.modules, link.chain.shapes, strict=False):
+                if not isinstance(module, LINEAR) or name in kinds["steps"]:
                     continue
                 shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
                 met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
@@ -146,15 +144,14 @@ class OperationCounter:
                 kinds["acs"][name], kinds["macs"][name] = found.sum(1).tolist()
                 kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
-            end = self._names[one.modules[-1]]
-            if one.bias is not None:
-                kinds["biases"][end] = prod(one.target_shape) * kinds["steps"][end]
-            arrived = events.arrived.get(end, torch.zeros(prod(one.source_shape))).reshape(one.source_shape)
-            kinds["events"][end] = (arrived.sum(0).cpu() * torch.from_numpy(one.reach())).sum().item()
+            if link.bias is not None:
+                kinds["biases"][link.end] = prod(link.chain.after) * kinds["steps"][link.end]
+            if link.through:
+                kinds["events"][link.end] = synops(link, events.arrived.get(link.end, torch.zeros(prod(link.chain.before))))
         kinds["reached"] = dict(events.reached)
-        for name, shape in zip(wiring.names, wiring.shapes, strict=False):
+        for name in self.model.layers:
             kinds["spikes"][name] = events.sent[name].sum().item() if name in events.sent else 0
-            kinds["neurons"][name] = prod(shape) * events.ran
+            kinds["neurons"][name] = prod(shapes.get(name, ())) * events.ran
         return kinds
 
     def result(self, images):
@@ -176,6 +173,11 @@ class OperationCounter:
             "layers": layers | {"active_share": {name: count / max(neurons[name], 1) for name, count in spikes.items()}},
             **({"bias_additions": sum(kinds["biases"].values()) / images} if kinds["biases"] else {}),
         }
+
+
+def synops(link, sent):
+    """Additions of a link: of what each neuron of its source has sent (N,), one for each neuron of the target that it reaches."""
+    return (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach())).sum().item()
 
 
 def joined(pieces):
@@ -201,17 +203,17 @@ def sum_over_batch(active, rows):
     return total.unflatten(-1, by_place.shape[1:]).movedim(-1, -3)
 
 
-def reached(connection, active):
-    """How many neurons of a connection's target something arrives at in all; active: what its source sends, bool (N, ...)."""
+def reached(link, active):
+    """How many neurons of a link's target something arrives at in all; active: what its source sends, bool (N, ...)."""
     places = active.view(*active.shape, *[1] * (4 - active.dim())).float().amax(1, keepdim=True)
-    for module in connection.modules:
+    for module in link.modules:
         if isinstance(module, nn.Linear):
             places = places.flatten(1).amax(1).view(-1, 1, 1, 1)
         elif isinstance(module, LINEAR):
-            places = apply_connection(module, places, places.new_ones(1, 1, *module.kernel_size))
+            places = apply_layer(module, places, places.new_ones(1, 1, *module.kernel_size), 1)
         else:
             places = module(places)
-    return (places > 0).sum().item() * connection.target_shape[0]
+    return (places > 0).sum().item() * link.chain.after[0]
 
 
 @torch.inference_mode(False)  # it takes a gradient, whatever the caller is about
@@ -221,13 +223,14 @@ def fan_out(layer, shape, every):
     weight = layer.weight.detach().to(ones.dtype)
     weight = torch.ones_like(weight) if every else (weight != 0).to(weight.dtype)
     with torch.enable_grad():
-        return torch.autograd.grad(apply_connection(layer, ones, weight).sum(), ones)[0][0].detach()
+        return torch.autograd.grad(apply_layer(layer, ones, weight).sum(), ones)[0][0].detach()
 
 
-def apply_connection(layer, x, weight):
-    """The layer's own map with another weight."""
+def apply_layer(layer, x, weight, groups=None):
+    """The layer's own map with another weight, and number of groups."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight)
+    form = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": groups or layer.groups}
     if isinstance(layer, nn.ConvTranspose2d):
-        return F.conv_transpose2d(x, weight, stride=layer.stride, padding=layer.padding, output_padding=layer.output_padding)
-    return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
+        return F.conv_transpose2d(x, weight, output_padding=layer.output_padding, **form)
+    return F.conv2d(x, weight, **form)

@@ -1,34 +1,46 @@
 """Linear layers of a decoder that run as one: the same map in fewer multiply-adds."""
 
+from collections import Counter
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.network.wiring import is_hooked
+from self_models.network.known import is_hooked
 
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def folded(decoder, signals, image_size, pays=None):
-    """The layers of a decoder, (position, module) pairs, each chain of U layers and the convolution after it as one FoldedChain,
-    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
-    width) of the decoder's output; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
-    layers, size, chain, pays = [], list(image_size), None, pays or FoldedChain.pays_with
-    for position, module in reversed(decoder):
+def folded(nodes, end, signals, image_size, pays=None):
+    """Nodes of a graph, each chain of U layers and the convolution after it that end in this node, or in one before it, as one
+    FoldedChain, as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least;
+    image_size: (height, width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
+    by_name, size, chain, pays = {node.name: node for node in nodes}, list(image_size), None, pays or FoldedChain.pays_with
+    takers = Counter(source for node in nodes for source in node.sources)
+    while (node := by_name.get(end)) and len(node.sources) == 1:
+        module, (source,) = node.module, node.sources
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
-            if chain and pays(chain, module, signals * prod(size)):
+            if chain and takers[end] == 1 and is_up(module) and pays(chain, module, signals * prod(size)):
                 chain.fold_in(module)
-                layers[0] = (layers[0][0], chain)
-                continue
-            chain = None
+                by_name[last] = by_name[last]._replace(sources=(source,))
+                del by_name[end]
+            else:
+                chain = None
+        elif is_transposed and module.stride == (1, 1) and module.groups == 1 and module.dilation == (1, 1):
+            chain, last = FoldedChain(module), end
+            by_name[end] = node._replace(module=chain)
         else:
-            chain = FoldedChain(module) if is_transposed else None
-        layers.insert(0, (position, module))
-    return layers
+            chain = None
+        end = source
+    return [*by_name.values()]
+
+
+def is_up(module):
+    """True if a transposed convolution is the token U: each of its outputs comes from one input."""
+    return (module.kernel_size, module.stride, module.padding, module.groups) == ((2, 2), (2, 2), (0, 0), 1)
 
 
 class FoldedChain:

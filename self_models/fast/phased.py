@@ -1,12 +1,11 @@
 """A phased network's run: what a layer sends in its T steps follows from one product, on how often its inputs have spiked."""
 
-from itertools import pairwise
-
 import torch
 from torch import nn
 
 from self_models.fast.neuron_steps import accumulated, count_events, counts_by_layer
-from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.network.graph import INPUT, is_sender, passes
+from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 from self_models.running.steps import show_image, stacked
 
 
@@ -16,45 +15,44 @@ def advance(model, run, draws):
     for step, u in enumerate(draws[: model.timesteps]):
         show_image(model, run, run.shown_now())
         signal.append(model.encoding.send(run.view.unexplained(), u))
-        run.counts.setdefault("input", []).append(([step], count_events(run.view.sent(signal[-1])[None])))
+        run.counts.setdefault(INPUT, []).append(([step], count_events(run.view.sent(signal[-1])[None])))
         run.steps += 1
     signal = torch.stack(signal)
-    run.note("input", signal.flatten(0, 1), range(len(signal)))
-    forked = through(model, run, "features", "before_fork", signal, 0)
-    encoded, begin = through(model, run, "features", "after_fork", *forked)
-    drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin)
+    run.note(INPUT, signal.flatten(0, 1), range(len(signal)))
+    graph, shared = model.graph, []
+    if model.has_feedback:
+        of_decoder = {node.name for node in graph.needed("decoded")}
+        shared = [node for node in graph.needed("output") if node.name in of_decoder]
+    forked = through(model, run, shared, signal, 0)
+    drives, begin = through(model, run, [node for node in graph.needed("output") if node not in shared], *forked)
     logits = accumulated(run.logits, drives.to(run.logits.dtype), 1, at_once=model.training)
     logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
-    shown = decoded_steps(model, run, forked, steps)
     run.logits = logits[-1]
-    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, steps)}
-
-
-def decoded_steps(model, run, forked, steps):
-    """What each step of a run shows whose decoder takes these spikes (T, B, ...), sent from this step on; in place."""
     decoded, run.steps = [None] * steps, 0
     if model.has_feedback:
-        codes, begin = forked
-        output, begin = through(model, run, "generate", "generate", codes, begin)
-        decoded = [torch.zeros_like(output[0])] * begin + [*output]
-        decoded += [torch.zeros_like(output[0])] * (steps - len(decoded))
-    return [model.read_out_and_gate(run, codes) for codes in decoded]
+        output, begin = through(model, run, [node for node in graph.needed("decoded") if node not in shared], *forked)
+        nothing = torch.zeros_like(output[0])
+        decoded = [*[nothing] * begin, *output, *[nothing] * (steps - begin - len(output))]
+    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
+    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
 
 
-def through(model, run, name, part, signal, begin):
-    """(what comes out of a part of a stage, (T, B, ...), the first step in which it does) for a signal (T, B, ...) that begins in
-    this one.
+def through(model, run, nodes, signal, begin):
+    """(what comes out of these nodes, one after the other, (T, B, ...), the first step in which it does) for a signal
+    (T, B, ...) that begins in this one.
 
     A layer's neurons spike in the first of its steps, so in evaluation how often they do, (B, ...), stands for the T steps, up to
     the last neurons; where operations are counted each step is asked for.
     """
-    steps, layers = len(signal), [(f"{name}.{position}", layer) for position, layer in run.stages[part]]
-    neurons = [key for key, layer in layers if isinstance(layer, SpikingNeuron)]
+    steps = len(signal)
+    neurons = [node.name for node in nodes if isinstance(node.module, SpikingNeuron)]
     as_numbers = bool(neurons) and not torch.is_grad_enabled() and run.sent is None
     signal = signal.sum(0) if as_numbers else signal.flatten(0, 1)
-    for (key, layer), (_, after) in pairwise([*layers, ("", None)]):
-        if isinstance(layer, HeldDropout):
-            signal, run.memory[key] = layer(signal, run.memory.get(key), steps, run.draws)
+    for node, after in zip(nodes, [*(node.module for node in nodes[1:]), None], strict=True):
+        key, layer = node.name, node.module
+        if passes(layer):
+            if key in run.memory:
+                signal, _ = layer(signal, run.memory[key], steps)
             continue
         if isinstance(layer, SpikingNeuron):
             begin += steps
@@ -70,14 +68,14 @@ def through(model, run, name, part, signal, begin):
                 counts = count_events(signal.unflatten(0, (steps, -1)))
             run.counts[key] = [(range(begin, begin + steps), counts)]
         elif as_numbers:
-            signal = of_all(layer, signal, steps)
+            signal = nn.MaxPool2d.forward(layer, signal) if isinstance(layer, nn.MaxPool2d) else of_all(layer, signal, steps)
         elif isinstance(after, SpikingNeuron):
             signal = of_all(layer, signal.unflatten(0, (steps, -1)).sum(0), steps)
         elif isinstance(layer, CountingMaxPool):
-            signal, _ = layer.run(signal, steps=steps)
+            signal, _ = layer(signal, steps=steps)
         else:
             signal = layer(signal)
-        if isinstance(layer, SpikingNeuron | nn.MaxPool2d) and not as_numbers:
+        if is_sender(layer) and not as_numbers:
             run.note(key, signal, range(begin, begin + steps))
     return signal.unflatten(0, (steps, -1)), begin
 

@@ -1,12 +1,12 @@
 """Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says."""
 
 import torch
-from torch import nn
 
 from self_models.fast import phased
 from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
-from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.network.graph import INPUT, has_state, is_sender, passes
+from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import LINEAR
 from self_models.running.steps import show_image, stacked
 
@@ -17,81 +17,89 @@ def can_run(model):
     return not (model.is_custom or model.unknown) and (model.phased or updates <= {*UPDATES})
 
 
-def prepared(model, stages, x):
-    """The layers of a run's stages, name -> (position, module) pairs, for images x: in evaluation without dropout, which does
-    nothing; chains of the decoder's linear layers folded into one where that pays. In evaluation it must pay for one signal, so
-    that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image: it is left."""
-    if not model.training:
-        stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
+def prepared(model, x):
+    """The graph's nodes for images x: in evaluation chains of the decoder's linear layers folded into one where that pays: for one
+    signal, so that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image: it is
+    left."""
+    nodes = model.graph.nodes
     if not model.has_feedback or model.phased:
-        return stages
+        return nodes
     signals = len(x) * model.timesteps if model.training else 1
-    return stages | {"generate": folded(stages["generate"], signals, x.shape[2:])}
+    return folded(nodes, model.graph.ends["decoded"], signals, x.shape[2:])
 
 
 def advance(model, run, draws):
     """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show, with pictures.
 
-    A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
-    prediction of the step before.
+    A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
+    the prediction of the step before.
     """
     if model.phased:
         return phased.advance(model, run, draws)
-    parts = [encode_and_decode(model, run, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
-    codes = [codes.flatten(2) for codes, _ in parts]
-    logits = classify(model, run, codes[0] if len(codes) == 1 else torch.cat(codes))
+    graph, first = model.graph, run.steps
+    of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
+    before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
+    parts = [decode(model, run, before, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
+    sent = {name: of_all([sent[name] for sent, _ in parts]) for name in parts[0][0]}
+    propagate(run, after, sent, range(first, run.steps))
+    logits = accumulated(
+        run.logits, sent[graph.ends["output"]].to(run.image.dtype), model.settings["output_leak"], at_once=model.training
+    )
+    run.logits = logits[-1]
     shown = stacked([shown for _, of_part in parts for shown in of_part])
-    return shown | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, len(draws))}
+    return shown | {"logits": logits, "spikes": counts_by_layer(run, model.layers, len(draws))}
 
 
-def encode_and_decode(model, run, draws):
-    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the encoder's
-    output (T, B, ...), and what each step shows."""
+def of_all(parts):
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def decode(model, run, nodes, draws):
+    """T steps of these nodes, those that the decoder needs, on what the input neurons see now, in place. draws: (T, B, C, H, W).
+    Returns (name -> what a node sends (T, B, ...), the input and what others need, what each step shows)."""
     steps = range(run.steps, run.steps + len(draws))
     if run.recording is not None and len(draws) > 1:  # several frames of a recording are seen at once, (T, B, C, H, W)
         view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
     else:
         show_image(model, run, run.shown_now())
         view = run.view
-    signal = model.encoding.send(view.unexplained(), draws)
+    sent = {INPUT: model.encoding.send(view.unexplained(), draws)}
     if run.sent is not None:
-        run.note("input", signal.flatten(0, 1), steps)
-    run.counts.setdefault("input", []).append((steps, count_events(view.sent(signal))))
-    forked = propagate(run, "features", "before_fork", signal, steps)
-    encoded = propagate(run, "features", "after_fork", forked, steps)
-    decoded = propagate(run, "generate", "generate", forked, steps) if model.has_feedback else [None] * len(draws)
-    return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
+        run.note(INPUT, sent[INPUT].flatten(0, 1), steps)
+    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(sent[INPUT]))))
+    propagate(run, nodes, sent, steps)
+    decoded = sent.pop(model.graph.ends["decoded"]) if model.has_feedback else [None] * len(draws)
+    taken = {source for node in run.nodes if node not in nodes for source in node.sources}
+    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
+    return {name: signal for name, signal in sent.items() if name in taken}, shown
 
 
-def classify(model, run, codes):
-    """The classifier on the encoder's output (T, B, ...) of the last steps, in place. Returns the logits after each step
-    (T, B, labels)."""
-    steps = range(run.steps - len(codes), run.steps)
-    drives = propagate(run, "classifier", "classifier", codes, steps).to(run.image.dtype)
-    so_far = accumulated(run.logits, drives, model.settings["output_leak"], at_once=model.training)
-    run.logits = so_far[-1]
-    return so_far
-
-
-def propagate(run, stage, part, signal, steps):
-    """A part of a stage in the steps of these numbers, in place: what comes out of it for a signal, both (t, B, ...). Where all
-    steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
+def propagate(run, nodes, sent, steps):
+    """These nodes in the steps of these numbers, in place. sent: name -> what a node sends (t, B, ...), which is filled in. Where
+    all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
-    alike = times > 1 and not signal.stride(0)
-    signal = signal[0] if alike else signal.flatten(0, 1)
-    for position, layer in run.stages[part]:
-        if alike and not isinstance(layer, LINEAR):
-            signal, alike = torch.cat([signal] * times), False
-        key = f"{stage}.{position}"
-        if isinstance(layer, SpikingNeuron):
-            signal, run.memory[key], counts = neuron_steps(layer, signal, run.memory.get(key), times)
-            run.counts.setdefault(key, []).append((steps, counts))
-        elif isinstance(layer, HeldDropout):
-            signal, run.memory[key] = layer(signal, run.memory.get(key), times, run.draws)
-        elif isinstance(layer, CountingMaxPool):
-            signal, run.memory[key] = layer.run(signal, run.memory.get(key), times)
+    for name, module, sources, _ in nodes:
+        first, *more = (sent[source] for source in sources)
+        signal = sum(more, first)
+        alike = times > 1 and not signal.stride(0)
+        if passes(module) and name not in run.memory:
+            sent[name] = signal
+        elif alike and isinstance(module, LINEAR):
+            once = module(signal[0])
+            sent[name] = once.expand(times, *once.shape)
         else:
-            signal = layer(signal)
-        if isinstance(layer, SpikingNeuron | nn.MaxPool2d):
-            run.note(key, signal, steps)
-    return (torch.cat([signal] * times) if alike else signal).unflatten(0, (times, -1))
+            sent[name] = at_once(run, name, module, torch.cat([signal[0]] * times) if alike else signal.flatten(0, 1), steps)
+
+
+def at_once(run, name, module, signal, steps):
+    """What a module sends in these steps (t, B, ...), of a signal (t B, ...)."""
+    if isinstance(module, SpikingNeuron):
+        signal, run.memory[name], counts = neuron_steps(module, signal, run.memory.get(name), len(steps))
+        run.counts.setdefault(name, []).append((steps, counts))
+    elif has_state(module):
+        signal, run.memory[name] = module(signal, run.memory.get(name), len(steps))
+    else:
+        signal = module(signal)
+    if is_sender(module):
+        run.note(name, signal, steps)
+    return signal.unflatten(0, (len(steps), -1))

@@ -13,9 +13,10 @@ from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, library
 from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
-from self_models.kernel.tables import lay_out, own_settings, settings_of, unknown_part, whole_form
+from self_models.kernel.layout import lay_out
+from self_models.kernel.tables import own_settings, settings_of, unknown_part, whole_form
+from self_models.network.known import fingerprint, unknown
 from self_models.network.stages import LINEAR
-from self_models.network.wiring import fingerprint, unknown
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
@@ -220,21 +221,23 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
 
 def add_events(events, rooms, model, steps):
     """Add to Events what Rooms have counted in this many steps of images."""
-    tables, wiring, done = rooms.tables, model.wiring, set()
+    tables, graph, numbers = rooms.tables, model.graph, rooms.tables.numbers
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
     def sent_by(node):
         """How often each neuron has sent 1 or -1, and another value, (2, N)."""
         return in_space(torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]).flatten(1)
 
-    for node, name in (*enumerate(tables.names), *((pool.target, pool.name) for pool in tables.pools)):
-        events.sent[name] += sent_by(node).sum(0)
-    for one in (*wiring.forward, *wiring.feedback):
-        events.arrived[names[one.modules[-1]]] += sent_by(one.source).sum(0)
-    for target, one in tables.links.items():
-        for count, module in enumerate(one.modules if target < tables.maps else ()):
-            node, of_map = of_map if count else one.source, of_map + (count > 0)
+    for name in (*tables.names, *graph.pools):
+        events.sent[name] += sent_by(numbers[name]).sum(0)
+    for link in graph.links:
+        if link.target not in graph.pools:
+            events.arrived[link.end] += sent_by(numbers[link.source]).sum(0)
+    done = set()
+    for target, chain in tables.chains.items():
+        for count, module in enumerate(chain.modules if target < tables.maps else ()):
+            node, of_map = of_map if count else int(tables.nodes[target]["source"]), of_map + (count > 0)
             if isinstance(module, LINEAR) and module not in done:  # the encoder's last feed both classifier and decoder
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
-    events.ran += steps // (wiring.phases if model.phased else 1)  # of a phased network each layer charges in one phase
+    events.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase

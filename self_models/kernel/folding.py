@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from self_models.network.wiring import Connection
+from self_models.network.known import Connection
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a connection whose weights stay in the cache, and of a part of a larger one

@@ -16,7 +16,7 @@ from self_models.kernel.folding import CACHE, NEAR
 from self_models.kernel.state import Rooms
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, NUMBERS, SPARE, Tables, line_of_bytes
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
-from self_models.network.wiring import fingerprint
+from self_models.network.known import fingerprint
 from self_models.running.draws import in_space
 
 NEURONS, OUTPUT, RELAY, INTEGRATOR, ADDING, PLACED = (

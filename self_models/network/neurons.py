@@ -18,11 +18,12 @@ from self_models.network.surrogates import new_age, next_age
 
 
 class NeuronState(NamedTuple):
-    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...), or None where
-    no surrogate asks for it. Other neurons have named tuples of their own, with v."""
+    """State of one layer between steps, all (B, ...). v: membrane potential; age: steps since the last spike, or None where no
+    surrogate asks for it; current: of the synapse, None without one. Other neurons have named tuples of their own, with v."""
 
     v: torch.Tensor
     age: torch.Tensor | None = None
+    current: torch.Tensor | None = None
 
 
 def delayed(current, v, theta, leak, spike):
@@ -30,7 +31,7 @@ def delayed(current, v, theta, leak, spike):
 
     Fire, then charge and reset: s[t] reads V before I[t] arrives, so each layer delays by one step (Rathi et al., ICLR 2020).
     theta in the unit of V and I; leak per step. Returns (s, V[t+1])."""
-    s = spike(v / theta - 1)
+    s = spike(v, theta)
     return s, leak * v + current - theta * s.detach()
 
 
@@ -39,7 +40,7 @@ def immediate(current, v, theta, leak, spike):
 
     Charge, then fire and reset, as in snnTorch, SpikingJelly and Norse: depth costs no steps. Returns (s, V[t])."""
     v = leak * v + current
-    s = spike(v / theta - 1)
+    s = spike(v, theta)
     return s, v - theta * s.detach()
 
 
@@ -53,7 +54,7 @@ def phased(current, v, theta, leak, spike, phase):
     if phase == 0:
         v = v + current
     elif phase == 1:
-        spikes = spike(v / theta - 1)
+        spikes = spike(v, theta)
         v = v - theta * spikes.detach()
     return spikes, v
 
@@ -77,13 +78,18 @@ class Spike(torch.autograd.Function):
 
 
 class SpikingNeuron(nn.Module):
-    """One layer of neurons with a common threshold and leak, both in the state_dict.
+    """One layer of neurons:
+
+    I[t] = synapse_leak I[t-1] + synapse_gain a[t]      (with a synapse; else I[t] = a[t], what arrives)
+    then update, with the current gain I[t] + drive; where a neuron has spiked V = reset, if there is one.
 
     forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
     state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
-    too. floor: in thresholds, below which V does not fall.
-    Neurons of one's own override forward and, for a state of their own, at_rest.
+    too. threshold, leak: in the state_dict; these and the rest: one value, or one for each neuron. floor: in thresholds, below
+    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest.
     """
+
+    may_be_negative = False  # thresholds: a distance from one is then divided by its size
 
     def __init__(
         self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False, initial_potential=0.0,
@@ -96,6 +102,23 @@ class SpikingNeuron(nn.Module):
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
         self.floor = floor
+        self.set_constants()
+
+    def set_constants(self, gain=1.0, drive=0.0, reset=None, synapse_leak=None, synapse_gain=1.0):
+        """Set what the equations have beside threshold and leak: numbers, or tensors of one value for each neuron."""
+        constants = {"gain": gain, "drive": drive, "reset": reset, "synapse_leak": synapse_leak, "synapse_gain": synapse_gain}
+        for name, value in constants.items():
+            if isinstance(value, torch.Tensor):
+                vars(self).pop(name, None)
+                self.register_buffer(name, value, persistent=False)
+            else:
+                setattr(self, name, value)
+
+    @property
+    def takes_as_is(self):
+        """True if what arrives is the current that charges V."""
+        numbers = isinstance(self.gain, float) and isinstance(self.drive, float) and self.synapse_leak is None
+        return numbers and (self.gain, self.drive) == (1, 0)
 
     @property
     def rest(self):
@@ -105,19 +128,30 @@ class SpikingNeuron(nn.Module):
     def at_rest(self, current):
         """The NeuronState before the first step, for a current (B, ...)."""
         v = torch.zeros_like(current)
-        return NeuronState(v + self.rest if self.initial_potential else v)
+        synapse = None if self.synapse_leak is None else v
+        return NeuronState(v + self.rest if self.initial_potential else v, current=synapse)
 
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
-        v, age = state or self.at_rest(current)
+        v, age, synapse = state or self.at_rest(current)
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
-        spikes, v = self.update(current, v, self.threshold, self.leak, lambda v: self.spike(v, age))
-        return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes))
+        current, synapse = self.received(current, synapse)
+        spikes, v = self.update(current, v, self.threshold, self.leak, lambda v, theta: self.spike(v, theta, age))
+        if self.reset is not None:
+            v = torch.where(spikes > 0, self.reset + current if self.update is delayed else self.reset, v)
+        return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes), synapse)
 
-    def spike(self, v, age=None):
-        """s = H(v), v = V/theta - 1, with the surrogate's gradient; age: as in NeuronState."""
-        return Spike.apply(v, age, self.surrogate)
+    def received(self, current, synapse):
+        """(the current that charges V, the synapse's) of what arrives."""
+        if synapse is not None:
+            current = synapse = self.synapse_leak * synapse + self.synapse_gain * current
+        return current if self.takes_as_is else self.gain * current + self.drive, synapse
+
+    def spike(self, v, theta, age=None):
+        """s = H(V/theta - 1), with the surrogate's gradient; age: as in NeuronState."""
+        distance = (v - theta) / torch.where(theta == 0, 1, theta.abs()) if self.may_be_negative else v / theta - 1
+        return Spike.apply(distance, age, self.surrogate)
 
     def floored(self, v):
         """V <- max(V, -floor theta)"""
@@ -133,6 +167,16 @@ class SpikingNeuron(nn.Module):
             self.threshold.clamp_(min=1e-2)
         if self.leak.requires_grad:
             self.leak.clamp_(0, 1)
+
+
+class Integrator(SpikingNeuron):
+    """Neurons without a threshold (LI, I, CubaLI of NIR), which send V itself in each step."""
+
+    def forward(self, current, state=None):
+        v, age, synapse = state or self.at_rest(current)
+        current, synapse = self.received(current, synapse)
+        v = self.leak * v + current
+        return v, NeuronState(v, age, synapse)
 
 
 class PhasedState(NamedTuple):
@@ -166,15 +210,14 @@ class Phases:
     @property
     def latency(self):
         """Timesteps until an image is answered: T, or T for each phase."""
-        return self.wiring.phases * self.timesteps if self.phased else self.timesteps
+        return self.graph.phases * self.timesteps if self.phased else self.timesteps
 
     def set_phases(self):
         """Tell the neurons of a phased network in which phase they charge."""
         if not self.phased:
             return
-        depths = self.wiring.depths
-        for node, neuron in enumerate(self.neurons().values(), 1):
-            neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
+        for name, neuron in self.neurons().items():
+            neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
 
     def sends(self, step):
         """Whether the input neurons may send in the step of this number."""
@@ -188,7 +231,7 @@ class Phases:
         """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network nothing, but in the
         phase in which the layer before fires."""
         current = drive.to(run.logits.dtype)
-        if self.phased and run.steps // self.timesteps != self.wiring.depths[self.wiring.output] - 1:
+        if self.phased and run.steps // self.timesteps != self.graph.depths["output"] - 1:
             return torch.zeros_like(current)
         return current
 
@@ -237,13 +280,13 @@ class CountingMaxPool(nn.MaxPool2d):
     at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)
     """
 
-    def run(self, spikes, counts=None, steps=1):
+    def forward(self, spikes, counts=None, steps=1):
         """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
         counts (B, C, H, W): of the steps before, None for none."""
-        highest, passed = None if counts is None else self(counts), []
+        highest, passed = None if counts is None else super().forward(counts), []
         for now in spikes.chunk(steps):
             counts = now if counts is None else counts + now
-            before, highest = highest, self(counts)
+            before, highest = highest, super().forward(counts)
             passed.append(highest if before is None else highest - before)
         return torch.cat(passed), counts
 
@@ -251,18 +294,19 @@ class CountingMaxPool(nn.MaxPool2d):
 class HeldDropout(nn.Module):
     """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
 
-    forward(signal, mask, steps, draws) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), or
-    None to take it from draws, the batch's Draws.
+    forward(signal, mask, steps) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), of new_mask,
+    or None, which drops nothing.
     """
 
     def __init__(self, p, layer=0):
         super().__init__()
         self.p, self.layer = p, layer
 
-    def forward(self, signal, mask=None, steps=1, draws=None):
-        if not self.training or self.p == 0:
-            return signal, mask
-        signal = signal.unflatten(0, (steps, -1))
+    def new_mask(self, draws, shape, device):
+        """The mask of a batch with these Draws, for signals (B, *shape), None in evaluation."""
+        return draws.mask(self.layer, self.p, shape, device) if self.training and self.p else None
+
+    def forward(self, signal, mask=None, steps=1):
         if mask is None:
-            mask = draws.mask(self.layer, self.p, signal.shape[2:], signal.device).to(signal.dtype)
-        return (signal * mask).flatten(0, 1), mask
+            return signal, None
+        return (signal.unflatten(0, (steps, -1)) * mask.to(signal.dtype)).flatten(0, 1), mask

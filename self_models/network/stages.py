@@ -11,6 +11,7 @@ from math import sqrt
 import torch
 from torch import nn
 
+from self_models.network.graph import Graph, chained, has_state
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
 
@@ -153,15 +154,31 @@ def encoder_parts(features):
     return layers[: features.fork], layers[features.fork :]
 
 
+def graph_of_stages(features, generate, classifier, shape):
+    """The Graph of a network's stages, for images of this shape. Ends: 'output', and 'decoded' with a decoder (generate)."""
+    names = {
+        stage: {f"{stage}.{position}": module for position, module in layers.named_children()}
+        for stage, layers in (("features", features), ("generate", generate), ("classifier", classifier))
+        if layers
+    }
+    encoder = [*names["features"]]
+    forward = [*encoder, "flatten", *names["classifier"]]
+    ends, edges = {"output": forward[-1]}, chained(forward)
+    if generate:
+        ends["decoded"] = [*names["generate"]][-1]
+        edges += chained(names["generate"], encoder[features.fork - 1])
+    modules = {name: module for stage in names.values() for name, module in stage.items()}
+    return Graph(modules | {"flatten": nn.Flatten()}, edges, shape, ends)
+
+
 def pass_on(layer, signal, memory, key, draws=None):
     """What a layer that does not spike makes of one step's signal (B, ...). memory: key -> its state, if it has one, updated in
     place; draws: the batch's Draws, of a dropout mask in training."""
-    if isinstance(layer, HeldDropout):
-        signal, memory[key] = layer(signal, memory.get(key), draws=draws)
-    elif isinstance(layer, CountingMaxPool):
-        signal, memory[key] = layer.run(signal, memory.get(key))
-    else:
-        signal = layer(signal)
+    if isinstance(layer, HeldDropout) and key not in memory:
+        memory[key] = layer.new_mask(draws, signal.shape[1:], signal.device)
+    if not has_state(layer):
+        return layer(signal)
+    signal, memory[key] = layer(signal, memory.get(key))
     return signal
 
 

@@ -24,13 +24,13 @@ class Asked(NamedTuple):
         return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons.to(values.device)]
 
 
-def asked_by(record, wiring):
+def asked_by(record, model):
     """Layer -> Asked, of a model's `record`: layer -> 'spikes', 'membrane', or a tuple of both, after which the numbers of
     neurons may come. Layers are 'input' (spikes: which input neurons send), the spiking layers by their names, and 'output'
     (membrane: the potential that the last layer accumulates, the logits so far). Raises ModelError for anything else."""
     if record is None:
         return {}
-    asked, spaces = {}, spaces_of(wiring)
+    asked, spaces = {}, spaces_of(model)
     for name, words in record.items():
         if name not in spaces:
             raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
@@ -63,11 +63,11 @@ def recorded(asked, shown):
     } or None
 
 
-def spaces_of(wiring):
-    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,); of 'output', what the last one accumulates."""
-    flat = {one.target for one in wiring.forward if one.is_linear}
-    spaces = enumerate(zip([*wiring.names, "output"], wiring.shapes, strict=False))
-    return {name: shape[:1] if node in flat else shape for node, (name, shape) in spaces}
+def spaces_of(model):
+    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; of 'output', what the last
+    one accumulates."""
+    graph = model.graph
+    return {name: graph.shapes.get(name, ()) for name in model.layers} | {"output": graph.shapes[graph.ends["output"]]}
 
 
 def asked_of(name, words, space):

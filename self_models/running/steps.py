@@ -59,7 +59,6 @@ class RunState:
     view: View
     logits: torch.Tensor  # (B, labels)
     readout_sum: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
-    stages: dict = field(default_factory=dict)  # name -> layers, (position, module) pairs
     draws: Draws | None = None  # of the dropout masks
     asked: dict = field(default_factory=dict)  # layer -> Asked: what is recorded
     steps: int = 0  # taken so far
@@ -67,6 +66,7 @@ class RunState:
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     at_once: bool = False  # whether layers take many steps at once, see fast
+    nodes: list = field(default_factory=list)  # then the graph's, as they are run
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
@@ -184,7 +184,7 @@ def chunk_length(model, x, steps, stops, one_by_one=False):
         return -(-steps // max(1, model.bptt_segments))
     if one_by_one:
         return 1
-    fit = AT_ONCE.get(x.device.type, AT_ONCE["cpu"]) // max(1, len(x) * model.wiring.largest)
+    fit = AT_ONCE.get(x.device.type, AT_ONCE["cpu"]) // max(1, len(x) * model.graph.largest)
     return max(1, min(fit // LOOKED_AFTER, LOOKED_AFTER) if stops else min(fit, steps))
 
 

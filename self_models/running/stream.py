@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
@@ -37,7 +38,7 @@ class Stream:
         until reset() has changed, for a gate that cannot go on with other images, or a model in training mode; then the stream is
         as it was."""
         model, steps = self.model, required(COUNT, "steps", steps)
-        x, asked = checked_images(images, model), asked_by(record, model.wiring)
+        x, asked = checked_images(images, model), asked_by(record, model)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         began, engine = self._check_began(x), engine_of(model, x, asked)
@@ -90,7 +91,7 @@ def check_left_on(model):
         raise ModelError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
     if not model.gate.follows_changes:
         raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open")
-    if model.wiring.pools and model.settings["max_pool"] == "count":
+    if model.graph.pools and model.settings["max_pool"] == "count":
         raise ModelError("max_pool count never forgets an image: a streaming network needs max_pool or, or no M")
 
 
@@ -117,7 +118,7 @@ class Dense:
         model = self.model
         run, at_once = replace(with_image(model, run, x), asked=asked), model.takes_steps_at_once(asked)
         if at_once != run.at_once:
-            run.at_once, run.stages = at_once, model.stages_for(x, at_once)
+            run.at_once, run.nodes = at_once, fast.prepared(model, x) if at_once else []
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, asked), run
 
@@ -151,7 +152,7 @@ class Dense:
 
 def shapes_of(model):
     """Name -> shape, (C, H, W) or (N,), of what a state may have of each image."""
-    spaces = spaces_of(model.wiring)
+    spaces = spaces_of(model)
     shapes = dict.fromkeys(("image", "readout_sum", "is_open", "predicted", "explained"), model.image_shape)
     return shapes | {"logits": spaces["output"]} | {MEMBRANES + name: spaces[name] for name in model.neurons()}
 

@@ -1,0 +1,310 @@
+"""A network's graph as the kernel's tables: nodes with their constants, links with folded weights, the order in which they run.
+
+Each link of the graph is folded into one set of weights; one without modules adds what its source sends as it is. In the compact
+form it is not folded where that needs more weights: a relay stands between the parts, which adds up what reaches it in a step and
+passes it on. A network in whole numbers (load(..., weights="int8")) has its own scale for each module, so each is a link of its
+own; average pools add up, without weights, in both. Further links to a node are nodes of their own that add into it, and a synapse
+is a node before its neurons, which sends its current.
+"""
+
+import copy
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+
+from self_models.basics import ModelError
+from self_models.kernel.tables import (
+    ADDING, COUNTING_POOL, DECODED, HIGHEST, INTEGRATOR, LARGEST, LINE, LOWEST, MAP, NEURONS, NODE, OUTPUT, PLACED, POOL, RELAY,
+    SAME, SPARE, Tables, line_of_bytes, whole_form,
+)  # fmt: skip
+from self_models.network.chains import Chain
+from self_models.network.neurons import CountingMaxPool, Integrator, SpikingNeuron, delayed
+
+CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
+
+
+class Layout:
+    """nodes: fields of NODE, and shape, chain and constants, by number: the input, the neurons that fire, the ends, then the rest;
+    forward, feedback: numbers as they run. compact: see above; counting: each module behind others has a map of what reaches
+    it, a node, too. Raises ModelError for what the kernel does not run."""
+
+    def __init__(self, model, compact=False, counting=False):
+        self.graph, self.whole = model.graph, whole_form(model)
+        self.compact, self.delayed, self.numbers, self.nodes, self.relays = compact or self.whole, set(), {}, [], {}
+        graph = self.graph
+        for name in model.layers:
+            self.new(name, NEURONS)
+        self.new("output", OUTPUT)
+        if "decoded" in graph.ends:
+            self.new("decoded", DECODED)
+        self.nodes[0]["valued"] = model.sends_values
+        for name in graph.pools:
+            self.new(name, COUNTING_POOL if isinstance(graph.modules[name], CountingMaxPool) else POOL)
+        for name, module in graph.modules.items():
+            if isinstance(module, Integrator):
+                self.new(name, INTEGRATOR, valued=1)
+        links, done = {}, set()
+        for link in graph.links:
+            links.setdefault(link.target, []).append(link)
+        self.orders = []
+        for end in ("output", "decoded")[: len(graph.ends)]:
+            self.order = []
+            wanted = {node.name for node in graph.needed(end)} | {end}
+            for target in [name for name in links if name in wanted - done]:
+                self.reach(target, links[target])
+            done |= wanted
+            self.orders.append(self.order)
+        self.forward, self.feedback = self.orders if len(self.orders) > 1 else (self.order, [])
+        self.maps = len(self.nodes)
+        for n in range(self.maps) if counting else ():
+            for count in range(1, len(self.nodes[n]["chain"].modules) if "chain" in self.nodes[n] else 0):
+                self.map_before(n, count)
+
+    def new(self, name, kind, **more):
+        """A new node, of the graph's node of this name."""
+        self.numbers[name] = len(self.nodes)
+        self.add(kind, self.graph.placed[name], depth=self.graph.depths.get(name, 0), **more)
+
+    def add(self, kind, shape, **more):
+        """The number of a new node."""
+        self.nodes.append({"kind": kind, "shape": shape, "factor": 1, **more})
+        return len(self.nodes) - 1
+
+    def reach(self, target, links):
+        """Lay out what leads to a node, and the node itself."""
+        n, neuron = self.numbers[target], self.graph.modules.get(target)
+        if not isinstance(neuron, SpikingNeuron):
+            if target in self.graph.pools:
+                self.nodes[n]["source"] = self.numbers[links[0].source]
+                self.order.append(n)
+            else:
+                self.charge(n, [(self.numbers[link.source], link.chain, link.is_back) for link in links])
+            return
+        if neuron.update is delayed and (neuron.threshold < 0).any():
+            raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
+        shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
+        if neuron.synapse_leak is not None:
+            gain = gain * tensor_of(neuron.synapse_gain)
+        gain = gain if gain.numel() == 1 else gain.expand(natural).reshape(shape)
+        scaled = (gain != 1).any()
+        arriving = [
+            (self.numbers[link.source], link.chain.scaled(gain) if scaled else link.chain, link.is_back) for link in links
+        ]
+        self.nodes[n]["natural"] = natural
+        if neuron.synapse_leak is not None:
+            current = self.add(INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural)
+            self.charge(current, arriving)
+            arriving = [(current, Chain([], [shape]), False)]
+        self.charge(n, arriving, neuron)
+
+    def charge(self, n, arriving, neuron=None):
+        """The links of a node, each (source, Chain, whether it acts one timestep later); the node runs behind those that add into
+        it, but a delayed neuron, which fires before it is charged, before them."""
+        node, is_delayed = self.nodes[n], neuron is not None and neuron.update is delayed and not isinstance(neuron, Integrator)
+        node |= {"neuron": neuron} if neuron is not None else {}
+        shapes = {chain.after for _, chain, _ in arriving}
+        if len(shapes) > 1:
+            raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, shapes))}: it runs dense")
+        if is_delayed and any(is_back and source == n for source, _, is_back in arriving):
+            raise ModelError("neurons that fire before they are charged have an edge back to themselves: it runs dense")
+        more = []
+        for source, chain, _ in arriving[1:]:
+            more.append((source, chain, self.add(ADDING, node["shape"], into=n, depth=node.get("depth", 0))))
+        first = arriving[0][0], arriving[0][1], n
+        for source, chain, target in [first, *more] if is_delayed else [*more, first]:
+            self.lead(source, chain, target)
+
+    def lead(self, source, chain, target):
+        """From a node by a Chain to another, in as many parts as there are fewest weights."""
+        known, count = source, 0  # relays that stand there already
+        while found := [(to, key[1]) for key, to in self.relays.items() if key[0] == known and starts(chain.modules[count:], key[1])]:
+            known, count = found[0][0], count + len(found[0][1])
+        source, chain = known, chain.part(count, len(chain.modules))
+        *first, last = self.parts(chain)
+        at = 0
+        for part in first:
+            source, at = self.relay(source, chain.part(at, at + len(part))), at + len(part)
+        self.link(source, chain.part(at, len(chain.modules)), target)
+        bias = chain.part(at, len(chain.modules)).constant()
+        into = self.nodes[self.nodes[target].get("into", target)]
+        if bias is not None:
+            into["bias"] = bias if "bias" not in into else by_place(into["bias"]) + by_place(bias)
+
+    def relay(self, source, part):
+        """A new node behind these modules."""
+        new = self.add(RELAY, part.after, valued=1)
+        self.relays[source, tuple(part.modules)] = new
+        if all(isinstance(module, nn.AvgPool2d) for module in part.modules):
+            factor = self.nodes[source]["factor"] * prod(1 / (module.divisor_override or 4) for module in part.modules)
+            self.nodes[new] |= {"source": source, "link": SAME, "halvings": len(part.modules), "factor": factor}
+            self.order.append(new)
+        else:
+            self.link(source, part, new)
+            if (bias := part.constant()) is not None:
+                self.nodes[new]["bias"] = bias
+        return new
+
+    def link(self, source, chain, target):
+        """From a node to another by the weights of a Chain, or by its factor alone."""
+        node = self.nodes[target]
+        node |= {"source": source, "chain": chain}
+        if chain.factor is None:
+            group = max(1, NEAR // (chain.side * chain.row))
+            group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
+            node |= {"link": PLACED, "side": chain.side, "row": chain.row, "group": group}
+        else:
+            node["link"] = SAME
+        self.order.append(target)
+
+    def map_before(self, n, count):
+        """A new node that is reached through the first `count` modules of a node's chain, by the size of their weights; it runs
+        before that node."""
+        part = self.nodes[n]["chain"].part(0, count)
+        modules = copy.deepcopy(part.modules)
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.data.abs_()
+        self.order = self.forward if n in self.forward else self.feedback
+        self.link(self.nodes[n]["source"], Chain(modules, part.shapes), self.add(MAP, part.after))
+        self.order.insert(self.order.index(n), self.order.pop())
+
+    def parts(self, chain):
+        """Its modules, cut where relays stand, so that there are the fewest weights."""
+        modules = chain.modules
+        if not self.compact or not modules:
+            return [modules]
+        best = {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, these
+        for i in reversed(range(len(modules))):
+            found = []
+            for j in range(i + 1, len(modules) + 1):
+                part, (size, count, rest) = modules[i:j], best[j]
+                pools = j < len(modules) and all(is_halving(module) for module in part)
+                if pools or j == i + 1 or not self.whole:
+                    found.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [part, *rest]))
+            best[i] = min(found, key=lambda one: one[:2])
+        return best[0][2]
+
+
+def starts(modules, first):
+    """True if these modules begin with the first, and go on behind them."""
+    return 0 < len(first) < len(modules) and all(a is b for a, b in zip(modules, first, strict=False))
+
+
+def is_halving(module):
+    return isinstance(module, nn.AvgPool2d) and module.kernel_size == module.stride == 2 and module.padding == 0
+
+
+def tensor_of(value):
+    return value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+
+
+def by_place(values):
+    """(C,) or (C, H, W) -> (C, H or 1, W or 1)"""
+    return values if values.ndim > 1 else values[:, None, None]
+
+
+def lay_out(model, compact=False, counting=False):
+    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. Raises ModelError for what the kernel
+    does not run."""
+    layout = Layout(model, compact, counting)
+    neurons = max(prod(node["shape"]) for node in layout.nodes)
+    size = sum(node["chain"].size for node in layout.nodes if node.get("link") == PLACED)
+    for what, count in (("neurons of a layer,", neurons), ("weights, as they are folded,", size)):
+        if count + SPARE > LARGEST:
+            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {count:,}")
+    whole, nodes = layout.whole, np.zeros(len(layout.nodes), NODE)
+    constants, biases = constants_of(model, layout, nodes)
+    kind, weights, places, first_weight, first_place = np.int8 if whole else np.float32, [], [np.zeros(0, np.int32)], 0, 0
+    for n, known in enumerate(layout.nodes):
+        for name in known.keys() & set(NODE.names):
+            nodes[n][name] = known[name]
+        nodes[n]["channels"], nodes[n]["height"], nodes[n]["width"] = known["shape"]
+        if "link" not in known:
+            continue
+        nodes[n]["first_weight"] = first_weight
+        if known["link"] == PLACED:
+            chain, factor = known["chain"], np.float32(layout.nodes[known["source"]]["factor"])
+            found = (chain.weights().ravel() * factor).astype(kind)
+            nodes[n]["first_place"], places, first_place = first_place, [*places, chain.places.ravel()], first_place + chain.places.size
+        else:
+            found = np.array([known["chain"].factor if "chain" in known else 1], kind)
+        weights += [found, np.zeros(-found.size % LINE, kind)]  # the next begin with a line of the cache, too
+        first_weight += found.size + -found.size % LINE
+    weights.append(np.zeros(SPARE, kind))
+    weights = np.concatenate(weights, out=line_of_bytes(sum(each.nbytes for each in weights)).view(kind))
+    header = {
+        "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
+        "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": model.has_colour,
+        "counting": int(counting), "rows": max((node["chain"].met for node in layout.nodes if node.get("link") == PLACED), default=1),
+    }  # fmt: skip
+    tables = Tables(
+        header, nodes, np.array([*layout.forward, *layout.feedback], np.int32), np.concatenate([constants.ravel(), *biases]), weights,
+        model.layers, [node["shape"] for node in layout.nodes],
+        {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == PLACED}, layout.numbers, layout.maps,
+        np.concatenate(places),
+    )  # fmt: skip
+    if whole:
+        model.mark_bounds(tables)
+    return tables
+
+
+def constants_of(model, layout, nodes):
+    """(threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts; what
+    comes behind them: biases, values to reset to, values of each neuron). Fills in, in the nodes, where the latter begin."""
+    whole, more, output = layout.whole, [], layout.numbers["output"]
+    if whole:
+        constants = np.tile(np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (len(nodes), 1))
+        for n, one in [*((layout.numbers[name], one) for name, one in whole.neurons.items()), (output, whole.output)]:
+            constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
+    else:
+        constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
+        constants[output, 1] = model.output_leak
+
+    def keep(values):
+        """Where these constants begin."""
+        more.append(np.ascontiguousarray(values, constants.dtype).ravel())
+        return constants.size + sum(each.size for each in more[:-1])
+
+    for n, known in enumerate(layout.nodes):
+        neuron, bias, shape, always = known.get("neuron"), known.get("bias"), known["shape"], False
+        own = []
+        if "leak" in known:  # of a synapse
+            own = [of(0.0, shape, shape), of(known["leak"], known["natural"], shape)]
+        elif neuron is not None and not whole:
+            natural, fires = known["natural"], not isinstance(neuron, Integrator)
+            values = neuron.threshold if fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
+            own = [of(value, natural, shape) for value in values]
+            drive = of(neuron.drive, natural, shape)
+            bias = bias if not drive.any() else drive + (0 if bias is None else by_place(bias))
+            always = fires and own[0].min() < 0
+            constants[n, 2] = neuron.rest.flatten()[0].item() if fires else 0
+            constants[n, 3] = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).flatten()[0].item()
+            if fires and neuron.reset is not None:
+                nodes[n]["first_reset"] = keep([own[2].flat[0]])
+        if own:
+            constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
+        differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and bias.ndim > 1 and differs(bias))
+        if differ:
+            if constants[n, 2] or constants[n, 3] != LOWEST:
+                raise ModelError("neurons with values of their own that begin above 0, or have a floor, stay with step(): it runs dense")
+            own = [np.broadcast_to(each, shape) for each in own] or [np.ones(shape), np.ones(shape)]
+            own += [np.zeros(shape)] * (3 - len(own))
+            nodes[n]["first_own"] = keep(np.stack([values.transpose(1, 2, 0) for values in own]))
+        if bias is not None or always:
+            values = by_place(np.zeros(shape) if bias is None else bias)
+            values = np.broadcast_to(values, shape).transpose(1, 2, 0) if differ else np.broadcast_to(values, shape)[:, 0, 0]
+            nodes[n]["first_bias"] = keep(values)
+    return constants, more
+
+
+def of(value, natural, shape):
+    """A neuron's value, (C, H, W) or one, in float32. natural: its shape in the network."""
+    value = tensor_of(value).float()
+    return value.numpy().reshape(1, 1, 1) if value.numel() == 1 else np.broadcast_to(value.numpy(), natural).reshape(shape)
+
+
+def differs(bias):
+    """True if the values of a channel differ."""
+    return bool((bias != bias[:, :1, :1]).any())

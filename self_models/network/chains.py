@@ -1,0 +1,350 @@
+"""A chain of linear modules as one map: where a spike's window of weights lies, and which weights it has.
+
+Convolutions, transposed ones, pools, Flatten, Linear and Scale in a row are linear together, so a spike adds one window of
+weights to what they lead to. Along rows, and along columns, places whose windows differ by nothing but where they lie share a
+phase; where a module in between cuts a window off at its border, the places near that border have phases of their own. The
+chain's own end cuts nothing off: a window may stick out there.
+"""
+
+import functools
+from collections import Counter
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from self_models.basics import ModelError
+
+AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
+
+
+class Pool(nn.Module):
+    """SumPool2d and AvgPool2d of NIR: sums over windows, or means, to which the border's zeros count. kernel_size, stride, padding:
+    pairs."""
+
+    def __init__(self, kernel_size, stride, padding, mean):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding, self.mean = kernel_size, stride, padding, mean
+
+    def forward(self, x):
+        (top, left) = self.padding
+        x = F.pad(x, (left, left, top, top))
+        return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=None if self.mean else 1)
+
+
+class Scale(nn.Module):
+    """Values times a scale, of one value or one for each."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = nn.Parameter(scale)
+
+    def forward(self, x):
+        return x * self.scale
+
+
+
+
+def placed(shape):
+    """(C, H, W) of a signal of the shape (N,), (C, L) or (C, H, W)."""
+    return (shape[0], *(1,) * (3 - len(shape)), *shape[1:])
+
+
+def shape_after(module, shape):
+    """Shape of what a module makes of a signal of this one, which any that is not known is taken to keep. Raises ValueError where
+    the signal does not fit."""
+    if isinstance(module, nn.Flatten):
+        start, end = (at + len(shape) + 1 if at < 0 else at for at in (module.start_dim, module.end_dim))
+        return (*shape[: start - 1], prod(shape[start - 1 : end]), *shape[end:])
+    dimensions = 1 if isinstance(module, nn.Linear) else 2 if isinstance(module, nn.Conv1d) else 3
+    spatial = hasattr(module, "kernel_size")
+    if not (spatial or isinstance(module, nn.Linear)):
+        return tuple(shape)
+    if len(shape) != dimensions:
+        raise ValueError(f"it takes {dimensions} dimensions" + ("; a Flatten is missing" if dimensions == 1 else ""))
+    wanted = getattr(module, "in_channels", getattr(module, "in_features", shape[0]))
+    if wanted != shape[0]:
+        raise ValueError(f"it takes {wanted:,}")
+    if not spatial:
+        return (module.out_features,)
+    steps = [_Step.along(module, axis) for axis in range(1 - dimensions, 0)]
+    sizes = [step.size_after(size) for step, size in zip(steps, shape[1:], strict=True)]
+    if min(sizes) < 1:
+        raise ValueError("it would leave nothing")
+    return (getattr(module, "out_channels", shape[0]), *sizes)
+
+
+class _Step(NamedTuple):
+    """What a convolution or pool does along one axis: output j takes the inputs j stride - padding + t dilation, t < kernel; a
+    transposed one gives its input i to the outputs i stride - padding + t dilation."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int = 1
+    transposed: bool = False
+    more: int = 0  # output_padding
+
+    @classmethod
+    def along(cls, module, axis):
+        """axis: -2 rows, -1 columns; rows of a Conv1d are left alone."""
+
+        def of(name, usual):
+            value = getattr(module, name, usual)
+            value = (value,) if isinstance(value, int) else value
+            return value[max(axis, -len(value))]
+
+        if isinstance(module, nn.Conv1d) and axis == -2:
+            return cls(1, 1, 0)
+        kernel, dilation = of("kernel_size", 1), of("dilation", 1)
+        padding = getattr(module, "padding", 0)
+        padding = (dilation * (kernel - 1) // 2 if padding == "same" else 0) if isinstance(padding, str) else of("padding", 0)
+        return cls(kernel, of("stride", 1), padding, dilation, isinstance(module, nn.ConvTranspose2d), of("output_padding", 0))
+
+    def size_after(self, size):
+        reach = self.dilation * (self.kernel - 1) + 1
+        if self.transposed:
+            return (size - 1) * self.stride - 2 * self.padding + reach + self.more
+        return (size + 2 * self.padding - reach) // self.stride + 1
+
+    def reached(self, places):
+        """Outputs that these inputs reach, sorted, those beyond the border among them."""
+        at = np.asarray(places)[:, None] * (self.stride if self.transposed else 1)
+        taps = self.dilation * np.arange(self.kernel)
+        found = np.unique(at - self.padding + taps if self.transposed else at + self.padding - taps)
+        return found if self.transposed else np.unique(found[found % self.stride == 0] // self.stride)
+
+
+class Way(NamedTuple):
+    """A place's way through a chain, along an axis. ranges: (first, count) of what it reaches, before the first module and after
+    each; at_end: the places that it reaches in the chain's target. Ranges are empty from where it is lost."""
+
+    ranges: tuple
+    at_end: tuple
+
+
+class Chain:
+    """Linear modules in a row, without Flatten, which moves nothing. shapes: (C, H, W) of the signal before each, and of what comes
+    out, as the kernel has it; of_modules: from the signal's shape in the network, where a Flatten may have made it (N,)."""
+
+    def __init__(self, modules, shapes):
+        self.modules, self.shapes = list(modules), [*shapes]
+        self.by_place = [isinstance(module, Scale) and self._by_place(n) for n, module in enumerate(self.modules)]
+        moving = [n for n, module in enumerate(self.modules) if isinstance(module, nn.Linear) or hasattr(module, "kernel_size")]
+        self.last = moving[-1] if moving and not any(self.by_place) else -1  # behind it nothing asks where its border is
+
+    @classmethod
+    def of_modules(cls, modules, before, natural):
+        """Of modules, Flatten among them. before, natural: shape of the signal as the kernel, and as the network has it. Raises
+        ModelError for a Flatten of some dimensions alone."""
+        kept, shapes = [], [tuple(before)]
+        for module in modules:
+            after = shape_after(module, natural)
+            if isinstance(module, nn.Flatten):
+                if len(after) > 1 and after != tuple(natural):
+                    raise ModelError(f"a Flatten to the shape {after} stays with step(): it runs dense")
+            else:
+                kept.append(module)
+                moves = isinstance(module, nn.Linear) or hasattr(module, "kernel_size")
+                shapes.append(placed(after) if moves else shapes[-1])
+            natural = after
+        return cls(kept, shapes)
+
+    def part(self, first, last):
+        """Modules first to last - 1."""
+        return Chain(self.modules[first:last], self.shapes[first : last + 1])
+
+    def scaled(self, scale):
+        """The same, times a scale, a tensor of one value or one for each neuron (C, H, W)."""
+        return Chain([*self.modules, Scale(scale)], [*self.shapes, self.after])
+
+    before, after = property(lambda self: self.shapes[0]), property(lambda self: self.shapes[-1])
+
+    @property
+    def factor(self):
+        """What it multiplies each value by, where it does nothing else; else None."""
+        scales = [module.scale for module in self.modules if isinstance(module, Scale) and module.scale.numel() == 1]
+        return prod(scale.item() for scale in scales) if len(scales) == len(self.modules) else None
+
+    @torch.no_grad()
+    def constant(self):
+        """What comes out where nothing comes in, float64 (C,), or (C, H, W) where it differs between places; None for no bias."""
+        if all(getattr(module, "bias", None) is None for module in self.modules):
+            return None
+        signal = torch.zeros(1, *self.before, dtype=torch.float64)
+        for n, module in enumerate(self.modules):
+            signal = self._through(n, signal, *([(0, size) for size in shape[1:]] for shape in self.shapes[n : n + 2]))
+            if (bias := getattr(module, "bias", None)) is not None:
+                signal = signal + bias.double().view(-1, 1, 1)
+        values = signal[0].numpy()
+        return values[:, 0, 0] if (values == values[:, :1, :1]).all() else values
+
+    @functools.cached_property
+    def ways(self):
+        """Ways of rows, and of columns; a place that reaches nothing has None."""
+        return [[self._way(at, axis) for at in range(self.before[axis])] for axis in (1, 2)]
+
+    def _way(self, at, axis):
+        places, ranges = np.array([at]), [(at, 1)]
+        for n, module in enumerate(self.modules):
+            if isinstance(module, nn.Linear):
+                places = np.array([0])
+            elif hasattr(module, "kernel_size"):
+                places = _Step.along(module, axis - 3).reached(places)
+            inside = places[(places >= 0) & (places < self.shapes[n + 1][axis])]
+            places = places if n == self.last else inside
+            if not len(inside):
+                return None
+            ranges.append((int(places[0]), int(places[-1] - places[0] + 1)))
+        return Way(tuple(ranges), tuple(inside.tolist() if self.modules else places.tolist()))
+
+    def _kind(self, way, axis):
+        """What two places of one phase have in common."""
+        kind = []
+        for n, ((first, count), (then, more)) in enumerate(pairwise(way.ranges)):
+            module = self.modules[n]
+            step = _Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
+            if step:
+                kind.append((then - first * step.stride if step.transposed else then * step.stride - first, count, more))
+            elif isinstance(module, nn.Linear) or self.by_place[n]:
+                kind.append((first, count))
+        return tuple(kind)
+
+    def _by_place(self, n):
+        """Whether a Scale, number n of the modules, differs between the places of a channel."""
+        scale = self._scale(n)
+        return bool((scale != scale[:, :1, :1]).any())
+
+    def _scale(self, n):
+        """(C, H, W) of a Scale, number n of the modules, in float64."""
+        scale, shape = self.modules[n].scale.detach().double(), self.shapes[n]
+        return scale.reshape(shape if scale.numel() == prod(shape) else (-1, 1, 1)).expand(shape)
+
+    @functools.cached_property
+    def phases(self):
+        """(number of each row's phase, -1 for none; of each column's; a place of each row phase; of each column phase)"""
+        numbers, examples = [], []
+        for axis, ways in enumerate(self.ways, 1):
+            kinds = {}
+            numbers.append(np.array([-1 if way is None else kinds.setdefault(self._kind(way, axis), (len(kinds), at))[0]
+                                     for at, way in enumerate(ways)]))  # fmt: skip
+            examples.append([at for _, at in kinds.values()])
+        return (*numbers, *examples)
+
+    @functools.cached_property
+    def side(self):
+        """Side of the window of a spike, in places."""
+        return max((way.ranges[-1][1] for ways in self.ways for way in ways if way), default=1)
+
+    @property
+    def row(self):
+        """Numbers of one row of a window, with zeros at its end: fours are added faster than ones."""
+        return -(-self.side * self.after[0] // 4) * 4
+
+    @property
+    def count(self):
+        """Of phases."""
+        return len(self.phases[2]) * len(self.phases[3])
+
+    @property
+    def size(self):
+        """How many folded weights there are, with these zeros."""
+        return self.count * self.before[0] * self.side * self.row
+
+    @functools.cached_property
+    def places(self):
+        """For each row, then for each column: what it adds to the number of the phase, -1 for none; the window's corner; how many
+        of the window's first rows, or columns, have no weights: int32 (H + W, 3)."""
+        found = []
+        for ways, numbers, times in zip(self.ways, self.phases, (len(self.phases[3]), 1), strict=False):
+            for way, number in zip(ways, numbers.tolist(), strict=True):
+                first, count = way.ranges[-1] if way else (0, self.side)
+                found.append((number * times if way else -1, first + count - self.side, self.side - count))
+        return np.array(found, np.int32)
+
+    @property
+    def met(self):
+        """How many spikes of a step may share a window, at the most."""
+        rows, columns = (Counter(map(tuple, axis.tolist())) for axis in np.split(self.places[:, 1:], [self.before[1]]))
+        together = max(rows.values()) if len(columns) == 1 else 1  # places come row by row
+        return self.before[0] * max(columns.values()) * together
+
+    def reach(self):
+        """How many neurons of the target one spike reaches, by where it starts, float64 (C, H, W)."""
+        rows, columns = ([len(way.at_end) if way else 0 for way in ways] for ways in self.ways)
+        first = np.arange(self.before[0])
+        last = first + 1  # of the channels that it reaches
+        for module, shape in zip(self.modules, self.shapes, strict=False):
+            if hasattr(module, "out_channels"):
+                within, out = (channels // module.groups for channels in (shape[0], module.out_channels))
+                first, last = first // within * out, ((last - 1) // within + 1) * out
+            elif isinstance(module, nn.Linear):
+                first, last = 0 * first, 0 * last + module.out_features
+        return (last - first)[:, None, None] * np.outer(rows, columns).astype(np.float64)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def weights(self):
+        """Folded weights (phase, channel, window row, window column by target channel, with each row's zeros), float32 but added
+        up in float64."""
+        rows, columns = self.phases[2:]
+        folded = np.zeros((len(rows), len(columns), self.before[0], self.side, self.row), np.float32)
+        most = max(shape[0] * self.side**2 for shape in self.shapes)
+        for part in torch.arange(self.before[0]).split(max(1, AT_ONCE // most)):
+            impulses = torch.zeros(len(part), self.before[0], 1, 1, dtype=torch.float64)
+            impulses[torch.arange(len(part)), part] = 1
+            for i, row in enumerate(rows):
+                for j, column in enumerate(columns):
+                    window = self._window(impulses, self.ways[0][row].ranges, self.ways[1][column].ranges)
+                    height, width = window.shape[2:]
+                    lines = np.zeros((len(part), self.side, self.side, self.after[0]), np.float32)
+                    lines[:, self.side - height :, self.side - width :] = window.permute(0, 2, 3, 1).float().numpy()
+                    lines = lines.reshape(len(part), self.side, -1)
+                    folded[i, j, part[0] : part[-1] + 1, :, : lines.shape[2]] = lines
+        return folded.reshape(-1, *folded.shape[2:])
+
+    def _window(self, signal, rows, columns):
+        """What the modules make of a signal (B, C, height, width) that lies at the first of these ranges, where the last lie."""
+        for n in range(len(self.modules)):
+            signal = self._through(n, signal, (rows[n], columns[n]), (rows[n + 1], columns[n + 1]))
+        return signal
+
+    def _through(self, n, signal, at, then):
+        """What module n makes of a signal that lies at these ranges of rows and columns, where those lie, without its bias."""
+        module, (rows, columns) = self.modules[n], (slice(first, first + count) for first, count in at)
+        if isinstance(module, nn.Linear):
+            weight = module.weight.double().reshape(-1, *self.shapes[n])[..., rows, columns]
+            return (signal.flatten(1) @ weight.flatten(1).T)[..., None, None]
+        if isinstance(module, Scale):
+            scale = self._scale(n)
+            return signal * (scale[:, rows, columns] if self.by_place[n] else scale[:, :1, :1])
+        return self._passed(module, signal, at, then)
+
+    def _passed(self, module, signal, at, then):
+        """A convolution, or pool, of a signal that lies at these ranges of rows and columns, where those lie."""
+        steps, channels = [_Step.along(module, axis) for axis in (-2, -1)], signal.shape[1]
+        sizes = [step.kernel for step in steps]
+        if hasattr(module, "weight"):
+            weight, groups = module.weight.double(), module.groups
+            weight = weight.reshape(*weight.shape[:2], *sizes)
+        else:
+            divisor = 1 if getattr(module, "mean", True) is False else getattr(module, "divisor_override", None) or prod(sizes)
+            weight, groups = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64), channels
+        stride, dilation = [step.stride for step in steps], [step.dilation for step in steps]
+        cut = []  # from the right to the left: columns, then rows
+        for step, (first, count), (begin, more) in zip(steps, at, then, strict=True):
+            if step.transposed:
+                begun = first * step.stride - step.padding
+                size = (count - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
+                cut = [begun - begin, begin + more - begun - size, *cut]
+            else:
+                begun = begin * step.stride - step.padding
+                size = (more - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
+                cut = [first - begun, begun + size - first - count, *cut]
+        if steps[0].transposed:
+            return F.pad(F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation), cut)
+        return F.conv2d(F.pad(signal, cut), weight, None, stride, 0, dilation, groups)

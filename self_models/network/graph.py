@@ -1,0 +1,271 @@
+"""A network as a graph: which module takes what from which, and one timestep of all.
+
+Signals go along edges; where several lead to a node they are added. An edge that closes a circle acts one timestep later. Nodes
+that send spikes, or values of their own (neurons, maximum pools), are senders; all linear modules from a sender, or the input, to
+the next one, or to an end, are a link.
+"""
+
+import functools
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+from torch import nn
+
+from self_models.basics import ModelError
+from self_models.network.chains import Chain, placed, shape_after
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+
+INPUT = "input"
+
+
+class Node(NamedTuple):
+    """sources: names of the nodes whose edges lead to it; back: of those that act one timestep later."""
+
+    name: str
+    module: nn.Module
+    sources: tuple
+    back: tuple
+
+
+class Link(NamedTuple):
+    """Linear modules from a sender, or 'input', to a sender or an end, all by their names. chain: the same as one map; is_back: it
+    acts one timestep later."""
+
+    source: str
+    through: tuple
+    target: str
+    chain: Chain
+    is_back: bool = False
+
+    @property
+    def modules(self):
+        return self.chain.modules
+
+    @property
+    def bias(self):
+        """That of the last module (C',), or None."""
+        return getattr(self.modules[-1], "bias", None) if self.modules else None
+
+    @property
+    def end(self):
+        """Name of the last module, or of the target where there is none: one for each link."""
+        return self.through[-1] if self.through else self.target
+
+
+def is_sender(module):
+    return isinstance(module, SpikingNeuron | nn.MaxPool2d)
+
+
+def passes(module):
+    """True if what arrives leaves as it is, in evaluation."""
+    return isinstance(module, HeldDropout | nn.Identity)
+
+
+class Graph:
+    """modules: name -> module; edges: (source, target), 'input' being what arrives in a timestep, of this shape; ends: name of an
+    end -> the node whose signal it takes.
+
+    It holds references: the network owns its modules. nodes: in an order in which each comes behind its sources; back: the
+    edges that act one timestep later: those that a search from the input, depth first and by name, finds to close a circle.
+    Raises ModelError for a node that nothing reaches.
+    """
+
+    def __init__(self, modules, edges, shape, ends):
+        self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
+        self.targets = {name: [] for name in (INPUT, *self.modules)}
+        for source, target in sorted(edges):
+            self.targets[source].append(target)
+        done, again = searched(INPUT, self.targets)
+        self.back = sorted(again)
+        if lost := [name for name in self.modules if name not in done]:
+            raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
+        sources = {name: ([], []) for name in self.modules}
+        for source, target in sorted(edges):
+            sources[target][(source, target) in again].append(source)
+        self.nodes = [Node(name, self.modules[name], *map(tuple, sources[name])) for name in reversed(done) if name != INPUT]
+        self._node = {node.name: node for node in self.nodes}
+        self.sent_back = sorted({source for source, _ in again})
+
+    # --- a timestep
+
+    def step(self, memory, arriving, nodes=None):
+        """One timestep: name -> what each node sends (B, ...). arriving: (B, *shape), at the input; nodes: those that are run, all
+        by default. memory: name -> state of a node, replaced in place."""
+        sent = {INPUT: arriving}
+        if self.sent_back and of_back(self.sent_back[0]) not in memory:
+            memory |= self.before(arriving)
+        for name, module, sources, back in self.nodes if nodes is None else nodes:
+            first, *more = [*(sent[each] for each in sources), *(memory[of_back(each)] for each in back)]
+            signal = sum(more, first)
+            if has_state(module):
+                sent[name], memory[name] = module(signal, memory.get(name))
+            else:
+                sent[name] = module(signal)
+        for name in self.sent_back:
+            memory[of_back(name)] = sent[name]
+        return sent | {end: sent[name] for end, name in self.ends.items() if name in sent}
+
+    def masks(self, draws, device):
+        """Name -> mask of a dropout that drops something, for a batch with these Draws: what a memory begins with."""
+        dropouts = {name: module for name, module in self.modules.items() if isinstance(module, HeldDropout)}
+        masks = {name: module.new_mask(draws, self.shapes[name], device) for name, module in dropouts.items()}
+        return {name: mask for name, mask in masks.items() if mask is not None}
+
+    def before(self, arriving):
+        """What edges back bring in the first timestep: what their nodes make of a timestep in which nothing is sent, biases."""
+        sent = {name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()}
+        for name, module, sources, back in self.nodes:
+            if not has_state(module):
+                first, *more = (sent[each] for each in (*sources, *back))
+                sent[name] = module(sum(more, first))
+        return {of_back(name): sent[name] for name in self.sent_back}
+
+    def needed(self, *ends):
+        """The nodes that these ends need, in their order."""
+        wanted, found = set(), [self.ends[end] for end in ends]
+        while found:
+            if (name := found.pop()) not in wanted and name != INPUT:
+                wanted.add(name)
+                found += [*self._node[name].sources, *self._node[name].back]
+        return [node for node in self.nodes if node.name in wanted]
+
+    # --- structure
+
+    @functools.cached_property
+    def shapes(self):
+        """Name -> shape of what a node sends of one image in a timestep. Raises ModelError where a node does not fit what arrives."""
+        shapes = {INPUT: self.shape}
+        for name, module, sources, _ in self.nodes:
+            arriving = {shapes[source] for source in sources}
+            if len(arriving) > 1:
+                raise ModelError(f"node {name!r}: the shapes of its sources differ: {', '.join(map(str, sorted(arriving)))}")
+            (shape,) = arriving
+            try:
+                shapes[name] = shape_after(module, shape)
+            except ValueError as error:
+                raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {error}") from None
+        for source, target in self.back:
+            taken = shapes[self._node[target].sources[0]]
+            if shapes[source] != taken:
+                raise ModelError(f"the edge back from {source!r}, {shapes[source]}, does not fit node {target!r}, {taken}")
+        return shapes
+
+    @functools.cached_property
+    def senders(self):
+        """'input', then the names of the neurons in the order in which the modules were given."""
+        return [INPUT, *(name for name, module in self.modules.items() if isinstance(module, SpikingNeuron))]
+
+    @functools.cached_property
+    def pools(self):
+        """Names of the maximum pools, in the order in which they run."""
+        return [node.name for node in self.nodes if isinstance(node.module, nn.MaxPool2d)]
+
+    @functools.cached_property
+    def links(self):
+        """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they run,
+        ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
+        found, placed_as = {}, {INPUT: placed(self.shape)}  # sender -> its shape (C, H, W) as the kernel has it
+
+        def link(target, source, through, is_back):
+            chain = Chain.of_modules(
+                [self.modules[name] for name in through if not passes(self.modules[name])], placed_as[source], self.shapes[source]
+            )
+            return Link(source, tuple(name for name in through if self.modules[name] in chain.modules), target, chain, is_back)
+
+        targets = {node.name: self._arriving(node, ()) for node in self.nodes if is_sender(node.module)}
+        targets |= {end: self._sent_by(name, ()) for end, name in self.ends.items()}
+        for target, signals in targets.items():
+            found[target] = [link(target, *signal) for signal in signals if not signal[2]]
+            placed_as[target] = found[target][0].chain.after
+        for target, signals in targets.items():
+            found[target] += [link(target, *signal) for signal in signals if signal[2]]
+        return [each for links in found.values() for each in links]
+
+    def _arriving(self, node, passed):
+        """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
+        signals = [signal for source in node.sources for signal in self._sent_by(source, passed)]
+        for source in node.back:
+            for sender, through, is_back in self._sent_by(source, passed):
+                if is_back:
+                    raise ModelError(f"two edges back lie between {sender!r} and {node.name!r}")
+                signals.append((sender, through, True))
+        return signals
+
+    def _sent_by(self, name, passed):
+        """The same of all that a node sends. passed: linear nodes behind it, of which it is none."""
+        if name == INPUT or is_sender(self.modules[name]):
+            return [(name, (), False)]
+        if name in passed:
+            raise ModelError(f"node {name!r} lies in a circle without a neuron")
+        return [(sender, (*through, name), back) for sender, through, back in self._arriving(self._node[name], (*passed, name))]
+
+    # --- what follows from the links
+
+    @functools.cached_property
+    def placed(self):
+        """Name of a sender, or an end -> its shape (C, H, W) as the kernel has it: behind a Flatten that of what is flattened."""
+        return {INPUT: placed(self.shape)} | {link.target: link.chain.after for link in reversed(self.links)}
+
+    def before_pools(self, sender):
+        """The neurons that fire what a sender sends: a maximum pool passes on the spikes of another."""
+        sources = {link.target: link.source for link in self.links if link.target in self.pools}
+        while sender in sources:
+            sender = sources[sender]
+        return sender
+
+    @functools.cached_property
+    def depths(self):
+        """Target of links -> how many links lead there one after the other, on the longest way, pools left aside."""
+        depths = {INPUT: 0}
+        for link in self.links:
+            if link.target not in self.pools and not link.is_back:
+                depths[link.target] = max(depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1)
+        return depths
+
+    @property
+    def phases(self):
+        """How many phases a phased network takes until all its ends are complete."""
+        return max(depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items())
+
+    @functools.cached_property
+    def largest(self):
+        """Numbers of the largest signal of a sender, or an end."""
+        return max(prod(self.shapes[self.ends.get(name, name)]) for name in (*self.senders, *self.pools, *self.ends))
+
+
+def of_back(name):
+    """What the memory calls what this node sent, for an edge back."""
+    return f"sent {name}"
+
+
+def has_state(module):
+    """True if a module is called with its state, and returns it."""
+    return isinstance(module, SpikingNeuron | HeldDropout | CountingMaxPool)
+
+
+def searched(first, targets):
+    """(nodes that the first leads to, and itself, each behind its targets; edges to a node on the path), depth first."""
+    done, again, seen, stack = {}, set(), {first}, [(first, iter(targets[first]))]
+    while stack:
+        name, rest = stack[-1]
+        target = next(rest, None)
+        if target is None:
+            stack.pop()
+            done[name] = True
+        elif target not in seen:
+            seen.add(target)
+            stack.append((target, iter(targets[target])))
+        elif target not in done:
+            again.add((name, target))
+    return done, again
+
+
+def chained(names, source=INPUT):
+    """The edges of nodes each of which takes what the one before sends, the first the source's."""
+    return list(pairwise([source, *names]))
+
+
+def in_a_row(layers):
+    """The Nodes of (name, module) pairs, each of which takes what the one before sends."""
+    return [Node(name, module, (before,), ()) for (before, _), (name, module) in pairwise([(INPUT, None), *layers])]

@@ -1,0 +1,109 @@
+"""What is known of a network's parts: which modules it has, whether they are those of an architecture, whether they have changed.
+
+Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known.
+"""
+
+import torch
+from torch import nn
+
+from self_models.basics import ModelError
+from self_models.network.chains import Pool, Scale
+from self_models.network.graph import INPUT
+from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, Integrator, PhasedNeuron, SpikingNeuron
+from self_models.network.stages import graph_of_stages, list_layers
+
+STAGES = "features", "generate", "classifier"
+NEURONS = SpikingNeuron, PhasedNeuron, Integrator
+LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Pool, Scale
+KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
+OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
+PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}
+
+
+def modules_of(model):
+    """A model and all modules in it, once for each place that has one; in a few microseconds."""
+    found = [model]
+    for module in found:
+        found += [part for part in module._modules.values() if part is not None]
+    return found
+
+
+def is_hooked(module):
+    """True if the module has forward hooks, or a forward of its own in place of its class's: a fast path would not call them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def fingerprint(model):
+    """(what is equal while nothing of a model has changed, its tensors): modules, hooks, where tensors lie, and how often torch
+    has counted a change of them. It counts none by a fused optimiser or through `.data`, nor any of inference tensors."""
+    modules, tensors = modules_of(model), []
+    found = [*modules]
+    for module in modules:
+        found += type(module), is_hooked(module)
+        if isinstance(module, SpikingNeuron):
+            constants = module.gain, module.drive, module.reset, module.synapse_leak, module.synapse_gain
+            found += module.initial_potential, module.floor, module.update
+            found += [value for value in constants if not isinstance(value, torch.Tensor)]
+        for values in (module._parameters, module._buffers):
+            tensors += [value for value in values.values() if value is not None]
+    found += [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors]
+    return found, tensors
+
+
+def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False, but=OF_READOUT):
+    """Raises ModelError where a model has a part that no architecture makes, or a method of its own but for these: who, in words,
+    does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
+    if not own and model.replaces(but):
+        raise ModelError(f"{who} does not know the methods of {type(model).__name__}: {instead}")
+    if part := unknown(model, own):
+        raise ModelError(f"{who} does not know {part}: {instead}")
+
+
+def unknown(model, own=False):
+    """The first part of a model that no architecture makes, in words, '' for none: its own parameter, a module beside its stages,
+    or in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own:
+    as in check_known."""
+    known, update = {""}, UPDATES.find(model.settings["update"])
+    for name, stage in ((name, getattr(model, name)) for name in STAGES):
+        if type(stage) is nn.Sequential:
+            plain = {at for at, layer in list_layers(stage) if is_plain(layer) and getattr(layer, "update", update) == update}
+            known |= {name, *(f"{name}.{at}" for at in plain)}
+    parts = [*model._parameters.items(), *model._buffers.items()]
+    parts += [(name, module) for name, module in model.named_modules() if name not in known]
+    found = [one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron))]
+    if not found:
+        graph = graph_of_stages(model.features, model.generate, model.classifier, model.image_shape)
+        found = [(name, graph.modules[name]) for name in misplaced(graph)]
+    return next((f"{name} ({type(part).__name__})" for name, part in found), "")
+
+
+def in_stages(name):
+    """Whether a module or tensor of this name belongs to one of the stages that plans make."""
+    return name.split(".")[0] in STAGES
+
+
+def names_of_ones_own(model):
+    """Names of a model's tensors that no plan's network has: beside its stages, and of its neurons but for threshold and leak."""
+    neurons = [f"{name}." for name, module in model.named_modules() if isinstance(module, SpikingNeuron)]
+    of_neurons = {name for name in model.state_dict() if name.startswith(tuple(neurons))}
+    plain = {f"{neuron}{kind}" for neuron in neurons for kind in ("threshold", "leak")}
+    return [name for name in model.state_dict() if not in_stages(name) or name in of_neurons - plain]
+
+
+def is_plain(layer):
+    """True if all that runs a layer at once, by events or in whole numbers has its form."""
+    if type(layer) not in KNOWN:
+        return False
+    if isinstance(layer, SpikingNeuron):
+        return layer.takes_as_is and layer.reset is None and layer.threshold.numel() == layer.leak.numel() == 1
+    if isinstance(layer, nn.MaxPool2d):
+        form = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        return all(size in (usual, (usual, usual)) for size, usual in zip(form, (2, 2, 0, 1), strict=True))
+    return all(getattr(layer, name, plain[0]) in plain for name, plain in PLAIN.items()) and not (
+        isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1
+    )
+
+
+def misplaced(graph):
+    """Names of maximum pools of what is no spike."""
+    return [link.target for link in graph.links if link.target in graph.pools and (link.through or link.source == INPUT)]
