@@ -77,9 +77,9 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_c_export_sends_the_same_spikes():
-    said = run_here("benchmarks.speed.c_export", "--networks tiny_feedback --images 20 --compared 5 --repeats 1")[1]
+    said = run_here("benchmarks.speed.c_export", "--networks tiny_feedback --images 400 --compared 5 --repeats 1")[1]
     rows = [json.loads(line) for line in said.splitlines()]
-    assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 20), ("int8", 0, 5)]
+    assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 400), ("int8", 0, 5)]
     assert all(speed > 0 for row in rows for speed in row["images_per_second"].values())
 
 

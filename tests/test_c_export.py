@@ -317,9 +317,8 @@ def test_what_a_network_has_not_is_refused_and_changes_nothing(tmp_path):
         x, library = write(tmp_path / name, model), Library(tmp_path / name)
         for settings in ({"feedback": 1}, {"residual": 1}, {"encoding": 1}):
             before = bytes(library.settings)
-            assert library.change(**settings) == takes and bytes(library.state.settings) == bytes(
-                library.settings if takes else before
-            )
+            assert library.change(**settings) == takes
+            assert bytes(library.state.settings) == (bytes(library.settings) if takes else before)
             assert bool(library.begin(library.size)) == takes
             library.settings = Settings.from_buffer_copy(before)
         assert library.begin(library.size) and not library.begin(library.size - 1)
@@ -331,54 +330,43 @@ def test_what_a_network_has_not_is_refused_and_changes_nothing(tmp_path):
         assert (found[0] == 1) == takes and found[1] > 1, "events arrive in one timestep, and the image is seen in the others"
 
 
-CLASSIFY = """
-static size_t network_memory[NETWORK_BYTES / sizeof(size_t) + 1];
-static void network_classify(void)
-{
-    NetworkState *run = network_begin(&network_tables, &network_defaults, network_memory, sizeof network_memory);
-    unsigned long spikes = 0;
-    network_reset(run, NETWORK_KEY0, NETWORK_KEY1, 0);
-    network_show(run, network_image);
-    for (int t = 0; t < NETWORK_TIMESTEPS; t++) {
-        network_step(run);
-        for (int layer = 0; layer < NETWORK_LAYERS; layer++)
-            spikes += network_spikes(run, layer);
-    }
-    printf("%d %lu\\n", network_answer(run), spikes);
-}
-"""
-BEGIN = '#define OUTPUT 1\n#include <stdio.h>\n#include "2 digits/weights.h"\n#include "OTHER/weights.h"\n'
-END = """
+MAIN = """
 int main(void)
 {
     const char *const names[] = N2_DIGITS_CLASS_NAMES;
-    puts(names[0]), n2_digits_classify(), other_classify();
+    int n;
+    for (n = 0; n < N2_DIGITS_CLASSES; n++)
+        puts(names[n]);
+    for (n = 0; n < 4; n++)
+        printf("%d %d\\n", n2_digits_classify(images + n * sizeof images / 4), other_classify(images + n * sizeof images / 4));
     return 0;
 }
 """
 
 
-def test_networks_link_into_one_program(tmp_path):
-    """One in float32 and one in whole numbers, in C and in C++, beside names of an Arduino core; a folder's name may be
-    no word of C, and names of classes stay."""
-    folders, text = (
-        {"2 digits": build(timesteps=7, fc_width=12), "OTHER": in_whole_numbers(build(timesteps=7, fc_width=9))},
-        BEGIN,
-    )
-    folders["2 digits"].classes = ["network_cable", *folders["2 digits"].classes[1:]]
-    objects, wanted = [], ["network_cable"]
-    for folder, model in folders.items():
-        image = written(tmp_path / folder, model)[:1]
-        values = ", ".join(map(str, image.flatten().tolist()))
-        text += renamed({"": f"static const uint8_t network_image[] = {{{values}}};{CLASSIFY}"}, folder)[""]
-        output = model(image, seed=0)
-        wanted.append(f"{output.logits.argmax(1).item()} {int(sum(output.spikes.values()).item())}")
+def test_networks_link_into_one_program_as_on_the_page(tmp_path):
+    """One in float32 and one in whole numbers, in C and in C++, beside names of an Arduino core. A folder's name may be no word
+    of C; classes may have any name."""
+    networks = {"2 digits": build(timesteps=7, fc_layers=1), "OTHER": in_whole_numbers(build(timesteps=7, fc_layers=0))}
+    networks["2 digits"].classes = names = ["network_cable", 'a "b"??/\\', "Kä", *"3456789"]
+    page, settings = re.findall(r"```c\n(.*?)```", (HOME / "docs/how_to/c_export.md").read_text(), re.DOTALL)
+    page = re.sub("(?<= )(?=memory|classify)", "network_", f"{page}\nvoid network_own(DigitsState *run)\n{{\n{settings}}}\n")
+    for form in (str.lower, str.upper, str.title):
+        page = re.sub(rf"\b{form('digits')}(?!/)", form("network"), page)
+    text, objects = "#define OUTPUT 1\n#include <stdio.h>\n", []
+    for folder, model in networks.items():
+        x = written(tmp_path / folder, model)
+        text += renamed({"": page.replace("digits/", f"{folder}/")}, folder)[""]
         subprocess.run(["make", "network.o", "weights.o"], cwd=tmp_path / folder, check=True)
         objects += [f"{folder}/network.o", f"{folder}/weights.o"]
-    for compiler, name in (("cc", "main.c"), ("c++", "main.cpp")):
-        (tmp_path / name).write_text(text + END)
-        subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", name, *objects, "-lm", "-o", "main"], cwd=tmp_path, check=True)
-        assert subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout.splitlines() == wanted
+    wanted = [" ".join(str(model(one[None], seed=0).logits.argmax().item()) for model in networks.values()) for one in x]
+    assert len({*wanted}) == 4
+    text += f"static const uint8_t images[] = {{{', '.join(map(str, x.flatten().tolist()))}}};\n{MAIN}"
+    for compiler, file in (("cc -std=c99 -pedantic", "main.c"), ("c++", "main.cpp")):
+        (tmp_path / file).write_text(text)
+        command = [*compiler.split(), "-Wall", "-Wextra", "-Werror", file, *objects, "-lm", "-o", "main"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert subprocess.check_output([tmp_path / "main"], text=True).splitlines() == names + wanted
 
 
 @pytest.mark.parametrize("rule", ["entropy", "both"])
@@ -416,12 +404,9 @@ def test_golden_images_are_free_of_ties_in_all_timesteps():
 def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     model = build(timesteps=7, fc_width=12)
     x = write(tmp_path, model, numbers=range(4))
-    weights = (tmp_path / "weights.c").read_text()
-    at = int(tables_of(model).nodes[2]["first_weight"]) + 40  # of the second layer
-    begin, values = weights.split("weights[] = {\n")
-    values = re.split(r",\s", values)
-    values[at] = f"{float(values[at].rstrip('f')) + 2}f"
-    (tmp_path / "weights.c").write_text(begin + "weights[] = {\n" + ", ".join(values))
+    other = copy.deepcopy(model)
+    other.features[3].weight.data[0, 0, 1, 1] += 2
+    (tmp_path / "weights.c").write_text(files_of(other, tables_of(other), x, range(4), "small")["weights.c"])
     found = CBuild(tmp_path, model, STRICT)
     done, difference = check(tmp_path), first_difference(model, found, x)
     words = re.fullmatch(
@@ -559,9 +544,7 @@ def test_arduino_library(tmp_path):
     (tmp_path / "Arduino.h").write_text(ARDUINO_H)
     (tmp_path / "main.cpp").write_text('#include "Arduino.h"\n#include "Digits.ino"\nint main() { setup(); for (;;) loop(); }\n')
     build_c = "for part in network weights; do cc -c -O1 -Wall -Wextra -Werror src/$part.c -o $part.o || exit; done; "
-    build_cpp = (
-        "c++ -Wall -Wextra -Wno-unused-variable -Werror -Isrc -I. -Iexamples/Digits main.cpp network.o weights.o -o sketch"
-    )
+    build_cpp = "c++ -Wall -Wextra -Wno-unused-variable -Werror -Isrc -I. -Iexamples/Digits main.cpp *.o -o sketch"
     subprocess.run(["sh", "-c", f"{build_c}{build_cpp}"], cwd=tmp_path, check=True)
     *drawn, last = subprocess.run([tmp_path / "sketch"], capture_output=True, text=True).stdout.splitlines()
     output = model(images, draws=Draws(0, EVALUATION, torch.tensor(NUMBERS)))
@@ -606,9 +589,8 @@ def test_what_run_cannot_read_is_refused(tmp_path):
 def test_committed_network(tmp_path, few_images, name):
     lines = run_here("export", f"{name} --to c --weights int8 --output", tmp_path / "c")[1]
     make_small(tmp_path / "c")
-    done = subprocess.run(
-        ["make", "all", "check", STRICT.replace("O1", "O2")], cwd=tmp_path / "c", capture_output=True, text=True
-    )
+    command = ["make", "all", "check", STRICT.replace("O1", "O2")]
+    done = subprocess.run(command, cwd=tmp_path / "c", capture_output=True, text=True)
     assert done.returncode == 0 and "equal: 10 images" in done.stdout, done.stdout + done.stderr
     assert ("random images" if "deep" in name else "accuracy on 40 test images") in lines
     flash, ram = re.search(r"memory: (.*) of flash .*; (.*) of RAM", lines).groups()
@@ -632,26 +614,14 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
             assert done.returncode == 0 and "equal: " in done.stdout, done.stdout + done.stderr
 
 
-def test_the_program_of_the_page_is_built(tmp_path):
-    written(tmp_path / "digits", build())
-    program, settings = re.findall(r"```c\n(.*?)```", (HOME / "docs/how_to/c_export.md").read_text(), re.DOTALL)
-    (tmp_path / "main.c").write_text(f"{program}\nvoid set(DigitsState *run);\nvoid set(DigitsState *run)\n{{\n{settings}}}\n")
-    subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "main.c"], cwd=tmp_path, check=True)
-
-
 # --- what is refused
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
-        ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
-    ],
-)  # fmt: skip
-def test_what_c_does_not_know_is_refused_by_name(tmp_path, settings, words):
-    save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, **{"plan": PLAN, **settings}))
-    assert words in refused("export", tmp_path / "net.pth", "--to c")
+def test_what_c_does_not_know_is_refused_by_name(tmp_path):
+    frames = {"gate": "block", "recorded_frames": 9, "blocking": "dynamic"}
+    for settings, words in (({"gate": "contrast"}, "does not know the gate contrast"), (frames, "takes recordings of 9 frames")):
+        save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, **{"plan": PLAN, "epsilon": 0.1, **settings}))
+        assert words in refused("export", tmp_path / "net.pth", "--to c")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
 

@@ -67,10 +67,8 @@ COMMANDS = [  # script, flags, words of its one line
         (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "from 1"),
         (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "to 1"), (SNN, "--leak nan", "from 0"),
         (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"),
-        (ANN, "--epochs -1", "from 0"),
-        (ANN, "-lr 0", "above 0"),
-        (ANN, "-lr nan", "above 0"),
-        (ANN, "--trade_off -1", "from 0"), (ANN, "--momentum 1.5", "to 1"), (ANN, "--lr_interval 0.5,2", "to 1"),
+        (ANN, "--epochs -1", "from 0"), (ANN, "-lr 0", "above 0"), (ANN, "-lr nan", "above 0"), (ANN, "--trade_off -1", "from 0"),
+        (ANN, "--momentum 1.5", "to 1"), (ANN, "--lr_interval 0.5,2", "to 1"),
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
         (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "to 100"),
         (ANN, "-a VGG5 --timesteps 2", "no decoder"), (SNN, "-a VGG5 --epsilon 0.1", "architecture with feedback"),
@@ -78,8 +76,7 @@ COMMANDS = [  # script, flags, words of its one line
         (SNN, "--preset quik_feedback", "mean quick_feedback? --preset list names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
-    (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
+    (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"), (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one"),
     (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),
     *((ANN, words, words.split()[0]) for words in ("--no-log False", "--no-log True", "--log maybe", "--amsgrad 2")),
     (ANN, f"--epochs {2**31}", "epochs"),
@@ -114,8 +111,7 @@ COMMANDS = [  # script, flags, words of its one line
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small: try a smaller --batch_size"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
-    ("energy", "{ann}", "holds an ANN"),
-    ("energy", "nowhere.pth", "nowhere.pth: no such checkpoint file"),
+    ("energy", "{ann}", "holds an ANN"), ("energy", "nowhere.pth", "nowhere.pth: no such checkpoint file"),
     ("energy", f"{REPOSITORY}/examples/nmnist.nir", "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it"),
     ("energy", f"{{snn}} --against {DEEP_ANN}", "is not the ANN of {snn}: its features.0.weight differs"),
     ("energy", "{snn} --convention nowhere.toml", "nowhere.toml: "),
@@ -142,9 +138,7 @@ FEEDBACK, TRAINED_ANN = (REPOSITORY / "trained_models" / name for name in ("snn/
 CHANGED = [
     ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
     ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
-    ({"timesteps": 2.5}, "timesteps: 2.5 is not a whole number"),
-    ({"timesteps": True}, "timesteps: True is not a whole number"),
-    ({"timesteps": 0}, "timesteps: 0 is not a whole number from 1"),
+    *(({"timesteps": value}, f"timesteps: {value} is not a whole number from 1") for value in (2.5, True, 0)),
     ({"latch": 1}, "latch: 1 is neither True nor False"),
     ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
     ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
@@ -193,12 +187,8 @@ SHOWN = [
     (2 * images(2) - 1, r"these lie in \[-1, "),
     (images(2).masked_fill(images(2) == 0, torch.nan), "nan"),
     (images(2).masked_fill(images(2) == 0, torch.inf), "inf"),
-    (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
-    (torch.zeros(2, 1, 28, 28, dtype=torch.bool), "not bool"),
-    (torch.zeros(2, 1, 28, 28, dtype=torch.float16), "not float16"),
-    (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
-    (torch.zeros(2, 3, 28, 28), r"not of shape \(2, 3, 28, 28\)"),
-    (torch.zeros(2, 1, 32, 32), r"not of shape \(2, 1, 32, 32\)"),
+    *((torch.zeros(2, 1, 28, 28, dtype=getattr(torch, kind)), f"not {kind}") for kind in ("int64", "bool", "float16")),
+    *((torch.zeros(shape), re.escape(f"not of shape {shape}")) for shape in ((28, 28), (2, 3, 28, 28), (2, 1, 32, 32))),
     (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
     (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
     ([0.5], "not a list: read_images takes files"),
@@ -218,9 +208,8 @@ SETS = [
     ([ImageSet("MNIST", GREY[:0], LABELS[:0])], "at least one image"),
     ([GREY, torch.zeros(3, dtype=torch.int64)], r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)"),
     ([GREY, torch.zeros(2)], "not float32"),
-    ([GREY, torch.tensor([3, 10])], "these are 3 to 10"),
+    *(([GREY, torch.tensor(labels)], f"these are {min(labels)} to {max(labels)}") for labels in ([3, 10], [-1, 3])),
     ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
-    ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
 ]  # of evaluate()
 KNOW = {  # who knows the parts of architectures alone
     "weights int8": in_whole_numbers, "an export": forward_layers, "a count of operations": OperationCounter,
@@ -272,23 +261,14 @@ def saved(content):
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        lambda raw: b"",
-        lambda raw: raw[: len(raw) // 2],
-        lambda raw: flip(raw, raw.index(b"state_dict")),
-        lambda raw: b"epoch accuracy\n1 0.97\n",
-        lambda raw: saved(torch.zeros(3)),
-        lambda raw: saved({"state_dict": {}}),
-    ],
-)
-def test_a_file_that_is_no_whole_checkpoint(trained, tmp_path, damaged):
-    path = tmp_path / "damaged.pth"
-    path.write_bytes(damaged(trained.snn.read_bytes()))
-    before = digests(tmp_path)
-    assert str(path) in refused(SNN, uses(trained, tmp_path, SNN, "snn", path))
-    assert digests(tmp_path) == before
+def test_a_file_that_is_no_whole_checkpoint(trained, tmp_path):
+    path, raw = tmp_path / "damaged.pth", trained.snn.read_bytes()
+    others = b"", b"epoch accuracy\n1 0.97\n", saved(torch.zeros(3)), saved({"state_dict": {}})
+    for damaged in (raw[: len(raw) // 2], flip(raw, raw.index(b"state_dict")), *others):
+        path.write_bytes(damaged)
+        before = digests(tmp_path)
+        assert str(path) in refused(SNN, uses(trained, tmp_path, SNN, "snn", path))
+        assert digests(tmp_path) == before
 
 
 class Malice:
@@ -328,12 +308,7 @@ def test_a_teacher_of_another_data_set(trained, tmp_path):
     [
         (ANN, {"settings": {"fc_width": "wide"}}, "build no VGG_wFeedback"),
         (ANN, {"settings": {"dataset": "SVHN"}}, "build no VGG_wFeedback"),
-        (
-            ANN,
-            {"settings": {"vgg_name": "Mine"}},
-            "add the --model FILE.py that registers what they name",
-        ),
-        (ANN, {"settings": {"init": "mine"}}, "add the --model FILE.py that registers what they name"),
+        *((ANN, {"settings": {key: "mine"}}, "add the --model FILE.py that registers what") for key in ("vgg_name", "init")),
         (ANN, {"settings": {"plan": [[2, *"DDDDD"], []]}}, "28x28 is too small"),  # no named plan halves an image so often
         (SNN, {"thresholds": [1.0, 2.0]}, "2 thresholds given"),
         (SNN, {"thresholds": [0.0] * 7}, "above 0"),
@@ -427,9 +402,8 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     monkeypatch.setattr("results.evaluate", said.append)
     monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
     _, printed = run_here("results")
-    assert {command.split()[2] for command in said} == {
-        preset for preset, one in results.NETWORKS.items() if not one.images and "fashion" not in preset
-    }
+    there = {preset for preset, one in results.NETWORKS.items() if not one.images and "fashion" not in preset}
+    assert {command.split()[2] for command in said} == there
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
     fashion, cifar = printed.splitlines()[-2:]
     assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")

@@ -7,9 +7,9 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_712,
+    "self_models and harness, Python": 14_708,
     "C": 2_639,
-    "tests": 12_369,
+    "tests": 12_263,
     "benchmarks": 2_510,
     "scripts": 1_617,
 }
