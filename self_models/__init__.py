@@ -7,7 +7,7 @@ from self_models.basics import ModelError
 from self_models.basics.files import read_images
 from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate
-from self_models.graph import from_nir
+from self_models.nir import from_nir
 from self_models.loading import load
 
 __all__ = ["ModelError", "evaluate", "first_difference", "from_ann", "from_nir", "load", "load_data", "read_images"]

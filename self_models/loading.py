@@ -8,7 +8,7 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Registry
-from self_models.graph import from_nir
+from self_models.nir import from_nir
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built
 from self_models.kernel.engine import EventEngine

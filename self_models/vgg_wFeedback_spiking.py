@@ -195,7 +195,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, sent["output"])
         shown = self.read_out_and_gate(run, sent.get("decoded"))
         shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
-        return shown | recorded_now(run, self.neurons())
+        return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
 
     def propagate(self, run, signal):
         """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""

@@ -4,42 +4,37 @@ Same results as the model's own forward, the dense engine: the same draws give t
 decides (see docs/explanation/event_engine.md). Evaluation only, on the CPU.
 """
 
-import math
+from math import prod
 
 import numpy as np
 import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images
-from self_models.kernel.build import Run, library
+from self_models.kernel.build import Run, Settings, library
 from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.layout import lay_out
 from self_models.kernel.tables import own_settings, settings_of, unknown_part, whole_form
 from self_models.network.known import fingerprint, unknown
+from self_models.network.neurons import delayed
 from self_models.network.stages import LINEAR
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
 
 
-class EventEngine:
-    """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
-
-    Its tables are laid out at the first run, and again when the model has changed as fingerprint() tells, or after refresh();
-    epsilon, rule and the like are read at every run. Images are spread over torch.get_num_threads() threads. Raises ModelError
-    without a C compiler, and for a model that the kernel cannot run.
-    """
+class Engine:
+    """Runs a model on the kernel. Its tables are laid out at the first run, and again when the model has changed as made_of()
+    tells, or after refresh(). Networks are spread over torch.get_num_threads() threads. Raises ModelError without a C compiler."""
 
     def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
         self.model, self._counted = model, None
         self.forget()
-        self.check()
 
     def __getstate__(self):
         """Of a copy, or a pickle, which lays out tables of its own."""
-        empty = {"rooms": {}, "_counted": None, "_made_of": None, "_tensors": [], "_own": None, "_settings": None}
-        return {"model": self.model, **empty}
+        return {"model": self.model, "_counted": None} | EMPTY
 
     def refresh(self):
         """Lay the tables out again at the next run, but not while operations are counted."""
@@ -47,10 +42,42 @@ class EventEngine:
             self.forget()
 
     def forget(self):
-        self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
+        vars(self).update(EMPTY | {"rooms": {}})
+
+    def made_of(self):
+        """(what is equal while the tables fit the model, its tensors)"""
+        return fingerprint(self.model)
 
     def check(self):
         """Raises ModelError where the kernel cannot run the model as it is now."""
+
+    def update(self):
+        """Forget tables that are not the model's any more. Raises ModelError as check does."""
+        made_of, tensors = self.made_of()
+        if made_of != self._made_of:
+            if self._counted is not None:
+                raise ModelError("the weights or settings changed while operations were counted")
+            self.forget()
+            self.check()
+            self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
+
+    def current(self):
+        """The Rooms of the tables."""
+        if (counting := self._counted is not None) not in self.rooms:
+            kind = library("int8" if whole_form(self.model) else "float32")
+            self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
+        return self.rooms[counting]
+
+
+class EventEngine(Engine):
+    """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput. Epsilon, rule and the like are read at
+    every run. Raises ModelError for a model that the kernel cannot run, too."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.check()
+
+    def check(self):
         model = self.model
         if not whole_form(model):  # which was looked at when it was made
             if model.is_custom:
@@ -68,26 +95,15 @@ class EventEngine:
             return False
         return True
 
-    def update(self):
-        """Forget tables and settings that are not the model's any more. Raises ModelError as check does."""
+    def made_of(self):
         model, (modules, tensors) = self.model, fingerprint(self.model)
         own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
-        made_of = modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))
-        if made_of != self._made_of:
-            if self._counted is not None:
-                raise ModelError("the weights or settings changed while operations were counted")
-            self.forget()
-            self.check()
-            self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
-        if own != self._own:
-            self._own, self._settings = own, settings_of(model)
+        return (modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))), tensors
 
-    def current(self):
-        """The Rooms of the tables."""
-        if (counting := self._counted is not None) not in self.rooms:
-            kind = library("int8" if whole_form(self.model) else "float32")
-            self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
-        return self.rooms[counting]
+    def update(self):
+        super().update()
+        if (own := own_settings(self.model)) != self._own:
+            self._own, self._settings = own, settings_of(self.model)
 
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames:
@@ -149,7 +165,7 @@ class EventEngine:
     def _run(self, x, uniforms, draws, frames, steps, rooms, settings, left_on=None):
         """The SNNOutput of so many steps. left_on: of a stream, whose state it goes on from."""
         model, tables, batch = self.model, rooms.tables, len(x)
-        images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, math.prod(tables.shapes[0]))
+        images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0]))
         given = None if uniforms is None else in_rows(uniforms.float())
         results = new_results(
             tables, batch, steps, images.shape[2], model.has_feedback and frames, model.has_feedback and not frames
@@ -179,6 +195,7 @@ class EventEngine:
         return model.output(x, shown | {"compared": compared[None]}, taken, {}, names)
 
 
+EMPTY = {"rooms": {}, "_made_of": None, "_tensors": [], "_own": None, "_settings": None}  # of an Engine
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
 PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
 
@@ -192,7 +209,7 @@ def model_shows(model, frames):
 def new_results(tables, batch, steps, pixels, frames, sums):
     """Name of Run -> array that a run fills in: logits (B, T, labels), counts (B, T, nodes), error and open_share (B, T), if sums
     are wanted; prediction, predicted and is_open (T, B, Q), if frames are."""
-    labels = tables.shapes[tables.header["output"]][0]
+    labels = prod(tables.shapes[tables.header["output"]])
     results = {
         "logits": np.empty((batch, steps, labels), np.float32),
         "counts": np.zeros((batch, steps, len(tables.nodes)), np.int32),
@@ -241,3 +258,57 @@ def add_events(events, rooms, model, steps):
                 events.inputs[names[module]] += sent_by(node)
             done.add(module)
     events.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
+
+
+class GraphEngine(Engine):
+    """Runs a GraphSNN event by event, with the spikes of its step(). Raises ModelError for a graph that stays with step(), too."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.update()
+        self.current()
+
+    def __call__(self, recordings, timesteps, asked):
+        """What timesteps show, see GraphSNN.output, of recordings, each (first, events, sizes): see Run in network.h. asked: of
+        asked_by()."""
+        self.update()
+        rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
+        tables, runs = rooms.tables, np.zeros(batch, RUN)
+        results = new_results(tables, batch, timesteps, 0, False, False)
+        runs["steps"] = timesteps
+        for name in ("logits", "counts"):
+            runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]
+        for one, (first, events, sizes) in zip(runs, recordings, strict=True):
+            one["first"], one["events"] = first.ctypes.data, events.ctypes.data
+            one["sizes"] = 0 if sizes is None else sizes.ctypes.data
+        shown = {(name, kind): [] for name, one in asked.items() for kind in one.kinds if name != "output"}
+        if not shown:
+            rooms.run(runs, settings)
+        for one in runs if shown else ():
+            self.record(rooms, one, settings, timesteps, shown)
+        for (name, kind), values in shown.items():
+            values = torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
+            values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(timesteps, batch, *asked[name].space)
+            shown[name, kind] = asked[name].chosen(values)
+        counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
+        shown |= {name: counts[..., n] for n, name in enumerate(tables.names)}
+        return shown | {"logits": torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()}
+
+    def settings(self, timesteps):
+        is_delayed = any(neuron.update is delayed for neuron in self.model.neurons().values())
+        return Settings(immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+
+    def record(self, rooms, one, settings, timesteps, shown):
+        """Run one recording, timestep by timestep, and add to what is shown, (layer, kind) -> values."""
+        room, tables, step = rooms.new(settings), rooms.tables, np.array([one])
+        rooms.library.network_reset(room.address, 0, 0, 0)
+        step["state"], step["steps"] = room.address, 1
+        for _ in range(timesteps):
+            rooms.library.network_runs(room.address, step.ctypes.data, 1)
+            rooms.library.network_settle(room.address)
+            for (name, kind), values in shown.items():
+                n = tables.numbers[name]
+                values.append(room.potentials(n).copy() if kind == "membrane" else room.spikes(n))
+            step["first"] += 4
+            step["logits"] += 4 * prod(tables.shapes[tables.header["output"]])
+            step["counts"] += 4 * len(tables.nodes)

@@ -638,11 +638,13 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         add_windows(run, n, row, column, first_row, first_column, count, clock);
 }
 
-/* V <- V + s, where the link is the same: of a place that lies there after the halvings. */
+/* V <- V + w s, where the link is the same: of a place that lies there after the halvings. */
 static void add_same(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
-    const Part *source = &run->part[node->source];
+    const int target = node->kind == NETWORK_ADDING ? node->into : n;
+    const Part *source = &run->part[node->source], *const part = &run->part[target];
+    const potential_t weight = run->network->weights[node->first_weight];
     const int32_t words = source->words;
     int32_t y, word, w;
     uint32_t bits, spikes;
@@ -652,12 +654,12 @@ static void add_same(State *run, int n, uint32_t clock)
         const size_t to = ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
         if (row >= node->height || column >= node->width)
             continue;
-        touch(run, n, row, row + 1, column, column + 1, clock);
+        touch(run, target, row, row + 1, column, column + 1, clock);
         for (w = 0; w < words; w++)
             for (spikes = word_at(source, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(spikes));
                 const potential_t size = from->valued ? v_at(source, place * (size_t)from->channels + channel) : 1;
-                set_v(&run->part[n], to + channel, v_at(&run->part[n], to + channel) + size);
+                set_v(part, to + channel, v_at(part, to + channel) + weight * size);
             }
     }
 }
@@ -1098,8 +1100,9 @@ int network_step(State *run)
     const NetworkTables *network = run->network;
     const int32_t channels = network->node[network->output].channels;
     int32_t i, o, at;
-    for (i = 0; i < network->layers; i++)
-        silence(run, i);
+    silence(run, 0);
+    for (i = 0; i < network->feedback && !run->settings.feedback; i++)
+        silence(run, network->order[network->forward + i]);
     encode(run);
     for (i = 0; i < network->forward; i++)
         propagate(run, network->order[i]);

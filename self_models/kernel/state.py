@@ -44,6 +44,13 @@ class Room:
         """Those of a node, (H W C,)."""
         return self.at(self.parts[n].v, math.prod(self.tables.shapes[n]), self.tables.constants.dtype)
 
+    def spikes(self, n):
+        """Which neurons of a node have sent something in the latest step, bool (H W C,)."""
+        channels, *sides = self.tables.shapes[n]
+        words = self.at(self.parts[n].spikes, 4 * math.prod(sides) * self.parts[n].words, np.uint8)
+        bits = np.unpackbits(words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little")
+        return bits.ravel().astype(bool)
+
     def events(self, n):
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
         return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)

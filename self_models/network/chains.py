@@ -196,7 +196,7 @@ class Chain:
             elif hasattr(module, "kernel_size"):
                 places = _Step.along(module, axis - 3).reached(places)
             inside = places[(places >= 0) & (places < self.shapes[n + 1][axis])]
-            places = places if n == self.last else inside
+            places = places if 0 <= self.last <= n else inside
             if not len(inside):
                 return None
             ranges.append((int(places[0]), int(places[-1] - places[0] + 1)))

@@ -6,6 +6,8 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.settings import choices
+from self_models.network.graph import INPUT
+from self_models.network.neurons import Integrator
 
 KINDS = ("spikes", "membrane")
 OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of them
@@ -26,31 +28,34 @@ class Asked(NamedTuple):
 
 def asked_by(record, model):
     """Layer -> Asked, of a model's `record`: layer -> 'spikes', 'membrane', or a tuple of both, after which the numbers of
-    neurons may come. Layers are 'input' (spikes: which input neurons send), the spiking layers by their names, and 'output'
-    (membrane: the potential that the last layer accumulates, the logits so far). Raises ModelError for anything else."""
+    neurons may come; or 'all', of all neurons. Layers are 'input' (spikes: which input neurons send), the spiking layers by their
+    names, neurons that send their potential (membrane), and 'output' (membrane: the potential that the last layer accumulates,
+    the logits so far). Raises ModelError for anything else."""
     if record is None:
         return {}
-    asked, spaces = {}, spaces_of(model)
+    neurons, asked, spaces = model.neurons(), {}, spaces_of(model)
+    if record == "all":
+        record = {name: kinds_of(neurons, name) for name in neurons}
     for name, words in record.items():
         if name not in spaces:
             raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
         if not spaces[name]:
             raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
-        asked[name] = asked_of(name, words, spaces[name])
+        asked[name] = asked_of(name, words, spaces[name], kinds_of(neurons, name))
     return asked
 
 
-def recorded_now(run, neurons):
-    """What is asked for of the step that a RunState has just taken, (layer, kind) -> (B, ...), but for the logits. neurons:
-    layer -> SpikingNeuron."""
+def recorded_now(asked, sent, memory, neurons):
+    """What is asked for of a step that has been taken, (layer, kind) -> (B, ...), but for the logits. sent: layer -> what it has
+    sent; memory: layer -> its state; neurons: layer -> SpikingNeuron."""
     found = {}
-    for name, one in run.asked.items():
-        at_rest = torch.zeros(len(run.image), *one.space, device=run.image.device)
+    for name, one in asked.items():
+        at_rest = torch.zeros(len(sent[INPUT]), *one.space, device=sent[INPUT].device)
         for kind in one.kinds if name != "output" else ():
             if kind == "spikes":
-                values = run.spikes.get(name, at_rest) != 0
+                values = sent.get(name, at_rest) != 0
             else:
-                values = (run.memory.get(name) or neurons[name].at_rest(at_rest)).v
+                values = (memory.get(name) or neurons[name].at_rest(at_rest)).v.detach()
             found[name, kind] = one.chosen(values)
     return found
 
@@ -67,14 +72,19 @@ def spaces_of(model):
     """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; of 'output', what the last
     one accumulates."""
     graph = model.graph
-    return {name: graph.shapes.get(name, ()) for name in model.layers} | {"output": graph.shapes[graph.ends["output"]]}
+    spaces = {name: graph.shapes.get(name, ()) for name in (*model.layers, *graph.senders)}
+    return spaces | {"output": graph.shapes[graph.ends["output"]]}
 
 
-def asked_of(name, words, space):
-    """The Asked of one layer of this space. Raises ModelError for words that ask for nothing that it has."""
+def kinds_of(neurons, name):
+    """What can be recorded of a layer. neurons: layer -> SpikingNeuron."""
+    return ("membrane",) if isinstance(neurons.get(name), Integrator) else OF_ENDS.get(name, KINDS)
+
+
+def asked_of(name, words, space, has):
+    """The Asked of one layer of this space, which has these kinds. Raises ModelError for words that ask for nothing of them."""
     *kinds, last = [words] if isinstance(words, str) else words
     kinds, neurons = ((*kinds, last), None) if isinstance(last, str) else (kinds, torch.as_tensor(last))
-    has = OF_ENDS.get(name, KINDS)
     if wrong := [kind for kind in kinds if kind not in has]:
         raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
     return Asked(tuple(kinds), tuple(space), neurons)
