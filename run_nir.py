@@ -27,7 +27,7 @@ from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
 from self_models.counting.ledger import graph_entries
 from self_models.counting.prices import conventions
-from self_models.graph import RESETS, from_nir
+from self_models.nir import RESETS, from_nir
 
 SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too
 MOST = 100_000  # timesteps
@@ -69,8 +69,8 @@ def main(argv=None):
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         model = from_nir(args.network, args.dt, args.reset, args.engine)
-    if len(model.input_shape) != 3 or model.input_shape[0] > 2:
-        raise UserError(f"{args.network} takes {model.input_shape}, and recordings are (2, H, W), or (1, H, W)")
+    if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
+        raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     files, labels, names = listed(args, model)
@@ -117,7 +117,7 @@ def length(args, model):
 
 def listed(args, model):
     """(paths of the recordings, their labels, name of each output). Classes with numbers as names are those of the outputs."""
-    found, outputs = labelled_recordings(args.folder), prod(model.shapes[list(model.nodes)[-1]])
+    found, outputs = labelled_recordings(args.folder), prod(model.graph.shapes[model.graph.ends["output"]])
     numbered = all(name.isdecimal() and int(name) < outputs for name in found)
     if not numbered and len(found) != outputs:
         raise UserError(
@@ -135,7 +135,7 @@ def read(args, model, paths):
     found, longest, bar = [], 0, progress_bar("reading", len(paths))
     for path in paths:
         try:
-            rows, steps = rows_in(Path(path), model.input_shape, model.dt, args.events_per_step)
+            rows, steps = rows_in(Path(path), model.graph.shape, model.dt, args.events_per_step)
         except ModelError as error:
             raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out") from None
         if (args.steps or steps) > MOST:
@@ -175,7 +175,7 @@ def evaluate(model, recordings, labels, steps, batch_size):
 
 def report(run, model, result):
     """Say what evaluate() has found."""
-    shapes, spikes = {"input": model.input_shape} | model.shapes, result["spikes"]
+    shapes, spikes = model.graph.shapes, result["spikes"]
     counted = min(COUNTED, result["recordings"])
     rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
             for name, count in result["additions"].items()]  # fmt: skip

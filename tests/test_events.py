@@ -19,7 +19,7 @@ from harness.data.events import recording_in, rows_in, steps_in
 from harness.data.sets import load_data
 from self_models import ModelError, load
 from self_models.counting.ledger import graph_entries
-from self_models.graph import from_nir
+from self_models.nir import from_nir
 
 nir = pytest.importorskip("nir")
 NIR, NETWORK, RECORDINGS = "run_nir", REPOSITORY / "examples/nmnist.nir", REPOSITORY / "data/nmnist"

@@ -29,7 +29,7 @@ from harness.exporting.c_folder import IMAGES, TEMPLATES, files_of, tables_of
 from harness.exporting.c_graph import c_graph
 from harness.exporting.layers import forward_layers
 from self_models.basics import HOME
-from self_models.graph import from_nir
+from self_models.nir import from_nir
 from self_models.loading import load
 
 from torch import nn
@@ -75,7 +75,7 @@ def graph_files(path):
     """(timesteps, the folder's files) of a NIR network, with a recording of each class of N-MNIST."""
     model = from_nir(path)
     paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
-    recordings = [rows_in(each, model.input_shape, model.dt)[0] for each in paths]
+    recordings = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
     return 1 + max(rows[-1, 0] for rows in recordings).item(), c_graph(path, recordings)[0]
 
 

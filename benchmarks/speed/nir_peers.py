@@ -24,7 +24,8 @@ from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
 from harness.measuring.simulators import SIMULATORS, outputs
 from self_models.basics.settings import COUNT
-from self_models.graph import frames_of, from_nir, lists_of
+from self_models.graph import frames_of, lists_of
+from self_models.nir import from_nir
 
 import nir
 import torch
@@ -59,9 +60,9 @@ def main(argv=None):
     found = labelled_recordings(args.folder)
     files = sorted((n, label, path) for label, paths in found.items() for n, path in enumerate(paths))[: args.recordings]
     labels = torch.tensor([int(label) for _, label, _ in files])
-    rows, lengths = zip(*(rows_in(Path(path), model.input_shape, model.dt) for _, _, path in files), strict=True)
+    rows, lengths = zip(*(rows_in(Path(path), model.graph.shape, model.dt) for _, _, path in files), strict=True)
     steps = max(lengths)
-    events = frames_of(lists_of(list(rows), model.input_shape, steps)[0], model.input_shape, steps)
+    events = frames_of(lists_of(list(rows), model.graph.shape, steps)[0], model.graph.shape, steps)
     for name, make, given in (
         ("kernel", lambda *_: lambda part: model(part, steps).logits, list(rows)),
         *((name, partial(summed, name), events) for name in SIMULATORS),

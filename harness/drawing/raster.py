@@ -113,12 +113,12 @@ def draw_outputs(axis, output, names):
 
 def save_recording(path, model, rows, steps, names, title):
     """A GIF. rows: a recording as the model takes it, of so many timesteps; names: of the outputs; title: of the recording."""
-    first = model.spiking[0]
+    first = model.layers[1]
     with torch.no_grad():
         output = model([rows], steps, record={first: "spikes"})
     ends = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int))[1:]
     sent, outputs = output.recorded[first]["spikes"][:, 0].numpy(), output.logits_by_step[:, 0].numpy()
-    events = np.zeros((steps, *model.input_shape), np.float32)
+    events = np.zeros((steps, *model.graph.shape), np.float32)
     np.add.at(events, tuple(rows.T), 1)
 
     def drawn(chosen):

@@ -13,10 +13,11 @@ import torch
 
 from harness import UserError
 from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_line, memory_of, size_of, weights_c, weights_h
-from self_models.graph import for_kernel, frames_of, from_nir, lists_of
+from self_models.graph import for_kernel, frames_of, lists_of
 from self_models.kernel.build import FOLDER, answer_of, built, said_by
-from self_models.kernel.graphs import lay_out, settings_for
+from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
+from self_models.nir import from_nir
 
 RECORDINGS, TRIED, TIMESTEPS, SHARE = 3, 12, 40, 0.02  # of golden.c: random events, this share of the input in each timestep
 STATIC = ("Makefile", "qemu.mk", "board.h")
@@ -31,13 +32,14 @@ def c_graph(path, recordings=None):
         model = from_nir(path)
     if model.stays:
         raise UserError(f"{path}: what the kernel does not run cannot be C: {model.stays}")
-    tables, _ = lay_out(model)
+    tables = lay_out(model)
     tables = tables._replace(header=tables.header | {"rows": min(ROWS, tables.header["rows"])})
-    recordings, most = (recordings, len(recordings)) if recordings else (random_recordings(model.input_shape), RECORDINGS)
-    rows, timesteps = lists_of(recordings, model.input_shape, None)
-    record = dict.fromkeys(model.spiking, "spikes")
-    found, model.engine = spikes_of(model(recordings, timesteps, record), tables), None
-    step = model(frames_of(rows, model.input_shape, timesteps), record=record)
+    recordings, most = (recordings, len(recordings)) if recordings else (random_recordings(model.graph.shape), RECORDINGS)
+    rows, timesteps = lists_of(recordings, model.graph.shape, None)
+    record = dict.fromkeys(model.layers[1:], "spikes")
+    engine, found = model.engine, spikes_of(model(recordings, timesteps, record), tables)
+    model.engine = None
+    step = model(frames_of(rows, model.graph.shape, timesteps), record=record)
     spikes = spikes_of(step, tables)
     agreed = (found == spikes).all((0, 2)).nonzero()[0].tolist()[:most]
     if not agreed:
@@ -49,8 +51,8 @@ def c_graph(path, recordings=None):
     files |= {name: (TEMPLATES / f"events_{name}").read_text() for name in ("run.c", "check.c", "README.md")}
     words = {"name": Path(path).stem, "flash": size_of(flash), "ram": size_of(ram), "recordings": len(agreed)}
     files["README.md"] = Template(files["README.md"]).safe_substitute(words)
-    files |= {"weights.h": weights_h(sizes, tables), "weights.c": weights_c(tables, settings_for(model, timesteps))}
-    given = [for_kernel(rows[number], model.input_shape, timesteps) for number in agreed]
+    files |= {"weights.h": weights_h(sizes, tables), "weights.c": weights_c(tables, engine.settings(timesteps))}
+    given = [for_kernel(rows[number], model.graph.shape, timesteps) for number in agreed]
     files["golden.c"] = golden_c(given, spikes[:, agreed], tables, step.logits_by_step[:, agreed])
     return (
         files,

@@ -13,7 +13,8 @@ import torch
 
 from self_models import first_difference
 from self_models.basics import ModelError
-from self_models.graph import Run, frames_of, from_nir, lists_of
+from self_models.graph import frames_of, lists_of
+from self_models.nir import from_nir
 
 WAYS = {  # in which another simulator's neuron may differ -> in words
     "at": "fires at the threshold, too",
@@ -70,7 +71,7 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
     'not installed'. recordings: as a GraphSNN takes them."""
     model = from_nir(path, dt, reset, engine="dense")
-    events = frames_of(lists_of(recordings, model.input_shape, timesteps)[0], model.input_shape, timesteps)
+    events = frames_of(lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps)
     ours, rows = here(model, events), []
     try:
         found = first_difference(from_nir(path, dt, reset, "event")(events, record="all"), model(events, record="all"))
@@ -99,11 +100,14 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
 
 def here(model, events):
     """Node -> (what arrives at it, what it sends), (T, B, ...), by step()."""
-    run, kept = Run(), {}
+    memory, kept = {}, {}
     for now in events.unbind(1):
-        model.step(run, now)
-        for name in model.spiking:
-            kept.setdefault(name, []).append((run.arrived[name], run.sent[name]))
+        before = dict(memory)
+        sent = model.step(memory, now)
+        for node in model.graph.nodes:
+            if node.name in model.layers:
+                arrived = model.graph.arriving(node, sent, before or model.graph.before(now))
+                kept.setdefault(node.name, []).append((arrived, sent[node.name]))
     return {name: [torch.stack(each) for each in zip(*values, strict=True)] for name, values in kept.items()}
 
 
@@ -120,7 +124,7 @@ def compared(model, ours, sent):
         a, b = (each[step, image].flatten()[neuron].item() for each in (spikes, theirs))
         words = f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
         part = [each[: step + 1, image : image + 1] for each in (arriving, theirs)], [arriving, theirs]
-        return "differs", f"{words}; {why(model.nodes[name], *part)}"
+        return "differs", f"{words}; {why(model.graph.modules[name], *part)}"
     return "same", f"{sum(int(spikes.sum()) for _, spikes in ours.values()):,} spikes of {len(ours)} nodes"
 
 

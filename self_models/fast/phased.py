@@ -48,7 +48,7 @@ def through(model, run, nodes, signal, begin):
     neurons = [node.name for node in nodes if isinstance(node.module, SpikingNeuron)]
     as_numbers = bool(neurons) and not torch.is_grad_enabled() and run.sent is None
     signal = signal.sum(0) if as_numbers else signal.flatten(0, 1)
-    for node, after in zip(nodes, [*(node.module for node in nodes[1:]), None], strict=True):
+    for node, after in zip(nodes, [*(node.module for node in nodes[1:]), None], strict=False):
         key, layer = node.name, node.module
         if passes(layer):
             if key in run.memory:

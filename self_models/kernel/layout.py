@@ -20,6 +20,7 @@ from self_models.kernel.tables import (
     SAME, SPARE, Tables, line_of_bytes, whole_form,
 )  # fmt: skip
 from self_models.network.chains import Chain
+from self_models.network.graph import Link
 from self_models.network.neurons import CountingMaxPool, Integrator, SpikingNeuron, delayed
 
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
@@ -80,7 +81,7 @@ class Layout:
                 self.nodes[n]["source"] = self.numbers[links[0].source]
                 self.order.append(n)
             else:
-                self.charge(n, [(self.numbers[link.source], link.chain, link.is_back) for link in links])
+                self.charge(n, links)
             return
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
@@ -88,51 +89,52 @@ class Layout:
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
         gain = gain if gain.numel() == 1 else gain.expand(natural).reshape(shape)
-        scaled = (gain != 1).any()
-        arriving = [
-            (self.numbers[link.source], link.chain.scaled(gain) if scaled else link.chain, link.is_back) for link in links
-        ]
-        self.nodes[n]["natural"] = natural
+        if (gain != 1).any():
+            links = [link._replace(chain=link.chain.scaled(gain)) for link in links]
+        self.nodes[n] |= {"neuron": neuron, "natural": natural}
         if neuron.synapse_leak is not None:
             current = self.add(INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural)
-            self.charge(current, arriving)
-            arriving = [(current, Chain([], [shape]), False)]
-        self.charge(n, arriving, neuron)
+            self.numbers[f"{target} current"] = current
+            self.charge(current, links)
+            links = [Link(f"{target} current", (), target, Chain([], [shape]))]
+        is_delayed = neuron.update is delayed and not isinstance(neuron, Integrator)
+        if is_delayed and any(link.is_back and link.source == target for link in links):
+            raise ModelError(f"node {target!r}, which fires before it is charged, has an edge back to itself: it runs dense")
+        self.charge(n, links, is_delayed)
 
-    def charge(self, n, arriving, neuron=None):
-        """The links of a node, each (source, Chain, whether it acts one timestep later); the node runs behind those that add into
-        it, but a delayed neuron, which fires before it is charged, before them."""
-        node, is_delayed = self.nodes[n], neuron is not None and neuron.update is delayed and not isinstance(neuron, Integrator)
-        node |= {"neuron": neuron} if neuron is not None else {}
-        shapes = {chain.after for _, chain, _ in arriving}
-        if len(shapes) > 1:
-            raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, shapes))}: it runs dense")
-        if is_delayed and any(is_back and source == n for source, _, is_back in arriving):
-            raise ModelError("neurons that fire before they are charged have an edge back to themselves: it runs dense")
-        more = []
-        for source, chain, _ in arriving[1:]:
-            more.append((source, chain, self.add(ADDING, node["shape"], into=n, depth=node.get("depth", 0))))
-        first = arriving[0][0], arriving[0][1], n
-        for source, chain, target in [first, *more] if is_delayed else [*more, first]:
-            self.lead(source, chain, target)
+    def charge(self, n, links, is_delayed=False):
+        """The links of a node; it runs behind those that add into it, but a delayed neuron, which fires before it is charged, before
+        them. The bias of a layer through which several links lead counts once."""
+        node, counted = self.nodes[n], set()
+        if len(shapes := {link.chain.after for link in links}) > 1:
+            raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, sorted(shapes)))}: it runs dense")
+        targets = [n, *(self.add(ADDING, node["shape"], into=n, depth=node.get("depth", 0)) for _ in links[1:])]
+        order = [*zip(links, targets, strict=True)]
+        for link, target in order if is_delayed else [*order[1:], order[0]]:
+            ways = [link.through[at:] for at in range(len(link.through))]
+            biases = [way not in counted for way in ways] + [False] * (len(link.chain.modules) - len(ways))
+            counted.update(ways)
+            self.lead(self.numbers[link.source], link.chain, target, biases)
 
-    def lead(self, source, chain, target):
-        """From a node by a Chain to another, in as many parts as there are fewest weights."""
+    def lead(self, source, chain, target, biases):
+        """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
+        counts."""
         known, count = source, 0  # relays that stand there already
         while found := [(to, key[1]) for key, to in self.relays.items() if key[0] == known and starts(chain.modules[count:], key[1])]:
             known, count = found[0][0], count + len(found[0][1])
-        source, chain = known, chain.part(count, len(chain.modules))
-        *first, last = self.parts(chain)
-        at = 0
-        for part in first:
-            source, at = self.relay(source, chain.part(at, at + len(part))), at + len(part)
-        self.link(source, chain.part(at, len(chain.modules)), target)
-        bias = chain.part(at, len(chain.modules)).constant()
-        into = self.nodes[self.nodes[target].get("into", target)]
-        if bias is not None:
-            into["bias"] = bias if "bias" not in into else by_place(into["bias"]) + by_place(bias)
+        source, at = known, count
+        for end in self.cuts(chain.part(count, len(chain.modules))):
+            source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
+        last = chain.part(at, len(chain.modules))
+        self.link(source, last, target)
+        self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
 
-    def relay(self, source, part):
+    def add_bias(self, n, bias):
+        if bias is not None:
+            node = self.nodes[n]
+            node["bias"] = bias if "bias" not in node else by_place(node["bias"]) + by_place(bias)
+
+    def relay(self, source, part, biases):
         """A new node behind these modules."""
         new = self.add(RELAY, part.after, valued=1)
         self.relays[source, tuple(part.modules)] = new
@@ -142,8 +144,7 @@ class Layout:
             self.order.append(new)
         else:
             self.link(source, part, new)
-            if (bias := part.constant()) is not None:
-                self.nodes[new]["bias"] = bias
+            self.add_bias(new, part.constant(biases))
         return new
 
     def link(self, source, chain, target):
@@ -170,21 +171,21 @@ class Layout:
         self.link(self.nodes[n]["source"], Chain(modules, part.shapes), self.add(MAP, part.after))
         self.order.insert(self.order.index(n), self.order.pop())
 
-    def parts(self, chain):
-        """Its modules, cut where relays stand, so that there are the fewest weights."""
+    def cuts(self, chain):
+        """Behind how many of its modules relays stand, so that there are the fewest weights."""
         modules = chain.modules
         if not self.compact or not modules:
-            return [modules]
-        best = {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, these
+            return []
+        best = {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, where they end
         for i in reversed(range(len(modules))):
             found = []
             for j in range(i + 1, len(modules) + 1):
-                part, (size, count, rest) = modules[i:j], best[j]
-                pools = j < len(modules) and all(is_halving(module) for module in part)
+                size, count, rest = best[j]
+                pools = j < len(modules) and all(is_halving(module) for module in modules[i:j])
                 if pools or j == i + 1 or not self.whole:
-                    found.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [part, *rest]))
+                    found.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest]))
             best[i] = min(found, key=lambda one: one[:2])
-        return best[0][2]
+        return best[0][2][:-1]
 
 
 def starts(modules, first):
@@ -236,7 +237,7 @@ def lay_out(model, compact=False, counting=False):
     weights = np.concatenate(weights, out=line_of_bytes(sum(each.nbytes for each in weights)).view(kind))
     header = {
         "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
-        "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": model.has_colour,
+        "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": int(model.has_colour),
         "counting": int(counting), "rows": max((node["chain"].met for node in layout.nodes if node.get("link") == PLACED), default=1),
     }  # fmt: skip
     tables = Tables(

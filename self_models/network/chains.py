@@ -50,8 +50,8 @@ class Scale(nn.Module):
 
 
 def placed(shape):
-    """(C, H, W) of a signal of the shape (N,), (C, L) or (C, H, W)."""
-    return (shape[0], *(1,) * (3 - len(shape)), *shape[1:])
+    """(C, H, W) in which the kernel has a signal of this shape."""
+    return (shape[0], *(1,) * (3 - len(shape)), *shape[1:]) if len(shape) <= 3 else (prod(shape), 1, 1)
 
 
 def shape_after(module, shape):
@@ -87,7 +87,7 @@ class _Step(NamedTuple):
     padding: int
     dilation: int = 1
     transposed: bool = False
-    more: int = 0  # output_padding
+    more: int = 0  # output_padding, or at the end alone
 
     @classmethod
     def along(cls, module, axis):
@@ -101,15 +101,17 @@ class _Step(NamedTuple):
         if isinstance(module, nn.Conv1d) and axis == -2:
             return cls(1, 1, 0)
         kernel, dilation = of("kernel_size", 1), of("dilation", 1)
-        padding = getattr(module, "padding", 0)
-        padding = (dilation * (kernel - 1) // 2 if padding == "same" else 0) if isinstance(padding, str) else of("padding", 0)
-        return cls(kernel, of("stride", 1), padding, dilation, isinstance(module, nn.ConvTranspose2d), of("output_padding", 0))
+        if isinstance(module, nn.modules.conv._ConvNd) and isinstance(module.padding, str):
+            padding, more = divmod(dilation * (kernel - 1) if module.padding == "same" else 0, 2)
+        else:
+            padding, more = of("padding", 0), of("output_padding", 0)
+        return cls(kernel, of("stride", 1), padding, dilation, isinstance(module, nn.ConvTranspose2d), more)
 
     def size_after(self, size):
         reach = self.dilation * (self.kernel - 1) + 1
         if self.transposed:
             return (size - 1) * self.stride - 2 * self.padding + reach + self.more
-        return (size + 2 * self.padding - reach) // self.stride + 1
+        return (size + 2 * self.padding + self.more - reach) // self.stride + 1
 
     def reached(self, places):
         """Outputs that these inputs reach, sorted, those beyond the border among them."""
@@ -171,15 +173,16 @@ class Chain:
         return prod(scale.item() for scale in scales) if len(scales) == len(self.modules) else None
 
     @torch.no_grad()
-    def constant(self):
-        """What comes out where nothing comes in, float64 (C,), or (C, H, W) where it differs between places; None for no bias."""
-        if all(getattr(module, "bias", None) is None for module in self.modules):
+    def constant(self, counted):
+        """What comes out where nothing comes in, float64 (C,), or (C, H, W) where it differs between places; None for no bias.
+        counted: of each module whether its bias counts."""
+        biases = [getattr(module, "bias", None) if counts else None for module, counts in zip(self.modules, counted, strict=True)]
+        if all(bias is None for bias in biases):
             return None
         signal = torch.zeros(1, *self.before, dtype=torch.float64)
-        for n, module in enumerate(self.modules):
+        for n, bias in enumerate(biases):
             signal = self._through(n, signal, *([(0, size) for size in shape[1:]] for shape in self.shapes[n : n + 2]))
-            if (bias := getattr(module, "bias", None)) is not None:
-                signal = signal + bias.double().view(-1, 1, 1)
+            signal = signal if bias is None else signal + bias.double().view(-1, 1, 1)
         values = signal[0].numpy()
         return values[:, 0, 0] if (values == values[:, :1, :1]).all() else values
 

@@ -6,6 +6,7 @@ the next one, or to an end, are a link.
 """
 
 import functools
+import warnings
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -78,6 +79,8 @@ class Graph:
             self.targets[source].append(target)
         done, again = searched(INPUT, self.targets)
         self.back = sorted(again)
+        if chosen := [f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in searched(INPUT, self.targets | {b: []})[0]]:
+            warnings.warn(f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}", stacklevel=3)
         if lost := [name for name in self.modules if name not in done]:
             raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
         sources = {name: ([], []) for name in self.modules}
@@ -95,9 +98,9 @@ class Graph:
         sent = {INPUT: arriving}
         if self.sent_back and of_back(self.sent_back[0]) not in memory:
             memory |= self.before(arriving)
-        for name, module, sources, back in self.nodes if nodes is None else nodes:
-            first, *more = [*(sent[each] for each in sources), *(memory[of_back(each)] for each in back)]
-            signal = sum(more, first)
+        for node in self.nodes if nodes is None else nodes:
+            name, module = node.name, node.module
+            signal = self.arriving(node, sent, memory)
             if has_state(module):
                 sent[name], memory[name] = module(signal, memory.get(name))
             else:
@@ -105,6 +108,11 @@ class Graph:
         for name in self.sent_back:
             memory[of_back(name)] = sent[name]
         return sent | {end: sent[name] for end, name in self.ends.items() if name in sent}
+
+    def arriving(self, node, sent, memory):
+        """What arrives at a node. sent: name -> what those before it have sent; memory: as before the timestep."""
+        first, *more = [*(sent[each] for each in node.sources), *(memory[of_back(each)] for each in node.back)]
+        return sum(more, first)
 
     def masks(self, draws, device):
         """Name -> mask of a dropout that drops something, for a batch with these Draws: what a memory begins with."""
@@ -165,7 +173,11 @@ class Graph:
     def links(self):
         """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they run,
         ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
-        found, placed_as = {}, {INPUT: placed(self.shape)}  # sender -> its shape (C, H, W) as the kernel has it
+        return self._placed_links[1]
+
+    @functools.cached_property
+    def _placed_links(self):
+        found, placed_as = {}, {INPUT: placed(self.shape)}
 
         def link(target, source, through, is_back):
             chain = Chain.of_modules(
@@ -178,9 +190,11 @@ class Graph:
         for target, signals in targets.items():
             found[target] = [link(target, *signal) for signal in signals if not signal[2]]
             placed_as[target] = found[target][0].chain.after
+            if target in self.pools:
+                placed_as[target] = shape_after(self.modules[target], placed_as[target])
         for target, signals in targets.items():
             found[target] += [link(target, *signal) for signal in signals if signal[2]]
-        return [each for links in found.values() for each in links]
+        return placed_as, [each for links in found.values() for each in links]
 
     def _arriving(self, node, passed):
         """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
@@ -205,7 +219,7 @@ class Graph:
     @functools.cached_property
     def placed(self):
         """Name of a sender, or an end -> its shape (C, H, W) as the kernel has it: behind a Flatten that of what is flattened."""
-        return {INPUT: placed(self.shape)} | {link.target: link.chain.after for link in reversed(self.links)}
+        return self._placed_links[0]
 
     def before_pools(self, sender):
         """The neurons that fire what a sender sends: a maximum pool passes on the spikes of another."""
