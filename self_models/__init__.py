@@ -7,8 +7,8 @@ from self_models.basics import ModelError
 from self_models.basics.files import read_images
 from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate
-from self_models.nir import from_nir
 from self_models.loading import load
+from self_models.nir import from_nir
 
 __all__ = ["ModelError", "evaluate", "first_difference", "from_ann", "from_nir", "load", "load_data", "read_images"]
 

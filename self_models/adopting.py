@@ -13,10 +13,10 @@ from self_models.basics import ModelError
 from self_models.basics.images import CLASSES, ELSEWHERE, IMAGE_SHAPES, background, checked_images, tensor_of
 from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
 from self_models.loading import on_engine
+from self_models.network.known import is_hooked
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
 from self_models.network.stages import POOLS
-from self_models.network.known import is_hooked
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
+from self_models.basics import ModelError
 from self_models.fast.phased import fired
+from self_models.network.graph import INPUT
+from self_models.network.known import check_known, in_stages
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
-from self_models.network.graph import INPUT
-from self_models.network.known import check_known, in_stages
 
 CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
 BINS, CANDIDATES = 2**14, 200  # of the activations' histogram, of a layer's thresholds that are tried
@@ -271,8 +272,9 @@ def fit_thresholds(model):
 
 
 def units(model):
-    """Yield each link, in order, with the factor that converts its input current to the ANN's activation. A threshold may be changed
-    when its link is yielded. Raises ModelError for a part that no architecture makes, and a bias that is not at a link's end."""
+    """Yield each link, in order, with the factor that converts its input current to the ANN's activation. A threshold may be
+    changed when its link is yielded. Raises ModelError for a part that no architecture makes, and a bias that is not at a link's
+    end."""
     check_known(model, "conversion", own=True)
     graph, neurons, units_of = model.graph, model.neurons(), {INPUT: 1.0}
     for link in graph.links:

@@ -15,7 +15,7 @@ from self_models.running.steps import stacked
 class GraphSNN(nn.Module):
     """A Graph with the end 'output' as a network.
 
-    model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds: their numbers, or values.
+    model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
     engine: what runs it in eval mode, or None for step(); stays: why the kernel does not run it. layers: 'input', then the names
     of the nodes that spike.
     """

@@ -22,9 +22,9 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.tables import DECODED, FORMS, NEURONS, RELAY
-from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
+from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.running.steps import SHARES, decayed, in_shares

@@ -1,5 +1,5 @@
-"""NIR (Neuromorphic Intermediate Representation), the file that snnTorch, SpikingJelly, Norse, sinabs and others write: from_nir(file)
-gives a GraphSNN."""
+"""NIR (Neuromorphic Intermediate Representation), the file that snnTorch, SpikingJelly, Norse, sinabs and others write:
+from_nir(file) gives a GraphSNN."""
 
 import warnings
 
@@ -52,9 +52,8 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
         if names := [repr(name) for name, node in nodes.items() if type(node).__name__ in ("IF", "I") and by_dt(node.r, dt)]:
             warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
         modules = {name: module_of(name, node, dt, conventions) for name, node in nodes.items()}
-        taus = [
-            (np.asarray(its).min(initial=np.inf), n) for n, node in nodes.items() for key, its in vars(node).items() if key[:3] == "tau"
-        ]
+        taus = [(np.asarray(its).min(initial=np.inf), n) for n, node in nodes.items() for key, its in vars(node).items()
+                if key[:3] == "tau"]  # fmt: skip
         least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
         if dt > least * NEARLY:
             fits = 10 ** np.floor(np.log10(least * NEARLY))

@@ -11,9 +11,9 @@ from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
-from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.graph import INPUT, Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
+from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, graph_of_stages, new_bias

@@ -26,10 +26,10 @@ from self_models.conversion import (
     rates_of,
     scale_thresholds,
 )
+from self_models.network.known import in_stages
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
-from self_models.network.known import in_stages
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback

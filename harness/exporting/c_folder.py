@@ -16,8 +16,8 @@ from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
 from self_models.integers import IntegerSNN
 from self_models.kernel.build import FOLDER, Part, State, library, structs
-from self_models.kernel.state import in_rows
 from self_models.kernel.layout import lay_out
+from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.known import check_known

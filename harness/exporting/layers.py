@@ -8,8 +8,8 @@ from torch import nn
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
-from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.known import check_known
+from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 

@@ -207,9 +207,9 @@ def graph_entries(model, recordings, timesteps):
         if link.source not in sent or (link.target in graph.ends and not link.through):
             continue
         name, before = link.target, entries.get(link.target)
-        weights = {node: module.weight.numel() for node, module in zip(link.through, link.modules, strict=True) if hasattr(module, "weight")}
+        weights = sum(module.weight.numel() for module in link.modules if hasattr(module, "weight"))
         entries[name] = Entry(
-            name, "encoder", prod(link.chain.after), sum(weights.values()) + (before.weights if before else 0),
+            name, "encoder", prod(link.chain.after), weights + (before.weights if before else 0),
             spikes=sent[name].sum().item() if name in sent else 0.0,
             synops=synops(link, sent[link.source]) + (before.synops if before else 0.0),
         )  # fmt: skip

@@ -13,10 +13,16 @@ FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix pr
 
 
 def folded(nodes, end, signals, image_size, pays=None):
-    """Nodes of a graph, each chain of U layers and the convolution after it that end in this node, or in one before it, as one
-    FoldedChain, as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least;
-    image_size: (height, width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
-    by_name, size, chain, pays = {node.name: node for node in nodes}, list(image_size), None, pays or FoldedChain.pays_with
+    """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
+    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
+    width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
+    by_name, size, chain, last, pays = (
+        {node.name: node for node in nodes},
+        list(image_size),
+        None,
+        "",
+        pays or FoldedChain.pays_with,
+    )
     takers = Counter(source for node in nodes for source in node.sources)
     while (node := by_name.get(end)) and len(node.sources) == 1:
         module, (source,) = node.module, node.sources

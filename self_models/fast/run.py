@@ -18,9 +18,9 @@ def can_run(model):
 
 
 def prepared(model, x):
-    """The graph's nodes for images x: in evaluation chains of the decoder's linear layers folded into one where that pays: for one
-    signal, so that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image: it is
-    left."""
+    """The graph's nodes for images x, chains of the decoder's linear layers folded into one where that pays: in evaluation for
+    one signal, so that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image:
+    it is left."""
     nodes = model.graph.nodes
     if not model.has_feedback or model.phased:
         return nodes

@@ -12,8 +12,8 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, Settings, library
-from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.layout import lay_out
+from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.tables import own_settings, settings_of, unknown_part, whole_form
 from self_models.network.known import fingerprint, unknown
 from self_models.network.neurons import delayed
@@ -24,8 +24,8 @@ from self_models.running.stream import dtypes_of, shapes_of
 
 
 class Engine:
-    """Runs a model on the kernel. Its tables are laid out at the first run, and again when the model has changed as made_of()
-    tells, or after refresh(). Networks are spread over torch.get_num_threads() threads. Raises ModelError without a C compiler."""
+    """Runs a model on the kernel, in torch.get_num_threads() threads. Its tables are laid out at the first run, and again when
+    the model has changed as made_of() tells, or after refresh(). Raises ModelError without a C compiler."""
 
     def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
@@ -261,7 +261,7 @@ def add_events(events, rooms, model, steps):
 
 
 class GraphEngine(Engine):
-    """Runs a GraphSNN event by event, with the spikes of its step(). Raises ModelError for a graph that stays with step(), too."""
+    """Runs a GraphSNN event by event, with the spikes of its step(). Raises ModelError for a graph that it does not run, too."""
 
     def __init__(self, model):
         super().__init__(model)

@@ -1,10 +1,10 @@
 """A network's graph as the kernel's tables: nodes with their constants, links with folded weights, the order in which they run.
 
 Each link of the graph is folded into one set of weights; one without modules adds what its source sends as it is. In the compact
-form it is not folded where that needs more weights: a relay stands between the parts, which adds up what reaches it in a step and
-passes it on. A network in whole numbers (load(..., weights="int8")) has its own scale for each module, so each is a link of its
-own; average pools add up, without weights, in both. Further links to a node are nodes of their own that add into it, and a synapse
-is a node before its neurons, which sends its current.
+form it is not folded where that needs more weights: a relay stands between the parts, which adds up what reaches it in a step
+and passes it on. A network in whole numbers (load(..., weights="int8")) has its own scale for each module, so each is a link of
+its own; average pools add up, without weights, in both. Further links to a node are nodes of their own that add into it, and a
+synapse is a node before its neurons, which sends its current.
 """
 
 import copy
@@ -16,8 +16,26 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.kernel.tables import (
-    ADDING, COUNTING_POOL, DECODED, HIGHEST, INTEGRATOR, LARGEST, LINE, LOWEST, MAP, NEURONS, NODE, OUTPUT, PLACED, POOL, RELAY,
-    SAME, SPARE, Tables, line_of_bytes, whole_form,
+    ADDING,
+    COUNTING_POOL,
+    DECODED,
+    HIGHEST,
+    INTEGRATOR,
+    LARGEST,
+    LINE,
+    LOWEST,
+    MAP,
+    NEURONS,
+    NODE,
+    OUTPUT,
+    PLACED,
+    POOL,
+    RELAY,
+    SAME,
+    SPARE,
+    Tables,
+    line_of_bytes,
+    whole_form,
 )  # fmt: skip
 from self_models.network.chains import Chain
 from self_models.network.graph import Link
@@ -27,7 +45,7 @@ CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cac
 
 
 class Layout:
-    """nodes: fields of NODE, and shape, chain and constants, by number: the input, the neurons that fire, the ends, then the rest;
+    """nodes: fields of NODE, and shape, chain and neuron, by number: the input, the neurons that fire, the ends, then the rest;
     forward, feedback: numbers as they run. compact: see above; counting: each module behind others has a map of what reaches
     it, a node, too. Raises ModelError for what the kernel does not run."""
 
@@ -103,8 +121,8 @@ class Layout:
         self.charge(n, links, is_delayed)
 
     def charge(self, n, links, is_delayed=False):
-        """The links of a node; it runs behind those that add into it, but a delayed neuron, which fires before it is charged, before
-        them. The bias of a layer through which several links lead counts once."""
+        """The links of a node; it runs behind those that add into it, or before them, if it is delayed and fires before it is
+        charged. The bias of a layer through which several links lead counts once."""
         node, counted = self.nodes[n], set()
         if len(shapes := {link.chain.after for link in links}) > 1:
             raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, sorted(shapes)))}: it runs dense")
@@ -119,10 +137,12 @@ class Layout:
     def lead(self, source, chain, target, biases):
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
-        known, count = source, 0  # relays that stand there already
-        while found := [(to, key[1]) for key, to in self.relays.items() if key[0] == known and starts(chain.modules[count:], key[1])]:
-            known, count = found[0][0], count + len(found[0][1])
-        source, at = known, count
+        count = 0
+        while found := [
+            (to, first) for (begin, first), to in self.relays.items() if begin == source and starts(chain.modules[count:], first)
+        ]:  # which stand there already
+            source, count = found[0][0], count + len(found[0][1])
+        at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
             source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
         last = chain.part(at, len(chain.modules))
@@ -211,12 +231,13 @@ def lay_out(model, compact=False, counting=False):
     does not run."""
     layout = Layout(model, compact, counting)
     neurons = max(prod(node["shape"]) for node in layout.nodes)
-    size = sum(node["chain"].size for node in layout.nodes if node.get("link") == PLACED)
+    chains = {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == PLACED}
+    size = sum(chain.size for chain in chains.values())
     for what, count in (("neurons of a layer,", neurons), ("weights, as they are folded,", size)):
         if count + SPARE > LARGEST:
             raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {count:,}")
     whole, nodes = layout.whole, np.zeros(len(layout.nodes), NODE)
-    constants, biases = constants_of(model, layout, nodes)
+    constants, more = constants_of(model, layout, nodes)
     kind, weights, places, first_weight, first_place = np.int8 if whole else np.float32, [], [np.zeros(0, np.int32)], 0, 0
     for n, known in enumerate(layout.nodes):
         for name in known.keys() & set(NODE.names):
@@ -224,11 +245,12 @@ def lay_out(model, compact=False, counting=False):
         nodes[n]["channels"], nodes[n]["height"], nodes[n]["width"] = known["shape"]
         if "link" not in known:
             continue
-        nodes[n]["first_weight"] = first_weight
-        if known["link"] == PLACED:
-            chain, factor = known["chain"], np.float32(layout.nodes[known["source"]]["factor"])
-            found = (chain.weights().ravel() * factor).astype(kind)
-            nodes[n]["first_place"], places, first_place = first_place, [*places, chain.places.ravel()], first_place + chain.places.size
+        nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
+        if n in chains:
+            factor = np.float32(layout.nodes[known["source"]]["factor"])
+            found = (chains[n].weights().ravel() * factor).astype(kind)
+            places.append(chains[n].places.ravel())
+            first_place += places[-1].size
         else:
             found = np.array([known["chain"].factor if "chain" in known else 1], kind)
         weights += [found, np.zeros(-found.size % LINE, kind)]  # the next begin with a line of the cache, too
@@ -238,22 +260,19 @@ def lay_out(model, compact=False, counting=False):
     header = {
         "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
         "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": int(model.has_colour),
-        "counting": int(counting), "rows": max((node["chain"].met for node in layout.nodes if node.get("link") == PLACED), default=1),
+        "counting": int(counting), "rows": max((chain.met for chain in chains.values()), default=1),
     }  # fmt: skip
-    tables = Tables(
-        header, nodes, np.array([*layout.forward, *layout.feedback], np.int32), np.concatenate([constants.ravel(), *biases]), weights,
-        model.layers, [node["shape"] for node in layout.nodes],
-        {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == PLACED}, layout.numbers, layout.maps,
-        np.concatenate(places),
-    )  # fmt: skip
+    order, constants = np.array([*layout.forward, *layout.feedback], np.int32), np.concatenate([constants.ravel(), *more])
+    shapes, places = [node["shape"] for node in layout.nodes], np.concatenate(places)
+    tables = Tables(header, nodes, order, constants, weights, model.layers, shapes, chains, layout.numbers, layout.maps, places)
     if whole:
         model.mark_bounds(tables)
     return tables
 
 
 def constants_of(model, layout, nodes):
-    """(threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts; what
-    comes behind them: biases, values to reset to, values of each neuron). Fills in, in the nodes, where the latter begin."""
+    """(threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts;
+    what comes behind them: biases, values to reset to, values of each neuron). Fills in where the latter begin, in the nodes."""
     whole, more, output = layout.whole, [], layout.numbers["output"]
     if whole:
         constants = np.tile(np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (len(nodes), 1))
@@ -289,7 +308,7 @@ def constants_of(model, layout, nodes):
         differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and bias.ndim > 1 and differs(bias))
         if differ:
             if constants[n, 2] or constants[n, 3] != LOWEST:
-                raise ModelError("neurons with values of their own that begin above 0, or have a floor, stay with step(): it runs dense")
+                raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
             own = [np.broadcast_to(each, shape) for each in own] or [np.ones(shape), np.ones(shape)]
             own += [np.zeros(shape)] * (3 - len(own))
             nodes[n]["first_own"] = keep(np.stack([values.transpose(1, 2, 0) for values in own]))

@@ -158,19 +158,6 @@ def whole_form(model):
     return model.whole_form() if hasattr(model, "whole_form") else None
 
 
-def table_of(model, graph):
-    """The nodes of a Graph, NODE (N,), but for where their weights and biases begin."""
-    own, nodes = own_settings(model), np.zeros(len(graph.nodes), NODE)
-    sends_values = has_colour(model.image_shape[0]) or own.get("residual") or own["encoding"] == "direct"
-    for n, (node, known) in enumerate(zip(nodes, graph.nodes, strict=True)):
-        for name in known.keys() & set(NODE.names):
-            node[name] = known[name]
-        node["channels"], node["height"], node["width"] = known["shape"]
-        node["valued"] = known["kind"] == RELAY or (n == 0 and sends_values)
-        node["depth"] = model.wiring.depths.get(n, 0)
-    return nodes
-
-
 def line_of_bytes(size):
     """So many bytes, not filled in, from a line of the cache on: vectors that lie across two are read at half the speed."""
     room = np.empty(size + LINE, np.uint8)

@@ -23,8 +23,7 @@ AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 
 
 class Pool(nn.Module):
-    """SumPool2d and AvgPool2d of NIR: sums over windows, or means, to which the border's zeros count. kernel_size, stride, padding:
-    pairs."""
+    """SumPool2d and AvgPool2d of NIR: sums over windows, or means, to which the border's zeros count; sizes are pairs."""
 
     def __init__(self, kernel_size, stride, padding, mean):
         super().__init__()
@@ -45,8 +44,6 @@ class Scale(nn.Module):
 
     def forward(self, x):
         return x * self.scale
-
-
 
 
 def placed(shape):
@@ -130,8 +127,8 @@ class Way(NamedTuple):
 
 
 class Chain:
-    """Linear modules in a row, without Flatten, which moves nothing. shapes: (C, H, W) of the signal before each, and of what comes
-    out, as the kernel has it; of_modules: from the signal's shape in the network, where a Flatten may have made it (N,)."""
+    """Linear modules in a row, without Flatten, which moves nothing. shapes: (C, H, W) of the signal before each, and of what
+    comes out, as the kernel has it."""
 
     def __init__(self, modules, shapes):
         self.modules, self.shapes = list(modules), [*shapes]

@@ -30,7 +30,7 @@ class Node(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Linear modules from a sender, or 'input', to a sender or an end, all by their names. chain: the same as one map; is_back: it
+    """Linear modules from a sender, or 'input', to a sender or an end, all by their names. chain: these modules; is_back: it
     acts one timestep later."""
 
     source: str
@@ -93,8 +93,8 @@ class Graph:
     # --- a timestep
 
     def step(self, memory, arriving, nodes=None):
-        """One timestep: name -> what each node sends (B, ...). arriving: (B, *shape), at the input; nodes: those that are run, all
-        by default. memory: name -> state of a node, replaced in place."""
+        """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; nodes: those
+        that are run, all by default. memory: name -> state of a node, replaced in place."""
         sent = {INPUT: arriving}
         if self.sent_back and of_back(self.sent_back[0]) not in memory:
             memory |= self.before(arriving)
@@ -142,7 +142,7 @@ class Graph:
 
     @functools.cached_property
     def shapes(self):
-        """Name -> shape of what a node sends of one image in a timestep. Raises ModelError where a node does not fit what arrives."""
+        """Name -> shape of what a node sends in a timestep. Raises ModelError where a node does not fit what arrives."""
         shapes = {INPUT: self.shape}
         for name, module, sources, _ in self.nodes:
             arriving = {shapes[source] for source in sources}
@@ -171,8 +171,8 @@ class Graph:
 
     @functools.cached_property
     def links(self):
-        """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they run,
-        ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
+        """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they
+        run, ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
         return self._placed_links[1]
 
     @functools.cached_property

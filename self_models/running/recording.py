@@ -69,8 +69,8 @@ def recorded(asked, shown):
 
 
 def spaces_of(model):
-    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; of 'output', what the last
-    one accumulates."""
+    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; and 'output', the
+    logits."""
     graph = model.graph
     spaces = {name: graph.shapes.get(name, ()) for name in (*model.layers, *graph.senders)}
     return spaces | {"output": graph.shapes[graph.ends["output"]]}
