@@ -16,11 +16,11 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
 from self_models.fast.phased import fired
-from self_models.network.graph import INPUT
 from self_models.network.known import check_known, in_stages
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
+from self_models.running.outputs import INPUT
 
 CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
 BINS, CANDIDATES = 2**14, 200  # of the activations' histogram, of a layer's thresholds that are tried

@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError, wide
-from self_models.network.graph import INPUT
-from self_models.network.neurons import Integrator
-from self_models.running.outputs import SNNOutput
+from self_models.running.outputs import INPUT, SNNOutput
 from self_models.running.recording import asked_by, recorded, recorded_now
 from self_models.running.steps import stacked
 
@@ -26,7 +24,7 @@ class GraphSNN(nn.Module):
     def __init__(self, graph, dt):
         super().__init__()
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
-        self.layers = [name for name in graph.senders if not isinstance(graph.modules.get(name), Integrator)]
+        self.layers = [name for name in graph.senders if getattr(graph.modules.get(name), "fires", True)]
 
     def neurons(self):
         """Name -> neurons, those that send V among them."""

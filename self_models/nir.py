@@ -11,9 +11,10 @@ from self_models.basics import ModelError
 from self_models.graph import GraphSNN
 from self_models.kernel.engine import GraphEngine
 from self_models.network.chains import Pool, Scale
-from self_models.network.graph import INPUT, Graph
+from self_models.network.graph import Graph
 from self_models.network.neurons import Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
+from self_models.running.outputs import INPUT
 
 RESETS = ("zero", "subtract")
 DT = 1e-3  # seconds of a timestep where neither the caller nor the file says

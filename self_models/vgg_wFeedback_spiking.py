@@ -11,7 +11,7 @@ from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
-from self_models.network.graph import INPUT, Graph, chained
+from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
@@ -24,7 +24,7 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.running.draws import draws_for
-from self_models.running.outputs import SNNOutput, Sums, by_step
+from self_models.running.outputs import INPUT, SNNOutput, Sums, by_step
 from self_models.running.recording import asked_by, recorded, recorded_now
 from self_models.running.steps import RunState, all_steps, decayed, prediction_targets, show_image, stacked, summed
 from self_models.running.stream import Stream
@@ -177,12 +177,16 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=self.graph.masks(draws, x.device), at_once=at_once, nodes=fast.prepared(self, x) if at_once else [],
+            memory=self.graph.masks(draws, x.device), at_once=at_once, nodes=self.nodes_for(x, at_once),
         )  # fmt: skip
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
         return self.batched and not asked and fast.can_run(self)
+
+    def nodes_for(self, x, at_once):
+        """The graph's nodes as a run on images x (B, C, H, W) takes them. at_once: as in RunState."""
+        return fast.prepared(self, x) if at_once else self.graph.nodes
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).

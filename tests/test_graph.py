@@ -19,7 +19,8 @@ from harness import UserError
 from harness.exporting.c_graph import c_graph, checked
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.kernel import build
-from self_models.network.graph import INPUT, Graph
+from self_models.network.graph import Graph
+from self_models.running.outputs import INPUT
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])

@@ -17,9 +17,8 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.counting.evaluation import batches_from, evaluate_parts
 from self_models.counting.operations import OperationCounter, synops
-from self_models.network.graph import INPUT
 from self_models.network.known import check_known
-from self_models.running.outputs import part_of
+from self_models.running.outputs import INPUT, part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PARTS = ("input", "encoder", "decoder", "read-out, blocking test", "classifier")

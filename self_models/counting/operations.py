@@ -22,10 +22,9 @@ from torch import nn
 
 from self_models.basics import wide
 from self_models.counting.prices import conventions
-from self_models.network.graph import INPUT
 from self_models.network.known import check_known
 from self_models.network.stages import LINEAR
-from self_models.running.outputs import part_of
+from self_models.running.outputs import INPUT, part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
 

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from self_models.fast.neuron_steps import accumulated, count_events, counts_by_layer
-from self_models.network.graph import INPUT, is_sender, passes
+from self_models.network.graph import is_sender, passes
 from self_models.network.neurons import CountingMaxPool, SpikingNeuron
+from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
 
 

@@ -5,9 +5,10 @@ import torch
 from self_models.fast import phased
 from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
-from self_models.network.graph import INPUT, has_state, is_sender, passes
+from self_models.network.graph import has_state, is_sender, passes
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import LINEAR
+from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
 
 

@@ -39,7 +39,7 @@ from self_models.kernel.tables import (
 )  # fmt: skip
 from self_models.network.chains import Chain
 from self_models.network.graph import Link
-from self_models.network.neurons import CountingMaxPool, Integrator, SpikingNeuron, delayed
+from self_models.network.neurons import CountingMaxPool, SpikingNeuron, delayed
 
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
@@ -62,7 +62,7 @@ class Layout:
         for name in graph.pools:
             self.new(name, COUNTING_POOL if isinstance(graph.modules[name], CountingMaxPool) else POOL)
         for name, module in graph.modules.items():
-            if isinstance(module, Integrator):
+            if not getattr(module, "fires", True):
                 self.new(name, INTEGRATOR, valued=1)
         links, done = {}, set()
         for link in graph.links:
@@ -115,7 +115,7 @@ class Layout:
             self.numbers[f"{target} current"] = current
             self.charge(current, links)
             links = [Link(f"{target} current", (), target, Chain([], [shape]))]
-        is_delayed = neuron.update is delayed and not isinstance(neuron, Integrator)
+        is_delayed = neuron.update is delayed and neuron.fires
         if is_delayed and any(link.is_back and link.source == target for link in links):
             raise ModelError(f"node {target!r}, which fires before it is charged, has an edge back to itself: it runs dense")
         self.charge(n, links, is_delayed)
@@ -293,7 +293,7 @@ def constants_of(model, layout, nodes):
         if "leak" in known:  # of a synapse
             own = [of(0.0, shape, shape), of(known["leak"], known["natural"], shape)]
         elif neuron is not None and not whole:
-            natural, fires = known["natural"], not isinstance(neuron, Integrator)
+            natural, fires = known["natural"], neuron.fires
             values = neuron.threshold if fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
             own = [of(value, natural, shape) for value in values]
             drive = of(neuron.drive, natural, shape)

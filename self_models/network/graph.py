@@ -16,8 +16,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.network.chains import Chain, placed, shape_after
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-
-INPUT = "input"
+from self_models.running.outputs import INPUT
 
 
 class Node(NamedTuple):

@@ -8,9 +8,9 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Pool, Scale
-from self_models.network.graph import INPUT
 from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, Integrator, PhasedNeuron, SpikingNeuron
 from self_models.network.stages import graph_of_stages, list_layers
+from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier"
 NEURONS = SpikingNeuron, PhasedNeuron, Integrator

@@ -89,6 +89,7 @@ class SpikingNeuron(nn.Module):
     which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest.
     """
 
+    fires = True  # else it sends V
     may_be_negative = False  # thresholds: a distance from one is then divided by its size
 
     def __init__(
@@ -171,6 +172,8 @@ class SpikingNeuron(nn.Module):
 
 class Integrator(SpikingNeuron):
     """Neurons without a threshold (LI, I, CubaLI of NIR), which send V itself in each step."""
+
+    fires = False
 
     def forward(self, current, state=None):
         v, age, synapse = state or self.at_rest(current)

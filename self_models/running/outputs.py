@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-PARTS = {"input": "input", "features": "encoder", "generate": "decoder", "classifier": "classifier"}
+INPUT = "input"  # what a network calls its input, among its layers
+PARTS = {INPUT: "input", "features": "encoder", "generate": "decoder", "classifier": "classifier"}
 
 
 class Sums(NamedTuple):

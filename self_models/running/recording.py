@@ -6,8 +6,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.settings import choices
-from self_models.network.graph import INPUT
-from self_models.network.neurons import Integrator
+from self_models.running.outputs import INPUT
 
 KINDS = ("spikes", "membrane")
 OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of them
@@ -78,7 +77,7 @@ def spaces_of(model):
 
 def kinds_of(neurons, name):
     """What can be recorded of a layer. neurons: layer -> SpikingNeuron."""
-    return ("membrane",) if isinstance(neurons.get(name), Integrator) else OF_ENDS.get(name, KINDS)
+    return OF_ENDS.get(name, KINDS) if getattr(neurons.get(name), "fires", True) else ("membrane",)
 
 
 def asked_of(name, words, space, has):

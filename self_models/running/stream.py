@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
@@ -118,7 +117,7 @@ class Dense:
         model = self.model
         run, at_once = replace(with_image(model, run, x), asked=asked), model.takes_steps_at_once(asked)
         if at_once != run.at_once:
-            run.at_once, run.nodes = at_once, fast.prepared(model, x) if at_once else []
+            run.at_once, run.nodes = at_once, model.nodes_for(x, at_once)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, asked), run
 
