@@ -20,6 +20,7 @@ class GraphSNN(nn.Module):
 
     engine, stays = None, ""
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
+    input_shape = property(lambda self: self.graph.shape)
 
     def __init__(self, graph, dt):
         super().__init__()
@@ -63,7 +64,7 @@ class GraphSNN(nn.Module):
                 sent = self.step(memory, now)
                 counts = {name: sent[name].detach().flatten(1).sum(1) for name in self.layers[1:]}
                 counts[INPUT] = now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
-                of_neurons = recorded_now(asked, {name: each.detach() for name, each in sent.items()}, memory, self.neurons())
+                of_neurons = recorded_now(asked, sent, memory, self.neurons())
                 shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
             shown = stacked(shown)
             shown["logits"] = shown["logits"].cumsum(0)
