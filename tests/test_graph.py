@@ -108,12 +108,14 @@ def random_neuron(draw, shape):
 
     def all_of(**choices):
         found = {name: values(*choice) for name, choice in choices.items()}
-        whole = max((each.shape for each in found.values()), key=np.prod)
+        whole = max((each.shape for each in found.values()), key=lambda shape: (np.prod(shape), len(shape)))
         return {name: np.broadcast_to(each, whole).copy() for name, each in found.items()}
 
     fires = {"v_threshold": (0.5, 1, 1.5, *[-0.25] * (draw.random() < 0.1)), "v_reset": (0, 0, 0.25, -0.5)}
     leaks = {"tau": (1, 2, 4), "v_leak": (0, 0, 0.5)}
-    kind, more = one_of(draw, *[("IF", fires), ("LIF", fires | leaks)] * 2, ("LI", leaks), ("I", {}))
+    synapse = {"tau_mem": (1, 2, 4), "tau_syn": (1, 2), "w_in": (1, 0.5), "v_leak": (0, 0.5)}
+    kind, more = one_of(draw, *[("IF", fires), ("LIF", fires | leaks)] * 2, ("LI", leaks), ("I", {}),
+                        ("CubaLIF", fires | synapse), ("CubaLI", synapse))  # fmt: skip
     return getattr(nir, kind)(**all_of(r=(1, 0.5), **more)) if draw.random() < 0.9 else nir.Threshold(values(0.5, 1))
 
 
@@ -146,6 +148,9 @@ def random_linear(draw, shape):
     return getattr(nir, kind)(*map(np.array, (kernel, stride, padding))), nn.AvgPool2d(kernel, stride, padding)
 
 
+NEURONS = nir.IF, nir.LIF, nir.CubaLIF, nir.Threshold, nir.LI, nir.CubaLI
+
+
 def random_graph(seed):
     """A graph of neurons and linear nodes on a grid, with sums of several sources, and what leads to its output."""
     draw = np.random.default_rng(seed)
@@ -164,9 +169,12 @@ def random_graph(seed):
         others = [name for name in nodes if name != source and shapes[name] == shapes[source]][: draw.random() < 0.5]
         edges += [(each, number) for each in (source, *others)]
         nodes[number], shapes[number], last = node, after, number
-    nodes["output"], edges = nir.Output(np.array(shapes[last])), [*edges, (last, "output")]
+    for source, target in [*edges][:: 2 if draw.random() < 0.4 else 99]:  # an edge back, to what takes this source's shape
+        later = [name for name in nodes if name >= target and shapes[name] == shapes[source] and isinstance(nodes[name], NEURONS)]
+        edges += [(later[-1], target)] if later else []
+    nodes["output"], edges = nir.Output(np.array(shapes[last])), [*dict.fromkeys(edges), (last, "output")]
     kept = {"output"}
-    for source, target in reversed(edges):
+    for source, target in [*reversed(edges)] * 2:
         kept |= {source} if target in kept else set()
     return nir.NIRGraph({name: nodes[name] for name in nodes if name in kept},
                         [edge for edge in edges if kept.issuperset(edge)], type_check=False)  # fmt: skip
@@ -187,15 +195,15 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
         draw = torch.Generator().manual_seed(seed)
         events = torch.randint(-1, 4, (2, 6, *model.graph.shape), generator=draw).clamp(min=0)
         wanted = plain(events / 2, record="all")
-        assert first_difference(model(events / 2, record="all"), wanted, tolerance=1e-6) is None
-        assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+        assert first_difference(model(events / 2, record="all"), wanted, tolerance=1e-5) is None
+        assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
         rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
-        assert first_difference(found, plain(rows, 6), tolerance=1e-6) is None
+        assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
         if seed < 30 and build.built(plain=True)[0]:
             model.engine.current().library = build.library(plain=True)
-            assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+            assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
         if seed < 40:
             nir.write(tmp_path / "net.nir", graph)
             assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_graph(tmp_path / "net.nir"))

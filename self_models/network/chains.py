@@ -263,7 +263,7 @@ class Chain:
         for ways, numbers, times in zip(self.ways, self.phases, (len(self.phases[3]), 1), strict=False):
             for way, number in zip(ways, numbers.tolist(), strict=True):
                 first, count = way.ranges[-1] if way else (0, self.side)
-                found.append((number * times if way else -1, first + count - self.side, self.side - count))
+                found.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
         return np.array(found, np.int32)
 
     @property
