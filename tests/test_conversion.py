@@ -403,7 +403,7 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     sent = snn(x, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
     assert [name for name, *_ in said] == list(snn.neurons())
     scale = {connection.target: unit for connection, unit in units(snn)}
-    for node, (name, before, after) in enumerate(said, 1):
+    for name, before, after in said:
         wanted = channel_means(values[name]) / (scale[name] * snn.neurons()[name].threshold)
         off = (channel_means(sent[name]["spikes"].sum(0) / 4) - wanted).square().mean().sqrt().item()
         assert off == pytest.approx(after, abs=1e-6)

@@ -133,8 +133,8 @@ class Layout:
             self.lead(self.before(link) if link.is_back else self.numbers[link.source], link.chain, target, biases)
 
     def before(self, link):
-        """The node that sends in a timestep what the source of an edge back has sent in the one before: the source itself, if it runs
-        later; else, and of potentials, which are charged in place, a relay that runs first."""
+        """The node that sends in a timestep what the source of an edge back has sent in the one before: the source itself, if it
+        runs later; else, and of potentials, which are charged in place, a relay that runs first."""
         source = self.numbers[link.source]
         if link.source == INPUT:
             raise ModelError(f"an edge back leads from the input to node {link.target!r}: it runs dense")
