@@ -39,9 +39,10 @@ from self_models.kernel.tables import (
 )  # fmt: skip
 from self_models.network.chains import Chain
 from self_models.network.graph import Link
-from self_models.network.neurons import CountingMaxPool, SpikingNeuron, delayed
+from self_models.network.neurons import CountingMaxPool, Integrator, PhasedNeuron, SpikingNeuron, delayed
 from self_models.running.outputs import INPUT
 
+NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
 
@@ -102,6 +103,8 @@ class Layout:
             else:
                 self.charge(n, links)
             return
+        if type(neuron) not in NEURON_CLASSES:
+            raise ModelError(f"node {target!r} is reset as another simulator does it: it runs dense")
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
