@@ -1,6 +1,7 @@
 """NIR (Neuromorphic Intermediate Representation), the file that snnTorch, SpikingJelly, Norse, sinabs and others write:
 from_nir(file) gives a GraphSNN."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from self_models.graph import GraphSNN
 from self_models.kernel.engine import GraphEngine
 from self_models.network.chains import Pool, Scale
 from self_models.network.conventions import AsElsewhere
-from self_models.network.graph import Graph
+from self_models.network.graph import Graph, searched
 from self_models.network.neurons import Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
 from self_models.running.outputs import INPUT
@@ -24,7 +25,7 @@ LIKE = {  # simulator -> what it takes for granted; reset: zero, subtract or non
     "nir": {},
     "snntorch": {"dt": 1e-4, "reset": "subtract", "reset_delay": True},
     "norse": {"dt": 1e-6},
-    "sinabs": {"reset": "subtract", "several": True, "by_steps": True},
+    "sinabs": {"reset": "subtract", "several": True, "at": True, "by_steps": True},
     "spikingjelly": {"dt": 1e-4, "at": True},
 }
 RESETS = "zero", "subtract", "none"
@@ -56,6 +57,7 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
     required(Choice(RESETS), "reset", convention["reset"])
     dt = required(POSITIVE, "dt", convention["dt"])
     try:
+        graph = with_sums(graph)
         nodes, edges = flat(graph)
         first, last = ends_of(graph, "this graph")
         if back := [a for a, b in edges if b == first]:
@@ -93,9 +95,9 @@ def check_dt(nodes, convention, is_asked):
     dt, taus, steps = convention["dt"], [], []
     for name, node in nodes.items():
         taus += [(np.asarray(value).min(initial=np.inf), name) for key, value in vars(node).items() if key[:3] == "tau"]
-        tau = getattr(node, "tau", getattr(node, "tau_mem", None))
-        if tau is not None and np.isfinite(tau).all() and np.all(node.r):
-            steps += np.ravel(np.asarray(tau) / node.r).tolist()
+        tau, r = (np.asarray(vars(node).get(key, vars(node).get(f"{key}_mem", np.nan))) for key in ("tau", "r"))
+        if np.isfinite(tau).all() and (r != 0).all():
+            steps += np.ravel(tau / r).tolist()
     least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
     if dt > least * NEARLY:
         fits = 10 ** np.floor(np.log10(least * NEARLY))
@@ -145,6 +147,38 @@ def flat(graph, prefix=""):
             raise ModelError(f"the edge {prefix + a} -> {prefix + b} leads to no node")
         edges.append((leaving[a], entry[b]))
     return nodes, list(dict.fromkeys(edges))
+
+
+def with_sums(graph):
+    """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n and an
+    edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
+    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+    inputs, outputs = ([name for name in kinds if kinds[name] == kind] for kind in ("Input", "Output"))
+    extra, edges = [name for name in inputs if name != "input"], list(graph.edges)
+    if "input" not in inputs or not extra or len(outputs) != 1:
+        return graph
+    for name in extra:
+        targets = [b for a, b in edges if a == name]
+        lost = [a for a, b in edges if b == outputs[0] and kinds[a] in ("Conv2d", "Conv1d", "Affine", "Linear")]
+        shape = graph.nodes[name].input_type["input"].tolist()
+        behind = searched(lost[0], {each: [a for a, b in edges if b == each] for each in kinds})[0] if len(lost) == 1 else ()
+        sources = [each for each in behind if hasattr(graph.nodes[each], "v_threshold")
+                   and np.ravel(graph.nodes[each].output_type["output"]).tolist() == shape]  # fmt: skip
+        if len(targets) != 1 or len(lost) != 1 or len(sources) != 1:
+            which = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added"
+            raise ModelError(
+                f"node {', '.join(map(repr, targets))} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: "
+                f"graph.edges = [e for e in graph.edges if {name!r} not in e and e[0] not in {lost}] + "
+                f"[(each, {targets[0] if targets else ''!r}) for each in {[*lost, 'SOURCE']}], SOURCE being {which}"
+            )
+        warnings.warn(
+            f"{lost[0]!r} and {sources[0]!r} are added into {targets[0]!r}: their sum was lost in this file", stacklevel=3
+        )
+        edges = [edge for edge in edges if name not in edge and edge != (lost[0], outputs[0])]
+        edges += [(lost[0], targets[0]), (sources[0], targets[0])]
+    mended = copy.copy(graph)
+    mended.nodes, mended.edges = {name: node for name, node in graph.nodes.items() if name not in extra}, edges
+    return mended
 
 
 def ends_of(graph, which):
@@ -243,7 +277,8 @@ def neuron(node, convention, name):
     if plain and reset == "zero":
         constants["reset"] = values.get("v_reset", np.float64(0))
     theta = np.asarray(values["v_threshold"] if threshold is None else threshold, np.float32)
-    theta = torch.as_tensor(in_float32(np.nextafter(theta, np.float32(-np.inf)) if convention.get("at") else theta))
+    at = convention.get("at") and not ways["several"]  # V >= theta is V > the number before it
+    theta = torch.as_tensor(in_float32(np.nextafter(theta, np.float32(-np.inf)) if at else theta))
     new.threshold, new.initial_potential = nn.Parameter(theta, requires_grad=False), convention["start"]
     new.floor, new.may_be_negative = convention.get("floor"), bool((theta <= 0).any())
     return with_values(new, leak, constants)
