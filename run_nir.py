@@ -52,19 +52,22 @@ def build_parser():
     group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
     help_text = "timesteps of each recording; default: those of the longest"
     group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
-    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, else the file's,
-    else zero" group.add_argument("--reset", choices=RESETS, default=None, help=help_text) help_text = "reset in the next
-    timestep, as snnTorch does unless its neurons have reset_delay=False" group.add_argument("--reset_delay",
-    action=SwitchAction, default=None, help=help_text) help_text = "lower bound of the membrane potential, in negative
-    thresholds; default: none" group.add_argument("--membrane_floor", type=typed(NOT_NEGATIVE), default=None, metavar="F",
-    help=help_text) help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
-    group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text) help_text = "only N
-    recordings, balanced over the classes" group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N",
-    help=help_text) group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is
-    classified wrongly") help_text = "draw this recording: events, first layer's spikes, outputs" group.add_argument("--gif",
-    default="", metavar="FILE", help=help_text) help_text = f"instead, compare spikes with other simulators on two recordings, or
-    --limit N; default: {', '.join(SIMULATORS)}" group.add_argument("--check", nargs="*", choices=[*SIMULATORS], default=None,
-    metavar="SIMULATOR", help=help_text) return parser
+    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
+    group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
+    help_text = "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
+    group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
+    help_text = "lower bound of the membrane potential, in negative thresholds; default: none"
+    group.add_argument("--membrane_floor", type=typed(NOT_NEGATIVE), default=None, metavar="F", help=help_text)
+    help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
+    group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
+    help_text = "only N recordings, balanced over the classes"
+    group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N", help=help_text)
+    group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is classified wrongly")
+    help_text = "draw this recording: events, first layer's spikes, outputs"
+    group.add_argument("--gif", default="", metavar="FILE", help=help_text)
+    help_text = f"instead, compare spikes with other simulators on two recordings, or --limit N; default: {', '.join(SIMULATORS)}"
+    group.add_argument("--check", nargs="*", choices=[*SIMULATORS], default=None, metavar="SIMULATOR", help=help_text)
+    return parser
 
 
 def main(argv=None):

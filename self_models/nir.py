@@ -150,8 +150,8 @@ def flat(graph, prefix=""):
 
 
 def with_sums(graph):
-    """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n and an
-    edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
+    """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n
+    and an edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
     kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
     inputs, outputs = ([name for name in kinds if kinds[name] == kind] for kind in ("Input", "Output"))
     extra, edges = [name for name in inputs if name != "input"], list(graph.edges)
