@@ -74,7 +74,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv).with_settled(seed=0, results_json="")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        model = from_nir(args.network, engine=args.engine, **conventions(args))
+        model = from_nir(args.network, engine=args.engine, **reading(args))
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
@@ -104,7 +104,7 @@ def main(argv=None):
     return record
 
 
-def conventions(args):
+def reading(args):
     """What from_nir() is told of how the network is to be read."""
     return {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
 
@@ -114,7 +114,7 @@ def compare(args, run, recordings, steps):
     logging.disable(logging.WARNING)  # what they say of the file while they read it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **conventions(args))
+        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **reading(args))
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
     run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))
