@@ -167,9 +167,9 @@ def with_sums(graph):
         if len(targets) != 1 or len(lost) != 1 or len(sources) != 1:
             which, to = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added", "".join(targets)
             raise ModelError(
-                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: graph.edges = [e for e "
-                f"in graph.edges if {name!r} not in e and e[0] not in {lost}] + [(e, {to!r}) for e in {[*lost, 'SOURCE']}], "
-                f"SOURCE being {which}"
+                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: "
+                f"graph.edges = [e for e in graph.edges if {name!r} not in e and e[0] not in {lost}] + "
+                f"[(e, {to!r}) for e in {[*lost, 'SOURCE']}], SOURCE being {which}"
             )
         warnings.warn(
             f"{lost[0]!r} and {sources[0]!r} are added into {targets[0]!r}: their sum was lost in this file", stacklevel=3
