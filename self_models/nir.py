@@ -11,7 +11,6 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.settings import POSITIVE, Choice, required
 from self_models.graph import GraphSNN
-from self_models.kernel.engine import GraphEngine
 from self_models.network.chains import Pool, Scale
 from self_models.network.conventions import AsElsewhere
 from self_models.network.graph import Graph, searched
@@ -71,20 +70,11 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
         convention["recurrent"] = {a for a, b in edges if (b, a) in edges}
         modules = {name: module_of(name, node, convention) for name, node in nodes.items()}
         check_dt(nodes, convention, is_asked=bool(like or dt != DT))
-        model = GraphSNN(Graph(modules, edges, shape, {"output": last}), dt)
-        check_values(model.graph)
+        graph = Graph(modules, edges, shape, {"output": last})
+        check_values(graph)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
-    if engine in ("auto", "event"):
-        try:
-            model.engine = GraphEngine(model)
-        except ModelError as error:
-            if engine == "event":
-                raise
-            model.stays = str(error)
-    elif engine not in ("dense", "reference"):
-        raise ModelError(f"engine must be auto, event or dense, not {engine!r}")
-    return model.eval()
+    return GraphSNN(graph, dt, engine).eval()
 
 
 def check_dt(nodes, convention, is_asked):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from itertools import pairwise
 
 import nir
 import pytest
@@ -36,11 +37,12 @@ def differences(build, run, export, **reading):
 
 
 def layers(neurons):
-    return nn.Sequential(*(each for n, m in zip(SIZES, SIZES[1:]) for each in (on_grid(nn.Linear(n, m)), neurons(m))))  # noqa: B905
+    return nn.Sequential(*(each for n, m in pairwise(SIZES) for each in (on_grid(nn.Linear(n, m)), neurons(m))))
 
 
-SNNTORCH = [(kind, reset, delay) for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic") for reset in ("subtract", "zero", "none")
-            for delay in (True, False) if delay or kind != "RSynaptic"]  # fmt: skip
+KINDS = "Leaky", "Synaptic", "RLeaky", "RSynaptic"
+SNNTORCH = [(kind, reset, delay) for kind in KINDS for reset in ("subtract", "zero", "none") for delay in (True, False)
+            if delay or kind != "RSynaptic"]  # fmt: skip
 
 
 @torch.no_grad()
