@@ -163,7 +163,7 @@ class Layout:
         self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
 
     def add_bias(self, n, bias):
-        if bias is not None:
+        if bias is not None and bias.any():
             node = self.nodes[n]
             node["bias"] = bias if "bias" not in node else by_place(node["bias"]) + by_place(bias)
 

@@ -209,7 +209,9 @@ class Chain:
             module = self.modules[n]
             step = _Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
-                kind.append((then - first * step.stride if step.transposed else then * step.stride - first, count, more))
+                at = then - first * step.stride if step.transposed else then * step.stride - first
+                is_alike = count == 1 and isinstance(module, (nn.AvgPool2d, Pool))  # all places of a window have one weight
+                kind.append((None if is_alike else at, count, more))
             elif isinstance(module, nn.Linear) or self.by_place[n]:
                 kind.append((first, count))
         return tuple(kind)
