@@ -19,7 +19,7 @@ class GraphSNN(nn.Module):
     'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be.
     """
 
-    engine, stays = None, ""
+    engine, stays, metadata = None, "", {}
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
     input_shape = property(lambda self: self.graph.shape)
 

@@ -74,7 +74,9 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
         check_values(graph)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
-    return GraphSNN(graph, dt, engine).eval()
+    model = GraphSNN(graph, dt, engine).eval()
+    model.metadata = facts
+    return model
 
 
 def check_dt(nodes, convention, is_asked):
