@@ -81,7 +81,7 @@ def main(argv=None):
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     if not (args.like or model.metadata):
         run.say(
-            f"note: the file does not say who wrote it: give --like {', '.join(LIKE)} for that simulator's reset and timestep"
+            f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
         )
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
