@@ -15,6 +15,7 @@ import torch
 from conftest import REPOSITORY, run_here
 from torch import nn
 
+from harness.exporting.c_build import CBuild, bytes_of
 from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.kernel import build
@@ -246,28 +247,26 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     assert "equal: 3 recordings" in done.stdout, done.stdout + done.stderr
     model = load(path)
     events = torch.randint(0, 3, (4, 6, *model.graph.shape), generator=draw)
-    rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
-    order = {1: [-1, -1, 1, 0], 2: [2, -1, 1, 0], 3: [3, 2, 1, 0]}[len(model.graph.shape)]  # x, y, channel, timestep; -1: 0
-
-    def in_bytes(recordings):
-        return [np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in recordings]
+    record = dict.fromkeys(model.layers[1:], ("spikes", "membrane")) | {"input": "spikes"}
+    found, end = CBuild(folder, model), b"\xff" * 8
+    assert first_difference(model(events, record=record), found(events), tolerance=0) is None
 
     def answered(raw, *options):
         done = subprocess.run([folder / "run", "-o", *options], input=raw, capture_output=True)
         lines = [line.split() for line in done.stdout.decode().splitlines()]
-        found = np.array([logits for _, _, _, *logits in lines], np.float32)
-        assert [int(answer) for answer, *_ in lines] == found.argmax(1).tolist()
-        return [int(steps) for _, steps, *_ in lines], found, done
+        return [int(steps) for _, steps, *_ in lines], np.array([logits for _, _, _, *logits in lines], np.float32), done
 
-    assert np.array_equal(answered(b"".join(in_bytes(rows)), "-s", "6")[1], model(rows, 6).logits.numpy())
-    late = [each[each[:, 0] == n] for n, each in enumerate(rows)]  # none begins before the last ends
-    raw = (b"\xff" * 8).join(in_bytes(late))
-    steps, logits, _ = answered(raw)
+    assert np.array_equal(answered(bytes_of(events).replace(end, b""), "-s", "6")[1], model(events).logits.numpy())
+    late = events * torch.eye(4, 6, dtype=int).view(4, 6, *[1] * len(model.graph.shape))  # none begins before the last ends
+    steps, logits, _ = answered(bytes_of(late))
     assert steps == [1, 2, 3, 4]
-    assert np.array_equal(logits, [model([each], n + 1).logits[0].numpy() for n, each in enumerate(late)])
-    assert np.array_equal(answered(raw + b"\xff" * 8)[1], logits)
-    done = answered(raw[:-3])[2]
+    assert np.array_equal(logits, model(late).logits_by_step[range(4), range(4)])
+    assert np.array_equal(answered(bytes_of(late).removesuffix(end))[1], logits)
+    done = answered(bytes_of(late)[:-3])[2]
     assert done.returncode == 2 and b"an event is 8 bytes, and the last one has 5" in done.stderr
+    goes_on = model(events).logits_by_step.topk(2).values.diff()[..., 0] > -1
+    stops = goes_on.int().cumprod(0).sum(0).add(1).clamp(max=6)
+    assert found.answers(events, "-b", "1")[:, 1].tolist() == stops.tolist()
 
 
 def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():
