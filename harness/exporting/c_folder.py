@@ -163,7 +163,8 @@ def agreed(model, inputs):
 def operations_of(model, tables, inputs):
     """Additions an input takes, mean of these: each event that a module is given adds so many weights as it reaches neurons, on
     average."""
-    chains = [chain for chain in tables.chains.values() if chain.modules[0] in {*model.modules()}]
+    modules = {*model.modules()}
+    chains = [chain for chain in tables.chains.values() if chain.modules[0] in modules]
     counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
 
     def count(module, given):
