@@ -12,7 +12,6 @@ from torch import nn
 
 from harness import UserError
 from harness.exporting import c_folder, page_file
-from harness.exporting.c_graph import c_graph
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
@@ -44,11 +43,9 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if checkpoint.suffix == ".nir":
-        if to != "c" or weights != "float32":
-            raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32")
-        content_of = lambda path, own: c_graph(path)  # noqa: E731
-    elif to in RUNNING:
+    if checkpoint.suffix == ".nir" and (to != "c" or weights != "float32"):
+        raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32")
+    if to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
     elif weights != "float32":
         raise UserError(f"--weights is for --to {' and '.join(RUNNING)}: leave it out")
