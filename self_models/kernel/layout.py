@@ -103,7 +103,7 @@ class Layout:
             else:
                 self.charge(n, links)
             return
-        if type(neuron) not in NEURON_CLASSES:
+        if not (self.whole or type(neuron) in NEURON_CLASSES):
             raise ModelError(f"node {target!r} is reset as another simulator does it: it runs dense")
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
