@@ -122,7 +122,7 @@ def test_the_nir_file_is_read_back_to_the_same_spikes(exported, settings, engine
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model)
     graph = load(path, engine=engine)
-    output = graph(signals.transpose(0, 1), record=dict.fromkeys(graph.spiking, "spikes"))
+    output = graph(signals.transpose(0, 1), record=dict.fromkeys(graph.layers[1:], "spikes"))
     counts = {name: output.recorded[node]["spikes"].sum(0) for name, node in in_nir(ours).items()}
     same((counts, output.logits), ours, logits)
 

@@ -22,8 +22,9 @@ from self_models.integers import in_whole_numbers
 from self_models.kernel import build
 from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built
 from self_models.kernel.engine import EventEngine, new_results, runs_of
+from self_models.kernel.layout import lay_out
 from self_models.kernel.state import Rooms
-from self_models.kernel.tables import NODE, lay_out, settings_of
+from self_models.kernel.tables import NODE, settings_of
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

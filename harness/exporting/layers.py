@@ -8,6 +8,7 @@ from torch import nn
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
+from self_models.network.graph import has_state
 from self_models.network.known import check_known
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -51,7 +52,8 @@ def forward_layers(model):
             if isinstance(module, HeldDropout):
                 continue
             before, spiking = signal.shape[1:], isinstance(module, SpikingNeuron)
-            signal = signal if spiking else module(signal)
+            if not spiking:
+                signal = module(signal)[0] if has_state(module) else module(signal)
             layers.append(Layer(".".join(filter(None, (stage, position))), module, tuple(before), tuple(signal.shape[1:])))
     return layers
 

@@ -109,7 +109,7 @@ def kernel_of(model):
     network = kinds["Tables"](**tables.header)
     settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
     names = "".join(f"{name}\0" for name in tables.names).encode()
-    arrays = {"node": tables.nodes, "order": tables.order, "constants": tables.constants, "names": names}
+    arrays = {"node": tables.nodes, "order": tables.order, "places": tables.places, "constants": tables.constants, "names": names}
     weights = [piece(tables.weights[at : at + BLOCK]) for at in range(0, len(tables.weights), BLOCK)]
     looked_at = {"Tables": (*arrays, "weights"), "Settings": ("epsilon", "gap_bound", "feedback"),
                  "State": ("is_open", "prediction", "logits")}  # fmt: skip

@@ -584,8 +584,8 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
-    const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = source->words;
-    const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
+    const int32_t words = source->words;
+    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + 3 * from->height;
     const size_t block = (size_t)node->side * (size_t)node->row;
     int32_t count = 0, row = 0, column = 0, first_row = 0, first_column = 0, y, word, w;
     uint32_t bits, spikes;
@@ -593,28 +593,15 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
-        size_t phase = place;
-        int32_t next_row = 0, next_column = 0, row_from = 0, column_from = 0;
-        if (node->link == NETWORK_PLACED) {
-            const int32_t *const rows = run->network->places + node->first_place + 3 * y;
-            const int32_t *const columns = run->network->places + node->first_place + 3 * (from->height + x);
-            if (rows[0] < 0 || columns[0] < 0)
-                continue;
-            phase = (size_t)(rows[0] + columns[0]);
-            next_row = rows[1], next_column = columns[1], row_from = rows[2], column_from = columns[2];
-        } else if (node->link != NETWORK_LINEAR) {
-            if (y >= height || x >= width)
-                continue;
-            phase = (size_t)(((y & within) << halvings) + (x & within));
-            next_row = (y >> halvings) * (1 << node->doublings) - node->padding;
-            next_column = (x >> halvings) * (1 << node->doublings) - node->padding;
-        }
-        if (count && (next_row != row || next_column != column || row_from != first_row || column_from != first_column)) {
+        const int32_t *const of_row = rows + 3 * y, *const of_column = columns + 3 * x;
+        if (of_row[0] < 0 || of_column[0] < 0)
+            continue;
+        if (count && (of_row[1] != row || of_column[1] != column || of_row[2] != first_row || of_column[2] != first_column)) {
             add_windows(run, n, row, column, first_row, first_column, count, clock);
             count = 0;
         }
-        row = next_row, column = next_column, first_row = row_from, first_column = column_from;
-        base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
+        row = of_row[1], column = of_column[1], first_row = of_row[2], first_column = of_column[2];
+        base = (size_t)node->first_weight + (size_t)(of_row[0] + of_column[0]) * (size_t)from->channels * block;
         for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             spikes = word_at(source, place * (size_t)words + (size_t)w);
             if (!simple) {

@@ -47,7 +47,7 @@ typedef float network_pixel_t;
 /* kind and link of a node; encoding, read-out and rule of settings; constants of each node */
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
-enum { NETWORK_WINDOWS, NETWORK_LINEAR, NETWORK_SAME, NETWORK_PLACED };
+enum { NETWORK_SAME, NETWORK_PLACED };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
@@ -59,12 +59,11 @@ enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CE
    reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; a MAP counts by neuron the steps
    in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another link, to the node `into`, of the same
    shape. Node 0 is the input.
-   link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
-   (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
-   a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
-   one place. A PLACED link looks up where a spike arrives: from first_place on, `places` has three numbers for each row of
-   the source, then for each column: their phases add up, -1 for none; the window's corner; how many of its first rows, or columns,
-   have no weights. group: so many channels of the source have weights that stay in the cache together.
+   link: SAME: what (y, x) sends reaches (y / b, x / b), b = 2^halvings, times one weight. PLACED: it adds a window of `side` rows of
+   `row` weights: target channels within columns, zeros at the end up to a multiple of 4. Where it lies is looked up: from first_place
+   on, `places` has three numbers for each row of the source, then for each column: their phases add up, -1 for none; the window's
+   corner; how many of its first rows, or columns, have no weights. Weights: (phase, source channel, window row, row). group: so many
+   channels of the source have weights that stay in the cache together.
    valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
    to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
    reset of each, in `constants`, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
@@ -72,7 +71,7 @@ enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CE
    so many timesteps after a reset no potential reaches the floor, or the ceiling. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
-    int32_t halvings, doublings, padding, side, row, group;
+    int32_t halvings, side, row, group;
     int32_t valued, depth;
     int32_t first_weight, first_bias; /* in weights and constants; bias 0: none */
     int32_t into, first_place, first_reset, first_own, narrow, unbounded;
