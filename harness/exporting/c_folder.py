@@ -25,7 +25,7 @@ from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
-KERNEL = ("network.h", "vectors.h", "network.c")
+KERNEL = ("network.h", "vectors.h", "network.c", "block.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
 STDINT = "#include <stdint.h>\n"
 SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
@@ -167,8 +167,9 @@ def memory_of(tables, whole="small"):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    network, kind = tables.network(), whole if tables.weights.dtype == np.int8 else "float32"
-    size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
+    built = library(whole if tables.weights.dtype == np.int8 else "float32")
+    network, nodes, rows = tables.network(built), tables.header["nodes"], tables.header["rows"]
+    size = built.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
     return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest

@@ -19,7 +19,7 @@ import numpy as np
 from self_models.basics import ModelError, users_folder
 
 FOLDER = Path(__file__).parent
-SOURCES = ("network.h", "vectors.h", "network.c")
+SOURCES = ("network.h", "vectors.h", "network.c", "block.c")
 ALWAYS = ("-std=c99", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math")  # behind the user's CFLAGS: sums are rounded
 # one by one; no exception of theirs is looked at, so that comparisons become masks
 INEXACT = re.compile("-Ofast|-f.*(fast|math).*|-mdaz-ftz")  # not taken from the user: some change all sums of the process
@@ -45,7 +45,10 @@ def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
 
 
 STRUCTS = structs()
-Node, Network, Settings, Part, State, Run = (STRUCTS[name] for name in ("Node", "Tables", "Settings", "Part", "State", "Run"))
+Node, Network, Settings, Block, Part, State, Run = map(
+    STRUCTS.get, ("Node", "Tables", "Settings", "Block", "Part", "State", "Run")
+)
+MAGIC, VERSION = b"SNN ", int(re.search(r"NETWORK_API (\d+)", (FOLDER / "network.h").read_text())[1])
 
 
 def numbers_of(header=FOLDER / "network.h"):
@@ -123,7 +126,8 @@ class Built:
             with contextlib.suppress(OSError):
                 self.loaded = ctypes.CDLL(str(self.path))
                 return
-        answer([*self.command, "-o", str(made), str(FOLDER / "network.c"), "-lm"])
+        sources = [str(FOLDER / name) for name in SOURCES if name.endswith(".c")]
+        answer([*self.command, "-o", str(made), *sources, "-lm"])
         self.loaded = ctypes.CDLL(str(made))
         self.path = made.replace(kept_folder() / f"{name}_{digest_of(made)}.so") if self.kept else made
 
@@ -166,6 +170,8 @@ def library(kind="float32", plain=False):
         raise ModelError(why)
     loaded, pointer, i32 = found.loaded, ctypes.c_void_p, ctypes.c_int32
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
+    loaded.network_open.restype = ctypes.c_char_p
+    loaded.network_open.argtypes = [pointer, ctypes.c_size_t, pointer, pointer]
     if kind in SMALL:
         return loaded
     loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [*[pointer] * 3, ctypes.c_size_t]

@@ -153,8 +153,8 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         if (here.part)
             here.part[n] = part;
     }
-    here.rows = take(memory, &end, (size_t)network->rows, sizeof *here.rows);
-    here.values = take(memory, &end, (size_t)network->rows, sizeof *here.values);
+    here.rows = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.rows);
+    here.values = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.values);
     here.image = take(memory, &end, pixels, sizeof *here.image);
     here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
     here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
@@ -246,7 +246,7 @@ static uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count,
     (void)count;
     for (; fired; fired &= fired - 1) {
         const size_t i = first + (size_t)lowest(fired);
-        set_v(part, i, v_at(part, i) - theta);
+        set_v(part, i, minus(v_at(part, i), theta));
         still |= v_at(part, i) > theta;
     }
     return still;
@@ -306,7 +306,7 @@ static potential_t bounded(potential_t v, potential_t least, potential_t most) {
 static void bound(State *run, int n, size_t place, potential_t taken)
 {
     const int32_t channels = run->network->node[n].channels;
-    const potential_t least = constant(run, n, NETWORK_FLOOR), most = constant(run, n, NETWORK_CEILING) + taken;
+    const potential_t least = constant(run, n, NETWORK_FLOOR), most = plus(constant(run, n, NETWORK_CEILING), taken);
     const size_t first = place * (size_t)channels;
     size_t i;
     for (i = first; i < first + (size_t)channels; i++)
@@ -333,7 +333,7 @@ static void forget(State *run, int n, float keep)
         bound(run, n, place, 0);
     }
     for (i = 0; keep != 1 && i < neurons_of(node); i++)
-        set_v(part, i, start + kept(v_at(part, i) - start, keep));
+        set_v(part, i, plus(start, kept(minus(v_at(part, i), start), keep)));
 }
 
 /* Places first to last - 1 of rows top to bottom - 1 become candidates; their leak is brought up to date. */
@@ -464,7 +464,7 @@ static void receive(State *run)
         const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
         const size_t at = (size_t)(place * part->words + channel / 32);
         const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
-        const potential_t value = word & bit ? v_at(part, (size_t)neuron) + size : size;
+        const potential_t value = word & bit ? plus(v_at(part, (size_t)neuron), size) : size;
         set_v(part, (size_t)neuron, value);
         part->plain &= value == 1;
         part->count += !(word & bit);
@@ -646,7 +646,7 @@ static void add_same(State *run, int n, uint32_t clock)
             for (spikes = word_at(source, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(spikes));
                 const potential_t size = from->valued ? v_at(source, place * (size_t)from->channels + channel) : 1;
-                set_v(part, to + channel, v_at(part, to + channel) + weight * size);
+                set_v(part, to + channel, plus(v_at(part, to + channel), times(weight, size)));
             }
     }
 }
@@ -673,7 +673,7 @@ static void charge(State *run, int n, uint32_t clock)
         touch(run, n, 0, node->height, 0, node->width, clock);
         for (i = 0; i < places_of(node); i++, bias += node->first_own ? node->channels : 0)
             for (o = 0; o < node->channels; o++, at++)
-                set_v(part, at, v_at(part, at) + bias[o]);
+                set_v(part, at, plus(v_at(part, at), bias[o]));
     }
     if (!source->count)
         return;
@@ -714,7 +714,7 @@ static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
         const int32_t o = 32 * w + lowest(fired);
         const size_t at = place * (size_t)node->channels + (size_t)o;
         const potential_t bound = thetas ? thetas[o] : theta;
-        const potential_t v = !node->first_reset ? v_at(part, at) - bound : values ? values[o] : value;
+        const potential_t v = !node->first_reset ? minus(v_at(part, at), bound) : values ? values[o] : value;
         set_v(part, at, v);
         still |= v > bound;
     }

@@ -31,6 +31,7 @@
 extern "C" {
 #endif
 #define NETWORK_API 6
+#define NETWORK_MAGIC 0x204E4E53u /* "SNN " */
 
 #ifdef NETWORK_INT8
 typedef int8_t network_weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -100,6 +101,16 @@ typedef struct {
     int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
 } NetworkSettings;
 
+/* A network as one block of bytes, as a file or flash has it: this head, then nodes, order, places and constants; weights, from a
+   multiple of 64 bytes on, with 64 of 0 behind those that are used; names. All is little-endian, and is used where it lies, from a
+   multiple of 4 bytes on. */
+typedef struct {
+    uint32_t magic, version, weight_bytes;     /* NETWORK_MAGIC, NETWORK_API; 4 of float32, 1 of int8 */
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting; /* as in NetworkTables */
+    int32_t places, constants, weights, names; /* how many numbers; of names bytes */
+    NetworkSettings settings;
+} NetworkBlock;
+
 /* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in network.c. */
 typedef struct {
     network_potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
@@ -144,6 +155,10 @@ typedef struct {
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
 } NetworkState;
+
+/* The network of a block, which must stay as it is meanwhile, and the settings with which it was written. Returns 0; or, where a state of
+   it would read or write beyond its memory, in a few words why, and fills in nothing. */
+const char *network_open(const void *block, size_t bytes, NetworkTables *network, NetworkSettings *settings);
 
 /* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: too few bytes, settings
    that network_set refuses, or a compiler that fuses products with sums (clang's -ffp-contract=fast). */

@@ -61,7 +61,8 @@ class Rooms:
     count."""
 
     def __init__(self, library, tables):
-        self.library, self.tables, self.network, self.free, self.counting = library, tables, tables.network(), [], []
+        self.library, self.network, self.free, self.counting = library, tables.network(library), [], []
+        self.tables = tables._replace(weights=None)  # those of the network's block are the only ones
 
     def new(self, settings):
         room = Room(self.library, self.tables, self.network, settings)

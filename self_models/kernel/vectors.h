@@ -6,6 +6,11 @@
 #include "network.h"
 
 typedef network_weight_t weight_t; typedef network_potential_t potential_t; typedef network_pixel_t pixel_t;
+#ifdef NETWORK_INT8
+typedef uint32_t sum_t; /* sums of whole numbers wrap around, whatever a block's weights are: signed ones may not */
+#else
+typedef float sum_t;
+#endif
 
 /* gcc 12 makes vectors of 8 bits one by one, but by AVX's own instructions */
 #if !defined(PLAIN) && !defined(NETWORK_SMALL) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
@@ -44,6 +49,10 @@ static int32_t how_many(uint32_t bits)
 #define lowest(bits) how_many(((bits) & (~(bits) + 1)) - 1)
 #endif
 
+ALWAYS potential_t plus(potential_t a, potential_t b) { return (potential_t)((sum_t)a + (sum_t)b); }
+ALWAYS potential_t minus(potential_t a, potential_t b) { return (potential_t)((sum_t)a - (sum_t)b); }
+ALWAYS potential_t times(potential_t a, potential_t b) { return (potential_t)((sum_t)a * (sum_t)b); }
+
 /* --- to[i] += the sum over r of values[r] weights[rows[r] + i], in the order of r, for i below size; without values each is 1 */
 
 #ifdef NETWORK_SMALL
@@ -57,14 +66,14 @@ enum { SPIKES, VALUES, PAIRS }; /* kinds of events: worth 1; any number; 16 bits
 ALWAYS void sum_four(const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count, const int kind,
                      potential_t *sum)
 {
-    potential_t a = 0, b = 0, c = 0, d = 0;
+    sum_t a = 0, b = 0, c = 0, d = 0;
     int32_t r;
     for (r = 0; r < count; r++) {
         const weight_t *const row = weights + rows[r];
-        const potential_t value = kind == SPIKES ? 1 : values[r];
-        a += value * row[0], b += value * row[1], c += value * row[2], d += value * row[3];
+        const sum_t value = kind == SPIKES ? 1 : (sum_t)values[r];
+        a += value * (sum_t)row[0], b += value * (sum_t)row[1], c += value * (sum_t)row[2], d += value * (sum_t)row[3];
     }
-    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
+    sum[0] = (potential_t)a, sum[1] = (potential_t)b, sum[2] = (potential_t)c, sum[3] = (potential_t)d;
 }
 
 #if defined(__ARM_FEATURE_SIMD32) && !defined(PLAIN)
@@ -132,7 +141,7 @@ ALWAYS void sum_pairs(const weight_t *weights, const size_t *rows, const potenti
 #endif
 
 /* v[first + i], of 16 bits where it is narrow */
-#define ADD(k) if (narrow) shorts[i + (k)] = saturated(shorts[i + (k)] + sum[k]); else wide[i + (k)] += sum[k]
+#define ADD(k) if (narrow) shorts[i + (k)] = saturated(plus(shorts[i + (k)], sum[k])); else wide[i + (k)] = plus(wide[i + (k)], sum[k])
 ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, const size_t *rows, const potential_t *values,
                         int32_t count, int32_t size, const int narrow, const int kind)
 {
@@ -178,8 +187,8 @@ static uint32_t above_narrow(const int16_t *v, int32_t count, potential_t bound)
 }
 #else
 #ifdef FAST
-typedef potential_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
+typedef sum_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef sum_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
 #ifdef NETWORK_INT8
 typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
@@ -215,7 +224,7 @@ ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights,
     for (r = 0; r < count; r++)
         for (y = 0; y < lines; y++)
             for (k = 0; k < parts; k++)
-                sum[y][k] += (valued ? values[r] : 1) * WIDE(weights + rows[r] + y * line + k * LANES);
+                sum[y][k] += (valued ? (sum_t)values[r] : 1) * WIDE(weights + rows[r] + y * line + k * LANES);
     for (y = 0; y < lines; y++)
         for (k = 0; k < parts; k++)
             *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
@@ -235,12 +244,12 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     for (; size - i >= 4; i += 4) {
         four_t sum = *(four_t *)(to + i);
         for (r = 0; r < count; r++)
-            sum += (valued ? values[r] : 1) * WIDE4(weights + rows[r] + i);
+            sum += (valued ? (sum_t)values[r] : 1) * WIDE4(weights + rows[r] + i);
         *(four_t *)(to + i) = sum;
     }
     for (; i < size; i++)
         for (r = 0; r < count; r++)
-            to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
+            to[i] = plus(to[i], valued ? times(values[r], weights[rows[r] + i]) : weights[rows[r] + i]);
 }
 
 #if defined(AVX512) || defined(AVX2)
@@ -304,7 +313,7 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     for (r = 0; r < count; r++) {
         const weight_t *const row = weights + rows[r];
         for (i = 0; i < size; i++)
-            to[i] += valued ? values[r] * row[i] : row[i];
+            to[i] = plus(to[i], valued ? times(values[r], row[i]) : row[i]);
     }
 }
 #endif
@@ -317,7 +326,7 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
         *(four_t *)(to + i) += *(const four_t *)(from + i);
 #endif
     for (; i < size; i++)
-        to[i] += from[i];
+        to[i] = plus(to[i], from[i]);
 }
 
 static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
@@ -373,7 +382,7 @@ ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t
     uint32_t bits;
     (void)count;
     for (bits = fired; bits; bits &= bits - 1) {
-        v[lowest(bits)] -= theta;
+        v[lowest(bits)] = minus(v[lowest(bits)], theta);
         still |= (uint32_t)(v[lowest(bits)] > theta) << lowest(bits);
     }
     return still;
