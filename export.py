@@ -34,7 +34,7 @@ def build_parser():
         "int8_folded (a strided convolution and the one behind it are one: more weights, fewer additions)"
     )
     parser.add_argument("--weights", choices=["float32", "int8", "int8_folded"], default="float32", help=help_text)
-    help_text = "file or folder; default: beside the checkpoint, NAME with .nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino"
+    help_text = "file or folder; default: beside the checkpoint: NAME, .nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino"
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")

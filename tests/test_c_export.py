@@ -291,7 +291,7 @@ def test_settings_change_from_the_next_timestep_on(tmp_path, here, change, setti
     """In C; in Python another stream goes on from the state so far. A decoder that is off, in C, does not spike."""
     model = build(**settings)
     x, library = write(tmp_path, model), Library(tmp_path)
-    layers = [n for n, name in enumerate(model.wiring.names) if not ("feedback" in here and name.startswith("generate"))]
+    layers = [n for n, name in enumerate(model.layers) if not ("feedback" in here and name.startswith("generate"))]
     stream, found, wanted = model.stream(), [], []
 
     def look(image):

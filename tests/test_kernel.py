@@ -143,11 +143,12 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
         pytest.skip("all but zig, which is not here: pip install ziglang")
 
 
-@pytest.mark.parametrize("flags", [*KINDS.values(), ("-DPLAIN",)])
+@pytest.mark.parametrize("flags", [*KINDS.values(), build.SMALL["small"], ("-DPLAIN",)])
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_no_compiler_warns(compiler, flags):
-    words = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -c network.c -o /dev/null"
-    done = subprocess.run([compiler, *words.split(), *flags], cwd=FOLDER, capture_output=True, text=True)
+def test_no_compiler_warns(compiler, flags, tmp_path):
+    words = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -c".split()
+    sources = [FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c", FOLDER / "block.c"]
+    done = subprocess.run([compiler, *words, *sources, *flags], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -189,14 +190,14 @@ def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
 
 @needs_cc
 def test_structs_lie_as_in_c(tmp_path):
-    """What Python reads out of network.h, against sizeof and offsetof."""
+    """What Python reads out of network.h and runs.c, against sizeof and offsetof."""
     fields = [(name, field, getattr(one, field)) for name, one in STRUCTS.items() for field, _ in one._fields_]
     lines = [f"offsetof(Network{name}, {field}), sizeof(((Network{name} *)0)->{field})" for name, field, _ in fields]
     lines += [f"sizeof(Network{name}), (size_t)0" for name in STRUCTS]
     lines += [f"(size_t)NETWORK_{name}, (size_t)0" for name in build.numbers_of()]
     lines = [f'printf("%zu %zu\\n", {line});' for line in lines]
-    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "network.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
-    subprocess.run(["cc", "-I", FOLDER, "a.c", "-o", "a"], cwd=tmp_path, check=True)
+    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "runs.c"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
+    subprocess.run(["cc", "-I", FOLDER, "a.c", "-lm", "-o", "a"], cwd=tmp_path, check=True)
     said = subprocess.run(["./a"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     wanted = [(one.offset, one.size) for *_, one in fields] + [(ctypes.sizeof(one), 0) for one in STRUCTS.values()]
     wanted += [(number, 0) for number in build.numbers_of().values()]

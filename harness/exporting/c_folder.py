@@ -15,7 +15,7 @@ from harness.runs.runlog import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
 from self_models.integers import IntegerSNN
-from self_models.kernel.build import FOLDER, Part, State, library, structs
+from self_models.kernel.build import FOLDER, KERNEL, Part, State, library, structs
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, settings_of, unknown_part
@@ -25,7 +25,6 @@ from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
-KERNEL = ("network.h", "vectors.h", "network.c", "block.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
 STDINT = "#include <stdint.h>\n"
 SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
@@ -83,7 +82,7 @@ def tables_of(model, compact=False):
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
     tables, whole = lay_out(model, compact), isinstance(model, IntegerSNN)
     rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
-    tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in vectors.h
+    tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in small.h
     return tables
 
 

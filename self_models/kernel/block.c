@@ -15,8 +15,9 @@ static int has(const Block *head, int32_t first, int64_t count)
     return !first || (first >= NETWORK_CONSTANTS * head->nodes && first + count <= head->constants);
 }
 
-/* Whether the windows of these places, rows or columns of the source, reach the target, of this size; *phase: their largest one. */
-static int reach(const int32_t *places, int32_t count, int32_t side, int32_t size, int64_t *phase)
+/* Whether the windows of these places, rows or columns of the source, reach the target, of this size; *set: the largest number of a
+   set of weights. */
+static int reach(const int32_t *places, int32_t count, int32_t side, int32_t size, int64_t *set)
 {
     int32_t i;
     for (i = 0; i < count; i++, places += 3) {
@@ -25,7 +26,7 @@ static int reach(const int32_t *places, int32_t count, int32_t side, int32_t siz
             continue;
         if (places[0] < 0 || skipped < 0 || skipped >= side || corner <= -side || (int64_t)corner + skipped >= size)
             return 0;
-        *phase = places[0] > *phase ? places[0] : *phase;
+        *set = places[0] > *set ? places[0] : *set;
     }
     return 1;
 }
@@ -33,16 +34,16 @@ static int reach(const int32_t *places, int32_t count, int32_t side, int32_t siz
 /* What is wrong with a link that is PLACED, or 0. */
 static const char *check_windows(const Block *head, const Node *node, const Node *from, const int32_t *places)
 {
-    const int64_t row = ((int64_t)node->side * node->channels + 3) / 4 * 4;
-    int64_t rows = -1, columns = -1, of_phase;
-    WANT(node->side > 0 && node->row == row, "the window of a node");
+    const int64_t line = ((int64_t)node->side * node->channels + 3) / 4 * 4;
+    int64_t rows = -1, columns = -1, of_set;
+    WANT(node->side > 0 && node->line == line, "the window of a node");
     WANT(node->first_place >= 0 && node->first_place + 3 * ((int64_t)from->height + from->width) <= head->places, "the places of a node");
     places += node->first_place;
     WANT(reach(places, from->height, node->side, node->height, &rows)
          && reach(places + 3 * (size_t)from->height, from->width, node->side, node->width, &columns), "the places of a node");
     WANT(node->first_weight >= 0 && node->group > 0 && node->group <= from->channels, "the weights of a node");
-    of_phase = row * node->side <= head->weights ? row * node->side * from->channels : INT64_MAX;
-    WANT(rows + columns + 1 <= (head->weights - BEHIND - (int64_t)node->first_weight) / of_phase, "the weights of a node");
+    of_set = line * node->side <= head->weights ? line * node->side * from->channels : INT64_MAX;
+    WANT(rows + columns + 1 <= (head->weights - BEHIND - (int64_t)node->first_weight) / of_set, "the weights of a node");
     return 0;
 }
 
@@ -70,50 +71,39 @@ static const char *check_link(const Block *head, const Node *nodes, const Node *
     return 0;
 }
 
-/* What is wrong with a node, but for its link, or 0. */
-static const char *check_node(const Block *head, const Node *node, int32_t n)
-{
-    int64_t neurons;
-    WANT(node->kind >= 0 && node->kind <= NETWORK_ADDING && (node->kind != NETWORK_MAP || head->counting)
-         && (node->kind == NETWORK_NEURONS) == (n < head->layers) && (node->kind == NETWORK_OUTPUT) == (n == head->output)
-         && (node->kind == NETWORK_DECODED) == (n == head->decoded), "the kind of a node");
-    WANT(node->height > 0 && node->width > 0 && node->channels > 0 && (int64_t)node->height * node->width <= MOST
-         && (int64_t)node->height * node->width * node->channels <= MOST, "the shape of a node");
-    neurons = (int64_t)node->height * node->width * node->channels;
-    WANT(node->depth >= 0 && node->depth <= head->nodes, "the depth of a node");
-    WANT(has(head, node->first_bias, node->first_own ? neurons : node->channels) && has(head, node->first_reset, 1)
-         && has(head, node->first_own, 3 * neurons), "the constants of a node");
-    return 0;
-}
-
 /* What is wrong with all but lengths, or 0. */
 static const char *check(const Block *head, const Node *nodes, const int32_t *order, const int32_t *places, const char *names)
 {
     const char *wrong = 0;
+    int64_t inputs = 0;
     int32_t n, i, ends = 0;
     WANT(head->layers > 0 && head->layers <= head->nodes && head->rows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
     WANT(head->forward >= 0 && head->feedback >= 0 && (int64_t)head->forward + head->feedback == head->nodes - 1, "the order");
-    WANT(head->output > 0 && head->output < head->nodes && head->decoded >= -1 && head->decoded < head->nodes, "the ends");
-    WANT((head->decoded == -1) == (head->feedback == 0), "the decoder");
     for (i = 0; i < head->nodes - 1; i++) {
         WANT(order[i] > 0 && order[i] < head->nodes, "the order");
         for (n = 0; n < i; n++)
             WANT(order[n] != order[i], "the order");
     }
-    for (n = 0; n < head->nodes && !wrong; n++)
-        wrong = check_node(head, &nodes[n], n);
-    for (n = 1; n < head->nodes && !wrong; n++)
-        wrong = check_link(head, nodes, &nodes[n], places);
-    if (wrong)
-        return wrong;
-    if (head->decoded > 0) {
-        const Node *decoded = &nodes[head->decoded];
-        WANT(decoded->height * decoded->width * decoded->channels == nodes->height * nodes->width * nodes->channels, "the decoder");
+    WANT(head->output > 0 && head->output < head->nodes, "the output");
+    WANT(head->decoded < head->nodes && (head->feedback ? head->decoded > 0 : head->decoded == -1), "the decoder");
+    for (n = 0; n < head->nodes; n++) {
+        const Node *node = &nodes[n];
+        const int64_t size = (int64_t)node->height * node->width, neurons = size > 0 && size <= MOST ? size * node->channels : INT64_MAX;
+        WANT(node->kind >= 0 && node->kind <= NETWORK_ADDING && (node->kind != NETWORK_MAP || head->counting)
+             && (node->kind == NETWORK_NEURONS) == (n < head->layers) && (node->kind == NETWORK_OUTPUT) == (n == head->output)
+             && (node->kind == NETWORK_DECODED) == (n == head->decoded), "the kind of a node");
+        WANT(node->height > 0 && node->width > 0 && node->channels > 0 && neurons <= MOST, "the shape of a node");
+        WANT(node->depth >= 0 && node->depth <= head->nodes, "the depth of a node");
+        WANT(has(head, node->first_bias, node->first_own ? neurons : node->channels) && has(head, node->first_reset, 1)
+             && has(head, node->first_own, 3 * neurons), "the constants of a node");
+        inputs = n ? inputs : neurons;
+        WANT(n != head->decoded || neurons == inputs, "the decoder");
     }
+    for (n = 1; n < head->nodes && !wrong; n++) /* which rely on all shapes */
+        wrong = check_link(head, nodes, &nodes[n], places);
     for (i = 0; i < head->names; i++)
         ends += !names[i];
-    WANT(ends == head->layers && !names[head->names - 1], "the names");
-    return 0;
+    return wrong ? wrong : ends == head->layers && !names[head->names - 1] ? 0 : "the names";
 }
 
 const char *network_open(const void *block, size_t bytes, NetworkTables *network, NetworkSettings *settings)

@@ -173,7 +173,7 @@ class Layout:
         if chain.factor is None:
             group = max(1, NEAR // (chain.side * chain.row))
             group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
-            node |= {"link": PLACED, "side": chain.side, "row": chain.row, "group": group}
+            node |= {"link": PLACED, "side": chain.side, "line": chain.row, "group": group}
         else:
             node["link"] = SAME
         self.order.append(target)

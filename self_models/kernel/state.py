@@ -53,7 +53,7 @@ class Room:
 
     def events(self, n):
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
-        return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
+        return self.at(self.parts[n].counted, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
 
 
 class Rooms:
