@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Export a trained SNN: to NIR, PyTorch, a web page, C, or an Arduino library.
 
-nir and torch have its encoder and classifier; half, a checkpoint of half the size, page, c and arduino have all of it."""
+nir and torch have its encoder and classifier; half, a checkpoint of half the size, block, page, c and arduino have all of it."""
 
 from dataclasses import replace
 
@@ -24,17 +24,17 @@ def build_parser():
     )
     parser.add_argument("checkpoint", metavar="NETWORK", help=help_text)
     help_text = (
-        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file "
-        "in which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs it and checks itself; "
-        "arduino: a library with an example"
+        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; block: a file that "
+        "C programs open; page: an HTML file in which one draws digits and watches the network, with its decoder; c: a folder of "
+        "C99 that runs it and checks itself; arduino: a library with an example"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
     help_text = (
-        "page, c, arduino: float32 (stored as 16 bits in a page), int8 (integer arithmetic, exact, less memory), or "
+        "block, page, c, arduino: float32 (stored as 16 bits in a page), int8 (integer arithmetic, exact, less memory), or "
         "int8_folded (a strided convolution and the one behind it are one: more weights, fewer additions)"
     )
     parser.add_argument("--weights", choices=["float32", "int8", "int8_folded"], default="float32", help=help_text)
-    help_text = "file or folder; default: beside the checkpoint, NAME with .nir, _torch.pt, _half.pth, .html, _c or _arduino"
+    help_text = "file or folder; default: beside the checkpoint: NAME, .nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino"
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")

@@ -80,9 +80,7 @@ def main(argv=None):
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     if not (args.like or model.metadata):
-        run.say(
-            f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
-        )
+        run.say(f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep")
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None

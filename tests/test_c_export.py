@@ -29,7 +29,7 @@ from self_models import ModelError
 from self_models.basics import HOME
 from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers
-from self_models.kernel.build import Built, Network, Settings, State, library
+from self_models.kernel.build import FOLDER, Built, Network, Settings, State, library
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -345,12 +345,32 @@ int main(void)
 """
 
 
+def on_the_page():
+    """The parts of programs that the page has."""
+    return re.findall(r"```c\n(.*?)```", (HOME / "docs/how_to/c_export.md").read_text(), re.DOTALL)
+
+
+def test_a_program_opens_several_files_as_on_the_page(tmp_path):
+    image = load_data("MNIST", limit_test=1)[2].images
+    calls = [f'printf("%d\\n", classify("{name}", pixels));' for name in ("quick_feedback.snn", "quick_baseline.snn", "main.c")]
+    lines = (
+        f"const uint8_t pixels[] = {{{', '.join(map(str, image.flatten().tolist()))}}}; int main(void) {{ {' '.join(calls)} }}"
+    )
+    (tmp_path / "main.c").write_text(f"{on_the_page()[2]}\n{lines}")
+    for name in ("quick_feedback", "quick_baseline"):
+        run_here("export", name, "--to block --output", tmp_path / f"{name}.snn")
+    sources = [FOLDER / "network.c", FOLDER / "block.c", "main.c", f"-I{FOLDER}"]
+    subprocess.run(["cc", "-std=c99", "-ffp-contract=off", "-O1", *sources, "-lm", "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["7", "7", "-1"] and done.stderr == "main.c: it is no network\n"
+
+
 def test_networks_link_into_one_program_as_on_the_page(tmp_path):
     """One in float32 and one in whole numbers, in C and in C++, beside names of an Arduino core. A folder's name may be no word
     of C; classes may have any name."""
     networks = {"2 digits": build(timesteps=7, fc_layers=1), "OTHER": in_whole_numbers(build(timesteps=7, fc_layers=0))}
     networks["2 digits"].classes = names = ["network_cable", 'a "b"??/\\', "Kä", *"3456789"]
-    page, settings = re.findall(r"```c\n(.*?)```", (HOME / "docs/how_to/c_export.md").read_text(), re.DOTALL)
+    page, settings, _ = on_the_page()
     page = re.sub("(?<= )(?=memory|classify)", "network_", f"{page}\nvoid network_own(DigitsState *run)\n{{\n{settings}}}\n")
     for form in (str.lower, str.upper, str.title):
         page = re.sub(rf"\b{form('digits')}(?!/)", form("network"), page)

@@ -17,7 +17,7 @@ from harness.exporting.formats import nir_bytes
 from harness.exporting.layers import conventions, forward_layers
 from harness.runs.saving import save_checkpoint
 from self_models import load
-from self_models.kernel.build import FOLDER, SOURCES
+from self_models.kernel.build import FOLDER, KERNEL
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -345,7 +345,7 @@ def test_a_page_that_was_changed_says_so(html, tmp_path):
 
 def test_the_runtime_is_of_this_source():
     """Else `make` in that folder builds it anew."""
-    sources = b"".join((FOLDER / name).read_bytes() for name in SOURCES) + (BUILD / "math.h").read_bytes()
+    sources = b"".join((FOLDER / name).read_bytes() for name in KERNEL) + (BUILD / "math.h").read_bytes()
     assert hashlib.sha256(sources).hexdigest() == (BUILD / "kernel.sha256").read_text().strip()
 
 

@@ -61,7 +61,7 @@ def check_content(installed):
 def check_kernel(installed):
     """From its sources in the package; the library lies in the user's cache."""
     sources = {path.name for path in (installed.lib / "self_models/kernel").glob("*.[ch]")}
-    assert sources == {"network.c", "network.h", "vectors.h"}
+    assert sources == {"block.c", "network.c", "network.h", "runs.c", "small.h", "vectors.h"}
     done = installed.run("-m", "self_models.kernel")
     kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
     assert done.returncode == 0 and done.stdout.count("spike for spike as the reference step") == len(kept) == 2, done.stderr

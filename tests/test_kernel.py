@@ -1,4 +1,4 @@
-"""The kernel as a library: how it is built and kept, by whatever compiler there is, and which tables its binding refuses."""
+"""The kernel as a library: how it is built and kept, by whatever compiler there is, and which blocks of bytes it refuses."""
 
 import ctypes
 import importlib.util
@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,11 +21,10 @@ import self_models.kernel.engine
 from self_models.basics import ModelError
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
-from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built
-from self_models.kernel.engine import EventEngine, new_results, runs_of
+from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built, Network, Settings, State
+from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
-from self_models.kernel.state import Rooms
-from self_models.kernel.tables import NODE, settings_of
+from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -143,11 +143,12 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
         pytest.skip("all but zig, which is not here: pip install ziglang")
 
 
-@pytest.mark.parametrize("flags", [*KINDS.values(), ("-DPLAIN",)])
+@pytest.mark.parametrize("flags", [*KINDS.values(), build.SMALL["small"], ("-DPLAIN",)])
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_no_compiler_warns(compiler, flags):
-    words = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -c network.c -o /dev/null"
-    done = subprocess.run([compiler, *words.split(), *flags], cwd=FOLDER, capture_output=True, text=True)
+def test_no_compiler_warns(compiler, flags, tmp_path):
+    words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c"]
+    sources = [FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c", FOLDER / "block.c"]
+    done = subprocess.run([compiler, *words, *sources, *flags], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -175,7 +176,7 @@ def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
     if "fma" not in Path("/proc/cpuinfo").read_text().split():
         pytest.skip("this processor does not fuse them")
     tables, memory = lay_out(model := small()), np.zeros(100_000, np.uint64)
-    network, settings = tables.network(), settings_of(model)
+    network, settings = tables.network(build.library()), settings_of(model)
     for name, begins in (("network.c", True), ("fused.c", False)):
         text = (FOLDER / "network.c").read_text()
         (tmp_path / name).write_text(text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', ""))
@@ -189,14 +190,14 @@ def test_a_build_that_fuses_products_with_sums_does_not_begin(tmp_path):
 
 @needs_cc
 def test_structs_lie_as_in_c(tmp_path):
-    """What Python reads out of network.h, against sizeof and offsetof."""
+    """What Python reads out of network.h and runs.c, against sizeof and offsetof."""
     fields = [(name, field, getattr(one, field)) for name, one in STRUCTS.items() for field, _ in one._fields_]
     lines = [f"offsetof(Network{name}, {field}), sizeof(((Network{name} *)0)->{field})" for name, field, _ in fields]
     lines += [f"sizeof(Network{name}), (size_t)0" for name in STRUCTS]
     lines += [f"(size_t)NETWORK_{name}, (size_t)0" for name in build.numbers_of()]
     lines = [f'printf("%zu %zu\\n", {line});' for line in lines]
-    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "network.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
-    subprocess.run(["cc", "-I", FOLDER, "a.c", "-o", "a"], cwd=tmp_path, check=True)
+    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "runs.c"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
+    subprocess.run(["cc", "-I", FOLDER, "a.c", "-lm", "-o", "a"], cwd=tmp_path, check=True)
     said = subprocess.run(["./a"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     wanted = [(one.offset, one.size) for *_, one in fields] + [(ctypes.sizeof(one), 0) for one in STRUCTS.values()]
     wanted += [(number, 0) for number in build.numbers_of().values()]
@@ -245,59 +246,78 @@ def test_several_at_once_and_what_a_killed_build_left(fresh):
     assert {each.name for each in build.kept_folder().iterdir()} == {"building_x", path.name}
 
 
-# --- tables
+# --- a network as a block of bytes
 
 
-def run_tables(model, tables, x):
-    """Run the model's images by these tables."""
-    kind = "int8" if tables.weights.dtype == np.int8 else "float32"
-    rooms, settings = Rooms(build.library(kind), tables), settings_of(model)
-    results = new_results(tables, len(x), 3, math.prod(model.image_shape), True, False)
-    runs = runs_of(x.reshape(len(x), 1, -1).numpy(), None, results, Draws(0, EVALUATION, torch.arange(len(x))), 3, False, False)
-    rooms.run(runs, settings)
+def mutated(block, front, draw):
+    """A block, perhaps cut short, with up to three other numbers, most of them of its head, or before its weights (front)."""
+    block = block[: draw.integers(len(block)) if draw.random() < 0.05 else len(block)].copy()
+    numbers = block[: len(block) // 4 * 4].view(np.int32)
+    for last in draw.choice([200, front // 4, len(numbers)], draw.integers(1, 4), p=[0.3, 0.4, 0.3]):
+        at = draw.integers(max(min(last, len(numbers)), 1))
+        others = -1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)
+        numbers[at : at + 1] = draw.choice(others) if draw.random() < 0.7 else numbers[at : at + 1] ^ 2 ** draw.integers(31)
+    return block
 
 
-def mutated(tables, draw):
-    """The tables with one number, or one array, that is another."""
-    field = draw.choice([*NODE.names, *tables.header, "order", "weights", "constants", "shapes"])
-    other = int(draw.choice([-1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)]))
-    if field in tables.header:
-        return tables._replace(header=tables.header | {field: other})
-    if field == "shapes":
-        return tables._replace(shapes=[(c, h, w + (draw.random() < 0.5)) for c, h, w in tables.shapes])
-    if field in ("weights", "constants"):
-        return tables._replace(**{field: getattr(tables, field)[: -1 - draw.integers(3)]})
-    name = "nodes" if field in NODE.names else field
-    array = getattr(tables, name).copy()
-    (array[field] if field in NODE.names else array)[draw.integers(len(array))] = other
-    return tables._replace(**{name: array})
+def use(library, block):
+    """What becomes of a block: refused, or run, as far as a program may."""
+    network, settings, pointer = Network(), Settings(), ctypes.c_void_p
+    if library.network_open(pointer(block.ctypes.data), len(block), ctypes.byref(network), ctypes.byref(settings)):
+        return "refused"
+    size = library.network_size(ctypes.byref(network))
+    memory = np.empty(size if size < 2**24 else 0, np.uint8)
+    library.network_begin.restype = pointer
+    given = ctypes.byref(network), ctypes.byref(settings), pointer(memory.ctypes.data), ctypes.c_size_t(len(memory))
+    if not (run := pointer(library.network_begin(*given))):
+        return "not begun"
+    pixels, events = np.full(State.from_address(run.value).pixels, 200, np.uint8), np.zeros(2, np.int32)
+    library.network_reset(run, 1, 2, 3)
+    for _ in range(2):
+        library.network_show(run, pointer(pixels.ctypes.data))
+        library.network_step(run)
+        library.network_arrive(run, pointer(events.ctypes.data), 2)
+        library.network_step(run)
+        pixels[::2] = 0
+    library.network_settle(run)
+    library.network_set(run, ctypes.byref(settings))
+    return "run"
 
 
-def fuzz():
-    """Run tables as they are, and, where they are not refused, with one fault each."""
-    draw, x, refusals = np.random.default_rng(0), images(2, (1, 12, 16)), 0
-    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True}
-    for model in (small(), small(**pooled), in_whole_numbers(small())):
+def fuzz(networks, count):
+    """What becomes of so many mutations of each network, counted. networks: name -> (kind of library, tables, settings)."""
+    found = {}
+    for name, (kind, tables, settings) in networks.items():
+        draw, block, library = np.random.default_rng(0), np.array(tables.block(settings)), build.library(kind)
+        front = len(block) - tables.weights.nbytes - 2000
+        assert use(library, block) == "run"
+        found[name] = Counter(use(library, mutated(block, front, draw)) for _ in range(count))
+    return found
+
+
+def fuzz_small():
+    """A few mutations of small networks, which are run by the engine, and in a stream, as they are."""
+    x, networks = images(2, (1, 12, 16)), {}
+    pooled, whole = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True}, in_whole_numbers(small())
+    for kind, model in (("float32", small()), ("float32", small(**pooled)), ("int8", whole), ("small", whole)):
         EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
-        tables = lay_out(model, compact=True, counting=True)
-        run_tables(model, tables, x)
-        for _ in range(100):
-            try:
-                run_tables(model, mutated(tables, draw), x)
-            except ModelError as error:
-                assert "tables do not fit each other" in str(error)
-                refusals += 1
-    assert refusals > 130, refusals
+        networks[len(networks)] = kind, lay_out(model, compact=True, counting=True), settings_of(model)
+    for name, counts in fuzz(networks, 150).items():
+        assert counts["refused"] > 20 < counts["run"], (name, counts)
 
 
-def test_nothing_is_read_or_written_beyond_the_tables(fresh, monkeypatch):
-    """By the sanitizers of addresses and of undefined behaviour."""
+def sanitised(program, **more):
+    """What a Python program prints, run by the sanitizers of addresses and of undefined behaviour, which end it at a finding."""
     runtime = shutil.which("gcc") and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     if not runtime or not Path(runtime).is_absolute():
         pytest.skip("gcc, or its sanitizer, is not here")
-    for name, value in {"CC": "gcc", "CFLAGS": SANITIZED, "ASAN_OPTIONS": "detect_leaks=0"}.items():
-        monkeypatch.setenv(name, value)
-    program = "import test_kernel; test_kernel.fuzz()"
-    own = {"LD_PRELOAD": runtime, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
+    own = {"CC": "gcc", "CFLAGS": SANITIZED, "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": runtime, "OMP_NUM_THREADS": "1"}
+    own |= {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", **more}
     done = subprocess.run([sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_nothing_is_read_or_written_beyond_a_block(fresh):
+    """benchmarks/robustness/fuzz.py takes ten thousand mutations of each network."""
+    sanitised("import test_kernel; test_kernel.fuzz_small()")

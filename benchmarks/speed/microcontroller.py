@@ -112,7 +112,7 @@ def ann_files(model):
     }
     program = Path(__file__).with_name("microcontroller_ann.c").read_text()
     texts = {"check.c": "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + program}
-    texts |= dict.fromkeys(("golden.c", "network.c", "weights.c", "network.h", "vectors.h", "weights.h"), "")
+    texts |= dict.fromkeys(("golden.c", "network.c", "weights.c", "network.h", "vectors.h", "small.h", "weights.h"), "")
     return texts | {name: (TEMPLATES / name).read_text() for name in ("Makefile", "qemu.mk", "board.h")}
 
 

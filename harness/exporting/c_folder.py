@@ -20,7 +20,7 @@ from harness.runs.runlog import progress_bar
 from self_models.counting.evaluation import evaluate_parts
 from self_models.graph import GraphSNN
 from self_models.integers import IntegerSNN
-from self_models.kernel.build import FOLDER, Part, State, answer_of, built, library, said_by, structs
+from self_models.kernel.build import FOLDER, KERNEL, Part, State, answer_of, built, library, said_by, structs
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, settings_of, unknown_part
@@ -30,7 +30,6 @@ from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
-KERNEL = ("network.h", "vectors.h", "network.c")
 EXAMPLE = "examples/Digits"  # of an Arduino library
 STDINT = "#include <stdint.h>\n"
 SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
@@ -105,7 +104,7 @@ def tables_of(model, compact=False):
             raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
     tables = lay_out(model, compact)
     rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
-    tables.header["rows"] = max(rows // 2 * 2, 1 + whole)  # even: see in_pairs() in vectors.h
+    tables.header["rows"] = max(rows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
     return tables
 
 
@@ -223,8 +222,9 @@ def memory_of(tables, whole="small"):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    network, kind = tables.network(), whole if tables.weights.dtype == np.int8 else "float32"
-    size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
+    built = library(whole if tables.weights.dtype == np.int8 else "float32")
+    network, nodes, rows = tables.network(built), tables.header["nodes"], tables.header["rows"]
+    size = built.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
     return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest

@@ -16,6 +16,8 @@ from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.graph import GraphSNN
+from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 
@@ -43,12 +45,14 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if checkpoint.suffix == ".nir" and (to != "c" or weights != "float32"):
-        raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32")
+    if checkpoint.suffix == ".nir" and (to not in ("c", "block") or weights != "float32"):
+        raise UserError(f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32")
     if to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
+    elif to == "block":
+        content_of = partial(block, weights=weights)
     elif weights != "float32":
-        raise UserError(f"--weights is for --to {' and '.join(RUNNING)}: leave it out")
+        raise UserError(f"--weights is for --to {', '.join(RUNNING)} and block: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     if isinstance(content, dict):  # of a folder
         if path.is_dir() and any(path.iterdir()) and not all((path / name).is_file() for name in content):
@@ -71,6 +75,15 @@ def renamed(content, name):
     forms = {"network_": f"{lower}_", "NETWORK_": f"{lower.upper()}_", "Network": lower.title().replace("_", "")}
     own = re.compile(r'"[^"\n]*"|\bnetwork_|\bNETWORK_|\bNetwork(?=[A-Z])')  # strings, such as names of classes, stay
     return {file: own.sub(lambda found: forms.get(found[0], found[0]), text) for file, text in content.items()}
+
+
+def block(checkpoint, own, weights="float32"):
+    """(the block of bytes of a checkpoint's network, or of a NIR file's, see network_open() in network.h; a line on it). Raises
+    UserError and ModelError for a network that network.c cannot run."""
+    model = load(checkpoint, engine="event", model=own, weights=weights)
+    settings = model.engine.settings(1) if isinstance(model, GraphSNN) else settings_of(model)
+    content = c_folder.tables_of(model).block(settings).tobytes()
+    return content, f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it"
 
 
 def half(checkpoint, own=None):
@@ -160,6 +173,7 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
     "nir": (".nir", partial(forward_part, nir_bytes, LACKS)),
     "torch": ("_torch.pt", partial(forward_part, torch_file, "a chain of layers has no way back from output to input")),
     "half": ("_half.pth", half),
+    "block": (".snn", block),
     "page": (".html", page_file.page),
     "c": ("_c", c_folder.c_folder),  # a folder: file name -> content
     "arduino": ("_arduino", partial(c_folder.c_folder, arduino=True)),

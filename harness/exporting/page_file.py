@@ -29,7 +29,8 @@ SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_boun
 PRICES = conventions()["arithmetic_45nm"]
 SLEW = """ A prediction moves by up to {} in a timestep,
 so with an epsilon below half of that it may jump over its pixel for ever."""
-BLOCK = 4096  # weights that travel in one way
+PIECE = 4096  # weights that travel in one way
+LOOKED_AT = {"Tables": (), "Settings": ("epsilon", "gap_bound", "feedback"), "State": ("is_open", "prediction", "logits")}
 
 
 def page(checkpoint, own, weights="float32", **data):
@@ -101,25 +102,15 @@ def spikes_of(model, images, steps=12):
 
 
 def kernel_of(model):
-    """What the kernel is given, and where a page finds what it looks at: the structs of network.h, as they lie where a pointer
-    has 32 bits, offsets of their fields, and arrays: field of the tables -> parts one after the other, each (text, whether it
-    travels as float16, which holds it exactly)."""
-    tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
-    values = settings_of(model)
-    network = kinds["Tables"](**tables.header)
-    settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
-    names = "".join(f"{name}\0" for name in tables.names).encode()
-    arrays = {"node": tables.nodes, "order": tables.order, "constants": tables.constants, "names": names}
-    weights = [piece(tables.weights[at : at + BLOCK]) for at in range(0, len(tables.weights), BLOCK)]
-    looked_at = {"Tables": (*arrays, "weights"), "Settings": ("epsilon", "gap_bound", "feedback"),
-                 "State": ("is_open", "prediction", "logits")}  # fmt: skip
+    """What the kernel is given, and where a page finds what it looks at. block: that of network.h in pieces, each (text, whether
+    it travels as float16, which holds it exactly); sizes, and offsets of fields, of structs where a pointer has 32 bits."""
+    *before, weights, names = tables_of(model, compact=True).parts(settings_of(model))
+    pieces = [piece(weights[at : at + PIECE]) for at in range(0, len(weights), PIECE)]
+    kinds = {name: kind for name, kind in structs(ctypes.c_uint32, ctypes.c_uint32).items() if name in LOOKED_AT}
     return {
-        "network": text_of(network),
-        "settings": text_of(settings),
-        "offsets": {
-            kind.lower(): {name: getattr(kinds[kind], name).offset for name in names} for kind, names in looked_at.items()
-        },
-        "arrays": {name: [(text_of(array), False)] for name, array in arrays.items()} | {"weights": weights},
+        "block": [*((text_of(part), False) for part in before), *pieces, (text_of(names), False)],
+        "sizes": {name.lower(): ctypes.sizeof(kind) for name, kind in kinds.items()},
+        "offsets": {kind.lower(): {name: getattr(kinds[kind], name).offset for name in LOOKED_AT[kind]} for kind in kinds},
     }
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from self_models.basics import ModelError, users_folder
 
 FOLDER = Path(__file__).parent
-SOURCES = ("network.h", "vectors.h", "network.c")
+KERNEL = ("network.h", "vectors.h", "small.h", "network.c", "block.c")  # of C programs
+SOURCES = (*KERNEL, "runs.c")  # which has network.c within it
 ALWAYS = ("-std=c99", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math")  # behind the user's CFLAGS: sums are rounded
 # one by one; no exception of theirs is looked at, so that comparisons become masks
 INEXACT = re.compile("-Ofast|-f.*(fast|math).*|-mdaz-ftz")  # not taken from the user: some change all sums of the process
@@ -32,8 +33,9 @@ TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32
 
 
 def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
-    """Name, without its prefix, -> ctypes Structure of the structs of network.h. pointer, size: of the machine it is for."""
-    text, found = re.sub(r"/\*.*?\*/", "", (FOLDER / "network.h").read_text(), flags=re.S), {}
+    """Name, without its prefix, -> ctypes Structure, of network.h and runs.c. pointer, size: of the machine it is for."""
+    texts = ((FOLDER / name).read_text() for name in ("network.h", "runs.c"))
+    text, found = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S), {}
     for body, name in re.findall(r"typedef struct \{(.*?)\} Network(\w+);", text, flags=re.S):
         fields = []
         for kind, declared in re.findall(r"(?:const )?(?:Network)?(\w+) ([^;]+);", body):
@@ -45,7 +47,10 @@ def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
 
 
 STRUCTS = structs()
-Node, Network, Settings, Part, State, Run = (STRUCTS[name] for name in ("Node", "Tables", "Settings", "Part", "State", "Run"))
+Node, Network, Settings, Block, Part, State, Run = map(
+    STRUCTS.get, ("Node", "Tables", "Settings", "Block", "Part", "State", "Run")
+)
+MAGIC, VERSION = b"SNN ", int(re.search(r"NETWORK_API (\d+)", (FOLDER / "network.h").read_text())[1])
 
 
 def numbers_of(header=FOLDER / "network.h"):
@@ -82,6 +87,7 @@ class Built:
     written, and it is built for this process alone. reasons: why none before has. Raises ModelError where none makes it."""
 
     def __init__(self, kind="float32", plain=False):
+        self.sources = [str(FOLDER / name) for name in ("network.c" if kind in SMALL else "runs.c", "block.c")]
         self.reasons, extra = [], [*(KINDS | SMALL)[kind], *(["-DPLAIN"] if plain else [])]
         for compiler in compilers():
             for self.kept in (True, False):
@@ -123,7 +129,7 @@ class Built:
             with contextlib.suppress(OSError):
                 self.loaded = ctypes.CDLL(str(self.path))
                 return
-        answer([*self.command, "-o", str(made), str(FOLDER / "network.c"), "-lm"])
+        answer([*self.command, "-o", str(made), *self.sources, "-lm"])
         self.loaded = ctypes.CDLL(str(made))
         self.path = made.replace(kept_folder() / f"{name}_{digest_of(made)}.so") if self.kept else made
 
@@ -166,6 +172,8 @@ def library(kind="float32", plain=False):
         raise ModelError(why)
     loaded, pointer, i32 = found.loaded, ctypes.c_void_p, ctypes.c_int32
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
+    loaded.network_open.restype = ctypes.c_char_p
+    loaded.network_open.argtypes = [pointer, ctypes.c_size_t, pointer, pointer]
     if kind in SMALL:
         return loaded
     loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [*[pointer] * 3, ctypes.c_size_t]

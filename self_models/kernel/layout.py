@@ -34,7 +34,6 @@ from self_models.kernel.tables import (
     SAME,
     SPARE,
     Tables,
-    line_of_bytes,
     whole_form,
 )  # fmt: skip
 from self_models.network.chains import Chain
@@ -187,7 +186,7 @@ class Layout:
         if chain.factor is None:
             group = max(1, NEAR // (chain.side * chain.row))
             group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
-            node |= {"link": PLACED, "side": chain.side, "row": chain.row, "group": group}
+            node |= {"link": PLACED, "side": chain.side, "line": chain.row, "group": group}
         else:
             node["link"] = SAME
         self.order.append(target)
@@ -269,7 +268,7 @@ def lay_out(model, compact=False, counting=False):
         weights += [found, np.zeros(-found.size % LINE, kind)]  # the next begin with a line of the cache, too
         first_weight += found.size + -found.size % LINE
     weights.append(np.zeros(SPARE, kind))
-    weights = np.concatenate(weights, out=line_of_bytes(sum(each.nbytes for each in weights)).view(kind))
+    weights = np.concatenate(weights)
     header = {
         "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
         "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": int(model.has_colour),

@@ -1,5 +1,6 @@
 /* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
-   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast. */
+   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast, small.h
+   what needs little memory. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
 #else
@@ -7,16 +8,19 @@
 #endif
 #include "network.h"
 #include "vectors.h"
+#ifdef NETWORK_SMALL
+#include "small.h"
+#endif
 
 #include <float.h>
 #include <math.h>
 
-typedef NetworkNode Node; typedef NetworkPart Part; typedef NetworkState State; typedef NetworkSettings Settings;
+typedef NetworkNode Node; typedef NetworkState State; typedef NetworkSettings Settings;
 
-enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
+enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, CACHE_LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
                                                                                        and that of potentials: a line of the cache */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
-enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of long ones, and where those a multiple of LINES apart
+enum { AT_ONCE = 16, LINES = 1024, FEWER = 6 }; /* windows read at once; fewer of long ones, and where those a multiple of LINES apart
                                                    would push each other out of the cache */
 enum { FOR_A_GROUP = 4 };                     /* mean spikes of a place in a group of channels from which on groups pay */
 enum { FEW_WORDS = 32 };                      /* words of spikes for each spike up to which all are cleared, not those of places that sent */
@@ -78,22 +82,6 @@ ALWAYS float portable_tanh(float x)
 
 ALWAYS float sigmoid(float x) { return (1 + portable_tanh(x / 2)) / 2; }
 
-void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,
-                   uint32_t key0, uint32_t key1)
-{
-    uint32_t block[DRAWN], words[4][DRAWN];
-    int32_t t, b, i, j;
-    for (t = 0; t < steps; t++)
-        for (b = 0; b < images; b++, out += 4 * (size_t)blocks)
-            for (i = 0; i < blocks; i += DRAWN) {
-                for (j = 0; j < DRAWN; j++)
-                    block[j] = (uint32_t)(i + j);
-                philox(block, (uint32_t)(first + t), (uint32_t)index[b], epoch, key0, key1, words);
-                for (j = 0; j < least_of(4 * DRAWN, 4 * (blocks - i)); j++)
-                    out[4 * (size_t)i + j] = uniform(words[j % 4][j / 4]);
-            }
-}
-
 /* --- how a state lies in memory */
 
 enum { IS_SMALL = sizeof(pixel_t) == 1 };
@@ -130,37 +118,37 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         const int leaks = fires && network->constants[NETWORK_CONSTANTS * n + NETWORK_LEAK] != LEAK_ONE;
         const int lists = n > 0 && !pools && node->kind != NETWORK_DECODED && node->kind != NETWORK_OUTPUT;
         const size_t neurons = neurons_of(node);
-        size_t rows;
+        size_t marks;
         const int sends = node->kind != NETWORK_OUTPUT && node->kind != NETWORK_DECODED && node->kind != NETWORK_MAP && node->kind != NETWORK_ADDING;
         int counts = node->kind == NETWORK_COUNTING_POOL;
         Part part = {0};
         part.words = (node->channels - 1) / 32 + 1;
-        part.row = (node->width - 1) / 32 + 1;
+        part.row_words = (node->width - 1) / 32 + 1;
         part.narrow = IS_SMALL && node->narrow;
         part.bytes = !IS_SMALL || node->channels > 16 ? 4 : node->channels > 8 ? 2 : 1;
-        rows = (size_t)node->height * (size_t)part.row;
+        marks = (size_t)node->height * (size_t)part.row_words;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == NETWORK_COUNTING_POOL && network->node[m].source == n;
-        end = (end + LINE - 1) / LINE * LINE;
+        end = (end + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0,
                       part.narrow ? sizeof(int16_t) : sizeof *part.v);
         part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, (size_t)part.bytes);
-        part.sent = take(memory, &end, sends ? rows : 0, sizeof *part.sent);
-        part.listed = take(memory, &end, lists ? rows : 0, sizeof *part.listed);
+        part.sent = take(memory, &end, sends ? marks : 0, sizeof *part.sent);
+        part.listed = take(memory, &end, lists ? marks : 0, sizeof *part.listed);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
-        part.events = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.events);
+        part.counted = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.counted);
         if (here.part)
             here.part[n] = part;
     }
-    here.rows = take(memory, &end, (size_t)network->rows, sizeof *here.rows);
-    here.values = take(memory, &end, (size_t)network->rows, sizeof *here.values);
+    here.begins = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.begins);
+    here.values = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.values);
     here.image = take(memory, &end, pixels, sizeof *here.image);
     here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
     here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
     here.logits = take(memory, &end, classes, sizeof *here.logits);
     here.is_open = take(memory, &end, pixels, 1);
-    here.marks = take(memory, &end, pixels + 4, 1);
+    here.scratch = take(memory, &end, pixels + 4, 1);
     here.predicted = take(memory, &end, pixels, 1);
     here.sending = take(memory, &end, pixels / 4 + 1 + DRAWN, sizeof *here.sending);
     here.pixels = (int32_t)pixels, here.classes = (int32_t)classes;
@@ -198,69 +186,14 @@ State *network_begin(const NetworkTables *network, const Settings *settings, voi
     return run;
 }
 
-/* --- a node: its potentials. NETWORK_SMALL has them in 16 bits where Node.narrow says so, and words of spikes in as many bytes as their
-   channels need. */
+/* --- a node: its potentials, and words of its spikes; for NETWORK_SMALL see small.h */
 
-#ifdef NETWORK_SMALL
-static potential_t v_at(const Part *part, size_t i) { return part->narrow ? ((const int16_t *)part->v)[i] : part->v[i]; }
-
-static void set_v(const Part *part, size_t i, potential_t v)
-{
-    if (part->narrow)
-        ((int16_t *)part->v)[i] = saturated(v);
-    else
-        part->v[i] = v;
-}
-
-static uint32_t word_at(const Part *part, size_t i)
-{
-    if (part->bytes == 1)
-        return ((const uint8_t *)part->spikes)[i];
-    return part->bytes == 2 ? ((const uint16_t *)part->spikes)[i] : part->spikes[i];
-}
-
-static void set_word(Part *part, size_t i, uint32_t word)
-{
-    if (part->bytes == 1)
-        ((uint8_t *)part->spikes)[i] = (uint8_t)word;
-    else if (part->bytes == 2)
-        ((uint16_t *)part->spikes)[i] = (uint16_t)word;
-    else
-        part->spikes[i] = word;
-}
-
-static uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta)
-{
-    uint32_t bits = 0;
-    int32_t i;
-    if (part->narrow)
-        return above_narrow((const int16_t *)part->v + first, count, theta);
-    for (i = 0; i < count; i++)
-        bits |= (uint32_t)(part->v[first + (size_t)i] > theta) << i;
-    return bits;
-}
-
-static uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count, potential_t theta)
-{
-    uint32_t still = 0;
-    (void)count;
-    for (; fired; fired &= fired - 1) {
-        const size_t i = first + (size_t)lowest(fired);
-        set_v(part, i, v_at(part, i) - theta);
-        still |= v_at(part, i) > theta;
-    }
-    return still;
-}
-#else
+#ifndef NETWORK_SMALL
 ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
 ALWAYS void set_v(const Part *part, size_t i, potential_t v) { part->v[i] = v; }
 ALWAYS uint32_t word_at(const Part *part, size_t i) { return part->spikes[i]; }
 ALWAYS void set_word(Part *part, size_t i, uint32_t word) { part->spikes[i] = word; }
 ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta) { return above(part->v + first, count, theta); }
-ALWAYS uint32_t lowered(Part *part, size_t first, uint32_t fired, int32_t count, potential_t theta)
-{
-    return lower(part->v + first, fired, count, theta);
-}
 #endif
 
 static void clear_words(uint32_t *words, size_t count)
@@ -278,25 +211,30 @@ static const potential_t *own_values(const State *run, int n, int which, size_t 
     return node->first_own ? run->network->constants + first : 0;
 }
 
+/* V after the leak of so many steps. */
+ALWAYS potential_t faded(potential_t v, potential_t leak, uint32_t steps)
+{
+    potential_t next = leaked(v, leak);
+    for (; steps > 1 && next != v; steps--)
+        v = next, next = leaked(v, leak);
+    return steps ? next : v;
+}
+
 /* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then. */
 static void decay(State *run, int n, size_t place, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const potential_t leak = constant(run, n, NETWORK_LEAK), *own;
+    const potential_t leak = constant(run, n, NETWORK_LEAK), *const own = own_values(run, n, NETWORK_LEAK, place);
     const size_t at = place * (size_t)node->channels;
-    uint32_t missed;
+    const uint32_t missed = part->decayed ? clock - part->decayed[place] : 0;
     int32_t o;
-    int moves = 1;
-    if (!part->decayed)
+    if (!missed)
         return;
-    own = own_values(run, n, NETWORK_LEAK, place);
-    for (missed = clock - part->decayed[place]; moves && missed > 0; missed--)
-        for (o = 0, moves = 0; o < node->channels; o++) {
-            const potential_t before = v_at(part, at + (size_t)o), next = leaked(before, own ? own[o] : leak);
-            moves |= next != before;
-            set_v(part, at + (size_t)o, next);
-        }
+    for (o = 0; missed > 1 && o < node->channels; o++)
+        set_v(part, at + (size_t)o, faded(v_at(part, at + (size_t)o), own ? own[o] : leak, missed - 1));
+    for (o = 0; o < node->channels; o++)
+        set_v(part, at + (size_t)o, leaked(v_at(part, at + (size_t)o), own ? own[o] : leak));
     part->decayed[place] = clock;
 }
 
@@ -306,7 +244,7 @@ static potential_t bounded(potential_t v, potential_t least, potential_t most) {
 static void bound(State *run, int n, size_t place, potential_t taken)
 {
     const int32_t channels = run->network->node[n].channels;
-    const potential_t least = constant(run, n, NETWORK_FLOOR), most = constant(run, n, NETWORK_CEILING) + taken;
+    const potential_t least = constant(run, n, NETWORK_FLOOR), most = plus(constant(run, n, NETWORK_CEILING), taken);
     const size_t first = place * (size_t)channels;
     size_t i;
     for (i = first; i < first + (size_t)channels; i++)
@@ -333,7 +271,7 @@ static void forget(State *run, int n, float keep)
         bound(run, n, place, 0);
     }
     for (i = 0; keep != 1 && i < neurons_of(node); i++)
-        set_v(part, i, start + kept(v_at(part, i) - start, keep));
+        set_v(part, i, plus(start, kept(minus(v_at(part, i), start), keep)));
 }
 
 /* Places first to last - 1 of rows top to bottom - 1 become candidates; their leak is brought up to date. */
@@ -345,7 +283,7 @@ ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first,
     for (x = first; part->listed && x < last; x += 32 - x % 32) {
         const uint32_t mask = 0xFFFFFFFFu >> (32 - least_of(last - x, 32 - x % 32)) << x % 32;
         for (y = top; y < bottom; y++)
-            part->listed[y * part->row + x / 32] |= mask;
+            part->listed[y * part->row_words + x / 32] |= mask;
     }
     for (y = top; part->decayed && y < bottom; y++)
         for (x = first; x < last; x++)
@@ -357,11 +295,11 @@ ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first,
 /* Each bit of a part's marks, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
 #define EACH_PLACE(node, part, marks, y, word, bits)                                                                              \
     for ((y) = 0; (y) < (node)->height; (y)++)                                                                                    \
-        for ((word) = 0; (word) < (part)->row; (word)++)                                                                          \
-            for ((bits) = (part)->marks[(y) * (part)->row + (word)]; (bits); (bits) &= (bits) - 1)
+        for ((word) = 0; (word) < (part)->row_words; (word)++)                                                                          \
+            for ((bits) = (part)->marks[(y) * (part)->row_words + (word)]; (bits); (bits) &= (bits) - 1)
 #define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
 
-ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row + x / 32] |= (uint32_t)1 << x % 32; }
+ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row_words + x / 32] |= (uint32_t)1 << x % 32; }
 
 /* Nothing is sent. */
 static void silence(State *run, int n)
@@ -379,7 +317,7 @@ static void silence(State *run, int n)
         EACH_PLACE(node, part, sent, y, word, bits)
             for (w = 0; w < words; w++)
                 set_word(part, PLACE(node, y, word, bits) * (size_t)words + (size_t)w, 0);
-    clear_words(part->sent, (size_t)(node->height * part->row));
+    clear_words(part->sent, (size_t)(node->height * part->row_words));
     part->count = 0;
 }
 
@@ -402,7 +340,7 @@ static void clear(State *run, int n)
     EACH_PLACE(node, part, listed, y, word, bits)
         for (o = 0; o < node->channels; o++)
             set_v(part, PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o, 0);
-    clear_words(part->listed, (size_t)(node->height * part->row));
+    clear_words(part->listed, (size_t)(node->height * part->row_words));
 }
 
 /* Counting: count what each neuron has sent in this step; where events have values, apart by whether all in the step were 1 or -1. */
@@ -411,7 +349,7 @@ static void note(State *run, int n)
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
     const int32_t channels = node->channels, words = part->words;
-    uint32_t *into = part->events;
+    uint32_t *into = part->counted;
     int32_t y, word, w, pass;
     uint32_t bits, spikes;
     if (!into || !part->count)
@@ -425,7 +363,7 @@ static void note(State *run, int n)
                     if (pass)
                         into[neuron]++;
                     else if (v_at(part, neuron) != 1 && v_at(part, neuron) != -1)
-                        into = part->events + neurons_of(node);
+                        into = part->counted + neurons_of(node);
                 }
             }
 }
@@ -464,7 +402,7 @@ static void receive(State *run)
         const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
         const size_t at = (size_t)(place * part->words + channel / 32);
         const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
-        const potential_t value = word & bit ? v_at(part, (size_t)neuron) + size : size;
+        const potential_t value = word & bit ? plus(v_at(part, (size_t)neuron), size) : size;
         set_v(part, (size_t)neuron, value);
         part->plain &= value == 1;
         part->count += !(word & bit);
@@ -483,7 +421,7 @@ static void encode(State *run)
     Part *const part = &run->part[0];
     const Settings *set = &run->settings;
     const int poisson = set->encoding == NETWORK_POISSON, draws = poisson && !run->uniforms;
-    const int32_t channels = node->channels, row = node->width * channels;
+    const int32_t channels = node->channels, across = node->width * channels; /* pixels of a row */
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
@@ -510,9 +448,9 @@ static void encode(State *run)
                 continue;
             if (poisson && (draws ? uniform(words[q][i % DRAWN]) : run->uniforms[pixel]) > absolute(unexplained))
                 continue;
-            for (; pixel >= (y + 1) * row; y++)
+            for (; pixel >= (y + 1) * across; y++)
                 ;
-            x = pixel - y * row, channel = 0;
+            x = pixel - y * across, channel = 0;
             if (channels > 1)
                 channel = x % channels, x = x / channels;
             if (node->valued)
@@ -528,7 +466,7 @@ static void encode(State *run)
 
 /* --- propagate: charge, fire, reset */
 
-/* V <- V + W s for `count` windows of weights (run->rows, run->values), whose corner lies at (row, column) and may stick out over
+/* V <- V + W s for `count` windows of weights (run->begins, run->values), whose corner lies at (row, column) and may stick out over
    the border. Weights begin in its row `first_row`, and column `first_column`. */
 static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t first_row, int32_t first_column,
                         int32_t count, uint32_t clock)
@@ -536,7 +474,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     const Node *node = &run->network->node[n];
     const int target = node->kind == NETWORK_ADDING ? node->into : n;
     const weight_t *const weights = run->network->weights;
-    const int32_t channels = node->channels, line = node->row;
+    const int32_t channels = node->channels, line = node->line;
     const int32_t top = row + first_row < 0 ? -row : first_row;
     const int32_t left = column + first_column < 0 ? -column : first_column;
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
@@ -550,30 +488,30 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
 #else
     potential_t *to = run->part[target].v + at, window[SMALL];
     const int32_t block = node->side * line;
-    int32_t i, together;
+    int32_t i, at_once;
 #endif
     touch(run, target, row + top, row + bottom, column + left, column + right, clock);
 #ifdef NETWORK_SMALL
     if (kind == PAIRS)
-        count = in_pairs(run->values, run->rows, count);
+        count = in_pairs(run->values, run->begins, count);
     for (y = top; y < bottom; y++)
-        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * line + left * channels, run->rows, run->values,
+        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * line + left * channels, run->begins, run->values,
                  count, size, run->part[target].narrow, kind);
 #else
     if (count > 1 && block <= SMALL) { /* add them all up first */
         for (i = 0; i < block; i++)
             window[i] = 0;
-        add_rows(window, weights, run->rows, run->values, count, block, valued);
+        add_weights(window, weights, run->begins, run->values, count, block, valued);
         for (y = top; y < bottom; y++, to += stride)
-            add_row(to, window + y * line + left * channels, size);
+            add_all(to, window + y * line + left * channels, size);
         return;
     }
-    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->rows, count, size))
+    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->begins, count, size))
         return;
-    together = block % LINES && block < 2 * LINES ? TOGETHER : FEWER;
+    at_once = block % LINES && block < 2 * LINES ? AT_ONCE : FEWER;
     for (y = top; y < bottom; y++, to += stride)
-        for (i = 0; i < count; i += together)
-            add_rows(to, weights + y * line + left * channels, run->rows + i, run->values + i, least_of(together, count - i), size,
+        for (i = 0; i < count; i += at_once)
+            add_weights(to, weights + y * line + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
                      valued);
 #endif
 }
@@ -584,37 +522,24 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
-    const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = source->words;
-    const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
-    const size_t block = (size_t)node->side * (size_t)node->row;
+    const int32_t words = source->words;
+    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + 3 * from->height;
+    const size_t block = (size_t)node->side * (size_t)node->line;
     int32_t count = 0, row = 0, column = 0, first_row = 0, first_column = 0, y, word, w;
     uint32_t bits, spikes;
     size_t base;
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
-        size_t phase = place;
-        int32_t next_row = 0, next_column = 0, row_from = 0, column_from = 0;
-        if (node->link == NETWORK_PLACED) {
-            const int32_t *const rows = run->network->places + node->first_place + 3 * y;
-            const int32_t *const columns = run->network->places + node->first_place + 3 * (from->height + x);
-            if (rows[0] < 0 || columns[0] < 0)
-                continue;
-            phase = (size_t)(rows[0] + columns[0]);
-            next_row = rows[1], next_column = columns[1], row_from = rows[2], column_from = columns[2];
-        } else if (node->link != NETWORK_LINEAR) {
-            if (y >= height || x >= width)
-                continue;
-            phase = (size_t)(((y & within) << halvings) + (x & within));
-            next_row = (y >> halvings) * (1 << node->doublings) - node->padding;
-            next_column = (x >> halvings) * (1 << node->doublings) - node->padding;
-        }
-        if (count && (next_row != row || next_column != column || row_from != first_row || column_from != first_column)) {
+        const int32_t *const of_row = rows + 3 * y, *const of_column = columns + 3 * x;
+        if (of_row[0] < 0 || of_column[0] < 0)
+            continue;
+        if (count && (of_row[1] != row || of_column[1] != column || of_row[2] != first_row || of_column[2] != first_column)) {
             add_windows(run, n, row, column, first_row, first_column, count, clock);
             count = 0;
         }
-        row = next_row, column = next_column, first_row = row_from, first_column = column_from;
-        base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
+        row = of_row[1], column = of_column[1], first_row = of_row[2], first_column = of_column[2];
+        base = (size_t)node->first_weight + (size_t)(of_row[0] + of_column[0]) * (size_t)from->channels * block;
         for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             spikes = word_at(source, place * (size_t)words + (size_t)w);
             if (!simple) {
@@ -627,7 +552,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
                     add_windows(run, n, row, column, first_row, first_column, count, clock);
                     count = 0;
                 }
-                run->rows[count] = base + (size_t)channel * block;
+                run->begins[count] = base + (size_t)channel * block;
                 if (from->valued)
                     run->values[count] = v_at(source, place * (size_t)from->channels + (size_t)channel);
                 count++;
@@ -659,7 +584,7 @@ static void add_same(State *run, int n, uint32_t clock)
             for (spikes = word_at(source, place * (size_t)words + (size_t)w); spikes; spikes &= spikes - 1) {
                 const size_t channel = (size_t)(32 * w + lowest(spikes));
                 const potential_t size = from->valued ? v_at(source, place * (size_t)from->channels + channel) : 1;
-                set_v(part, to + channel, v_at(part, to + channel) + weight * size);
+                set_v(part, to + channel, plus(v_at(part, to + channel), times(weight, size)));
             }
     }
 }
@@ -686,7 +611,7 @@ static void charge(State *run, int n, uint32_t clock)
         touch(run, n, 0, node->height, 0, node->width, clock);
         for (i = 0; i < places_of(node); i++, bias += node->first_own ? node->channels : 0)
             for (o = 0; o < node->channels; o++, at++)
-                set_v(part, at, v_at(part, at) + bias[o]);
+                set_v(part, at, plus(v_at(part, at), bias[o]));
     }
     if (!source->count)
         return;
@@ -694,7 +619,7 @@ static void charge(State *run, int n, uint32_t clock)
         add_same(run, n, clock);
         return;
     }
-    for (i = 0; group < from->channels && i < (size_t)(from->height * source->row); i++)
+    for (i = 0; group < from->channels && i < (size_t)(from->height * source->row_words); i++)
         places += (size_t)how_many(source->sent[i]);
     if ((size_t)source->count * (size_t)group < FOR_A_GROUP * (size_t)from->channels * places)
         group = from->channels;
@@ -715,20 +640,26 @@ static uint32_t above_own(const Part *part, size_t first, const potential_t *the
     return bits;
 }
 
-/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place; returns whether one is above theta still. */
-static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
+/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place; returns whether one is above its threshold
+   still. theta: that of the node. */
+ALWAYS int reset(State *run, int n, size_t place, int32_t w, uint32_t fired, potential_t theta)
 {
     const Node *node = &run->network->node[n];
-    const potential_t *const thetas = own_values(run, n, NETWORK_THRESHOLD, place), *const values = own_values(run, n, NETWORK_START, place);
-    const potential_t theta = constant(run, n, NETWORK_THRESHOLD), value = run->network->constants[node->first_reset];
+    const potential_t *thetas, *values;
+    const size_t first = place * (size_t)node->channels + 32 * (size_t)w;
     Part *const part = &run->part[n];
     int still = 0;
+#ifndef NETWORK_SMALL
+    if (!node->first_reset && !node->first_own)
+        return lower(part->v + first, fired, least_of(node->channels - 32 * w, 32), theta) != 0;
+#endif
+    thetas = own_values(run, n, NETWORK_THRESHOLD, place), values = own_values(run, n, NETWORK_START, place);
     for (; fired; fired &= fired - 1) {
-        const int32_t o = 32 * w + lowest(fired);
-        const size_t at = place * (size_t)node->channels + (size_t)o;
-        const potential_t bound = thetas ? thetas[o] : theta;
-        const potential_t v = !node->first_reset ? v_at(part, at) - bound : values ? values[o] : value;
-        set_v(part, at, v);
+        const int32_t i = lowest(fired), o = 32 * w + i;
+        const potential_t bound = thetas ? thetas[o] : theta, before = v_at(part, first + (size_t)i);
+        const potential_t value = values ? values[o] : run->network->constants[node->first_reset];
+        const potential_t v = node->first_reset ? value : minus(before, bound);
+        set_v(part, first + (size_t)i, v);
         still |= v > bound;
     }
     return still;
@@ -742,14 +673,14 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
     const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
-    const int32_t channels = node->channels, words = simple ? 1 : part->words, row = part->row;
-    const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
+    const int32_t channels = node->channels, words = simple ? 1 : part->words, row_words = part->row_words;
+    const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
     for (y = 0; part->busy && y < node->height; y++)
-        for (word = 0; word < row; word++) {
-            uint32_t *const listed = part->listed + (size_t)y * (size_t)row + (size_t)word, keep = 0, sent = 0;
+        for (word = 0; word < row_words; word++) {
+            uint32_t *const listed = part->listed + (size_t)y * (size_t)row_words + (size_t)word, keep = 0, sent = 0;
             for (bits = *listed; bits; bits &= bits - 1) {
                 const size_t place = PLACE(node, y, word, bits);
                 const size_t v = place * (size_t)channels, sends = place * (size_t)words;
@@ -775,14 +706,14 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                     const size_t first = v + 32 * (size_t)w;
                     uint32_t fired = word_at(part, sends + (size_t)w);
                     part->count += (uint32_t)how_many(fired);
-                    if (resets ? reset(run, n, place, w, fired) : lowered(part, first, fired, least_of(channels - 32 * w, 32), theta) != 0)
+                    if (reset(run, n, place, w, fired, theta))
                         keep |= bit;
                     for (; bounds && fired; fired &= fired - 1)
                         if (v_at(part, first + (size_t)lowest(fired)) < least)
                             keep |= bit;
                 }
             }
-            part->sent[(size_t)y * (size_t)row + (size_t)word] = sent;
+            part->sent[(size_t)y * (size_t)row_words + (size_t)word] = sent;
             *listed = keep;
             busy |= keep;
         }
@@ -864,7 +795,7 @@ static void count_reached(State *run, int n)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    uint32_t *const reached = part->events + neurons_of(node);
+    uint32_t *const reached = part->counted + neurons_of(node);
     int32_t y, word, o;
     uint32_t bits;
     EACH_PLACE(node, part, listed, y, word, bits)
@@ -1019,7 +950,7 @@ static void list_sending(State *run)
 {
     const pixel_t *const x = run->image;
     const uint8_t *const is_open = run->is_open, explained = run->explained != 0;
-    uint8_t *const may = run->marks;
+    uint8_t *const may = run->scratch;
     int32_t *const sending = run->sending;
     const int32_t pixels = run->pixels; /* not read again behind each byte that is written */
     int32_t i, active = 0, open = 0, open_active = 0, blocks = 0;
@@ -1128,7 +1059,7 @@ static void reset_on_change(State *run)
     int32_t i, opened = 0, active = 0;
     for (i = 0; i < run->pixels; i++) {
         active += x_of(run, run->image[i]) != 0;
-        opened += x_of(run, run->image[i]) != 0 && run->is_open[i] && !run->marks[i];
+        opened += x_of(run, run->image[i]) != 0 && run->is_open[i] && !run->scratch[i];
     }
     change = run->settings.surprise * share(opened, active);
     keep = 1 - (change < 1 ? change : 1);
@@ -1136,7 +1067,7 @@ static void reset_on_change(State *run)
         forget(run, i, keep);
     run->explained = run->settings.residual;
     for (i = 0; i < run->pixels; i++)
-        run->readout_sum[i] = run->is_open[i] && !run->marks[i] ? 0 : run->readout_sum[i] * keep;
+        run->readout_sum[i] = run->is_open[i] && !run->scratch[i] ? 0 : run->readout_sum[i] * keep;
     predict(run, 0, run->pixels);
     gate(run, 0, run->pixels);
 }
@@ -1160,7 +1091,7 @@ static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
         for (i = first; i < first + channels; i++) {
             const pixel_t x = numbers ? numbers[i] : IS_SMALL ? bytes[i] : (pixel_t)scaled((float)bytes[i] / 255, colour);
             const int other = x != run->image[i];
-            run->marks[i] = run->is_open[i];
+            run->scratch[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
             if (judges && other && !run->settings.together)
@@ -1171,7 +1102,7 @@ static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
         differs |= any;
     }
     for (i = 0; i < run->pixels; i++)
-        opens |= run->is_open[i] && !run->marks[i];
+        opens |= run->is_open[i] && !run->scratch[i];
     if (opens && run->settings.surprise > 0)
         reset_on_change(run);
     if (differs)
@@ -1206,7 +1137,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         silence(run, n);
         for (j = 0; j < neurons; j++)
             set_v(&at, j, start);
-        clear_words(part->listed, part->listed ? (size_t)(node->height * part->row) : 0);
+        clear_words(part->listed, part->listed ? (size_t)(node->height * part->row_words) : 0);
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
         part->busy = 0;
@@ -1223,154 +1154,6 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         run->logits[i] = 0;
     list_sending(run);
 }
-
-#ifndef NETWORK_SMALL
-/* Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold, none has a bias, and neither
-   the pixels that the gate has yet to look at nor a read-out that leaks change what is seen. */
-static int is_over(const State *run)
-{
-    const NetworkTables *network = run->network;
-    int32_t n, busy = run->blocks;
-    if (run->settings.feedback && (run->look_again || run->settings.readout_leak != 1))
-        return 0;
-    for (n = 1; n < network->nodes && !busy; n++)
-        busy |= network->node[n].first_bias != 0 || (n != network->output && run->part[n].busy);
-    return !busy;
-}
-
-/* The prediction as the loss has it: what is returned times *factor, plus 1 - *factor. The gate has 2 sigma(R) - 1 of a spike count in
-   grey, the loss sigma(R), which is half of that plus 1/2, exactly, since it is at least 1/2. */
-static const float *shown_prediction(const State *run, float *factor)
-{
-    *factor = run->settings.readout == NETWORK_SPIKE_COUNT && !run->network->colour ? 0.5f : 1;
-    return run->settings.readout == NETWORK_MEMBRANE_LINEAR ? run->readout_sum : run->prediction;
-}
-
-/* What a step shows before it is taken: what is open in it. */
-static void fill_before(const State *run, const NetworkRun *one, int32_t t)
-{
-    int32_t i;
-    if (one->open_share)
-        one->open_share[t] = share(run->open_active, run->active);
-    for (i = 0; one->is_open && i < run->pixels; i++)
-        one->is_open[(size_t)t * one->stride + (size_t)i] = run->is_open[i];
-}
-
-/* Squared error of the prediction of an image, summed over its pixels. */
-static float error_of(const State *run, const float *image)
-{
-    float factor;
-    const float *const p = shown_prediction(run, &factor);
-    double error[8] = {0}, total = 0;
-    int32_t i, j;
-    for (i = 0; i + 8 <= run->pixels; i += 8)
-        for (j = 0; j < 8; j++) {
-            const float apart = image[i + j] - (factor * p[i + j] + (1 - factor));
-            error[j] += (double)(apart * apart);
-        }
-    for (; i < run->pixels; i++) {
-        const float apart = image[i] - (factor * p[i] + (1 - factor));
-        total += (double)(apart * apart);
-    }
-    for (j = 0; j < 8; j++)
-        total += error[j];
-    return (float)total;
-}
-
-/* What a step has come to. */
-static void fill_after(const State *run, const NetworkRun *one, int32_t t, float error)
-{
-    float factor;
-    const float *const p = shown_prediction(run, &factor);
-    const size_t at = (size_t)t * one->stride;
-    int32_t i;
-    for (i = 0; i < run->classes; i++)
-        one->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
-    if (one->error)
-        one->error[t] = error;
-    for (i = 0; one->prediction && i < run->pixels; i++)
-        one->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
-    for (i = 0; one->predicted && i < run->pixels; i++)
-        one->predicted[at + (size_t)i] = run->predicted[i];
-}
-
-/* Pixels that are compared with their prediction in a step. */
-static int32_t compared(const State *run)
-{
-    if (!run->settings.feedback || run->settings.epsilon <= 0)
-        return 0;
-    return run->settings.dynamic ? run->pixels : run->open;
-}
-
-/* A step in which nothing changes but outputs that leak. */
-static void idle(State *run)
-{
-    const NetworkTables *network = run->network;
-    int32_t i;
-    for (i = 0; i < run->classes; i++) {
-        potential_t *const output = run->part[network->output].v + i;
-        *output = leaked(*output, constant(run, network->output, NETWORK_LEAK));
-        run->logits[i] = (float)*output * run->settings.logits_scale;
-    }
-    for (i = 0; i < network->layers; i++)
-        silence(run, i);
-    run->steps++;
-}
-
-static void run_one(State *run, NetworkRun *one)
-{
-    const NetworkTables *network = run->network;
-    const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
-    int32_t t, n, stopped = 0, over = 0;
-    float error = 0;
-    one->comparisons = 0;
-    for (t = 0; t < one->steps && !stopped; t++) {
-        const int shows = t < one->count;
-        if (shows)
-            show(run, 0, one->frames + (size_t)t * pixels);
-        over = !shows && !one->first && (over || is_over(run));
-        fill_before(run, one, t);
-        one->comparisons += compared(run);
-        if (over)
-            idle(run);
-        else {
-            run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
-            if (one->first) {
-                network_arrive(run, one->events + one->first[t], one->first[t + 1] - one->first[t]);
-                run->sizes = one->sizes ? one->sizes + one->first[t] : 0;
-            }
-            stopped = network_step(run) && one->stops;
-            for (n = 0; n < network->nodes; n++)
-                one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
-        }
-        if (one->error && (shows || (run->settings.feedback && !over)))
-            error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
-        fill_after(run, one, t, error);
-    }
-    one->taken = t;
-    for (; t < one->steps; t++) { /* it has stopped: all stays as it is */
-        if (one->open_share)
-            one->open_share[t] = one->open_share[t - 1];
-        for (n = 0; one->is_open && n < run->pixels; n++)
-            one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
-        fill_after(run, one, t, error);
-    }
-    run->uniforms = 0;
-}
-
-void network_runs(State *run, NetworkRun *runs, int32_t count)
-{
-    int32_t i;
-    for (i = 0; i < count; i++) {
-        State *const its = runs[i].state ? runs[i].state : run;
-        if (!runs[i].state) {
-            network_reset(its, runs[i].key0, runs[i].key1, runs[i].number);
-            its->epoch = runs[i].epoch;
-        }
-        run_one(its, &runs[i]);
-    }
-}
-#endif
 
 void network_settle(State *run)
 {
@@ -1434,10 +1217,8 @@ potential_t network_potential(const State *run, int layer, int neuron)
     const int32_t channels = run->network->node[layer].channels, place = neuron / channels;
     const potential_t *const own = own_values(run, layer, NETWORK_LEAK, (size_t)place);
     const Part *part = &run->part[layer];
-    potential_t v = layer > 0 ? v_at(part, (size_t)neuron) : 0;
-    uint32_t missed;
-    for (missed = part->decayed ? run->steps - part->decayed[place] : 0; missed > 0; missed--)
-        v = leaked(v, own ? own[neuron % channels] : constant(run, layer, NETWORK_LEAK));
+    const potential_t leak = own ? own[neuron % channels] : constant(run, layer, NETWORK_LEAK);
+    const potential_t v = layer > 0 ? faded(v_at(part, (size_t)neuron), leak, part->decayed ? run->steps - part->decayed[place] : 0) : 0;
     return layer > 0 ? bounded(v, constant(run, layer, NETWORK_FLOOR), constant(run, layer, NETWORK_CEILING)) : v;
 }
 

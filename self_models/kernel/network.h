@@ -31,6 +31,7 @@
 extern "C" {
 #endif
 #define NETWORK_API 6
+#define NETWORK_MAGIC 0x204E4E53u /* "SNN " */
 
 #ifdef NETWORK_INT8
 typedef int8_t network_weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -47,35 +48,43 @@ typedef float network_pixel_t;
 /* kind and link of a node; encoding, read-out and rule of settings; constants of each node */
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
-enum { NETWORK_WINDOWS, NETWORK_LINEAR, NETWORK_SAME, NETWORK_PLACED };
+enum { NETWORK_SAME, NETWORK_PLACED };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
 enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CEILING, NETWORK_CONSTANTS };
 
-/* A node, and the link that leads to it from its source.
+/* A node, and the link that leads to it from its source. Node 0 is the input.
 
    kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
    reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; a MAP counts by neuron the steps
    in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another link, to the node `into`, of the same
-   shape. Node 0 is the input.
-   link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
-   (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
-   a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
-   one place. A PLACED link looks up where a spike arrives: from first_place on, `places` has three numbers for each row of
-   the source, then for each column: their phases add up, -1 for none; the window's corner; how many of its first rows, or columns,
-   have no weights. group: so many channels of the source have weights that stay in the cache together.
-   valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
-   to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
-   reset of each, in `constants`, and biases; 0: they share those of the node, and biases of their channel. narrow: within the
-   timesteps for which the network was trained no potential leaves 16 bits: NETWORK_SMALL keeps 16, and saturates beyond. unbounded: for
-   so many timesteps after a reset no potential reaches the floor, or the ceiling. */
+   shape.
+   link: SAME: what (y, x) sends reaches (y / b, x / b), b = 2^halvings, times one weight. PLACED: it adds a window of `side` lines of
+   weights, target channels within columns, zeros at the end of a line up to a multiple of 4. `places` has three numbers for each row
+   of the source, then for each column: the sum of the first two says which set of weights, -1 none; the window's corner; how many of
+   its first rows, or columns, have no weights. Weights: (set, source channel, line, its weights). */
 typedef struct {
-    int32_t kind, link, source, height, width, channels;
-    int32_t halvings, doublings, padding, side, row, group;
-    int32_t valued, depth;
-    int32_t first_weight, first_bias; /* in weights and constants; bias 0: none */
-    int32_t into, first_place, first_reset, first_own, narrow, unbounded;
+    int32_t kind;
+    int32_t link;
+    int32_t source;       /* a node */
+    int32_t height;       /* rows of places */
+    int32_t width;        /* places of a row */
+    int32_t channels;     /* neurons of a place */
+    int32_t halvings;     /* SAME */
+    int32_t side;         /* PLACED: of a window, in places */
+    int32_t line;         /* PLACED: weights of a line of a window */
+    int32_t group;        /* PLACED: so many channels of the source have weights that stay in the cache together */
+    int32_t valued;       /* events have values, the potentials; 0: each is 1 */
+    int32_t depth;        /* phased: the phase in which the node fires */
+    int32_t first_weight; /* where weights begin */
+    int32_t first_bias;   /* where biases begin in `constants`, of each channel, or, with first_own, neuron; 0: none */
+    int32_t into;         /* ADDING: a node */
+    int32_t first_place;  /* PLACED: where its numbers begin in `places` */
+    int32_t first_reset;  /* where V is set to where a neuron has spiked, in `constants`; 0: theta is subtracted */
+    int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
+    int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
+    int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */
 } NetworkNode;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
@@ -101,7 +110,17 @@ typedef struct {
     int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
 } NetworkSettings;
 
-/* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in network.c. */
+/* A network as one block of bytes, as a file or flash has it: this head, then nodes, order, places and constants; weights, from a
+   multiple of 64 bytes on, with 64 of 0 behind those that are used; names. All is little-endian, and is used where it lies, from a
+   multiple of 4 bytes on. */
+typedef struct {
+    uint32_t magic, version, weight_bytes;     /* NETWORK_MAGIC, NETWORK_API; 4 of float32, 1 of int8 */
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting; /* as in NetworkTables */
+    int32_t places, constants, weights, names; /* how many numbers; of names bytes */
+    NetworkSettings settings;
+} NetworkBlock;
+
+/* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in small.h. */
 typedef struct {
     network_potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
@@ -109,11 +128,11 @@ typedef struct {
     uint32_t *listed;  /* likewise, each place that something has reached, where V may be above theta; 0 where nobody asks */
     uint32_t *decayed; /* by place: steps whose leak V has had; 0 where nothing leaks */
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
-    uint32_t *events;  /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
+    uint32_t *counted; /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
     uint32_t plain;    /* of a node whose events have values: each is 1 in this step */
     uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
-    int32_t words, row; /* words of a place's spikes, and of a row of places */
+    int32_t words, row_words; /* words of a place's spikes, and of a row of places */
     int32_t narrow, bytes; /* NETWORK_SMALL: v has 16 bits; bytes of a word of spikes */
 } NetworkPart;
 
@@ -121,14 +140,14 @@ typedef struct {
     const NetworkTables *network;
     NetworkSettings settings;
     NetworkPart *part;                  /* by node */
-    size_t *rows;                /* of events that reach one window: where the weights of each begin, and its value */
+    size_t *begins;              /* of events that reach one window: where the weights of each begin, and its value */
     network_potential_t *values;
     network_pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
     float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
     float *logits;               /* O, the places of a channel side by side */
     uint8_t *is_open;            /* whether the input neuron may spike */
-    uint8_t *marks;              /* while an image is shown: which pixels were open before; in list_sending: which may send */
+    uint8_t *scratch;            /* while an image is shown: which pixels were open before; in list_sending: which may send */
     uint8_t *predicted;          /* whether |p - x| < epsilon */
     int32_t *sending;            /* blocks of 4 pixels of which one may spike */
     int32_t pixels, classes, blocks;
@@ -145,6 +164,10 @@ typedef struct {
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
 } NetworkState;
+
+/* The network of a block, which must stay as it is meanwhile, and the settings with which it was written. Returns 0; or, where a state of
+   it would read or write beyond its memory, in a few words why, and fills in nothing. */
+const char *network_open(const void *block, size_t bytes, NetworkTables *network, NetworkSettings *settings);
 
 /* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: too few bytes, settings
    that network_set refuses, or a compiler that fuses products with sums (clang's -ffp-contract=fast). */
@@ -193,36 +216,6 @@ network_potential_t network_threshold(const NetworkState *run, int layer);
    residual or direct where the input sends no values. network_settle: bring all potentials up to date. */
 int network_set(NetworkState *run, const NetworkSettings *settings);
 void network_settle(NetworkState *run);
-
-#ifndef NETWORK_SMALL
-/* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
-   before, and the others where their pointers are not 0.
-   first, events, sizes: of a recording of events, those of step t, first[t] to first[t + 1] - 1; sizes 0: each is 1; first 0: frames.
-   state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
-   uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
-   compared with the frame so many steps later. Steps in which nothing can change any more are not run.
-   logits (T, classes), counts (T, nodes), error and open_share (T); prediction, predicted and is_open (pixels), `stride` from step to
-   step. taken: steps that it took; comparisons: of a pixel with its prediction. */
-typedef struct {
-    NetworkState *state;
-    const float *frames, *uniforms, *sizes;
-    const int32_t *first, *events;
-    float *logits, *error, *open_share, *prediction;
-    int32_t *counts;
-    uint8_t *predicted, *is_open;
-    size_t stride;
-    uint32_t key0, key1, number, epoch;
-    int32_t count, steps, stops, ahead, taken;
-    int64_t comparisons;
-} NetworkRun;
-
-/* These runs, one after the other; of those without a state in this one. */
-void network_runs(NetworkState *run, NetworkRun *runs, int32_t count);
-#endif
-
-/* Uniform numbers in [0, 1) of these images and steps, (steps, images, 4 blocks). */
-void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,
-                   uint32_t key0, uint32_t key1);
 
 #ifdef __cplusplus
 }

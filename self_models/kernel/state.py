@@ -53,7 +53,7 @@ class Room:
 
     def events(self, n):
         """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
-        return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
+        return self.at(self.parts[n].counted, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
 
 
 class Rooms:
@@ -61,7 +61,8 @@ class Rooms:
     count."""
 
     def __init__(self, library, tables):
-        self.library, self.tables, self.network, self.free, self.counting = library, tables, tables.network(), [], []
+        self.library, self.network, self.free, self.counting = library, tables.network(library), [], []
+        self.tables = tables._replace(weights=None)  # those of the network's block are the only ones
 
     def new(self, settings):
         room = Room(self.library, self.tables, self.network, settings)

@@ -3,13 +3,13 @@
 kernel/layout.py fills the tables.
 """
 
-from math import prod
+import ctypes
 from typing import NamedTuple
 
 import numpy as np
 
 from self_models.basics import ModelError
-from self_models.kernel.build import Network, Node, Settings, numbers_of
+from self_models.kernel.build import MAGIC, VERSION, Block, Network, Node, Settings, numbers_of
 from self_models.objectives.encoders import ENCODINGS, direct, poisson
 from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRescaled, SpikeCount, SpikeCountRescaled
@@ -33,9 +33,10 @@ OF_PARTS = (
     "together",
 )  # fmt: skip
 NODE = np.dtype(Node)
+HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
 LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
-SPARE = 64  # weights behind the last one that may be read
+SPARE = 64  # weights behind the last one, which may be read
 LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, whatever their kind
 
 
@@ -56,68 +57,36 @@ class Tables(NamedTuple):
     maps: int
     places: np.ndarray
 
-    def check(self):
-        """Raises ModelError where the tables do not fit each other: the kernel trusts them, and would read and write beyond."""
-
-        def want(what, holds):
-            if not holds:
-                raise ModelError(f"the event engine's tables do not fit each other ({what}): use --engine dense, and report this")
-
-        own, order, kinds, constants = self.header, self.order.tolist(), self.nodes["kind"].tolist(), NUMBERS["CONSTANTS"]
-        types = (NODE, np.int32, np.int32, *((np.int32, np.int8) if self.weights.dtype == np.int8 else (np.float32, np.float32)))
-        for each, kind in zip((self.nodes, self.order, self.places, self.constants, self.weights), types, strict=True):
-            want("types", each.dtype == kind and each.ndim == 1 and each.flags.c_contiguous)
-        want("nodes", own["nodes"] == len(kinds) == len(self.shapes) and constants * len(kinds) <= len(self.constants))
-        want("order", min(own["forward"], own["feedback"]) >= 0 and own["forward"] + own["feedback"] == len(order))
-        want("layers", 0 < own["layers"] <= len(kinds))
-        want("order", sorted(order) == [*range(1, len(kinds))] and own["output"] > 0)
-        want("rows", 0 < own["rows"] <= max(map(prod, self.shapes)))
-        ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]]}
-        for kind, nodes in ends.items():
-            want("kinds", [n for n, its in enumerate(kinds) if its == kind] == [n for n in nodes if n != -1])
-        want("kinds", set(kinds) <= set(range(ADDING + 1)) and own["counting"] in range(MAP in kinds, 2))
-        want("decoder", (own["decoded"] == -1) == (own["feedback"] == 0) and own["layers"] == len(self.names))
-        want("decoder", own["decoded"] == -1 or prod(self.shapes[own["decoded"]]) == prod(self.shapes[0]))
-        for n, values in enumerate(self.nodes.tolist()):
-            node, shape = dict(zip(NODE.names, values, strict=True)), tuple(self.shapes[n])
-            want(f"shape of {n}", shape == (node["channels"], node["height"], node["width"]) and min(shape) > 0)
-            want(f"shape of {n}", prod(shape) + SPARE <= LARGEST and 0 <= node["depth"] <= len(kinds))
-            each, first = (prod(shape) if node["first_own"] else shape[0]), constants * len(kinds)
-            kept = {"first_bias": each, "first_reset": 1, "first_own": 3 * prod(shape)}
-            want(f"biases of {n}", all(not node[at] or first <= node[at] <= len(self.constants) - kept[at] for at in kept))
-            if n == 0:
-                continue
-            want(f"source of {n}", 0 <= node["source"] < len(kinds) and 0 <= node["halvings"] < 16)
-            want(f"source of {n}", kinds[node["source"]] not in (OUTPUT, DECODED, MAP, ADDING))
-            if node["kind"] == ADDING:
-                want(f"target of {n}", 0 < node["into"] < len(kinds) and shape == tuple(self.shapes[node["into"]]))
-            if kinds[n] in (POOL, COUNTING_POOL) or node["link"] == SAME:
-                want(f"channels of {n}", self.shapes[node["source"]][0] == shape[0])
-                want(f"weights of {n}", 0 <= node["first_weight"] < len(self.weights))
-            else:
-                want(f"window of {n}", node["link"] == PLACED)
-                self.check_places(n, node, want)
-
-    def check_places(self, n, node, want):
-        """The same of a PLACED link."""
-        (channels, height, width), side, row = self.shapes[node["source"]], node["side"], node["row"]
-        first, count = node["first_place"], 3 * (height + width)
-        want(f"places of {n}", 0 <= first <= len(self.places) - count)
-        phases, corners, skipped = self.places[first : first + count].reshape(-1, 3).T.astype(np.int64)
-        want(f"places of {n}", min(phases) >= -1 and max(abs(corners)) < LARGEST // 2)
-        want(f"places of {n}", 0 <= min(skipped) <= max(skipped) <= side)
-        phases = max(phases[:height]) + max(phases[height:]) + 1
-        end = node["first_weight"] + phases * channels * side * row
-        want(f"weights of {n}", node["first_weight"] >= 0 and end <= len(self.weights) - SPARE and node["group"] > 0)
-        want(f"window of {n}", side > 0 and row == -(-side * self.shapes[n][0] // 4) * 4)
-
-    def network(self):
-        """The Network, which holds on to its arrays. Raises ModelError as check does."""
-        self.check()
+    def parts(self, settings):
+        """These tables, and Settings, as the parts of a block, in their order: see NetworkBlock in network.h. One but the last is
+        the weights."""
         names = "".join(f"{name}\0" for name in self.names).encode()
-        pointers = {name: getattr(self, name) for name in ("order", "places", "constants", "weights")} | {"node": self.nodes}
-        network = Network(**self.header, **{name: array.ctypes.data for name, array in pointers.items()})
-        network.held = *pointers.values(), names
+        arrays = [self.nodes, self.order, self.places, self.constants]
+        lengths = map(len, (self.places, self.constants, self.weights, names))
+        head = Block(
+            int.from_bytes(MAGIC, "little"),
+            VERSION,
+            self.weights.itemsize,
+            *(self.header[name] for name in HEADER),
+            *lengths,
+            settings,
+        )
+        before = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
+        return [bytes(head), *arrays, bytes(-before % LINE), self.weights, names]
+
+    def block(self, settings):
+        """The same in one array of bytes."""
+        parts = [np.frombuffer(part, np.uint8) for part in self.parts(settings)]
+        return np.concatenate(parts, out=line_of_bytes(sum(map(len, parts))))
+
+    def network(self, library):
+        """The Network of these tables, which holds on to its block. Raises ModelError where network_open refuses it."""
+        block, network = self.block(Settings()), Network()
+        why = library.network_open(block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings()))
+        if why:
+            what = f"the event engine's tables do not fit each other ({why.decode()})"
+            raise ModelError(f"{what}: use --engine dense, and report this")
+        network.held = block
         return network
 
 

@@ -1,4 +1,4 @@
-/* What a compiler does not find by itself: sums of rows of weights, masks of comparisons, random numbers many at once. With -DPLAIN,
+/* What a compiler does not find by itself: sums of weights, masks of comparisons, random numbers many at once. With -DPLAIN,
    or a compiler that does not know vectors, plain loops instead, which give the same bits: every sum is taken in the same order. */
 #ifndef VECTORS_H
 #define VECTORS_H
@@ -6,6 +6,12 @@
 #include "network.h"
 
 typedef network_weight_t weight_t; typedef network_potential_t potential_t; typedef network_pixel_t pixel_t;
+typedef NetworkPart Part;
+#ifdef NETWORK_INT8
+typedef uint32_t sum_t; /* sums of whole numbers wrap around, whatever a block's weights are: signed ones may not */
+#else
+typedef float sum_t;
+#endif
 
 /* gcc 12 makes vectors of 8 bits one by one, but by AVX's own instructions */
 #if !defined(PLAIN) && !defined(NETWORK_SMALL) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
@@ -44,142 +50,16 @@ static int32_t how_many(uint32_t bits)
 #define lowest(bits) how_many(((bits) & (~(bits) + 1)) - 1)
 #endif
 
-/* --- to[i] += the sum over r of values[r] weights[rows[r] + i], in the order of r, for i below size; without values each is 1 */
+ALWAYS potential_t plus(potential_t a, potential_t b) { return (potential_t)((sum_t)a + (sum_t)b); }
+ALWAYS potential_t minus(potential_t a, potential_t b) { return (potential_t)((sum_t)a - (sum_t)b); }
+ALWAYS potential_t times(potential_t a, potential_t b) { return (potential_t)((sum_t)a * (sum_t)b); }
 
-#ifdef NETWORK_SMALL
-#include <string.h>
+/* --- to[i] += the sum over r of values[r] weights[begins[r] + i], in the order of r, for i below size; without values each is 1 */
 
-static int16_t saturated(potential_t v) { return (int16_t)(v < INT16_MIN ? INT16_MIN : v > INT16_MAX ? INT16_MAX : v); }
-
-enum { SPIKES, VALUES, PAIRS }; /* kinds of events: worth 1; any number; 16 bits, see in_pairs() */
-
-/* sum[k] of the weights k of these rows */
-ALWAYS void sum_four(const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count, const int kind,
-                     potential_t *sum)
-{
-    potential_t a = 0, b = 0, c = 0, d = 0;
-    int32_t r;
-    for (r = 0; r < count; r++) {
-        const weight_t *const row = weights + rows[r];
-        const potential_t value = kind == SPIKES ? 1 : values[r];
-        a += value * row[0], b += value * row[1], c += value * row[2], d += value * row[3];
-    }
-    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
-}
-
-#if defined(__ARM_FEATURE_SIMD32) && !defined(PLAIN)
-#include <arm_acle.h>
-#define DSP
-/* the bytes 0 and 2, or 1 and 3, of a word as numbers in the halves of a word; added to those of another */
-#define EVEN(word) ((uint32_t)__sxtb16((int8x4_t)(word)))
-#define ODD(result, word) __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(word))
-#define ADD_EVEN(sum, word) ((sum) = (uint32_t)__sxtab16((int16x2_t)(sum), (int8x4_t)(word)))
-#define ADD_ODD(sum, word) __asm__("sxtab16 %0, %0, %1, ror #8" : "+r"(sum) : "r"(word))
-#define LOWS(one, other) (((one) & 0xFFFF) | (other) << 16)
-#define HIGHS(one, other) ((one) >> 16 | ((other) & 0xFFFF0000))
-#define TIMES(pair, values, sum) ((sum) = __smlad((int16x2_t)(pair), (int16x2_t)(values), (sum)))
-
-/* sum[k] of the weights k of these rows, of spikes, as many as 16 bits hold: 256 */
-ALWAYS void sum_eight(const weight_t *weights, const size_t *rows, int32_t count, potential_t *sum)
-{
-    uint32_t even = 0, odd = 0, even4 = 0, odd4 = 0, word, word4;
-    int32_t r;
-    for (r = 0; r < count; r++) {
-        const weight_t *const row = weights + rows[r];
-        memcpy(&word, row, 4);
-        memcpy(&word4, row + 4, 4);
-        ADD_EVEN(even, word), ADD_EVEN(even4, word4);
-        ADD_ODD(odd, word);
-        ADD_ODD(odd4, word4);
-    }
-    sum[0] = (int16_t)even, sum[1] = (int16_t)odd, sum[2] = (int32_t)even >> 16, sum[3] = (int32_t)odd >> 16;
-    sum[4] = (int16_t)even4, sum[5] = (int16_t)odd4, sum[6] = (int32_t)even4 >> 16, sum[7] = (int32_t)odd4 >> 16;
-}
-
-/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it: there is room for an even number. Returns how many
-   there are now. */
-static int32_t in_pairs(potential_t *values, size_t *rows, int32_t count)
-{
-    int32_t i;
-    if (count % 2)
-        values[count] = 0, rows[count] = rows[count - 1], count++;
-    for (i = 0; i < count; i += 2)
-        values[i / 2] = (potential_t)LOWS((uint32_t)values[i], (uint32_t)values[i + 1]);
-    return count;
-}
-
-/* sum[k] of the weights k of these rows, times their values: two rows at once */
-ALWAYS void sum_pairs(const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count, potential_t *sum)
-{
-    potential_t a = 0, b = 0, c = 0, d = 0;
-    uint32_t one, other, odd, odd_other;
-    int32_t r;
-    for (r = 0; r < count; r += 2) {
-        const uint32_t two = (uint32_t)values[r / 2];
-        memcpy(&one, weights + rows[r], 4);
-        memcpy(&other, weights + rows[r + 1], 4);
-        ODD(odd, one);
-        ODD(odd_other, other);
-        one = EVEN(one), other = EVEN(other);
-        TIMES(LOWS(one, other), two, a), TIMES(HIGHS(one, other), two, c);
-        TIMES(LOWS(odd, odd_other), two, b), TIMES(HIGHS(odd, odd_other), two, d);
-    }
-    sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
-}
-#else
-#define in_pairs(values, rows, count) (count)
-#define sum_pairs(weights, rows, values, count, sum) sum_four(weights, rows, values, count, VALUES, sum)
-#endif
-
-/* v[first + i], of 16 bits where it is narrow */
-#define ADD(k) if (narrow) shorts[i + (k)] = saturated(shorts[i + (k)] + sum[k]); else wide[i + (k)] += sum[k]
-ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, const size_t *rows, const potential_t *values,
-                        int32_t count, int32_t size, const int narrow, const int kind)
-{
-    int16_t *const shorts = (int16_t *)v + first;
-    potential_t *const wide = v + first, sum[8];
-    int32_t i = 0, k;
-#ifdef DSP
-    for (; kind == SPIKES && size - i >= 8; i += 8) {
-        sum_eight(weights + i, rows, count, sum);
-        ADD(0); ADD(1); ADD(2); ADD(3); ADD(4); ADD(5); ADD(6); ADD(7);
-    }
-#endif
-    for (; i < size; i += 4) {
-        if (kind == PAIRS)
-            sum_pairs(weights + i, rows, values, count, sum);
-        else
-            sum_four(weights + i, rows, values, count, kind, sum);
-        if (size - i >= 4) {
-            ADD(0); ADD(1); ADD(2); ADD(3);
-        } else
-            for (k = 0; k < size - i && k < 4; k++) {
-                ADD(k);
-            }
-    }
-}
-#undef ADD
-
-static void add_sums(potential_t *v, size_t first, const weight_t *weights, const size_t *rows, const potential_t *values,
-                     int32_t count, int32_t size, int narrow, int kind)
-{
-#define OF(n, k) case 4 * n + k: add_sums_of(v, first, weights, rows, values, count, size, n, k); break;
-    switch (4 * (narrow != 0) + kind) { OF(0, SPIKES) OF(0, VALUES) OF(0, PAIRS) OF(1, SPIKES) OF(1, VALUES) OF(1, PAIRS) }
-#undef OF
-}
-
-static uint32_t above_narrow(const int16_t *v, int32_t count, potential_t bound)
-{
-    uint32_t bits = 0;
-    int32_t i;
-    for (i = 0; i < count; i++)
-        bits |= (uint32_t)(v[i] > bound) << i;
-    return bits;
-}
-#else
+#ifndef NETWORK_SMALL
 #ifdef FAST
-typedef potential_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
+typedef sum_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef sum_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
 #ifdef NETWORK_INT8
 typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
@@ -201,9 +81,9 @@ typedef int16_t short_t __attribute__((vector_size(4 * LANES)));
 #define WIDE4(at) (*(const four_t *)(at))
 #endif
 
-/* `count` rows to so many vectors of one line, or of each of three that lie `stride` potentials and `line` weights apart; lines, parts
+/* `count` times weights to so many vectors of one line, or of each of three that lie `stride` potentials and `line` weights apart; lines, parts
    and valued are constants where this is called */
-ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows,
+ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins,
                         const potential_t *values, int32_t count, const int lines, const int parts, const int valued)
 {
     lanes_t sum[3][8];
@@ -215,19 +95,19 @@ ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights,
     for (r = 0; r < count; r++)
         for (y = 0; y < lines; y++)
             for (k = 0; k < parts; k++)
-                sum[y][k] += (valued ? values[r] : 1) * WIDE(weights + rows[r] + y * line + k * LANES);
+                sum[y][k] += (valued ? (sum_t)values[r] : 1) * WIDE(weights + begins[r] + y * line + k * LANES);
     for (y = 0; y < lines; y++)
         for (k = 0; k < parts; k++)
             *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
 }
 
-ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
     int32_t i = 0, r;
     while (size - i >= LANES) {
         const int left = (size - i) / LANES, parts = left < MOST ? left : MOST;
-#define OF(k) case k: add_vectors(to + i, 0, weights + i, 0, rows, values, count, 1, k, valued); break;
+#define OF(k) case k: add_vectors(to + i, 0, weights + i, 0, begins, values, count, 1, k, valued); break;
         switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) }
 #undef OF
         i += parts * LANES;
@@ -235,12 +115,12 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     for (; size - i >= 4; i += 4) {
         four_t sum = *(four_t *)(to + i);
         for (r = 0; r < count; r++)
-            sum += (valued ? values[r] : 1) * WIDE4(weights + rows[r] + i);
+            sum += (valued ? (sum_t)values[r] : 1) * WIDE4(weights + begins[r] + i);
         *(four_t *)(to + i) = sum;
     }
     for (; i < size; i++)
         for (r = 0; r < count; r++)
-            to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
+            to[i] = plus(to[i], valued ? times(values[r], weights[begins[r] + i]) : weights[begins[r] + i]);
 }
 
 #if defined(AVX512) || defined(AVX2)
@@ -248,7 +128,7 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
 /* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
    many. */
 enum { SHORTS = 256, WIDTH = 2 * LANES };
-ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
+ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins, int32_t count,
                       const int parts)
 {
     short_t sum[3][6];
@@ -262,7 +142,7 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
         for (r = first; r < last; r++)
             for (y = 0; y < 3; y++)
                 for (k = 0; k < parts; k++)
-                    sum[y][k] += SHORT(weights + rows[r] + y * line + k * WIDTH);
+                    sum[y][k] += SHORT(weights + begins[r] + y * line + k * WIDTH);
         for (y = 0; y < 3; y++)
             for (k = 0; k < parts; k++) {
                 lanes_t *const at = (lanes_t *)(to + (size_t)y * stride + k * WIDTH);
@@ -273,11 +153,11 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
 }
 #else
 enum { WIDTH = LANES };
-#define add_three(to, stride, weights, line, rows, count, k) add_vectors(to, stride, weights, line, rows, 0, count, 3, k, 0)
+#define add_three(to, stride, weights, line, begins, count, k) add_vectors(to, stride, weights, line, begins, 0, count, 3, k, 0)
 #endif
 
 /* Windows of three lines of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
-static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
+static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins, int32_t count,
                      int32_t size)
 {
     int32_t i = 0;
@@ -285,7 +165,7 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
         return 0;
     while (i < size) {
         const int left = (size - i) / WIDTH, parts = left < THREE ? left : THREE;
-#define OF(k) case k: add_three(to + i, stride, weights + i, line, rows, count, k); break;
+#define OF(k) case k: add_three(to + i, stride, weights + i, line, begins, count, k); break;
         switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) }
 #undef OF
         i += parts * WIDTH;
@@ -293,23 +173,23 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
     return 1;
 }
 #else
-#define add_whole(to, stride, weights, line, rows, count, size) 0
+#define add_whole(to, stride, weights, line, begins, count, size) 0
 #endif
 #else
-#define add_whole(to, stride, weights, line, rows, count, size) 0
-ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+#define add_whole(to, stride, weights, line, begins, count, size) 0
+ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
     int32_t r, i;
     for (r = 0; r < count; r++) {
-        const weight_t *const row = weights + rows[r];
+        const weight_t *const from = weights + begins[r];
         for (i = 0; i < size; i++)
-            to[i] += valued ? values[r] * row[i] : row[i];
+            to[i] = plus(to[i], valued ? times(values[r], from[i]) : from[i]);
     }
 }
 #endif
 /* to[i] += from[i] */
-ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
+ALWAYS void add_all(potential_t *to, const potential_t *from, int32_t size)
 {
     int32_t i = 0;
 #ifdef FAST
@@ -317,16 +197,16 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
         *(four_t *)(to + i) += *(const four_t *)(from + i);
 #endif
     for (; i < size; i++)
-        to[i] += from[i];
+        to[i] = plus(to[i], from[i]);
 }
 
-static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+static void add_weights(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                      int32_t size, int valued)
 {
     if (valued)
-        add_rows_of(to, weights, rows, values, count, size, 1);
+        add_weights_of(to, weights, begins, values, count, size, 1);
     else
-        add_rows_of(to, weights, rows, values, count, size, 0);
+        add_weights_of(to, weights, begins, values, count, size, 0);
 }
 
 /* --- bit i: whether v[i] > bound, for i below count, 1 to 32; v may be read up to SPARE further */
@@ -373,7 +253,7 @@ ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t
     uint32_t bits;
     (void)count;
     for (bits = fired; bits; bits &= bits - 1) {
-        v[lowest(bits)] -= theta;
+        v[lowest(bits)] = minus(v[lowest(bits)], theta);
         still |= (uint32_t)(v[lowest(bits)] > theta) << lowest(bits);
     }
     return still;

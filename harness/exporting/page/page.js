@@ -38,11 +38,9 @@ async function started() {
     }
     return place;
   };
-  const network = put(bytesOf(data.network)), settings = put(bytesOf(data.settings)), image = room(PIXELS);
-  for (const [name, pieces] of Object.entries(data.arrays)) {
-    const place = put(...pieces.map(([text, half]) => (half ? halves(bytesOf(text)) : bytesOf(text))));
-    view().setUint32(network + offsets.tables[name], place, true);
-  }
+  const network = room(data.sizes.tables), settings = room(data.sizes.settings), image = room(PIXELS);
+  const block = put(...data.block.map(([text, half]) => (half ? halves(bytesOf(text)) : bytesOf(text))));
+  if (kernel.network_open(block, end - block, network, settings)) throw new Error("the network of this page is damaged");
   const bytes = kernel.network_size(network), state = kernel.network_begin(network, settings, room(bytes), bytes);
   const array = (name) => view().getUint32(state + offsets.state[name], true);
   const call = (name, ...values) => kernel[`network_${name}`](state, ...values);
