@@ -22,7 +22,7 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.fast.folded_chain import FoldedChain, folded
-from self_models.kernel.tables import DECODED, FORMS, NEURONS, RELAY
+from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
@@ -172,12 +172,12 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         for n in tables.order.tolist():
             node, one, came = tables.nodes[n], tables.chains.get(n), sent[int(tables.nodes[n]["source"])]
             most, kind = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"]), node["kind"]
-            sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == RELAY else Signal(1.0, 1, signed=False)
-            if kind == NEURONS:
+            sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == K.RELAY else Signal(1.0, 1, signed=False)
+            if kind == K.NEURONS:
                 start = abs(neurons[n].start)
                 node["unbounded"] = max(min(-neurons[n].lowest, neurons[n].highest) - start, 0) // max(most, 1)
                 most = most * self.latency + start
-            node["narrow"] = kind in (NEURONS, RELAY, DECODED) and most <= NARROW
+            node["narrow"] = kind in (K.NEURONS, K.RELAY, K.DECODED) and most <= NARROW
 
     def start(self, *args, **more):
         run = super().start(*args, **more)

@@ -15,33 +15,14 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.kernel.tables import (
-    ADDING,
-    COUNTING_POOL,
-    DECODED,
-    HIGHEST,
-    INTEGRATOR,
-    LARGEST,
-    LINE,
-    LOWEST,
-    MAP,
-    NEURONS,
-    NODE,
-    OUTPUT,
-    PLACED,
-    POOL,
-    RELAY,
-    SAME,
-    SPARE,
-    Tables,
-    whole_form,
-)  # fmt: skip
+from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, SPARE, K, Tables, whole_form
 from self_models.network.chains import Chain
+from self_models.network.conventions import AsElsewhere
 from self_models.network.graph import Link
 from self_models.network.neurons import CountingMaxPool, Integrator, PhasedNeuron, SpikingNeuron, delayed
 from self_models.running.outputs import INPUT
 
-NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator
+NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
 
@@ -55,16 +36,16 @@ class Layout:
         self.compact, self.delayed, self.numbers, self.nodes, self.relays = compact or self.whole, set(), {}, [], {}
         graph = self.graph
         for name in model.layers:
-            self.new(name, NEURONS)
-        self.new("output", OUTPUT)
+            self.new(name, K.NEURONS)
+        self.new("output", K.OUTPUT)
         if "decoded" in graph.ends:
-            self.new("decoded", DECODED)
+            self.new("decoded", K.DECODED)
         self.nodes[0]["valued"] = model.sends_values
         for name in graph.pools:
-            self.new(name, COUNTING_POOL if isinstance(graph.modules[name], CountingMaxPool) else POOL)
+            self.new(name, K.COUNTING_POOL if isinstance(graph.modules[name], CountingMaxPool) else K.POOL)
         for name, module in graph.modules.items():
             if not getattr(module, "fires", True):
-                self.new(name, INTEGRATOR, valued=1)
+                self.new(name, K.INTEGRATOR, valued=1)
         links, done = {}, set()
         for link in graph.links:
             links.setdefault(link.target, []).append(link)
@@ -103,7 +84,11 @@ class Layout:
                 self.charge(n, links)
             return
         if not (self.whole or type(neuron) in NEURON_CLASSES):
-            raise ModelError(f"node {target!r} is reset as another simulator does it: it runs dense")
+            raise ModelError(f"node {target!r} has neurons of another class, {type(neuron).__name__}: it runs dense")
+        if isinstance(neuron, AsElsewhere):
+            if neuron.several or (neuron.subtracts and not neuron.reset_delay):
+                raise ModelError(f"node {target!r} fires as another simulator has it: it runs dense")
+            self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts else K.WHOLE if neuron.whole else K.UNRESET
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
@@ -114,7 +99,7 @@ class Layout:
             links = [link._replace(chain=link.chain.scaled(gain)) for link in links]
         self.nodes[n] |= {"neuron": neuron, "natural": natural}
         if neuron.synapse_leak is not None:
-            current = self.add(INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural)
+            current = self.add(K.INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural)
             self.numbers[f"{target} current"] = current
             self.charge(current, links)
             links = [Link(f"{target} current", (), target, (), Chain([], [shape]))]
@@ -126,7 +111,7 @@ class Layout:
         node, counted = self.nodes[n], set()
         if len(shapes := {link.chain.after for link in links}) > 1:
             raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, sorted(shapes)))}: it runs dense")
-        targets = [n, *(self.add(ADDING, node["shape"], into=n, depth=node.get("depth", 0)) for _ in links[1:])]
+        targets = [n, *(self.add(K.ADDING, node["shape"], into=n, depth=node.get("depth", 0)) for _ in links[1:])]
         order = [*zip(links, targets, strict=True)]
         for link, target in order if is_delayed else [*order[1:], order[0]]:
             ways = [link.path[link.path.index(name) :] for name in link.through]
@@ -140,9 +125,9 @@ class Layout:
         source = self.numbers[link.source]
         if link.source == INPUT:
             raise ModelError(f"an edge back leads from the input to node {link.target!r}: it runs dense")
-        if self.nodes[source]["kind"] == NEURONS and source not in self.order:
+        if self.nodes[source]["kind"] == K.NEURONS and source not in self.order:
             return source
-        relay = self.add(RELAY, self.nodes[source]["shape"], valued=1, source=source, link=SAME)
+        relay = self.add(K.RELAY, self.nodes[source]["shape"], valued=1, source=source, link=K.SAME)
         self.order.insert(0, relay)
         return relay
 
@@ -168,11 +153,11 @@ class Layout:
 
     def relay(self, source, part, biases):
         """A new node behind these modules."""
-        new = self.add(RELAY, part.after, valued=1)
+        new = self.add(K.RELAY, part.after, valued=1)
         self.relays[source, tuple(part.modules)] = new
         if all(isinstance(module, nn.AvgPool2d) for module in part.modules):
             factor = self.nodes[source]["factor"] * prod(1 / (module.divisor_override or 4) for module in part.modules)
-            self.nodes[new] |= {"source": source, "link": SAME, "halvings": len(part.modules), "factor": factor}
+            self.nodes[new] |= {"source": source, "link": K.SAME, "halvings": len(part.modules), "factor": factor}
             self.order.append(new)
         else:
             self.link(source, part, new)
@@ -186,9 +171,9 @@ class Layout:
         if chain.factor is None:
             group = max(1, NEAR // (chain.side * chain.row))
             group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
-            node |= {"link": PLACED, "side": chain.side, "line": chain.row, "group": group}
+            node |= {"link": K.PLACED, "side": chain.side, "line": chain.row, "group": group}
         else:
-            node["link"] = SAME
+            node["link"] = K.SAME
         self.order.append(target)
 
     def map_before(self, n, count):
@@ -200,7 +185,7 @@ class Layout:
             for parameter in module.parameters():
                 parameter.data.abs_()
         self.order = self.forward if n in self.forward else self.feedback
-        self.link(self.nodes[n]["source"], Chain(modules, part.shapes), self.add(MAP, part.after))
+        self.link(self.nodes[n]["source"], Chain(modules, part.shapes), self.add(K.MAP, part.after))
         self.order.insert(self.order.index(n), self.order.pop())
 
     def cuts(self, chain):
@@ -243,7 +228,7 @@ def lay_out(model, compact=False, counting=False):
     does not run."""
     layout = Layout(model, compact, counting)
     neurons = max(prod(node["shape"]) for node in layout.nodes)
-    chains = {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == PLACED}
+    chains = {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == K.PLACED}
     size = sum(chain.size for chain in chains.values())
     for what, count in (("neurons of a layer,", neurons), ("weights, as they are folded,", size)):
         if count + SPARE > LARGEST:

@@ -665,6 +665,22 @@ ALWAYS int reset(State *run, int n, size_t place, int32_t w, uint32_t fired, pot
     return still;
 }
 
+/* What a spike of the step before does now, of a node that resets LATER, or WHOLE. */
+static void reset_later(State *run, int n, size_t place, potential_t theta)
+{
+    const Node *node = &run->network->node[n];
+    const potential_t *const thetas = own_values(run, n, NETWORK_THRESHOLD, place);
+    Part *const part = &run->part[n];
+    int32_t w;
+    uint32_t fired;
+    for (w = 0; w < part->words; w++)
+        for (fired = word_at(part, place * (size_t)part->words + (size_t)w); fired; fired &= fired - 1) {
+            const int32_t o = 32 * w + lowest(fired);
+            const size_t at = place * (size_t)node->channels + (size_t)o;
+            set_v(part, at, node->resets == NETWORK_WHOLE ? 0 : v_at(part, at) - (thetas ? thetas[o] : theta));
+        }
+}
+
 /* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above theta, or below the floor.
    clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. simple, a constant where
    this is called: of 32 channels at the most, without leak, floor or thresholds of their own. */
@@ -675,6 +691,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row_words = part->row_words;
     const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0;
+    const int later = !simple && (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE);
     const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -688,6 +705,8 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                 uint32_t any = 0;
                 if (decays)
                     decay(run, n, place, clock);
+                if (later)
+                    reset_later(run, n, place, theta);
                 if (bounds)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
@@ -706,7 +725,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                     const size_t first = v + 32 * (size_t)w;
                     uint32_t fired = word_at(part, sends + (size_t)w);
                     part->count += (uint32_t)how_many(fired);
-                    if (reset(run, n, place, w, fired, theta))
+                    if (node->resets || reset(run, n, place, w, fired, theta))
                         keep |= bit;
                     for (; bounds && fired; fired &= fired - 1)
                         if (v_at(part, first + (size_t)lowest(fired)) < least)
@@ -724,7 +743,8 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
 static void fire(State *run, int n, uint32_t clock)
 {
     const Part *part = &run->part[n];
-    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && !is_bounded(run, n))
+    const Node *node = &run->network->node[n];
+    if (part->words == 1 && !part->decayed && !node->first_own && !node->resets && !is_bounded(run, n))
         fire_as(run, n, clock, 1);
     else
         fire_as(run, n, clock, 0);
@@ -813,7 +833,10 @@ static void propagate(State *run, int n)
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
     int32_t o, y, word;
     uint32_t bits;
-    silence(run, n);
+    if (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE)
+        run->part[n].count = 0; /* the spikes stay until they are reset */
+    else
+        silence(run, n);
     switch (node->kind) {
     case NETWORK_NEURONS:
         if (immediate)

@@ -49,6 +49,7 @@ typedef float network_pixel_t;
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
 enum { NETWORK_SAME, NETWORK_PLACED };
+enum { NETWORK_AT_ONCE, NETWORK_LATER, NETWORK_WHOLE, NETWORK_UNRESET };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
@@ -82,6 +83,7 @@ typedef struct {
     int32_t into;         /* ADDING: a node */
     int32_t first_place;  /* PLACED: where its numbers begin in `places` */
     int32_t first_reset;  /* where V is set to where a neuron has spiked, in `constants`; 0: theta is subtracted */
+    int32_t resets;       /* a spike is reset AT_ONCE; LATER: theta is subtracted in the next step; WHOLE: then V is 0, what arrives too */
     int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
     int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
     int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */

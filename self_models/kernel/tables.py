@@ -4,6 +4,7 @@ kernel/layout.py fills the tables.
 """
 
 import ctypes
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,7 @@ from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRe
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
 NUMBERS = numbers_of()
-NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, MAP, INTEGRATOR, ADDING = (NUMBERS[name] for name in (
-    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "MAP", "INTEGRATOR", "ADDING"))  # fmt: skip
-SAME, PLACED = NUMBERS["SAME"], NUMBERS["PLACED"]
+K = SimpleNamespace(**NUMBERS)
 FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
     "rule": {cls: NUMBERS[name] for cls, name in (
@@ -26,7 +25,7 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
     "readout": {cls: NUMBERS[name] for cls, name in (
         (SpikeCount, "SPIKE_COUNT"), (SpikeCountRescaled, "SPIKE_COUNT_RESCALED"), (Membrane, "MEMBRANE"),
         (MembraneLinear, "MEMBRANE_LINEAR"), (MembraneRescaled, "MEMBRANE_RESCALED"))},
-    "encoding": {poisson: NUMBERS["POISSON"], direct: NUMBERS["DIRECT"]},
+    "encoding": {poisson: K.POISSON, direct: K.DIRECT},
 }  # fmt: skip
 OF_PARTS = (
     "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
