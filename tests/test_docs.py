@@ -78,7 +78,7 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "docs/explanation/performance docs/explanation/phased docs/how_to/event_cameras docs/how_to/long_runs docs/how_to/nir "
     "docs/how_to/own_images docs/how_to/streams docs/reference/original docs/reference/zoo",
     "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap": "README docs/api/counting "
-    "docs/api/models docs/explanation/energy docs/how_to/extend docs/how_to/streams docs/reference/python",
+    "docs/how_to/extend docs/how_to/streams docs/reference/python",
     "test_c_export.py::test_the_commands_of_the_pages_run": "docs/how_to/c_export docs/how_to/microcontroller",
     "test_compare.py::test_the_page_shows_what_is_printed": "docs/how_to/compare",
     "test_extending.py::test_the_pages_commands_run_one_after_the_other": "docs/how_to/extend",
