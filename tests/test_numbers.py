@@ -110,7 +110,7 @@ def decoder(*names):
 
 def of_readme():
     """What README says."""
-    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()}.")
+    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the spikes.")
     late, trained, early = (compared()[FEEDBACK[0], *run][1].removesuffix(STAR) for run in ((50, ALL), (6, ALL), (50, MARGIN)))
     yield f"by {late} at T = 50, {trained} at T = 6 and {early} with early exit (95 % intervals, paired"
     for network, text in (("baseline", "[{} to {} times]"), ("blocking", "; {} to {} with blocking")):
