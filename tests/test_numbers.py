@@ -14,7 +14,8 @@ from harness.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, 
 
 FOLDER = REPOSITORY / "results"
 NO_NUMBERS = re.compile(
-    r"`[^`]*`|CIFAR-10|VGG\d|\b\d+-bit|\b\d+ bits|findings? \d( and \d)?|#+ \d+\. |\b\d+\. (?=\*\*)|T = \d+\b|[Mm]argins?( of)? [\d.]+"
+    r"`[^`]*`|CIFAR-10|VGG\d|\b\d+-bit|\b\d+ bits|findings? \d( and \d)?|#+ \d+\. |\b\d+\. (?=\*\*)|T = \d+\b"
+    r"|[Mm]argins?( of)? [\d.]+"
 )
 NOT_MADE = {  # page -> what stands there -> where it is from
     "README.md": {
