@@ -234,11 +234,7 @@ def table(groups):
         yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
 
 
-SHORT = [  # of the README's table: words, run, rule
-    ("T = 6, as trained", "T6", "none"),
-    ("early exit, margin 1", "stop", "confidence"),
-    ("T = 50", "stop", "none"),
-]
+SHORT = {"early exit, margin 1": "confidence", "T = 50": "none"}  # of the README's table: words -> rule
 ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
@@ -247,10 +243,10 @@ def short_table(folder):
     yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
     lines = {}
-    for (words, run, rule), kind in product(SHORT, ("baseline", "feedback")):
+    for (words, rule), kind in product(SHORT.items(), ("baseline", "feedback")):
         preset, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
         runs = [numbered(preset, seed) for seed in range(NETWORKS[preset].seeds)]
-        every = [record for one in runs for record in json.loads((folder / f"{one}_{run}.json").read_text())]
+        every = [record for one in runs for record in json.loads((folder / f"{one}_stop.json").read_text())]
         records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
         model = load(HOME / f"trained_models/snn/{preset}.pth")
         ledgers = [ledger_of(record, model) for record in records.values()]

@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
-NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")  # those of README and docs/index.md
-RECORDS = [f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")]  # that README compares
+NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")  # those of README and python.md
+RECORDS = [f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")]  # that compare.md compares
 
 with TemporaryDirectory() as build:  # a build/ that stays here would hand on modules that have been deleted since
     setup(

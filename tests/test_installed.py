@@ -92,7 +92,7 @@ def check_commands(installed):
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    flags = "quick_feedback quick_baseline --seeds 0 1 2 3 4"  # what README compares
+    flags = "quick_feedback quick_baseline --seeds 0 1 2 3 4"  # what docs/how_to/compare.md compares
     words = [f"compare {flags}", "snn --preset quick_baseline", f"compare {flags} --evaluate", "results"]
     done = installed.run("-c", IN_ONE_PROCESS.format(words))
     assert done.stdout.count("5 pairs") == 1 and done.stdout.endswith("status 2\n" * 3), done.stderr

@@ -254,7 +254,7 @@ GREY, LABELS = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 4]
 
 def test_the_pages_python_runs_as_it_stands_and_importing_is_cheap():
     """All blocks of these pages, one after the other, in the repository's root."""
-    names = ("index", "reference/python", "how_to/streams", "how_to/extend", "api/models", "api/counting", "explanation/energy")
+    names = ("reference/python", "how_to/streams", "how_to/extend", "api/counting")
     pages = ("README.md", *(f"docs/{name}.md" for name in names))
     text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
