@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_708,
-    "C": 2_639,
+    "C": 2_788,
     "tests": 12_263,
     "benchmarks": 2_510,
     "scripts": 1_617,
