@@ -24,10 +24,10 @@ from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
 from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import HOME, ModelError
-from self_models.basics.settings import COUNT, POSITIVE, settings_in
+from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
 from self_models.counting.ledger import graph_entries
 from self_models.counting.prices import conventions
-from self_models.nir import RESETS, from_nir
+from self_models.nir import LIKE, RESETS, from_nir
 
 SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too
 MOST = 100_000  # timesteps
@@ -44,14 +44,20 @@ def build_parser():
     help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
     parser.add_argument("folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text)
     group = parser.add_argument_group("running")
-    help_text = "length of a timestep; default: the file's, else 0.001"
+    help_text = "simulator that wrote the network, whose conventions hold: time constants, reset, threshold; default: NIR's own"
+    group.add_argument("--like", choices=[*LIKE], default=None, help=help_text)
+    help_text = "length of a timestep; default: as --like, else the file's, else 0.001"
     group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
     help_text = "timesteps of N events each, however long they take; --dt then sets time constants only"
     group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
     help_text = "timesteps of each recording; default: those of the longest"
     group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
-    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; default: the file's, else zero"
+    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
     group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
+    help_text = "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
+    group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
+    help_text = "lower bound of the membrane potential, in negative thresholds; default: none"
+    group.add_argument("--membrane_floor", type=typed(NOT_NEGATIVE), default=None, metavar="F", help=help_text)
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
     group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
     help_text = "only N recordings, balanced over the classes"
@@ -68,11 +74,13 @@ def main(argv=None):
     args = build_parser().parse_args(argv).with_settled(seed=0, results_json="")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        model = from_nir(args.network, args.dt, args.reset, args.engine)
+        model = from_nir(args.network, engine=args.engine, **reading(args))
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
+    if not (args.like or model.metadata):
+        run.say(f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep")
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None
@@ -98,12 +106,17 @@ def main(argv=None):
     return record
 
 
+def reading(args):
+    """What from_nir() is told of how the network is to be read."""
+    return {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
+
+
 def compare(args, run, recordings, steps):
     """Say, and return, what other simulators do with these recordings, see check()."""
     logging.disable(logging.WARNING)  # what they say of the file while they read it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], args.dt, args.reset)
+        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **reading(args))
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
     run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))

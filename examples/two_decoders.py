@@ -19,7 +19,7 @@ class TwoDecoders(VGG_SNN_STDB_wFeedback):
 
     def read_out_and_gate(self, run, decoded):
         if self.has_feedback:
-            sent = self.propagate(run, "generate2", "generate2", run.spikes["features.1"])
+            sent = self.through(run, "generate2", run.spikes["features.1"])
             run.memory["generate2"] = self.integrate(self.of_second(run), sent, run.view)
         return super().read_out_and_gate(run, decoded)
 

@@ -138,9 +138,10 @@ def copy_layers(model, given):
     for one, leaf in zip_longest(ours, given):
         (_, module), (name, theirs) = one or ("", None), leaf or end
         is_neuron = isinstance(module, SpikingNeuron)
+        same = nn.ReLU() if is_neuron else nn.MaxPool2d(2) if isinstance(module, nn.MaxPool2d) else module
         try:
             signal = torch.randn(2, *shape, generator=noise).double()
-            shape = compared(nn.ReLU() if is_neuron else module, theirs, signal).shape[1:]
+            shape = compared(same, theirs, signal).shape[1:]
         except Exception as error:  # whatever a module raises on what is not for it
             is_ours = "nothing" if module is None else "neuron" if is_neuron else module
             found = "nothing" if theirs is None else " ".join(f"{theirs}".split())

@@ -177,9 +177,9 @@ def nearest_bound(activation, levels):
 def rates_of(ann, model, images):
     """Name of a spiking layer -> the rates that the ANN asks of its channels (C,): the mean over images and neurons of its
     activation as a share of the model's threshold, 0 to 1. ann: in evaluation, its layers named as the model's."""
-    units_of, rates = {one.target: unit for one, unit in units(model)}, {}
-    neurons, names = enumerate(model.neurons().items(), 1), {module: name for name, module in ann.named_modules()}
-    worth = {name: units_of[node] * neuron.threshold for node, (name, neuron) in neurons}  # of a spike, in the ANN's unit
+    units_of, rates = {link.target: unit for link, unit in units(model)}, {}
+    names = {module: name for name, module in ann.named_modules()}
+    worth = {name: units_of[name] * neuron.threshold for name, neuron in model.neurons().items()}  # of a spike, as the ANN has it
 
     def note(module, _, output):
         if (name := names.get(module)) in worth:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError, wide
+from self_models.kernel.engine import GraphEngine
 from self_models.running.outputs import INPUT, SNNOutput
 from self_models.running.recording import asked_by, recorded, recorded_now
 from self_models.running.steps import stacked
@@ -14,17 +15,26 @@ class GraphSNN(nn.Module):
     """A Graph with the end 'output' as a network.
 
     model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
-    engine: what runs it in eval mode, or None for step(); stays: why the kernel does not run it. layers: 'input', then the names
-    of the nodes that spike.
+    layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
+    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be.
     """
 
-    engine, stays = None, ""
+    engine, stays, metadata = None, "", {}
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
+    input_shape = property(lambda self: self.graph.shape)
 
-    def __init__(self, graph, dt):
+    def __init__(self, graph, dt=1.0, engine="auto"):
         super().__init__()
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
         self.layers = [name for name in graph.senders if getattr(graph.modules.get(name), "fires", True)]
+        if engine not in ("auto", "event", "dense", "reference"):
+            raise ModelError(f"engine must be auto, event or dense, not {engine!r}")
+        try:
+            self.engine = GraphEngine(self) if engine in ("auto", "event") else None
+        except ModelError as error:
+            if engine == "event":
+                raise
+            self.stays = str(error)
 
     def neurons(self):
         """Name -> neurons, those that send V among them."""
@@ -63,7 +73,7 @@ class GraphSNN(nn.Module):
                 sent = self.step(memory, now)
                 counts = {name: sent[name].detach().flatten(1).sum(1) for name in self.layers[1:]}
                 counts[INPUT] = now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
-                of_neurons = recorded_now(asked, {name: each.detach() for name, each in sent.items()}, memory, self.neurons())
+                of_neurons = recorded_now(asked, sent, memory, self.neurons())
                 shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
             shown = stacked(shown)
             shown["logits"] = shown["logits"].cumsum(0)

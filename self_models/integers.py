@@ -10,6 +10,7 @@ up, and their 1/4 goes into the unit. A decoder's chain of U layers and a convol
 more weights.
 """
 
+import copy
 from collections import OrderedDict
 from itertools import product
 from math import ceil, floor, log2
@@ -215,6 +216,10 @@ def in_whole_numbers(model, fold=False):
     check_known(model, WHO, INSTEAD, but=())
     with torch.random.fork_rng([]):
         whole = IntegerSNN(**model.settings)
+    for name, stage in model.named_children():
+        for position, layer in list_layers(stage):
+            if not isinstance(layer, SpikingNeuron):  # it may be another than the plan's
+                getattr(whole, name)._modules[position] = copy.deepcopy(layer)
     whole.load_state_dict(model.state_dict())
     whole.objective = model.objective
     whole.train(model.training)

@@ -52,8 +52,9 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
     that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     if str(path).endswith(".nir"):
-        if model or weights != "float32" or changed.keys() - {"dt", "reset"}:
-            raise ModelError(f"{path}: a NIR graph takes dt, reset, engine and device, and weights of float32")
+        if model or weights != "float32" or changed.keys() - {"dt", "reset", "like", "reset_delay", "membrane_floor"}:
+            own = "dt, reset, reset_delay, membrane_floor, like, engine and device"
+            raise ModelError(f"{path}: a NIR graph takes {own}, and weights of float32")
         return from_nir(path, engine=engine, **changed).to(device)
     saved = load_checkpoint(path)
     if "settings" not in saved:

@@ -1,6 +1,7 @@
 """NIR (Neuromorphic Intermediate Representation), the file that snnTorch, SpikingJelly, Norse, sinabs and others write:
 from_nir(file) gives a GraphSNN."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -8,41 +9,54 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
+from self_models.basics.settings import POSITIVE, Choice, required
 from self_models.graph import GraphSNN
-from self_models.kernel.engine import GraphEngine
 from self_models.network.chains import Pool, Scale
-from self_models.network.graph import Graph
+from self_models.network.conventions import AsElsewhere
+from self_models.network.graph import Graph, searched
 from self_models.network.neurons import Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
 from self_models.running.outputs import INPUT
 
-RESETS = ("zero", "subtract")
-DT = 1e-3  # seconds of a timestep where neither the caller nor the file says
+DT = 1e-3  # seconds of a timestep where nothing says
+LIKE = {  # simulator -> what it takes for granted; reset: zero, subtract or none; several: spikes in a timestep; at: fires at the
+    # threshold, too; by_steps: time constants are in timesteps, and a leak is exp(-1 / tau)
+    "nir": {},
+    "snntorch": {"dt": 1e-4, "reset": "subtract", "reset_delay": True},
+    "norse": {"dt": 1e-6},
+    "sinabs": {"reset": "subtract", "several": True, "at": True, "by_steps": True},
+    "spikingjelly": {"dt": 1e-4, "at": True},
+}
+RESETS = "zero", "subtract", "none"
 NEARLY = 1 + 1e-6  # so much longer than a time constant may dt be: Euler's steps go wrong beyond
+ROUND = 1.01  # time constants that agree so far make one dt
 
 
-def from_nir(source, dt=None, reset=None, engine="auto"):
+def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=None, membrane_floor=None):
     """The GraphSNN of a NIR file, or nir.NIRGraph, in eval mode.
 
-    dt: seconds of a timestep, by which time constants are read; None for what the file says, else a millisecond. reset: of
-    neurons that have spiked: 'zero', to v_reset, or 'subtract', by the threshold; None for what the file says, else zero. engine:
-    'event', the kernel; 'dense', step() alone; or 'auto', the kernel where it knows all nodes; its `stays` says which not. Raises
-    ModelError for a file that cannot be read, and for a graph that cannot be run."""
+    like: the simulator whose conventions hold, see LIKE; 'nir' by default. What is given wins over it, and it over what the
+    file says. dt: seconds of a timestep, by which time constants are read, else a millisecond. reset: of neurons that have
+    spiked: 'zero', to v_reset; 'subtract', by the threshold; or 'none'. reset_delay: in the next timestep, as snnTorch has it.
+    membrane_floor: lower bound of V, in thresholds below 0. engine: 'event', the kernel; 'dense', step() alone; or 'auto', the
+    kernel where it knows all nodes; its `stays` says which not. Raises ModelError for a file that cannot be read, and for a
+    graph that cannot be run."""
     graph, where = read(source)
     facts = {name: said(value) for name, value in graph.metadata.items()}
-    if dt is None:
-        dt = facts.get("seconds_per_step", DT)
-    if not 0 < dt < np.inf:
-        raise ModelError(f"dt must be a number of seconds above 0, not {dt!r}")
-    if reset is None:
-        reset = "subtract" if "subtract" in str(facts.get("reset", "")) else "zero"
-    if reset not in RESETS:
-        raise ModelError(f"reset must be {' or '.join(RESETS)}, not {reset!r}")
     if facts.get("update") == "phased":
         raise ModelError(f"{where}: its layers fire in turn (update phased), which a graph does not: use its checkpoint")
-    conventions = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
-            "start": facts.get("initial_potential", 0)}  # fmt: skip
+    says = {
+        "dt": facts.get("seconds_per_step"), "reset": "subtract" if "subtract" in str(facts.get("reset", "")) else None,
+        "delayed": facts.get("update") == "delayed", "start": facts.get("initial_potential", 0),
+    }  # fmt: skip
+    given = {"dt": dt, "reset": reset, "reset_delay": reset_delay, "floor": membrane_floor}
+    convention = {"dt": DT, "reset": "zero"}
+    for each in (says, LIKE[required(Choice(LIKE), "like", like or "nir")], given):
+        convention |= {name: value for name, value in each.items() if value is not None}
+    required(Choice(RESETS), "reset", convention["reset"])
+    dt = required(POSITIVE, "dt", convention["dt"])
     try:
+        graph = with_sums(graph)
         nodes, edges = flat(graph)
         first, last = ends_of(graph, "this graph")
         if back := [a for a, b in edges if b == first]:
@@ -52,28 +66,38 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
         shape = np.atleast_1d(nodes.pop(first).input_type["input"]).tolist()
         if names := [repr(name) for name, node in nodes.items() if type(node).__name__ in ("IF", "I") and by_dt(node.r, dt)]:
             warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
-        modules = {name: module_of(name, node, dt, conventions) for name, node in nodes.items()}
-        taus = [(np.asarray(its).min(initial=np.inf), n) for n, node in nodes.items() for key, its in vars(node).items()
-                if key[:3] == "tau"]  # fmt: skip
-        least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
-        if dt > least * NEARLY:
-            fits = 10 ** np.floor(np.log10(least * NEARLY))
-            raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give dt={fits:g}")
         edges = [(INPUT if a == first else a, b) for a, b in edges]
-        model = GraphSNN(Graph(modules, edges, shape, {"output": last}), dt)
-        check_values(model.graph)
+        convention["recurrent"] = {a for a, b in edges if (b, a) in edges}
+        modules = {name: module_of(name, node, convention) for name, node in nodes.items()}
+        check_dt(nodes, convention, is_asked=bool(like or dt != DT))
+        graph = Graph(modules, edges, shape, {"output": last})
+        check_values(graph)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
-    if engine in ("auto", "event"):
-        try:
-            model.engine = GraphEngine(model)
-        except ModelError as error:
-            if engine == "event":
-                raise
-            model.stays = str(error)
-    elif engine not in ("dense", "reference"):
-        raise ModelError(f"engine must be auto, event or dense, not {engine!r}")
-    return model.eval()
+    model = GraphSNN(graph, dt, engine).eval()
+    model.metadata = facts
+    return model
+
+
+def check_dt(nodes, convention, is_asked):
+    """Raises ModelError for time constants shorter than dt; warns where those of all leaky nodes with a gain are written for
+    another timestep, unless somebody has asked for this one (is_asked)."""
+    if convention.get("by_steps"):
+        return
+    dt, taus, steps = convention["dt"], [], []
+    for name, node in nodes.items():
+        taus += [(np.asarray(value).min(initial=np.inf), name) for key, value in vars(node).items() if key[:3] == "tau"]
+        tau, r = (np.asarray(vars(node).get(key, vars(node).get(f"{key}_mem", np.nan))) for key in ("tau", "r"))
+        if np.isfinite(tau).all() and (r != 0).all():
+            steps += np.ravel(tau / r).tolist()
+    least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
+    if dt > least * NEARLY:
+        fits = 10 ** np.floor(np.log10(least * NEARLY))
+        raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give dt={fits:g}")
+    if steps and not is_asked and 0 < max(steps) < min(steps) * ROUND and not 1 / ROUND < max(steps) / dt < ROUND:
+        like = ", or --like snntorch" if 1 / ROUND < max(steps) / 1e-4 < ROUND else ""
+        words = f"these weights look written for timesteps of {1000 * steps[0]:.3g} ms: --dt {steps[0]:.3g}{like}"
+        warnings.warn(words, stacklevel=3)
 
 
 def read(source):
@@ -117,6 +141,38 @@ def flat(graph, prefix=""):
     return nodes, list(dict.fromkeys(edges))
 
 
+def with_sums(graph):
+    """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n
+    and an edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
+    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+    inputs, outputs = ([name for name in kinds if kinds[name] == kind] for kind in ("Input", "Output"))
+    extra, edges = [name for name in inputs if name != "input"], list(graph.edges)
+    if "input" not in inputs or not extra or len(outputs) != 1:
+        return graph
+    for name in extra:
+        targets = [b for a, b in edges if a == name]
+        lost = [a for a, b in edges if b == outputs[0] and kinds[a] in ("Conv2d", "Conv1d", "Affine", "Linear")]
+        shape = graph.nodes[name].input_type["input"].tolist()
+        behind = searched(lost[0], {each: [a for a, b in edges if b == each] for each in kinds})[0] if len(lost) == 1 else ()
+        sources = [each for each in behind if hasattr(graph.nodes[each], "v_threshold")
+                   and np.ravel(graph.nodes[each].output_type["output"]).tolist() == shape]  # fmt: skip
+        if len(targets) != 1 or len(lost) != 1 or len(sources) != 1:
+            which, to = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added", "".join(targets)
+            raise ModelError(
+                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: "
+                f"graph.edges = [e for e in graph.edges if {name!r} not in e and e[0] not in {lost}] + "
+                f"[(e, {to!r}) for e in {[*lost, 'SOURCE']}], SOURCE being {which}"
+            )
+        warnings.warn(
+            f"{lost[0]!r} and {sources[0]!r} are added into {targets[0]!r}: their sum was lost in this file", stacklevel=3
+        )
+        edges = [edge for edge in edges if name not in edge and edge != (lost[0], outputs[0])]
+        edges += [(lost[0], targets[0]), (sources[0], targets[0])]
+    mended = copy.copy(graph)
+    mended.nodes, mended.edges = {name: node for name, node in graph.nodes.items() if name not in extra}, edges
+    return mended
+
+
 def ends_of(graph, which):
     """Names of its Input and its Output."""
     ends = [[name for name, node in graph.nodes.items() if type(node).__name__ == kind] for kind in ("Input", "Output")]
@@ -126,13 +182,13 @@ def ends_of(graph, which):
     return ends[0][0], ends[1][0]
 
 
-def module_of(name, node, dt, conventions):
+def module_of(name, node, convention):
     """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
     kind = type(node).__name__
     if kind not in MODULES:
         raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {', '.join(MODULES)}")
     try:
-        module = neuron(node, dt, conventions) if MODULES[kind] is neuron else MODULES[kind](node)
+        module = neuron(node, convention, name) if MODULES[kind] is neuron else MODULES[kind](node)
         if wrong := [key for key, value in module.state_dict().items() if not value.isfinite().all()]:
             raise ValueError(f"its {wrong[0]} is not finite")
         return module
@@ -177,35 +233,53 @@ def filled(layer, node):
     return layer
 
 
-def neuron(node, dt, conventions):
+def neuron(node, convention, name):
     """The neurons of a node, by forward Euler; values are worked out in float64:
 
     I[t] = (1 - dt/tau_syn) I[t-1] + w_in dt/tau_syn a[t]     (CubaLIF, CubaLI; else I[t] = a[t], what arrives)
     V[t] = (1 - dt/tau) V[t-1] + r dt/tau I[t] + v_leak dt/tau                      IF, I: V[t] = V[t-1] + r I[t]
     s[t] = V[t] > v_threshold, then V[t] = v_reset, or V[t] - v_threshold (subtract). V of a Threshold is what has arrived."""
     values = {key: np.asarray(value, np.float64) for key, value in vars(node).items() if not isinstance(value, dict)}
+    dt = convention["dt"]
     tau, threshold, r = values.get("tau", values.get("tau_mem")), values.get("threshold"), values.get("r", np.float64(1))
     leak, gain, drive = np.float64(threshold is None), np.ones_like(r) if by_dt(r, dt) else r, np.float64(0)
-    if tau is not None:
+    if tau is not None and convention.get("by_steps"):
+        leak = np.exp(-1 / tau)
+        gain = 1 - leak
+    elif tau is not None:
         part = dt_over(dt, tau)
-        leak, gain, drive = 1 - part, r * part, values["v_leak"] * part
+        leak, drive = 1 - part, values["v_leak"] * part
+        gain = np.where(np.isinf(r) & np.isinf(tau), 1, r * np.where(np.isinf(tau), 0, part))
         gain = np.where(np.isclose(gain, 1, rtol=3e-7, atol=0), 1, gain)  # but for float32's rounding
-    reset, constants = values.get("v_reset", np.float64(0)), {"gain": gain, "drive": drive}
+    constants = {"gain": gain, "drive": drive}
     if "tau_syn" in values:
         part = dt_over(dt, values["tau_syn"])
         constants |= {"synapse_leak": 1 - part, "synapse_gain": values["w_in"] * part}
-    fires = threshold is not None or "v_threshold" in values
-    if fires and not (conventions["subtract"] and threshold is None):
-        constants["reset"] = reset
-    update = "delayed" if conventions["delayed"] and fires else "immediate"
-    new = (SpikingNeuron if fires else Integrator)(triangle(None, None), update)
-    new.set_constants(**{name: in_float32(value) for name, value in constants.items()})
-    new.leak = nn.Parameter(torch.as_tensor(in_float32(leak)), requires_grad=False)
-    if fires:
-        theta = torch.as_tensor(in_float32(values["v_threshold"] if threshold is None else threshold))
-        new.threshold, new.initial_potential = nn.Parameter(theta, requires_grad=False), conventions["start"]
-        new.may_be_negative = bool((theta <= 0).any())
-    return new
+    if threshold is None and "v_threshold" not in values:
+        return with_values(Integrator(triangle(None, None), "immediate"), leak, constants)
+    reset, is_delayed = "zero" if threshold is not None else convention["reset"], convention.get("reset_delay")
+    ways = {
+        "several": reset == "subtract" and convention.get("several", False),
+        "subtracts": reset == "subtract" and is_delayed is not None,
+        "whole": reset == "zero" and bool(is_delayed) and (name in convention["recurrent"] or "tau_syn" in values),
+    }
+    plain = reset != "none" and not any(ways.values())
+    new = (SpikingNeuron if plain else AsElsewhere)(triangle(None, None), "delayed" if convention["delayed"] else "immediate")
+    vars(new).update({} if plain else ways | {"reset_delay": bool(is_delayed)})
+    if plain and reset == "zero":
+        constants["reset"] = values.get("v_reset", np.float64(0))
+    theta = np.asarray(values["v_threshold"] if threshold is None else threshold, np.float32)
+    at = convention.get("at") and not ways["several"]  # V >= theta is V > the number before it
+    theta = torch.as_tensor(in_float32(np.nextafter(theta, np.float32(-np.inf)) if at else theta))
+    new.threshold, new.initial_potential = nn.Parameter(theta, requires_grad=False), convention["start"]
+    new.floor, new.may_be_negative = convention.get("floor"), bool((theta <= 0).any())
+    return with_values(new, leak, constants)
+
+
+def with_values(neuron, leak, constants):
+    neuron.leak = nn.Parameter(torch.as_tensor(in_float32(leak)), requires_grad=False)
+    neuron.set_constants(**{name: in_float32(value) for name, value in constants.items()})
+    return neuron
 
 
 MODULES = {

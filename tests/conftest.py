@@ -256,9 +256,8 @@ def become(cls):
 
 UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
     "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
-    "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
-    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
-    "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
+    "features.5 (Tanh)": lambda model: model.features.__setitem__(5, nn.Tanh()),
+    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")),
     "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
     "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
     "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),

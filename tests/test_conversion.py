@@ -328,14 +328,12 @@ def test_a_phased_network_answers_what_its_ann_answers(levels, pool):
     wanted, found = ann(x), snn(x, record=dict.fromkeys(snn.neurons(), "spikes"))
     assert found.steps.unique() == snn.latency == 6 * levels  # five layers behind each other, and the last
     unit = {one.target: unit / levels for one, unit in units(snn)}
-    for node, (name, neuron) in enumerate(snn.neurons().items(), 1):
-        value = found.recorded[name]["spikes"].sum(0) * unit[node] * neuron.threshold
+    for name, neuron in snn.neurons().items():
+        value = found.recorded[name]["spikes"].sum(0) * unit[name] * neuron.threshold
         torch.testing.assert_close(value, activations[name], msg=name)
         assert 0 < value.count_nonzero() < value.numel()
-    torch.testing.assert_close(found.logits * unit[snn.wiring.output], wanted.logits, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        found.predictions[-1] * unit[snn.wiring.decoded], wanted.predictions[-1].logit(), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(found.logits * unit["output"], wanted.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.predictions[-1] * unit["decoded"], wanted.predictions[-1].logit(), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -370,13 +368,13 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes():
         )
     expected, found = ann(x), snn(x)
     scale = {connection.target: unit for connection, unit in units(snn)}
-    for node, (name, neuron) in enumerate(snn.neurons().items(), 1):
+    for name, neuron in snn.neurons().items():
         rate, top = spikes[name] / 900, values[name].max()
         assert rate.any()
-        torch.testing.assert_close(rate * scale[node] * neuron.threshold, values[name], rtol=0, atol=0.03 * top.item())
+        torch.testing.assert_close(rate * scale[name] * neuron.threshold, values[name], rtol=0, atol=0.03 * top.item())
     for sent, node, wanted in (
-        (found.logits, snn.wiring.output, expected.logits),
-        (found.predictions[-1], snn.wiring.decoded, expected.predictions[-1].logit()),
+        (found.logits, "output", expected.logits),
+        (found.predictions[-1], "decoded", expected.predictions[-1].logit()),
     ):
         torch.testing.assert_close(sent / 900 * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
@@ -405,8 +403,8 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     sent = snn(x, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
     assert [name for name, *_ in said] == list(snn.neurons())
     scale = {connection.target: unit for connection, unit in units(snn)}
-    for node, (name, before, after) in enumerate(said, 1):
-        wanted = channel_means(values[name]) / (scale[node] * snn.neurons()[name].threshold)
+    for name, before, after in said:
+        wanted = channel_means(values[name]) / (scale[name] * snn.neurons()[name].threshold)
         off = (channel_means(sent[name]["spikes"].sum(0) / 4) - wanted).square().mean().sqrt().item()
         assert off == pytest.approx(after, abs=1e-6)
         assert after < before / 3 or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
@@ -514,7 +512,7 @@ def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
     snn = from_ann(stack, x, timesteps=400, update=update, engine="dense", classes=list("abcde"))
     assert stack.training and all(torch.equal(value, before[name]) for name, value in stack.state_dict().items())
     *_, (output, unit) = units(snn)
-    assert output.target == snn.wiring.output and snn.classes == list("abcde")
+    assert output.target == "output" and snn.classes == list("abcde")
     wanted = stack.eval()(x)
     torch.testing.assert_close(snn(x).logits * unit / 400, wanted, rtol=0, atol=0.07 * wanted.abs().max().item())
 

@@ -257,23 +257,19 @@ class Recount:
 
     def __init__(self, model):
         self.model, self.synops, self.reached = model, Counter(), Counter()
-        self.names = {module: name for name, module in model.named_modules()}
-        wiring = model.wiring
-        self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
 
     def add(self, run, count, ends=None):
-        images, wiring = len(run.image), self.model.wiring
+        images, graph = len(run.image), self.model.graph
         ends, first = [count] * images if ends is None else ends.tolist(), run.steps - count
-        for one in (*wiring.forward, *wiring.feedback):
-            last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
-            end, size = self.names[last], prod(one.target_shape)
+        for one in (link for link in graph.links if link.target not in graph.pools and link.through):
+            end, size = one.end, prod(one.chain.after)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
-            for steps, signal in run.sent.get(self.sources[one.source], ()):
+            for steps, signal in run.sent.get(one.source, ()):
                 for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
                     self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
             for at in range(count if one.bias is not None else 0):
                 phase = (first + at) // self.model.timesteps
-                if not self.model.phased or phase == wiring.depths[one.target] - 1:  # in which the target's neurons charge
+                if not self.model.phased or phase == graph.depths[one.target] - 1:  # in which the target's neurons charge
                     self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
     def walk(self, end, one, synapses, sent):
@@ -285,8 +281,8 @@ class Recount:
 
     @staticmethod
     def impulses(one):
-        """For each neuron of a connection's source which neurons of the target it reaches, bool (N, N')."""
-        signal = torch.eye(prod(one.source_shape)).reshape(-1, *one.source_shape)
+        """For each neuron of a link's source which neurons of the target it reaches, bool (N, N')."""
+        signal = torch.eye(prod(one.chain.before)).reshape(-1, *one.chain.before)
         for module in one.modules:
             ones = {name: torch.ones_like(value) for name, value in module.named_parameters() if name == "weight"}
             ones |= {name: torch.zeros_like(value) for name, value in module.named_parameters() if name == "bias"}
@@ -595,12 +591,12 @@ def test_evaluate_takes_what_people_have(x):
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     model, large = snn(timesteps=50), torch.empty(4, 3, 224, 224)
-    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
     assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
     model.change(rule="confidence")
     assert chunk_length(model, large[:2], 50, True) == 1  # images that are sure leave the batch before long
-    monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.wiring.largest)
+    monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.graph.largest)
     assert chunk_length(model, large[:2], 50, True) == 4
-    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
     model.train().set_bptt_segments(4)
     assert chunk_length(model, large, 50, False) == 13

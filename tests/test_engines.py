@@ -50,6 +50,7 @@ from self_models.counting.operations import OperationCounter
 from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
+from self_models.network.graph import in_a_row
 from self_models.network.plans import PLANS as ARCHITECTURES
 from self_models.network.stages import list_layers
 from self_models.objectives.gates import GATES, Blocking
@@ -259,7 +260,7 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     memory format, and step by step in a stream."""
     model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
     x, u = inputs(model)
-    chains = [layer for _, layer in model.stages_for(x, at_once=True)["generate"]]
+    chains = [node.module for node in model.nodes_for(x, at_once=True) if node.name.startswith("generate")]
     assert [type(one) for one in chains] == [FoldedChain] and chains[0].stride == 4
     wanted, stream, plain = model(x, u), model.stream(), by_steps(model).stream()
     with OperationCounter(model):
@@ -330,11 +331,12 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
     x = torch.rand(signals, 8, 2, 3)
     found = []
-    for chain in (folded(list_layers(generate), signals, (19, 27)), list_layers(generate)):
+    layers_now = in_a_row(list_layers(generate))
+    for chain in (folded(layers_now, layers_now[-1].name, signals, (19, 27)), layers_now):
         signal = x.clone().requires_grad_()
         output = signal
-        for _, layer in chain:
-            output = layer(output)
+        for node in chain:
+            output = node.module(output)
         gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])
         found.append((len(chain), output, gradients))
     assert [number for number, *_ in found] == [layers, 4] and output.shape == (signals, 3, 19, 27)

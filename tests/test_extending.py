@@ -290,8 +290,8 @@ def test_the_page_s_surrogate_by_hand(trained, tmp_path):
     flags = f"--model {tmp_path / 'arc.py'} --activation ATan --output_dir {tmp_path} --run_name x"
     run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, flags)
     neuron = load(tmp_path / "trained_models/snn/x.pth").features[1]
-    v = torch.full((1,), 1 / 3, requires_grad=True)
-    neuron.spike(v).backward()
+    v = torch.full((1,), 4 / 3, requires_grad=True)
+    neuron.spike(v, torch.ones(())).backward()
     assert v.grad.item() == pytest.approx(0.477, abs=1e-3)
 
 

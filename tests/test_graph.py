@@ -15,8 +15,8 @@ import torch
 from conftest import REPOSITORY, run_here
 from torch import nn
 
-from harness import UserError
-from harness.exporting.c_graph import c_graph, checked
+from harness.exporting.c_build import CBuild, bytes_of
+from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.kernel import build
 from self_models.network.graph import Graph
@@ -108,12 +108,14 @@ def random_neuron(draw, shape):
 
     def all_of(**choices):
         found = {name: values(*choice) for name, choice in choices.items()}
-        whole = max((each.shape for each in found.values()), key=np.prod)
+        whole = max((each.shape for each in found.values()), key=lambda shape: (np.prod(shape), len(shape)))
         return {name: np.broadcast_to(each, whole).copy() for name, each in found.items()}
 
     fires = {"v_threshold": (0.5, 1, 1.5, *[-0.25] * (draw.random() < 0.1)), "v_reset": (0, 0, 0.25, -0.5)}
     leaks = {"tau": (1, 2, 4), "v_leak": (0, 0, 0.5)}
-    kind, more = one_of(draw, *[("IF", fires), ("LIF", fires | leaks)] * 2, ("LI", leaks), ("I", {}))
+    synapse = {"tau_mem": (1, 2, 4), "tau_syn": (1, 2), "w_in": (1, 0.5), "v_leak": (0, 0.5)}
+    kind, more = one_of(draw, *[("IF", fires), ("LIF", fires | leaks)] * 2, ("LI", leaks), ("I", {}),
+                        ("CubaLIF", fires | synapse), ("CubaLI", synapse))  # fmt: skip
     return getattr(nir, kind)(**all_of(r=(1, 0.5), **more)) if draw.random() < 0.9 else nir.Threshold(values(0.5, 1))
 
 
@@ -146,6 +148,9 @@ def random_linear(draw, shape):
     return getattr(nir, kind)(*map(np.array, (kernel, stride, padding))), nn.AvgPool2d(kernel, stride, padding)
 
 
+NEURONS = nir.IF, nir.LIF, nir.CubaLIF, nir.Threshold, nir.LI, nir.CubaLI
+
+
 def random_graph(seed):
     """A graph of neurons and linear nodes on a grid, with sums of several sources, and what leads to its output."""
     draw = np.random.default_rng(seed)
@@ -164,9 +169,12 @@ def random_graph(seed):
         others = [name for name in nodes if name != source and shapes[name] == shapes[source]][: draw.random() < 0.5]
         edges += [(each, number) for each in (source, *others)]
         nodes[number], shapes[number], last = node, after, number
-    nodes["output"], edges = nir.Output(np.array(shapes[last])), [*edges, (last, "output")]
+    for source, target in [*edges][:: 2 if draw.random() < 0.4 else 99]:  # an edge back, to what takes this source's shape
+        later = [name for name in nodes if name >= target and shapes[name] == shapes[source] and isinstance(nodes[name], NEURONS)]
+        edges += [(later[-1], target)] if later else []
+    nodes["output"], edges = nir.Output(np.array(shapes[last])), [*dict.fromkeys(edges), (last, "output")]
     kept = {"output"}
-    for source, target in reversed(edges):
+    for source, target in [*reversed(edges)] * 2:
         kept |= {source} if target in kept else set()
     return nir.NIRGraph({name: nodes[name] for name in nodes if name in kept},
                         [edge for edge in edges if kept.issuperset(edge)], type_check=False)  # fmt: skip
@@ -187,18 +195,18 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
         draw = torch.Generator().manual_seed(seed)
         events = torch.randint(-1, 4, (2, 6, *model.graph.shape), generator=draw).clamp(min=0)
         wanted = plain(events / 2, record="all")
-        assert first_difference(model(events / 2, record="all"), wanted, tolerance=1e-6) is None
-        assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+        assert first_difference(model(events / 2, record="all"), wanted, tolerance=1e-5) is None
+        assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
         rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
-        assert first_difference(found, plain(rows, 6), tolerance=1e-6) is None
+        assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
         if seed < 30 and build.built(plain=True)[0]:
             model.engine.current().library = build.library(plain=True)
-            assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+            assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
         if seed < 40:
             nir.write(tmp_path / "net.nir", graph)
-            assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_graph(tmp_path / "net.nir"))
+            assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_folder(tmp_path / "net.nir", None))
 
 
 @torch.no_grad()
@@ -213,23 +221,11 @@ def test_neurons_that_begin_above_their_threshold_fire(update, engine):
 
 
 @torch.no_grad()
-def test_a_check_of_c_names_the_neuron(tmp_path):
-    """As many spikes, and neurons whose numbers have the same sum: 0 and 3, 1 and 2."""
-    folders = []
-    for ones in ([1, 0, 0, 1], [0, 1, 1, 0]):
-        graph = chain(nir.Linear(of(ones).reshape(4, 1) * 2), equations("IF", r=1), nir.Linear(np.ones((1, 4), np.float32)))
-        nir.write(tmp_path / "net.nir", graph)
-        folders.append(c_graph(tmp_path / "net.nir")[0])
-    with pytest.raises(UserError, match=r"its C is .*: recording 0, timestep 0, node 1, neuron 0: it did not spike here"):
-        checked(tmp_path / "net.nir", folders[0] | {"weights.c": folders[1]["weights.c"]})
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 2, 2)])
 def test_c_of_neurons_in_two_and_four_dimensions(tmp_path, shape):
     nodes = [nir.Conv1d(7, grid(np.random.default_rng(0), 4, 3, 3), 1, 0, 1, 1, np.zeros(4, np.float32))] * (len(shape) == 2)
     nir.write(tmp_path / "net.nir", chain(equations("IF", r=1), *nodes, equations("IF", r=1, v_threshold=0.5), shape=shape))
-    assert "checked here: equal: 3 recordings" in str(c_graph(tmp_path / "net.nir"))
+    assert "checked here: equal: 3 recordings" in str(c_folder(tmp_path / "net.nir", None))
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
@@ -251,28 +247,26 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     assert "equal: 3 recordings" in done.stdout, done.stdout + done.stderr
     model = load(path)
     events = torch.randint(0, 3, (4, 6, *model.graph.shape), generator=draw)
-    rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
-    order = {1: [-1, -1, 1, 0], 2: [2, -1, 1, 0], 3: [3, 2, 1, 0]}[len(model.graph.shape)]  # x, y, channel, timestep; -1: 0
+    record = dict.fromkeys(model.layers[1:], ("spikes", "membrane")) | {"input": "spikes"}
+    found, end = CBuild(folder, model), b"\xff" * 8
+    assert first_difference(model(events, record=record), found(events), tolerance=0) is None
 
-    def in_bytes(recordings):
-        return [np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in recordings]
-
-    def answered(raw, *timesteps):
-        done = subprocess.run([folder / "run", *timesteps], input=raw, capture_output=True)
+    def answered(raw, *options):
+        done = subprocess.run([folder / "run", "-o", *options], input=raw, capture_output=True)
         lines = [line.split() for line in done.stdout.decode().splitlines()]
-        found = np.array([logits for _, _, *logits in lines], np.float32)
-        assert [int(answer) for answer, *_ in lines] == found.argmax(1).tolist()
-        return [int(steps) for _, steps, *_ in lines], found, done
+        return [int(steps) for _, steps, *_ in lines], np.array([logits for _, _, _, *logits in lines], np.float32), done
 
-    assert np.array_equal(answered(b"".join(in_bytes(rows)), "6")[1], model(rows, 6).logits.numpy())
-    late = [each[each[:, 0] == n] for n, each in enumerate(rows)]  # none begins before the last ends
-    raw = (b"\xff" * 8).join(in_bytes(late))
-    steps, logits, _ = answered(raw)
+    assert np.array_equal(answered(bytes_of(events).replace(end, b""), "-s", "6")[1], model(events).logits.numpy())
+    late = events * torch.eye(4, 6, dtype=int).view(4, 6, *[1] * len(model.graph.shape))  # none begins before the last ends
+    steps, logits, _ = answered(bytes_of(late))
     assert steps == [1, 2, 3, 4]
-    assert np.array_equal(logits, [model([each], n + 1).logits[0].numpy() for n, each in enumerate(late)])
-    assert np.array_equal(answered(raw + b"\xff" * 8)[1], logits)
-    done = answered(raw[:-3])[2]
-    assert done.returncode == 2 and b"it has less than 8 bytes" in done.stderr
+    assert np.array_equal(logits, model(late).logits_by_step[range(4), range(4)])
+    assert np.array_equal(answered(bytes_of(late).removesuffix(end))[1], logits)
+    done = answered(bytes_of(late)[:-3])[2]
+    assert done.returncode == 2 and b"an event is 8 bytes, and the last one has 5" in done.stderr
+    goes_on = model(events).logits_by_step.topk(2).values.diff()[..., 0] > -1
+    stops = goes_on.int().cumprod(0).sum(0).add(1).clamp(max=6)
+    assert found.answers(events, "-b", "1")[:, 1].tolist() == stops.tolist()
 
 
 def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():

@@ -147,11 +147,11 @@ def test_a_pool_that_counts_by_hand():
     spikes[0::2, 0, 0, 0, 0] = spikes[1::2, 0, 0, 1, 1] = 1
     spikes[:, 0, 0, 0, 2] = 1
     spikes[1, 0, 0, :, 4] = spikes[1, 0, 0, 0, 5] = spikes[3, 0, 0, 1, 4] = 1
-    passed, counts = pool.run(spikes.flatten(0, 1), None, 4)
-    assert passed.view(4, 3).T.tolist() == [[1, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
-    assert torch.equal(counts, spikes.sum(0)) and pool(spikes.flatten(0, 1)).view(4, 3)[:, 0].sum() == 4
-    first, between = pool.run(spikes[:3].flatten(0, 1), None, 3)
-    assert torch.equal(torch.cat([first, pool.run(spikes[3], between, 1)[0]]), passed)
+    passed, counts = pool(spikes.flatten(0, 1), None, 4)
+    assert passed.reshape(4, 3).T.tolist() == [[1, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
+    assert torch.equal(counts, spikes.sum(0)) and nn.MaxPool2d(2)(spikes.flatten(0, 1)).view(4, 3)[:, 0].sum() == 4
+    first, between = pool(spikes[:3].flatten(0, 1), None, 3)
+    assert torch.equal(torch.cat([first, pool(spikes[3], between, 1)[0]]), passed)
 
 
 def test_thresholds_are_checked_when_set():

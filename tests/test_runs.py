@@ -214,7 +214,7 @@ def test_the_raster_is_what_record_gives(tmp_path):
     arrays = dict(np.load(file))
     snn = load(REPOSITORY / "trained_models/snn/quick_feedback.pth", engine="dense", rule="confidence", gap_bound=4)
     test = load_data("MNIST", limit_test=8)[2].batch(torch.tensor([5]))
-    neurons = {name: arrays[f"{name}.neurons"] for name in snn.wiring.names}
+    neurons = {name: arrays[f"{name}.neurons"] for name in snn.layers}
     record = {name: ("spikes", *["membrane"] * (name != "input"), numbers) for name, numbers in neurons.items()}
     output = snn(test.images, draws=Draws(0, EVALUATION, test.index), record=record | {"output": "membrane"})
     kept = {f"{name}.{kind}": part[:, 0].numpy() for name, parts in output.recorded.items() for kind, part in parts.items()}

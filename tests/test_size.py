@@ -8,12 +8,12 @@ from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_708,
-    "C": 2_788,
-    "tests": 12_263,
-    "benchmarks": 2_510,
+    "C": 2_728,
+    "tests": 12_253,
+    "benchmarks": 2_509,
     "scripts": 1_617,
 }
-FILES = 117  # of self_models and harness, Python
+FILES = 116  # of self_models and harness, Python
 
 
 def counted_as(path):

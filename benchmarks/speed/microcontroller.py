@@ -25,11 +25,10 @@ from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
 from harness.data.sets import load_data
-from harness.exporting.c_folder import IMAGES, TEMPLATES, files_of, tables_of
-from harness.exporting.c_graph import c_graph
+from harness.exporting.c_folder import TEMPLATES, agreed, files_of, tables_of
 from harness.exporting.layers import forward_layers
 from self_models.basics import HOME
-from self_models.nir import from_nir
+from self_models.graph import frames_of, lists_of
 from self_models.loading import load
 
 from torch import nn
@@ -47,36 +46,34 @@ def main(argv=None):
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="of committed ones")
     parser.add_argument("--cores", nargs="+", choices=CORES, default=CORES, help="which")
     args = parser.parse_args(argv)
-    for name, weights in product(args.networks, args.weights):
-        is_graph = name.endswith(".nir")
-        if is_graph and weights != args.weights[0]:
-            continue
-        timesteps, files = graph_files(name) if is_graph else network_files(name, weights)
+    all_weights = product(args.networks, args.weights)
+    for name, weights in dict.fromkeys((name, "float32" if name.endswith(".nir") else one) for name, one in all_weights):
+        timesteps, files = files_for(name, weights)
         for core in args.cores:
             if found := played(files, core):
                 figures = dict(zip(("equal", "flash", "ram", "stack", "instructions"), found, strict=True))
-                about = {"network": Path(name).name, "weights": "float32" if is_graph else weights, "core": core}
-                control = {} if is_graph else ann_figures(name, core)
+                about = {"network": Path(name).name, "weights": weights, "core": core}
+                control = {} if name.endswith(".nir") else ann_figures(name, core)
                 print(json.dumps(about | {"timesteps": timesteps} | figures | control), flush=True)
 
 
-def network_files(name, weights):
-    """(timesteps, the folder's files) of a committed network."""
-    images = load_data("MNIST", limit_test=IMAGES)[2].images
+def files_for(name, weights):
+    """(timesteps, the folder's files) of a committed network, with ten test images, or of a NIR file's, with a recording of each
+    class of N-MNIST."""
     model = load(checkpoint_of(name), weights=weights)
-    return model.latency, files_of(model, tables_of(model), images, range(IMAGES), Path(name).name)
+    if name.endswith(".nir"):
+        paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
+        rows = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
+        rows, timesteps = lists_of(rows, model.graph.shape, None)
+        inputs = frames_of(rows, model.graph.shape, timesteps)
+    else:
+        inputs, timesteps = load_data("MNIST", limit_test=10)[2].images, model.latency
+    numbers = agreed(model, inputs)
+    return timesteps, files_of(model, tables_of(model), inputs[numbers], numbers, Path(name).stem)
 
 
 def checkpoint_of(name):
-    return HOME / "trained_models/snn" / f"{name}.pth"
-
-
-def graph_files(path):
-    """(timesteps, the folder's files) of a NIR network, with a recording of each class of N-MNIST."""
-    model = from_nir(path)
-    paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
-    recordings = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
-    return 1 + max(rows[-1, 0] for rows in recordings).item(), c_graph(path, recordings)[0]
+    return name if name.endswith(".nir") else HOME / "trained_models/snn" / f"{name}.pth"
 
 
 def played(files, core):

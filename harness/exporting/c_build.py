@@ -11,6 +11,7 @@ import torch
 from harness import UserError
 from self_models.basics import ModelError
 from self_models.basics.images import tensor_of
+from self_models.graph import GraphSNN
 from self_models.kernel.state import in_rows
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.outputs import SNNOutput
@@ -18,33 +19,38 @@ from self_models.running.recording import spaces_of
 
 
 class CBuild:
-    """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); images are
-    uint8 (B, C, H, W). flags: of make, with which all is built anew. Raises UserError where it cannot be built."""
+    """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); inputs are
+    images, uint8 (B, C, H, W), or of a GraphSNN events (B, T, ...), whole numbers. flags: of make, with which all is built anew.
+    Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
-        self.folder, self.thresholds, self.image_shape = Path(folder), snn.thresholds, snn.image_shape
+        self.folder, self.thresholds, self.of_graph = Path(folder), getattr(snn, "thresholds", None), isinstance(snn, GraphSNN)
         if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
         self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
-        self.spaces, self.whole = spaces_of(snn), "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
+        self.spaces = {name: space for name, space in spaces_of(snn).items() if name in (*snn.layers, "output")}
+        self.placed, self.whole = snn.graph.placed, "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
         done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
-    def run(self, images, *options):
-        """What ./run writes for these images. Raises ModelError for others than it takes, and for options that it refuses."""
-        images = tensor_of(images)
-        if getattr(images, "dtype", None) != torch.uint8 or images.shape[1:] != self.image_shape:
-            raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, self.image_shape))})")
-        raw = in_rows(images).tobytes()
+    def run(self, inputs, *options):
+        """What ./run writes for these inputs. Raises ModelError for others than it takes, and for options that it refuses."""
+        inputs, shape = tensor_of(inputs), self.spaces["input"]
+        if self.of_graph:
+            raw, options = bytes_of(inputs), ("-s", str(inputs.shape[1]), *options)
+        elif getattr(inputs, "dtype", None) != torch.uint8 or inputs.shape[1:] != shape:
+            raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, shape))})")
+        else:
+            raw = in_rows(inputs).tobytes()
         done = subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True)
         if done.returncode:
             raise ModelError(f"{self.folder / 'run'}: {done.stderr.decode().strip()}")
         return done.stdout
 
-    def answers(self, images, *options):
-        """(class, steps, spikes) of each image, int (B, 3)."""
-        return np.array([line.split() for line in self.run(images, *options).splitlines()], int)
+    def answers(self, inputs, *options):
+        """(class, steps, spikes) of each input, int (B, 3)."""
+        return np.array([line.split() for line in self.run(inputs, *options).splitlines()], int)
 
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for others,
@@ -55,7 +61,8 @@ class CBuild:
         if (draws.index.diff() != 1).any():
             raise ModelError("images of a C build have numbers that follow each other: give them one by one")
         key0, key1 = map(str, key_for(draws.seed, "input"))
-        return self.output(self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0]))))
+        trace = self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0])))
+        return self.output(trace, images.shape[1] if self.of_graph else None)
 
     def output(self, trace, timesteps=None):
         """The SNNOutput of a trace, of so many timesteps, or as many as the network has: an image that the rule stopped before
@@ -65,19 +72,30 @@ class CBuild:
         kind = "<i4" if self.whole else "<f4"
         fields = [("is_open", "u1", sizes[0]), *((name, "u1", size) for name, size in zip(names, sizes, strict=True))]
         fields += [(f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)]
-        rows = np.frombuffer(trace, np.dtype([*fields, ("logits", "<f4", self.spaces[output]), ("is_last", "u1")]))
+        rows = np.frombuffer(trace, np.dtype([*fields, ("logits", "<f4", prod(self.spaces[output])), ("is_last", "u1")]))
         ends = rows["is_last"].nonzero()[0] + 1
         steps, step = np.diff(ends, prepend=0), np.arange(timesteps or self.timesteps)[:, None]
         shown, runs = ends - steps + np.minimum(step, steps - 1), step < steps  # (T, B): of each the row; whether it still ran
 
         def of(field, name, where=True):
-            return in_space(torch.from_numpy(rows[field][shown] * np.asarray(where)[..., None]), self.spaces[name])
+            values = torch.from_numpy(rows[field][shown] * np.asarray(where)[..., None])
+            return in_space(values, self.placed[name]).reshape(*shown.shape, *self.spaces[name])
 
         recorded = {name: {"spikes": of(name, name, runs).bool()} for name in names}
         for name in names[1:]:
             recorded[name]["membrane"] = of(f"v {name}", name)
         by_step = {name: recorded[name]["spikes"].flatten(2).sum(2).float() for name in names}
-        logits, is_open = of("logits", output), of("is_open", "input").bool()
+        logits, is_open = torch.from_numpy(rows["logits"][shown]), of("is_open", "input").bool()
         counts = {name: each.sum(0) for name, each in by_step.items()}
         return SNNOutput(logits[-1], None, None, counts, torch.from_numpy(steps), None, is_open,
                          logits_by_step=logits, spikes_by_step=by_step, recorded=recorded)  # fmt: skip
+
+
+def bytes_of(events):
+    """Events (B, T, *shape), whole numbers, as run reads them: x, y, channel and timestep of each; behind a recording its end."""
+    parts = []
+    for one in events:
+        step, channel, *places = one.nonzero().repeat_interleave(one[one > 0], 0).T
+        y, x = [torch.zeros_like(step)] * (2 - len(places)) + places
+        parts += [torch.stack([x, y, channel, step], 1).numpy().astype("<u2").tobytes(), b"\xff" * 8]
+    return b"".join(parts)

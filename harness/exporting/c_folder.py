@@ -1,10 +1,15 @@
-"""A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of ten images to check it by."""
+"""A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of a few inputs to check it by: images, or,
+of a NIR graph, recordings of events."""
 
 import ctypes
+import re
+import subprocess
+import warnings
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -12,10 +17,10 @@ import torch
 from harness import UserError
 from harness.exporting.layers import check_spiking, test_images
 from harness.runs.runlog import progress_bar
-from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
+from self_models.graph import GraphSNN
 from self_models.integers import IntegerSNN
-from self_models.kernel.build import FOLDER, KERNEL, Part, State, library, structs
+from self_models.kernel.build import FOLDER, KERNEL, Part, State, answer_of, built, library, said_by, structs
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
 from self_models.kernel.tables import NODE, NUMBERS, settings_of, unknown_part
@@ -30,8 +35,9 @@ STDINT = "#include <stdint.h>\n"
 SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
 WHOLE = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif\n"
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
-IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
-KNOWN = 1  # golden images whose potentials golden.c has, too
+COUNTS = {"images": 10, "recordings": 3}  # in golden.c, at most
+IMAGES, RECORDINGS = 30, (12, 40)  # among which these are looked for; with so many timesteps
+SHARE = 0.02  # of the input that has an event in each timestep of a random recording
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
 ROWS, FEW_ROWS = 256, 64  # windows of weights that are added at once, at most; of whole numbers
 WHO = "--to c"
@@ -40,25 +46,22 @@ TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 +
 
 
 def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
-    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: as of load(); arduino: a library for
-    its IDE in place of a folder with a Makefile; data: see test_images. Raises UserError and ModelError for a network that
-    network.c cannot run, by the name of what it does not know."""
-    model = load(checkpoint, model=own, weights=weights)
-    tables, notes = tables_of(model), []
-    try:
-        test = test_images(model, **data)
-        images = test.images[:TRIED]
-    except UserError as error:
-        if data:
-            raise
-        test, draw = None, torch.Generator().manual_seed(SEED)
-        images = torch.randint(256, (TRIED, *model.image_shape), dtype=torch.uint8, generator=draw)
-        notes.append(f"note: golden.c has random images ({error})")
-    if not (numbers := agreed(model, images)):
-        raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
-    files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
-    notes = [memory_line(tables), *notes]
-    notes.append(f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions per image (mean of golden.c)")
+    """(file name -> text, of the folder of a checkpoint's network, or a NIR file's, lines on it). weights: as of load(); arduino:
+    a library for its IDE in place of a folder with a Makefile; data: see test_images. Raises UserError and ModelError for a
+    network that network.c cannot run, by the name of what it does not know."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        model = load(checkpoint, model=own, weights=weights)
+    tables, what = tables_of(model), "recordings" if isinstance(model, GraphSNN) else "images"
+    inputs, test, notes = inputs_for(model, **data)
+    notes = [memory_line(tables), *{f"note: {one.message}" for one in warned}, *notes]
+    if not (numbers := agreed(model, inputs)[: COUNTS[what]]):
+        advice = ": take --weights int8" if what == "images" else ""
+        raise UserError(f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}")
+    files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino)
+    if not arduino:
+        notes.append(f"checked here: {checked(files)}")
+    notes.append(f"operations: {operations_of(model, tables, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
     if leaves_out_entropy(model):
         notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
     if arduino and memory_of(tables)[0] > ROOMY:
@@ -70,19 +73,38 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
 
+def inputs_for(model, **data):
+    """(images or random recordings that golden.c may have, the set of test images, or None, notes). data: see test_images."""
+    draw = torch.Generator().manual_seed(SEED)
+    if isinstance(model, GraphSNN):
+        events = torch.rand(*RECORDINGS, *model.graph.shape, generator=draw) < SHARE
+        events[:, :, *(0,) * len(model.graph.shape)] = True  # small inputs have events, too
+        return events.to(torch.uint8), None, []
+    try:
+        test = test_images(model, **data)
+        return test.images[:IMAGES], test, []
+    except UserError as error:
+        if data:
+            raise
+        images = torch.randint(256, (IMAGES, *model.image_shape), dtype=torch.uint8, generator=draw)
+        return images, None, [f"note: golden.c has random images ({error})"]
+
+
 def tables_of(model, compact=False):
     """The Tables of an SNN, for C. Raises UserError or ModelError for a part of the model that the kernel does not know, by its
     name."""
-    check_spiking(model)
-    if not isinstance(model, IntegerSNN):  # which knows no other parts
-        check_known(model, WHO)
-        if part := unknown_part(model):
-            raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
-    if model.frames:
-        raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
-    tables, whole = lay_out(model, compact), isinstance(model, IntegerSNN)
+    whole = isinstance(model, IntegerSNN)
+    if not isinstance(model, GraphSNN):
+        check_spiking(model)
+        if not whole:  # which knows no other parts
+            check_known(model, WHO)
+            if part := unknown_part(model):
+                raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
+        if model.frames:
+            raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
+    tables = lay_out(model, compact)
     rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
-    tables.header["rows"] = max(rows // 2 * 2, 2)  # even: see in_pairs() in small.h
+    tables.header["rows"] = max(rows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
     return tables
 
 
@@ -97,61 +119,77 @@ def accuracy(model, test):
 
 
 @contextmanager
-def unstopped(model):
-    """The model takes all timesteps, by step(), as golden.c has them."""
-    rule, batched = model.settings["rule"], model.batched
-    model.change(rule="never").batched = False
+def by_step(model):
+    """The model takes all timesteps, by step(), as golden.c has them; gives the engine that it has else."""
+    engine, settings = model.engine, getattr(model, "settings", {})
+    rule, batched, model.engine = settings.get("rule"), getattr(model, "batched", None), None
+    if rule:
+        model.change(rule="never").batched = False
     try:
-        yield
+        yield engine
     finally:
-        model.change(rule=rule).batched = batched
+        model.engine = engine
+        if rule:
+            model.change(rule=rule).batched = batched
+
+
+def output_of(model, inputs, numbers, record=None):
+    """The SNNOutput of images, uint8 (B, C, H, W), with these numbers in their set, or of events (B, T, ...)."""
+    draws = {} if isinstance(model, GraphSNN) else {"draws": Draws(SEED, EVALUATION, torch.as_tensor(numbers))}
+    return model(inputs, record=record, **draws)
 
 
 @torch.no_grad()
-def agreed(model, images):
-    """The numbers of IMAGES images of which no spike depends on the order in which weights are added: the event engine, and whole
+def agreed(model, inputs):
+    """The numbers of inputs of which no spike depends on the order in which weights are added: the event engine, and whole
     layers at once, give those of step(), in timesteps, too, before which the stopping rule would end an image."""
+    numbers = range(len(inputs))
     if isinstance(model, IntegerSNN):
-        return list(range(min(IMAGES, len(images))))
-    x, draws = checked_images(images, model), Draws(SEED, EVALUATION, torch.arange(len(images)))
-    with unstopped(model):
-        runs = [run(x, draws=draws) for run in (model.forward, model.engine) if run]
-        model.batched = True
-        runs.append(model.forward(x, draws=draws))
+        return [*numbers]
+    with by_step(model) as engine:
+        runs = [output_of(model, inputs, numbers)]
+        if not isinstance(model, GraphSNN):
+            model.batched = True
+            runs.append(output_of(model, inputs, numbers))
+        if engine:
+            model.engine = engine
+            runs.append(output_of(model, inputs, numbers))
     wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
-    return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()[:IMAGES]
+    return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()
 
 
 @torch.no_grad()
-def operations_of(model, tables, images):
-    """Additions an image takes, mean of these: each event of a node adds so many weights as it reaches neurons, on average."""
-    chains = tables.chains.values()
+def operations_of(model, tables, inputs):
+    """Additions an input takes, mean of these: each event that a module is given adds so many weights as it reaches neurons, on
+    average."""
+    modules = {*model.modules()}
+    chains = [chain for chain in tables.chains.values() if chain.modules[0] in modules]
     counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
 
     def count(module, given):
         counts[module] += (given[0] != 0).sum().item()
 
     hooks = [module.register_forward_pre_hook(count) for module in counts]
-    model.batched = False  # all modules are called, at each step
-    model.forward(checked_images(images, model), seed=SEED, frames=False)
-    model.batched = True
+    with by_step(model):  # all modules are called, at each step
+        output_of(model, inputs, range(len(inputs)))
     for hook in hooks:
         hook.remove()
-    return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(images)
+    return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(inputs)
 
 
-def files_of(model, tables, images, numbers, name, arduino=False):
-    """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set; arduino: see c_folder."""
-    (flash, ram, _), (channels, height, width) = memory_of(tables), model.image_shape
-    words = {"name": name, "steps": model.latency, "weights": tables.weights.dtype, "flash": size_of(flash), "ram": size_of(ram)}
-    words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
+def files_of(model, tables, inputs, numbers, name, arduino=False):
+    """File name -> text. inputs: which golden.c has, see output_of; numbers: of images in their set; arduino: see c_folder."""
+    (flash, ram, _), (channels, height, width) = memory_of(tables), tables.shapes[0]
+    golden, steps = golden_c(model, tables, inputs, numbers)
+    words = {"name": name, "steps": steps, "weights": tables.weights.dtype, "flash": size_of(flash), "ram": size_of(ram)}
+    words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}", "count": len(inputs)}
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
-    settings = settings_of(model)
+    is_graph = isinstance(model, GraphSNN)
+    settings = model.engine.settings(steps) if is_graph else settings_of(model)
     settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
-    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings)}
-    golden = golden_c(model, tables, images, numbers)
+    files |= {"weights.h": weights_h(model, tables, steps), "weights.c": weights_c(tables, settings)}
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
         templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
@@ -159,16 +197,34 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     else:
         files |= {"golden.c": golden, **{file: (TEMPLATES / file).read_text() for file in STATIC}}
         filled = {"README.md": TEMPLATES / "README.md"}
-    return files | {file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()}
+    other = re.compile(rf"^{'image' if is_graph else 'event'}s\| .*\n|^\w+s\| ", re.MULTILINE)  # lines of another README.md
+    texts = {file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()}
+    return files | {file: other.sub("", text) for file, text in texts.items()}
+
+
+def checked(files):
+    """What check.c of these files prints, built and run here, or why it cannot be. Raises UserError where it is not equal."""
+    with TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text)
+        program, sources = f"{folder}/check", (f"{folder}/{name}.c" for name in ("check", "network", "weights"))
+        try:
+            answer_of(folder, [*built()[0].command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
+            done = subprocess.run([program], capture_output=True, text=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"it cannot be checked ({said_by(error)})"
+    if done.returncode:
+        raise UserError(f"its C is not equal to step(), a fault of this program: {done.stdout.strip()}")
+    return done.stdout.strip()
 
 
 def memory_of(tables, whole="small"):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    built = library(whole if tables.weights.dtype == np.int8 else "float32")
-    network, nodes, rows = tables.network(built), tables.header["nodes"], tables.header["rows"]
-    size = built.network_size(ctypes.byref(network))
+    kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
+    network, nodes, rows = tables.network(kernel), tables.header["nodes"], tables.header["rows"]
+    size = kernel.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
     return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest
@@ -204,17 +260,18 @@ def quoted(text):
     return '"' + "".join(chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}" for code in codes) + '"'
 
 
-def weights_h(model, tables):
-    """Sizes of this network, and the names of its tables."""
-    header = tables.header
-    sizes = {"PIXELS": prod(model.image_shape), "CLASSES": model.settings["labels"], "LAYERS": header["layers"]}
-    sizes |= {"TIMESTEPS": model.latency, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
+def weights_h(model, tables, steps):
+    """Sizes of this network, and the names of its tables. steps: of an input."""
+    header, (pixels, labels) = tables.header, (prod(tables.shapes[n]) for n in (0, tables.header["output"]))
+    sizes = {"EVENTS": int(isinstance(model, GraphSNN)), "PIXELS": pixels, "CLASSES": labels, "LAYERS": header["layers"]}
+    sizes |= {"TIMESTEPS": steps, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
     parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['rows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
     small, wide = (f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})" for kind in ("small", "int8"))
     lines.append("/* of a State with all that it needs */")
     lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"] if small != wide else [wide]
-    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in model.classes), "}"]
+    classes = getattr(model, "classes", map(str, range(labels)))
+    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in classes), "}"]
     guard, linkage = "#ifndef NETWORK_WEIGHTS_H\n#define NETWORK_WEIGHTS_H\n", '#ifdef __cplusplus\nextern "C" {\n#endif'
     declared = "extern const NetworkTables network_tables;\nextern const NetworkSettings network_defaults;"
     end = "#ifdef __cplusplus\n}\n#endif\n#endif\n"
@@ -241,30 +298,30 @@ def weights_c(tables, settings):
 
 
 @torch.no_grad()
-def golden_c(model, tables, images, numbers):
-    """What step() does with these images, without a stopping rule: pixels, key, and by image, step and layer which neurons spike,
-    logits, which pixels are open, and of the first KNOWN the potentials. Neurons and pixels by row, column, channel."""
-    record = dict.fromkeys(tables.names[1:], ("spikes", "membrane")) | {"input": "spikes"}
-    with unstopped(model):
-        output = model(images, draws=Draws(SEED, EVALUATION, torch.as_tensor(numbers)), record=record)
-    is_open = torch.ones(model.latency, *images.shape) if output.is_open is None else output.is_open
-    bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in tables.names)]
-    potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]) for name in tables.names[1:]]
-    kind, tolerance = tables.constants.dtype, TOLERANCE if tables.weights.dtype == np.float32 else 0
+def golden_c(model, tables, inputs, numbers):
+    """(what step() does with these inputs, without a stopping rule, how many timesteps): pixels of images, key, by input and
+    timestep lists that end in -1, of blocked pixels, of the events that arrive, or of pixels that spike, and for each layer of
+    neurons that spike; logits. Neurons and pixels by row, column, channel."""
+    is_graph, names = isinstance(model, GraphSNN), tables.names
+    with by_step(model):
+        output = output_of(model, inputs, numbers, dict.fromkeys(names, "spikes"))
+    steps, (first, *layers) = len(output.logits_by_step), (output.recorded[name]["spikes"] for name in names)
+    blocked = torch.zeros_like(first) if output.is_open is None else ~output.is_open
+    sent, shapes = [inputs.transpose(0, 1) if is_graph else first, *layers], tables.shapes[: len(names)]
+    listed, counts = [], []
+    for values, shape in zip([blocked, *sent], [shapes[0], *shapes], strict=True):
+        listed += [*range(prod(shape)), -1]
+        rows = in_rows(values.reshape(steps, len(inputs), *shape)).swapaxes(0, 1).astype(np.int32)
+        counts.append(np.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=1))
+    counts, pixels = np.concatenate(counts, -1), [0] if is_graph else in_rows(inputs)
+    at = counts.nonzero()
     return "\n".join([
         '#include "network.h"\n',
-        f"enum {{ golden_images = {len(images)}, golden_known = {KNOWN} }};",
-        f"static const double golden_tolerance = {tolerance};",
+        f"enum {{ golden_inputs = {len(inputs)} }};",
+        f"static const double golden_tolerance = {TOLERANCE if tables.weights.dtype == np.float32 else 0};",
         "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
         "static " + array("uint32_t", "golden_numbers", numbers),
-        "static " + array("uint8_t", "golden_pixels", in_rows(images), 28),
-        "static " + array("uint32_t", "golden_bits", np.concatenate(bits, -1).swapaxes(0, 1)),
+        "static " + array("uint8_t", "golden_pixels", pixels, 28),
+        "static " + array("int32_t", "golden_lists", np.repeat(np.array(listed)[at[2]], counts[at])),
         "static " + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
-        "static " + array("network_potential_t", "golden_potentials", np.concatenate(potentials, -1).swapaxes(0, 1).astype(kind)),
-    ])  # fmt: skip
-
-
-def words_of(values):
-    """Bools (T, B, C, H, W), or (T, B, N) -> as bits of words, uint32 (T, B, words)."""
-    bits = np.packbits(in_rows(values) != 0, axis=-1, bitorder="little")
-    return np.pad(bits, [(0, 0), (0, 0), (0, -bits.shape[-1] % 4)]).view(np.uint32)
+    ]), steps  # fmt: skip

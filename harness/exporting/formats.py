@@ -12,13 +12,11 @@ from torch import nn
 
 from harness import UserError
 from harness.exporting import c_folder, page_file
-from harness.exporting.c_graph import c_graph
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.graph import GraphSNN
-from self_models.kernel.layout import lay_out
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.network.neurons import CountingMaxPool, SpikingNeuron
@@ -47,11 +45,9 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if checkpoint.suffix == ".nir":
-        if to not in ("c", "block") or weights != "float32":
-            raise UserError(f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32")
-        content_of = (lambda path, own: c_graph(path)) if to == "c" else block
-    elif to in RUNNING:
+    if checkpoint.suffix == ".nir" and (to not in ("c", "block") or weights != "float32"):
+        raise UserError(f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32")
+    if to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
     elif to == "block":
         content_of = partial(block, weights=weights)
@@ -85,12 +81,8 @@ def block(checkpoint, own, weights="float32"):
     """(the block of bytes of a checkpoint's network, or of a NIR file's, see network_open() in network.h; a line on it). Raises
     UserError and ModelError for a network that network.c cannot run."""
     model = load(checkpoint, engine="event", model=own, weights=weights)
-    if isinstance(model, GraphSNN):
-        tables, settings = lay_out(model), model.engine.settings(1)
-        tables.header["rows"] = min(tables.header["rows"], c_folder.ROWS)
-    else:
-        tables, settings = c_folder.tables_of(model), settings_of(model)
-    content = tables.block(settings).tobytes()
+    settings = model.engine.settings(1) if isinstance(model, GraphSNN) else settings_of(model)
+    content = c_folder.tables_of(model).block(settings).tobytes()
     return content, f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it"
 
 

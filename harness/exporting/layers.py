@@ -8,9 +8,8 @@ from torch import nn
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
-from self_models.network.graph import has_state
+from self_models.network.graph import passes
 from self_models.network.known import check_known
-from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -45,17 +44,9 @@ def forward_layers(model):
     makes."""
     check_spiking(model)
     check_known(model, "an export")
-    stages = {"features": model.features, "": nn.ModuleDict({"flatten": nn.Flatten()}), "classifier": model.classifier}
-    layers, signal = [], torch.zeros(1, *model.image_shape)
-    for stage, modules in stages.items():
-        for position, module in modules.named_children():
-            if isinstance(module, HeldDropout):
-                continue
-            before, spiking = signal.shape[1:], isinstance(module, SpikingNeuron)
-            if not spiking:
-                signal = module(signal)[0] if has_state(module) else module(signal)
-            layers.append(Layer(".".join(filter(None, (stage, position))), module, tuple(before), tuple(signal.shape[1:])))
-    return layers
+    graph = model.graph
+    return [Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
+            for node in graph.needed("output") if not passes(node.module)]  # fmt: skip
 
 
 def left_out(model):

@@ -67,14 +67,14 @@ def sent_by_modules(name, network, events):
 
 
 @torch.no_grad()
-def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=None):
+def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
-    'not installed'. recordings: as a GraphSNN takes them."""
-    model = from_nir(path, dt, reset, engine="dense")
+    'not installed'. recordings: as a GraphSNN takes them; conventions: as from_nir() has them."""
+    model = from_nir(path, engine="dense", **conventions)
     events = frames_of(lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps)
     ours, rows = here(model, events), []
     try:
-        found = first_difference(from_nir(path, dt, reset, "event")(events, record="all"), model(events, record="all"))
+        found = first_difference(from_nir(path, engine="event", **conventions)(events, record="all"), model(events, record="all"))
         rows.append(("kernel", "", "differs" if found else "same", str(found or "")))
     except ModelError as error:
         rows.append(("kernel", "", "fails", str(error)))
@@ -144,7 +144,7 @@ def why(node, first, whole):
 def like(node, arriving, ways):
     """(spikes, distance from the threshold, in thresholds) of a neuron that differs in these ways, (T, B, ...)."""
     v, current, found, distance = torch.zeros_like(arriving[0]), torch.zeros_like(arriving[0]), [], []
-    theta, subtract = node.threshold, node.subtract != ("reset" in ways)
+    theta, subtract = node.threshold, (node.reset is None) != ("reset" in ways)
     for now in arriving:
         if node.synapse_leak is not None:
             now = current = node.synapse_leak * current + node.synapse_gain * now
@@ -152,7 +152,7 @@ def like(node, arriving, ways):
         compared = v if "early" in ways else charged
         levels = (compared / theta).floor() if "at" in ways else (compared / theta).ceil() - 1
         spikes = levels.clamp(min=0, max=None if "several" in ways else 1)
-        v = charged - spikes * theta if subtract else torch.where(spikes > 0, node.reset, charged)
+        v = charged - spikes * theta if subtract else torch.where(spikes > 0, node.reset or 0, charged)
         v = torch.maximum(v, -theta) if "floor" in ways else v
         found.append(spikes)
         distance.append((compared / theta - 1).abs())

@@ -97,8 +97,8 @@ class EventEngine(Engine):
 
     def made_of(self):
         model, (modules, tensors) = self.model, fingerprint(self.model)
-        own, parts = own_settings(model), [type(getattr(model, name)) for name in model.parts]
-        return (modules, parts, model.replaces(), own["output_leak"], own["encoding"], bool(own.get("residual"))), tensors
+        parts = [type(getattr(model, name)) for name in model.parts]
+        return (modules, parts, model.replaces(), model.sends_values, model.output_leak), tensors
 
     def update(self):
         super().update()

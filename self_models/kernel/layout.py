@@ -38,8 +38,10 @@ from self_models.kernel.tables import (
 )  # fmt: skip
 from self_models.network.chains import Chain
 from self_models.network.graph import Link
-from self_models.network.neurons import CountingMaxPool, SpikingNeuron, delayed
+from self_models.network.neurons import CountingMaxPool, Integrator, PhasedNeuron, SpikingNeuron, delayed
+from self_models.running.outputs import INPUT
 
+NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
 
@@ -100,6 +102,8 @@ class Layout:
             else:
                 self.charge(n, links)
             return
+        if not (self.whole or type(neuron) in NEURON_CLASSES):
+            raise ModelError(f"node {target!r} is reset as another simulator does it: it runs dense")
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
@@ -113,11 +117,8 @@ class Layout:
             current = self.add(INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural)
             self.numbers[f"{target} current"] = current
             self.charge(current, links)
-            links = [Link(f"{target} current", (), target, Chain([], [shape]))]
-        is_delayed = neuron.update is delayed and neuron.fires
-        if is_delayed and any(link.is_back and link.source == target for link in links):
-            raise ModelError(f"node {target!r}, which fires before it is charged, has an edge back to itself: it runs dense")
-        self.charge(n, links, is_delayed)
+            links = [Link(f"{target} current", (), target, (), Chain([], [shape]))]
+        self.charge(n, links, neuron.update is delayed and neuron.fires)
 
     def charge(self, n, links, is_delayed=False):
         """The links of a node; it runs behind those that add into it, or before them, if it is delayed and fires before it is
@@ -128,10 +129,22 @@ class Layout:
         targets = [n, *(self.add(ADDING, node["shape"], into=n, depth=node.get("depth", 0)) for _ in links[1:])]
         order = [*zip(links, targets, strict=True)]
         for link, target in order if is_delayed else [*order[1:], order[0]]:
-            ways = [link.through[at:] for at in range(len(link.through))]
+            ways = [link.path[link.path.index(name) :] for name in link.through]
             biases = [way not in counted for way in ways] + [False] * (len(link.chain.modules) - len(ways))
             counted.update(ways)
-            self.lead(self.numbers[link.source], link.chain, target, biases)
+            self.lead(self.before(link) if link.is_back else self.numbers[link.source], link.chain, target, biases)
+
+    def before(self, link):
+        """The node that sends in a timestep what the source of an edge back has sent in the one before: the source itself, if it
+        runs later; else, and of potentials, which are charged in place, a relay that runs first."""
+        source = self.numbers[link.source]
+        if link.source == INPUT:
+            raise ModelError(f"an edge back leads from the input to node {link.target!r}: it runs dense")
+        if self.nodes[source]["kind"] == NEURONS and source not in self.order:
+            return source
+        relay = self.add(RELAY, self.nodes[source]["shape"], valued=1, source=source, link=SAME)
+        self.order.insert(0, relay)
+        return relay
 
     def lead(self, source, chain, target, biases):
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
@@ -149,7 +162,7 @@ class Layout:
         self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
 
     def add_bias(self, n, bias):
-        if bias is not None:
+        if bias is not None and bias.any():
             node = self.nodes[n]
             node["bias"] = bias if "bias" not in node else by_place(node["bias"]) + by_place(bias)
 

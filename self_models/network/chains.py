@@ -209,7 +209,9 @@ class Chain:
             module = self.modules[n]
             step = _Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
-                kind.append((then - first * step.stride if step.transposed else then * step.stride - first, count, more))
+                at = then - first * step.stride if step.transposed else then * step.stride - first
+                is_alike = count == 1 and isinstance(module, (nn.AvgPool2d, Pool))  # all places of a window have one weight
+                kind.append((None if is_alike else at, count, more))
             elif isinstance(module, nn.Linear) or self.by_place[n]:
                 kind.append((first, count))
         return tuple(kind)
@@ -263,7 +265,7 @@ class Chain:
         for ways, numbers, times in zip(self.ways, self.phases, (len(self.phases[3]), 1), strict=False):
             for way, number in zip(ways, numbers.tolist(), strict=True):
                 first, count = way.ranges[-1] if way else (0, self.side)
-                found.append((number * times if way else -1, first + count - self.side, self.side - count))
+                found.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
         return np.array(found, np.int32)
 
     @property

@@ -29,12 +29,13 @@ class Node(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Linear modules from a sender, or 'input', to a sender or an end, all by their names. chain: these modules; is_back: it
-    acts one timestep later."""
+    """What leads from a sender, or 'input', to a sender or an end. path: names of all nodes in between; through, chain: of those
+    that are linear and more than a Flatten, and as one map; is_back: it acts one timestep later."""
 
     source: str
-    through: tuple
+    path: tuple
     target: str
+    through: tuple
     chain: Chain
     is_back: bool = False
 
@@ -178,11 +179,11 @@ class Graph:
     def _placed_links(self):
         found, placed_as = {}, {INPUT: placed(self.shape)}
 
-        def link(target, source, through, is_back):
-            chain = Chain.of_modules(
-                [self.modules[name] for name in through if not passes(self.modules[name])], placed_as[source], self.shapes[source]
-            )
-            return Link(source, tuple(name for name in through if self.modules[name] in chain.modules), target, chain, is_back)
+        def link(target, source, path, is_back):
+            modules = [self.modules[name] for name in path if not passes(self.modules[name])]
+            chain = Chain.of_modules(modules, placed_as[source], self.shapes[source])
+            through = tuple(name for name in path if self.modules[name] in chain.modules)
+            return Link(source, path, target, through, chain, is_back)
 
         targets = {node.name: self._arriving(node, ()) for node in self.nodes if is_sender(node.module)}
         targets |= {end: self._sent_by(name, ()) for end, name in self.ends.items()}

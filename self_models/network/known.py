@@ -3,7 +3,6 @@
 Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known.
 """
 
-import torch
 from torch import nn
 
 from self_models.basics import ModelError
@@ -41,9 +40,7 @@ def fingerprint(model):
     for module in modules:
         found += type(module), is_hooked(module)
         if isinstance(module, SpikingNeuron):
-            constants = module.gain, module.drive, module.reset, module.synapse_leak, module.synapse_gain
-            found += module.initial_potential, module.floor, module.update
-            found += [value for value in constants if not isinstance(value, torch.Tensor)]
+            found += module.initial_potential, module.floor, module.update, module.numbers
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
     found += [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors]

@@ -108,6 +108,7 @@ class SpikingNeuron(nn.Module):
     def set_constants(self, gain=1.0, drive=0.0, reset=None, synapse_leak=None, synapse_gain=1.0):
         """Set what the equations have beside threshold and leak: numbers, or tensors of one value for each neuron."""
         constants = {"gain": gain, "drive": drive, "reset": reset, "synapse_leak": synapse_leak, "synapse_gain": synapse_gain}
+        self.numbers = tuple(value for value in constants.values() if not isinstance(value, torch.Tensor))
         for name, value in constants.items():
             if isinstance(value, torch.Tensor):
                 vars(self).pop(name, None)

@@ -51,11 +51,8 @@ def recorded_now(asked, sent, memory, neurons):
     for name, one in asked.items():
         at_rest = torch.zeros(len(sent[INPUT]), *one.space, device=sent[INPUT].device)
         for kind in one.kinds if name != "output" else ():
-            if kind == "spikes":
-                values = sent.get(name, at_rest) != 0
-            else:
-                values = (memory.get(name) or neurons[name].at_rest(at_rest)).v.detach()
-            found[name, kind] = one.chosen(values)
+            state = memory.get(name) or neurons[name].at_rest(at_rest) if kind == "membrane" else None
+            found[name, kind] = one.chosen(state.v if state else sent.get(name, at_rest) != 0)
     return found
 
 

@@ -1,70 +1,63 @@
-/* Runs the images of golden.c and compares every spike and every open pixel with those of the network that this one was made of.
-   Exit status 0: equal; 1: the first difference is named. */
+/* Runs the inputs of golden.c, images or recordings of events, and compares every open pixel, every spike and the logits with those
+   of the network that this one was made of. Exit status 0: equal; 1: the first difference is named. */
 #include "board.h"
 #include "golden.c"
 #include "weights.h"
 
 #include <stdio.h>
 
+static const char *const what = NETWORK_EVENTS ? "recording" : "image";
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 static NetworkState *run;
-static int32_t at_bits, at_potential; /* where the next bits, and potentials, of golden.c lie */
+static const int32_t *listed = golden_lists; /* what comes next */
+static const float *logits = golden_logits;
 
-static int bit_of(int32_t i) { return golden_bits[at_bits + i / 32] >> i % 32 & 1; }
-
-/* The first neuron of a layer that spiked here or there alone, -1 for none. */
-static int32_t first_in(int layer)
+/* Whether the list goes on with this number. It has an event as often as it arrives. */
+static int is_listed(int32_t number)
 {
-    int32_t neuron;
-    for (neuron = 0; neuron < network_layer_size(run, layer); neuron++)
-        if (network_spiked(run, layer, neuron) != bit_of(neuron))
-            return neuron;
-    return -1;
+    const int is_next = *listed == number;
+    while (*listed == number)
+        listed++;
+    return is_next;
 }
 
-static void name(int image, int step, int layer, int32_t neuron)
-{
-    printf("differs: image %d, timestep %d, layer %s, neuron %ld: it %s here; potential after the timestep %.9g", image,
-           step, network_layer_name(run, layer), (long)neuron, network_spiked(run, layer, neuron) ? "spiked" : "did not spike",
-           (double)network_potential(run, layer, neuron));
-    if (layer && image < golden_known)
-        printf(", and %.9g", (double)golden_potentials[at_potential + neuron]);
-    printf(" in golden.c, threshold %.9g\n", (double)network_threshold(run, layer));
-}
-
-/* 1 where the image runs as golden.c says. */
-static int equal(int image)
+/* 1 where the input runs as golden.c says. */
+static int equal(int input)
 {
     int step, layer;
     int32_t i;
-    COUNTED(network_reset(run, golden_key[0], golden_key[1], golden_numbers[image]));
-    COUNTED(network_show(run, golden_pixels + (int32_t)image * NETWORK_PIXELS));
+    COUNTED(network_reset(run, golden_key[0], golden_key[1], golden_numbers[input]));
+    if (!NETWORK_EVENTS)
+        COUNTED(network_show(run, golden_pixels + (int32_t)input * NETWORK_PIXELS));
     for (step = 0; step < NETWORK_TIMESTEPS; step++) {
         for (i = 0; i < NETWORK_PIXELS; i++)
-            if (run->is_open[i] != bit_of(i)) {
-                printf("differs: image %d, before timestep %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step,
-                       (long)i, bit_of(i) ? "blocked" : "open", (double)network_predicted(run, i),
+            if (is_listed(i) == run->is_open[i]) {
+                printf("differs: %s %d, before timestep %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", what, input, step,
+                       (long)i, run->is_open[i] ? "open" : "blocked", (double)network_predicted(run, i),
                        (double)network_pixel(run, i));
                 return 0;
             }
-        at_bits += (NETWORK_PIXELS + 31) / 32;
+        listed++;
+        for (i = 0; NETWORK_EVENTS && listed[i] >= 0;)
+            i++;
+        if (NETWORK_EVENTS)
+            COUNTED(network_arrive(run, listed, i));
         COUNTED(network_step(run));
-        for (layer = 0; layer < NETWORK_LAYERS; layer++) {
-            const int32_t neuron = first_in(layer);
-            if (neuron >= 0) {
-                name(image, step, layer, neuron);
-                return 0;
+        for (layer = 0; layer < NETWORK_LAYERS; layer++, listed++)
+            for (i = 0; i < network_layer_size(run, layer); i++) {
+                const int here = network_spiked(run, layer, i);
+                if (is_listed(i) != here) {
+                    printf("differs: %s %d, timestep %d, layer %s, neuron %ld: it %s here; potential after the timestep %.9g\n", what,
+                           input, step, network_layer_name(run, layer), (long)i, here ? "spiked" : "did not spike",
+                           (double)network_potential(run, layer, i));
+                    return 0;
+                }
             }
-            at_bits += (network_layer_size(run, layer) + 31) / 32;
-            at_potential += layer ? network_layer_size(run, layer) : 0;
-        }
-        for (i = 0; i < NETWORK_CLASSES; i++) {
-            const int32_t at = (image * NETWORK_TIMESTEPS + step) * NETWORK_CLASSES + i;
-            const double here = run->logits[i], there = golden_logits[at];
-            const double off = here > there ? here - there : there - here, size = there > 0 ? there : -there;
-            if (!(off <= golden_tolerance * (1 + size))) {
-                printf("differs: image %d, timestep %d, logit %ld is %.9g here and %.9g in golden.c\n", image, step, (long)i,
-                       here, there);
+        for (i = 0; i < NETWORK_CLASSES; i++, logits++) {
+            const double here = run->logits[i], off = here > *logits ? here - *logits : *logits - here;
+            if (!(off <= golden_tolerance * (1 + (*logits > 0 ? *logits : -*logits)))) {
+                printf("differs: %s %d, timestep %d, logit %ld is %.9g here and %.9g in golden.c\n", what, input, step, (long)i, here,
+                       (double)*logits);
                 return 0;
             }
         }
@@ -74,15 +67,15 @@ static int equal(int image)
 
 int main(void)
 {
-    int image;
+    int input;
     board_paint();
     run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
-    for (image = 0; image < golden_images; image++) {
-        if (!equal(image))
+    for (input = 0; input < golden_inputs; input++) {
+        if (!equal(input))
             return 1;
         board_next();
     }
-    board_print(sizeof memory, "image");
-    printf("equal: %d images, %d timesteps each, spike for spike\n", golden_images, NETWORK_TIMESTEPS);
+    board_print(sizeof memory, what);
+    printf("equal: %d %ss, %d timesteps each, spike for spike\n", golden_inputs, what, NETWORK_TIMESTEPS);
     return 0;
 }

@@ -52,6 +52,6 @@ void loop()
     Serial.print(spikes);
     Serial.print(", milliseconds ");
     Serial.println(taken);
-    image = (image + 1) % golden_images;
+    image = (image + 1) % golden_inputs;
     delay(2000);
 }
