@@ -249,38 +249,35 @@ def test_several_at_once_and_what_a_killed_build_left(fresh):
 # --- a network as a block of bytes
 
 
+OTHERS = -1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)  # numbers in place of a block's
+
+
 def mutated(block, front, draw):
     """A block, perhaps cut short, with up to three other numbers, most of them of its head, or before its weights (front)."""
     block = block[: draw.integers(len(block)) if draw.random() < 0.05 else len(block)].copy()
     numbers = block[: len(block) // 4 * 4].view(np.int32)
     for last in draw.choice([200, front // 4, len(numbers)], draw.integers(1, 4), p=[0.3, 0.4, 0.3]):
-        at = draw.integers(max(min(last, len(numbers)), 1))
-        others = -1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)
-        numbers[at : at + 1] = draw.choice(others) if draw.random() < 0.7 else numbers[at : at + 1] ^ 2 ** draw.integers(31)
+        at = slice(first := draw.integers(max(min(last, len(numbers)), 1)), first + 1)
+        numbers[at] = draw.choice(OTHERS) if draw.random() < 0.7 else numbers[at] ^ 2 ** draw.integers(31)
     return block
 
 
 def use(library, block):
-    """What becomes of a block: refused, or run, as far as a program may."""
+    """What becomes of a block: refused, not begun, as its settings do not fit, or run."""
     network, settings, pointer = Network(), Settings(), ctypes.c_void_p
-    if library.network_open(pointer(block.ctypes.data), len(block), ctypes.byref(network), ctypes.byref(settings)):
+    if library.network_open(block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(settings)):
         return "refused"
     size = library.network_size(ctypes.byref(network))
-    memory = np.empty(size if size < 2**24 else 0, np.uint8)
+    memory, events = np.empty(size if size < 2**24 else 0, np.uint8), np.zeros(2, np.int32)
     library.network_begin.restype = pointer
     given = ctypes.byref(network), ctypes.byref(settings), pointer(memory.ctypes.data), ctypes.c_size_t(len(memory))
     if not (run := pointer(library.network_begin(*given))):
         return "not begun"
-    pixels, events = np.full(State.from_address(run.value).pixels, 200, np.uint8), np.zeros(2, np.int32)
-    library.network_reset(run, 1, 2, 3)
-    for _ in range(2):
-        library.network_show(run, pointer(pixels.ctypes.data))
-        library.network_step(run)
-        library.network_arrive(run, pointer(events.ctypes.data), 2)
-        library.network_step(run)
+    pixels = np.full(State.from_address(run.value).pixels, 200, np.uint8)
+    shown = ("show", pointer(pixels.ctypes.data)), ("step",), ("arrive", pointer(events.ctypes.data), 2), ("step",)
+    for name, *values in (("reset", 1, 2, 3), *shown, ("settle",), ("set", ctypes.byref(settings)), *shown):
+        getattr(library, f"network_{name}")(run, *values)
         pixels[::2] = 0
-    library.network_settle(run)
-    library.network_set(run, ctypes.byref(settings))
     return "run"
 
 
@@ -289,9 +286,8 @@ def fuzz(networks, count):
     found = {}
     for name, (kind, tables, settings) in networks.items():
         draw, block, library = np.random.default_rng(0), np.array(tables.block(settings)), build.library(kind)
-        front = len(block) - tables.weights.nbytes - 2000
         assert use(library, block) == "run"
-        found[name] = Counter(use(library, mutated(block, front, draw)) for _ in range(count))
+        found[name] = Counter(use(library, mutated(block, len(block) - tables.weights.nbytes, draw)) for _ in range(count))
     return found
 
 
@@ -306,13 +302,13 @@ def fuzz_small():
         assert counts["refused"] > 20 < counts["run"], (name, counts)
 
 
-def sanitised(program, **more):
+def sanitised(program):
     """What a Python program prints, run by the sanitizers of addresses and of undefined behaviour, which end it at a finding."""
     runtime = shutil.which("gcc") and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     if not runtime or not Path(runtime).is_absolute():
         pytest.skip("gcc, or its sanitizer, is not here")
     own = {"CC": "gcc", "CFLAGS": SANITIZED, "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": runtime, "OMP_NUM_THREADS": "1"}
-    own |= {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", **more}
+    own |= {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
     done = subprocess.run([sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

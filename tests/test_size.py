@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_708,
-    "C": 2_582,
+    "C": 2_728,
     "tests": 12_253,
     "benchmarks": 2_509,
     "scripts": 1_617,

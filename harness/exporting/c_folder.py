@@ -222,9 +222,9 @@ def memory_of(tables, whole="small"):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
-    built = library(whole if tables.weights.dtype == np.int8 else "float32")
-    network, nodes, rows = tables.network(built), tables.header["nodes"], tables.header["rows"]
-    size = built.network_size(ctypes.byref(network))
+    kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
+    network, nodes, rows = tables.network(kernel), tables.header["nodes"], tables.header["rows"]
+    size = kernel.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
     return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest
