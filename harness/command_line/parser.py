@@ -152,7 +152,7 @@ class Parser(argparse.ArgumentParser):
         known, found = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}
         for name, value in recipe.of(self.table).items():
             if name not in known:
-                likely = meant(name, [*known, *presets.TABLES, "like"])
+                likely = meant(name, known)
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
             parts = [str(part) for part in (value if isinstance(value, list) else [value])]
             parts = parts if known[name].nargs == "+" else [" ".join(parts)]

@@ -1,9 +1,9 @@
 """Recipes: `--preset NAME` stands for the flags in recipes/NAME.toml, `--preset PATH.toml` for those in a file of one's own.
 
-Keys are flags. Those that stand first hold for both networks; [ann] and [snn] are of the scripts that train one, [evaluation] of
-those that evaluate the SNN. pretrained_ann, pretrained_snn and teacher_ann name a recipe, whose network is meant, or a .pth; an
-[snn] with neither of the first two starts from the [ann] of its file. run_name is that of seed 0. like: a recipe that holds where
-this one says nothing, but for tables that this one lacks. A recipe that names no dataset is for images of one's own.
+A recipe is three tables of flags, each whole: [ann] and [snn] of the scripts that train one, [evaluation] of those that evaluate
+the SNN. pretrained_ann, pretrained_snn and teacher_ann name a recipe, whose network of the same seed is meant, or a .pth; an
+[snn] with neither of the first two starts from the [ann] of its file. run_name is that of seed 0. A recipe that names no dataset
+is for images of one's own.
 """
 
 import json
@@ -31,9 +31,9 @@ PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 
 def names(kind):
-    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to its ANN."""
+    """The recipes that came with the program, of an ANN or SNN (kind)."""
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml"))}
-    return [name for name, text in files.items() if kind == "ann" or "\n[snn]" in text]
+    return [name for name, text in files.items() if f"\n[{kind}]" in text]
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,6 @@ class Recipe:
         word = self.starts[flag]
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
-    def origin(self):
-        """The Recipe of the ANN that this SNN comes from in the end. Raises UserError where no recipe makes it."""
-        flag = next(iter(PRETRAINED & self.starts.keys()), "")
-        if not (start := flag and self.start(flag)):
-            raise UserError(f"{self.path} has no [ann]")
-        return start if start.kind == "ann" else start.origin()
-
     def network(self, args):
         """(path of the network, the command that makes it): under --output_dir, or where there is none that which came with the
         program; of the images in the folder that was typed, if any."""
@@ -111,16 +104,13 @@ def find(word, kind, teller=None, key=""):
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error, path)}") from None
-    if kind == "ann" and "ann" not in said and "snn" in said:
-        return find(word, "snn", teller, key).origin()
+    if outside := [name for name, value in said.items() if name not in TABLES or not isinstance(value, dict)]:
+        raise UserError(f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}")
     if kind not in said:
         raise UserError(f"{says}{word} has no [{kind}]")
-    flags = {name: value for name, value in said.items() if name not in TABLES} | said[kind]
+    flags = dict(said[kind])
     if kind == "snn" and "ann" in said and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
-    if like := flags.pop("like", ""):
-        other, own = find(like, kind, path, "like"), PRETRAINED if PRETRAINED & flags.keys() else ()
-        flags = {name: value for name, value in (other.flags | other.starts).items() if name not in own} | flags
     starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
     run = str(flags.pop("run_name", path.stem))
     if path.parent != FOLDER and (same := next((name for name in names(kind) if find(name, kind).run == run), "")):
@@ -134,7 +124,7 @@ def find(word, kind, teller=None, key=""):
 def preset_list():
     """A table of all recipes, by name: seed 0 as trained, without early exit; - for what is not known here."""
     of_snns, rows = names("snn"), []
-    for name in names("ann"):
+    for name in sorted({*names("ann"), *of_snns}):
         recipe = find(name, "snn" if name in of_snns else "ann")
         found, seconds, is_here = evaluation_of(recipe), seconds_of(recipe), checkpoint_of(recipe).is_file()
         aim = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
