@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
-from harness.command_line import presets
+from harness.command_line import recipes
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_network
@@ -107,13 +107,13 @@ def find(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
     own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
-    preset = word if word in presets.names("snn") and not (is_own and presets.find(word, "snn").run != word) else ""
+    preset = word if word in recipes.names("snn") and not (is_own and recipes.find(word, "snn").run != word) else ""
     found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
     absent = [one for one in found if not one.checkpoint.is_file() and (args.evaluate or not one.log.is_file())]
     if absent and Path(word).suffix == ".pth":
         raise UserError(f"there is no checkpoint {absent[0].checkpoint}: give the path of one, a preset or a run's name")
     if absent and not preset and not any(one.log.is_file() or one.checkpoint.is_file() for one in found):
-        names = [*presets.names("snn"), *(log.stem for log in own[0].logs.glob("*.jsonl"))]
+        names = [*recipes.names("snn"), *(log.stem for log in own[0].logs.glob("*.jsonl"))]
         raise UserError(f"there is no network {word}: {meant(word, names)}give a preset or a run's name")
     if absent:
         command = f"{' '.join(program('snn'))} --preset {preset}" if preset else "train it as the others were, with"
@@ -131,7 +131,7 @@ def trained(word, preset, seed, output_dir):
     if path.suffix == ".pth":
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = numbered(presets.find(preset, "snn").run if preset else word, seed)
+    name = numbered(recipes.find(preset, "snn").run if preset else word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, preset, seed, name, paths.best_path, paths.json_path)

@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
 from harness.building.models import ann_of
-from harness.command_line import presets
+from harness.command_line import recipes
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
@@ -83,7 +83,7 @@ def main(argv=None):
 
 def opened(word, argv):
     """The Posthoc of a network."""
-    is_preset = word in presets.names("snn") or word.endswith(".toml")
+    is_preset = word in recipes.names("snn") or word.endswith(".toml")
     words = [*argv, "--preset" if is_preset else "--pretrained_snn", word]
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
         posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])

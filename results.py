@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import checkpoint_of, evaluation_of, find, names, seconds_of
+from harness.command_line.recipes import checkpoint_of, evaluation_of, find, names, seconds_of
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data

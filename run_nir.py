@@ -65,7 +65,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv).with_settled(seed=0, results_json="")
+    args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         model = from_nir(args.network, args.dt, args.reset, args.engine)

@@ -38,12 +38,12 @@ from ann_wFeedback import whiten_first_layer
 from harness import UserError
 from harness.building.models import find_device, new_snn, use_engine
 from harness.command_line.flags import snn_parser
-from harness.command_line.presets import FOLDER, find, names
+from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import FRACTION, setting
+from self_models.basics.settings import FRACTION, objective_setting, setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -97,7 +97,7 @@ def test_a_name_that_nobody_has_registered_asks_for_its_file():
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
     @dataclass
     class Fresh(Blocking):
-        freshness: float = setting(0.5, FRACTION, "nothing", group="gate", adopted=False)
+        freshness: float = objective_setting(0.5, FRACTION, "nothing", group="gate")
 
     monkeypatch.setitem(GATES, "fresh", Fresh)
     here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
@@ -321,11 +321,13 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
     ("more", "line"),
     [
         ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
-        ("fc_width = 0", "mine.toml: argument --fc_width: 0 is not a whole number from 1"),
-        ("optimizer = 'Adma'", "mine.toml: argument --optimizer: unknown name 'Adma': did you mean Adam?"),
-        ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number from 0"),
+        ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number from 1"),
+        ("optimizer = 'Adma'", "mine.toml: optimizer: unknown name 'Adma': did you mean Adam?"),
+        ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
         ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown preset 'baselin': did you mean baseline?"),
-        ("run_name = 'ann_baseline'", "mine.toml: the ANN of recipe baseline is called ann_baseline: change the file's name, or"),
+        ("architecture = 5", "mine.toml: architecture: unknown name '5': choose from VGG5"),
+        ("epochs = 2.5", "mine.toml: epochs: 2.5 is not a whole number from 0"),
+        ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),
         ("epochs 3", "mine.toml: Expected '=' after a key"),
     ],
 )
@@ -341,9 +343,8 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
     assert "vgg11_plain_base has no [snn]" in refused(SNN, "--preset vgg11_plain_base")
-    Path("quick_baseline.toml").write_text(OWN)
-    line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
-    assert line in refused(OBJ1, "--preset quick_baseline.toml")
+    Path("quick_baseline.toml").write_text(OWN)  # one of this name came with the program, and is another
+    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused(OBJ1, "--preset quick_baseline.toml")
 
 
 @pytest.mark.parametrize(

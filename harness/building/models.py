@@ -27,17 +27,21 @@ DECODER = "generate"  # how the names of the decoder's weights begin, and those 
 
 def adopted(config, saved, cls, names):
     """The Configuration with these settings (names) of a checkpoint, for a class, and what its epoch was chosen on, if known."""
-    settings, found = saved.get("settings", {}), {}
+    settings, known = saved.get("settings", {}), cls.known_settings()
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    for name, one in cls.known_settings().items():
-        if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
-            value = one.check(name, settings[name])
-            found[flag] = lasting_name(value) if name == "dataset" else value
-    config = config.with_found(**found)
+    found = {}
+    for name in [name for name in known if name in names and name in settings]:
+        flag = known[name].flag(name)
+        if known[name].scope == "network" or flag in config.default:  # what this script does not ask is as its class has it
+            found[flag] = known[name].check(name, settings[name])
+    if "dataset" in found:
+        found["dataset"] = lasting_name(found["dataset"])
+    found.pop("", None)  # of settings without a flag: see facts_of
     chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
     plan = None if "architecture" in config.given else settings.get("plan")
-    config = config.with_settled(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
-    return config.with_settled(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
+    config = config.having("checkpoint", **found)
+    config = config.having("found", plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
+    return config.having("found", facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 
 def settings_from(cls, args, **own):

@@ -55,10 +55,10 @@ class Start:
         return self.saved if self.kind == "run" else None
 
 
-def resolve(config, kind, name, known):
-    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
-    name -> Setting of all flags."""
-    config, saved = resumed(config, known, kind, name, named(config.model))
+def resolve(config, kind, name):
+    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. name:
+    of the run."""
+    config, saved = resumed(config, kind, name, named(config.model))
     check_asked(config)
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
@@ -79,14 +79,14 @@ def check_asked(config):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
 
 
-def resolve_snn(config, keeps=()):
-    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
+def resolve_snn(config):
+    """(the Configuration, the Start) of an SNN that does not go on with a run."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
     if not start.kind:
         start = found_start(config, "ann", word_for(config.model, config.pretrained_ann))
     if start.kind:
         common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if start.kind == "ann" else cls.known_settings().keys() - set(keeps)
+        names = common if start.kind == "ann" else cls.known_settings().keys()
         config = adopted(config, start.saved, cls, names)
     config = followed(with_facts(config), start)
     if start.kind == "ann":
@@ -109,30 +109,38 @@ LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one th
 
 
 def followed(config, start):
-    """The Configuration of an SNN with the flags that follow from others, from its images and from what it starts from; flags
-    that were given hold instead."""
-    frames, was, from_ann = config.facts.get("recorded_frames"), start.settings, start.kind == "ann"
-    evaluates, streams = "resume" not in config.about, "scene" in config.about
+    """The Configuration of an SNN with what follows from other settings, from its images and from what it starts from. What was
+    typed, or what a recipe says, holds instead."""
+    was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate = GATES.get(str(was.get("gate")), Gate)
-    own_gate = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
-    as_trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}  # for streams
-    forgetting, leaking = ({flag: as_trained.get(flag, it[flag]) for flag in it} for it in (FORGETTING, LEAKING))
-    table = (  # where this holds of the flags so far -> these follow
-        (lambda c: frames, {"blocking": "dynamic"}),  # what is closed for good would miss what a recording shows later
-        (lambda c: frames and start.kind in ("", "ann"), {"timesteps": frames}),
-        (lambda c: from_ann and (was.get("norm") == "batch" or c.calibrate), {"bias": True}),
-        (lambda c: from_ann and not balances(c, start), {"initial_potential": 0.5, "scaling_factor": 1.0}),
-        (lambda c: from_ann and "M" in find_plan(c.architecture, was.get("plan")).encoder, {"max_pool": "count"}),
-        (lambda c: evaluates and gate.stays_in_evaluation and "gate" not in c.given and c.about["gate"][1] != "contrast",
-         {flag: was[name] for name, flag in own_gate.items() if name in was}),
-        (lambda c: evaluates and not predicts(c), {"epsilon": 0.0}),
-        (lambda c: c.gate == "open" and "gate" not in c.given and c.given.get("epsilon"), {"gate": "block"}),
-        (lambda c: streams and c.gate != "open" and c.epsilon > 0, forgetting),
-        (lambda c: streams and not (c.gate != "open" and c.epsilon > 0), leaking),
-    )  # fmt: skip
-    for holds, flags in table:
-        config = config.with_found(**flags) if holds(config) else config
-    return config
+
+    def now(name):
+        return config.given.get(name, follows.get(name, getattr(config, name)))
+
+    if frames:
+        follows["blocking"] = "dynamic"  # what is closed for good would miss what a recording shows later
+        if start.kind in ("", "ann"):
+            follows["timesteps"] = frames  # one for each frame
+    if start.kind == "ann":
+        if was.get("norm") == "batch" or config.calibrate:
+            follows["bias"] = True  # which the norm becomes, and calibration shifts
+        if not balances(config, start):  # a layer's threshold is its bound, or fits its activations, and needs no factor
+            follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+        if "M" in find_plan(config.architecture, was.get("plan")).encoder:
+            follows["max_pool"] = "count"  # the highest activation is the highest count
+    if "resume" not in config.groups:  # it only evaluates
+        if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
+            own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
+            follows |= {flag: was[name] for name, flag in own.items() if name in was}
+        if not predicts(config):
+            follows["epsilon"] = 0.0  # there is nothing by which to block
+    if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
+        follows["gate"] = "block"  # else the epsilon would do nothing
+    if "scene" in config.groups:  # old evidence must decay; as in the network, if it was trained for streams
+        default = FORGETTING if now("gate") != "open" and now("epsilon") > 0 else LEAKING
+        trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
+        follows |= {flag: trained.get(flag, default[flag]) for flag in default}
+    return config.having("followed", **follows)
 
 
 def predicts(config):

@@ -8,9 +8,8 @@ import torch
 
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.own import class_for, lines_on_own, word_for
+from harness.building.own import lines_on_own, word_for
 from harness.building.start import check_asked, resolve_snn, start_snn
-from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_unused
 from harness.data.facts import images_for
 from harness.data.frames import read_frames
@@ -42,17 +41,19 @@ def resolve_evaluation(args, cls, as_trained=False):
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
-        args = args.with_found(pretrained_snn=str(path))
+        args = args.having("followed", pretrained_snn=str(path))
     check_asked(args)
-    known = class_for(args.model, cls).known_settings().items()
-    return resolve_snn(args, keeps={name for name, one in known if not (one.adopted or as_trained)})
+    if not as_trained:
+        asked = {one.flag(name) for name, one in args.known.items() if one.scope == "objective"}
+        args = args.having("script", **{flag: args.default[flag] for flag in asked})
+    return resolve_snn(args)
 
 
 def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
     own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     model = new_snn(args, cls, **own)
-    lines = [*lines_on_unused(args, posthoc_settings(cls, args.model), model)]
+    lines = [*lines_on_unused(args, model)]
     needs_data = start.kind == "ann" or "settings" not in start.saved
     files, frames = own_files(args), getattr(args, "frames", "")
     train, test = find_images(args, model) if needs_data or not (files or frames) else (None, None)
@@ -79,7 +80,7 @@ def open_network(parser, words, suffix, **settled):
     """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
     see open_posthoc; settled: flags that the script itself sets."""
     args = parser.parse_args(words)
-    args = args.with_settled(model=word_for(args.model, args.pretrained_snn), **settled)
+    args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
 
 
@@ -90,7 +91,7 @@ def add_baseline_flag(group, what):
 def own_files(args):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
     is neither, for too many, and beside --index."""
-    if "images" not in args.about:
+    if "images" not in args.groups:
         return []
     words = args.images
     if args.index and "images" in args.given:

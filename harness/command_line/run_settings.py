@@ -21,9 +21,11 @@ from self_models.basics.settings import (
 from self_models.loading import ENGINES
 from self_models.vgg_wFeedback import PRECISIONS
 
-run_setting = partial(setting, group="run", fixed=False)  # --resume may come with another value, which then holds
-training_setting = partial(setting, group="training", training=True)
-conversion_setting = partial(setting, group="conversion")
+recipe_setting = partial(setting, scope="recipe")
+run_setting = partial(setting, group="run", scope="run")
+command_setting = partial(setting, group="run", scope="command")
+training_setting = partial(setting, group="training", training=True, scope="recipe")
+conversion_setting = partial(setting, group="conversion", scope="recipe")
 
 
 def segments(text):
@@ -41,51 +43,53 @@ def fractions(text):
 class OfAll:
     """Flags of every script that trains or evaluates."""
 
-    seed: int = setting(0, WHOLE, "random seed", flags=("-s", "--seed"), group="run", common=True)
+    seed: int = recipe_setting(0, WHOLE, "random seed", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
-    output_dir: str = run_setting(".", Text(), "folder of logs/ and trained_models/", restored=False, common=True)
-    run_name: str = run_setting("", Text(), "name of logs and checkpoints; default: made from the flags", restored=False,
+    output_dir: str = command_setting(".", Text(), "folder of logs/ and trained_models/", common=True)
+    run_name: str = command_setting("", Text(), "name of logs and checkpoints; default: made from the flags",
         common=True)
-    model: str = run_setting("", Text(), "your own network, a class derived from ours; without :CLASS, the parts that "
-        "the file registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", restored=False, common=True)
+    model: str = command_setting("", Text(), "your own network, a class derived from ours; without :CLASS, the parts that "
+        "the file registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", common=True)
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "processor; auto: a GPU if there is one",
         common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU, if there are several")
-    test_only: bool = run_setting(False, Switch(), "evaluate once, without training", restored=False, common=True)
-    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", restored=False, common=True)
+    test_only: bool = command_setting(False, Switch(), "evaluate once, without training", common=True)
+    overwrite: bool = command_setting(False, Switch(), "replace an earlier run of the same name", common=True)
     data_dir: str = run_setting("", Text(), "folder of a known data set's files; default: data/ of the repository, or of the "
         "user's cache folder once installed", group="data")
-    image_size: int = setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to N x N; "
-        "default: the network's size, or that of the files if all are square and alike", group="data", metavar="N", common=True)
-    grey: bool = setting(None, Switch(), "folder of images: load as grey; default: as the network was trained, or grey if all "
-        "files are", group="data")
-    event_frames: int = setting(10, COUNT, "recordings of events: frames that each is split into", group="data", metavar="N")
-    skip_bad: bool = setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
-    batch_size: int = setting(64, COUNT, "images per batch", group="data", common=True)
-    limit_train: int = setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
-    limit_test: int = setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
+    image_size: int = recipe_setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to "
+        "N x N; default: the network's size, or that of the files if all are square and alike", group="data", metavar="N",
+        common=True)
+    grey: bool = recipe_setting(None, Switch(), "folder of images: load as grey; default: as the network was trained, or grey "
+        "if all files are", group="data")
+    event_frames: int = recipe_setting(10, COUNT, "recordings of events: frames that each is split into", group="data",
+        metavar="N")
+    skip_bad: bool = recipe_setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
+    batch_size: int = recipe_setting(64, COUNT, "images per batch", group="data", common=True)
+    limit_train: int = recipe_setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
+    limit_test: int = recipe_setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
     epochs: int = training_setting(100, Number(int, 0, COUNT.high), "passes over the training images; 0: no training",
-        fixed=False, common=True)
+        scope="run", common=True)
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
-    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the rate drops",
-        group="training", training=True)
+    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the "
+        "rate drops", group="training", training=True, scope="recipe")
     lr_reduce: float = training_setting(10, POSITIVE, "step schedule: divisor of the rate at each drop")
     optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none")
     momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
     amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
-    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
+    trade_off: float = recipe_setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
     precision: str = training_setting("float32", Choice(PRECISIONS), "precision of matrix products in training; bfloat16: faster "
         "on hardware that has it, less exact")
     augment: bool = training_setting(False, Switch(), "random changes of training images: grey ones are rotated, scaled and "
         "shifted, colour ones mirrored and shifted", common=True)
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
-    train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", fixed=False)
-    results_json: str = run_setting("", Text(), "also write all evaluations to this file", group="results", metavar="PATH",
-        restored=False, common=True)
+    train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", scope="run")
+    results_json: str = command_setting("", Text(), "also write all evaluations to this file", group="results", metavar="PATH",
+        common=True)
 
 
 @dataclass
@@ -93,14 +97,14 @@ class OfTraining:
     """Flags of both scripts that train."""
 
     seeds: list = setting(None, WHOLE, "train once for each seed, in turn: for seeds 0 1 2 as NAME, NAME_1, NAME_2; instead of "
-        "--seed", group="run", fixed=False, restored=False, metavar="N", argparse={"nargs": "+"}, common=True)
-    resume: str = run_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
-        "typed; starts the run if there is none and other flags say what to train", restored=False, training=True, metavar="PATH",
+        "--seed", group="run", scope="command", metavar="N", argparse={"nargs": "+"}, common=True)
+    resume: str = command_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
+        "typed; starts the run if there is none and other flags say what to train", training=True, metavar="PATH",
         argparse={"nargs": "?", "const": "last"}, common=True)
     checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
         "0: never", training=True, metavar="M")
     updates: int = training_setting(None, COUNT, "length of training in weight updates, instead of --epochs; a small set is "
-        "passed through several times", fixed=False, metavar="N", common=True)
+        "passed through several times", scope="run", metavar="N", common=True)
     holdout: int = training_setting(None, WHOLE, "last N training images, held out to select the best epoch; 0: none, the last "
         "epoch counts; default: a tenth, from 1 to 5000", group="data", metavar="N", common=True)
     select: str = training_setting("held-out", Choice(("held-out", "test")), "images that select the best epoch; test: the test "
@@ -122,8 +126,8 @@ class OfTraining:
 
 @dataclass
 class OfEvaluation:
-    holdout: int = setting(0, WHOLE, "evaluate on the last N training images, which training held out, instead of the test "
-        "images", group="data", metavar="N", common=True)
+    holdout: int = recipe_setting(0, WHOLE, "evaluate on the last N training images, which training held out, instead of the "
+        "test images", group="data", metavar="N", common=True)
 
 
 @dataclass
@@ -142,7 +146,7 @@ class OfSNN:
         "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event if the kernel can, else "
         "dense",
         group="engine", common=True)
-    pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", fixed=False,
+    pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", scope="run",
         metavar="PATH", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)
     balance_images: int = conversion_setting(128, COUNT, "training images for threshold balancing (original: 512)")
@@ -151,7 +155,7 @@ class OfSNN:
         "becomes its threshold; 100: the maximum")
     calibrate: bool = conversion_setting(False, Switch(), "shift biases until each channel's mean rate over T timesteps is the "
         "ANN's, on --balance_images images; not with --update delayed")
-    trade_off_type: str = setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
+    trade_off_type: str = recipe_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
         group="fine-tuning")
     classification_type: str = training_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose logits count in training; "
         "mean_t: all alike, which early exit needs", group="fine-tuning")
@@ -161,6 +165,6 @@ class OfSNN:
 @dataclass
 class OfFineTuning:
     bptt_segments: str = training_setting(0, Text(segments), "recompute in N segments in the backward pass: memory of T/N "
-        "timesteps; auto: root of T; 0: off", group="fine-tuning", fixed=False, metavar="N|auto")
+        "timesteps; auto: root of T; 0: off", group="fine-tuning", scope="run", metavar="N|auto")
     train: str = training_setting("all", Choice(("all", "decoder")), "weights that are trained; decoder: all others are fixed",
         group="fine-tuning")

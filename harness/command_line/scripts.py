@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.command_line.presets import STARTS
+from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
@@ -87,7 +87,7 @@ def train_each(train, parser, argv, kind):
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
-            own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
+            own = own.having("found", run_name=numbered(run_name(kind, own), seed))
         taken = ranks.is_first() and Paths(kind, own.run_name, own.output_dir).taken()
         if taken and not (own.resume or own.overwrite or own.test_only):
             raise UserError(f"{taken} exists: {TAKEN}")
@@ -95,7 +95,7 @@ def train_each(train, parser, argv, kind):
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                own = own.with_settled(**{flag: str(sibling)})
+                own = own.having("found", **{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
         runs.append((own, said))
     for own, said in runs:

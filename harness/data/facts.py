@@ -41,7 +41,7 @@ def with_facts(args):
             facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:
         facts = {"labels": len(CLASSES[args.dataset])}
-    return args.with_settled(facts=facts)
+    return args.having("found", facts=facts)
 
 
 def where_images_lie(dataset, facts):
@@ -133,4 +133,4 @@ def data_for(args, model):
     train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
-    return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)
+    return args.having("found", **counts, selected_on=selected_on), (train, selection, test)

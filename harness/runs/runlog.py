@@ -53,7 +53,7 @@ class RunLog(AbstractContextManager):
             self.place.take()
             self._records = read_records(self.place.json_path)  # of a run that goes on
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for record in (opening | {"lines": header(opening, self.args.about, self.place.name)}, *waiting):
+            for record in (opening | {"lines": header(opening, self.args, self.place.name)}, *waiting):
                 self._append(record)
             self._write_log()
             if not self.place.trains:
@@ -149,19 +149,21 @@ def opening_record(args, began, settings):
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "command": command_line(),
         "parameters": {key: value for key, value in sorted(values.items()) if key not in NOT_PARAMETERS},
+        "origins": {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS},
         "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
         "seed": args.seed,
         "git_revision": git_revision(),
     }
 
 
-def header(opening, about, name):
-    """The same as lines: by group the parameters that differ from their defaults and count in this run. about: see Configuration;
+def header(opening, args, name):
+    """The same as lines: by group the parameters that differ from their defaults and count in this run. args: a Configuration;
     name: of the run."""
     parameters, groups = opening["parameters"], {}
-    for flag, (title, default, of_training) in about.items():
-        value = parameters.get(flag, default)
-        if value != default and not (of_training and parameters.get("test_only")):
+    training = {one.flag(name) for name, one in args.known.items() if one.training}
+    for flag, title in args.groups.items():
+        value = parameters.get(flag, args.default[flag])
+        if value != args.default[flag] and not (flag in training and parameters.get("test_only")):
             groups.setdefault(title, []).append(f"{flag}={value}")
     versions = ", ".join(f"{package} {version}" for package, version in opening["versions"].items())
     return (

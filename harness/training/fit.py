@@ -28,16 +28,16 @@ from self_models.counting.evaluation import evaluate_parts
 from self_models.running.draws import shuffled
 
 
-def fit(model, data, criterion, args, run, known, saved=None):
+def fit(model, data, criterion, args, run, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
-    None, test) ImageSets; known: name -> Setting of all flags; saved: what resumed() returned. The best epoch is chosen on what
+    None, test) ImageSets; saved: what resumed() returned. The best epoch is chosen on what
     args.selected_on says, see harness/data/facts.py. Its test figures are measured once at the end, and returned. SIGINT and
     SIGTERM end it after the update, saved: then Interrupted is raised."""
     train, updates, args = schedules.length_of(data[0], args)
     data = (train, *data[1:])
     optimizer = schedules.make_optimizer(model, args)
     schedule = schedules.make_schedule(optimizer, args, updates)
-    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule)
+    training = TrainingState(model, data, criterion, args, run, optimizer, schedule)
     if args.resume:
         training.resume(saved)
     if args.epochs:

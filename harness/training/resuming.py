@@ -12,12 +12,14 @@ from harness.training.losses import loss_settings
 from self_models.basics.images import lasting_name
 from self_models.loading import load_known
 
+FIXED = ("network", "objective", "recipe")  # scopes of settings of which a run that goes on has those that it began with
 
-def resumed(args, known, kind, name, own=None):
+
+def resumed(args, kind, name, own=None):
     """(the Configuration, the checkpoint that --resume asks for, whose flags it has adopted); None without --resume, or where the
     run has not saved yet, and is to begin.
 
-    known: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
+    kind, name: of the run; own: the class of --model. Raises UserError where the
     checkpoint is damaged or gone, a flag was typed that may not change, or a folder's images are others; or where there is no
     checkpoint, and no flag was typed that says what to train.
     """
@@ -25,10 +27,10 @@ def resumed(args, known, kind, name, own=None):
         return args, None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
-    args = args.with_settled(resume=str(path))
+    args = args.having("found", resume=str(path))
     if args.overwrite and paths.wrote(path):
         raise UserError(f"--resume goes on with the run {name}, and --overwrite replaces it: leave out one of the two")
-    of_recipe = {one.flag(name) for name, one in known.items() if one.fixed and one.group != "run"}
+    of_recipe = {one.flag(name) for name, one in args.known.items() if one.scope in FIXED and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
@@ -36,18 +38,18 @@ def resumed(args, known, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
-    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in known]:
+    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
-    restored = {one.flag(name): one for name, one in known.items() if one.restored and one.flag(name) in was}
-    if changed := [flag for flag, one in restored.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
+    restored = {one.flag(name): one for name, one in args.known.items() if one.scope != "command" and one.flag(name) in was}
+    if changed := [flag for flag, one in restored.items() if one.scope in FIXED and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.with_found(**{flag: was[flag] for flag in restored})
-    args = args.with_settled(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    args = args.having("checkpoint", **{flag: was[flag] for flag in restored})
+    args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
     if is_folder(args.dataset):
         now, were = list_folder(args.dataset).known_by, saved["files"]
         if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
@@ -57,9 +59,9 @@ def resumed(args, known, kind, name, own=None):
     return args, saved
 
 
-def flags_to_save(args, known, model):
+def flags_to_save(args, model):
     """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
-    flags, settings = {name: one.flag(name) for name, one in known.items() if one.restored}, dict(model.settings)
+    flags, settings = {name: one.flag(name) for name, one in args.known.items() if one.scope != "command"}, dict(model.settings)
     settings["dataset"] = args.dataset  # where it lies, too
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 

@@ -14,7 +14,7 @@ def length_of(train, args):
     updates, and `epochs` becomes the number of epochs that has so many updates, or more."""
     if args.updates:
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
-        args = args.with_settled(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
+        args = args.having("found", epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
     return train, ceil(len(train) / args.batch_size), args
 
 

@@ -25,7 +25,7 @@ class Finished(UserError):
 @dataclass
 class TrainingState:
     """A model, its optimiser and schedule, and how far they have come. data: (training, selection or None, test) ImageSets;
-    known: name -> Setting of all flags; epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken;
+    epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken;
     best: figures of the best epoch; finished: the final evaluation has been reported, too; signals: see noted_signals. No state
     of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image."""
 
@@ -34,7 +34,6 @@ class TrainingState:
     criterion: object
     args: object
     run: object
-    known: dict
     optimizer: object
     schedule: object
     epoch: int = 0
@@ -66,7 +65,7 @@ class TrainingState:
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
         more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        more |= {"flags": flags_to_save(self.args, self.known, self.model)}
+        more |= {"flags": flags_to_save(self.args, self.model)}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.place.last_path, self.model, **more)
         self.saved_at = time.monotonic()

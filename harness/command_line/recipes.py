@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
@@ -48,46 +48,58 @@ class Recipe:
     evaluation: dict
     starts: dict
 
-    def of(self, table):
-        """flag -> value of the script that trains it, or, for evaluation, of those that evaluate it."""
-        return self.evaluation if table == "evaluation" else self.flags
+    def of(self, table, typed):
+        """flag -> value of the script whose table this is. typed: flags that were typed."""
+        paths = {flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")}
+        flags = dict(self.evaluation) if table == "evaluation" else self.flags | paths
+        if PRETRAINED & typed.keys():  # another network was named
+            flags = {name: value for name, value in flags.items() if name not in PRETRAINED}
+        if "epochs" in typed and "updates" not in typed:  # either says how long
+            flags.pop("updates", None)
+        return flags
 
-    def complete(self, config):
-        """The Configuration with the run's name and the checkpoints that it starts from or, in an evaluation, the network itself,
-        where no flag names them. made_by: path of such a checkpoint -> the command that makes it. Raises UserError where images
-        are wanting."""
-        given = config.given
-        if self.kind == "ann" and not config.test_only and not {"dataset", "resume", "pretrained_ann"} & given.keys():
+    def networks(self, config):
+        """(flag -> the run's name, and the checkpoints that it takes where no flag names them: in an evaluation the network
+        itself; path of such a network -> the command that makes it). Raises UserError where images are wanting."""
+        evaluates, given, found, made_by = config.test_only, config.given, {}, {}
+        if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
             raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        starts = {f"pretrained_{self.kind}": ""} if config.test_only else self.starts
-        has_one, found, named, made_by = PRETRAINED & given.keys(), {}, {}, {}
-        for flag in [flag for flag in starts if flag not in given and not (has_one and flag in PRETRAINED)]:
-            if maker := self if config.test_only else self.start(flag):
-                found[flag], command = maker.network(config)
+        for flag in {f"pretrained_{self.kind}": ""} if evaluates else self.starts:
+            if flag in given or (flag in PRETRAINED and PRETRAINED & given.keys()):
+                continue
+            if network := self if evaluates else self.start(flag):
+                found[flag], command = network.made(config)
                 made_by[found[flag]] = command
-            else:
-                named[flag] = starts[flag]
-        if not config.test_only and not config.run_name:
+        if not (evaluates or config.run_name):
             found["run_name"] = numbered(self.run, config.seed)
-        return replace(config, recipe=config.recipe | named).with_found(**found).with_settled(made_by=made_by)
+        return found, made_by
 
     def start(self, flag):
         """The Recipe of a checkpoint that it takes, None for a .pth."""
         word = self.starts[flag]
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
-    def network(self, args):
+    def made(self, config):
         """(path of the network, the command that makes it): under --output_dir, or where there is none that which came with the
-        program; of the images in the folder that was typed, if any."""
-        ours, committed = (Paths(self.kind, numbered(self.run, args.seed), at).best_path for at in (args.output_dir, HOME))
-        words = [*program(self.kind), "--preset", self.path.stem if self.path.parent == FOLDER else str(self.path)]
-        if "dataset" in args.typed and Path(args.dataset).is_dir():
-            words += ["--dataset", args.dataset]
-        elif "dataset" not in self.flags:
-            words += ["--dataset", "FOLDER"]
-        words += ["--seed", str(args.seed)] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
-        path, here = committed if committed.is_file() and not ours.is_file() else ours, Path.cwd()
-        return str(path.relative_to(here) if path.is_relative_to(here) else path), shlex.join(words)
+        program."""
+        ours, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
+        path, here = ours if ours.is_file() or not committed.is_file() or self.path.parent != FOLDER else committed, Path.cwd()
+        words = {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
+        if "dataset" not in self.flags | words:
+            words["dataset"] = "FOLDER"
+        name = self.path.stem if self.path.parent == FOLDER else str(self.path)
+        command = f"{shlex.join(program(self.kind))} {as_flags({'preset': name} | words)}"
+        return str(path.relative_to(here) if path.is_relative_to(here) else path), command
+
+
+def as_flags(values, several=()):
+    """The words of a command line that say flag -> value. several: flags that take several words."""
+    words = []
+    for name, value in values.items():
+        parts = [str(part) for part in (value if isinstance(value, list) else [value])]
+        parts = parts if name in several else [" ".join(parts)]
+        words += [f"--{'no-' * (not value)}{name}"] if isinstance(value, bool) else [f"--{name}", *parts]
+    return shlex.join(words)
 
 
 def find(word, kind, teller=None, key=""):
@@ -108,13 +120,11 @@ def find(word, kind, teller=None, key=""):
         raise UserError(f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}")
     if kind not in said:
         raise UserError(f"{says}{word} has no [{kind}]")
-    flags = dict(said[kind])
+    flags = said[kind]
     if kind == "snn" and "ann" in said and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
     starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
     run = str(flags.pop("run_name", path.stem))
-    if path.parent != FOLDER and (same := next((name for name in names(kind) if find(name, kind).run == run), "")):
-        raise UserError(f"{path}: the {kind.upper()} of recipe {same} is called {run}: change the file's name, or run_name")
     return Recipe(kind, path, run, flags, said.get("evaluation", {}), starts)
 
 
