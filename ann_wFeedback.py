@@ -12,7 +12,7 @@ from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 
@@ -38,7 +38,7 @@ def train(args):
     teacher = teacher_from(args)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
-    with RunLog("ann", name, args, trains=not args.test_only) as run:
+    with Run("ann", name, args, trains=not args.test_only) as run:
         run.say(*lines_on_unused(args, model), *about_data, *about_start, *lines_on_own(args.model))
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:

@@ -9,7 +9,7 @@ from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
 
@@ -36,7 +36,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args)
-    with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
+    with Run("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
         run.say(*lines_on_unused(args, model), *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:

@@ -324,7 +324,7 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
         ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number from 1"),
         ("optimizer = 'Adma'", "mine.toml: optimizer: unknown name 'Adma': did you mean Adam?"),
         ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
-        ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown preset 'baselin': did you mean baseline?"),
+        ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?"),
         ("architecture = 5", "mine.toml: architecture: unknown name '5': choose from VGG5"),
         ("epochs = 2.5", "mine.toml: epochs: 2.5 is not a whole number from 0"),
         ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),

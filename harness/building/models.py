@@ -110,14 +110,11 @@ def new_snn(args, cls=None, **own):
 def load_ann(model, saved, path, say=None):
     """The ANN with the weights of a checkpoint. With say, called with a line for the reader, it may get what then is trained: one
     that began with ReLU the bounds of qcfs, one without a decoder that."""
-    names, new = list(model.state_dict()), new_of_ones_own(model, saved, path, say or str)
-    bounds = [name for name in names if name.endswith(".bound")]
+    new = lacking(model, saved, path, say or str, bool(say))
+    bounds = [name for name in model.state_dict() if name.endswith(".bound")]
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
         new += bounds
-    if say and model.has_feedback and not has_decoder(saved["state_dict"]):
-        say(f"{path} has no decoder: this one starts at random")
-        new += [name for name in names if name.startswith(DECODER)]
     return restore(model, saved, path, new)
 
 
@@ -131,14 +128,19 @@ def ann_of(path, args):
     return load_ann(build(cls, settings, args), saved, path).eval()
 
 
-def new_of_ones_own(model, saved, path, say):
-    """Names of tensors of somebody's own parts that a checkpoint of an ordinary network, or of an ANN, has not got: they start as
-    their class makes them. say: called with the line that tells."""
-    is_same = saved.get("model") == type(model).__name__
-    names = [] if is_same else [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
-    if names:
-        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+def lacking(model, saved, path, say, may_grow, ends=()):
+    """Names of the tensors that a checkpoint need not have, and which start as the model's class makes them: those with these
+    ends; a decoder, if may_grow; and of somebody's own parts what an ordinary network, or an ANN, has not got. say: called with
+    the lines that tell."""
+    names = [name for name in model.state_dict() if name.endswith(tuple(ends))]
+    own = [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
+    if own and saved.get("model") != type(model).__name__:
+        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)
         say(f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it")
+        names += own
+    if may_grow and model.has_feedback and not has_decoder(saved["state_dict"]):
+        say(f"{path} has no decoder: this one starts at random")
+        names += [name for name in model.state_dict() if name.startswith(DECODER)]
     return names
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from harness import UserError
-from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
+from harness.building.models import DECODER, adopted, ann_of, has_decoder, lacking, read
 from harness.building.own import class_for, named, word_for
 from harness.data.facts import with_facts
-from harness.runs.runlog import progress_bar
-from harness.training.resuming import resumed
+from harness.runs.run import progress_bar
 from harness.training.schedules import counted
+from harness.training.training_state import resumed
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import settings_in
 from self_models.conversion import (
@@ -80,13 +80,14 @@ def check_asked(config):
 
 
 def resolve_snn(config):
-    """(the Configuration, the Start) of an SNN that does not go on with a run."""
+    """(the Configuration, the Start) of an SNN that does not go on with a run. Of an ANN it takes what both kinds have, but for
+    what spiking declares anew."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
+    names = cls.known_settings().keys()
     if not start.kind:
-        start = found_start(config, "ann", word_for(config.model, config.pretrained_ann))
+        start = found_start(config, "ann", word_for(config.model, config.pretrained_snn))
+        names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
     if start.kind:
-        common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if start.kind == "ann" else cls.known_settings().keys()
         config = adopted(config, start.saved, cls, names)
     config = followed(with_facts(config), start)
     if start.kind == "ann":
@@ -172,7 +173,8 @@ def check_conversion(config, start):
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: see load_snn."""
+    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: one without a decoder may get
+    one, which starts at random."""
     if start.kind == "ann":
         return convert_ann(model, start, train, config, run)
     if start.kind == "snn":
@@ -184,20 +186,14 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may get one, which starts at random."""
-    names, ours = list(model.state_dict()), "settings" in start.saved
-    may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
-    may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
-    decoder = [name for name in names if name.startswith(DECODER)]
-    if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
-        run.say(f"{start.path} has no decoder: this one starts at random")
-        may_lack += decoder
+    """The SNN with the weights of an SNN's checkpoint, and the leak that was asked for."""
+    ours = "settings" in start.saved
     state, _ = weights_for(model, start, config, run)
-    restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
+    lacks = lacking(model, start.saved, start.path, run.say, may_grow, () if ours else (".threshold", ".leak"))
+    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
     if not ours:
         from_original(model, start.saved)
-    is_other = config.leak != start.settings.get("leak", config.leak)  # a streaming network's default
-    if is_other or "leak" in config.given:
+    if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
         model.set_leak(config.leak)
     return model
 
@@ -205,16 +201,14 @@ def load_snn(model, start, config, run, may_grow):
 def convert_ann(model, start, train, config, run):
     """The SNN with the weights of an ANN, whose bounds are its thresholds, or else are balanced on training images, and scaled
     once. Raises UserError where a layer of its own has none."""
-    may_lack = [name for name in model.state_dict() if name.endswith((".threshold", ".leak", ".bias"))]
-    may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
+    lacks = lacking(model, start.saved, start.path, run.say, False, (".threshold", ".leak", ".bias"))
     state, has_bounds = weights_for(model, start, config, run)
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
         needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
-    restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
+    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
     for name, parameter in model.named_parameters():
-        # the ANN has none; what is there is of an earlier conversion
-        if name.endswith(".bias") and in_stages(name) and name not in state:
+        if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
     biases = biases_of(model)
     if has_bounds:
@@ -234,11 +228,8 @@ def convert_ann(model, start, train, config, run):
     fit_biases(model, biases)
     if config.calibrate:
         ann, line = ann_of(config.pretrained_ann, config), "mean rates of its channels off by {:.4f}, now by {:.4f}"
-        with converting("calibrating biases", model, train, config, model.timesteps, run.say, line, ROUNDS + 1) as (
-            images,
-            draws,
-            *on,
-        ):
+        steps = model.timesteps
+        with converting("calibrating biases", model, train, config, steps, run.say, line, ROUNDS + 1) as (images, draws, *on):
             calibrate_biases(model, rates_of(ann, model, images), images, draws, *on)
     return model
 

@@ -136,7 +136,7 @@ class Parser(argparse.ArgumentParser):
         if "preset" not in config.typed:
             return config
         if config.preset == "list":
-            print(recipes.preset_list())
+            print(recipes.recipe_list())
             self.exit()
         recipe = recipes.find(config.preset, "ann" if self.table == "ann" else "snn")
         flags, several = recipe.of(self.table, config.typed), {flag.dest for flag in self._actions if flag.nargs == "+"}

@@ -18,7 +18,7 @@ from harness.drawing.film import film_of
 from harness.measuring.measures import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
 from harness.runs.paths import Paths, snn_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.files import image_sources, read_images
@@ -54,15 +54,18 @@ def open_posthoc(args, start, cls, suffix, **own):
     own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     model = new_snn(args, cls, **own)
     lines = [*lines_on_unused(args, model)]
-    needs_data = start.kind == "ann" or "settings" not in start.saved
-    files, frames = own_files(args), getattr(args, "frames", "")
-    train, test = find_images(args, model) if needs_data or not (files or frames) else (None, None)
+    files, frames, train = own_files(args), getattr(args, "frames", ""), None
+    if args.holdout and args.limit_test:
+        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+    if start.kind == "ann" or "settings" not in start.saved or not (files or frames):  # to balance, or to evaluate on
+        train, held_out, test = images_for(args, model, args.holdout)
+        test = held_out or test
     if files or frames:
         own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
         test = ImageSet("own images", own, None, names=tuple(model.classes))
     lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-    run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
+    run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
     gate = start.settings.get("gate", "open")
@@ -91,27 +94,17 @@ def add_baseline_flag(group, what):
 def own_files(args):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
     is neither, for too many, and beside --index."""
-    if "images" not in args.groups:
-        return []
-    words = args.images
-    if args.index and "images" in args.given:
+    words = getattr(args, "images", [1])
+    numbers = [word for word in words if isinstance(word, int)]
+    if "images" in args.given and args.index:
         raise UserError("--index and --images both choose the images: leave out one of the two")
-    if isinstance(words[0], int) and len(words) == 1:
+    if len(words) == len(numbers) == 1:
         return []
-    if numbers := [word for word in words if isinstance(word, int)]:
+    if numbers:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    files = image_sources(words)
-    if len(files) > MOST:
+    if len(files := image_sources(words)) > MOST:
         raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
     return files
-
-
-def find_images(args, model):
-    """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
-    if args.holdout and args.limit_test:
-        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-    train, held_out, test = images_for(args, model, args.holdout)
-    return train, held_out or test
 
 
 @dataclass
@@ -122,7 +115,7 @@ class Posthoc:
     args: object
     model: object
     test: object
-    run: RunLog
+    run: Run
     files: list = field(default_factory=list)
     records: list = field(default_factory=list)
     train: object = None
@@ -199,5 +192,5 @@ class Posthoc:
             save_results_json(self.args.results_json, self.records)
             self.run.say(f"wrote {self.args.results_json}")
         if self.args.log:
-            self.run.say(f"log: {self.run.place.log_path}")
+            self.run.say(f"log: {self.run.log_path}")
         return self.records

@@ -18,12 +18,12 @@ from harness.data.folders import LAYOUT
 from harness.measuring.report import aligned
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
-from harness.runs.runlog import read_records
+from harness.runs.run import read_records
 from self_models.basics import HOME
 from self_models.basics.files import reason
 from self_models.basics.settings import meant
 
-HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
+HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
 FOLDER = HOME / "recipes"
 TABLES = ("ann", "snn", "evaluation")
 STARTS = {"pretrained_ann": "ann", "pretrained_snn": "snn", "teacher_ann": "ann"}  # flag -> what its checkpoint is of
@@ -109,7 +109,7 @@ def find(word, kind, teller=None, key=""):
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
     if not (path := next(filter(os.path.isfile, places), None)):
-        none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown preset", names(kind))
+        none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown recipe", names(kind))
         raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all")
     path = FOLDER / path.name if path.resolve().parent == FOLDER else path
     try:
@@ -131,7 +131,7 @@ def find(word, kind, teller=None, key=""):
 # --- what is known of the recipes' networks
 
 
-def preset_list():
+def recipe_list():
     """A table of all recipes, by name: seed 0 as trained, without early exit; - for what is not known here."""
     of_snns, rows = names("snn"), []
     for name in sorted({*names("ann"), *of_snns}):

@@ -88,7 +88,8 @@ def train_each(train, parser, argv, kind):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
             own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        taken = ranks.is_first() and Paths(kind, own.run_name, own.output_dir).taken()
+        paths = Paths(kind, own.run_name, own.output_dir)
+        taken = ranks.is_first() and paths.taken(paths.of_training)
         if taken and not (own.resume or own.overwrite or own.test_only):
             raise UserError(f"{taken} exists: {TAKEN}")
         said = [f"== seed {seed}: {own.run_name}"]

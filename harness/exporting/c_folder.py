@@ -11,7 +11,7 @@ import torch
 
 from harness import UserError
 from harness.exporting.layers import check_spiking, test_images
-from harness.runs.runlog import progress_bar
+from harness.runs.run import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
 from self_models.integers import IntegerSNN
