@@ -4,8 +4,7 @@
 import torch
 import torch.nn.functional as F
 
-from harness.building.models import load_ann, new_ann, teacher_from
-from harness.building.own import lines_on_own
+from harness.building.models import lines_on_own, load_ann, new_ann, teacher_from
 from harness.building.start import resolve
 from harness.command_line.flags import ann_parser
 from harness.command_line.parser import lines_on_unused

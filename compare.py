@@ -13,8 +13,7 @@ from harness.building.models import OF_REPOSITORY
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_network
-from harness.command_line.recipes import find as find_recipe
-from harness.command_line.recipes import names
+from harness.command_line.recipes import find, names
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED, equivalence_line, surviving
 from harness.measuring.report import aligned, running
@@ -56,7 +55,7 @@ def main(argv=None):
     check(args)
     argv = sys.argv[1:] if argv is None else argv
     words, seeds = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds))
-    found, runs = [one for word in words for one in find(word, seeds, args)], []
+    found, runs = [one for word in words for one in networks_of(word, seeds, args)], []
     for one in found:
         runs.append(evaluated(one, argv) if args.evaluate else read(one))
         alike = [word for word in words if Path(word).stem == Path(one.word).stem]
@@ -104,11 +103,11 @@ class Trained(NamedTuple):
     log: Path
 
 
-def find(word, seeds, args):
+def networks_of(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
     own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
-    recipe = word if word in names("snn") and not (is_own and find_recipe(word, "snn").run != word) else ""
+    recipe = word if word in names("snn") and not (is_own and find(word, "snn").run != word) else ""
     found = [trained(word, recipe, seed, args.output_dir) for seed in seeds]
     absent = [one for one in found if not one.checkpoint.is_file() and (args.evaluate or not one.log.is_file())]
     if absent and Path(word).suffix == ".pth":
@@ -132,7 +131,7 @@ def trained(word, recipe, seed, output_dir):
     if path.suffix == ".pth":
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = numbered(find_recipe(recipe, "snn").run if recipe else word, seed)
+    name = numbered(find(recipe, "snn").run if recipe else word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, recipe, seed, name, paths.best_path, paths.json_path)

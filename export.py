@@ -5,7 +5,7 @@ nir and torch have its encoder and classifier; half, a checkpoint of half the si
 
 from dataclasses import replace
 
-from harness.building.own import named
+from harness.building.models import named
 from harness.command_line.flags import snn_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import choose_trained, new_snn, teacher_from, use_engine
-from harness.building.own import lines_on_own
+from harness.building.models import choose_trained, lines_on_own, new_snn, teacher_from, use_engine
 from harness.building.start import resolve, start_snn
 from harness.command_line.flags import snn_parser
 from harness.command_line.parser import lines_on_unused
@@ -36,7 +35,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args)
-    with Run("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
+    with Run("snn", name, args, trains=not args.test_only) as run:
         run.say(*lines_on_unused(args, model), *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:

@@ -34,9 +34,8 @@ from conftest import (
 )
 
 import snn_wFeedback
-from harness.building import own
-from harness.building.models import new_snn
-from harness.building.own import imported, named
+from harness.building import models as own
+from harness.building.models import imported, named, new_snn
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
 from harness.training.losses import LOSSES, Criterion, Loss

@@ -19,7 +19,6 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
-    PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
@@ -36,7 +35,7 @@ from test_survive import train
 
 from ann_wFeedback import whiten_first_layer
 from harness import UserError
-from harness.building.models import find_device, new_snn, use_engine
+from harness.building.models import find_device, new_snn
 from harness.command_line.flags import snn_parser
 from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
@@ -390,7 +389,7 @@ def test_the_seed_draws_the_weights():
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
-# --- devices and engines
+# --- devices
 
 
 @pytest.mark.parametrize(
@@ -426,10 +425,3 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
         cudnn, is_cuda = torch.backends.cudnn, "cuda" in expected
         assert chosen == ([int(expected[-1])] if is_cuda else [])
         assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (is_cuda, not is_cuda, not is_cuda)
-
-
-@pytest.mark.parametrize(("engine", "line"), [("dense", "engine: dense"), ("reference", "engine: reference")])
-def test_the_engine_that_evaluates_is_said(engine, line):
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4)
-    assert use_engine(model, SimpleNamespace(engine=engine)) == line and model.engine is None
-    assert model.batched == (engine != "reference")

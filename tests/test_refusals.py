@@ -95,7 +95,6 @@ COMMANDS = [  # script, flags, words of its one line
         (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json: {here}: give a file in a folder that exists"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
         (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
         (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
         *((ANN, f"--epochs 1 --run_name {name}", f"--run_name: {name}: give a plain file name; --output_dir says where")

@@ -7,13 +7,13 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_708,
+    "self_models and harness, Python": 14_697,
     "C": 2_639,
     "tests": 12_263,
     "benchmarks": 2_510,
     "scripts": 1_617,
 }
-FILES = 117  # of self_models and harness, Python
+FILES = 112  # of self_models and harness, Python
 
 
 def counted_as(path):

@@ -6,26 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from harness import UserError
-from harness.building.models import DECODER, adopted, ann_of, has_decoder, lacking, read
-from harness.building.own import class_for, named, word_for
+from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read
 from harness.data.facts import with_facts
 from harness.runs.run import progress_bar
 from harness.training.schedules import counted
 from harness.training.training_state import resumed
+from self_models import conversion
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import settings_in
-from self_models.conversion import (
-    ROUNDS,
-    balance_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    calibrate_biases,
-    fit_biases,
-    fit_levels,
-    fit_thresholds,
-    rates_of,
-    scale_thresholds,
-)
 from self_models.network.known import in_stages
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
@@ -38,8 +26,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 @dataclass(frozen=True)
 class Start:
-    """What a network starts from. kind: 'ann', 'snn', 'run' (one that --resume goes on with), or '' for nothing; path and saved:
-    of the checkpoint."""
+    """What a network starts from. kind: 'ann', 'snn', 'run' (one that is resumed), or ''; path, saved: of the checkpoint."""
 
     kind: str = ""
     path: str = ""
@@ -55,56 +42,40 @@ class Start:
         return self.saved if self.kind == "run" else None
 
 
-def resolve(config, kind, name):
+def resolve(config, kind, name=""):
     """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. name:
-    of the run."""
-    config, saved = resumed(config, kind, name, named(config.model))
-    check_asked(config)
-    if saved:
-        config, start = with_facts(config), Start("run", config.resume, saved)
-        return followed(config, start) if kind == "snn" else config, start
-    if kind == "snn":
-        return resolve_snn(config)
-    start, cls = found_start(config, "ann", config.model), class_for(config.model, VGG_wFeedback)
-    return with_facts(adopted(config, start.saved, cls, cls.known_settings()) if start.kind else config), start
-
-
-def check_asked(config):
-    """Raises UserError for an evaluation without a network, and for typed flags that contradict others."""
-    starts = [flag for flag in ("pretrained_ann", "pretrained_snn") if hasattr(config, flag)]
-    if config.test_only and not any(getattr(config, flag) for flag in starts):
-        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in starts)}")
+    of a run that may be resumed. Raises UserError for an evaluation without a network, and for flags that contradict others."""
+    config, saved = resumed(config, kind, name, named(config.model)) if name else (config, None)
+    kinds = [of for of in ("snn", "ann") if hasattr(config, f"pretrained_{of}")]
+    if config.test_only and not any(getattr(config, f"pretrained_{of}") for of in kinds):
+        raise UserError(
+            f"--test_only needs a trained network: give {' or '.join(f'--pretrained_{of} PATH' for of in kinds[::-1])}"
+        )
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
+    start = Start("run", config.resume, saved) if saved else found_start(config, kinds)
+    if start.kind in ("ann", "snn"):
+        names = class_for(config.model, CLASSES[kind]).known_settings().keys()
+        if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
+            names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+        config = adopted(config, start.saved, class_for(config.model, CLASSES[kind]), names)
+    config = with_facts(config)
+    return followed(config, start) if kind == "snn" else config, start
 
 
-def resolve_snn(config):
-    """(the Configuration, the Start) of an SNN that does not go on with a run. Of an ANN it takes what both kinds have, but for
-    what spiking declares anew."""
-    start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
-    names = cls.known_settings().keys()
-    if not start.kind:
-        start = found_start(config, "ann", word_for(config.model, config.pretrained_snn))
-        names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-    if start.kind:
-        config = adopted(config, start.saved, cls, names)
-    config = followed(with_facts(config), start)
-    if start.kind == "ann":
-        check_conversion(config, start)
-    return config, start
+def found_start(config, kinds):
+    """The Start of the checkpoint that the flags name. kinds: that it may be of, the first that is named counts."""
+    for kind in kinds:
+        if path := getattr(config, f"pretrained_{kind}"):
+            saved, wanted = read(path, config, config.model), kind.upper()
+            if wanted not in may_hold(saved):
+                raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
+            return Start(kind, path, saved)
+    return Start()
 
 
-def found_start(config, kind, model):
-    """The Start of the checkpoint of this kind that the flags name. model: the --model that it may be of."""
-    if not (path := getattr(config, f"pretrained_{kind}")):
-        return Start()
-    saved, wanted = read(path, config, model), kind.upper()
-    if wanted not in may_hold(saved):
-        raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
-    return Start(kind, path, saved)
-
-
+CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
 FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
 LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
 
@@ -113,7 +84,7 @@ def followed(config, start):
     """The Configuration of an SNN with what follows from other settings, from its images and from what it starts from. What was
     typed, or what a recipe says, holds instead."""
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
-    gate = GATES.get(str(was.get("gate")), Gate)
+    gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
 
     def now(name):
         return config.given.get(name, follows.get(name, getattr(config, name)))
@@ -125,7 +96,9 @@ def followed(config, start):
     if start.kind == "ann":
         if was.get("norm") == "batch" or config.calibrate:
             follows["bias"] = True  # which the norm becomes, and calibration shifts
-        if not balances(config, start):  # a layer's threshold is its bound, or fits its activations, and needs no factor
+        if (
+            was.get("activation_ann", "relu") == "qcfs" or is_phased
+        ):  # thresholds are bounds, or fit the activations: no balancing
             follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
         if "M" in find_plan(config.architecture, was.get("plan")).encoder:
             follows["max_pool"] = "count"  # the highest activation is the highest count
@@ -133,25 +106,18 @@ def followed(config, start):
         if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
             own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
             follows |= {flag: was[name] for name, flag in own.items() if name in was}
-        if not predicts(config):
-            follows["epsilon"] = 0.0  # there is nothing by which to block
+        if is_phased or not find_plan(config.architecture, config.plan).decoder:
+            follows["epsilon"] = 0.0  # there are no predictions by which to block
     if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
     if "scene" in config.groups:  # old evidence must decay; as in the network, if it was trained for streams
         default = FORGETTING if now("gate") != "open" and now("epsilon") > 0 else LEAKING
         trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
         follows |= {flag: trained.get(flag, default[flag]) for flag in default}
-    return config.having("followed", **follows)
-
-
-def predicts(config):
-    """Whether there are predictions by which pixels can be blocked."""
-    return config.update != "phased" and bool(find_plan(config.architecture, config.plan).decoder)
-
-
-def balances(config, start):
-    """Whether converting this ANN balances thresholds."""
-    return start.settings.get("activation_ann", "relu") != "qcfs" and config.update != "phased"
+    config = config.having("followed", **follows)
+    if start.kind == "ann":
+        check_conversion(config, start)
+    return config
 
 
 def check_conversion(config, start):
@@ -173,8 +139,7 @@ def check_conversion(config, start):
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: one without a decoder may get
-    one, which starts at random."""
+    """The SNN with the weights that it starts from. train: to balance on; may_grow: it may get a decoder, at random."""
     if start.kind == "ann":
         return convert_ann(model, start, train, config, run)
     if start.kind == "snn":
@@ -199,8 +164,7 @@ def load_snn(model, start, config, run, may_grow):
 
 
 def convert_ann(model, start, train, config, run):
-    """The SNN with the weights of an ANN, whose bounds are its thresholds, or else are balanced on training images, and scaled
-    once. Raises UserError where a layer of its own has none."""
+    """The SNN with the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
     lacks = lacking(model, start.saved, start.path, run.say, False, (".threshold", ".leak", ".bias"))
     state, has_bounds = weights_for(model, start, config, run)
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
@@ -210,35 +174,39 @@ def convert_ann(model, start, train, config, run):
     for name, parameter in model.named_parameters():
         if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
-    biases = biases_of(model)
+    biases = conversion.biases_of(model)
     if has_bounds:
-        fit_thresholds(model)
+        conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     elif model.phased:
         images = balancing_batch(model, train, config).images
-        fit_levels(model, images)
-        fit_thresholds(model)
+        conversion.fit_levels(model, images)
+        conversion.fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
         steps, line = config.balance_timesteps, "threshold {:.4f}"
         with converting("balancing thresholds", model, train, config, steps, run.say, line) as (images, draws, *on):
-            balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
-    scale_thresholds(model, config.scaling_factor)
-    fit_biases(model, biases)
+            conversion.balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
+    conversion.scale_thresholds(model, config.scaling_factor)
+    conversion.fit_biases(model, biases)
     if config.calibrate:
         ann, line = ann_of(config.pretrained_ann, config), "mean rates of its channels off by {:.4f}, now by {:.4f}"
         steps = model.timesteps
-        with converting("calibrating biases", model, train, config, steps, run.say, line, ROUNDS + 1) as (images, draws, *on):
-            calibrate_biases(model, rates_of(ann, model, images), images, draws, *on)
+        with converting("calibrating biases", model, train, config, steps, run.say, line, conversion.ROUNDS + 1) as (
+            images,
+            draws,
+            *on,
+        ):
+            conversion.calibrate_biases(model, conversion.rates_of(ann, model, images), images, draws, *on)
     return model
 
 
 def weights_for(model, start, config, run):
-    """(name -> weight of a checkpoint, a norm's folded in and without a decoder that the model has not; whether bounds of qcfs
-    are among them, now thresholds). Raises UserError where a norm does not fit."""
+    """(name -> weight of a checkpoint, a norm folded in, without a decoder that the model has not; whether thresholds are among
+    them, bounds of qcfs). Raises UserError where a norm does not fit."""
     try:
-        state, has_bounds = bounds_as_thresholds(folded_in(start.saved["state_dict"]))
+        state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
     if has_decoder(state) and not has_decoder(model.state_dict()):
@@ -254,8 +222,7 @@ def balancing_batch(model, train, config):
 
 @contextlib.contextmanager
 def converting(what, model, train, config, steps, say, line, rounds=1):
-    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them, beside a progress bar. say: called
-    with lines for the reader; line: of a layer's figures."""
+    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them. line: of a layer's figures."""
     batch, layers = balancing_batch(model, train, config), sum(map(in_stages, model.neurons()))
     say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
     draws = Draws(config.seed, 0, batch.index)

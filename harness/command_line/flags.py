@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness import UserError
-from harness.building.own import class_for
+from harness.building.models import class_for
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
@@ -211,7 +211,8 @@ BARE = (
 def class_in(argv, table, cls):
     """The class of the --model in a command line, or in the table of the recipe that it names; else cls. Its file is imported
     here, before there is a parser: what it registers has flags."""
-    words = [part for word in (sys.argv[1:] if argv is None else argv) for part in word.split("=", 1)]
+    words = sys.argv[1:] if argv is None else argv
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     said = dict(pairwise(words))  # of a flag that is typed twice the last holds
     if "--preset" in said and "--model" not in said:
         with suppress(UserError):  # of a recipe, which is told when flags are parsed
@@ -232,8 +233,7 @@ def snn_settings(cls=VGG_SNN_STDB_wFeedback):
 
 
 def posthoc_settings(cls, own=None):
-    """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls, or of own, a class
-    of somebody's own, which gets the defaults of cls."""
+    """name -> Setting of the flags of a script that evaluates an SNN as a model of class cls, or of somebody's own."""
     own = own or cls
     known = with_defaults(own.known_settings(), cls.defaults | own.defaults)
     return joined(with_defaults(settings_in(OfAll, OfEvaluation, OfSNN), SNN_DEFAULTS | {"test_only": True}), known)

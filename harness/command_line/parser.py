@@ -21,7 +21,7 @@ GROUPS = {  # title -> description, in the order of --help
     **dict.fromkeys(("gate", "stopping", "training", "fine-tuning", "results")),
 }
 LAYERS = ("default", "checkpoint", "script", "followed", "recipe", "typed", "found")  # of a Configuration, a later one wins
-ABSENT = object()  # the value of a flag that was not typed
+ABSENT = []  # the value of a flag that was not typed, and what the action `append` begins with
 
 
 def typed(kind):

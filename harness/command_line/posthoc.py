@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.models import new_snn, use_engine
-from harness.building.own import lines_on_own, word_for
-from harness.building.start import check_asked, resolve_snn, start_snn
+from harness.building.models import lines_on_own, new_snn, use_engine, word_for
+from harness.building.start import resolve, start_snn
 from harness.command_line.parser import lines_on_unused
 from harness.data.facts import images_for
 from harness.data.frames import read_frames
@@ -32,9 +31,8 @@ MOST = 50  # files of one's own that a picture shows
 
 
 def resolve_evaluation(args, cls, as_trained=False):
-    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
-    name. cls: the model's class; as_trained: whether its objective's settings, too, are the checkpoint's where no flag was given.
-    Raises UserError where there is none."""
+    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean. cls: the
+    model's class; as_trained: whether its objective's settings are the checkpoint's, too, where no flag was given."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
@@ -42,16 +40,15 @@ def resolve_evaluation(args, cls, as_trained=False):
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.having("followed", pretrained_snn=str(path))
-    check_asked(args)
     if not as_trained:
         asked = {one.flag(name) for name, one in args.known.items() if one.scope == "objective"}
         args = args.having("script", **{flag: args.default[flag] for flag in asked})
-    return resolve_snn(args)
+    return resolve(args, "snn")
 
 
 def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
-    own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
+    own: settings of no shared flag."""
     model = new_snn(args, cls, **own)
     lines = [*lines_on_unused(args, model)]
     files, frames, train = own_files(args), getattr(args, "frames", ""), None
@@ -80,8 +77,7 @@ def open_posthoc(args, start, cls, suffix, **own):
 
 
 def open_network(parser, words, suffix, **settled):
-    """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
-    see open_posthoc; settled: flags that the script itself sets."""
+    """The Posthoc of the network that these words name, as it was trained. settled: flags that the script itself sets."""
     args = parser.parse_args(words)
     args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
@@ -92,8 +88,7 @@ def add_baseline_flag(group, what):
 
 
 def own_files(args):
-    """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
-    is neither, for too many, and beside --index."""
+    """The files that --images names, Paths; none where it is a number, or the script has no such flag."""
     words = getattr(args, "images", [1])
     numbers = [word for word in words if isinstance(word, int)]
     if "images" in args.given and args.index:
@@ -148,8 +143,8 @@ class Posthoc:
         return record, result["per_image"]
 
     def baseline(self, **changed):
-        """A Posthoc of the network of --baseline, with the same images, timesteps and stopping rule, and these settings changed;
-        None without the flag. Raises UserError for a network of other images or classes, and ModelError as load() does."""
+        """A Posthoc of the network of --baseline, with the same images, timesteps and rule, and these settings changed; None
+        without the flag."""
         if not (path := self.args.baseline):
             return None
         settings = self.model.settings
@@ -172,7 +167,7 @@ class Posthoc:
 
     @torch.no_grad()
     def watch(self, images=None):
-        """The model's Film of the images that the flags name, of the test images or others; says what one's own are read as."""
+        """The model's Film of the images that the flags name; says what one's own are predicted as."""
         self.run.begin()
         batch = self.chosen(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))

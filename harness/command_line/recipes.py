@@ -59,8 +59,8 @@ class Recipe:
         return flags
 
     def networks(self, config):
-        """(flag -> the run's name, and the checkpoints that it takes where no flag names them: in an evaluation the network
-        itself; path of such a network -> the command that makes it). Raises UserError where images are wanting."""
+        """(flag -> the run's name, and the networks that it takes where no flag names them; path of such a network -> the command
+        that makes it)."""
         evaluates, given, found, made_by = config.test_only, config.given, {}, {}
         if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
             raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
@@ -80,8 +80,7 @@ class Recipe:
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
     def made(self, config):
-        """(path of the network, the command that makes it): under --output_dir, or where there is none that which came with the
-        program."""
+        """(path of the network, under --output_dir or as it came with the program; the command that makes it)."""
         ours, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
         path, here = ours if ours.is_file() or not committed.is_file() or self.path.parent != FOLDER else committed, Path.cwd()
         words = {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
@@ -103,8 +102,8 @@ def as_flags(values, several=()):
 
 
 def find(word, kind, teller=None, key=""):
-    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and
-    whose neighbours are meant first. Raises UserError, with the file at fault."""
+    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller, key: the recipe that names it, and where;
+    its neighbours are meant first."""
     says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]

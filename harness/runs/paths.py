@@ -46,8 +46,7 @@ def is_numbered(args):
 
 
 def run_name(kind, args):
-    """What a run of a training script is called: as --run_name says; --test_only as the checkpoint, with _test; --resume PATH as
-    the run that it goes on with."""
+    """What a training script's run is called: --run_name; the checkpoint of --test_only; the run that --resume PATH goes on."""
     if not args.run_name and args.test_only:
         return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
     if not args.run_name and args.resume not in ("", "last"):

@@ -29,19 +29,17 @@ NOT_PARAMETERS = ("made_by", "seeds")
 
 
 class Run(Paths, AbstractContextManager):
-    """A run of this name, which has the right to its paths. kind: ann or snn, the folder; trains: else it is an evaluation;
-    settings: of the network, where a flag may stand for another one (--epsilon alone for --gate block).
+    """A run of this name, and its paths. kind: ann or snn, the folder; trains: else it is an evaluation.
 
-    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Both begin with what the run is. Nothing is
-    written or replaced before begin(), since until then the run may turn out to be impossible. A training run is refused where
-    its files are there already, unless told to resume or overwrite, and while another process trains under its name; an
-    evaluation takes the next free name. `with Run(...)` gives the name free at the end. Of several ranks only the first writes.
+    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Nothing is written or replaced before begin(),
+    since until then the run may turn out to be impossible. A training run is refused where its files are there, unless told to
+    resume or overwrite; an evaluation takes the next free name. Of several ranks only the first writes.
     """
 
-    def __init__(self, kind, name, args, trains, settings=()):
+    def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
         self.args, self.trains, self._lock = args, trains, None
-        self._settings, self._records, self._begun = dict(settings), [], False
+        self._records, self._begun = [], False
         self.is_resumed = bool(trains and args.resume) and self.wrote(Path(args.resume))
         try:
             for folder in (self.logs, self.files) if ranks.is_first() else ():
@@ -103,7 +101,7 @@ class Run(Paths, AbstractContextManager):
             for path in (self.log_path, self.json_path, *[self.last_path] * self.trains):
                 path.unlink(missing_ok=True)
         self._records = read_records(self.json_path)  # of a run that goes on
-        opening = opening_record(self.args, "resumed" if self.is_resumed else "started", self._settings)
+        opening = opening_record(self.args, "resumed" if self.is_resumed else "started")
         for record in (opening | {"lines": header(opening, self.args, self.name)}, *waiting):
             self._append(record)
         self._write_log()
@@ -125,8 +123,7 @@ class Run(Paths, AbstractContextManager):
         self.record(*lines, event="result", **values)
 
     def record(self, *lines, **values):
-        """One JSON object for programs, and lines for the reader, in which paths are relative to --output_dir. Of those with the
-        same `event` and `epoch` the last counts."""
+        """One JSON object for programs, and lines for the reader. Of those with the same `event` and `epoch` the last counts."""
         for line in lines if ranks.is_first() else ():
             print(line, flush=True)
         self._append({**values, "lines": self._relative(lines)} if lines else values)
@@ -170,8 +167,7 @@ def read_records(path):
 
 
 def latest(records):
-    """These records without those that a later one of the same event and epoch replaces: a run that was stopped before it had
-    saved does that epoch again."""
+    """These records without those that a later one of the same event and epoch replaces, of an epoch that was done again."""
     last = {}
     for number, record in enumerate(records):
         key = (record["event"], str(record["epoch"])) if "epoch" in record else number
@@ -191,15 +187,14 @@ def readable(records):
             yield from record["lines"]
 
 
-def opening_record(args, began, settings):
-    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'; settings: see Run."""
-    values = args.values | {name: value for name, value in settings.items() if name in args.values}
+def opening_record(args, began):
+    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'."""
     return {
         "event": "run",
         "began": began,
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "command": command_line(),
-        "parameters": {key: value for key, value in sorted(values.items()) if key not in NOT_PARAMETERS},
+        "parameters": {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS},
         "origins": {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS},
         "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
         "seed": args.seed,
@@ -208,8 +203,7 @@ def opening_record(args, began, settings):
 
 
 def header(opening, args, name):
-    """The same as lines: by group the parameters that differ from their defaults and count in this run. args: a Configuration;
-    name: of the run."""
+    """The same as lines: by group the parameters that differ from their defaults and count in this run. name: of the run."""
     parameters, groups = opening["parameters"], {}
     training = {one.flag(name) for name, one in args.known.items() if one.training}
     for flag, title in args.groups.items():
@@ -250,8 +244,7 @@ class Lines:
 
 
 def progress_bar(label, total, done=0):
-    """A tqdm of `total` parts that leaves nothing behind; none but for the first rank. On a terminal a bar; else, every half
-    minute, a line with percent, time gone and left, and what set_postfix_str was last told."""
+    """A tqdm of `total` parts, of the first rank: a bar on a terminal, else a line every half minute; nothing stays behind."""
     if not ranks.is_first():
         return tqdm(disable=True)
     if sys.stderr.isatty():

@@ -7,18 +7,8 @@ import torch
 
 from harness import UserError
 from harness.data.sets import augmented
+from harness.measuring import report
 from harness.measuring.measures import counts_operations
-from harness.measuring.report import (
-    HELPS_AGAINST_SILENCE,
-    best_line,
-    class_lines,
-    epoch_line,
-    evaluation_record,
-    result_lines,
-    running,
-    save_results_json,
-    silent_outputs,
-)
 from harness.runs import ranks
 from harness.runs.run import progress_bar
 from harness.runs.saving import save_checkpoint
@@ -26,7 +16,7 @@ from harness.runs.signals import noted_signals
 from harness.training import schedules
 from harness.training.training_state import NOT_FINITE, TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.counting.evaluation import evaluate_parts
+from self_models.counting.evaluation import Average, evaluate_parts
 from self_models.running.draws import shuffled
 from self_models.running.outputs import total_spikes
 
@@ -68,7 +58,7 @@ def fit(model, data, criterion, args, run, saved=None):
             found = judged(state, criterion)  # a signal leaves only this to be made again
             state.epoch, seconds = epoch, time.perf_counter() - began
             record_epoch(state, learned, found, seconds)
-            state.begin_epoch()
+            state.step, state.average, state.seconds = 0, Average(), 0.0
             state.save()  # after the record: a run that is stopped in between does the epoch again, and its last record counts
             state.save_if_asked()
         return finish(state, criterion)
@@ -82,8 +72,7 @@ def check_step(loss, model, when):
 
 
 def is_finite(loss, model):
-    """Whether the loss and the gradients of a step are finite, by their sums. (Where finite ones add up to infinity, their
-    squares would, too, which optimisers keep.)"""
+    """Whether a step's loss and gradients are finite, by their sums (where those overflow, an optimiser's squares would, too)."""
     values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
     return bool(torch.stack([value.sum() for value in values]).isfinite().all())
 
@@ -103,8 +92,11 @@ def record_epoch(state, learned, found, seconds):
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
-    lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
-    lines.append(epoch_line(epoch, args.epochs, learned, seconds, **found, on=args.selected_on))
+    lines = [
+        f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {report.HELPS_AGAINST_SILENCE}"
+        for name in silent
+    ]
+    lines.append(report.epoch_line(epoch, args.epochs, learned, seconds, **found, on=args.selected_on))
     record = {"event": "epoch", "epoch": epoch, "train": learned, **found, "selected_on": args.selected_on, "seconds": seconds}
     if silent:
         record["silent"] = silent
@@ -115,8 +107,7 @@ def record_epoch(state, learned, found, seconds):
 
 
 def judged(state, criterion):
-    """Evaluate the model on the images that choose, and keep its checkpoint if it is the best so far, or if none choose. Returns
-    its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
+    """Evaluate the model on the images that choose, if any, and keep it if it is the best so far. Returns the figures."""
     args, run, images, epoch = state.args, state.run, state.judging, state.epoch + bool(state.args.epochs)
     found = evaluate_with_bar(state.model, images, criterion, args, run, False, state.save_if_asked) if images else {}
     found.pop("per_image", None)
@@ -133,13 +124,13 @@ def finish(state, criterion):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
-    (run.say if tests else run.result)(f"{best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
+    (run.say if tests else run.result)(f"{report.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
         best = test_once(model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"])
     elif args.results_json:  # the JSON lines have these figures with their epoch
-        save_results_json(args.results_json, [evaluation_record(model, best, args)])
+        report.save_results_json(args.results_json, [report.evaluation_record(model, best, args)])
     state.finished = True
     state.save()
     return best
@@ -158,11 +149,11 @@ def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
     result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    run.result(*result_lines(result), **more)
-    record = evaluation_record(model, result, args, **more)
-    run.record(*silent_outputs(result), *class_lines(result["confusion"], model.classes), **record)
+    run.result(*report.result_lines(result), **more)
+    record = report.evaluation_record(model, result, args, **more)
+    run.record(*report.silent_outputs(result), *report.class_lines(result["confusion"], model.classes), **record)
     if args.results_json:
-        save_results_json(args.results_json, [record])
+        report.save_results_json(args.results_json, [record])
     return result
 
 
@@ -173,7 +164,7 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {running(average.means())}")
+            run.note(f"  test batch {number}: {report.running(average.means())}")
         if after_batch:
             after_batch()
 
@@ -185,5 +176,5 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
     if not bar.disable and bar.n % 10 == 9 and average.images:
-        bar.set_postfix_str(running(average.means()), refresh=False)
+        bar.set_postfix_str(report.running(average.means()), refresh=False)
     bar.update()

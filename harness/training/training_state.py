@@ -20,7 +20,7 @@ from harness.training.schedules import counted, set_rates
 from self_models.basics.checkpoints import restore
 from self_models.basics.images import lasting_name
 from self_models.counting.evaluation import Average
-from self_models.loading import load_known
+from self_models.loading import ignored, load_known
 
 FIXED = ("network", "objective", "recipe")  # scopes of settings of which a run that goes on has those that it began with
 
@@ -75,23 +75,19 @@ class TrainingState:
         self.average = whole if ranks.is_first() else Average()
         return whole.means()
 
-    def begin_epoch(self):
-        self.step, self.average, self.seconds = 0, Average(), 0.0
-
     def wants_saving(self):
         """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
         minutes = self.args.checkpoint_minutes
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self):
-        """Write the last checkpoint, with the settings as they are in force. Raises UserError for weights not finite."""
+        """Write the last checkpoint. Raises UserError for weights not finite."""
         self.check_finite()
         self.learned()
-        settings = self.model.settings | {"dataset": self.args.dataset}  # where it lies, too
-        kept = {one.flag(name): name for name, one in self.args.known.items() if one.scope != "command" and one.flag(name)}
+        kept = [one.flag(name) for name, one in self.args.known.items() if one.scope != "command" and one.flag(name)]
         more = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")}
         more |= {"average": vars(self.average), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        more |= {"flags": {flag: settings.get(name, getattr(self.args, flag)) for flag, name in kept.items()}}
+        more |= {"flags": {flag: getattr(self.args, flag) for flag in kept}}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.last_path, self.model, **more)
         self.saved_at = time.monotonic()
@@ -117,8 +113,7 @@ class TrainingState:
         return f"{self.epoch + 1}, update {self.step}" if self.step else f"{self.epoch}"
 
     def resume(self, saved):
-        """Go on from a last checkpoint, as resumed() read it; None: the run begins. Raises UserError where it is of another run,
-        or has nothing left to do."""
+        """Go on from a last checkpoint, as resumed() read it; None: the run begins. Raises Finished where nothing is left."""
         args, run, path = self.args, self.run, Path(self.args.resume)
         if saved is None:
             return run.say(f"{path} is not there yet: the run begins")
@@ -137,13 +132,14 @@ class TrainingState:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
         if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not run.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
+        if saved["gone"]:
+            run.say(f"note: {path} has {ignored(saved)}")
         run.say(f"resumed from {path} after epoch {self.where()}")
 
 
 def resumed(args, kind, name, own=None):
-    """(the Configuration, the checkpoint that --resume asks for, whose flags hold unless they are typed); None without --resume,
-    or where the run is to begin. kind, name: of the run; own: the class of --model. Raises UserError where the checkpoint is
-    damaged or gone, a flag was typed that may not change, or a folder's images are others."""
+    """(the Configuration, the checkpoint that --resume asks for, whose flags hold unless they are typed); None where the run is
+    to begin. kind, name: of the run; own: the class of --model. Raises UserError where the run would not be the same."""
     if not args.resume or args.test_only:
         return args, None
     paths = Paths(kind, name, args.output_dir)
