@@ -9,9 +9,9 @@ from conftest import REPOSITORY
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_697,
     "C": 2_639,
-    "tests": 12_263,
+    "tests": 12_262,
     "benchmarks": 2_510,
-    "scripts": 1_617,
+    "scripts": 1_615,
 }
 FILES = 112  # of self_models and harness, Python
 
