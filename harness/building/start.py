@@ -46,15 +46,13 @@ def resolve(config, kind, name=""):
     """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. name:
     of a run that may be resumed. Raises UserError for an evaluation without a network, and for flags that contradict others."""
     config, saved = resumed(config, kind, name, named(config.model)) if name else (config, None)
-    kinds = [of for of in ("snn", "ann") if hasattr(config, f"pretrained_{of}")]
-    if config.test_only and not any(getattr(config, f"pretrained_{of}") for of in kinds):
-        raise UserError(
-            f"--test_only needs a trained network: give {' or '.join(f'--pretrained_{of} PATH' for of in kinds[::-1])}"
-        )
+    flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
+    if config.test_only and not any(getattr(config, flag) for flag in flags):
+        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in flags)}")
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
-    start = Start("run", config.resume, saved) if saved else found_start(config, kinds)
+    start = Start("run", config.resume, saved) if saved else found_start(config, flags)
     if start.kind in ("ann", "snn"):
         names = class_for(config.model, CLASSES[kind]).known_settings().keys()
         if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
@@ -64,13 +62,13 @@ def resolve(config, kind, name=""):
     return followed(config, start) if kind == "snn" else config, start
 
 
-def found_start(config, kinds):
-    """The Start of the checkpoint that the flags name. kinds: that it may be of, the first that is named counts."""
-    for kind in kinds:
-        if path := getattr(config, f"pretrained_{kind}"):
-            saved, wanted = read(path, config, config.model), kind.upper()
-            if wanted not in may_hold(saved):
-                raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
+def found_start(config, flags):
+    """The Start of the checkpoint that one of these flags names; the last counts."""
+    for flag in reversed(flags):
+        if path := getattr(config, flag):
+            saved, kind = read(path, config, config.model), flag.removeprefix("pretrained_")
+            if kind.upper() not in may_hold(saved):
+                raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}")
             return Start(kind, path, saved)
     return Start()
 
@@ -96,9 +94,7 @@ def followed(config, start):
     if start.kind == "ann":
         if was.get("norm") == "batch" or config.calibrate:
             follows["bias"] = True  # which the norm becomes, and calibration shifts
-        if (
-            was.get("activation_ann", "relu") == "qcfs" or is_phased
-        ):  # thresholds are bounds, or fit the activations: no balancing
+        if is_phased or was.get("activation_ann") == "qcfs":  # thresholds fit activations, or are bounds: none is balanced
             follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
         if "M" in find_plan(config.architecture, was.get("plan")).encoder:
             follows["max_pool"] = "count"  # the highest activation is the highest count
