@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_697,
+    "self_models and harness, Python": 14_694,
     "C": 2_639,
     "tests": 12_262,
     "benchmarks": 2_510,

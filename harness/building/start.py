@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from harness import UserError
-from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read
+from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read, word_for
 from harness.data.facts import with_facts
 from harness.runs.run import progress_bar
 from harness.training.schedules import counted
@@ -66,7 +66,8 @@ def found_start(config, flags):
     """The Start of the checkpoint that one of these flags names; the last counts."""
     for flag in reversed(flags):
         if path := getattr(config, flag):
-            saved, kind = read(path, config, config.model), flag.removeprefix("pretrained_")
+            own = config.model if flag == flags[-1] else word_for(config.model, path)  # an SNN's ANN is of another class
+            saved, kind = read(path, config, own), flag.removeprefix("pretrained_")
             if kind.upper() not in may_hold(saved):
                 raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}")
             return Start(kind, path, saved)
