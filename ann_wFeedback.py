@@ -4,15 +4,14 @@
 import torch
 import torch.nn.functional as F
 
-from harness.building.models import load_ann, new_ann, teacher_from
-from harness.building.own import lines_on_own
+from harness.building.models import lines_on_own, load_ann, new_ann, teacher_from
 from harness.building.start import resolve
-from harness.command_line.flags import ann_parser, ann_settings
+from harness.command_line.flags import ann_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 
@@ -29,8 +28,8 @@ def main(argv=None):
 
 
 def train(args):
-    name, known, about_start = run_name("ann", args), ann_settings(args.model), []
-    args, start = resolve(args, "ann", name, known)
+    name, about_start = run_name("ann", args), []
+    args, start = resolve(args, "ann", name)
     model = new_ann(args)
     if start.kind == "ann":
         load_ann(model, start.saved, start.path, None if args.test_only else about_start.append)
@@ -38,14 +37,14 @@ def train(args):
     teacher = teacher_from(args)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
-    with RunLog("ann", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_unused(args, known, model), *about_data, *about_start, *lines_on_own(args.model))
+    with Run("ann", name, args, trains=not args.test_only) as run:
+        run.say(*lines_on_unused(args, model), *about_data, *about_start, *lines_on_own(args.model))
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
         if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
-        return fit(model, data, criterion, args, run, known, start.run)
+        return fit(model, data, criterion, args, run, start.run)
 
 
 @torch.no_grad()

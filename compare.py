@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
-from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_network
+from harness.command_line.recipes import find, names
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED, equivalence_line, surviving
 from harness.measuring.report import aligned, running
 from harness.reporting.reading import read_run
-from harness.reporting.recipes import as_text, at_equal_accuracy, comparison, differences, pairs_of, recipes_of
+from harness.reporting.series import as_text, at_equal_accuracy, comparison, differences, pairs_of, series_of
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
 from harness.runs.saving import write_whole
@@ -35,7 +35,7 @@ NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", 
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s A [B ...] --seeds 0 1 2 [--evaluate] [FLAG ...]"
-    help_text = "a preset, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
+    help_text = "a recipe, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
     parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
     group = parser.add_argument_group("comparing")
     group.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks")
@@ -55,17 +55,17 @@ def main(argv=None):
     check(args)
     argv = sys.argv[1:] if argv is None else argv
     words, seeds = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds))
-    found, runs = [one for word in words for one in find(word, seeds, args)], []
+    found, runs = [one for word in words for one in networks_of(word, seeds, args)], []
     for one in found:
         runs.append(evaluated(one, argv) if args.evaluate else read(one))
         alike = [word for word in words if Path(word).stem == Path(one.word).stem]
         runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
-        recipes = recipes_of(runs)
-        check_images(recipes)
-    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
+        several = series_of(runs)
+        check_images(several)
+    if short := next((series for series in several if len(series.results) < len(seeds)), None):
         of = " ".join(map(str, short.results))
         raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
-    pairs = pairs_of(at_equal_accuracy(recipes, args.at_accuracy) if args.at_accuracy else recipes)
+    pairs = pairs_of(at_equal_accuracy(several, args.at_accuracy) if args.at_accuracy else several)
     if not args.evaluate:
         print(f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}")
     tables = [comparison(*pair) for pair in pairs]
@@ -93,48 +93,48 @@ def check(args):
 
 
 class Trained(NamedTuple):
-    """A network of one seed: the word that names it for all seeds, its preset or '', the name of its run, and its files."""
+    """A network of one seed: the word that names it for all seeds, its recipe or '', the name of its run, and its files."""
 
     word: str
-    preset: str
+    recipe: str
     seed: int
     name: str
     checkpoint: Path
     log: Path
 
 
-def find(word, seeds, args):
+def networks_of(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
     own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
-    preset = word if word in presets.names("snn") and not (is_own and presets.find(word, "snn").run != word) else ""
-    found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
+    recipe = word if word in names("snn") and not (is_own and find(word, "snn").run != word) else ""
+    found = [trained(word, recipe, seed, args.output_dir) for seed in seeds]
     absent = [one for one in found if not one.checkpoint.is_file() and (args.evaluate or not one.log.is_file())]
     if absent and Path(word).suffix == ".pth":
-        raise UserError(f"there is no checkpoint {absent[0].checkpoint}: give the path of one, a preset or a run's name")
-    if absent and not preset and not any(one.log.is_file() or one.checkpoint.is_file() for one in found):
-        names = [*presets.names("snn"), *(log.stem for log in own[0].logs.glob("*.jsonl"))]
-        raise UserError(f"there is no network {word}: {meant(word, names)}give a preset or a run's name")
+        raise UserError(f"there is no checkpoint {absent[0].checkpoint}: give the path of one, a recipe or a run's name")
+    if absent and not recipe and not any(one.log.is_file() or one.checkpoint.is_file() for one in found):
+        known = [*names("snn"), *(log.stem for log in own[0].logs.glob("*.jsonl"))]
+        raise UserError(f"there is no network {word}: {meant(word, known)}give a recipe or a run's name")
     if absent:
-        command = f"{' '.join(program('snn'))} --preset {preset}" if preset else "train it as the others were, with"
+        command = f"{' '.join(program('snn'))} --preset {recipe}" if recipe else "train it as the others were, with"
         makes = f"{command} --seeds {' '.join(str(one.seed) for one in absent)}"
-        where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".") + " makes it" * bool(preset)
-        raise UserError(f"{absent[0].name} is missing: {makes}{where}{OF_REPOSITORY * INSTALLED * bool(preset)}")
+        where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".") + " makes it" * bool(recipe)
+        raise UserError(f"{absent[0].name} is missing: {makes}{where}{OF_REPOSITORY * INSTALLED * bool(recipe)}")
     if unread := [one for one in found if not args.evaluate and not one.log.is_file()]:
         raise UserError(f"{unread[0].log} is missing, but {unread[0].checkpoint} is there: --evaluate measures it")
     return found
 
 
-def trained(word, preset, seed, output_dir):
+def trained(word, recipe, seed, output_dir):
     """The Trained of a word: a path, or a name under output_dir or, where nothing there has it, in the repository."""
     path = Path(word)
     if path.suffix == ".pth":
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = numbered(presets.find(preset, "snn").run if preset else word, seed)
+    name = numbered(find(recipe, "snn").run if recipe else word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
-    return Trained(word, preset, seed, name, paths.best_path, paths.json_path)
+    return Trained(word, recipe, seed, name, paths.best_path, paths.json_path)
 
 
 def read(one):
@@ -154,20 +154,20 @@ def read(one):
 
 def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
-    preset = ["--preset", one.preset] if one.preset else []
-    words = [*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)]
+    recipe = ["--preset", one.recipe] if one.recipe else []
+    words = [*argv, *recipe, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)]
     posthoc = open_network(build_parser(argv), words, "", run_name=f"{one.name}_compared")
     for margin in MARGINS if posthoc.args.at_accuracy else [{}]:
         posthoc.model.change(**margin)
         record, _ = posthoc.evaluate()
         stopped = f", margin {margin['gap_bound']:g}" if margin else ""
         posthoc.run.say(f"{one.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images")
-    return read_run(posthoc.run.place.json_path)
+    return read_run(posthoc.run.json_path)
 
 
-def check_images(recipes):
+def check_images(several):
     """Raises UserError where networks were evaluated on different images."""
-    if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
+    if len(kinds := {series.on: series for series in several}) > 1:
         one, other, *_ = kinds.values()
         differ = f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}"
         raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")

@@ -15,9 +15,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
 from harness.building.models import ann_of
-from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.posthoc import open_network
+from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import check_png
 from harness.drawing.plots import save_energies
@@ -36,7 +36,7 @@ IMAGES = 128  # of training, whose largest activations set the scales
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
-    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a preset, or the path of an SNN's checkpoint")
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a recipe, or the path of an SNN's checkpoint")
     group = parser.add_argument_group("energy")
     help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
@@ -83,8 +83,8 @@ def main(argv=None):
 
 def opened(word, argv):
     """The Posthoc of a network."""
-    is_preset = word in presets.names("snn") or word.endswith(".toml")
-    words = [*argv, "--preset" if is_preset else "--pretrained_snn", word]
+    is_recipe = word in names("snn") or word.endswith(".toml")
+    words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
         posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])
     if not (posthoc.args.holdout or posthoc.args.limit_test):

@@ -5,7 +5,7 @@ nir and torch have its encoder and classifier; half, a checkpoint of half the si
 
 from dataclasses import replace
 
-from harness.building.own import named
+from harness.building.models import named
 from harness.command_line.flags import snn_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
@@ -22,7 +22,7 @@ def build_parser():
     help_text = (
         "checkpoint of an SNN, or the name of one that came with the program, such as quick_feedback; for half, of an ANN, too"
     )
-    parser.add_argument("checkpoint", metavar="NETWORK", help=help_text)
+    parser.add_argument("network", metavar="NETWORK", help=help_text)
     help_text = (
         "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; block: a file that "
         "C programs open; page: an HTML file in which one draws digits and watches the network, with its decoder; c: a folder of "
@@ -44,7 +44,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     data = {name: value for name, value in args.typed.items() if name in DATA}
-    for line in export(args.checkpoint, args.to, args.output, args.overwrite, named(args.model), args.weights, **data):
+    for line in export(args.network, args.to, args.output, args.overwrite, named(args.model), args.weights, **data):
         print(line)
 
 

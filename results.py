@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import checkpoint_of, evaluation_of, find, names, seconds_of
+from harness.command_line.recipes import checkpoint_of, evaluation_of, find, names, seconds_of
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
@@ -52,7 +52,7 @@ class Network(NamedTuple):
 
 
 JPEG = "CIFAR-10 (JPEG)"
-NETWORKS = {  # by the presets of their SNNs, in the order of the tables
+NETWORKS = {  # by the recipes of their SNNs, in the order of the tables
     "quick_feedback": Network("quick feedback", seeds=5),
     "quick_baseline": Network("baseline of quick feedback", seeds=5),
     "feedback": Network("feedback", opened=True),
@@ -71,23 +71,23 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "deep_baseline": Network("CIFAR-10, deep", images=JPEG),
     "deep_phased": Network("CIFAR-10, deep, phased", images=JPEG),
 }
-RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
-CHECKPOINTS = {  # name -> (its preset, seed)
-    numbered(RECIPES[preset].run, seed): (preset, seed) for preset, one in NETWORKS.items() for seed in range(one.seeds)
+RECIPES = {recipe: find(recipe, "snn") for recipe in NETWORKS}
+CHECKPOINTS = {  # name -> (its recipe, seed)
+    numbered(RECIPES[recipe].run, seed): (recipe, seed) for recipe, one in NETWORKS.items() for seed in range(one.seeds)
 }
 IMAGES = {  # name -> what its images are called
-    name: NETWORKS[preset].images or RECIPES[preset].flags["dataset"] for name, (preset, _) in CHECKPOINTS.items()
+    name: NETWORKS[recipe].images or RECIPES[recipe].flags["dataset"] for name, (recipe, _) in CHECKPOINTS.items()
 }
 
 
 def commands(folder=""):
     """(checkpoint, run's name, Network, script and flags); a run with several settings gives several rows. folder: of the images
     of those that need one."""
-    for checkpoint, (preset, seed) in CHECKPOINTS.items():
-        network = NETWORKS[preset]
-        source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
+    for checkpoint, (recipe, seed) in CHECKPOINTS.items():
+        network = NETWORKS[recipe]
+        source = f"--preset {recipe} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
         source += f" --dataset {shlex.quote(folder)} --engine dense" * bool(network.images)
-        steps = RECIPES[preset].flags["timesteps"]
+        steps = RECIPES[recipe].flags["timesteps"]
         runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}"}
         if not network.images:  # of these an evaluation takes minutes
             runs["stop"] = f"{OBJ2} {source} --timesteps 50 {RULES}"
@@ -244,11 +244,11 @@ def short_table(folder):
     yield "|" + " --- |" * 5
     lines = {}
     for (words, rule), kind in product(SHORT.items(), ("baseline", "feedback")):
-        preset, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
-        runs = [numbered(preset, seed) for seed in range(NETWORKS[preset].seeds)]
+        recipe, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
+        runs = [numbered(recipe, seed) for seed in range(NETWORKS[recipe].seeds)]
         every = [record for one in runs for record in json.loads((folder / f"{one}_stop.json").read_text())]
         records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
-        model = load(HOME / f"trained_models/snn/{preset}.pth")
+        model = load(HOME / f"trained_models/snn/{recipe}.pth")
         ledgers = [ledger_of(record, model) for record in records.values()]
         memory = [1e6 * one.joules(WITH_MEMORY, "event-driven") for one in ledgers]
         cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.command_line.flags import OfAll
 from harness.command_line.parser import Parser, SwitchAction, typed
-from harness.command_line.run_settings import OfAll
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.raster import save_recording
 from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
-from harness.runs.runlog import RunLog, progress_bar
+from harness.runs.run import Run, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
 from self_models.counting.ledger import graph_entries
@@ -71,13 +71,13 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv).with_settled(seed=0, results_json="")
+    args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         model = from_nir(args.network, engine=args.engine, **reading(args))
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
-    run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
+    run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     if not (args.like or model.metadata):
         run.say(f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep")
@@ -99,10 +99,10 @@ def main(argv=None):
     record = {"event": "nir", "network": args.network, "timesteps": steps, "dt": model.dt, **result}
     run.record(**record)
     if drawn:
-        save_recording(run.place.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name)
-        run.say(f"wrote {run.place.picture('.gif')}")
+        save_recording(run.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name)
+        run.say(f"wrote {run.picture('.gif')}")
     if args.log:
-        run.say(f"log: {run.place.log_path}")
+        run.say(f"log: {run.log_path}")
     return record
 
 

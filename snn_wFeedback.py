@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import choose_trained, new_snn, teacher_from, use_engine
-from harness.building.own import lines_on_own
+from harness.building.models import choose_trained, lines_on_own, new_snn, teacher_from, use_engine
 from harness.building.start import resolve, start_snn
-from harness.command_line.flags import snn_parser, snn_settings
+from harness.command_line.flags import snn_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.paths import run_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
 
@@ -23,8 +22,8 @@ def main(argv=None):
 
 
 def train(args):
-    name, known = run_name("snn", args), snn_settings(args.model)
-    args, start = resolve(args, "snn", name, known)
+    name = run_name("snn", args)
+    args, start = resolve(args, "snn", name)
     model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
@@ -36,12 +35,12 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args)
-    with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        run.say(*lines_on_unused(args, known, model), *about_data, engine, *lines_on_own(args.model))
+    with Run("snn", name, args, trains=not args.test_only) as run:
+        run.say(*lines_on_unused(args, model), *about_data, engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, known, start.run)
+        return fit(model, data, criterion, args, run, start.run)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def main(argv=None):
     if baseline:
         theirs = spikes_over_time(baseline.model, [posthoc.chosen()], args.seed)[0]
         film = replace(film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()})
-    save_gif(run.place.picture(".gif"), film, args.frame_seconds)
-    save_contact_sheet(run.place.picture(".png"), film)
+    save_gif(run.picture(".gif"), film, args.frame_seconds)
+    save_contact_sheet(run.picture(".png"), film)
     endings = [".gif", ".png", "_spikes.png"]
     charted = posthoc.test.part(0, args.chart_images)
     device = next(model.parameters()).device
@@ -55,7 +55,7 @@ def main(argv=None):
         baseline = Path(args.baseline).stem, theirs
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
+    save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
     right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
     run.say(f"the {counted(len(film.titles), 'image')} shown:")
@@ -68,17 +68,17 @@ def main(argv=None):
         draw_raster(posthoc)
         endings += ["_raster.png", "_raster.npz"]
     for ending in endings:
-        run.say(f"wrote {run.place.picture(ending)}")
+        run.say(f"wrote {run.picture(ending)}")
     posthoc.finish()
 
 
 def draw_raster(posthoc):
     """The raster of the first image that the flags name, as a picture and as arrays."""
-    batch, place = posthoc.chosen(), posthoc.run.place
+    batch, run = posthoc.chosen(), posthoc.run
     raster = raster_of(posthoc.model, batch, posthoc.args.seed, posthoc.args.raster)
     title = f"One image through the network ({posthoc.titles(batch)[0]})"
-    save_raster(place.picture("_raster.png"), raster, title, posthoc.model.classes)
-    write_whole(place.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
+    save_raster(run.picture("_raster.png"), raster, title, posthoc.model.classes)
+    write_whole(run.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
 
 
 if __name__ == "__main__":

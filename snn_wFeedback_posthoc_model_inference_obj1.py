@@ -40,9 +40,9 @@ def main(argv=None):
     run.result(*blocking_table(posthoc.records, baseline), "", *operations_table(posthoc.records))
     by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
     run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
-    save_sweep(run.place.picture("_sweep.png"), posthoc.records, baseline)
-    save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
-    run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
+    save_sweep(run.picture("_sweep.png"), posthoc.records, baseline)
+    save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
+    run.say(f"wrote {run.picture('_sweep.png')}, {run.picture('_extremes.png')}")
     return posthoc.finish()
 
 

@@ -35,9 +35,9 @@ def main(argv=None):
     gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
     setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
-    save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
-    save_step_histograms(run.place.picture("_steps.png"), *shown)
-    run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('_steps.png')}")
+    save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
+    save_step_histograms(run.picture("_steps.png"), *shown)
+    run.say(f"wrote {run.picture('.png')}, {run.picture('_steps.png')}")
     return posthoc.finish()
 
 

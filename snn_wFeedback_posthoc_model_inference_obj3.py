@@ -35,8 +35,8 @@ def main(argv=None):
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
     posthoc.check_predicts()
     if posthoc.files:
-        save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
-        posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")
+        save_gif(posthoc.run.picture(".gif"), posthoc.watch(), args.frame_seconds)
+        posthoc.run.say(f"wrote {posthoc.run.picture('.gif')}")
         return posthoc.finish()
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
     for dimming, images in sets.items():
@@ -50,10 +50,10 @@ def main(argv=None):
     run.record(event="contrast", **summary)
     posthoc.records.append({"event": "contrast", **summary})
     run.result(*contrast_table(rows, summary))
-    save_dimming(run.place.picture(".png"), rows, args.epsilon, len(posthoc.test))
+    save_dimming(run.picture(".png"), rows, args.epsilon, len(posthoc.test))
     posthoc.model.change(contrast=args.contrast)
-    save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
-    run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
+    save_gif(run.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
+    run.say(f"wrote {run.picture('.png')}, {run.picture('.gif')}")
     return posthoc.finish()
 
 

@@ -58,11 +58,11 @@ def main(argv=None):
     reel, lines = watched(posthoc, frames, steps, title)
     beside, more = watched(baseline, frames, steps, "", "baseline") if baseline else (None, ())
     run.result(*lines, *more)
-    save_stream(run.place.picture(".png"), reel, beside)
-    run.say(f"wrote {run.place.picture('.png')}")
+    save_stream(run.picture(".png"), reel, beside)
+    run.say(f"wrote {run.picture('.png')}")
     if film := reel.film():
-        save_gif(run.place.picture(".gif"), film, args.frame_seconds)
-        run.say(f"wrote {run.place.picture('.gif')}")
+        save_gif(run.picture(".gif"), film, args.frame_seconds)
+        run.say(f"wrote {run.picture('.gif')}")
     return posthoc.finish()
 
 

@@ -67,6 +67,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     found = class_of(path, saved, model)
     cls = model or found
     settings = cls.checked(settings_of(path, saved, cls) | changed)
+    if saved["gone"]:
+        warnings.warn(f"{path}: {ignored(saved)}", RuntimeWarning, stacklevel=2)
     cls.check_in_force(changed.keys(), settings)
     with torch.random.fork_rng(devices=[]):  # of the initial weights
         network = cls(**settings)
@@ -107,14 +109,23 @@ def class_of(path, saved, own=None):
 
 
 def settings_of(path, saved, cls):
-    """All settings of a loaded checkpoint's network, which is of class cls. Raises CheckpointError where they cannot be."""
+    """All settings of a loaded checkpoint's network, which is of class cls. Those that are no more leave saved["settings"], and
+    saved["gone"] names them. Raises CheckpointError where they cannot be."""
     try:
+        saved["gone"] = sorted(saved["settings"].keys() - cls.known_settings().keys())
+        for name in saved["gone"]:
+            del saved["settings"][name]
         settings = cls.checked(getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | saved["settings"])
         find_plan(settings["vgg_name"], settings["plan"])
         return settings
-    except (ModelError, TypeError) as error:
+    except (ModelError, TypeError, AttributeError) as error:
         advice = "use another copy, or add the --model FILE.py that registers what they name (in Python import FILE)"
         raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
+
+
+def ignored(saved):
+    """A note on the settings that settings_of() has taken out of a loaded checkpoint."""
+    return f"settings that are no more, and are ignored: {', '.join(saved['gone'])}"
 
 
 def kind_of(cls):

@@ -25,7 +25,7 @@ from conftest import (
 
 from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, at_accuracy, at_spikes, difference, interval, surviving
-from harness.reporting.recipes import Recipe, pairs_of
+from harness.reporting.series import Series, pairs_of
 from harness.runs.signals import Interrupted
 from snn_wFeedback import build_parser
 
@@ -238,7 +238,7 @@ def test_spikes_at_equal_accuracy(recipes):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
+        ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a recipe or a run's name"),
         ("fed baseline --seeds 0 2 3", "fed_2 is missing: train it as the others were, with --seeds 2 3"),
         ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
         ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
@@ -268,7 +268,7 @@ def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
 
 def test_a_network_run_in_two_ways_is_paired_with_what_runs_alike():
     three, six, other, longer = (
-        Recipe(name, {"T": steps}, "16 images", {0: {"accuracy": 0.5}}) for name in ("fed", "baseline") for steps in ("3", "6")
+        Series(name, {"T": steps}, "16 images", {0: {"accuracy": 0.5}}) for name in ("fed", "baseline") for steps in ("3", "6")
     )
     assert pairs_of([three, six, other]) == [(three, other), (six, None)]
     assert pairs_of([three, other, longer]) == [(three, other), (longer, None)]

@@ -17,6 +17,7 @@ from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels
 
 import results
 from harness.runs.commands import COMMANDS
+from self_models import evaluate, load, load_data
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
@@ -85,6 +86,7 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_events.py::test_the_blocks_of_the_page_run": "docs/how_to/nir",
     "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
+    "test_docs.py::test_one_s_own_loop_trains_a_network": "docs/how_to/train_it_yourself",
 }
 LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+")  # flags alone are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
@@ -225,6 +227,16 @@ def test_the_tutorial_does_what_it_says(here):
         assert f"\n{title}  " in said["compare"], title
     assert "3 pairs" in said["compare"] and Path("comparison.csv").is_file()
     assert Path("trained_models/snn/patient_posthoc_analysis.gif").is_file() and Path("open_input.pdf").stat().st_size > 1000
+
+
+def test_one_s_own_loop_trains_a_network(here, capsys):
+    """That of the page, on fewer images; what it saves is loaded."""
+    page = (REPOSITORY / "docs/how_to/train_it_yourself.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 22 and "loss.backward()" in code
+    exec(code.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), {})
+    assert re.fullmatch(r"(epoch \d: accuracy 0\.\d{3}\n){3}", capsys.readouterr().out)
+    assert evaluate(load("mine.pth"), load_data("MNIST", limit_test=16)[2])["images"] == 16
 
 
 @pytest.mark.others

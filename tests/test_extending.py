@@ -34,9 +34,8 @@ from conftest import (
 )
 
 import snn_wFeedback
-from harness.building import own
-from harness.building.models import new_snn
-from harness.building.own import imported, named
+from harness.building import models as own
+from harness.building.models import imported, named, new_snn
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
 from harness.training.losses import LOSSES, Criterion, Loss
@@ -190,10 +189,8 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
 
 def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tmp_path):
     (tmp_path / "x.py").write_text(SETTING)
-    recipe = (
-        (REPOSITORY / "recipes/own.toml").read_text().replace("[snn]", f'[snn]\nmodel = "{tmp_path / "x.py"}:Gained"\ngain = 2.5')
-    )
-    (tmp_path / "gained.toml").write_text(f'dataset = "MNIST"\n{recipe}')
+    own = f'[snn]\ndataset = "MNIST"\nmodel = "{tmp_path / "x.py"}:Gained"\ngain = 2.5'
+    (tmp_path / "gained.toml").write_text((REPOSITORY / "recipes/own.toml").read_text().replace("[snn]", own))
     imported.cache_clear()
     args = snn_wFeedback.build_parser(words := ["--preset", str(tmp_path / "gained.toml")]).parse_args(words)
     assert args.gain == 2.5 and new_snn(with_facts(args)).settings["gain"] == 2.5

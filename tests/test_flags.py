@@ -19,7 +19,6 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
-    PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
@@ -36,14 +35,14 @@ from test_survive import train
 
 from ann_wFeedback import whiten_first_layer
 from harness import UserError
-from harness.building.models import find_device, new_snn, use_engine
+from harness.building.models import find_device, new_snn
 from harness.command_line.flags import snn_parser
-from harness.command_line.presets import FOLDER, find, names
+from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import FRACTION, setting
+from self_models.basics.settings import FRACTION, objective_setting, setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -97,7 +96,7 @@ def test_a_name_that_nobody_has_registered_asks_for_its_file():
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
     @dataclass
     class Fresh(Blocking):
-        freshness: float = setting(0.5, FRACTION, "nothing", group="gate", adopted=False)
+        freshness: float = objective_setting(0.5, FRACTION, "nothing", group="gate")
 
     monkeypatch.setitem(GATES, "fresh", Fresh)
     here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
@@ -181,7 +180,7 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
     recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
-    for name in dict.fromkeys(find(name, "ann").path.stem for name in recipes):
+    for name in [name for name in recipes if name in names("ann")]:
         out = run_here(ANN, f"{train} --preset {name}")[1]
         assert out.startswith(f"preset {name}: --architecture VGG")
         assert "warning" not in run_here(ANN, f"{small} --test_only --preset {name}")[1]
@@ -220,13 +219,9 @@ def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
 
 
 FILES = sorted(FOLDER.glob("*.toml"))
-OWN = "\n".join(
-    [
-        'architecture = "VGG5_wFeedback_small"\nfc_width = 8\ndataset = "MNIST"\nholdout = 8\naugment = true',
-        "[ann]\nepochs = 1\nlearning_rate = 5e-3\n[snn]\nepochs = 1\ntimesteps = 3",
-        'gate = "block"\nepsilon = 0.2\nlr_interval = [0.5, 0.9]\nupdate = "immediate"\n[evaluation]\nepsilon = [0, 0.3]\n',
-    ]
-)
+BOTH = 'architecture = "VGG5_wFeedback_small"\nfc_width = 8\ndataset = "MNIST"\nholdout = 8\naugment = true\nepochs = 1\n'
+SNN_TABLE = f'[snn]\n{BOTH}timesteps = 3\nepsilon = 0.2\nlr_interval = [0.5, 0.9]\nupdate = "immediate"\n'
+OWN = f"[ann]\n{BOTH}learning_rate = 5e-3\n{SNN_TABLE}[evaluation]\nepsilon = [0, 0.3]\n"
 
 
 parser_of = functools.cache(lambda script: importlib.import_module(script).build_parser())
@@ -245,7 +240,8 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
     why = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()[:3]
     assert why[0].startswith("# ") and why[1].startswith("# ") and why[2] == ""
     given = ["--dataset", "MNIST"] * (name == "own")
-    for script in (ANN, SNN, ANALYSIS, STREAM, OBJ1, OBJ2, OBJ3) if name in names("snn") else (ANN,):
+    of_snn = (SNN, ANALYSIS, STREAM, OBJ1, OBJ2, OBJ3) * (name in names("snn"))
+    for script in ((ANN,) * (name in names("ann"))) + of_snn:
         args = parsed(script, "--preset", name, *given)
         plain = parsed(script, *shlex.split(args.preset_flags), *given)
         own = dict.fromkeys(("made_by", "preset", "preset_flags", "run_name", "teacher_ann"))
@@ -259,7 +255,7 @@ def test_preset_list_shows_what_is_known_of_each_recipe(script, capsys):
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(script).main(["--preset", "list"])
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert stop.value.code == 0 and list(rows) == names("ann")
+    assert stop.value.code == 0 and list(rows) == [path.stem for path in FILES]
     for name, line in rows.items():
         assert line.endswith((FOLDER / f"{name}.toml").read_text().splitlines()[0].removeprefix("# "))
     assert re.search(" 98.66 +3,598 +5 min +here ", rows["quick_feedback"]) and " - " in rows["own"]
@@ -270,7 +266,7 @@ def test_what_is_typed_holds_instead():
     args = parsed(SNN, "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
     assert (args.updates, args.timesteps, args.latch) == (None, 4, False)
     assert not {"--updates", "--timesteps", "--latch"} & {*args.preset_flags.split()}  # which the log's first line says
-    assert "--epsilon 0.2 --readout " in args.preset_flags
+    assert "--epsilon 0.2 --scaling_factor " in args.preset_flags
     assert parsed(ANN).preset == ""
 
 
@@ -278,12 +274,6 @@ def test_an_evaluation_takes_its_own_flags_and_no_others():
     args = parsed(OBJ1, "--preset", "fast_feedback")
     assert args.epsilon == [0.5] and args.given == {"preset": "fast_feedback", "epsilon": [0.5]}
     assert parsed(ANALYSIS, "--preset", "fast_feedback").epsilon == 0.5
-
-
-def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
-    assert find("cifar10_baseline", "ann").path.stem == "cifar10_feedback"  # by way of the SNN of cifar10_base
-    args = parsed(ANN, "--preset", "cifar10_baseline")
-    assert (args.run_name, args.architecture, args.pretrained_ann) == ("cifar10_feedback", "VGG8_wFeedback_fork", "")
 
 
 # --- one of somebody's own
@@ -307,19 +297,17 @@ def test_a_file_of_ones_own_is_trained_converted_and_evaluated(own):
     assert [record["epsilon"] for record in records] == [0, 0.3] and records[0]["timesteps"] == 3
 
 
-def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
-    """Both beside it; what it says itself holds, and it starts where the other does only if it does not say where."""
-    Path("longer.toml").write_text('like = "mine"\nfc_width = 16\n[snn]\nepochs = 2\n')
+def test_a_start_is_a_recipe_beside_it_or_a_path(own):
+    """Of the same seed; one that is typed takes its place."""
+    Path("longer.toml").write_text(f'{SNN_TABLE}pretrained_ann = "mine"\n')
     args = parsed(SNN, "--preset", "longer.toml", "--seed", "2")
-    assert (args.fc_width, args.epochs, args.timesteps, args.given["augment"]) == (16, 2, 3, True)
     assert args.run_name == "longer_2" and args.pretrained_ann == "trained_models/ann/mine_2.pth"
     assert args.made_by == {args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"}
-    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
+    Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
     args = parsed(SNN, "--preset", "other.toml")
     assert (args.pretrained_snn, args.pretrained_ann) == ("trained_models/snn/longer.pth", "")
     assert args.teacher_ann == "trained_models/ann/quick_baseline.pth"
-    assert parsed(ANN, "--preset", "other.toml").run_name == "mine"
-    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "x.pth"\n')
+    Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "x.pth"\n')
     args = parsed(SNN, "--preset", "other.toml")
     assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
     assert parsed(SNN, "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
@@ -332,27 +320,30 @@ def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
     ("more", "line"),
     [
         ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
-        ("fc_width = 0", "mine.toml: argument --fc_width: 0 is not a whole number from 1"),
-        ("optimizer = 'Adma'", "mine.toml: argument --optimizer: unknown name 'Adma': did you mean Adam?"),
-        ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number from 0"),
-        ("like = 'baselin'", "mine.toml: like: unknown preset 'baselin': did you mean baseline?"),
-        ("run_name = 'ann_baseline'", "mine.toml: the ANN of recipe baseline is called ann_baseline: change the file's name, or"),
+        ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number from 1"),
+        ("optimizer = 'Adma'", "mine.toml: optimizer: unknown name 'Adma': did you mean Adam?"),
+        ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
+        ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?"),
+        ("architecture = 5", "mine.toml: architecture: unknown name '5': choose from VGG5"),
+        ("epochs = 2.5", "mine.toml: epochs: 2.5 is not a whole number from 0"),
+        ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),
         ("epochs 3", "mine.toml: Expected '=' after a key"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_with_its_file(own, more, line):
-    Path("mine.toml").write_text(f'dataset = "MNIST"\n{more}\n[ann]\n')
+    Path("mine.toml").write_text(f'[ann]\ndataset = "MNIST"\n{more}\n')
     assert f"error: {line}" in refused(ANN, f"--preset mine.toml {DATA}") and not Path("logs").exists()
 
 
 def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     assert refused(ANN, "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
+    Path("plain.toml").write_text("epochs = 1\n[ann]\n")
+    assert "plain.toml: epochs stands in none of the tables [ann], [snn], [evaluation]" in refused(ANN, "--preset plain.toml")
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
     assert "vgg11_plain_base has no [snn]" in refused(SNN, "--preset vgg11_plain_base")
-    Path("quick_baseline.toml").write_text(OWN)
-    line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
-    assert line in refused(OBJ1, "--preset quick_baseline.toml")
+    Path("quick_baseline.toml").write_text(OWN)  # one of this name came with the program, and is another
+    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused(OBJ1, "--preset quick_baseline.toml")
 
 
 @pytest.mark.parametrize(
@@ -398,7 +389,7 @@ def test_the_seed_draws_the_weights():
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
-# --- devices and engines
+# --- devices
 
 
 @pytest.mark.parametrize(
@@ -434,10 +425,3 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
         cudnn, is_cuda = torch.backends.cudnn, "cuda" in expected
         assert chosen == ([int(expected[-1])] if is_cuda else [])
         assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (is_cuda, not is_cuda, not is_cuda)
-
-
-@pytest.mark.parametrize(("engine", "line"), [("dense", "engine: dense"), ("reference", "engine: reference")])
-def test_the_engine_that_evaluates_is_said(engine, line):
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4)
-    assert use_engine(model, SimpleNamespace(engine=engine)) == line and model.engine is None
-    assert model.batched == (engine != "reference")

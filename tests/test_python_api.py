@@ -99,8 +99,7 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (lambda saved: {"state_dict": weights_of(saved)}, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
     (lambda saved: saved | {"state_dict": weights_of(saved)}, r"features.1.threshold is missing; .* and \d+ more; give the"),
     (settings(timesteps=2.5), r": its settings build no .*timesteps: 2\.5 is not"),
-    (settings(warp=9), ".* has no setting 'warp'"),
-    (settings(feedback_interval=2), ".* has no setting 'feedback_interval'"),  # 1, which all networks do today, is dropped
+    (settings(gate="mine"), ".*unknown name 'mine'.* add the --model FILE.py that registers"),
     (settings(fc_width=8), r"does not fit .*: classifier.0.weight is \(16, 1568\), not \(8, 1568\); "),
     (tensor(lambda w: w.double() * 1e300), f"is damaged: {WEIGHT} is not finite"),
     (tensor(lambda w: w.double() * 1e-300, THRESHOLD), f"is damaged: {THRESHOLD} is .*not above 0; use another copy"),
@@ -117,9 +116,20 @@ def test_files_that_cannot_be_loaded(tmp_path, trained, change, words):
     assert torch.get_default_device() == device
 
 
+def test_a_setting_that_is_no_more_is_named_and_ignored(tmp_path, trained):
+    torch.save(settings(warp=9)(load_checkpoint(trained.snn)), tmp_path / "x.pth")
+    with pytest.warns(RuntimeWarning, match=r"x\.pth: settings that are no more, and are ignored: warp"):
+        assert "warp" not in load(tmp_path / "x.pth").settings
+    said = run_here(SNN, f"--pretrained_snn {tmp_path}/x.pth --test_only --limit_test 8 --output_dir {tmp_path}")[1]
+    assert f"note: {tmp_path}/x.pth has settings that are no more, and are ignored: warp\n" in said
+
+
 def test_scripts_refuse_such_files_in_such_words(tmp_path, trained):
     path, out = tmp_path / "x.pth", f"--output_dir {tmp_path / 'out'}"
-    for change, words in ((settings(warp=9), "no setting 'warp'"), (tensor(lambda w: w[:3]), f"{WEIGHT} is (3, 1, 3, 3), not (")):
+    for change, words in (
+        (settings(timesteps=2.5), "timesteps: 2.5 is not"),
+        (tensor(lambda w: w[:3]), f"{WEIGHT} is (3, 1, 3, 3), not ("),
+    ):
         torch.save(change(load_checkpoint(trained.snn.with_stem("tiny_last"))), path)
         for script, flags in ((OBJ1, "--pretrained_snn"), (SNN, "--pretrained_snn"), (SNN, "--epochs 3 --run_name y --resume")):
             line = refused(script, f"{flags} {path} {out}")

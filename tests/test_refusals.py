@@ -37,12 +37,12 @@ from conftest import (
 )
 
 import harness.data.sets
-import harness.training.fit
 import results
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from harness.exporting.layers import forward_layers
+from harness.training.training_state import TrainingState
 from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.ledger import ledger
@@ -93,14 +93,13 @@ COMMANDS = [  # script, flags, words of its one line
         (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
         (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
         (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json: {here}: give a file in a folder that exists"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
         (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
         (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
-        *((ANN, f"--epochs 1 --run_name {name}", f"error: --run_name {name}: give a plain file name; --output_dir says where")
+        *((ANN, f"--epochs 1 --run_name {name}", f"--run_name: {name}: give a plain file name; --output_dir says where")
           for name in ("..", ".hidden", "a/b", "a\u200bb")),
-        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "error: --run_name ..: give a plain file name"),
+        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "argument --run_name: ..: give a plain file name"),
         (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
         (ANN, "--epochs 2 --run_name y --overwrite --resume {here}/trained_models/ann/y_last.pth", "leave out one"),
         ("energy", "{snn} --against {snn}", "{snn} holds an SNN"),
@@ -346,14 +345,13 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, 
 
 @pytest.mark.parametrize(("name", "kind", "base"), RUNS)
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch, name, kind, base):
-    real = harness.training.fit.train_one_epoch
+    real = TrainingState.learned
 
-    def spoil(model, *args):
-        learned = real(model, *args)
-        model.features[0].weight.data[0] = torch.nan  # an SNN hides it: its neurons do not fire, and the loss is finite
-        return learned
+    def spoil(self):
+        self.model.features[0].weight.data[0] = torch.nan  # an SNN hides it: its neurons do not fire, and the loss is finite
+        return real(self)
 
-    monkeypatch.setattr("harness.training.fit.train_one_epoch", spoil)
+    monkeypatch.setattr(TrainingState, "learned", spoil)
     line = refused(name, base, f"--output_dir {tmp_path}")
     assert "epoch 1, update 2" in line and files_of_run(tmp_path, kind) == {}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_708,
+    "self_models and harness, Python": 14_694,
     "C": 2_728,
     "tests": 12_253,
     "benchmarks": 2_509,
-    "scripts": 1_617,
+    "scripts": 1_615,
 }
-FILES = 116  # of self_models and harness, Python
+FILES = 112  # of self_models and harness, Python
 
 
 def counted_as(path):

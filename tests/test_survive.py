@@ -35,16 +35,16 @@ from conftest import (
 )
 from torch import nn
 
-import harness.training.epoch
 import harness.training.fit
 import harness.training.training_state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness.command_line.scripts import run_script
 from harness.reporting.reading import find_runs
 from harness.runs import ranks
-from harness.runs.health import is_finite
-from harness.runs.runlog import read_records
+from harness.runs.run import read_records
 from harness.runs.signals import Interrupted, noted_signals
+from harness.training.fit import is_finite
+from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
 
@@ -57,17 +57,14 @@ def train(folder, *more, name=SNN, flags=RUN):
 
 def after_step(monkeypatch, epoch, step, act):
     """Call act() once, at the end of this step, before the run looks for signals."""
-    real = harness.training.fit.train_one_epoch
+    real = TrainingState.count
 
-    def train_one_epoch(*args):
-        def on_batch(number, average):
-            if (args[6], number) == (epoch, step):
-                act()
-            args[7](number, average)
+    def count_step(self, *args):
+        real(self, *args)
+        if (self.epoch + 1, self.step) == (epoch, step):
+            act()
 
-        return real(*args[:7], on_batch, *args[8:])
-
-    monkeypatch.setattr("harness.training.fit.train_one_epoch", train_one_epoch)
+    monkeypatch.setattr(TrainingState, "count", count_step)
 
 
 def in_evaluation(monkeypatch, number, act):
@@ -183,10 +180,10 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_path, monkeypatch, number):
     """Of the second epoch, and of the final evaluation. Its log has a line that was only half written."""
-    real, calls = harness.training.training_state.TrainingState.save, count(1)
+    real, calls = TrainingState.save, count(1)
     with monkeypatch.context() as patch:
         save = lambda self: 1 / 0 if next(calls) == number else real(self)  # noqa: E731
-        patch.setattr("harness.training.training_state.TrainingState.save", save)
+        patch.setattr(TrainingState, "save", save)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path)
     before = read_records(tmp_path / "logs/snn/x.jsonl")
@@ -202,7 +199,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
     train(tmp_path, "--seed 1")
     with monkeypatch.context() as patch:
-        patch.setattr("harness.training.training_state.TrainingState.save", lambda self: 1 / 0)
+        patch.setattr(TrainingState, "save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
     _, said = train(tmp_path, "--resume")
@@ -213,11 +210,13 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    real, rates = harness.training.fit.train_one_epoch, []
-    monkeypatch.setattr(
-        "harness.training.fit.train_one_epoch",
-        lambda *args: (rates.append(args[3].param_groups[0]["lr"]), real(*args))[1],
-    )
+    real, rates = TrainingState.resume, []
+
+    def resume(self, saved):
+        real(self, saved)
+        rates.append(self.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(TrainingState, "resume", resume)
     train(tmp_path, "--resume --epochs 3")
     assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
 
@@ -260,8 +259,8 @@ def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, 
     place, gone, size = tmp_path / "place", tmp_path / "gone", (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
         if full == "log":
-            real = harness.training.training_state.TrainingState.save
-            patch.setattr("harness.training.training_state.TrainingState.save", lambda self: (real(self), small_files(9)))
+            real = TrainingState.save
+            patch.setattr(TrainingState, "save", lambda self: (real(self), small_files(9)))
         else:
             after_step(patch, 2, 1, lambda: place.rename(gone) if full == "gone" else small_files(int(full * size)))
         line = refused(SNN, RUN, f"--output_dir {place}")
@@ -413,15 +412,15 @@ def check_same_training(folder, other, kind="snn"):
 @pytest.fixture(scope="module")
 def alone_by_one(tmp_path_factory):
     """Folder of the runs of one process; kind -> the weights with which it began."""
-    folder, begun, real = tmp_path_factory.mktemp("alone_by_one"), {}, harness.training.fit.train_one_epoch
+    folder, begun = tmp_path_factory.mktemp("alone_by_one"), {}
     for name, kind, flags in ((ANN, "ann", ANN_RUN), (SNN, "snn", SNN_RUN)):
 
-        def train_one_epoch(model, *args, kind=kind):
-            begun.setdefault(kind, copy.deepcopy(model.state_dict()))
-            return real(model, *args)
+        def parallel(model, kind=kind):
+            begun[kind] = copy.deepcopy(model.state_dict())
+            return model
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("harness.training.fit.train_one_epoch", train_one_epoch)
+            patch.setattr("harness.training.fit.ranks.parallel", parallel)
             run_here(name, flags, f"--run_name x --output_dir {folder}")
     return folder, begun
 

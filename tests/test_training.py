@@ -39,9 +39,8 @@ from harness.command_line.scripts import run_script
 from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.runs.paths import ann_name, snn_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.runs.saving import write_whole
-from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher
 from harness.training.schedules import make_optimizer, make_schedule
@@ -295,9 +294,9 @@ def test_a_name_with_a_log_or_a_picture_is_not_free(tmp_path, file):
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.touch()
-    with RunLog("snn", "x", parse(OBJ1, "--output_dir", str(tmp_path)), trains=False) as run:
+    with Run("snn", "x", parse(OBJ1, "--output_dir", str(tmp_path)), trains=False) as run:
         run.begin()
-        assert run.place.name == "x_2"
+        assert run.name == "x_2"
 
 
 def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path):
@@ -436,12 +435,10 @@ def test_each_epoch_augments_anew():
 
 
 def test_learned_dynamics_stay_in_their_range():
-    model, batch = tiny(InputBlockingSNN, learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    model = tiny(InputBlockingSNN, learn_threshold=True, learn_leak=True)
     for neuron in model.neurons().values():
         neuron.leak.data.fill_(1.5), neuron.threshold.data.fill_(1e-3)
-    train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
+    model.clamp_dynamics()
     assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
     assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
 

@@ -83,7 +83,7 @@ def outcome(name, flags):
             if hasattr(place, attribute) and not (attribute == "fit" and "--resume" in flags):
                 stack.enter_context(mock.patch.object(place, attribute, stop))
         stack.enter_context(mock.patch("harness.data.sets.load_set", kept))
-        stack.enter_context(mock.patch("harness.building.start.balance_thresholds", stop))
+        stack.enter_context(mock.patch("self_models.conversion.balance_thresholds", stop))
         stack.enter_context(mock.patch.object(urllib.request, "urlopen", side_effect=URLError("offline")))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))

@@ -25,7 +25,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from benchmarks.shared import same
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.runs.runlog import read_records
+from harness.runs.run import read_records
 from self_models.basics.settings import COUNT, WHOLE
 
 import torch

@@ -1,18 +1,23 @@
-"""Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
+"""Models from flags and checkpoints, and of somebody's own: --model FILE.py:CLASS, or FILE.py alone for what it registers."""
 
+import functools
+import hashlib
+import importlib.util
+import sys
+import traceback
 from pathlib import Path
 
 import torch
 
 from harness import UserError
-from harness.building.own import class_for, named, word_for
 from harness.data.facts import SELECTED_ON, facts_of, shape_and_classes
 from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
-from self_models.basics import INSTALLED, ModelError, compute_exactly
-from self_models.basics.checkpoints import may_hold, restore
+from self_models.basics import INSTALLED, compute_exactly
+from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, load_known, on_engine
+from self_models.basics.settings import meant
+from self_models.loading import MODELS, ignored, kind_of, load_known, on_engine
 from self_models.network.known import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -27,17 +32,21 @@ DECODER = "generate"  # how the names of the decoder's weights begin, and those 
 
 def adopted(config, saved, cls, names):
     """The Configuration with these settings (names) of a checkpoint, for a class, and what its epoch was chosen on, if known."""
-    settings, found = saved.get("settings", {}), {}
+    settings, known = saved.get("settings", {}), cls.known_settings()
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    for name, one in cls.known_settings().items():
-        if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
-            value = one.check(name, settings[name])
-            found[flag] = lasting_name(value) if name == "dataset" else value
-    config = config.with_found(**found)
+    found = {}
+    for name in [name for name in known if name in names and name in settings]:
+        flag = known[name].flag(name)
+        if known[name].scope == "network" or flag in config.default:  # what this script does not ask is as its class has it
+            found[flag] = known[name].check(name, settings[name])
+    if "dataset" in found:
+        found["dataset"] = lasting_name(found["dataset"])
+    found.pop("", None)  # of settings without a flag: see facts_of
     chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
     plan = None if "architecture" in config.given else settings.get("plan")
-    config = config.with_settled(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
-    return config.with_settled(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
+    config = config.having("checkpoint", **found)
+    config = config.having("found", plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
+    return config.having("found", facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 
 def settings_from(cls, args, **own):
@@ -80,8 +89,7 @@ def find_device(args):
 
 
 def read(path, args, model):
-    """The checkpoint. model: the --model that it may be of. Raises UserError for one of a preset that is missing, with the
-    command that makes it, CheckpointError as load_known."""
+    """The checkpoint, which may be of the --model. Raises UserError for a recipe's that is missing, with the command for it."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
@@ -96,24 +104,19 @@ def new_ann(args):
 
 
 def new_snn(args, cls=None, **own):
-    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
-    a flag's. --model says of which class of somebody's own."""
+    """An SNN for the flags, with new weights. cls: default, that of the gate; own: settings that hold instead of a flag's."""
     settings = settings_from(class_for(args.model, cls or VGG_SNN_STDB_wFeedback), args, **own)
     cls = cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback)
     return build(class_for(args.model, cls), settings, args)
 
 
 def load_ann(model, saved, path, say=None):
-    """The ANN with the weights of a checkpoint. With say, called with a line for the reader, it may get what then is trained: one
-    that began with ReLU the bounds of qcfs, one without a decoder that."""
-    names, new = list(model.state_dict()), new_of_ones_own(model, saved, path, say or str)
-    bounds = [name for name in names if name.endswith(".bound")]
+    """The ANN with the weights of a checkpoint. With say, it may lack what then is trained: bounds of qcfs, a decoder."""
+    new = lacking(model, saved, path, say or str, bool(say))
+    bounds = [name for name in model.state_dict() if name.endswith(".bound")]
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
         new += bounds
-    if say and model.has_feedback and not has_decoder(saved["state_dict"]):
-        say(f"{path} has no decoder: this one starts at random")
-        new += [name for name in names if name.startswith(DECODER)]
     return restore(model, saved, path, new)
 
 
@@ -127,14 +130,20 @@ def ann_of(path, args):
     return load_ann(build(cls, settings, args), saved, path).eval()
 
 
-def new_of_ones_own(model, saved, path, say):
-    """Names of tensors of somebody's own parts that a checkpoint of an ordinary network, or of an ANN, has not got: they start as
-    their class makes them. say: called with the line that tells."""
-    is_same = saved.get("model") == type(model).__name__
-    names = [] if is_same else [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
-    if names:
-        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+def lacking(model, saved, path, say, may_grow, ends=()):
+    """Names of the tensors that a checkpoint need not have: those with these ends, a decoder if may_grow, and somebody's own
+    parts, of an ordinary network's. They start as the class makes them, which is said."""
+    if saved.get("gone"):
+        say(f"note: {path} has {ignored(saved)}")
+    names = [name for name in model.state_dict() if name.endswith(tuple(ends))]
+    own = [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
+    if own and saved.get("model") != type(model).__name__:
+        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)
         say(f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it")
+        names += own
+    if may_grow and model.has_feedback and not has_decoder(saved["state_dict"]):
+        say(f"{path} has no decoder: this one starts at random")
+        names += [name for name in model.state_dict() if name.startswith(DECODER)]
     return names
 
 
@@ -169,11 +178,76 @@ def choose_trained(model, args):
 
 
 def use_engine(model, args):
-    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. Returns the line that
-    says what runs it. Raises UserError where the event engine cannot serve."""
-    try:
-        on_engine(model, args.engine)
-    except ModelError as error:
-        raise UserError(str(error)) from None
+    """Put the model on the engine of --engine. Returns the line that says what runs it. Raises ModelError where it cannot."""
+    on_engine(model, args.engine)
     why = " (it replaces methods, or has parts or hooks of its own)" if model.runs_by == "reference" != args.engine else ""
     return f"engine: {model.runs_by}{why or (f' ({model.stays})' if model.stays else '')}"
+
+
+# --- --model: a network of somebody's own, or a part of one
+
+
+def class_for(word, cls):
+    """The class that a --model names, cls where it names none. Raises UserError where it is no network of the kind of cls."""
+    own, kind = named(word), kind_of(cls)
+    if own and not issubclass(own, kind):
+        raise UserError(f"--model {word}: {own.__name__} is not derived from {kind.__name__}, which this script needs")
+    return own or cls
+
+
+def named(word):
+    """The class that a --model names, None where it names none. Its file is imported."""
+    file, name = parts_of(word)
+    if not file:
+        return None
+    module = imported(file)
+    if not name:
+        return None
+    if name not in module.classes:
+        known = ", ".join(module.classes) or "none"
+        raise UserError(f"--model {word}: there is no class {name}; {meant(name, module.classes)}it has {known}")
+    return module.classes[name]
+
+
+def parts_of(word):
+    """(path of the file, name of the class or '') of a --model; (None, '') where there is none."""
+    file, _, name = word.rpartition(":") if not word.endswith(".py") else (word, "", "")
+    if word and not (file.endswith(".py") and (name.isidentifier() or not name)):
+        raise UserError(f"--model {word}: give FILE.py:CLASS, or FILE.py alone for what it registers")
+    return Path(file).resolve() if word else None, name
+
+
+def word_for(word, path):
+    """--model for the network of a checkpoint: FILE.py:CLASS where the file has the class that it names, else FILE.py."""
+    if not word or not Path(path).is_file():  # who reads it says what is missing
+        return word
+    file, name = parts_of(word)[0], str(load_checkpoint(path).get("model"))
+    return f"{file}:{name}" if name in imported(file).classes else str(file)
+
+
+def lines_on_own(word):
+    """A line on the file of a --model, if there is one: its digest, and the classes that it defines."""
+    if word:
+        module = imported(parts_of(word)[0])
+        yield f"--model: {Path(module.__file__).name}, digest {module.digest}, classes: {', '.join(module.classes) or 'none'}"
+
+
+@functools.cache
+def imported(path):
+    """The module of a file, imported once; digest: of its bytes; classes: name -> class of those that it defines. Raises
+    UserError, with the line, for what it raises itself."""
+    if not path.is_file():
+        raise UserError(f"--model {path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    sys.path.append(str(path.parent))  # of what it imports itself
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (path, *lines[-1:])
+        raise UserError(f"--model {':'.join(map(str, where))}: {type(error).__name__}: {error}") from None
+    module.digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    module.classes = {cls.__name__: cls for cls in own}
+    return module

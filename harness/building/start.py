@@ -6,26 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from harness import UserError
-from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
-from harness.building.own import class_for, named, word_for
+from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read, word_for
 from harness.data.facts import with_facts
-from harness.runs.runlog import progress_bar
-from harness.training.resuming import resumed
+from harness.runs.run import progress_bar
 from harness.training.schedules import counted
+from harness.training.training_state import resumed
+from self_models import conversion
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import settings_in
-from self_models.conversion import (
-    ROUNDS,
-    balance_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    calibrate_biases,
-    fit_biases,
-    fit_levels,
-    fit_thresholds,
-    rates_of,
-    scale_thresholds,
-)
 from self_models.network.known import in_stages
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
@@ -38,8 +26,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 @dataclass(frozen=True)
 class Start:
-    """What a network starts from. kind: 'ann', 'snn', 'run' (one that --resume goes on with), or '' for nothing; path and saved:
-    of the checkpoint."""
+    """What a network starts from. kind: 'ann', 'snn', 'run' (one that is resumed), or ''; path, saved: of the checkpoint."""
 
     kind: str = ""
     path: str = ""
@@ -55,94 +42,79 @@ class Start:
         return self.saved if self.kind == "run" else None
 
 
-def resolve(config, kind, name, known):
-    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
-    name -> Setting of all flags."""
-    config, saved = resumed(config, known, kind, name, named(config.model))
-    check_asked(config)
-    if saved:
-        config, start = with_facts(config), Start("run", config.resume, saved)
-        return followed(config, start) if kind == "snn" else config, start
-    if kind == "snn":
-        return resolve_snn(config)
-    start, cls = found_start(config, "ann", config.model), class_for(config.model, VGG_wFeedback)
-    return with_facts(adopted(config, start.saved, cls, cls.known_settings()) if start.kind else config), start
-
-
-def check_asked(config):
-    """Raises UserError for an evaluation without a network, and for typed flags that contradict others."""
-    starts = [flag for flag in ("pretrained_ann", "pretrained_snn") if hasattr(config, flag)]
-    if config.test_only and not any(getattr(config, flag) for flag in starts):
-        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in starts)}")
+def resolve(config, kind, name=""):
+    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. name:
+    of a run that may be resumed. Raises UserError for an evaluation without a network, and for flags that contradict others."""
+    config, saved = resumed(config, kind, name, named(config.model)) if name else (config, None)
+    flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
+    if config.test_only and not any(getattr(config, flag) for flag in flags):
+        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in flags)}")
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
+    start = Start("run", config.resume, saved) if saved else found_start(config, flags)
+    if start.kind in ("ann", "snn"):
+        names = class_for(config.model, CLASSES[kind]).known_settings().keys()
+        if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
+            names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+        config = adopted(config, start.saved, class_for(config.model, CLASSES[kind]), names)
+    config = with_facts(config)
+    return followed(config, start) if kind == "snn" else config, start
 
 
-def resolve_snn(config, keeps=()):
-    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
-    start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
-    if not start.kind:
-        start = found_start(config, "ann", word_for(config.model, config.pretrained_ann))
-    if start.kind:
-        common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if start.kind == "ann" else cls.known_settings().keys() - set(keeps)
-        config = adopted(config, start.saved, cls, names)
-    config = followed(with_facts(config), start)
-    if start.kind == "ann":
-        check_conversion(config, start)
-    return config, start
+def found_start(config, flags):
+    """The Start of the checkpoint that one of these flags names; the last counts."""
+    for flag in reversed(flags):
+        if path := getattr(config, flag):
+            own = config.model if flag == flags[-1] else word_for(config.model, path)  # an SNN's ANN is of another class
+            saved, kind = read(path, config, own), flag.removeprefix("pretrained_")
+            if kind.upper() not in may_hold(saved):
+                raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}")
+            return Start(kind, path, saved)
+    return Start()
 
 
-def found_start(config, kind, model):
-    """The Start of the checkpoint of this kind that the flags name. model: the --model that it may be of."""
-    if not (path := getattr(config, f"pretrained_{kind}")):
-        return Start()
-    saved, wanted = read(path, config, model), kind.upper()
-    if wanted not in may_hold(saved):
-        raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
-    return Start(kind, path, saved)
-
-
+CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
 FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
 LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
 
 
 def followed(config, start):
-    """The Configuration of an SNN with the flags that follow from others, from its images and from what it starts from; flags
-    that were given hold instead."""
-    frames, was, from_ann = config.facts.get("recorded_frames"), start.settings, start.kind == "ann"
-    evaluates, streams = "resume" not in config.about, "scene" in config.about
-    gate = GATES.get(str(was.get("gate")), Gate)
-    own_gate = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
-    as_trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}  # for streams
-    forgetting, leaking = ({flag: as_trained.get(flag, it[flag]) for flag in it} for it in (FORGETTING, LEAKING))
-    table = (  # where this holds of the flags so far -> these follow
-        (lambda c: frames, {"blocking": "dynamic"}),  # what is closed for good would miss what a recording shows later
-        (lambda c: frames and start.kind in ("", "ann"), {"timesteps": frames}),
-        (lambda c: from_ann and (was.get("norm") == "batch" or c.calibrate), {"bias": True}),
-        (lambda c: from_ann and not balances(c, start), {"initial_potential": 0.5, "scaling_factor": 1.0}),
-        (lambda c: from_ann and "M" in find_plan(c.architecture, was.get("plan")).encoder, {"max_pool": "count"}),
-        (lambda c: evaluates and gate.stays_in_evaluation and "gate" not in c.given and c.about["gate"][1] != "contrast",
-         {flag: was[name] for name, flag in own_gate.items() if name in was}),
-        (lambda c: evaluates and not predicts(c), {"epsilon": 0.0}),
-        (lambda c: c.gate == "open" and "gate" not in c.given and c.given.get("epsilon"), {"gate": "block"}),
-        (lambda c: streams and c.gate != "open" and c.epsilon > 0, forgetting),
-        (lambda c: streams and not (c.gate != "open" and c.epsilon > 0), leaking),
-    )  # fmt: skip
-    for holds, flags in table:
-        config = config.with_found(**flags) if holds(config) else config
+    """The Configuration of an SNN with what follows from other settings, from its images and from what it starts from. What was
+    typed, or what a recipe says, holds instead."""
+    was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
+    gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
+
+    def now(name):
+        return config.given.get(name, follows.get(name, getattr(config, name)))
+
+    if frames:
+        follows["blocking"] = "dynamic"  # what is closed for good would miss what a recording shows later
+        if start.kind in ("", "ann"):
+            follows["timesteps"] = frames  # one for each frame
+    if start.kind == "ann":
+        if was.get("norm") == "batch" or config.calibrate:
+            follows["bias"] = True  # which the norm becomes, and calibration shifts
+        if is_phased or was.get("activation_ann") == "qcfs":  # thresholds fit activations, or are bounds: none is balanced
+            follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+        if "M" in find_plan(config.architecture, was.get("plan")).encoder:
+            follows["max_pool"] = "count"  # the highest activation is the highest count
+    if "resume" not in config.groups:  # it only evaluates
+        if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
+            own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
+            follows |= {flag: was[name] for name, flag in own.items() if name in was}
+        if is_phased or not find_plan(config.architecture, config.plan).decoder:
+            follows["epsilon"] = 0.0  # there are no predictions by which to block
+    if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
+        follows["gate"] = "block"  # else the epsilon would do nothing
+    if "scene" in config.groups:  # old evidence must decay; as in the network, if it was trained for streams
+        default = FORGETTING if now("gate") != "open" and now("epsilon") > 0 else LEAKING
+        trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
+        follows |= {flag: trained.get(flag, default[flag]) for flag in default}
+    config = config.having("followed", **follows)
+    if start.kind == "ann":
+        check_conversion(config, start)
     return config
-
-
-def predicts(config):
-    """Whether there are predictions by which pixels can be blocked."""
-    return config.update != "phased" and bool(find_plan(config.architecture, config.plan).decoder)
-
-
-def balances(config, start):
-    """Whether converting this ANN balances thresholds."""
-    return start.settings.get("activation_ann", "relu") != "qcfs" and config.update != "phased"
 
 
 def check_conversion(config, start):
@@ -164,7 +136,7 @@ def check_conversion(config, start):
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: see load_snn."""
+    """The SNN with the weights that it starts from. train: to balance on; may_grow: it may get a decoder, at random."""
     if start.kind == "ann":
         return convert_ann(model, start, train, config, run)
     if start.kind == "snn":
@@ -176,70 +148,62 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may get one, which starts at random."""
-    names, ours = list(model.state_dict()), "settings" in start.saved
-    may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
-    may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
-    decoder = [name for name in names if name.startswith(DECODER)]
-    if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
-        run.say(f"{start.path} has no decoder: this one starts at random")
-        may_lack += decoder
+    """The SNN with the weights of an SNN's checkpoint, and the leak that was asked for."""
+    ours = "settings" in start.saved
     state, _ = weights_for(model, start, config, run)
-    restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
+    lacks = lacking(model, start.saved, start.path, run.say, may_grow, () if ours else (".threshold", ".leak"))
+    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
     if not ours:
         from_original(model, start.saved)
-    is_other = config.leak != start.settings.get("leak", config.leak)  # a streaming network's default
-    if is_other or "leak" in config.given:
+    if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
         model.set_leak(config.leak)
     return model
 
 
 def convert_ann(model, start, train, config, run):
-    """The SNN with the weights of an ANN, whose bounds are its thresholds, or else are balanced on training images, and scaled
-    once. Raises UserError where a layer of its own has none."""
-    may_lack = [name for name in model.state_dict() if name.endswith((".threshold", ".leak", ".bias"))]
-    may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
+    """The SNN with the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
+    lacks = lacking(model, start.saved, start.path, run.say, False, (".threshold", ".leak", ".bias"))
     state, has_bounds = weights_for(model, start, config, run)
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
         needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
-    restore(model, {**start.saved, "state_dict": state}, start.path, may_lack)
+    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
     for name, parameter in model.named_parameters():
-        # the ANN has none; what is there is of an earlier conversion
-        if name.endswith(".bias") and in_stages(name) and name not in state:
+        if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
-    biases = biases_of(model)
+    biases = conversion.biases_of(model)
     if has_bounds:
-        fit_thresholds(model)
+        conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     elif model.phased:
         images = balancing_batch(model, train, config).images
-        fit_levels(model, images)
-        fit_thresholds(model)
+        conversion.fit_levels(model, images)
+        conversion.fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
         steps, line = config.balance_timesteps, "threshold {:.4f}"
         with converting("balancing thresholds", model, train, config, steps, run.say, line) as (images, draws, *on):
-            balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
-    scale_thresholds(model, config.scaling_factor)
-    fit_biases(model, biases)
+            conversion.balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
+    conversion.scale_thresholds(model, config.scaling_factor)
+    conversion.fit_biases(model, biases)
     if config.calibrate:
         ann, line = ann_of(config.pretrained_ann, config), "mean rates of its channels off by {:.4f}, now by {:.4f}"
-        with converting("calibrating biases", model, train, config, model.timesteps, run.say, line, ROUNDS + 1) as (
+        steps = model.timesteps
+        with converting("calibrating biases", model, train, config, steps, run.say, line, conversion.ROUNDS + 1) as (
             images,
             draws,
             *on,
         ):
-            calibrate_biases(model, rates_of(ann, model, images), images, draws, *on)
+            conversion.calibrate_biases(model, conversion.rates_of(ann, model, images), images, draws, *on)
     return model
 
 
 def weights_for(model, start, config, run):
-    """(name -> weight of a checkpoint, a norm's folded in and without a decoder that the model has not; whether bounds of qcfs
-    are among them, now thresholds). Raises UserError where a norm does not fit."""
+    """(name -> weight of a checkpoint, a norm folded in, without a decoder that the model has not; whether thresholds are among
+    them, bounds of qcfs). Raises UserError where a norm does not fit."""
     try:
-        state, has_bounds = bounds_as_thresholds(folded_in(start.saved["state_dict"]))
+        state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
     if has_decoder(state) and not has_decoder(model.state_dict()):
@@ -255,8 +219,7 @@ def balancing_batch(model, train, config):
 
 @contextlib.contextmanager
 def converting(what, model, train, config, steps, say, line, rounds=1):
-    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them, beside a progress bar. say: called
-    with lines for the reader; line: of a layer's figures."""
+    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them. line: of a layer's figures."""
     batch, layers = balancing_batch(model, train, config), sum(map(in_stages, model.neurons()))
     say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
     draws = Draws(config.seed, 0, batch.index)

@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.models import new_snn, use_engine
-from harness.building.own import class_for, lines_on_own, word_for
-from harness.building.start import check_asked, resolve_snn, start_snn
-from harness.command_line.flags import posthoc_settings
+from harness.building.models import lines_on_own, new_snn, use_engine, word_for
+from harness.building.start import resolve, start_snn
 from harness.command_line.parser import lines_on_unused
 from harness.data.facts import images_for
 from harness.data.frames import read_frames
@@ -19,7 +17,7 @@ from harness.drawing.film import film_of
 from harness.measuring.measures import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
 from harness.runs.paths import Paths, snn_name
-from harness.runs.runlog import RunLog
+from harness.runs.run import Run
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.files import image_sources, read_images
@@ -33,35 +31,38 @@ MOST = 50  # files of one's own that a picture shows
 
 
 def resolve_evaluation(args, cls, as_trained=False):
-    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
-    name. cls: the model's class; as_trained: whether its objective's settings, too, are the checkpoint's where no flag was given.
-    Raises UserError where there is none."""
+    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean. cls: the
+    model's class; as_trained: whether its objective's settings are the checkpoint's, too, where no flag was given."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
-        args = args.with_found(pretrained_snn=str(path))
-    check_asked(args)
-    known = class_for(args.model, cls).known_settings().items()
-    return resolve_snn(args, keeps={name for name, one in known if not (one.adopted or as_trained)})
+        args = args.having("followed", pretrained_snn=str(path))
+    if not as_trained:
+        asked = {one.flag(name) for name, one in args.known.items() if one.scope == "objective"}
+        args = args.having("script", **{flag: args.default[flag] for flag in asked})
+    return resolve(args, "snn")
 
 
 def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
-    own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
+    own: settings of no shared flag."""
     model = new_snn(args, cls, **own)
-    lines = [*lines_on_unused(args, posthoc_settings(cls, args.model), model)]
-    needs_data = start.kind == "ann" or "settings" not in start.saved
-    files, frames = own_files(args), getattr(args, "frames", "")
-    train, test = find_images(args, model) if needs_data or not (files or frames) else (None, None)
+    lines = [*lines_on_unused(args, model)]
+    files, frames, train = own_files(args), getattr(args, "frames", ""), None
+    if args.holdout and args.limit_test:
+        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+    if start.kind == "ann" or "settings" not in start.saved or not (files or frames):  # to balance, or to evaluate on
+        train, held_out, test = images_for(args, model, args.holdout)
+        test = held_out or test
     if files or frames:
         own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
         test = ImageSet("own images", own, None, names=tuple(model.classes))
     lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-    run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
+    run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
     gate = start.settings.get("gate", "open")
@@ -76,10 +77,9 @@ def open_posthoc(args, start, cls, suffix, **own):
 
 
 def open_network(parser, words, suffix, **settled):
-    """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
-    see open_posthoc; settled: flags that the script itself sets."""
+    """The Posthoc of the network that these words name, as it was trained. settled: flags that the script itself sets."""
     args = parser.parse_args(words)
-    args = args.with_settled(model=word_for(args.model, args.pretrained_snn), **settled)
+    args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
 
 
@@ -88,29 +88,18 @@ def add_baseline_flag(group, what):
 
 
 def own_files(args):
-    """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
-    is neither, for too many, and beside --index."""
-    if "images" not in args.about:
-        return []
-    words = args.images
-    if args.index and "images" in args.given:
+    """The files that --images names, Paths; none where it is a number, or the script has no such flag."""
+    words = getattr(args, "images", [1])
+    numbers = [word for word in words if isinstance(word, int)]
+    if "images" in args.given and args.index:
         raise UserError("--index and --images both choose the images: leave out one of the two")
-    if isinstance(words[0], int) and len(words) == 1:
+    if len(words) == len(numbers) == 1:
         return []
-    if numbers := [word for word in words if isinstance(word, int)]:
+    if numbers:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    files = image_sources(words)
-    if len(files) > MOST:
+    if len(files := image_sources(words)) > MOST:
         raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
     return files
-
-
-def find_images(args, model):
-    """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
-    if args.holdout and args.limit_test:
-        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-    train, held_out, test = images_for(args, model, args.holdout)
-    return train, held_out or test
 
 
 @dataclass
@@ -121,7 +110,7 @@ class Posthoc:
     args: object
     model: object
     test: object
-    run: RunLog
+    run: Run
     files: list = field(default_factory=list)
     records: list = field(default_factory=list)
     train: object = None
@@ -154,8 +143,8 @@ class Posthoc:
         return record, result["per_image"]
 
     def baseline(self, **changed):
-        """A Posthoc of the network of --baseline, with the same images, timesteps and stopping rule, and these settings changed;
-        None without the flag. Raises UserError for a network of other images or classes, and ModelError as load() does."""
+        """A Posthoc of the network of --baseline, with the same images, timesteps and rule, and these settings changed; None
+        without the flag."""
         if not (path := self.args.baseline):
             return None
         settings = self.model.settings
@@ -178,7 +167,7 @@ class Posthoc:
 
     @torch.no_grad()
     def watch(self, images=None):
-        """The model's Film of the images that the flags name, of the test images or others; says what one's own are read as."""
+        """The model's Film of the images that the flags name; says what one's own are predicted as."""
         self.run.begin()
         batch = self.chosen(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
@@ -198,5 +187,5 @@ class Posthoc:
             save_results_json(self.args.results_json, self.records)
             self.run.say(f"wrote {self.args.results_json}")
         if self.args.log:
-            self.run.say(f"log: {self.run.place.log_path}")
+            self.run.say(f"log: {self.run.log_path}")
         return self.records

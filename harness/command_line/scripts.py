@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.command_line.presets import STARTS
+from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
@@ -22,8 +22,8 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from gl
 
 
 def run_script(main):
-    """Run main() as a script that keeps the memory it frees, as one of several ranks if torchrun started it. A UserError or
-    ModelError becomes one line and exit status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
+    """Run main() as a script, as one of several ranks if torchrun started it. A UserError or ModelError becomes one line and exit
+    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
     keep_freed_memory()
     with handling(end_at_once), ranks.process_group():
         try:
@@ -42,9 +42,8 @@ def run_script(main):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for what it allocates next. Returns whether that can be had: with glibc. By
-    default glibc returns each block above 32 MB to the system, which clears it anew for the next step or batch: 7 to 27 % of the
-    time of a deep SNN's training step, 10 to 20 % of an evaluation (docs/notebook/training_speed.md)."""
+    """Let this process keep the memory that it frees. Returns whether that can be had: with glibc, which else returns blocks
+    above 32 MB, and the system clears them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
@@ -72,10 +71,8 @@ def fail(message, status):
 
 
 def train_each(train, parser, argv, kind):
-    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned. A
-    checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
-    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run, and before it trains
-    where a name is taken."""
+    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2. A typed checkpoint, PATH.pth,
+    stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that are done are left as they are."""
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
@@ -87,15 +84,16 @@ def train_each(train, parser, argv, kind):
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
-            own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
-        taken = ranks.is_first() and Paths(kind, own.run_name, own.output_dir).taken()
+            own = own.having("found", run_name=numbered(run_name(kind, own), seed))
+        paths = Paths(kind, own.run_name, own.output_dir)
+        taken = ranks.is_first() and paths.taken(paths.of_training)
         if taken and not (own.resume or own.overwrite or own.test_only):
             raise UserError(f"{taken} exists: {TAKEN}")
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                own = own.with_settled(**{flag: str(sibling)})
+                own = own.having("found", **{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
         runs.append((own, said))
     for own, said in runs:

@@ -1,5 +1,4 @@
-"""What a network must know of its images, from the checkpoint that it continues or from the data set: number and names of the
-classes, image shape, and how bright a background is."""
+"""What a network must know of its images: number and names of the classes, image shape, how bright a background is."""
 
 from harness import UserError
 from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of, some
@@ -18,8 +17,7 @@ def is_folder(name):
 
 
 def with_facts(args):
-    """The Configuration with `facts`, the settings FACTS: those of a checkpoint, see facts_of, else the data set's. Raises
-    UserError where the data set is not to be had, or a flag contradicts the checkpoint."""
+    """The Configuration with `facts`, the settings FACTS, a checkpoint's or the data set's. Raises UserError for other images."""
     if facts := getattr(args, "facts", None):
         known = shape_and_classes(facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
@@ -41,12 +39,11 @@ def with_facts(args):
             facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:
         facts = {"labels": len(CLASSES[args.dataset])}
-    return args.with_settled(facts=facts)
+    return args.having("found", facts=facts)
 
 
 def where_images_lie(dataset, facts):
-    """The data set of a network with these FACTS. Raises UserError for a folder of which only a checkpoint has told: nobody said
-    where there is one."""
+    """The data set of a network with these FACTS. Raises UserError for a folder of which nobody said where it is."""
     if not dataset.startswith(ELSEWHERE):
         return dataset
     shape, classes = shape_and_classes(facts, dataset)
@@ -115,8 +112,7 @@ def told(shape):
 
 
 def images_for(args, model, holdout):
-    """(training, selection or None, test) ImageSets that the flags name, as the model takes them. Raises UserError as load_data
-    does, and for images or classes that are not the model's."""
+    """(training, selection or None, test) ImageSets that the flags name. Raises UserError for images that are not the model's."""
     recorded = {"frames": model.frames} | {name: model.settings[name] for name in ("count_bound", "split_by")}
     limits = args.limit_train, args.limit_test, holdout
     dataset = where_images_lie(args.dataset, args.facts)
@@ -126,11 +122,10 @@ def images_for(args, model, holdout):
 
 
 def data_for(args, model):
-    """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
-    `selected_on` what chooses the epoch."""
+    """(the Configuration, images_for() a training script): how many images are held out, and what chooses the epoch."""
     if args.test_only:
         return args, images_for(args, model, 0)
     train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
-    return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)
+    return args.having("found", **counts, selected_on=selected_on), (train, selection, test)

@@ -16,7 +16,7 @@ import torch
 
 from harness import UserError
 from harness.exporting.layers import check_spiking, test_images
-from harness.runs.runlog import progress_bar
+from harness.runs.run import progress_bar
 from self_models.counting.evaluation import evaluate_parts
 from self_models.graph import GraphSNN
 from self_models.integers import IntegerSNN

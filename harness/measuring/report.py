@@ -5,13 +5,16 @@ from datetime import date
 from itertools import zip_longest
 
 from harness.runs.commands import command_line
-from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.saving import write_whole
 from self_models.basics.images import ELSEWHERE
 from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.running.outputs import part_of
 
+HELPS_AGAINST_SILENCE = (
+    "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
+    "or --update immediate usually help"
+)
 NOT_DEFINED = "-: not defined, since spikes or difficulty are the same for all images"
 COLUMNS = (
     "95 %: timesteps within which 95 % of the images end; rho: Spearman's rank correlation of an image's spikes with its "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.runs.paths import Paths
-from harness.runs.runlog import read_records
+from harness.runs.run import read_records
 from self_models.loading import MODELS
 
 NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event

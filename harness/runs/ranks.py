@@ -78,16 +78,14 @@ def from_first(read):
 
 
 def part(index):
-    """This rank's part of a batch's positions (N,). The first of them fill up parts that would be smaller, as those of
-    DistributedSampler."""
+    """This rank's part of a batch's positions (N,); the first of them fill up parts that would be smaller."""
     size = -(-len(index) // count())
     return index[torch.arange(rank() * size, (rank() + 1) * size) % len(index)]
 
 
 def parallel(model):
     """The model as one of several ranks trains it: called like it, for an output whose gradient will be the ranks' mean; with
-    one rank the model itself. Its loss must reach the same weights in each step, which need not be all: fewer steps than the
-    network is deep leave some out with --update delayed. Each normalises by its own part of a batch."""
+    one rank the model itself. Its loss must reach the same weights in each step. Each normalises by its own part of a batch."""
     if count() == 1:
         return model
     device = next(model.parameters()).device

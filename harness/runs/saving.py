@@ -12,8 +12,7 @@ from self_models.integers import IntegerSNN
 
 
 def save_checkpoint(path, model, **more):
-    """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers, which load()
-    makes of a checkpoint."""
+    """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers."""
     if isinstance(model, IntegerSNN):
         raise UserError(
             "a network with weights int8 is not saved: keep its checkpoint, of which load(path, weights='int8') makes it"
@@ -23,8 +22,7 @@ def save_checkpoint(path, model, **more):
 
 
 def write_whole(path, write):
-    """Call write(file) on a temporary file beside path, then rename it; of several ranks only the first does. Raises UserError
-    where it can't be done; a folder is not made: its disk may be gone."""
+    """Call write(file) on a temporary file beside path, then rename it; only the first rank does. Raises UserError."""
     if ranks.is_first():
         write_here(path, write)
 

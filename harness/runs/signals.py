@@ -35,9 +35,8 @@ def handling(handler):
 
 @contextmanager
 def noted_signals(patient=False):
-    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none. patient:
-    whether a second SIGINT is only noted, too; else it ends the program at once. (torchrun passes on what a terminal has sent to
-    every process already.)"""
+    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none. Unless
+    patient, a second SIGINT ends the program at once. (torchrun passes on what a terminal has sent to every process already.)"""
     signals = SimpleNamespace(caught=0)
 
     def note(number, frame):

@@ -1,125 +1,138 @@
-"""Training over epochs: schedule, evaluation, the best and the last checkpoint."""
+"""Training over epochs, and the evaluation that a run ends with."""
 
 import copy
 import time
 
+import torch
+
+from harness import UserError
 from harness.data.sets import augmented
+from harness.measuring import report
 from harness.measuring.measures import counts_operations
-from harness.measuring.report import (
-    best_line,
-    class_lines,
-    epoch_line,
-    evaluation_record,
-    result_lines,
-    running,
-    save_results_json,
-    silent_outputs,
-)
 from harness.runs import ranks
-from harness.runs.health import HELPS_AGAINST_SILENCE
-from harness.runs.runlog import progress_bar
+from harness.runs.run import progress_bar
 from harness.runs.saving import save_checkpoint
 from harness.runs.signals import noted_signals
 from harness.training import schedules
-from harness.training.epoch import Progress, train_one_epoch
-from harness.training.training_state import TrainingState
+from harness.training.training_state import NOT_FINITE, TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.counting.evaluation import evaluate_parts
+from self_models.counting.evaluation import Average, evaluate_parts
 from self_models.running.draws import shuffled
+from self_models.running.outputs import total_spikes
 
 
-def fit(model, data, criterion, args, run, known, saved=None):
+def fit(model, data, criterion, args, run, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
-    None, test) ImageSets; known: name -> Setting of all flags; saved: what resumed() returned. The best epoch is chosen on what
-    args.selected_on says, see harness/data/facts.py. Its test figures are measured once at the end, and returned. SIGINT and
-    SIGTERM end it after the update, saved: then Interrupted is raised."""
+    None, test) ImageSets; saved: what resumed() returned. Returns the best epoch's figures, measured once at the end on the test
+    images. SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised."""
     train, updates, args = schedules.length_of(data[0], args)
-    data = (train, *data[1:])
     optimizer = schedules.make_optimizer(model, args)
     schedule = schedules.make_schedule(optimizer, args, updates)
-    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule)
+    state = TrainingState(model, (train, *data[1:]), args, run, optimizer, schedule)
     if args.resume:
-        training.resume(saved)
+        state.resume(saved)
     if args.epochs:
         run.say(*schedules.plan_lines(model, train, updates, args))
     run.begin()
-    parallel = ranks.parallel(model)
-    with noted_signals(patient=ranks.count() > 1) as training.signals:
+    parallel = ranks.parallel(model)  # with one rank the model itself
+    with noted_signals(patient=ranks.count() > 1) as state.signals:
         if not args.epochs:
-            judged(training, 0)
-        while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, updates)
-        return finish(training)
+            judged(state, criterion)
+        while state.epoch < args.epochs:
+            epoch, began = state.epoch + 1, time.perf_counter() - state.seconds
+            model.train()
+            with progress_bar(f"epoch {epoch}/{args.epochs}", updates, state.step) as bar:
+                for batch in training_batches(train, args, epoch, state.device, state.step):
+                    output = batch.run(parallel, args.seed, epoch, criterion.needs_frames)
+                    losses = criterion(output, batch.labels, batch.images)
+                    optimizer.zero_grad(set_to_none=True)
+                    losses["total"].backward()
+                    check_step(losses["total"].detach(), model, f"epoch {epoch}, update {state.step + 1}")
+                    optimizer.step()
+                    schedule.step()
+                    model.clamp_dynamics()
+                    state.count(len(batch.labels), figures_of(output, losses, batch), time.perf_counter() - began)
+                    advance(bar, state.average)
+                    state.save_if_asked(state.wants_saving())
+            learned = state.learned()
+            found = judged(state, criterion)  # a signal leaves only this to be made again
+            state.epoch, seconds = epoch, time.perf_counter() - began
+            record_epoch(state, learned, found, seconds)
+            state.step, state.average, state.seconds = 0, Average(), 0.0
+            state.save()  # after the record: a run that is stopped in between does the epoch again, and its last record counts
+            state.save_if_asked()
+        return finish(state, criterion)
 
 
-def fit_one_epoch(training, parallel, updates):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
-    model, args, run = training.model, training.args, training.run
-    epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
+def check_step(loss, model, when):
+    """Raises UserError, with weights as before the step, where the loss or a gradient is not finite on one of the ranks."""
+    if ranks.largest(not is_finite(loss, model)):
+        fault = "a gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
+        raise UserError(f"{fault} at {when}; {NOT_FINITE}")
 
-    def after_step(number, average):
-        training.seconds = time.perf_counter() - began
-        if number % args.train_acc_batches == 0:
-            run.note(f"  batch {number}: {running(training.progress.gather().means())}")
-        advance(bar, average)
-        training.save_if_asked(training.wants_saving())
 
-    batches = training_batches(training.data[0], args, epoch, training.device, training.progress.step)
-    how = training.criterion, training.optimizer, training.schedule, args.seed, epoch
-    with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
-        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel)
+def is_finite(loss, model):
+    """Whether a step's loss and gradients are finite, by their sums (where those overflow, an optimiser's squares would, too)."""
+    values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    return bool(torch.stack([value.sum() for value in values]).isfinite().all())
+
+
+def figures_of(output, losses, batch):
+    """Means over a batch: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's (layers,)."""
+    figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
+    if hasattr(output, "spikes"):
+        by_layer = torch.stack([*output.spikes.values()]).mean(1)
+        figures |= {"spikes": total_spikes(output.spikes).mean(), "spikes_by_layer": by_layer}
+    return {name: value.detach() for name, value in figures.items()}
+
+
+def record_epoch(state, learned, found, seconds):
+    """The line and the record of an epoch. learned, found: figures of training, and of judged()."""
+    model, args, epoch = state.model, state.args, state.epoch
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
-    judgement = judged(training, epoch)  # a signal leaves only this to be made again
-    seconds = time.perf_counter() - began
-    record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
-    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(model)
-    lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
-    lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
-    run.record(*lines, **record)
-    training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
-    training.save()  # after the record: a run that is stopped in between does the epoch again, and its last record counts
-    training.save_if_asked()
+    lines = [
+        f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {report.HELPS_AGAINST_SILENCE}"
+        for name in silent
+    ]
+    lines.append(report.epoch_line(epoch, args.epochs, learned, seconds, **found, on=args.selected_on))
+    record = {"event": "epoch", "epoch": epoch, "train": learned, **found, "selected_on": args.selected_on, "seconds": seconds}
+    if silent:
+        record["silent"] = silent
+    if hasattr(model, "neurons"):
+        for kind in ("threshold", "leak"):
+            record[f"{kind}s"] = {name: getattr(neuron, kind).item() for name, neuron in model.neurons().items()}
+    state.run.record(*lines, **record)
 
 
-def dynamics(model):
-    """'thresholds' and 'leaks' of an SNN: layer -> value; nothing of an ANN."""
-    neurons = model.neurons().items() if hasattr(model, "neurons") else ()
-    return {f"{kind}s": {name: getattr(one, kind).item() for name, one in neurons} for kind in ("threshold", "leak") if neurons}
-
-
-def judged(training, epoch):
-    """Evaluate the model after this epoch on the images that choose, and keep its checkpoint if it is the best so far, or if none
-    choose. Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
-    model, args, run, best = training.model, training.args, training.run, training.best
-    found, images = {}, training.judging
-    if images:
-        found = evaluate_with_bar(model, images, training.criterion, args, run, False, training.save_if_asked)
-        del found["per_image"]
-    training.check_finite(found.get("total", 0.0))
-    evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
-    if not images or best is None or found["accuracy"] > best["accuracy"]:
-        training.best = best = {"epoch": epoch, **found}
+def judged(state, criterion):
+    """Evaluate the model on the images that choose, if any, and keep it if it is the best so far. Returns the figures."""
+    args, run, images, epoch = state.args, state.run, state.judging, state.epoch + bool(state.args.epochs)
+    found = evaluate_with_bar(state.model, images, criterion, args, run, False, state.save_if_asked) if images else {}
+    found.pop("per_image", None)
+    state.check_finite(found.get("total", 0.0))
+    if not images or state.best is None or found["accuracy"] > state.best["accuracy"]:
+        state.best = {"epoch": epoch, **found}
         accuracy = {"accuracy": found["accuracy"]} if images else {}
-        save_checkpoint(run.place.best_path, model, epoch=epoch, **accuracy, selected_on=args.selected_on)
-    return {"evaluated": evaluated, "best": best["accuracy"]} if images else {}
+        save_checkpoint(run.best_path, state.model, epoch=epoch, **accuracy, selected_on=args.selected_on)
+    evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
+    return {"evaluated": evaluated, "best": state.best["accuracy"]} if images else {}
 
 
-def finish(training):
+def finish(state, criterion):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
-    model, args, run, best = training.model, training.args, training.run, training.best
+    model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
-    say = run.say if tests else run.result
-    say(f"{best_line(best, args.selected_on)}, {run.place.best_path}", epoch=best["epoch"])
+    (run.say if tests else run.result)(f"{report.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
-        restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
-        best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked, epoch=best["epoch"])
+        restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
+        best = test_once(model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"])
     elif args.results_json:  # the JSON lines have these figures with their epoch
-        save_results_json(args.results_json, [evaluation_record(model, best, args)])
-    training.finished = True
-    training.save()
+        report.save_results_json(args.results_json, [report.evaluation_record(model, best, args)])
+    state.finished = True
+    state.save()
     return best
 
 
@@ -136,11 +149,11 @@ def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
     result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    run.result(*result_lines(result), **more)
-    record = evaluation_record(model, result, args, **more)
-    run.record(*silent_outputs(result), *class_lines(result["confusion"], model.classes), **record)
+    run.result(*report.result_lines(result), **more)
+    record = report.evaluation_record(model, result, args, **more)
+    run.record(*report.silent_outputs(result), *report.class_lines(result["confusion"], model.classes), **record)
     if args.results_json:
-        save_results_json(args.results_json, [record])
+        report.save_results_json(args.results_json, [record])
     return result
 
 
@@ -151,7 +164,7 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {running(average.means())}")
+            run.note(f"  test batch {number}: {report.running(average.means())}")
         if after_batch:
             after_batch()
 
@@ -163,5 +176,5 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
     if not bar.disable and bar.n % 10 == 9 and average.images:
-        bar.set_postfix_str(running(average.means()), refresh=False)
+        bar.set_postfix_str(report.running(average.means()), refresh=False)
     bar.update()

@@ -10,11 +10,11 @@ FEW = 300  # updates below which a network from scratch or from a conversion har
 
 
 def length_of(train, args):
-    """(the ImageSet of an epoch, its updates, the Configuration). With --updates an epoch has each image as often as gives LEAST
-    updates, and `epochs` becomes the number of epochs that has so many updates, or more."""
+    """(the ImageSet of an epoch, its updates, the Configuration). With --updates an epoch has LEAST updates or more, and `epochs`
+    becomes the number of them."""
     if args.updates:
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
-        args = args.with_settled(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
+        args = args.having("found", epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
     return train, ceil(len(train) / args.batch_size), args
 
 

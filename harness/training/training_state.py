@@ -1,4 +1,4 @@
-"""The state of a training run: kept in its last checkpoint, restored by --resume."""
+"""The state of a training run: kept in its last checkpoint, restored by --resume, with the flags that it had."""
 
 import signal
 import time
@@ -7,15 +7,24 @@ from math import isfinite
 from pathlib import Path
 
 from harness import UserError
+from harness.data.facts import facts_of, is_folder
+from harness.data.folders import list_folder
+from harness.measuring.report import running
 from harness.runs import ranks
-from harness.runs.health import not_finite
+from harness.runs.paths import Paths
+from harness.runs.run import read_records
 from harness.runs.saving import save_checkpoint
 from harness.runs.signals import Interrupted
-from harness.training.epoch import Progress
-from harness.training.resuming import flags_to_save
+from harness.training.losses import loss_settings
 from harness.training.schedules import counted, set_rates
 from self_models.basics.checkpoints import restore
+from self_models.basics.images import lasting_name
 from self_models.counting.evaluation import Average
+from self_models.loading import ignored, load_known
+
+FIXED = ("network", "objective", "recipe")  # scopes of settings of which a run that goes on has those that it began with
+
+NOT_FINITE = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
 
 
 class Finished(UserError):
@@ -25,20 +34,19 @@ class Finished(UserError):
 @dataclass
 class TrainingState:
     """A model, its optimiser and schedule, and how far they have come. data: (training, selection or None, test) ImageSets;
-    known: name -> Setting of all flags; epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken;
-    best: figures of the best epoch; finished: the final evaluation has been reported, too; signals: see noted_signals. No state
-    of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image."""
+    epoch: epochs completed; step, average, seconds: steps of the epoch after them, their figures, and their time; best: figures
+    of the best epoch; finished: the final evaluation has been reported, too; signals: see noted_signals. No state of a random
+    generator is kept: every draw follows from the seed, the epoch, and the step or the image."""
 
     model: object
     data: tuple
-    criterion: object
     args: object
     run: object
-    known: dict
     optimizer: object
     schedule: object
     epoch: int = 0
-    progress: Progress = field(default_factory=Progress)
+    step: int = 0
+    average: Average = field(default_factory=Average)
     seconds: float = 0.0
     best: dict | None = None
     finished: bool = False
@@ -54,6 +62,19 @@ class TrainingState:
         """The images that choose the best epoch, None where none do."""
         return self.data[2] if self.args.selected_on == "test" else self.data[1]
 
+    def count(self, images, figures, seconds):
+        """Count a step: figures are means over its images; seconds: since the epoch began."""
+        self.step, self.seconds = self.step + 1, seconds
+        self.average.add(images, **figures)
+        if self.step % self.args.train_acc_batches == 0:
+            self.run.note(f"  batch {self.step}: {running(self.learned())}")
+
+    def learned(self):
+        """Mean figures of the epoch so far, of all ranks. The first has their sums from now on, the others begin at nothing."""
+        whole = sum(ranks.gathered(self.average.to_cpu()), Average())
+        self.average = whole if ranks.is_first() else Average()
+        return whole.means()
+
     def wants_saving(self):
         """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
         minutes = self.args.checkpoint_minutes
@@ -62,13 +83,13 @@ class TrainingState:
     def save(self):
         """Write the last checkpoint. Raises UserError for weights not finite."""
         self.check_finite()
-        average = self.progress.gather()
-        more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
-        more |= {"step": self.progress.step, "average": vars(average)}
-        more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        more |= {"flags": flags_to_save(self.args, self.known, self.model)}
+        self.learned()
+        kept = [one.flag(name) for name, one in self.args.known.items() if one.scope != "command" and one.flag(name)]
+        more = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")}
+        more |= {"average": vars(self.average), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        more |= {"flags": {flag: getattr(self.args, flag) for flag in kept}}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
-        save_checkpoint(self.run.place.last_path, self.model, **more)
+        save_checkpoint(self.run.last_path, self.model, **more)
         self.saved_at = time.monotonic()
 
     def save_if_asked(self, wants_saving=False):
@@ -78,25 +99,24 @@ class TrainingState:
             self.save()
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
-            done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.place.last_path}"
+            done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.last_path}"
             raise Interrupted(wish, f"{done}; the same command with --resume goes on")
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
         spoilt = [f"weight {name}" for name, value in self.model.state_dict().items() if not value.isfinite().all()]
         if spoilt or not isfinite(loss):
-            raise not_finite(f"{(*spoilt, 'the loss')[0]} is not finite after epoch {self.where()}")
+            raise UserError(f"{(*spoilt, 'the loss')[0]} is not finite after epoch {self.where()}; {NOT_FINITE}")
 
     def where(self):
         """'3, update 17': the epoch and update that were done last."""
-        return f"{self.epoch + 1}, update {self.progress.step}" if self.progress.step else f"{self.epoch}"
+        return f"{self.epoch + 1}, update {self.step}" if self.step else f"{self.epoch}"
 
     def resume(self, saved):
-        """Go on from a last checkpoint, as resumed() read it; None: the run begins. The model, the optimiser and this object
-        become what they were. Raises UserError where it is of another run, or has nothing left to do."""
-        args, place, path = self.args, self.run.place, Path(self.args.resume)
+        """Go on from a last checkpoint, as resumed() read it; None: the run begins. Raises Finished where nothing is left."""
+        args, run, path = self.args, self.run, Path(self.args.resume)
         if saved is None:
-            return self.run.say(f"{path} is not there yet: the run begins")
+            return run.say(f"{path} is not there yet: the run begins")
         was, name = saved.get("model"), type(self.model).__name__
         if was not in (None, name):
             raise UserError(f"--resume: {path} holds a {was}, not a {name}; it needs the same flags, or none")
@@ -105,14 +125,63 @@ class TrainingState:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
-            self.epoch, self.progress.step, finished = int(saved["epoch"]), int(saved["step"]), saved["finished"]
-            self.seconds = float(saved["seconds"])
-            if self.progress.step and ranks.is_first():
-                self.progress.average = Average(**saved["average"])
-            if place.is_resumed:
-                self.best = saved["best"]
+            self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
+            self.average = Average(**saved["average"]) if self.step and ranks.is_first() else Average()
+            self.best = saved["best"] if run.is_resumed else None
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
-        if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not place.is_resumed)):
+        if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not run.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
-        self.run.say(f"resumed from {path} after epoch {self.where()}")
+        if saved["gone"]:
+            run.say(f"note: {path} has {ignored(saved)}")
+        run.say(f"resumed from {path} after epoch {self.where()}")
+
+
+def resumed(args, kind, name, own=None):
+    """(the Configuration, the checkpoint that --resume asks for, whose flags hold unless they are typed); None where the run is
+    to begin. kind, name: of the run; own: the class of --model. Raises UserError where the run would not be the same."""
+    if not args.resume or args.test_only:
+        return args, None
+    paths = Paths(kind, name, args.output_dir)
+    path = paths.last_path if args.resume == "last" else Path(args.resume)
+    args = args.having("found", resume=str(path))
+    if args.overwrite and paths.wrote(path):
+        raise UserError(f"--resume goes on with the run {name}, and --overwrite replaces it: leave out one of the two")
+    saved = ranks.from_first(lambda: load_known(path, own) if path.exists() or not paths.wrote(path) else None)
+    if saved is None:
+        check_may_begin(args, paths)
+        return args, None
+    if not {"optimizer", "flags", "settings"} <= saved.keys():
+        raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
+    was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
+    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
+        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
+        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
+    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
+        was["dataset"] = typed  # the same, though it may have moved
+    restored = {one.flag(name): one for name, one in args.known.items() if one.scope != "command" and one.flag(name) in was}
+    if changed := [flag for flag, one in restored.items() if one.scope in FIXED and args.given.get(flag, was[flag]) != was[flag]]:
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
+    if args.updates and not was.get("updates"):
+        raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
+    args = args.having("checkpoint", **{flag: was[flag] for flag in restored})
+    args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    if is_folder(args.dataset):
+        now, were = list_folder(args.dataset).known_by, saved["files"]
+        if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
+            others = f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}"
+            advice = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+            raise UserError(f"{others}; {advice}")
+    return args, saved
+
+
+def check_may_begin(args, paths):
+    """Raises UserError where a run without its last checkpoint has trained, or where no flag says what to train."""
+    records = read_records(paths.json_path)
+    epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
+    if epochs not in ([], [1]) or (not records and paths.best_path.exists()):  # an epoch is recorded before it is saved
+        raise UserError(f"{paths.last_path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
+    says = {one.flag(name) for name, one in args.known.items() if one.scope in FIXED and one.group != "run"}
+    if not (says | {"preset", "pretrained_ann", "pretrained_snn"}) & args.typed.keys():
+        nothing = f"{paths.last_path} is not there, and no flag says what to train"
+        raise UserError(f"--resume: {nothing}: give its --run_name, or more flags")

@@ -1,6 +1,5 @@
 """Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
-made of it, checkpoints keep its values, --resume asks it what it may assume. What is
-registered as a gate, a stopping rule or a read-out brings its own."""
+made of it, checkpoints keep its values. What is registered as a gate, a stopping rule or a read-out brings its own."""
 
 import dataclasses
 import difflib
@@ -11,6 +10,7 @@ from numbers import Integral, Real
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}  # of a switch
 
 
 def choices(value, names):
@@ -120,6 +120,12 @@ class Choice:
 class Switch:
     """True or False."""
 
+    def parse(self, text):
+        """The value that a word stands for. Raises ValueError."""
+        if text.lower() not in WORDS:
+            raise ValueError(f"{text!r} is neither True nor False")
+        return WORDS[text.lower()]
+
     def check(self, value):
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither True nor False")
@@ -146,8 +152,11 @@ PERCENTILE = Number(float, 0, 100, above=True)
 class Setting:
     """What is declared of a setting beside its name. kind: its type and range; help: with unit. Its flag: flags: option
     strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too. metavar, argparse: for
-    argparse. Who asks it: training: it counts in training only. restored: --resume restores this flag unless you give it; fixed:
-    resuming with another value is an error. adopted: post-hoc scripts take the checkpoint's value."""
+    argparse; tried: values that objective 2 tries. training: it counts in training only.
+
+    scope: what it belongs to. network: what a network is, which its checkpoint says; objective: what it is told to do, of which
+    evaluations have their own; recipe: how it is trained, or on what; run: a --resume may come with another value; command: of
+    one command, which --resume does not take over."""
 
     kind: object
     help: str
@@ -159,9 +168,7 @@ class Setting:
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
     training: bool = False
-    restored: bool = True
-    fixed: bool = True
-    adopted: bool = True
+    scope: str = "network"
 
     def check(self, name, value):
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
@@ -190,8 +197,8 @@ def setting(default, kind, help, **more):
 
 
 def objective_setting(default, kind, help, **more):
-    """A setting of what a trained network is told to do: post-hoc scripts have their own."""
-    return setting(default, kind, help, **{"adopted": False, **more})
+    """A setting of what a trained network is told to do: scripts that evaluate have their own."""
+    return setting(default, kind, help, scope="objective", **more)
 
 
 @functools.cache

@@ -122,9 +122,8 @@ class SpikingSettings(NetworkSettings):
         group="forgetting")
     membrane_floor: float = setting(None, NOT_NEGATIVE, "lower bound of the membrane potential, in negative thresholds; default: "
         "none", group="forgetting", metavar="F")
-    surprise: float = setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of non-zero pixels "
-        "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting",
-        adopted=False, metavar="G")
+    surprise: float = objective_setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of non-zero "
+        "pixels reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting", metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
         "contrast: the same, with more contrast", group="gate", common=True)
     rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "

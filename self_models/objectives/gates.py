@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from self_models.basics import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting
+from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting, setting
 from self_models.running.steps import View
 
 GATES = Registry("gate")
@@ -69,13 +69,11 @@ GATES.expects(Gate)
 class Tolerance(Gate):
     """What counts as predicted: |prediction - x| < epsilon; together: in all channels of a pixel, else none of them is."""
 
-    epsilon: float = objective_setting(
+    epsilon: float = setting(
         0.1, NOT_NEGATIVE, "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; typed alone it means "
-        "--gate block", group="gate", adopted=True, common=True,
+        "--gate block", group="gate", common=True,
     )  # fmt: skip
-    together: bool = objective_setting(
-        False, Switch(), "a pixel is predicted only if all its channels are", group="gate", adopted=True
-    )
+    together: bool = setting(False, Switch(), "a pixel is predicted only if all its channels are", group="gate")
 
     def check(self, has_feedback):
         if self.epsilon and not has_feedback:
@@ -102,12 +100,8 @@ class Blocking(Tolerance):
         "permanent", Choice(BLOCKINGS), "permanent: once blocked, always blocked; dynamic: a blocked pixel may reopen",
         group="gate",
     )  # fmt: skip
-    latch: bool = objective_setting(
-        False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True, common=True
-    )
-    residual: bool = objective_setting(
-        False, Switch(), "an open pixel sends its prediction error instead of its value", group="gate", adopted=True
-    )
+    latch: bool = setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", common=True)
+    residual: bool = setting(False, Switch(), "an open pixel sends its prediction error instead of its value", group="gate")
     reacts = True
 
     @property

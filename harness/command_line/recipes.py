@@ -1,16 +1,16 @@
 """Recipes: `--preset NAME` stands for the flags in recipes/NAME.toml, `--preset PATH.toml` for those in a file of one's own.
 
-Keys are flags. Those that stand first hold for both networks; [ann] and [snn] are of the scripts that train one, [evaluation] of
-those that evaluate the SNN. pretrained_ann, pretrained_snn and teacher_ann name a recipe, whose network is meant, or a .pth; an
-[snn] with neither of the first two starts from the [ann] of its file. run_name is that of seed 0. like: a recipe that holds where
-this one says nothing, but for tables that this one lacks. A recipe that names no dataset is for images of one's own.
+A recipe is three tables of flags, each whole: [ann] and [snn] of the scripts that train one, [evaluation] of those that evaluate
+the SNN. pretrained_ann, pretrained_snn and teacher_ann name a recipe, whose network of the same seed is meant, or a .pth; an
+[snn] with neither of the first two starts from the [ann] of its file. run_name is that of seed 0. A recipe that names no dataset
+is for images of one's own.
 """
 
 import json
 import os
 import shlex
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
@@ -18,12 +18,12 @@ from harness.data.folders import LAYOUT
 from harness.measuring.report import aligned
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
-from harness.runs.runlog import read_records
+from harness.runs.run import read_records
 from self_models.basics import HOME
 from self_models.basics.files import reason
 from self_models.basics.settings import meant
 
-HEAD = ("preset", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
+HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
 FOLDER = HOME / "recipes"
 TABLES = ("ann", "snn", "evaluation")
 STARTS = {"pretrained_ann": "ann", "pretrained_snn": "snn", "teacher_ann": "ann"}  # flag -> what its checkpoint is of
@@ -31,9 +31,9 @@ PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 
 def names(kind):
-    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to its ANN."""
+    """The recipes that came with the program, of an ANN or SNN (kind)."""
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml"))}
-    return [name for name, text in files.items() if kind == "ann" or "\n[snn]" in text]
+    return [name for name, text in files.items() if f"\n[{kind}]" in text]
 
 
 @dataclass(frozen=True)
@@ -48,93 +48,92 @@ class Recipe:
     evaluation: dict
     starts: dict
 
-    def of(self, table):
-        """flag -> value of the script that trains it, or, for evaluation, of those that evaluate it."""
-        return self.evaluation if table == "evaluation" else self.flags
+    def of(self, table, typed):
+        """flag -> value of the script whose table this is. typed: flags that were typed."""
+        paths = {flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")}
+        flags = dict(self.evaluation) if table == "evaluation" else self.flags | paths
+        if PRETRAINED & typed.keys():  # another network was named
+            flags = {name: value for name, value in flags.items() if name not in PRETRAINED}
+        if "epochs" in typed and "updates" not in typed:  # either says how long
+            flags.pop("updates", None)
+        return flags
 
-    def complete(self, config):
-        """The Configuration with the run's name and the checkpoints that it starts from or, in an evaluation, the network itself,
-        where no flag names them. made_by: path of such a checkpoint -> the command that makes it. Raises UserError where images
-        are wanting."""
-        given = config.given
-        if self.kind == "ann" and not config.test_only and not {"dataset", "resume", "pretrained_ann"} & given.keys():
+    def networks(self, config):
+        """(flag -> the run's name, and the networks that it takes where no flag names them; path of such a network -> the command
+        that makes it)."""
+        evaluates, given, found, made_by = config.test_only, config.given, {}, {}
+        if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
             raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        starts = {f"pretrained_{self.kind}": ""} if config.test_only else self.starts
-        has_one, found, named, made_by = PRETRAINED & given.keys(), {}, {}, {}
-        for flag in [flag for flag in starts if flag not in given and not (has_one and flag in PRETRAINED)]:
-            if maker := self if config.test_only else self.start(flag):
-                found[flag], command = maker.network(config)
+        for flag in {f"pretrained_{self.kind}": ""} if evaluates else self.starts:
+            if flag in given or (flag in PRETRAINED and PRETRAINED & given.keys()):
+                continue
+            if network := self if evaluates else self.start(flag):
+                found[flag], command = network.made(config)
                 made_by[found[flag]] = command
-            else:
-                named[flag] = starts[flag]
-        if not config.test_only and not config.run_name:
+        if not (evaluates or config.run_name):
             found["run_name"] = numbered(self.run, config.seed)
-        return replace(config, recipe=config.recipe | named).with_found(**found).with_settled(made_by=made_by)
+        return found, made_by
 
     def start(self, flag):
         """The Recipe of a checkpoint that it takes, None for a .pth."""
         word = self.starts[flag]
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
-    def origin(self):
-        """The Recipe of the ANN that this SNN comes from in the end. Raises UserError where no recipe makes it."""
-        flag = next(iter(PRETRAINED & self.starts.keys()), "")
-        if not (start := flag and self.start(flag)):
-            raise UserError(f"{self.path} has no [ann]")
-        return start if start.kind == "ann" else start.origin()
+    def made(self, config):
+        """(path of the network, under --output_dir or as it came with the program; the command that makes it)."""
+        ours, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
+        path, here = ours if ours.is_file() or not committed.is_file() or self.path.parent != FOLDER else committed, Path.cwd()
+        words = {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
+        if "dataset" not in self.flags | words:
+            words["dataset"] = "FOLDER"
+        name = self.path.stem if self.path.parent == FOLDER else str(self.path)
+        command = f"{shlex.join(program(self.kind))} {as_flags({'preset': name} | words)}"
+        return str(path.relative_to(here) if path.is_relative_to(here) else path), command
 
-    def network(self, args):
-        """(path of the network, the command that makes it): under --output_dir, or where there is none that which came with the
-        program; of the images in the folder that was typed, if any."""
-        ours, committed = (Paths(self.kind, numbered(self.run, args.seed), at).best_path for at in (args.output_dir, HOME))
-        words = [*program(self.kind), "--preset", self.path.stem if self.path.parent == FOLDER else str(self.path)]
-        if "dataset" in args.typed and Path(args.dataset).is_dir():
-            words += ["--dataset", args.dataset]
-        elif "dataset" not in self.flags:
-            words += ["--dataset", "FOLDER"]
-        words += ["--seed", str(args.seed)] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
-        path, here = committed if committed.is_file() and not ours.is_file() else ours, Path.cwd()
-        return str(path.relative_to(here) if path.is_relative_to(here) else path), shlex.join(words)
+
+def as_flags(values, several=()):
+    """The words of a command line that say flag -> value. several: flags that take several words."""
+    words = []
+    for name, value in values.items():
+        parts = [str(part) for part in (value if isinstance(value, list) else [value])]
+        parts = parts if name in several else [" ".join(parts)]
+        words += [f"--{'no-' * (not value)}{name}"] if isinstance(value, bool) else [f"--{name}", *parts]
+    return shlex.join(words)
 
 
 def find(word, kind, teller=None, key=""):
-    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and
-    whose neighbours are meant first. Raises UserError, with the file at fault."""
+    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller, key: the recipe that names it, and where;
+    its neighbours are meant first."""
     says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
     if not (path := next(filter(os.path.isfile, places), None)):
-        none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown preset", names(kind))
+        none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown recipe", names(kind))
         raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all")
     path = FOLDER / path.name if path.resolve().parent == FOLDER else path
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error, path)}") from None
-    if kind == "ann" and "ann" not in said and "snn" in said:
-        return find(word, "snn", teller, key).origin()
+    if outside := [name for name, value in said.items() if name not in TABLES or not isinstance(value, dict)]:
+        raise UserError(f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}")
     if kind not in said:
         raise UserError(f"{says}{word} has no [{kind}]")
-    flags = {name: value for name, value in said.items() if name not in TABLES} | said[kind]
+    flags = said[kind]
     if kind == "snn" and "ann" in said and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
-    if like := flags.pop("like", ""):
-        other, own = find(like, kind, path, "like"), PRETRAINED if PRETRAINED & flags.keys() else ()
-        flags = {name: value for name, value in (other.flags | other.starts).items() if name not in own} | flags
     starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
     run = str(flags.pop("run_name", path.stem))
-    if path.parent != FOLDER and (same := next((name for name in names(kind) if find(name, kind).run == run), "")):
-        raise UserError(f"{path}: the {kind.upper()} of recipe {same} is called {run}: change the file's name, or run_name")
     return Recipe(kind, path, run, flags, said.get("evaluation", {}), starts)
 
 
 # --- what is known of the recipes' networks
 
 
-def preset_list():
+def recipe_list():
     """A table of all recipes, by name: seed 0 as trained, without early exit; - for what is not known here."""
     of_snns, rows = names("snn"), []
-    for name in names("ann"):
+    for name in sorted({*names("ann"), *of_snns}):
         recipe = find(name, "snn" if name in of_snns else "ann")
         found, seconds, is_here = evaluation_of(recipe), seconds_of(recipe), checkpoint_of(recipe).is_file()
         aim = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

@@ -1,21 +1,24 @@
-"""What a run says: its log for the reader, its JSON lines for programs, and how far something has come."""
+"""A run: what it writes, what it says, and how far something has come."""
 
+import glob
 import json
 import platform
 import subprocess
 import sys
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from harness import UserError
 from harness.runs import ranks
 from harness.runs.commands import command_line
-from harness.runs.paths import RunPaths
+from harness.runs.paths import TAKEN, Paths, is_numbered, numbered
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 
@@ -25,39 +28,85 @@ LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}, {elapsed} gone, {rem
 NOT_PARAMETERS = ("made_by", "seeds")
 
 
-class RunLog(AbstractContextManager):
-    """NAME.jsonl and NAME.log of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
-    stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
+class Run(Paths, AbstractContextManager):
+    """A run of this name, and its paths. kind: ann or snn, the folder; trains: else it is an evaluation.
 
-    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Both begin with what the run is, see
-    opening_record. Records are kept back until begin(), since until then the run may turn out to be impossible; `with
-    RunLog(...) as run` gives the name free at the end. Of several ranks only the first writes.
+    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Nothing is written or replaced before begin(),
+    since until then the run may turn out to be impossible. A training run is refused where its files are there, unless told to
+    resume or overwrite; an evaluation takes the next free name. Of several ranks only the first writes.
     """
 
-    def __init__(self, kind, name, args, trains, settings=()):
-        self.args, self.place, self._writes = args, RunPaths(kind, name, args, trains), args.log and ranks.is_first()
-        self._settings, self._records, self._begun = dict(settings), [], False
+    def __init__(self, kind, name, args, trains):
+        super().__init__(kind, name, args.output_dir)
+        self.args, self.trains, self._lock = args, trains, None
+        self._records, self._begun = [], False
+        self.is_resumed = bool(trains and args.resume) and self.wrote(Path(args.resume))
+        try:
+            for folder in (self.logs, self.files) if ranks.is_first() else ():
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        if trains and ranks.is_first():
+            self._take_name()
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
             self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
 
+    def _take_name(self):
+        """Lock the name. The system lets go of a lock when the process dies."""
+        name, replaces = self.name, self.is_resumed or self.args.overwrite
+        for number in count(2):
+            self._lock = FileLock(self.files / f".{self.name}.lock", timeout=0)
+            try:
+                self._lock.acquire()
+                taken = not replaces and self.taken(self.of_training if self.trains else self.of_evaluation)
+                if not taken:
+                    return
+                self.release()
+                why = f"{taken} exists: {TAKEN}"
+                if self.trains and self.args.seed and not self.args.seeds and not is_numbered(self.args):
+                    why += f", --seeds {self.args.seed} trains {numbered(name, self.args.seed)}"
+            except Timeout:
+                why = f"the run {self.name} in {self.files} is being written by another process: wait for it, or end it"
+            except OSError as error:
+                raise self._cannot_write(error) from None
+            if self.trains or replaces:
+                raise UserError(why)
+            self.name = f"{name}_{number}"
+
+    def _cannot_write(self, error):
+        return UserError(f"--output_dir {self.args.output_dir}: cannot write there ({error.strerror})")
+
+    def release(self):
+        """Let another process have the name."""
+        if self._lock:
+            self._lock.release()
+
     def __exit__(self, *exception):
-        self.place.release()
+        self.release()
 
     def begin(self):
-        """From now on the run writes: it takes its place, and the logs get their header and what was said so far."""
+        """From now on the run writes. What it replaces goes, but the best checkpoint stays until there is a new one."""
         if self._begun:
             return
         waiting, self._begun = self._records, True
-        if ranks.is_first():
-            self.place.take()
-            self._records = read_records(self.place.json_path)  # of a run that goes on
-            opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for record in (opening | {"lines": header(opening, self.args.about, self.place.name)}, *waiting):
-                self._append(record)
-            self._write_log()
-            if not self.place.trains:
-                self.place.release()
+        if not ranks.is_first():
+            return
+        if not self.trains:
+            self._take_name()
+        for path in self.of_training if self.trains else ():  # what a killed run was writing
+            for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                unfinished.unlink()
+        if self.args.overwrite and not self.is_resumed:
+            for path in (self.log_path, self.json_path, *[self.last_path] * self.trains):
+                path.unlink(missing_ok=True)
+        self._records = read_records(self.json_path)  # of a run that goes on
+        opening = opening_record(self.args, "resumed" if self.is_resumed else "started")
+        for record in (opening | {"lines": header(opening, self.args, self.name)}, *waiting):
+            self._append(record)
+        self._write_log()
+        if not self.trains:
+            self.release()
 
     def say(self, *lines, **values):
         """Lines for the reader: on standard output and in NAME.log."""
@@ -74,8 +123,7 @@ class RunLog(AbstractContextManager):
         self.record(*lines, event="result", **values)
 
     def record(self, *lines, **values):
-        """One JSON object for programs, and lines for the reader, in which paths are relative to --output_dir. Of those with the
-        same `event` and `epoch` the last counts."""
+        """One JSON object for programs, and lines for the reader. Of those with the same `event` and `epoch` the last counts."""
         for line in lines if ranks.is_first() else ():
             print(line, flush=True)
         self._append({**values, "lines": self._relative(lines)} if lines else values)
@@ -90,9 +138,9 @@ class RunLog(AbstractContextManager):
 
     def _append(self, record):
         self._records.append(record)
-        if not (self._writes and self._begun):
+        if not (self.args.log and self._begun and ranks.is_first()):
             return
-        path = self.place.json_path
+        path = self.json_path
         try:
             with open(path, "ab+") as file:
                 file.seek(max(file.tell() - 1, 0))
@@ -100,13 +148,13 @@ class RunLog(AbstractContextManager):
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
-            kept = "; the last checkpoint is kept" * self.place.trains
+            kept = "; the last checkpoint is kept" * self.trains
             raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
 
     def _write_log(self):
-        if self._writes:
+        if self.args.log:
             text = "".join(f"{line}\n" for line in readable(self._records))
-            write_whole(self.place.log_path, lambda file: file.write(text.encode()))
+            write_whole(self.log_path, lambda file: file.write(text.encode()))
 
 
 def read_records(path):
@@ -119,8 +167,7 @@ def read_records(path):
 
 
 def latest(records):
-    """These records without those that a later one of the same event and epoch replaces: a run that was stopped before it had
-    saved does that epoch again."""
+    """These records without those that a later one of the same event and epoch replaces, of an epoch that was done again."""
     last = {}
     for number, record in enumerate(records):
         key = (record["event"], str(record["epoch"])) if "epoch" in record else number
@@ -140,28 +187,28 @@ def readable(records):
             yield from record["lines"]
 
 
-def opening_record(args, began, settings):
-    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'; settings: see RunLog."""
-    values = args.values | {name: value for name, value in settings.items() if name in args.values}
+def opening_record(args, began):
+    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'."""
     return {
         "event": "run",
         "began": began,
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "command": command_line(),
-        "parameters": {key: value for key, value in sorted(values.items()) if key not in NOT_PARAMETERS},
+        "parameters": {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS},
+        "origins": {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS},
         "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
         "seed": args.seed,
         "git_revision": git_revision(),
     }
 
 
-def header(opening, about, name):
-    """The same as lines: by group the parameters that differ from their defaults and count in this run. about: see Configuration;
-    name: of the run."""
+def header(opening, args, name):
+    """The same as lines: by group the parameters that differ from their defaults and count in this run. name: of the run."""
     parameters, groups = opening["parameters"], {}
-    for flag, (title, default, of_training) in about.items():
-        value = parameters.get(flag, default)
-        if value != default and not (of_training and parameters.get("test_only")):
+    training = {one.flag(name) for name, one in args.known.items() if one.training}
+    for flag, title in args.groups.items():
+        value = parameters.get(flag, args.default[flag])
+        if value != args.default[flag] and not (flag in training and parameters.get("test_only")):
             groups.setdefault(title, []).append(f"{flag}={value}")
     versions = ", ".join(f"{package} {version}" for package, version in opening["versions"].items())
     return (
@@ -197,8 +244,7 @@ class Lines:
 
 
 def progress_bar(label, total, done=0):
-    """A tqdm of `total` parts that leaves nothing behind; none but for the first rank. On a terminal a bar; else, every half
-    minute, a line with percent, time gone and left, and what set_postfix_str was last told."""
+    """A tqdm of `total` parts, of the first rank: a bar on a terminal, else a line every half minute; nothing stays behind."""
     if not ranks.is_first():
         return tqdm(disable=True)
     if sys.stderr.isatty():
