@@ -302,7 +302,9 @@ def constants_of(model, layout, nodes):
                 nodes[n]["first_reset"] = keep([own[2].flat[0]])
         if own:
             constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
-        differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and bias.ndim > 1 and differs(bias))
+        differ = any((values != values.flat[0]).any() for values in own) or (
+            bias is not None and bias.ndim > 1 and (bias != bias[:, :1, :1]).any()
+        )
         if differ:
             if constants[n, 2] or constants[n, 3] != LOWEST:
                 raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
@@ -320,8 +322,3 @@ def of(value, natural, shape):
     """A neuron's value, (C, H, W) or one, in float32. natural: its shape in the network."""
     value = tensor_of(value).float()
     return value.numpy().reshape(1, 1, 1) if value.numel() == 1 else np.broadcast_to(value.numpy(), natural).reshape(shape)
-
-
-def differs(bias):
-    """True if the values of a channel differ."""
-    return bool((bias != bias[:, :1, :1]).any())

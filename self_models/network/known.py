@@ -70,7 +70,8 @@ def unknown(model, own=False):
     found = [one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron))]
     if not found:
         graph = graph_of_stages(model.features, model.generate, model.classifier, model.image_shape)
-        found = [(name, graph.modules[name]) for name in misplaced(graph)]
+        pools = (link for link in graph.links if link.target in graph.pools)  # of what is no spike:
+        found = [(link.target, graph.modules[link.target]) for link in pools if link.through or link.source == INPUT]
     return next((f"{name} ({type(part).__name__})" for name, part in found), "")
 
 
@@ -99,8 +100,3 @@ def is_plain(layer):
     return all(getattr(layer, name, plain[0]) in plain for name, plain in PLAIN.items()) and not (
         isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1
     )
-
-
-def misplaced(graph):
-    """Names of maximum pools of what is no spike."""
-    return [link.target for link in graph.links if link.target in graph.pools and (link.through or link.source == INPUT)]
