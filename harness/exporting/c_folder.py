@@ -23,7 +23,7 @@ from self_models.integers import IntegerSNN
 from self_models.kernel.build import FOLDER, KERNEL, Part, State, answer_of, built, library, said_by, structs
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import NODE, NUMBERS, settings_of, unknown_part
+from self_models.kernel.tables import NODE, K, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.known import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
@@ -188,7 +188,7 @@ def files_of(model, tables, inputs, numbers, name, arduino=False):
         files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
     is_graph = isinstance(model, GraphSNN)
     settings = model.engine.settings(steps) if is_graph else settings_of(model)
-    settings.rule = NUMBERS["NEVER"] if leaves_out_entropy(model) else settings.rule
+    settings.rule = K.NEVER if leaves_out_entropy(model) else settings.rule
     files |= {"weights.h": weights_h(model, tables, steps), "weights.c": weights_c(tables, settings)}
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}

@@ -302,9 +302,7 @@ def constants_of(model, layout, nodes):
                 nodes[n]["first_reset"] = keep([own[2].flat[0]])
         if own:
             constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
-        differ = any((values != values.flat[0]).any() for values in own) or (
-            bias is not None and bias.ndim > 1 and (bias != bias[:, :1, :1]).any()
-        )
+        differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and prod(bias.shape[1:]) > 1)
         if differ:
             if constants[n, 2] or constants[n, 3] != LOWEST:
                 raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
