@@ -10,7 +10,7 @@ LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_694,
     "C": 2_754,
     "tests": 12_253,
-    "benchmarks": 2_465,
+    "benchmarks": 2_466,
     "scripts": 1_615,
 }
 FILES = 112  # of self_models and harness, Python
