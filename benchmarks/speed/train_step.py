@@ -70,7 +70,7 @@ def main(argv=None):
         for kind in ("s", "cpu_s"):
             fastest = min(found[f"{name}_{kind}"] for name in PEERS)
             found[f"ratio_to_fastest_peer_{kind}"] = round(fastest / found[f"ours_{kind}"], 3)
-    print(json.dumps(found | {"threads": torch.get_num_threads()} | {name: getattr(args, name) for name in args.about}))
+    print(json.dumps(found | {"threads": torch.get_num_threads()} | {name: getattr(args, name) for name in args.groups}))
 
 
 def measured(args, name):
