@@ -352,7 +352,9 @@ def on_the_page():
 
 def test_a_program_opens_several_files_as_on_the_page(tmp_path):
     image = load_data("MNIST", limit_test=1)[2].images
-    calls = [f'printf("%d\\n", classify("{name}", pixels));' for name in ("quick_feedback.snn", "quick_baseline.snn", "main.c")]
+    calls = [
+        f'printf("%d\\n", classify("{name}", pixels, 784, 0));' for name in ("quick_feedback.snn", "quick_baseline.snn", "main.c")
+    ]
     lines = (
         f"const uint8_t pixels[] = {{{', '.join(map(str, image.flatten().tolist()))}}}; int main(void) {{ {' '.join(calls)} }}"
     )
