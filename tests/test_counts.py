@@ -24,7 +24,7 @@ from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import OperationCounter, energies, fan_out
+from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.prices import FOLDER, Convention, conventions, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
@@ -166,24 +166,6 @@ def test_neurobench_counts_the_same(settings):
         for key in ("Effective_ACs", "Effective_MACs", "Dense"):
             assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2d(2, 3, 3, padding=1),
-        nn.Conv2d(2, 3, 2, stride=2),
-        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0)),
-        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1),
-    ],
-)
-def test_fan_out_is_the_number_of_weights_met(layer):
-    """Against one impulse at a time through the layer with weights 1."""
-    nn.init.ones_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    impulses = torch.eye(2 * 5 * 6).reshape(-1, 2, 5, 6)
-    met = layer(impulses).detach().flatten(1).sum(1).reshape(2, 5, 6)
-    assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
 
 
 def test_difficulty_takes_ink_out():

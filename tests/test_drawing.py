@@ -18,7 +18,6 @@ from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import save_contact_sheet, save_gif
 from harness.drawing.film import film_of
-from harness.drawing.reel import draw_images
 from harness.measuring.comparing import Difference, Spread
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
@@ -206,12 +205,6 @@ def test_families_in_the_order_of_verdicts(tmp_path, figures):
     assert len({axis.get_xlim() for axis in axes}) == 1 and not any(axis.texts for axis in axes)
     title = figures[-1].legends[0].get_title().get_text()
     assert title.startswith(f"{finding}\n") and "margin 100, 3000" in title
-
-
-def test_images_of_a_stream_say_why_they_are_smaller():
-    axis = plots.plt.figure().add_subplot()
-    draw_images(axis, [(0, np.zeros((4, 4)))], 5)
-    assert axis.get_title().endswith("drawn smaller where the next one begins soon")
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
