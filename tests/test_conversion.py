@@ -392,9 +392,6 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     assert snn.features[0].bias.item() == pytest.approx(bias)
 
 
-PAGE = (REPOSITORY / "docs/how_to/own_model.md").read_text(encoding="utf-8")
-
-
 def of_two_neurons():
     """Two pixels, each with a neuron a = relu(2 x - 1/2), and two outputs."""
     stack = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
@@ -524,12 +521,6 @@ def stack_with(position, *layers):
     return nn.Sequential(*small[:position], *layers, *small[position + 1 :])
 
 
-def filled(layer, value):
-    for parameter in layer.parameters():
-        nn.init.constant_(parameter, value)
-    return layer
-
-
 class ResidualBlock(nn.Sequential):
     def forward(self, x):
         return x + super().forward(x)
@@ -568,17 +559,11 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("x", "settings", "words"),
-    [
-        (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
-        (torch.rand(1, 8, 8), {}, r"images must be a tensor or array \(B, 1, 8, 8\)"),
-        (torch.rand(2, 1, 8, 8), {"update": "later"}, "update"),
-    ],
-)
-def test_what_from_ann_cannot_use_is_refused(x, settings, words):
-    with pytest.raises(ModelError, match=words):
-        from_ann(stack_with(0, nn.Conv2d(1, 4, 3, padding=1)), x, **settings)
+def test_what_from_ann_cannot_use_is_refused():
+    x, stack = torch.rand(2, 1, 8, 8), stack_with(0, nn.Conv2d(1, 4, 3, padding=1))
+    for shown, settings, words in ((x * 3, {}, "images must be .*; these lie in"), (x, {"update": "later"}, "update")):
+        with pytest.raises(ModelError, match=words):
+            from_ann(stack, shown, **settings)
 
 
 def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_path, monkeypatch):

@@ -23,7 +23,6 @@ from conftest import (
     PLAN,
     REPOSITORY,
     SNN,
-    SPIKING,
     STEPS,
     UNKNOWN,
     become,
@@ -31,7 +30,6 @@ from conftest import (
     check_same,
     images,
     inputs,
-    records,
     refused,
     run_here,
     run_undrawn,
@@ -535,21 +533,6 @@ def test_the_scripts_refuse_a_gate_without_a_form_by_name(trained, tmp_path, mon
     flags, refusal = f"{DATA} --output_dir {tmp_path}", "the event engine has no form of the gate contrast"
     assert f"{refusal}; --engine dense runs it" in refused(OBJ3, "--pretrained_snn", trained.snn, f"{flags} --engine event")
     assert f"engine: dense ({refusal})" in run_undrawn(OBJ3, "--pretrained_snn", trained.snn, flags)[1]
-
-
-def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path):
-    """After each epoch, with the weights as they are then."""
-    found = {}
-    for engine in ("dense", "event"):
-        here = f"-lr 0.02 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        assert f"engine: {engine}\n" in run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epochs 2 {here}")[1]
-        found[engine] = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
-    for dense, event in zip(found["dense"], found["event"], strict=True):
-        assert dense["train"]["total"] == event["train"]["total"]
-        assert event["evaluated"]["parts"]["total"] == pytest.approx(dense["evaluated"]["parts"]["total"], rel=0.01)
-        assert event["evaluated"]["classification"] == pytest.approx(dense["evaluated"]["classification"], rel=0.01)
-    first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
-    assert first != pytest.approx(second, rel=0.02)
 
 
 ALTERED = {  # a method replaced, or a hook: what the kernel would not call

@@ -136,16 +136,6 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
     assert (saved["model"], saved["settings"]["epsilon"], saved["settings"]["latch"]) == ("InputBlockingSNN", 0.2, True)
 
 
-def test_objectives_combine_by_flags(trained, tmp_path):
-    """Contrast, blocking and stopping in one network."""
-    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0 --leak 0.5"
-    run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
-    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
-    settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
-    assert [settings[name] for name in ("gate", "rule", "gap_bound", "leak")] == ["contrast", "both", 0, 0.5]
-    assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
-
-
 # --- flags without effect
 
 
@@ -347,7 +337,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
         ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
         ("--epsilon 0", "VGG_SNN_STDB_wFeedback", {}),  # nothing is asked for
         ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
-        ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
+        ("--gate contrast --rule both", "ContrastAttentionSNN", {"gate": "contrast", "rule": "both"}),
         ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
     ],
 )

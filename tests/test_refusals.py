@@ -52,9 +52,6 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
-SMALL = "-a VGG5_wFeedback_small"
-
-
 # --- commands
 
 COMMANDS = [  # script, flags, words of its one line
@@ -137,12 +134,11 @@ ANY = [  # refused by both classes
     ({"plan": [["D", 4], []]}, "begin with a number"), ({"plan": [[4, "X"], []]}, "unknown encoder token"),
     ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
     ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"), ({"plan": [[4, "A", "M"], []]}, "not behind 'A'"),
-    ({"plan": [["M", 4], []]}, "begin with a number"), ({"plan": [[4, "M"], ["in"]]}, "halves the image 1 times"),
     ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
     ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"), ({"plan": [["fork", 4, "D"], ["in"]]}, "begin with a number"),
     ({"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]}, "halves the image 1 times before its fork"),
     ({"fc_layers": -1}, "fc_layers"), ({"timesteps": 0}, "timesteps"), ({"kernel_size": 4}, "odd"), ({"labels": 0}, "labels"),
-]  # fmt: skip  # fmt: skip
+]  # fmt: skip
 OF_AN_ANN = [
     ({"vgg_name": "VGG5", "timesteps": 2}, "no decoder"),
     ({"norm": "scale", "timesteps": 2}, "^norm scale .* give 1 timestep"),  # what is folded into weights is one set of statistics
@@ -158,7 +154,7 @@ OF_AN_SNN = [
         ({"gate": "block", "epsilon": 0.0, "residual": True}, "gate block would react to predictions"),
         ({"rule": "confidence"}, "rule confidence"), ({"activation": "STDB"}, "activation STDB"),
     )),
-]  # fmt: skip  # fmt: skip
+]  # fmt: skip
 MADE = [*((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY)]
 MADE += [*((VGG_wFeedback, *case) for case in OF_AN_ANN), *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN)]
 SHOWN = [

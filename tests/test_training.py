@@ -409,15 +409,6 @@ def test_each_epoch_augments_anew():
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
 
 
-def test_learned_dynamics_stay_in_their_range():
-    model = tiny(InputBlockingSNN, learn_threshold=True, learn_leak=True)
-    for neuron in model.neurons().values():
-        neuron.leak.data.fill_(1.5), neuron.threshold.data.fill_(1e-3)
-    model.clamp_dynamics()
-    assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
-    assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
-
-
 def test_training_lowers_the_loss(tmp_path):
     for name, base, kind in ((ANN, TINY, "ann"), (SNN, f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}", "snn")):
         run_here(name, base, f"--epochs 6 -lr 3e-3 --weight_decay 0 --dropout 0 --run_name x --output_dir {tmp_path}")
