@@ -561,7 +561,12 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
 
 def test_what_from_ann_cannot_use_is_refused():
     x, stack = torch.rand(2, 1, 8, 8), stack_with(0, nn.Conv2d(1, 4, 3, padding=1))
-    for shown, settings, words in ((x * 3, {}, "images must be .*; these lie in"), (x, {"update": "later"}, "update")):
+    cases = (
+        (x * 3, {}, "these lie in"),
+        (x[0], {}, "must be a tensor or array"),
+        (x, {"update": "later"}, "update"),
+    )
+    for shown, settings, words in cases:
         with pytest.raises(ModelError, match=words):
             from_ann(stack, shown, **settings)
 

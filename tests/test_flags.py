@@ -310,7 +310,6 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
         ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number from 1"),
         ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
         ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?"),
-        ("architecture = 5", "mine.toml: architecture: unknown name '5': choose from VGG5"),
         ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),
         ("epochs 3", "mine.toml: Expected '=' after a key"),
     ],

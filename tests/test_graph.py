@@ -221,9 +221,10 @@ def test_neurons_that_begin_above_their_threshold_fire(update, engine):
 
 
 @torch.no_grad()
-def test_c_of_neurons_in_four_dimensions(tmp_path):
-    shape = (2, 3, 2, 2)
-    nir.write(tmp_path / "net.nir", chain(equations("IF", r=1), equations("IF", r=1, v_threshold=0.5), shape=shape))
+@pytest.mark.parametrize("shape", [(3, 7), (2, 3, 2, 2)])
+def test_c_of_neurons_in_two_and_four_dimensions(tmp_path, shape):
+    nodes = [nir.Conv1d(7, grid(np.random.default_rng(0), 4, 3, 3), 1, 0, 1, 1, np.zeros(4, np.float32))] * (len(shape) == 2)
+    nir.write(tmp_path / "net.nir", chain(equations("IF", r=1), *nodes, equations("IF", r=1, v_threshold=0.5), shape=shape))
     assert "checked here: equal: 3 recordings" in str(c_folder(tmp_path / "net.nir", None))
 
 

@@ -118,12 +118,10 @@ CHANGED = [
     ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
     *(({"timesteps": value}, f"timesteps: {value} is not a whole number from 1") for value in (2.5, True, 0)),
     ({"latch": 1}, "latch: 1 is neither True nor False"),
-    ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
     ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
     ({"leak": 2.0}, "leak: 2.0 is not a number from 0 to 1"),
     ({"default_threshold": 2.0}, "set_thresholds"),
-    ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
     ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
     ({"engine": "fast"}, "unknown engine 'fast': choose from auto, dense, event"),
 ]  # settings of load()
