@@ -225,6 +225,14 @@ def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations():
     assert found["parts"]["total"] == pytest.approx(sum(found["spikes"].values()))
 
 
+def test_layers_that_no_spike_has_reached_are_counted_as_silent():
+    short, long = (
+        run(build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=steps, update="delayed"))[3]["layers"] for steps in (1, 9)
+    )
+    assert {kind: by.keys() for kind, by in short.items()} == {kind: by.keys() for kind, by in long.items()}
+    assert list(short["active_share"].values())[1:] == [0] * 3 and any(long["active_share"].values())
+
+
 class Recount:
     """Walks every spike to every synapse, by index. It stands in the place of an OperationCounter, and shares nothing with it but
     what the network notes: what each layer and each maximum pool sends."""

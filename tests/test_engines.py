@@ -556,7 +556,7 @@ REFUSED = {  # what is said of a network -> what makes it one of which that is s
 def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
     """Whether it was there from the beginning or came to a network that has run; hooks and methods of its own are called."""
     monkeypatch.setitem(GATES, "own", type("Own", (Blocking,), {"is_predicted": lambda self, image, guess: image > guess}))
-    model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3)
+    model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3, dropout=0.0)
     engine, (x, u) = EventEngine(model), inputs(model)
     before = engine(x, u)
     assert model.runs_by == "dense" and first_difference(model(x, u), before, tolerance=0) is None

@@ -69,7 +69,6 @@ COMMANDS = [  # script, flags, words of its one line
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"), (ANN, "--no-log False", "--no-log"),
     (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"), (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one"),
-    (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),
     # what a checkpoint, or a file, cannot be
     (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
         (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback --engine dense " + BALANCE, "features.9.weight is missing"),
@@ -120,10 +119,8 @@ CHANGED = [
     ({"latch": 1}, "latch: 1 is neither True nor False"),
     ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
-    ({"leak": 2.0}, "leak: 2.0 is not a number from 0 to 1"),
     ({"default_threshold": 2.0}, "set_thresholds"),
     ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
-    ({"engine": "fast"}, "unknown engine 'fast': choose from auto, dense, event"),
 ]  # settings of load()
 ANY = [  # refused by both classes
     ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"),
