@@ -385,7 +385,6 @@ def test_memory_is_priced_by_its_size():
         (("add = 0.1", "add = -1"), "picojoules: -1 is no number from 0 to 1e"),
         (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
         (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
-        (("title =", "title"), "Expected"),
     ],
 )  # fmt: skip
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):

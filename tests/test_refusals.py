@@ -86,7 +86,6 @@ COMMANDS = [  # script, flags, words of its one line
         ("energy", "{snn} --against {snn}", "{snn} holds an SNN"),
         *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
           for name in ("p.xyz", "p", "none/p.png")),
-        (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
         (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume needs the checkpoint"),
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small: try a smaller --batch_size"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN"),
@@ -120,7 +119,6 @@ CHANGED = [
     ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
     ({"default_threshold": 2.0}, "set_thresholds"),
-    ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
 ]  # settings of load()
 ANY = [  # refused by both classes
     ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"),

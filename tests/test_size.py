@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_694,
     "C": 2_728,
-    "tests": 12_150,
+    "tests": 12_146,
     "benchmarks": 2_509,
     "scripts": 1_615,
 }
