@@ -26,6 +26,7 @@ from torch import nn
 import harness.command_line.scripts
 import harness.data.sets
 from harness.building.models import imported
+from harness.drawing import plots
 from harness.runs.commands import COMMANDS
 from harness.runs.run import read_records
 from harness.training.losses import LOSSES
@@ -315,3 +316,11 @@ def forgotten():
         registry.clear()
         registry.update(parts)
     imported.cache_clear()
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The figures that have been drawn, as matplotlib has them."""
+    drawn, close = [], plots.plt.close
+    monkeypatch.setattr(plots.plt, "close", lambda figure: (drawn.append(figure), close(figure)))
+    return drawn

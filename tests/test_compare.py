@@ -242,8 +242,6 @@ def test_spikes_at_equal_accuracy(recipes):
         ("fed baseline --seeds 0 2 3", "fed_2 is missing: train it as the others were, with --seeds 2 3"),
         ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
         ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
-        ("fed baseline --output x.txt", "ends in .csv or .json"),
-        ("trained_models/ann/fed.pth baseline", "there is no checkpoint trained_models/ann/fed.pth"),
         ("fed_1 baseline", "fed_1.jsonl is of seed 1, not 0"),
         ("accurate_baseline baseline", "accurate_baseline.jsonl is of another training than .*accurate_baseline.pth: --evaluate"),
     ],

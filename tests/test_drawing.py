@@ -13,12 +13,10 @@ from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, STREAM, records, refused,
 from PIL import Image
 
 import results
-from benchmarks.speed.inference_peers import LOOKS, save_simulators
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import save_contact_sheet, save_gif
 from harness.drawing.film import film_of
-from harness.drawing.reel import draw_images
 from harness.measuring.comparing import Difference, Spread
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
@@ -123,15 +121,7 @@ ONE = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that have been drawn."""
-    drawn, close = [], plots.plt.close
-    monkeypatch.setattr(plots.plt, "close", lambda figure: (drawn.append(figure), close(figure)))
-    return drawn
-
-
-def test_what_pictures_say(monkeypatch, tmp_path, data_regression, figures):
+def test_what_pictures_say(monkeypatch, tmp_path, data_regression, pictures):
     """Scales, keys and epsilon beside pictures of grey and of colour, of each kind of gate; of one's own gate no more than its
     name and settings; title, labels and answers of a stream; the cheapest images; what is still open."""
     monkeypatch.setitem(GATES, "mine", Mine)
@@ -155,21 +145,17 @@ def test_what_pictures_say(monkeypatch, tmp_path, data_regression, figures):
     spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
     for share, baseline in ((None, None), ([1.0, 0.5], ("its baseline", spikes))):
         shown[f"spikes over time, open {share}"] = plots.save_spikes_over_time, spikes, share, "ε = 0.1", "7 images", baseline
-    row = {"dimming": "none", "plain": 0.5, "contrast": 0.6, "normalised": 0.75, "locally": 1.0}
-    shown["dimming"] = plots.save_dimming, [row, row | {"plain": 0.4}, row | {"plain": 0.2}], 0.125, 20
-    case = dict.fromkeys(("network", "timesteps", "batch", "threads"), 1)
-    shown["simulators"] = save_simulators, [dict.fromkeys(LOOKS, 9.0) | case]
     said = {}
     for name, (draw, *given) in shown.items():
         draw(tmp_path / "picture", *given)
-        words = [text.get_text() for text in figures[-1].findobj(plots.plt.Text)]
+        words = [text.get_text() for text in pictures[-1].findobj(plots.plt.Text)]
         said[name] = [word for word in words if any(map(str.isalpha, word))]
-        assert all(axis.get_visible() for axis in figures[-1].axes if axis.images)
-        if heading := figures[-1].get_suptitle():  # is inside the picture
-            extent = figures[-1]._suptitle.get_window_extent()
-            assert 0 <= extent.x0 < extent.x1 <= figures[-1].bbox.x1, heading
+        assert all(axis.get_visible() for axis in pictures[-1].axes if axis.images)
+        if heading := pictures[-1].get_suptitle():  # is inside the picture
+            extent = pictures[-1]._suptitle.get_window_extent()
+            assert 0 <= extent.x0 < extent.x1 <= pictures[-1].bbox.x1, heading
         if name == "extremes":
-            assert [axis.images[0].get_array()[0, 0] for axis in figures[-1].axes] == [80, 40, 40, 80]
+            assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]
     data_regression.check(said)
 
 
@@ -180,14 +166,14 @@ def test_a_gif_begins_where_a_pixel_is_blocked(tmp_path):
             assert gif.n_frames == count
 
 
-def test_accuracies_of_a_sweep_can_be_told_apart(tmp_path, figures):
+def test_accuracies_of_a_sweep_can_be_told_apart(tmp_path, pictures):
     sure = EVALUATED | {"images": 10_000, "epsilon": 0.0}
     plots.save_sweep(tmp_path / "a.png", [sure | {"accuracy": 0.991}, sure | {"accuracy": 0.995}])
-    low, high = figures[-1].axes[0].get_ylim()
+    low, high = pictures[-1].axes[0].get_ylim()
     assert 98.5 < low < high < 100
 
 
-def test_families_in_the_order_of_verdicts(tmp_path, figures):
+def test_families_in_the_order_of_verdicts(tmp_path, pictures):
     """Ahead with several seeds, with one, no difference detected. One axis of spikes for all, and no labels beside points."""
     found = {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
     verdicts, finding = results.verdicts("MNIST", found)
@@ -197,21 +183,15 @@ def test_families_in_the_order_of_verdicts(tmp_path, figures):
         row = {"name": f"{'' if feedback else 'baseline of '}{name}", "rule": "confidence", "bounds": {"gap_bound": spikes}}
         drawn.append((row | {"feedback": feedback}, Spread(spikes * (1 + (name == "a")), 1.0, {}), spread))
     plots.save_accuracy_against_spikes(tmp_path / "a.png", drawn, verdicts, finding)
-    axes = figures[-1].axes
+    axes = pictures[-1].axes
     assert [axis.get_title() for axis in axes] == [
         "c, 2 seeds\n-0.20 ± 0.10 points: baseline ahead",
         "b, 1 seed\n-0.50 points: baseline ahead",
         "a, 3 seeds\n+0.10 ± 0.20 points: no difference detected",
     ]
     assert len({axis.get_xlim() for axis in axes}) == 1 and not any(axis.texts for axis in axes)
-    title = figures[-1].legends[0].get_title().get_text()
+    title = pictures[-1].legends[0].get_title().get_text()
     assert title.startswith(f"{finding}\n") and "margin 100, 3000" in title
-
-
-def test_images_of_a_stream_say_why_they_are_smaller():
-    axis = plots.plt.figure().add_subplot()
-    draw_images(axis, [(0, np.zeros((4, 4)))], 5)
-    assert axis.get_title().endswith("drawn smaller where the next one begins soon")
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):

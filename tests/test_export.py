@@ -100,18 +100,6 @@ def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, pac
     same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
 
 
-@pytest.mark.others
-def test_a_delayed_network_is_the_same_with_one_step_more_per_layer(exported):
-    pytest.importorskip("snntorch")
-    model, path = exported("nir", **OPEN, update="delayed", timesteps=12)
-    neurons = [layer.name for layer in forward_layers(model) if layer.name in model.neurons()]
-    ours, logits, signals = here(model)
-    for delay, name in enumerate(neurons, 1):  # a layer's spikes of 12 steps are those of 12 - delay steps elsewhere
-        counts, output = on_the_page("snntorch", path, signals[: 12 - delay], in_nir(ours))
-        assert torch.equal(counts[name], ours[name]) and ours[name].sum() > 0, name
-    assert torch.equal(output, logits)
-
-
 READ_BACK = [*PLANS, {"plan": POOLING, **LOW}, {"update": "delayed"}, {"leak": 0.75}, {**BIASED, "initial_potential": 0.5}]
 
 
@@ -131,27 +119,17 @@ def in_nir(names):
     return {name: name.replace(".", "_") for name in names}
 
 
-@pytest.mark.others
-def test_a_leak_is_read_as_it_is(exported):
-    """NIR has it as a time constant; snnTorch makes the same leak of it."""
-    snntorch = pytest.importorskip("snntorch")
-    from snntorch.import_nir import import_from_nir
-
-    _, path = exported("nir", **OPEN, leak=0.75)
-    neurons = [module for module in import_from_nir(nir.read(path)).modules() if isinstance(module, snntorch.Leaky)]
-    assert len(neurons) == 5
-    for neuron in neurons:
-        torch.testing.assert_close(neuron.beta.float(), torch.full_like(neuron.beta.float(), 0.75))
-        assert neuron.threshold == 0.25
-
-
 def test_the_nir_file_says_what_it_lacks(exported):
+    """And has a leak as a time constant, in steps of 0.1 ms, which snnTorch takes."""
     _, path = exported("nir", timesteps=7)  # one that blocks
     said = nir.read(path).metadata
     assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and "transposed" in said["why_left_out"]
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
-    _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
-    assert nir.read(path).metadata["initial_potential"] == 0.5
+    _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5, leak=0.75)
+    graph = nir.read(path)
+    leaky = [node for node in graph.nodes.values() if isinstance(node, nir.LIF)]
+    assert graph.metadata["initial_potential"] == 0.5 and len(leaky) == 5
+    assert all(node.tau == pytest.approx(4e-4) and node.r == pytest.approx(4) for node in leaky)
     free, *_ = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
     assert b"nothing" in free
     phased = build(VGG_SNN_STDB_wFeedback, plan=BASELINE, update="phased")
@@ -208,14 +186,25 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
         ("none.pth --to torch", "no such checkpoint"),
         ("{ann} --to torch --overwrite --output {ann}", "checkpoint itself"),
         (f"{FEEDBACK} --to torch --output no/such/folder.pt", "cannot write"),
+        ("{ann} --to page", "an SNN with a decoder"),
+        ("{pooled} --to page", "an SNN with a decoder"),
+        ("{phased} --to page", "which update phased does not"),
+        ("{colour} --to page", "28 x 28 grey"),
+        ("{contrast} --to c", "does not know the gate contrast"),
+        ("{frames} --to c", "takes recordings of 9 frames"),
     ],
 )
 def test_export_refuses_what_it_cannot_do(tmp_path, flags, words):
-    ann, pooled = tmp_path / "ann.pth", tmp_path / "pooled.pth"
-    save_checkpoint(ann, VGG_wFeedback(plan=PLAN, fc_width=8))
-    save_checkpoint(pooled, VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8))
+    networks = {
+        "ann": VGG_wFeedback(plan=PLAN, fc_width=8), "pooled": VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8),
+        "phased": build(**OPEN, update="phased"), "colour": build(image_shape=(3, 12, 12)), "contrast": build(gate="contrast"),
+        "frames": build(recorded_frames=9, blocking="dynamic"),
+    }  # fmt: skip
+    paths = {name: tmp_path / f"{name}.pth" for name in networks}
+    for name, model in networks.items():
+        save_checkpoint(paths[name], model)
     before = digests(tmp_path)
-    assert words in refused("export", flags.format(ann=ann, pooled=pooled))
+    assert words in refused("export", flags.format(**paths))
     assert digests(tmp_path) == before
 
 
@@ -359,14 +348,3 @@ def test_the_runtime_is_network_c(weights, tmp_path):
     if built != ours:
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
         assert under_node(content.decode().replace(page_file.text_of(ours), page_file.text_of(built)), tmp_path)["first"] == ""
-
-
-def test_what_no_page_shows_is_refused(tmp_path):
-    path, phased, colour = (tmp_path / name for name in ("page.html", "phased.pth", "colour.pth"))
-    save_checkpoint(phased, load(NETWORKS / "quick_feedback.pth", gate="open", update="phased"))
-    save_checkpoint(colour, build(image_shape=(3, 12, 12)))
-    lacking = {NETWORKS.parent / "ann/ann_feedback.pth": "an SNN with a decoder", phased: "which update phased does not"}
-    lacking |= {NETWORKS / "quick_baseline.pth": "an SNN with a decoder", colour: "28 x 28 grey"}
-    for network, words in lacking.items():
-        assert words in refused("export", network, "--to page --output", path)
-    assert not path.exists()

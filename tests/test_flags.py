@@ -125,9 +125,6 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
     train(tmp_path, flags, "--epsilon 0.2 --latch")
     (opening,) = records(tmp_path / "logs/snn/x.jsonl", "run")
     assert opening["parameters"]["gate"] == load_checkpoint(path)["settings"]["gate"] == "block"
-    for typed in ("--epsilon 0.3", "--no-latch", "--gate open", "--limit_test 8", "--precision bfloat16"):
-        line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
-        assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
     saved = load_checkpoint(path)
     torch.save(saved | {"model": "RampSNN"}, path)
     assert "holds 'RampSNN', a network of somebody's own" in refused(
@@ -137,16 +134,6 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
     train(tmp_path, flags, "--resume --epochs 3")
     saved = load_checkpoint(path)
     assert (saved["model"], saved["settings"]["epsilon"], saved["settings"]["latch"]) == ("InputBlockingSNN", 0.2, True)
-
-
-def test_objectives_combine_by_flags(trained, tmp_path):
-    """Contrast, blocking and stopping in one network."""
-    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0 --leak 0.5"
-    run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
-    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
-    settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
-    assert [settings[name] for name in ("gate", "rule", "gap_bound", "leak")] == ["contrast", "both", 0, 0.5]
-    assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
 
 
 # --- flags without effect
@@ -321,11 +308,8 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
     [
         ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
         ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number from 1"),
-        ("optimizer = 'Adma'", "mine.toml: optimizer: unknown name 'Adma': did you mean Adam?"),
         ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
         ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?"),
-        ("architecture = 5", "mine.toml: architecture: unknown name '5': choose from VGG5"),
-        ("epochs = 2.5", "mine.toml: epochs: 2.5 is not a whole number from 0"),
         ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),
         ("epochs 3", "mine.toml: Expected '=' after a key"),
     ],
@@ -352,7 +336,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
         ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
         ("--epsilon 0", "VGG_SNN_STDB_wFeedback", {}),  # nothing is asked for
         ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
-        ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
+        ("--gate contrast --rule both", "ContrastAttentionSNN", {"gate": "contrast", "rule": "both"}),
         ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
     ],
 )

@@ -244,8 +244,6 @@ def test_what_has_no_form_in_whole_numbers_is_refused_by_name(tmp_path):
     with pytest.raises(ModelError, match=words):
         model.change(gate="contrast")
     assert model.change(epsilon=0.2).gate.epsilon == 0.2
-    with pytest.raises(ModelError, match="unknown weights 'int4': did you mean int8"):
-        load(QUICK, weights="int4")
     with pytest.raises(ModelError, match="an ANN"):
         load(REPOSITORY / "trained_models/ann/ann_feedback.pth", weights="int8")
     with pytest.raises(UserError, match="weights int8 is not saved"):

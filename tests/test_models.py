@@ -570,3 +570,6 @@ def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
         assert (parameter.grad is not None and parameter.grad.item() != 0) == learns
     assert all(layer.threshold.requires_grad == learn_threshold for layer in model.neurons().values())
     assert all(layer.leak.requires_grad == learn_leak for layer in model.neurons().values())
+    first.leak.data.fill_(1.5)
+    model.clamp_dynamics()
+    assert first.leak.item() == (1 if learn_leak else 1.5)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_here
+from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, run_here
 
 from harness.data.sets import load_data
 from self_models import evaluate, load, vgg_wFeedback_spiking
@@ -29,7 +29,6 @@ LISTED = subprocess.run(
     ["git", "ls-files", "trained_models/*.pth"], cwd=REPOSITORY, capture_output=True, text=True
 ).stdout.split()
 COMMITTED = [REPOSITORY / path for path in LISTED] or sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
-HUGE = 2**31 - 1
 FEEDBACK, ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
 
 
@@ -122,20 +121,6 @@ def test_a_setting_that_is_no_more_is_named_and_ignored(tmp_path, trained):
         assert "warp" not in load(tmp_path / "x.pth").settings
     said = run_here(SNN, f"--pretrained_snn {tmp_path}/x.pth --test_only --limit_test 8 --output_dir {tmp_path}")[1]
     assert f"note: {tmp_path}/x.pth has settings that are no more, and are ignored: warp\n" in said
-
-
-def test_scripts_refuse_such_files_in_such_words(tmp_path, trained):
-    path, out = tmp_path / "x.pth", f"--output_dir {tmp_path / 'out'}"
-    for change, words in (
-        (settings(timesteps=2.5), "timesteps: 2.5 is not"),
-        (tensor(lambda w: w[:3]), f"{WEIGHT} is (3, 1, 3, 3), not ("),
-    ):
-        torch.save(change(load_checkpoint(trained.snn.with_stem("tiny_last"))), path)
-        for script, flags in ((OBJ1, "--pretrained_snn"), (SNN, "--pretrained_snn"), (SNN, "--epochs 3 --run_name y --resume")):
-            line = refused(script, f"{flags} {path} {out}")
-            assert str(path) in line and words in line
-    with pytest.raises(CheckpointError, match="no such checkpoint file"):
-        load(tmp_path / "none.pth")
 
 
 def test_a_fault_in_a_constructor_is_not_taken_for_a_damaged_file(monkeypatch):
@@ -254,9 +239,6 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
     assert evaluate(model, later, batch_size=3)["per_image"]["spikes"].tolist() == expected
     for other in (replace(later, start=0), replace(later, change=None)):
         assert evaluate(model, other)["per_image"]["spikes"].tolist() != expected
-
-
-GREY, LABELS = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 4])
 
 
 # --- as a package

@@ -247,12 +247,6 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_the_log_of_an_evaluation_that_cannot_be_written_speaks_of_no_checkpoint(tmp_path, monkeypatch, small_files):
-    monkeypatch.setattr("run_nir.report", lambda *_: small_files(9))
-    line = refused("run_nir", REPOSITORY / "examples/nmnist.nir", f"--limit 1 --output_dir {tmp_path}")
-    assert line.endswith(f"cannot write {tmp_path}/logs/nir/nmnist.jsonl: File too large")
-
-
 @pytest.mark.parametrize("full", [0.999, "log", "gone"])
 def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, full):
     """The disk is full at the end of a checkpoint, or in a log; or the folder is gone, perhaps with its disk."""
@@ -295,7 +289,8 @@ def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path)
 
 def test_resume_wants_the_same_recipe_network_and_images(alone):
     """Also where the shapes fit: the run would not be the one that is gone on with."""
-    for more in ("-lr 0.5", "--optimizer SGD", "--timesteps 6", "--seed 1", "--limit_train 64", "--no-augment", "--select test"):
+    others = "-lr 0.5", "--optimizer SGD", "--timesteps 6", "--seed 1", "--limit_train 64", "--no-augment", "--select test"
+    for more in (*others, "--gate open", "--precision bfloat16"):
         line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
         name = more.split()[0].removeprefix("--").removeprefix("no-").replace("-lr", "learning_rate")
         assert name in line and "same flags" in line
