@@ -72,9 +72,10 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
+    said = {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        model = from_nir(args.network, engine=args.engine, **reading(args))
+        model = from_nir(args.network, engine=args.engine, **said)
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
@@ -86,7 +87,7 @@ def main(argv=None):
     drawn = read(args, model, [args.gif]) if args.gif else None
     run.begin()
     if args.check is not None:
-        return compare(args, run, recordings[: args.limit or CHECKED], steps)
+        return compare(args, run, said, recordings[: args.limit or CHECKED], steps)
     engine = f"dense ({model.stays})" if model.stays else "event" if model.engine else "dense"
     run.say(
         f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; engine: {engine}"
@@ -106,17 +107,12 @@ def main(argv=None):
     return record
 
 
-def reading(args):
-    """What from_nir() is told of how the network is to be read."""
-    return {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
-
-
-def compare(args, run, recordings, steps):
+def compare(args, run, said, recordings, steps):
     """Say, and return, what other simulators do with these recordings, see check()."""
     logging.disable(logging.WARNING)  # what they say of the file while they read it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **reading(args))
+        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **said)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
     run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))
@@ -177,27 +173,22 @@ def evaluate(model, recordings, labels, steps, batch_size):
     rates = {"seconds": seconds, "recordings_per_second": len(recordings) / seconds, "threads": torch.get_num_threads()}
     counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
     entries = graph_entries(model, recordings[:COUNTED], steps)
-    energies = {
-        name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries)
-        for name, one in conventions().items()
-        if one.counts == "exact"
-    }
+    exact = {name: one for name, one in conventions().items() if one.counts == "exact"}
+    energies = {name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries) for name, one in exact.items()}
     means = {"spikes": {name: count / len(recordings) for name, count in spikes.items()}}
     return counts | rates | means | {"additions": {one.layer: one.synops for one in entries}, "joules": energies}, read_as
 
 
 def report(run, model, result):
     """Say what evaluate() has found."""
-    shapes, spikes = model.graph.shapes, result["spikes"]
-    counted = min(COUNTED, result["recordings"])
+    shapes, spikes, total = model.graph.shapes, result["spikes"], result["recordings"]
     rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
             for name, count in result["additions"].items()]  # fmt: skip
     energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
-    head = ["node", "shape", "spikes", "additions"]
     run.result(
-        f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings",
-        *aligned([head, *rows], left=(0, 1)),
-        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {counted} recordings; spikes: of all",
+        f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {total:,} recordings",
+        *aligned([["node", "shape", "spikes", "additions"], *rows], left=(0, 1)),
+        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {min(COUNTED, total)} recordings",
     )
     if silent := [name for name, count in spikes.items() if not count]:
         run.say(f"note: no node {', '.join(silent)} sends a spike")

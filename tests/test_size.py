@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_694,
     "C": 2_754,
-    "tests": 12_222,
+    "tests": 12_148,
     "benchmarks": 2_466,
     "scripts": 1_615,
 }
