@@ -36,6 +36,11 @@ class GraphSNN(nn.Module):
                 raise
             self.stays = str(error)
 
+    def refresh(self):
+        """See VGG_SNN_STDB_wFeedback."""
+        if self.engine:
+            self.engine.refresh()
+
     def neurons(self):
         """Name -> neurons, those that send V among them."""
         return {name: self.graph.modules[name] for name in self.graph.senders[1:]}
@@ -52,7 +57,8 @@ class GraphSNN(nn.Module):
         threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see asked_by. In
         eval mode the engine runs it, if there is one, unless a gradient for the events is wanted. Raises ModelError for events
         that do not fit."""
-        asked, on_kernel, shape = asked_by(record, self), self.engine and not self.training, self.graph.shape
+        asked, shape = asked_by(record, self), self.graph.shape
+        on_kernel = self.engine and not self.training and self.engine.serves()
         if isinstance(events, (list, tuple)):
             lists, timesteps = lists_of(events, shape, timesteps)
             given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []

@@ -22,6 +22,7 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.fast.folded_chain import FoldedChain, folded
+from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
@@ -265,6 +266,8 @@ def whole_sums(module, signal, theta=None, most=None):
     of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error; a
     power of 2 is tried, too, which is exact on a grid."""
     if isinstance(module, nn.AvgPool2d):
+        if not is_halving(module):
+            raise ModelError(f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}")
         module.divisor_override = 1
         return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()

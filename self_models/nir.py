@@ -264,13 +264,16 @@ def neuron(node, convention, name):
         "whole": reset == "zero" and bool(is_delayed) and (name in convention["recurrent"] or "tau_syn" in values),
     }
     plain = reset != "none" and not any(ways.values())
-    new = (SpikingNeuron if plain else AsElsewhere)(triangle(None, None), "delayed" if convention["delayed"] else "immediate")
+    is_early = convention["delayed"] and plain
+    new = (SpikingNeuron if plain else AsElsewhere)(triangle(None, None), "delayed" if is_early else "immediate")
     vars(new).update({} if plain else ways | {"reset_delay": bool(is_delayed)})
     if plain and reset == "zero":
         constants["reset"] = values.get("v_reset", np.float64(0))
     theta = np.asarray(values["v_threshold"] if threshold is None else threshold, np.float32)
     at = convention.get("at") and not ways["several"]  # V >= theta is V > the number before it
     theta = torch.as_tensor(in_float32(np.nextafter(theta, np.float32(-np.inf)) if at else theta))
+    if ways["several"] and (theta <= 0).any():
+        raise ValueError("its threshold must be above 0")
     new.threshold, new.initial_potential = nn.Parameter(theta, requires_grad=False), convention["start"]
     new.floor, new.may_be_negative = convention.get("floor"), bool((theta <= 0).any())
     return with_values(new, leak, constants)

@@ -26,7 +26,6 @@ from torch import nn
 import harness.command_line.scripts
 import harness.data.sets
 from harness.building.models import imported
-from harness.drawing import plots
 from harness.runs.commands import COMMANDS
 from harness.runs.run import read_records
 from harness.training.losses import LOSSES
@@ -321,6 +320,7 @@ def forgotten():
 @pytest.fixture
 def pictures(monkeypatch):
     """The figures that have been drawn, as matplotlib has them."""
+    plots = importlib.import_module("harness.drawing.plots")  # not wanted under the sanitizers
     drawn, close = [], plots.plt.close
     monkeypatch.setattr(plots.plt, "close", lambda figure: (drawn.append(figure), close(figure)))
     return drawn

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import wide
+from self_models.basics import ModelError, wide
 from self_models.counting.prices import conventions
 from self_models.network.known import check_known
 from self_models.network.stages import LINEAR
@@ -71,6 +71,8 @@ class OperationCounter:
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
         self.model, self.reaches, self.events = model, reaches, Events()
         self._links = [link for link in model.graph.links if link.target not in model.graph.pools]
+        if any(getattr(module, "bias", None) is not None for link in self._links for module in link.modules[:-1]):
+            raise ModelError("a count of operations knows biases of what neurons get at once: evaluate(..., operations=False)")
 
     def __enter__(self):
         if self.model.engine:

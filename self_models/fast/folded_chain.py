@@ -35,7 +35,7 @@ def folded(nodes, end, signals, image_size, pays=None):
                 del by_name[end]
             else:
                 chain = None
-        elif is_transposed and module.stride == (1, 1) and module.groups == 1 and module.dilation == (1, 1):
+        elif is_transposed and (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1)) and is_square(module):
             chain, last = FoldedChain(module), end
             by_name[end] = node._replace(module=chain)
         else:
@@ -44,9 +44,14 @@ def folded(nodes, end, signals, image_size, pays=None):
     return [*by_name.values()]
 
 
+def is_square(module):
+    return len({*module.kernel_size}) == len({*module.padding}) == 1
+
+
 def is_up(module):
     """True if a transposed convolution is the token U: each of its outputs comes from one input."""
-    return (module.kernel_size, module.stride, module.padding, module.groups) == ((2, 2), (2, 2), (0, 0), 1)
+    form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
+    return form == ((2, 2), (2, 2), (0, 0), 1, None)
 
 
 class FoldedChain:

@@ -15,8 +15,8 @@ from self_models.kernel.build import Run, Settings, library
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
 from self_models.kernel.tables import own_settings, settings_of, unknown_part, whole_form
-from self_models.network.known import fingerprint, unknown
-from self_models.network.neurons import delayed
+from self_models.network.known import fingerprint, has_form, is_hooked, unknown
+from self_models.network.neurons import PhasedNeuron, delayed
 from self_models.network.stages import LINEAR
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
@@ -61,6 +61,14 @@ class Engine:
             self.check()
             self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
 
+    def serves(self):
+        """True if the kernel can run the model as it is now."""
+        try:
+            self.update()
+        except ModelError:
+            return False
+        return True
+
     def current(self):
         """The Rooms of the tables."""
         if (counting := self._counted is not None) not in self.rooms:
@@ -86,14 +94,6 @@ class EventEngine(Engine):
                 raise ModelError(f"the event engine does not know {part}")
         if part := unknown_part(model):
             raise ModelError(f"the event engine has no form of the {' '.join(map(str, part))}")
-
-    def serves(self):
-        """True if the kernel can run the model as it is now."""
-        try:
-            self.update()
-        except ModelError:
-            return False
-        return True
 
     def made_of(self):
         model, (modules, tensors) = self.model, fingerprint(self.model)
@@ -266,12 +266,19 @@ class GraphEngine(Engine):
     def __init__(self, model):
         super().__init__(model)
         self.update()
+
+    def check(self):
+        graph = self.model.graph
+        for name, module in graph.modules.items():
+            if is_hooked(module) or not has_form(module) or isinstance(module, PhasedNeuron):
+                raise ModelError(f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense")
+        if len({neuron.update for neuron in self.model.neurons().values() if neuron.fires}) > 1:
+            raise ModelError("some neurons fire before they are charged, and some after: it runs dense")
         self.current()
 
     def __call__(self, recordings, timesteps, asked):
         """What timesteps show, see GraphSNN.output, of recordings, each (first, events, sizes): see Run in network.h. asked: of
         asked_by()."""
-        self.update()
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, runs = rooms.tables, np.zeros(batch, RUN)
         results = new_results(tables, batch, timesteps, 0, False, False)

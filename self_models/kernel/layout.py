@@ -57,6 +57,8 @@ class Layout:
                 self.reach(target, links[target])
             done |= wanted
             self.orders.append(self.order)
+        if lost := [name for name in (*graph.senders[1:], *graph.pools) if name not in done]:
+            raise ModelError(f"node {lost[0]!r} leads to no end: it runs dense")
         self.forward, self.feedback = self.orders if len(self.orders) > 1 else (self.order, [])
         self.maps = len(self.nodes)
         for n in range(self.maps) if counting else ():
@@ -78,6 +80,8 @@ class Layout:
         n, neuron = self.numbers[target], self.graph.modules.get(target)
         if not isinstance(neuron, SpikingNeuron):
             if target in self.graph.pools:
+                if len(links) > 1 or links[0].through or links[0].is_back or not self.fires(links[0].source):
+                    raise ModelError(f"node {target!r} is a maximum pool of what is no spike: it runs dense")
                 self.nodes[n]["source"] = self.numbers[links[0].source]
                 self.order.append(n)
             else:
@@ -88,9 +92,13 @@ class Layout:
         if isinstance(neuron, AsElsewhere):
             if neuron.several or (neuron.subtracts and not neuron.reset_delay):
                 raise ModelError(f"node {target!r} fires as another simulator has it: it runs dense")
+            if (neuron.subtracts or neuron.whole) and (neuron.initial_potential > 1 or (neuron.threshold <= 0).any()):
+                raise ModelError(f"node {target!r} begins above its threshold, and is reset a timestep later: it runs dense")
             self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts else K.WHOLE if neuron.whole else K.UNRESET
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
+        if (not neuron.fires and neuron.initial_potential) or (neuron.floor is not None and (neuron.threshold <= 0).any()):
+            raise ModelError(f"node {target!r} sends V and begins above 0, or has a floor and thresholds below 0: it runs dense")
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
@@ -104,6 +112,10 @@ class Layout:
             self.charge(current, links)
             links = [Link(f"{target} current", (), target, (), Chain([], [shape]))]
         self.charge(n, links, neuron.update is delayed and neuron.fires)
+
+    def fires(self, name):
+        """True if what this node sends are spikes."""
+        return name in self.graph.pools or (name != INPUT and self.graph.modules[name].fires)
 
     def charge(self, n, links, is_delayed=False):
         """The links of a node; it runs behind those that add into it, or before them, if it is delayed and fires before it is
@@ -155,7 +167,7 @@ class Layout:
         """A new node behind these modules."""
         new = self.add(K.RELAY, part.after, valued=1)
         self.relays[source, tuple(part.modules)] = new
-        if all(isinstance(module, nn.AvgPool2d) for module in part.modules):
+        if all(map(is_halving, part.modules)):
             factor = self.nodes[source]["factor"] * prod(1 / (module.divisor_override or 4) for module in part.modules)
             self.nodes[new] |= {"source": source, "link": K.SAME, "halvings": len(part.modules), "factor": factor}
             self.order.append(new)

@@ -74,8 +74,12 @@ class Graph:
 
     def __init__(self, modules, edges, shape, ends):
         self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
-        self.targets = {name: [] for name in (INPUT, *self.modules)}
-        for source, target in sorted(edges):
+        self.targets, edges = {name: [] for name in (INPUT, *self.modules)}, sorted({*edges})
+        if wrong := [edge for edge in edges if edge[0] not in self.targets or edge[1] not in self.modules]:
+            raise ModelError(f"the edge {wrong[0][0]} -> {wrong[0][1]} leads to no node")
+        if wrong := [name for name in self.ends.values() if name not in self.modules]:
+            raise ModelError(f"there is no node {wrong[0]!r} for an end: {', '.join(self.modules)}")
+        for source, target in edges:
             self.targets[source].append(target)
         done, again = searched(INPUT, self.targets)
         self.back = sorted(again)
@@ -84,7 +88,7 @@ class Graph:
         if lost := [name for name in self.modules if name not in done]:
             raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
         sources = {name: ([], []) for name in self.modules}
-        for source, target in sorted(edges):
+        for source, target in edges:
             sources[target][(source, target) in again].append(source)
         self.nodes = [Node(name, self.modules[name], *map(tuple, sources[name])) for name in reversed(done) if name != INPUT]
         self._node = {node.name: node for node in self.nodes}

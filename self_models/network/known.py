@@ -7,12 +7,13 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Pool, Scale
+from self_models.network.conventions import AsElsewhere
 from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, Integrator, PhasedNeuron, SpikingNeuron
 from self_models.network.stages import graph_of_stages, list_layers
 from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier"
-NEURONS = SpikingNeuron, PhasedNeuron, Integrator
+NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Pool, Scale
 KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
 OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
@@ -90,10 +91,16 @@ def names_of_ones_own(model):
 
 def is_plain(layer):
     """True if all that runs a layer at once, by events or in whole numbers has its form."""
+    if isinstance(layer, SpikingNeuron) and not isinstance(layer, AsElsewhere):
+        plain = layer.takes_as_is and layer.reset is None and layer.threshold.numel() == layer.leak.numel() == 1
+        return type(layer) in KNOWN and plain
+    return has_form(layer) and not isinstance(layer, AsElsewhere)
+
+
+def has_form(layer):
+    """True if the kernel has the form of a module."""
     if type(layer) not in KNOWN:
         return False
-    if isinstance(layer, SpikingNeuron):
-        return layer.takes_as_is and layer.reset is None and layer.threshold.numel() == layer.leak.numel() == 1
     if isinstance(layer, nn.MaxPool2d):
         form = layer.kernel_size, layer.stride, layer.padding, layer.dilation
         return all(size in (usual, (usual, usual)) for size, usual in zip(form, (2, 2, 0, 1), strict=True))

@@ -11,7 +11,7 @@ from math import sqrt
 import torch
 from torch import nn
 
-from self_models.network.graph import Graph, chained, has_state
+from self_models.network.graph import Graph, chained, has_state, passes
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
 
@@ -189,7 +189,7 @@ def chains(layers):
         if isinstance(module, SpikingNeuron):
             yield linear, (position, module)
             linear = []
-        elif not isinstance(module, HeldDropout):
+        elif not passes(module):
             linear.append((position, module))
     if linear:
         yield linear, None
