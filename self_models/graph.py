@@ -83,10 +83,6 @@ class GraphSNN(nn.Module):
                 shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
             shown = stacked(shown)
             shown["logits"] = shown["logits"].cumsum(0)
-        return self.output(shown, asked)
-
-    def output(self, shown, asked):
-        """The SNNOutput of what timesteps show: logits (T, B, outputs), by layer its spikes (T, B), and what is recorded."""
         logits, spikes = shown["logits"], {name: shown[name] for name in self.layers}
         steps = torch.full((logits.shape[1],), len(logits))
         total = {name: each.sum(0, dtype=wide(each.device)) for name, each in spikes.items()}

@@ -144,32 +144,25 @@ def flat(graph, prefix=""):
 def with_sums(graph):
     """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n
     and an edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
-    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
-    inputs, outputs = ([name for name in kinds if kinds[name] == kind] for kind in ("Input", "Output"))
-    extra, edges = [name for name in inputs if name != "input"], list(graph.edges)
-    if "input" not in inputs or not extra or len(outputs) != 1:
-        return graph
-    for name in extra:
-        targets = [b for a, b in edges if a == name]
-        lost = [a for a, b in edges if b == outputs[0] and kinds[a] in ("Conv2d", "Conv1d", "Affine", "Linear")]
-        shape = graph.nodes[name].input_type["input"].tolist()
-        behind = searched(lost[0], {each: [a for a, b in edges if b == each] for each in kinds})[0] if len(lost) == 1 else ()
-        sources = [each for each in behind if hasattr(graph.nodes[each], "v_threshold")
-                   and np.ravel(graph.nodes[each].output_type["output"]).tolist() == shape]  # fmt: skip
-        if len(targets) != 1 or len(lost) != 1 or len(sources) != 1:
-            which, to = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added", "".join(targets)
+    nodes, edges, mended = dict(graph.nodes), list(graph.edges), copy.copy(graph)
+    kinds = {name: type(node).__name__ for name, node in nodes.items()}
+    for name in [each for each in kinds if kinds[each] == "Input" and each != "input" and "input" in kinds]:
+        to, shape = "".join(b for a, b in edges if a == name), nodes[name].input_type["input"].tolist()
+        lost = "".join(a for a, b in edges if kinds.get(b) == "Output" and not hasattr(nodes.get(a), "v_threshold"))
+        behind = searched(lost, {each: [a for a, b in edges if b == each] for each in kinds})[0] if lost in nodes else ()
+        sources = [each for each in behind if hasattr(nodes[each], "v_threshold")
+                   and np.ravel(nodes[each].output_type["output"]).tolist() == shape]  # fmt: skip
+        if len(sources) != 1:
+            which = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added"
             raise ModelError(
-                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: "
-                f"graph.edges = [e for e in graph.edges if {name!r} not in e and e[0] not in {lost}] + "
-                f"[(e, {to!r}) for e in {[*lost, 'SOURCE']}], SOURCE being {which}"
+                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: graph.edges = "
+                f"[e for e in graph.edges if {name!r} not in e and e[0] != {lost!r}] + [({lost!r}, {to!r}), (SOURCE, {to!r})], "
+                f"SOURCE being {which}"
             )
-        warnings.warn(
-            f"{lost[0]!r} and {sources[0]!r} are added into {targets[0]!r}: their sum was lost in this file", stacklevel=3
-        )
-        edges = [edge for edge in edges if name not in edge and edge != (lost[0], outputs[0])]
-        edges += [(lost[0], targets[0]), (sources[0], targets[0])]
-    mended = copy.copy(graph)
-    mended.nodes, mended.edges = {name: node for name, node in graph.nodes.items() if name not in extra}, edges
+        warnings.warn(f"{lost!r} and {sources[0]!r} are added into {to!r}: their sum was lost in this file", stacklevel=3)
+        edges = [edge for edge in edges if name not in edge and edge[0] != lost] + [(lost, to), (sources[0], to)]
+        del nodes[name]
+    mended.nodes, mended.edges = nodes, edges
     return mended
 
 

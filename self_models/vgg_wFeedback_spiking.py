@@ -7,10 +7,10 @@ from types import FunctionType
 import torch
 from torch import nn
 
-from self_models import fast
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
+from self_models.fast import run as fast
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together

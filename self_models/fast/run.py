@@ -41,7 +41,7 @@ def advance(model, run, draws):
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
     before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
     parts = [decode(model, run, before, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
-    sent = {name: of_all([sent[name] for sent, _ in parts]) for name in parts[0][0]}
+    sent = parts[0][0] if len(parts) == 1 else {name: torch.cat([sent[name] for sent, _ in parts]) for name in parts[0][0]}
     propagate(run, after, sent, range(first, run.steps))
     logits = accumulated(
         run.logits, sent[graph.ends["output"]].to(run.image.dtype), model.settings["output_leak"], at_once=model.training
@@ -49,10 +49,6 @@ def advance(model, run, draws):
     run.logits = logits[-1]
     shown = stacked([shown for _, of_part in parts for shown in of_part])
     return shown | {"logits": logits, "spikes": counts_by_layer(run, model.layers, len(draws))}
-
-
-def of_all(parts):
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def decode(model, run, nodes, draws):

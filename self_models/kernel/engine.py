@@ -277,7 +277,7 @@ class GraphEngine(Engine):
         self.current()
 
     def __call__(self, recordings, timesteps, asked):
-        """What timesteps show, see GraphSNN.output, of recordings, each (first, events, sizes): see Run in network.h. asked: of
+        """What timesteps show, by name, of recordings, each (first, events, sizes): see Run in network.h. asked: of
         asked_by()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, runs = rooms.tables, np.zeros(batch, RUN)

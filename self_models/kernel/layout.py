@@ -80,9 +80,11 @@ class Layout:
         n, neuron = self.numbers[target], self.graph.modules.get(target)
         if not isinstance(neuron, SpikingNeuron):
             if target in self.graph.pools:
-                if len(links) > 1 or links[0].through or links[0].is_back or not self.fires(links[0].source):
+                link, *more = links
+                fires = link.source in self.graph.pools or getattr(self.graph.modules.get(link.source), "fires", False)
+                if more or link.through or link.is_back or not fires:
                     raise ModelError(f"node {target!r} is a maximum pool of what is no spike: it runs dense")
-                self.nodes[n]["source"] = self.numbers[links[0].source]
+                self.nodes[n]["source"] = self.numbers[link.source]
                 self.order.append(n)
             else:
                 self.charge(n, links)
@@ -112,10 +114,6 @@ class Layout:
             self.charge(current, links)
             links = [Link(f"{target} current", (), target, (), Chain([], [shape]))]
         self.charge(n, links, neuron.update is delayed and neuron.fires)
-
-    def fires(self, name):
-        """True if what this node sends are spikes."""
-        return name in self.graph.pools or (name != INPUT and self.graph.modules[name].fires)
 
     def charge(self, n, links, is_delayed=False):
         """The links of a node; it runs behind those that add into it, or before them, if it is delayed and fires before it is
@@ -147,9 +145,8 @@ class Layout:
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
         count = 0
-        while found := [
-            (to, first) for (begin, first), to in self.relays.items() if begin == source and starts(chain.modules[count:], first)
-        ]:  # which stand there already
+        while found := [(to, first) for (begin, first), to in self.relays.items()
+                        if begin == source and first == tuple(chain.modules[count:-1][: len(first)])]:  # fmt: skip
             source, count = found[0][0], count + len(found[0][1])
         at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
@@ -217,11 +214,6 @@ class Layout:
         return best[0][2][:-1]
 
 
-def starts(modules, first):
-    """True if these modules begin with the first, and go on behind them."""
-    return 0 < len(first) < len(modules) and all(a is b for a, b in zip(modules, first, strict=False))
-
-
 def is_halving(module):
     return isinstance(module, nn.AvgPool2d) and module.kernel_size == module.stride == 2 and module.padding == 0
 
@@ -239,12 +231,9 @@ def lay_out(model, compact=False, counting=False):
     """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. Raises ModelError for what the kernel
     does not run."""
     layout = Layout(model, compact, counting)
-    neurons = max(prod(node["shape"]) for node in layout.nodes)
     chains = {n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == K.PLACED}
-    size = sum(chain.size for chain in chains.values())
-    for what, count in (("neurons of a layer,", neurons), ("weights, as they are folded,", size)):
-        if count + SPARE > LARGEST:
-            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {count:,}")
+    if (size := sum(chain.size for chain in chains.values())) + SPARE > LARGEST:
+        raise ModelError(f"the event engine numbers at most {LARGEST:,} weights, as they are folded, not {size:,}")
     whole, nodes = layout.whole, np.zeros(len(layout.nodes), NODE)
     constants, more = constants_of(model, layout, nodes)
     kind, weights, places, first_weight, first_place = np.int8 if whole else np.float32, [], [np.zeros(0, np.int32)], 0, 0
@@ -297,34 +286,28 @@ def constants_of(model, layout, nodes):
         return constants.size + sum(each.size for each in more[:-1])
 
     for n, known in enumerate(layout.nodes):
-        neuron, bias, shape, always = known.get("neuron"), known.get("bias"), known["shape"], False
-        own = []
-        if "leak" in known:  # of a synapse
-            own = [of(0.0, shape, shape), of(known["leak"], known["natural"], shape)]
-        elif neuron is not None and not whole:
-            natural, fires = known["natural"], neuron.fires
-            values = neuron.threshold if fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
-            own = [of(value, natural, shape) for value in values]
-            drive = of(neuron.drive, natural, shape)
-            bias = bias if not drive.any() else drive + (0 if bias is None else by_place(bias))
-            always = fires and own[0].min() < 0
-            constants[n, 2] = neuron.rest.flatten()[0].item() if fires else 0
+        neuron, bias, shape = known.get("neuron") if not whole else None, known.get("bias"), known["shape"]
+        values = (0, known["leak"], 0) if "leak" in known else (1, 1, 0)  # threshold, leak, reset; a leak: of a synapse
+        if neuron is not None:
+            values = neuron.threshold if neuron.fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
+            constants[n, 2] = neuron.rest.flatten()[0].item() if neuron.fires else 0
             constants[n, 3] = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).flatten()[0].item()
-            if fires and neuron.reset is not None:
-                nodes[n]["first_reset"] = keep([own[2].flat[0]])
-        if own:
+            if neuron.fires and neuron.reset is not None:
+                nodes[n]["first_reset"] = keep([tensor_of(neuron.reset).flatten()[0].item()])
+            drive = of(neuron.drive, known["natural"], shape)
+            always = neuron.fires and neuron.threshold.min() < 0  # they spike where nothing arrives
+            bias = drive + (0 if bias is None else by_place(bias)) if drive.any() or always else bias
+        own = [of(value, known.get("natural", shape), shape) for value in values]
+        if "leak" in known or neuron is not None:
             constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
         differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and prod(bias.shape[1:]) > 1)
         if differ:
             if constants[n, 2] or constants[n, 3] != LOWEST:
                 raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
-            own = [np.broadcast_to(each, shape) for each in own] or [np.ones(shape), np.ones(shape)]
-            own += [np.zeros(shape)] * (3 - len(own))
-            nodes[n]["first_own"] = keep(np.stack([values.transpose(1, 2, 0) for values in own]))
-        if bias is not None or always:
-            values = by_place(np.zeros(shape) if bias is None else bias)
-            values = np.broadcast_to(values, shape).transpose(1, 2, 0) if differ else np.broadcast_to(values, shape)[:, 0, 0]
-            nodes[n]["first_bias"] = keep(values)
+            nodes[n]["first_own"] = keep(np.stack([np.broadcast_to(values, shape).transpose(1, 2, 0) for values in own]))
+        if bias is not None:
+            bias = np.broadcast_to(by_place(bias), shape)
+            nodes[n]["first_bias"] = keep(bias.transpose(1, 2, 0) if differ else bias[:, 0, 0])
     return constants, more
 
 

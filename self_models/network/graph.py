@@ -75,10 +75,8 @@ class Graph:
     def __init__(self, modules, edges, shape, ends):
         self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
         self.targets, edges = {name: [] for name in (INPUT, *self.modules)}, sorted({*edges})
-        if wrong := [edge for edge in edges if edge[0] not in self.targets or edge[1] not in self.modules]:
-            raise ModelError(f"the edge {wrong[0][0]} -> {wrong[0][1]} leads to no node")
-        if wrong := [name for name in self.ends.values() if name not in self.modules]:
-            raise ModelError(f"there is no node {wrong[0]!r} for an end: {', '.join(self.modules)}")
+        if wrong := sorted({name for edge in edges for name in edge}.union(self.ends.values()) - {*self.targets}):
+            raise ModelError(f"an edge, or an end, asks for the node {wrong[0]!r}, which is not there: {', '.join(self.modules)}")
         for source, target in edges:
             self.targets[source].append(target)
         done, again = searched(INPUT, self.targets)

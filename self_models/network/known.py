@@ -91,10 +91,10 @@ def names_of_ones_own(model):
 
 def is_plain(layer):
     """True if all that runs a layer at once, by events or in whole numbers has its form."""
-    if isinstance(layer, SpikingNeuron) and not isinstance(layer, AsElsewhere):
+    if isinstance(layer, SpikingNeuron):
         plain = layer.takes_as_is and layer.reset is None and layer.threshold.numel() == layer.leak.numel() == 1
-        return type(layer) in KNOWN and plain
-    return has_form(layer) and not isinstance(layer, AsElsewhere)
+        return plain and type(layer) in (SpikingNeuron, PhasedNeuron)
+    return has_form(layer)
 
 
 def has_form(layer):
