@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_708,
+    "self_models and harness, Python": 14_705,
     "C": 2_754,
     "tests": 12_148,
     "benchmarks": 2_466,
