@@ -118,8 +118,8 @@ class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
     """The same with the update phased. What T steps charge lies within lowest and LARGEST."""
 
     def forward(self, current, state=None):
-        v, step = state or self.at_rest(current)
-        spikes, state = super().forward(current, PhasedState(v.double(), step))
+        v, *rest = state or self.at_rest(current)
+        spikes, state = super().forward(current, PhasedState(v.double(), *rest))
         return spikes, state._replace(v=state.v.int())
 
 

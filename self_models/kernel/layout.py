@@ -320,8 +320,8 @@ def constants_of(model, layout, nodes):
             constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
         differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and bias.ndim > 1 and differs(bias))
         if differ:
-            if constants[n, 2] or constants[n, 3] != LOWEST:
-                raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
+            if (constants[n, 2] or constants[n, 3] != LOWEST) and own and (own[0] != own[0].flat[0]).any():
+                raise ModelError("neurons with thresholds of their own that begin above 0, or have a floor: it runs dense")
             own = [np.broadcast_to(each, shape) for each in own] or [np.ones(shape), np.ones(shape)]
             own += [np.zeros(shape)] * (3 - len(own))
             nodes[n]["first_own"] = keep(np.stack([values.transpose(1, 2, 0) for values in own]))
