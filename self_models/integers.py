@@ -214,6 +214,8 @@ def in_whole_numbers(model, fold=False):
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
     check_known(model, WHO, INSTEAD, but=())
+    if not hasattr(model, "features"):
+        raise ModelError(f"{WHO} is for networks of a plan, and this one has an ANN's own layers: load it with weights float32")
     with torch.random.fork_rng([]):
         whole = IntegerSNN(**model.settings)
     for name, stage in model.named_children():

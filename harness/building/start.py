@@ -99,6 +99,10 @@ def found_start(config, kind, model):
     if not (path := getattr(config, f"pretrained_{kind}")):
         return Start()
     saved, wanted = read(path, config, model), kind.upper()
+    if saved.get("settings", {}).get("nodes"):
+        raise UserError(
+            f"{path} has an ANN's own layers, by from_ann: load() runs it, evaluate() judges it, export.py --to c takes it"
+        )
     if wanted not in may_hold(saved):
         raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {wanted}")
     return Start(kind, path, saved)

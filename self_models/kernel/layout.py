@@ -150,14 +150,16 @@ class Layout:
     def lead(self, source, chain, target, biases):
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
-        count = 0
+        count, depth = 0, self.nodes[target].get("depth", 0)
         while found := [
             (to, first) for (begin, first), to in self.relays.items() if begin == source and starts(chain.modules[count:], first)
         ]:  # which stand there already
             source, count = found[0][0], count + len(found[0][1])
+            self.nodes[source]["depth"] = min(self.nodes[source]["depth"], depth)
         at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
             source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
+            self.nodes[source]["depth"] = depth  # it gets its bias as the target does
         last = chain.part(at, len(chain.modules))
         self.link(source, last, target)
         self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
