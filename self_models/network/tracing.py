@@ -27,6 +27,7 @@ AS_MODULES = {  # function, or method of a tensor -> the module that does the sa
 SUMS = operator.add, operator.iadd, torch.add, "add", "add_"
 CATS = torch.cat, torch.concat
 MEANS = torch.mean, "mean"
+RESHAPES = "view|reshape|flatten|squeeze|contiguous|dropout|clone|detach|float"  # in evaluation
 ADVICE = {  # part of a name -> what would do
     "softmax": "leave it out, since the class is that of the largest logit",
     "elu|silu|swish|mish|tanh|sigmoid": "train with nn.ReLU, nn.ReLU6 or QCFS in its place",
@@ -77,7 +78,7 @@ def traced(ann, images):
         line, is_value = line_of(traceback.extract_tb(error.__traceback__)), isinstance(error, fx.proxy.TraceError)
         why = "what it does depends on values" if is_value else one_line(error)
         raise ModelError(f"{line or 'the model'} cannot be traced: {why}; give a forward of layers alone") from None
-    tracing = Tracing(program, images[[0, -1]])
+    tracing = Tracing(program)
     tracing.run(images[[0, -1]])
     return simplified(tracing.layers, tracing.last)
 
@@ -85,27 +86,26 @@ def traced(ann, images):
 class Tracing(fx.Interpreter):
     """Runs what was traced on two images, and makes Layers of it. names: node -> the layer that sends what it sends."""
 
-    def __init__(self, program, images):
+    def __init__(self, program):
         super().__init__(program, garbage_collect_values=False)
         self.layers, self.names, self.last, self.extra_traceback = [], {}, None, False
 
     def run_node(self, node):
-        self.node, before = node, {one: self.env[one] for one in node.all_input_nodes}
+        self.node, before = node, [one for one in node.all_input_nodes if isinstance(self.env[one], torch.Tensor)]
         try:
             value = super().run_node(node)
         except Exception as error:
             raise ModelError(f"{self.where()} does not run: {one_line(error)}") from None
-        shapes = [each.shape for each in before.values() if isinstance(each, torch.Tensor)]
         if node.op == "placeholder":
-            self.names[node] = INPUT
+            self.names |= {} if self.names else {node: INPUT}
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node) or node.args[0] not in self.names or self.env[node.args[0]].dim() != 2:
                 raise ModelError("the model must return one tensor of logits, (B, classes), made of its images")
             self.last = self.names[node.args[0]]
         elif isinstance(value, torch.Tensor) and node.op != "get_attr":
-            if not all(one in self.names for one, each in before.items() if isinstance(each, torch.Tensor)):
+            if not before or not self.names.keys() >= {*before}:
                 raise self.refused("takes a tensor that is no signal")
-            self.take(node, value, shapes)
+            self.names[node] = self.taken(node, value, self.env[before[0]], [self.names[one] for one in before])
         return value
 
     def where(self):
@@ -124,25 +124,24 @@ class Tracing(fx.Interpreter):
         self.layers.append(Layer(name, module, tuple(sources), self.where()))
         return name
 
-    def take(self, node, value, shapes):
-        """Make layers of a node, which sends this value."""
-        args, options = fx.node.map_arg((node.args, dict(node.kwargs)), lambda one: self.env[one])
-        sources = [self.names[one] for one in node.all_input_nodes if one in self.names]
-        is_module = node.op == "call_module"
+    def taken(self, node, value, first, sources):
+        """The name of the layer, of new ones, that does what a node does. value: what it sends; first: what it takes first;
+        sources: names of the layers that it takes."""
+        options = {name: value for name, value in node.kwargs.items() if name != "input"}
+        args, options = fx.node.map_arg((node.args[1:], options), lambda one: self.env[one])
         if node.target in SUMS:
-            self.names[node] = self.sum_of(node, value)
-        elif node.target in CATS:
-            self.names[node] = self.cat_of(value, *args, **options)
-        elif is_module or node.target in AS_MODULES:
-            module = self.fetch_attr(node.target) if is_module else AS_MODULES[node.target](*args[1:], **options)
-            self.names[node] = self.layer_of(module, sources, shapes[0], value.shape)
-        elif node.target in MEANS and len(shapes[0]) == 4 and same(value, args[0].mean((2, 3))):
-            pool = self.add(nn.AvgPool2d(tuple(shapes[0][2:])), sources, "_pool")
-            self.names[node] = pool if value.dim() == 4 else self.add(nn.Flatten(), [pool])
-        elif len(sources) == 1 and same(value, args[0]):  # view, flatten, dropout, ...
-            self.names[node] = self.reshaped(sources, shapes[0], value.shape)
-        else:
-            raise self.refused()
+            return self.sum_of(node, value)
+        if node.target in CATS:
+            return self.cat_of(node, value, *args, **options)
+        if node.op == "call_module" or node.target in AS_MODULES:
+            module = AS_MODULES[node.target](*args, **options) if node.op != "call_module" else self.fetch_attr(node.target)
+            return self.layer_of(module, sources, first.shape, value.shape)
+        if node.target in MEANS and first.dim() == 4 and same(value, first.mean((2, 3))):
+            pool = self.add(nn.AvgPool2d(tuple(first.shape[2:])), sources, "_pool")
+            return pool if value.dim() == 4 else self.add(nn.Flatten(), [pool])
+        if len(sources) == 1 and re.search(RESHAPES, node.name) and same(value, first):
+            return self.reshaped(sources, first.shape, value.shape)
+        raise self.refused()
 
     def reshaped(self, sources, before, after):
         if before == after:
@@ -158,13 +157,13 @@ class Tracing(fx.Interpreter):
         first, second = (self.names[each] for each in one)
         return self.add(nn.Identity(), [first, self.add(nn.Identity(), [second], "_again") if first == second else second])
 
-    def cat_of(self, value, parts, dim=0):
+    def cat_of(self, node, value, dim=0, tensors=()):
         """A sum of the parts, each at its place among the channels."""
         if dim % value.dim() != 1:
             raise self.refused("joins signals along another dimension than channels", "torch.cat(..., 1) does")
         names, first = [], 0
-        for number, (one, part) in enumerate(zip(self.node.args[0], parts, strict=True)):
-            channels, all_ = part.shape[1], value.shape[1]
+        for number, one in enumerate(node.args[0] if node.args else node.kwargs["tensors"]):
+            channels, all_ = self.env[one].shape[1], value.shape[1]
             new = nn.Linear(channels, all_, False) if value.dim() == 2 else nn.Conv2d(channels, all_, 1, bias=False)
             new.weight.data.zero_().flatten(1)[first : first + channels] = torch.eye(channels)
             names.append(self.add(new, [self.names[one]], f"_part{number}"))
@@ -223,7 +222,7 @@ def plain(module):
 ARGUMENTS = {  # class -> what one like it is made of
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
     nn.Linear: ("in_features", "out_features"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding"),
+    nn.AvgPool2d: ("kernel_size", "stride", "padding", "divisor_override"),
     nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation"),
 }
 
