@@ -33,7 +33,7 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
 
     ann: a module that returns logits (B, classes), of what torch.fx traces and network/tracing.py takes: convolutions, nn.Linear,
     batch norms, which are folded, ReLU, ReLU6, QCFS, pools, sums, torch.cat. One in a row as a plan has it (network/plans.py)
-    becomes a VGG_SNN_STDB_wFeedback, any other a TracedSNN. Biases become currents. Thresholds are fitted to the activations on the
+    becomes a VGG_SNN_STDB_wFeedback, any other a TracedSNN. Biases become currents. Thresholds are fitted to activations on the
     images, a few hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; a QCFS has its own. Unless
     update is delayed, or calibrate False, biases are then calibrated on them, see calibrate_if_better. decoder: of a network in a
     row, its tokens, a text or list: it is new, and its thresholds fit its random weights. engine: see load(). seed: of the draws

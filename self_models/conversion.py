@@ -145,8 +145,8 @@ def fit_levels(model, images, activations=None, on_layer=None):
 
     (Li et al., ICML 2021), found among CANDIDATES parts of the largest a. The rest follows with fit_thresholds and fit_biases, as
     for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. activations: name -> what the ANN
-    has in place of nn.ReLU; a QCFS has its bound, which stays. on_layer: called after each. Returns the ANN's rates, see rates_of,
-    and its logits (B, labels). Raises ModelError for a part that no architecture makes.
+    has in place of nn.ReLU; a QCFS has its bound, which stays. on_layer: called after each. Returns the ANN's rates, see
+    rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
     images, rates = images.mean(1) if images.dim() > 4 else images, {}

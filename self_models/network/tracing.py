@@ -96,8 +96,8 @@ class Tracing(fx.Interpreter):
             value = super().run_node(node)
         except Exception as error:
             raise ModelError(f"{self.where()} does not run: {one_line(error)}") from None
-        if node.op == "placeholder":
-            self.names |= {} if self.names else {node: INPUT}
+        if node.op == "placeholder" and not self.names:
+            self.names[node] = INPUT
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node) or node.args[0] not in self.names or self.env[node.args[0]].dim() != 2:
                 raise ModelError("the model must return one tensor of logits, (B, classes), made of its images")
@@ -109,14 +109,16 @@ class Tracing(fx.Interpreter):
         return value
 
     def where(self):
-        node, line = self.node, self.node.meta.get("line", "")
-        if node.op != "call_module":
-            return line or f"{node.name}"
-        return f"layer {node.target} ({type(self.fetch_attr(node.target)).__name__})" + f" of {line}" * bool(line)
+        line = self.node.meta.get("line")
+        layer = f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else ""
+        return " of ".join(filter(None, (layer, line))) or self.node.name
+
+    def kind(self):
+        """The module's class, or the function's name."""
+        return type(self.fetch_attr(self.node.target)).__name__ if self.node.op == "call_module" else self.node.name
 
     def refused(self, what="is nothing that a network here has", advice=""):
-        kind = type(self.fetch_attr(self.node.target)).__name__ if self.node.op == "call_module" else f"{self.node.name}"
-        found = (words for names, words in ADVICE.items() if re.search(names, kind.lower()))
+        found = (words for names, words in ADVICE.items() if re.search(names, self.kind().lower()))
         return ModelError(f"{self.where()} {what}: {advice or next(found, TAKEN)}")
 
     def add(self, module, sources, suffix=""):
