@@ -41,6 +41,8 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
     0.5, and without dataset it is MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises
     ModelError for what would not run the same here, with its layer or line, and for images that the model does not take.
     """
+    if not isinstance(ann, nn.Module):
+        raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")
     images = tensor_of(images)
     own = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5, **settings}
     own |= {"timesteps": timesteps, "update": update}

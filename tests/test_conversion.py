@@ -596,6 +596,7 @@ def hooked(module):
         (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), r"layer 1 \(BatchNorm2d\) keeps no statistics"),
         (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), r"layer 11 \(LogSoftmax\) .* has: leave it out"),
         (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean"),
+        (None, "give an nn.Module, not a NoneType"),
         (nn.Sequential(), "the model must return one tensor of logits"),
         (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "the model must return one tensor of logits"),
     ],
