@@ -192,8 +192,8 @@ class PhasedState(NamedTuple):
 
 
 class PhasedNeuron(SpikingNeuron):
-    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next. Before, it
-    charges by what spikes bring (over a skip connection), without biases."""
+    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next. Before
+    that it charges by what spikes bring over skip connections, without biases."""
 
     phase, steps = 0, 1  # a network sets them
 
