@@ -288,10 +288,13 @@ class Graph:
         """Names of the linear nodes behind which nothing but neurons comes, sums left aside."""
         found = set()
         for name, module, *_ in reversed(self.nodes):
-            targets = [(target, self.modules[target]) for target in self.targets[name]]
-            if not is_sender(module) and targets and name not in self.ends.values():
-                if all(isinstance(after, SpikingNeuron) or (target in found and passes(after)) for target, after in targets):
-                    found.add(name)
+            ends, targets = name in self.ends.values() or is_sender(module), self.targets[name]
+            fits = (
+                isinstance(self.modules[each], SpikingNeuron) or (each in found and passes(self.modules[each]))
+                for each in targets
+            )
+            if targets and not ends and all(fits):
+                found.add(name)
         return found
 
     @property
