@@ -17,9 +17,9 @@ from torch.nn.modules.module import register_module_forward_hook
 from self_models.basics import ModelError
 from self_models.fast.phased import fired
 from self_models.network.known import check_known, in_stages
-from self_models.network.neurons import PhasedNeuron
+from self_models.network.neurons import PhasedNeuron, SpikingNeuron
 from self_models.network.norms import by_channel
-from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
+from self_models.network.stages import pass_on
 from self_models.running.outputs import INPUT
 
 CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
@@ -43,7 +43,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)
 
-    def balance(name, linear, neuron, drive, steps):
+    def balance(name, neuron, drive, steps):
         found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
         neuron.threshold.copy_(torch.where(found > 0, found, 1.0))  # 1 where nothing positive ever reaches it
         fit_biases(model, biases)
@@ -66,44 +66,42 @@ def sent_by(model, images, draws):
 
 def layer_by_layer(model, sent, steps, settle):
     """Run the network in evaluation, each layer once for all steps on what those before it have sent. sent: t -> the input's
-    signal; settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive
-    t -> (B, ...), its steps), it returns t -> what the layer sends, as spikes_of does. Returns t -> what the logits get
-    (B, labels)."""
-    was_training = model.training
+    signal; settle: runs a spiking layer: called with (name, the SpikingNeuron, its drive t -> (B, ...), its steps), it returns
+    t -> what the layer sends, as spikes_of does. Returns t -> what the logits get (B, labels)."""
+    graph, signals, was_training = model.graph, {INPUT: sent}, model.training
+    nodes = {node.name: node for node in graph.nodes}
     model.eval()
 
-    def run(stage, layers, signal):
-        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input."""
-        for linear, neuron in chains(layers):
-            signal = through(linear, signal)
-            if neuron:
-                position, module = neuron
+    def signal_of(name):
+        if name not in signals:
+            module, before = graph.modules[name], [signal_of(source) for source in nodes[name].sources]
+            signal = through(None if isinstance(module, SpikingNeuron) else module, before)
+            if isinstance(module, SpikingNeuron):
                 signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
-                signal = settle(f"{stage}.{position}", linear, module, signal, steps)
-        return signal
+                signal = settle(name, module, signal, steps)
+            signals[name] = signal
+        return signals[name]
 
-    before_fork, after_fork = encoder_parts(model.features)
-    forked = run("features", before_fork, sent)
-    encoded = run("features", after_fork, forked)
-    if model.has_feedback:
-        run("generate", list_layers(model.generate), forked)
-    added = run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1))
+    for name in (*graph.senders, *graph.ends.values()):
+        signal_of(name)
     model.train(was_training)
-    return added
+    return signals[graph.ends["output"]]
 
 
-def through(linear, signal):
-    """t -> what layers that do not spike make of the signal at step t, (B, ...); asked from step 0 on, in turn, as often as
-    wanted: a maximum pool counts."""
-    memory = {}
+def through(module, signals):
+    """t -> what a module that does not spike, or nothing, makes of the sum of these signals at step t, (B, ...); asked from step
+    0 on, in turn, as often as wanted: a maximum pool counts."""
+    memory, latest = {}, (None, None)
 
     def at(t):
+        nonlocal latest
         if t == 0:
             memory.clear()
-        values = signal(t)
-        for position, layer in linear:
-            values = pass_on(layer, values, memory, position)
-        return values
+        if t == 0 or latest[0] != t:
+            first, *more = (signal(t) for signal in signals)
+            values = sum(more, first)
+            latest = t, values if module is None else pass_on(module, values, memory, "")
+        return latest[1]
 
     return at
 
@@ -139,23 +137,27 @@ def largest(values, percentile):
 
 
 @torch.no_grad()
-def fit_levels(model, images):
+def fit_levels(model, images, activations=None, on_layer=None):
     """Thresholds for a model with the weights and biases of a ReLU ANN, in the unit of its activations a: of each layer the theta
     with which the T + 1 values that a neuron can send in T steps come nearest to a, in the mean square over images and neurons,
 
         min over theta of mean (a - theta / T clip(floor(a T / theta + 1/2), 0, T))²
 
     (Li et al., ICML 2021), found among CANDIDATES parts of the largest a. The rest follows with fit_thresholds and fit_biases, as
-    for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. Returns the ANN's rates, see
+    for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. activations: name -> what the ANN
+    has in place of nn.ReLU; a QCFS has its bound, which stays. on_layer: called after each. Returns the ANN's rates, see
     rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
     images, rates = images.mean(1) if images.dim() > 4 else images, {}
 
-    def fit(name, linear, neuron, drive, steps):
-        activation = drive(0).relu()
-        neuron.threshold.fill_(nearest_bound(activation, model.timesteps))
+    def fit(name, neuron, drive, steps):
+        nonlinearity = (activations or {}).get(name, torch.relu)
+        activation, bound = nonlinearity(drive(0)), getattr(nonlinearity, "bound", None)
+        neuron.threshold.fill_(nearest_bound(activation, model.timesteps) if bound is None else bound)
         rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
+        if on_layer:
+            on_layer()
         return lambda t: activation
 
     logits = layer_by_layer(model, lambda t: images, 1, fit)(0)
@@ -204,12 +206,12 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
     check_known(model, "conversion", own=True)
     shifts = []  # (bias, what is added to it)
 
-    def calibrate(name, linear, neuron, drive, steps):
-        if name not in rates:  # a decoder's last layer, which spikes in the SNN alone
+    def calibrate(name, neuron, drive, steps):
+        bias = model.graph.bias_before(name)
+        if name not in rates or bias is None:  # a decoder's last layer spikes in the SNN alone
             if on_step:
                 on_step(ROUNDS * steps)
             return spikes_of(neuron, drive, steps, on_step)
-        bias = linear[-1][1].bias
         shift, tried = torch.zeros_like(bias), []
 
         def shifted(t):

@@ -119,8 +119,8 @@ class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
     """The same with the update phased. What T steps charge lies within lowest and LARGEST."""
 
     def forward(self, current, state=None):
-        v, step = state or self.at_rest(current)
-        spikes, state = super().forward(current, PhasedState(v.double(), step))
+        v, *rest = state or self.at_rest(current)
+        spikes, state = super().forward(current, PhasedState(v.double(), *rest))
         return spikes, state._replace(v=state.v.int())
 
 
@@ -215,6 +215,8 @@ def in_whole_numbers(model, fold=False):
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
     check_known(model, WHO, INSTEAD, but=())
+    if not hasattr(model, "features"):
+        raise ModelError(f"{WHO} is for networks of a plan, and this one has an ANN's own layers: load it with weights float32")
     with torch.random.fork_rng([]):
         whole = IntegerSNN(**model.settings)
     for name, stage in model.named_children():

@@ -59,9 +59,15 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
     def __init__(self, *args, **settings):
         super().__init__()
         self.configure(args, settings)
-        own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
+        own = self.settings
         self.image_shape, self.classes = find_image_shape(own), class_names(own)
         self.background = background(own)
+        self.build()
+        self.to(memory_format=torch.channels_last)
+
+    def build(self):
+        """Make the layers, and settle what the settings ask of them."""
+        own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
         self.features, self.generate, self.classifier = build_stages(
@@ -75,7 +81,10 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
             add_biases(filter(None, (self.features, self.generate, self.classifier)))
         if own["output_bias"]:
             self.classifier[-1].bias = new_bias(self.classifier[-1])
-        self.to(memory_format=torch.channels_last)
+
+    def make_graph(self):
+        """The Graph of the layers as they are now."""
+        return graph_of_stages(self.features, self.generate, self.classifier, self.image_shape)
 
     def new_neuron(self, stage, channels=None):
         """A layer of neurons, as they begin, of the stage of this name. channels: of its current; None for the decoder's last."""
@@ -154,8 +163,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         modules = modules_of(self)
         seen = modules, [*map(type, modules)]  # a module may become one of another class
         if not self._seen or self._seen[0] != seen:
-            graph = graph_of_stages(self.features, self.generate, self.classifier, self.image_shape)
-            self._seen = seen, graph, [INPUT, *self.neurons()], unknown(self)
+            self._seen = seen, self.make_graph(), [INPUT, *self.neurons()], unknown(self)
         return self._seen
 
     @property
@@ -177,7 +185,7 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=self.graph.masks(draws, x.device), at_once=at_once, nodes=self.nodes_for(x, at_once),
+            memory=self.resting(x) | self.graph.masks(draws, x.device), at_once=at_once, nodes=self.nodes_for(x, at_once),
         )  # fmt: skip
 
     def takes_steps_at_once(self, asked):
@@ -307,8 +315,8 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
 
 @functools.cache
 def methods_here():
-    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for new_neuron, whose neurons are looked at themselves."""
-    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron",)) | {"forward"}
+    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
+    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron", "build", "make_graph")) | {"forward"}
     methods = {name: getattr(VGG_SNN_STDB_wFeedback, name) for name in names}
     return {name: value for name, value in methods.items() if isinstance(value, property | FunctionType)}
 

@@ -52,6 +52,7 @@ from self_models.conversion import (
 )
 from self_models.network.norms import BatchNorm, Staircase, folded_in
 from self_models.running.draws import Draws
+from self_models.traced import TracedSNN
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -534,22 +535,18 @@ def hooked(module):
 @pytest.mark.parametrize(
     ("stack", "words"),
     [
+        (stack_with(1, nn.GELU()), r"layer 1 \(GELU\) is nothing that a network here has: train with nn.ReLU, nn.ReLU6 or"),
+        (stack_with(1, hooked(nn.ReLU())), r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it"),
         (
-            stack_with(3, nn.Conv2d(4, 4, 3, 2, 1)),
-            r"layer 3 is Conv2d\(.*stride=.2, 2..*, where .* has Conv2d\(.*stride=.1, 1..*: convolution, ReLU",
+            stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)),
+            r"layer 3 \(MaxPool2d\) pools what is no spike: put it right behind",
         ),
-        (stack_with(1, nn.GELU()), "layer 1 is GELU.*, where a network here has neuron"),
-        (stack_with(1, hooked(nn.ReLU())), "layer 1 has a hook or a forward of its own, .*: remove it"),
-        (stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)), "layer 2 cannot be folded into layer 1: a batch norm stands right behind"),
-        (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), "layer 1 .* into layer 0: .* keeps statistics"),
-        (
-            stack_with(3, weight_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4)),
-            "layer 4 cannot be folded into layer 3: .* not parametrized",
-        ),
-        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is LogSoftmax.*, where a network here has nothing"),
-        (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), "layer 1 cannot be folded into layer 0: .* has its channels"),
-        (nn.Sequential(), "the stack begins no network"),
-        (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "give an nn.Sequential of the layers in order, not a ResidualBlock"),
+        (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), r"layer 1 \(BatchNorm2d\) keeps no statistics"),
+        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), r"layer 11 \(LogSoftmax\) .* has: leave it out"),
+        (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean"),
+        (None, "give an nn.Module, not a NoneType"),
+        (nn.Sequential(), "the model must return one tensor of logits"),
+        (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "the model must return one tensor of logits"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -559,11 +556,36 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
     assert "\n" not in str(error.value)
 
 
-def test_what_from_ann_cannot_use_is_refused():
-    x, stack = torch.rand(2, 1, 8, 8), stack_with(0, nn.Conv2d(1, 4, 3, padding=1))
-    for shown, words in ((x * 3, "these lie in"), (x[0], "must be a tensor or array")):
-        with pytest.raises(ModelError, match=words):
-            from_ann(stack, shown)
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        (stack_with(3, nn.Conv2d(4, 4, 3, 1, 1, groups=2)), r"layer 3 \(Conv2d\) stands where .* decoder has Conv2d\(4, 4"),
+        (stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))), "layer 4 .* takes what does not stand right before it"),
+        (stack_with(1, nn.ReLU6()), r"layer 1 \(ReLU6\) stands where a network with a decoder has neuron, of this order: conv"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+            r"layer 0 \(Flatten\) begins no network with a decoder, .*: conv",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_decoder_is_added_to_plain_networks_alone(stack, words):
+    with pytest.raises(ModelError, match=words):
+        from_ann(stack, torch.rand(2, 1, 8, 8), decoder="U in")
+    assert isinstance(from_ann(stack, torch.rand(2, 1, 8, 8), timesteps=2), TracedSNN)
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "words"),
+    [
+        (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
+        (torch.rand(1, 8, 8), {}, r"images must be a tensor or array \(B, 1, 8, 8\)"),
+        (torch.rand(2, 1, 8, 8), {"update": "later"}, "update"),
+    ],
+)
+def test_what_from_ann_cannot_use_is_refused(x, settings, words):
+    with pytest.raises(ModelError, match=words):
+        from_ann(stack_with(0, nn.Conv2d(1, 4, 3, padding=1)), x, **settings)
 
 
 def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_path, monkeypatch):

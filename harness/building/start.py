@@ -68,6 +68,8 @@ def found_start(config, flags):
         if path := getattr(config, flag):
             own = config.model if flag == flags[-1] else word_for(config.model, path)  # an SNN's ANN is of another class
             saved, kind = read(path, config, own), flag.removeprefix("pretrained_")
+            if saved.get("settings", {}).get("nodes"):
+                raise UserError(f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it")
             if kind.upper() not in may_hold(saved):
                 raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}")
             return Start(kind, path, saved)

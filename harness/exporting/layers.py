@@ -1,5 +1,6 @@
 """What other programs can take of a trained SNN: the layers from input to output, in order, and what is not among them."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,8 @@ def forward_layers(model):
     check_spiking(model)
     check_known(model, "an export")
     graph = model.graph
+    if any(node.sources != (before.name,) for before, node in pairwise(graph.needed("output"))):
+        raise UserError("this network has connections that no row of layers has: --to c takes it")
     return [Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
             for node in graph.needed("output") if not passes(node.module)]  # fmt: skip
 

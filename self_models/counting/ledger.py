@@ -8,7 +8,7 @@ something arrives, a bias included, which is what an event-driven execution upda
 The blocking test compares pixels with their predictions. What a network costs follows from these numbers and a Convention alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import torch
@@ -143,13 +143,13 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
 def entries_of(model, kinds, found):
     """The Entries of a network's layers, of an OperationCounter's counts, and what an evaluation found."""
     images, graph, spikes = found["images"], model.graph, found["spikes"]
-    entries = [Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])]
-    analog, counted = not model.encoding.uses_draws, set()
+    entries = {INPUT: Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])}
+    analog, counted, ran = not model.encoding.uses_draws, set(), next(iter(kinds["steps"].values()), 0)
     for link in graph.links:
         if link.target in graph.pools:
             continue
         name, size, end, source = link.target, prod(link.chain.after), link.end, graph.before_pools(link.source)
-        ends = [each for each in link.through if each in kinds["dense"]]
+        ends = [each for each in link.through if each in kinds["dense"] or each == end]
         own = [each for each in ends if each not in counted]  # a layer before the fork serves decoder and classifier
         counted.update(ends)
         if not link.through:  # a decoder that ends in neurons
@@ -158,30 +158,44 @@ def entries_of(model, kinds, found):
         def per_image(kind, of=own):
             return sum(kinds[kind].get(each, 0) for each in of) / images
 
-        dense, steps, biases = per_image("dense"), kinds["steps"][end] / images, per_image("biases", [end])
-        entries.append(
-            Entry(
-                layer=name,
-                part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
-                neurons=size,
-                weights=sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
-                sources=prod(link.chain.before),
-                formula=multiply_adds(link.chain),
-                real=analog and source == INPUT,
-                rate=spikes[source] / prod(graph.shapes[link.source]),
-                spikes=spikes.get(name, 0.0),
-                synops=per_image("events", [end]),
-                acs=per_image("acs"),
-                macs=per_image("macs"),
-                dense=dense,
-                updates=size * steps,
-                reached=max(per_image("reached", [end]), biases),
-                biases=biases,
-                comparisons=found["comparisons"] * (name == "decoded"),
-                one_pass=dense / steps if steps else 0.0,
-            )
+        of_end = [end] if end in own else []  # several links may share it
+        dense, steps, biases = per_image("dense"), ran / images, per_image("biases", of_end)
+        entry = Entry(
+            layer=name,
+            part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
+            neurons=size,
+            weights=sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+            sources=prod(link.chain.before),
+            formula=multiply_adds(link.chain),
+            real=analog and source == INPUT,
+            rate=spikes[source] / prod(graph.shapes[link.source]),
+            spikes=spikes.get(name, 0.0),
+            synops=per_image("events", of_end),
+            acs=per_image("acs"),
+            macs=per_image("macs"),
+            dense=dense,
+            updates=size * steps,
+            reached=max(per_image("reached", of_end), biases),
+            biases=biases,
+            comparisons=found["comparisons"] * (name == "decoded"),
+            one_pass=dense / steps if steps else 0.0,
         )
-    return entries
+        entries[name] = joined(entries[name], entry) if name in entries else entry
+    return [*entries.values()]
+
+
+def joined(entry, other):
+    """The Entry of a layer that several links lead to, of those of each."""
+    sums = ("weights", "sources", "formula", "synops", "acs", "macs", "dense", "one_pass", "biases")
+    both = {name: getattr(entry, name) + getattr(other, name) for name in sums}
+    rate = entry.rate * entry.formula + other.rate * other.formula  # of what each takes
+    return replace(
+        entry,
+        **both,
+        rate=rate / max(1, both["formula"]),
+        real=entry.real or other.real,
+        reached=max(entry.reached, other.reached),
+    )
 
 
 def multiply_adds(chain):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import ModelError, wide
+from self_models.basics import wide
 from self_models.counting.prices import conventions
 from self_models.network.known import check_known
 from self_models.network.stages import LINEAR
@@ -52,7 +52,7 @@ class Events:
     """What has reached the layers of a network, of all images and steps together. Sums of counts, which are exact.
 
     inputs: linear module -> (2, N): how often each of its inputs was not 0, where all of an image's and step's inputs were -1, 0
-    or 1, and else; arrived: the end of a link -> (N,): how often it took a spike of each neuron of its source;
+    or 1, and else; arrived: the way of a link -> (N,): how often it took a spike of each neuron of its source;
     sent: layer, or pool -> (N,): how often each neuron has spiked; ran: how many steps, each of one image; reached: last module
     -> how many neurons something arrived at, if that is asked for.
     """
@@ -71,8 +71,6 @@ class OperationCounter:
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
         self.model, self.reaches, self.events = model, reaches, Events()
         self._links = [link for link in model.graph.links if link.target not in model.graph.pools]
-        if any(getattr(module, "bias", None) is not None for link in self._links for module in link.modules[:-1]):
-            raise ModelError("a count of operations knows biases of what neurons get at once: evaluate(..., operations=False)")
 
     def __enter__(self):
         if self.model.engine:
@@ -114,27 +112,28 @@ class OperationCounter:
             events.sent[source] += spikes(source)
         for link in self._links:
             steps, signal = signals[link.source]
-            events.arrived[link.end] += spikes(link.source)
+            events.arrived[link.way] += spikes(link.source)
             if self.reaches:
                 events.reached[link.end] += reached(link, signal[rows(steps)] != 0)
-            for name, module in zip(link.through, link.modules, strict=True):
-                is_first = module is link.modules[0]
-                if isinstance(module, LINEAR) and name not in counted:
+            for at, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
+                is_first, shared = at == 0, (link.source, link.through[: at + 1])  # of what a sender sends, once on the same way
+                signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
+                if isinstance(module, LINEAR) and shared not in counted:
                     if is_first and link.source != INPUT:
                         events.inputs[name] += torch.stack([spikes(link.source), torch.zeros_like(spikes(link.source))])
                     else:
-                        flat = signal.flatten(1) if isinstance(module, nn.Linear) else signal
-                        events.inputs[name] += inputs_of(flat, rows(steps), may_be_binary=is_first)
-                counted.add(name)
+                        events.inputs[name] += inputs_of(signal, rows(steps), may_be_binary=is_first)
+                counted.add(shared)
                 if module is not link.modules[-1]:
-                    signal = module(signal.to(link.modules[-1].weight.dtype))
+                    signal = signal.to(run.logits.dtype)  # of spikes alone: a bias is none of the inputs that events bring
+                    signal = apply_layer(module, signal, module.weight) if isinstance(module, LINEAR) else module(signal)
 
     # --- from events to operations
 
     def counts(self):
         """What was counted so far, kind -> layer -> number: acs, macs, dense, biases and steps of linear layers, events and
         reached of the last one before neurons, spikes and neurons of spiking layers."""
-        events, shapes, kinds = self.events, self.model.graph.shapes, {kind: {} for kind in COUNTED}
+        events, shapes, kinds, biased = self.events, self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
         for link in self._links:
             for name, module, shape in zip(link.through, link.modules, link.chain.shapes, strict=False):
                 if not isinstance(module, LINEAR) or name in kinds["steps"]:
@@ -145,10 +144,12 @@ class OperationCounter:
                 kinds["acs"][name], kinds["macs"][name] = found.sum(1).tolist()
                 kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
-            if link.bias is not None:
-                kinds["biases"][link.end] = prod(link.chain.after) * kinds["steps"][link.end]
+            if link.is_biased and link.target not in biased:  # several biases of a neuron are added as one
+                biased.add(link.target)
+                kinds["biases"][link.end] = prod(link.chain.after) * events.ran
             if link.through:
-                kinds["events"][link.end] = synops(link, events.arrived.get(link.end, torch.zeros(prod(link.chain.before))))
+                met = synops(link, events.arrived.get(link.way, torch.zeros(prod(link.chain.before))))
+                kinds["events"][link.end] = kinds["events"].get(link.end, 0) + met
         kinds["reached"] = dict(events.reached)
         for name in self.model.layers:
             kinds["spikes"][name] = events.sent[name].sum().item() if name in events.sent else 0

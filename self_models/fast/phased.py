@@ -20,69 +20,74 @@ def advance(model, run, draws):
         run.steps += 1
     signal = torch.stack(signal)
     run.note(INPUT, signal.flatten(0, 1), range(len(signal)))
-    graph, shared = model.graph, []
-    if model.has_feedback:
-        of_decoder = {node.name for node in graph.needed("decoded")}
-        shared = [node for node in graph.needed("output") if node.name in of_decoder]
-    forked = through(model, run, shared, signal, 0)
-    drives, begin = through(model, run, [node for node in graph.needed("output") if node not in shared], *forked)
-    logits = accumulated(run.logits, drives.to(run.logits.dtype), 1, at_once=model.training)
-    logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
+    graph, sent = model.graph, {INPUT: signal}
+    propagate(model, run, sent)
+    logits = accumulated(run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training)
+    begin = {end: (graph.depths[end] - 1) * model.timesteps for end in graph.ends}
+    before, after = begin["output"], steps - begin["output"] - len(logits)
+    logits = torch.cat([run.logits.expand(before, -1, -1), logits, logits[-1:].expand(after, -1, -1)])
     run.logits = logits[-1]
     decoded, run.steps = [None] * steps, 0
     if model.has_feedback:
-        output, begin = through(model, run, [node for node in graph.needed("decoded") if node not in shared], *forked)
+        output = sent[graph.ends["decoded"]]
         nothing = torch.zeros_like(output[0])
-        decoded = [*[nothing] * begin, *output, *[nothing] * (steps - begin - len(output))]
+        decoded = [*[nothing] * begin["decoded"], *output, *[nothing] * (steps - begin["decoded"] - len(output))]
     shown = [model.read_out_and_gate(run, codes) for codes in decoded]
     return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
 
 
-def through(model, run, nodes, signal, begin):
-    """(what comes out of these nodes, one after the other, (T, B, ...), the first step in which it does) for a signal
-    (T, B, ...) that begins in this one.
+def propagate(model, run, sent):
+    """Fill in sent, name -> what a node sends in the T steps in which its neurons fire, (T, B, ...).
 
-    A layer's neurons spike in the first of its steps, so in evaluation how often they do, (B, ...), stands for the T steps, up to
-    the last neurons; where operations are counted each step is asked for.
+    Neurons spike in the first of these steps, so how often they do, (B, ...), stands for the T steps: in evaluation of all nodes
+    before the last neurons, unless operations are counted, for which each step is asked for; else of layers right before neurons.
     """
-    steps = len(signal)
-    neurons = [node.name for node in nodes if isinstance(node.module, SpikingNeuron)]
-    as_numbers = bool(neurons) and not torch.is_grad_enabled() and run.sent is None
-    signal = signal.sum(0) if as_numbers else signal.flatten(0, 1)
-    for node, after in zip(nodes, [*(node.module for node in nodes[1:]), None], strict=False):
-        key, layer = node.name, node.module
-        if passes(layer):
-            if key in run.memory:
-                signal, _ = layer(signal, run.memory[key], steps)
-            continue
+    graph, steps, counts = model.graph, model.timesteps, {}
+    in_numbers = not torch.is_grad_enabled() and run.sent is None
+    for node in graph.nodes:
+        name, layer, by_step = node.name, node.module, not in_numbers or node.name in graph.last
+        is_summed = not by_step or isinstance(layer, SpikingNeuron) or name in graph.before_neurons
+        for source in node.sources if is_summed else ():
+            if source not in counts:
+                counts[source] = sent[source].sum(0)
+        first, *more = ((counts if is_summed else sent)[source] for source in node.sources)
+        signal = sum(more, first)
         if isinstance(layer, SpikingNeuron):
-            begin += steps
-            if as_numbers:
+            begin = graph.depths[name] * steps
+            if in_numbers:
                 signal = spike_numbers(layer, signal, steps)
-                counts = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)]).float()
-                if as_numbers := key != neurons[-1]:
-                    run.counts[key] = [(range(begin, begin + steps), counts)]
-                    continue
-                signal = torch.cat([signal > t for t in range(steps)]).to(signal.dtype)
+                spikes = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)]).float()
+                counts[name] = signal
+                sent[name] = torch.stack([signal > t for t in range(steps)]).to(signal.dtype) if by_step else None
             else:
-                signal = fired(layer, signal, steps)
-                counts = count_events(signal.unflatten(0, (steps, -1)))
-            run.counts[key] = [(range(begin, begin + steps), counts)]
-        elif as_numbers:
-            signal = nn.MaxPool2d.forward(layer, signal) if isinstance(layer, nn.MaxPool2d) else of_all(layer, signal, steps)
-        elif isinstance(after, SpikingNeuron):
-            signal = of_all(layer, signal.unflatten(0, (steps, -1)).sum(0), steps)
-        elif isinstance(layer, CountingMaxPool):
-            signal, _ = layer(signal, steps=steps)
+                sent[name] = fired(layer, signal, steps).unflatten(0, (steps, -1))
+                spikes = count_events(sent[name])
+            run.counts[name] = [(range(begin, begin + steps), spikes)]
+        elif is_summed:
+            counts[name] = of_counts(layer, signal, steps, run.memory.get(name))
         else:
-            signal = layer(signal)
-        if is_sender(layer) and not as_numbers:
-            run.note(key, signal, range(begin, begin + steps))
-    return signal.unflatten(0, (steps, -1)), begin
+            sent[name] = of_steps(layer, signal.flatten(0, 1), steps, run.memory.get(name)).unflatten(0, (steps, -1))
+        if is_sender(layer) and not in_numbers:
+            begin = graph.depths[graph.before_pools(name)] * steps
+            run.note(name, sent[name].flatten(0, 1), range(begin, begin + steps))
+
+
+def of_steps(layer, signal, steps, mask):
+    """What a layer without neurons makes of a signal (T B, ...). mask: of a dropout."""
+    if passes(layer):
+        return signal if mask is None else layer(signal, mask, steps)[0]
+    return layer(signal, steps=steps)[0] if isinstance(layer, CountingMaxPool) else layer(signal)
+
+
+def of_counts(layer, counts, steps, mask):
+    """What a layer without neurons makes in all steps, (B, ...), of the sum of its inputs (B, ...)."""
+    if passes(layer):
+        return counts if mask is None else layer(counts, mask)[0]
+    return nn.MaxPool2d.forward(layer, counts) if isinstance(layer, nn.MaxPool2d) else of_all(layer, counts, steps)
 
 
 def of_all(layer, counts, steps):
-    """What a layer makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
+    """What a linear layer makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
     drive = layer(counts)
     if (bias := getattr(layer, "bias", None)) is not None:
         drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))

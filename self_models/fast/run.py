@@ -15,7 +15,9 @@ from self_models.running.steps import show_image, stacked
 def can_run(model):
     """True if the model's steps can be taken at once; else step() runs it."""
     updates = {neuron.update for neuron in model.neurons().values()}
-    return not (model.is_custom or model.unknown) and (model.phased or updates <= {*UPDATES})
+    if model.is_custom or model.unknown:
+        return False
+    return model.graph.ends.keys().isdisjoint(model.graph.early) if model.phased else updates <= {*UPDATES}
 
 
 def prepared(model, x):

@@ -249,14 +249,15 @@ def add_events(events, rooms, model, steps):
         events.sent[name] += sent_by(numbers[name]).sum(0)
     for link in graph.links:
         if link.target not in graph.pools:
-            events.arrived[link.end] += sent_by(numbers[link.source]).sum(0)
+            events.arrived[link.way] += sent_by(numbers[link.source]).sum(0)
     done = set()
     for target, chain in tables.chains.items():
         for count, module in enumerate(chain.modules if target < tables.maps else ()):
             node, of_map = of_map if count else int(tables.nodes[target]["source"]), of_map + (count > 0)
-            if isinstance(module, LINEAR) and module not in done:  # the encoder's last feed both classifier and decoder
+            shared = int(tables.nodes[target]["source"]), *chain.modules[: count + 1]
+            if isinstance(module, LINEAR) and shared not in done:  # the encoder's last feed both classifier and decoder
                 events.inputs[names[module]] += sent_by(node)
-            done.add(module)
+            done.add(shared)
     events.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
 
 

@@ -144,13 +144,15 @@ class Layout:
     def lead(self, source, chain, target, biases):
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
-        count = 0
+        count, depth = 0, self.nodes[target].get("depth", 0)
         while found := [(to, first) for (begin, first), to in self.relays.items()
                         if begin == source and first == tuple(chain.modules[count:-1][: len(first)])]:  # fmt: skip
             source, count = found[0][0], count + len(found[0][1])
+            self.nodes[source]["depth"] = min(self.nodes[source]["depth"], depth)
         at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
             source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
+            self.nodes[source]["depth"] = depth  # it gets its bias as the target does
         last = chain.part(at, len(chain.modules))
         self.link(source, last, target)
         self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
@@ -302,8 +304,8 @@ def constants_of(model, layout, nodes):
             constants[n, 0], constants[n, 1] = own[0].flat[0], own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0
         differ = any((values != values.flat[0]).any() for values in own) or (bias is not None and prod(bias.shape[1:]) > 1)
         if differ:
-            if constants[n, 2] or constants[n, 3] != LOWEST:
-                raise ModelError("neurons with values of their own that begin above 0, or have a floor: it runs dense")
+            if (constants[n, 2] or constants[n, 3] != LOWEST) and (own[0] != own[0].flat[0]).any():
+                raise ModelError("neurons with thresholds of their own that begin above 0, or have a floor: it runs dense")
             nodes[n]["first_own"] = keep(np.stack([np.broadcast_to(values, shape).transpose(1, 2, 0) for values in own]))
         if bias is not None:
             bias = np.broadcast_to(by_place(bias), shape)

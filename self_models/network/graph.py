@@ -49,8 +49,17 @@ class Link(NamedTuple):
         return getattr(self.modules[-1], "bias", None) if self.modules else None
 
     @property
+    def way(self):
+        """What no other link has: several may share modules behind a sum, and an end."""
+        return self.source, self.path, self.target
+
+    @property
+    def is_biased(self):
+        return any(getattr(module, "bias", None) is not None for module in self.modules)
+
+    @property
     def end(self):
-        """Name of the last module, or of the target where there is none: one for each link."""
+        """Name of the last module, or of the target where there is none."""
         return self.through[-1] if self.through else self.target
 
 
@@ -124,12 +133,28 @@ class Graph:
 
     def before(self, arriving):
         """What edges back bring in the first timestep: what their nodes make of a timestep in which nothing is sent, biases."""
+        quiet = self.quiet(arriving)
+        return {of_back(name): quiet[name] for name in self.sent_back}
+
+    def quiet(self, arriving):
+        """Name -> what a node, or an end, sends (B, ...) in a timestep in which neither the input nor neurons send: biases."""
         sent = {name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()}
         for name, module, sources, back in self.nodes:
             if not has_state(module):
                 first, *more = (sent[each] for each in (*sources, *back))
                 sent[name] = module(sum(more, first))
-        return {of_back(name): sent[name] for name in self.sent_back}
+        return sent | {end: sent[name] for end, name in self.ends.items()}
+
+    def at_rest(self, arriving, neurons):
+        """Name -> what the memory of a phased network begins with: of each neuron in `early` its state, and of an end there what
+        arrives while nothing is sent. neurons: name -> PhasedNeuron."""
+        if not self.early:
+            return {}
+        sent, found = self.quiet(arriving), {}
+        for name in self.early:
+            quiet = sent[name] if name in self.ends else self.arriving(self._node[name], sent, {})
+            found[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
+        return found
 
     def needed(self, *ends):
         """The nodes that these ends need, in their order."""
@@ -238,6 +263,41 @@ class Graph:
             if link.target not in self.pools and not link.is_back:
                 depths[link.target] = max(depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1)
         return depths
+
+    @functools.cached_property
+    def early(self):
+        """Targets of links, pools left aside, that something reaches before the phase in which the last of their sources fire."""
+        links = [link for link in self.links if link.target not in self.pools]
+        late = [link for link in links if self.depths[self.before_pools(link.source)] + 1 < self.depths[link.target]]
+        return sorted({link.target for link in late})
+
+    @functools.cached_property
+    def last(self):
+        """Names of the nodes from which nothing but linear modules and pools leads to an end, and of these themselves."""
+        found = {name for link in self.links if link.target in self.ends for name in (link.source, *link.path)}
+        sources = {link.target: link.source for link in self.links if link.target in self.pools}
+        while more := {sources[name] for name in found & sources.keys()} - found:
+            found |= more
+        return found
+
+    def bias_before(self, name):
+        """The first bias (C,) that goes to no node but this one at once, or None."""
+        modules = [self.modules[source] for source in self._node[name].sources if self.targets[source] == [name]]
+        return next((module.bias for module in modules if getattr(module, "bias", None) is not None), None)
+
+    @functools.cached_property
+    def before_neurons(self):
+        """Names of the linear nodes behind which nothing but neurons comes, sums left aside."""
+        found = set()
+        for name, module, *_ in reversed(self.nodes):
+            ends, targets = name in self.ends.values() or is_sender(module), self.targets[name]
+            fits = (
+                isinstance(self.modules[each], SpikingNeuron) or (each in found and passes(self.modules[each]))
+                for each in targets
+            )
+            if targets and not ends and all(fits):
+                found.add(name)
+        return found
 
     @property
     def phases(self):

@@ -9,10 +9,10 @@ from self_models.basics import ModelError
 from self_models.network.chains import Pool, Scale
 from self_models.network.conventions import AsElsewhere
 from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, Integrator, PhasedNeuron, SpikingNeuron
-from self_models.network.stages import graph_of_stages, list_layers
+from self_models.network.stages import list_layers
 from self_models.running.outputs import INPUT
 
-STAGES = "features", "generate", "classifier"
+STAGES = "features", "generate", "classifier", "network"
 NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Pool, Scale
 KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
@@ -60,17 +60,17 @@ def check_known(model, who, instead="it takes what architectures here are made o
 def unknown(model, own=False):
     """The first part of a model that no architecture makes, in words, '' for none: its own parameter, a module beside its stages,
     or in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own:
-    as in check_known."""
+    as in check_known, and maximum pools may be of another form."""
     known, update = {""}, UPDATES.find(model.settings["update"])
-    for name, stage in ((name, getattr(model, name)) for name in STAGES):
-        if type(stage) is nn.Sequential:
+    for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
+        if type(stage) in (nn.Sequential, nn.ModuleDict):
             plain = {at for at, layer in list_layers(stage) if is_plain(layer) and getattr(layer, "update", update) == update}
             known |= {name, *(f"{name}.{at}" for at in plain)}
     parts = [*model._parameters.items(), *model._buffers.items()]
     parts += [(name, module) for name, module in model.named_modules() if name not in known]
-    found = [one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron))]
+    found = [one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron | nn.MaxPool2d))]
     if not found:
-        graph = graph_of_stages(model.features, model.generate, model.classifier, model.image_shape)
+        graph = model.make_graph()
         pools = (link for link in graph.links if link.target in graph.pools)  # of what is no spike:
         found = [(link.target, graph.modules[link.target]) for link in pools if link.through or link.source == INPUT]
     return next((f"{name} ({type(part).__name__})" for name, part in found), "")

@@ -45,13 +45,13 @@ def immediate(current, v, theta, leak, spike):
 
 
 def phased(current, v, theta, leak, spike, phase):
-    """phase 0: V += I[t];   phase 1: s[t] = H(V/theta - 1), V -= theta s[t];   in all others neither.
+    """phase <= 0: V += I[t];   phase 1: s[t] = H(V/theta - 1), V -= theta s[t];   in all others neither.
 
     A layer charges for T steps, while the one before it fires, and then fires for T. With V = V0 + sum of I after its phase it
     sends n = clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels
     (QCFS, Bu et al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
     spikes = torch.zeros_like(v)
-    if phase == 0:
+    if phase <= 0:
         v = v + current
     elif phase == 1:
         spikes = spike(v, theta)
@@ -184,14 +184,17 @@ class Integrator(SpikingNeuron):
 
 
 class PhasedState(NamedTuple):
-    """v: membrane potential (B, ...); step: of the run."""
+    """v: membrane potential (B, ...); step: of the run; quiet: what arrives while nothing is sent, (B, ...), or None where
+    nothing arrives before the neuron's phase."""
 
     v: torch.Tensor
     step: int = 0
+    quiet: torch.Tensor | None = None
 
 
 class PhasedNeuron(SpikingNeuron):
-    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next."""
+    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next. Before
+    that it charges by what spikes bring over skip connections, without biases."""
 
     phase, steps = 0, 1  # a network sets them
 
@@ -200,10 +203,12 @@ class PhasedNeuron(SpikingNeuron):
 
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)
-        v, step = state or self.at_rest(current)
+        v, step, quiet = state or self.at_rest(current)
         phase = step // self.steps - self.phase
+        if phase < 0:
+            current = torch.zeros_like(v) if quiet is None else current - quiet
         spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, phase)
-        return spikes, PhasedState(v, step + 1)
+        return spikes, PhasedState(v, step + 1, quiet)
 
 
 class Phases:
@@ -223,6 +228,10 @@ class Phases:
         for name, neuron in self.neurons().items():
             neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
 
+    def resting(self, x):
+        """What the memory of a phased network begins with, see Graph.at_rest, for images x (B, C, H, W)."""
+        return self.graph.at_rest(x, self.neurons()) if self.phased else {}
+
     def sends(self, step):
         """Whether the input neurons may send in the step of this number."""
         return not self.phased or step < self.timesteps
@@ -232,12 +241,13 @@ class Phases:
         return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
 
     def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network nothing, but in the
-        phase in which the layer before fires."""
+        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
+        all in the phase in which the layers before have fired, and before what spikes bring."""
         current = drive.to(run.logits.dtype)
-        if self.phased and run.steps // self.timesteps != self.graph.depths["output"] - 1:
-            return torch.zeros_like(current)
-        return current
+        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
+        if phase < 0 and "output" in run.memory:
+            return current - run.memory["output"]
+        return current if phase == 0 else torch.zeros_like(current)
 
 
 class SpikingLayers:

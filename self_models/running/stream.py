@@ -165,7 +165,7 @@ def dtypes_of(model):
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
     shapes, dtypes, image = shapes_of(model), dtypes_of(model), state.get("image")
-    count, device = getattr(image, "shape", ())[:1], model.features[0].weight.device
+    count, device = getattr(image, "shape", ())[:1], next(model.parameters()).device
     wrong = {"image", "logits", "readout_sum"} - state.keys()
     if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
         wrong |= state.keys() - shapes.keys()

@@ -1,0 +1,264 @@
+"""ANNs that are no VGG, by from_ann: random ones by every engine, residual ones against their quantised ANN, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from examples import residual
+from harness.runs.saving import save_checkpoint
+from self_models import ModelError, evaluate, first_difference, from_ann, load
+from self_models.network.neurons import PhasedNeuron
+from self_models.network.norms import QCFS
+from self_models.network.surrogates import SURROGATES
+
+SHAPE = (2, 8, 8)
+
+
+class Random(nn.Module):
+    """A network of random layers and connections between them; a step is (layer or None, numbers of what it takes)."""
+
+    def __init__(self, seed):
+        super().__init__()
+        draw = np.random.default_rng(seed)
+        some = lambda *values: values[draw.integers(len(values))]  # noqa: E731
+        self.steps, self.layers, signals = [], nn.ModuleList(), [torch.zeros(2, *SHAPE)]
+
+        def step(how, *taken):
+            layer = how if isinstance(how, nn.Module) else None
+            if layer is not None:
+                self.layers.append(layer.eval())
+            value = self.apply(how, [signals[each] for each in taken])
+            self.steps.append((len(self.layers) - 1 if layer is not None else how, taken))
+            signals.append(value)
+            return len(signals) - 1
+
+        last = step(nn.Conv2d(2, 4, 3, padding=1), 0)
+        for _ in range(draw.integers(4, 12)):
+            channels, size = signals[last].shape[1:3]
+            alike = [n for n, signal in enumerate(signals[1:], 1) if signal.shape == signals[last].shape and n != last]
+            kind = some("conv", "conv", "act", "act", "act", "add", "add", "cat", "pool", "norm")
+            spikes = isinstance(self.steps[last - 1][0], int) and isinstance(self.layers[self.steps[last - 1][0]], nn.ReLU)
+            if kind == "conv":
+                groups, kernel, stride = some(1, 1, channels), some(1, 2, 3), some(1, 1, 2)
+                padding = some(0, 1) if size > 3 or kernel == 1 else 1
+                width = groups * int(draw.integers(1, 5)) if groups == 1 else channels
+                conv = nn.Conv2d(channels, width, kernel, stride, padding * (kernel > 1), groups=groups, bias=bool(some(0, 1)))
+                last = step(conv, last)
+            elif kind == "act":
+                last = step(some(nn.ReLU(), nn.ReLU(), nn.ReLU6()), last)
+            elif kind == "norm":
+                last = step(nn.BatchNorm2d(channels), last)
+            elif kind == "add" and alike:
+                last = step("add", last, some(*alike))
+            elif kind == "cat" and alike and channels < 9:
+                last = step("cat", last, some(*alike))
+            elif kind == "pool" and size in (4, 8):
+                last = step(nn.MaxPool2d(2) if spikes and draw.random() < 0.7 else nn.AvgPool2d(2), last)
+        last = step(nn.ReLU(), last) if draw.random() < 0.5 else last
+        last = step("mean" if signals[last].shape[-1] in (2, 4) else "flatten", last)
+        if draw.random() < 0.5:
+            last = step(nn.ReLU(), step(nn.Linear(signals[last].shape[1], 12), last))
+        step(nn.Linear(signals[last].shape[1], 5), last)
+
+    @staticmethod
+    def apply(how, taken):
+        if how == "add":
+            return taken[0] + taken[1]
+        if how == "cat":
+            return torch.cat(taken, 1)
+        return taken[0].mean((2, 3)) if how == "mean" else taken[0].flatten(1) if how == "flatten" else how(taken[0])
+
+    def forward(self, x):
+        signals = [x]
+        for how, taken in self.steps:
+            signals.append(self.apply(self.layers[how] if isinstance(how, int) else how, [signals[each] for each in taken]))
+        return signals[-1]
+
+
+@torch.no_grad()
+def on_a_grid(model, seed):
+    """The model, with weights, biases and thresholds that make all sums exact."""
+    draw = torch.Generator().manual_seed(seed)
+    for name, value in model.named_parameters():
+        if name.endswith((".threshold", ".scale")):
+            value.fill_(2.0 ** torch.randint(-1, 2, (), generator=draw).item())
+        elif not name.endswith("leak"):
+            value.copy_(torch.randint(-3, 5, value.shape, generator=draw) / 4)
+    return model
+
+
+@pytest.mark.parametrize("update", ["phased", "immediate", "delayed"])
+@pytest.mark.parametrize("seed", range(40))
+@torch.no_grad()
+def test_events_are_step_on_random_networks(seed, update):
+    """Spikes and logits of every timestep, and the operations counted; a file keeps the network."""
+    torch.manual_seed(seed)
+    x = torch.randint(0, 17, (4, *SHAPE), generator=torch.Generator().manual_seed(seed)) / 16
+    model = on_a_grid(from_ann(Random(seed), x, 3, update, calibrate=False), seed)
+    assert model.runs_by == "event", model.stays
+    found, counted = model(x), evaluate(model, x, torch.arange(4))["operations"]
+    model.engine = None
+    dense, wanted = model(x), evaluate(model, x, torch.arange(4))["operations"]
+    for kind in ("event_acs", "effective_acs", "dense", "activation_sparsity"):  # sums that are 0 by chance make other MACs
+        assert counted[kind] == pytest.approx(wanted[kind])
+    model.batched = False
+    reference = model(x)
+    assert model.runs_by == "reference"
+    for output in (found, dense):
+        assert first_difference(output, reference) is None
+        torch.testing.assert_close(output.logits_by_step, reference.logits_by_step)
+
+
+class Block(nn.Module):
+    """Two convolutions and a way around them; activation: () -> a new nonlinearity."""
+
+    def __init__(self, channels, width, stride, activation):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width))
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+        self.around = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.around = self.around if stride > 1 else nn.Sequential()
+        self.act1, self.act2 = activation(), activation()
+
+    def forward(self, x):
+        out = self.second(self.act1(self.first(x)))
+        out += self.around(x)
+        return self.act2(out)
+
+
+def resnet(blocks, width, channels=3, activation=nn.ReLU):
+    """The ResNet of CIFAR-10: 3 x 3 first, no pool, four stages of so many blocks."""
+    layers, at = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), activation()], width
+    for stage in range(4):
+        for block in range(blocks):
+            layers.append(Block(at, width << stage, 1 + (stage > 0 and block == 0), activation))
+            at = width << stage
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(at, 10))
+
+
+def with_statistics(ann, x):
+    """The ANN in eval mode, once its batch norms have seen images."""
+    for _ in range(20):
+        ann(x)
+    return ann.eval()
+
+
+@torch.no_grad()
+def test_resnet18_has_the_logits_of_its_quantised_ann():
+    """Of random weights, with QCFS: exactly, where folding and what a spike is worth do not round."""
+    torch.manual_seed(0)
+    x, ann = torch.rand(6, 3, 32, 32) * 2 - 1, resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval()
+    for module in ann.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.eps, _ = 0.0, module.bias.uniform_(-0.3, 0.3)
+    snn = from_ann(ann, x, 4, "phased")
+    assert len(snn.neurons()) == 17 and snn.runs_by == "event" and snn.latency == 4 * 18
+    assert torch.equal(snn(x).logits.argmax(1), ann(x).argmax(1))
+    snn.engine, wanted = None, ann.double()(x.double())
+    for batched, few in ((True, 6), (False, 1)):
+        snn.double().batched = batched
+        torch.testing.assert_close(snn(x.double()[:few]).logits / 4, wanted[:few], rtol=0, atol=1e-9)
+
+
+def test_the_example_shows_what_its_quantised_ann_answers(capsys):
+    residual.main(limit=640)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[2:3].isdigit()]
+    assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+    for _, wanted, found, differ, *_ in rows:
+        assert abs(float(wanted) - float(found)) < 1 and int(differ) <= 3  # a sum may be rounded to another level
+
+
+def test_a_phased_neuron_keeps_what_comes_before_its_phase_by_hand():
+    """T = 2, threshold 1, quiet 0.25, in phase 1: of 0.75 and 0.25 at first 0.5 stays; then 0.25 comes twice, as it is."""
+    layer = PhasedNeuron(SURROGATES.find("Linear")(0.3, 0.01), "phased", initial_potential=0.5)
+    layer.phase, layer.steps, seen = 1, 2, []
+    state = layer.at_rest(torch.zeros(1, 1))._replace(quiet=torch.full((1, 1), 0.25))
+    for drive in torch.tensor([0.75, 0.25, 0.25, 0.25, 9, 9]).view(-1, 1, 1):
+        spikes, state = layer(drive, state)
+        seen.append((spikes.item(), state.v.item()))
+    assert seen == [(0, 1), (0, 1), (0, 1.25), (0, 1.5), (1, 0.5), (0, 0.5)]
+
+
+@torch.no_grad()
+def test_a_network_with_qcfs_sends_its_activations(tmp_path):
+    """Every layer's spikes are its activation, in whole numbers; a file keeps all."""
+    torch.manual_seed(1)
+    x = torch.rand(12, 3, 16, 16) * 2 - 1
+    ann, activations = with_statistics(resnet(1, 6, activation=lambda: QCFS(4, 1.5)), x), {}
+    for name, module in ann.named_modules():
+        if isinstance(module, QCFS):
+            module.bound.fill_(torch.rand(()) + 0.5)
+            module.register_forward_hook(lambda _, given, output, name=name: activations.update({name: output}))
+    wanted = ann(x)
+    for module in ann.modules():
+        module._forward_hooks.clear()
+    snn = from_ann(ann, x, 4, "phased")
+    found = snn(x, record="all")
+    for name, values in activations.items():
+        layer = f"network._{name.replace('.', '_')}"
+        sent = found.recorded[layer]["spikes"].sum(0) * snn.neurons()[layer].threshold / 4
+        assert (sent - values).abs().gt(1e-4).float().mean() < 1e-4 and sent.any()
+    torch.testing.assert_close(found.logits / 4, wanted, rtol=1e-4, atol=1e-3)
+    save_checkpoint(tmp_path / "x.pth", snn)
+    assert torch.equal(load(tmp_path / "x.pth")(x).logits, snn(x).logits)
+
+
+def test_it_is_fine_tuned_streams_and_is_counted():
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 16, 16) * 2 - 1
+    for update in ("immediate", "phased"):
+        snn = from_ann(with_statistics(resnet(1, 4), x), x, 3, update)
+        assert snn.train()(x, seed=0).logits.square().mean().backward() is None
+        assert all(value.grad.any() for name, value in snn.named_parameters() if name.endswith("weight"))
+        if update == "immediate":
+            stream = snn.eval().stream()
+            assert torch.equal(stream(x, 3).logits, snn(x).logits)
+
+
+@torch.no_grad()
+def test_a_maximum_pool_that_overlaps_runs_dense():
+    ann = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 6, 3, 2), nn.ReLU(),
+                        nn.Flatten(), nn.Linear(24, 5)).eval()  # fmt: skip
+    x = torch.rand(16, 1, 12, 12)
+    snn = from_ann(ann, x, 256)
+    assert snn.runs_by == "reference" and "network._2 (CountingMaxPool)" in snn.stays
+    torch.testing.assert_close(snn(x).logits / 256, ann(x), rtol=0, atol=0.03)
+
+
+def of(forward):
+    """A module of its own with this forward, of a convolution, a nonlinearity and a last layer."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.end = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+            self.scale = nn.Parameter(torch.ones(1))
+
+    Own.forward = forward
+    return Own()
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda self, x: self.end(F.gelu(self.conv(x))), r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU"),
+        (lambda self, x: self.end(self.act(self.conv(x)) * self.scale), "line .* takes a tensor that is no signal: signals"),
+        (lambda self, x: self.end(self.act(self.conv(x)) + 1), "line .* adds what is no signal .*: constants belong"),
+        (
+            lambda self, x: self.end(self.conv(x) if x.sum() > 0 else x),
+            "line .* cannot be traced: what it does depends on values",
+        ),
+        (lambda self, x: self.end(self.conv(x).permute(0, 2, 3, 1)), "line .*permute.* is nothing that a network here has"),
+        (lambda self, x: self.act(self.conv(x)), "must return one tensor of logits"),
+        (lambda self, x: self.end(F.dropout(self.conv(x), 0.5)), "line .*dropout.* is nothing that a network here has"),
+        (lambda self, x: self.end(self.conv(x).view(-1, 36)), "line .*view.* is nothing|gives a signal another shape: Flatten"),
+    ],
+)
+def test_what_cannot_be_taken_is_named_by_its_line(forward, words):
+    with pytest.raises(ModelError, match=words) as error:
+        from_ann(of(forward), torch.rand(2, 1, 8, 8))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 330
