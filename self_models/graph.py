@@ -1,14 +1,26 @@
-"""Somebody's spiking network as a graph: GraphSNN, of a NIR file (see nir.py), or of modules and edges."""
+"""Networks that are no VGG, as graphs: GraphSNN, a spiking one of a NIR file (see nir.py), or of modules and edges; TracedSNN,
+what from_ann makes of an ANN."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from self_models.basics import ModelError, wide
+from self_models.basics.settings import Text, setting
 from self_models.kernel.engine import GraphEngine
+from self_models.network.chains import Scale
+from self_models.network.graph import Graph
+from self_models.network.network_settings import SpikingSettings
+from self_models.network.stages import MAX_POOLS
+from self_models.network.tracing import NONLINEARITIES, arguments_of
 from self_models.running.outputs import INPUT, SNNOutput
 from self_models.running.recording import asked_by, recorded, recorded_now
 from self_models.running.steps import stacked
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+NEURON, KINDS = "neuron", {cls.__name__: cls for cls in (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten, nn.Identity)}
 
 
 class GraphSNN(nn.Module):
@@ -134,3 +146,48 @@ def frames_of(lists, shape, timesteps):
     for one, columns in zip(frames, lists, strict=True):
         np.add.at(one, tuple(columns), 1)
     return torch.from_numpy(frames)
+
+
+@dataclass
+class TracedSettings(SpikingSettings):
+    nodes: list = setting(None, Text(), "(name, kind, arguments, sources) of each layer; the last sends the logits", flags=())
+
+
+class TracedSNN(VGG_SNN_STDB_wFeedback):
+    """The SNN of any layers and edges, which are in `network`, without a decoder."""
+
+    Settings = TracedSettings
+
+    def build(self):
+        self.has_feedback = False
+        self.change()
+        self.network = nn.ModuleDict({name: self.made(kind, own) for name, kind, own, _ in self.settings["nodes"]})
+
+    def made(self, kind, arguments):
+        if kind == NEURON:
+            return self.new_neuron("network")
+        if kind == "Scale":
+            return Scale(torch.ones(()))
+        return (MAX_POOLS[self.settings["max_pool"]] if kind == "MaxPool2d" else KINDS[kind])(**arguments)
+
+    def make_graph(self):
+        modules = {f"network.{name}": module for name, module in self.network.items()}
+        edges = [
+            (source if source == INPUT else f"network.{source}", f"network.{name}")
+            for name, _, _, sources in self.settings["nodes"]
+            for source in sources
+        ]
+        return Graph(modules, edges, self.image_shape, {"output": [*modules][-1]})
+
+    @classmethod
+    def of_layers(cls, layers, **settings):
+        """A model with the weights of these Layers (network/tracing.py), with neurons for nonlinearities."""
+        nodes = []
+        for name, module, sources, _ in layers:
+            kind = NEURON if isinstance(module, NONLINEARITIES) else type(module).__name__
+            nodes.append((name, kind, {} if kind == NEURON else arguments_of(module), sources))
+        model = cls(nodes=nodes, **settings).eval()
+        for layer in layers:
+            if not layer.is_nonlinear:
+                model.network[layer.name].load_state_dict(layer.module.state_dict())
+        return model

@@ -50,9 +50,9 @@ from self_models.conversion import (
     scale_thresholds,
     units,
 )
+from self_models.graph import TracedSNN
 from self_models.network.norms import BatchNorm, Staircase, folded_in
 from self_models.running.draws import Draws
-from self_models.traced import TracedSNN
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -560,7 +560,10 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
     ("stack", "words"),
     [
         (stack_with(3, nn.Conv2d(4, 4, 3, 1, 1, groups=2)), r"layer 3 \(Conv2d\) stands where .* decoder has Conv2d\(4, 4"),
-        (stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))), "layer 4 .* takes what does not stand right before it"),
+        (
+            stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))),
+            "return x .* takes what does not stand right before it",
+        ),
         (stack_with(1, nn.ReLU6()), r"layer 1 \(ReLU6\) stands where a network with a decoder has neuron, of this order: conv"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),

@@ -68,14 +68,14 @@ def shape_after(module, shape):
         raise ValueError(f"it takes {wanted:,}")
     if not spatial:
         return (module.out_features,)
-    steps = [_Step.along(module, axis) for axis in range(1 - dimensions, 0)]
+    steps = [Step.along(module, axis) for axis in range(1 - dimensions, 0)]
     sizes = [step.size_after(size) for step, size in zip(steps, shape[1:], strict=True)]
     if min(sizes) < 1:
         raise ValueError("it would leave nothing")
     return (getattr(module, "out_channels", shape[0]), *sizes)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """What a convolution or pool does along one axis: output j takes the inputs j stride - padding + t dilation, t < kernel; a
     transposed one gives its input i to the outputs i stride - padding + t dilation."""
 
@@ -194,7 +194,7 @@ class Chain:
             if isinstance(module, nn.Linear):
                 places = np.array([0])
             elif hasattr(module, "kernel_size"):
-                places = _Step.along(module, axis - 3).reached(places)
+                places = Step.along(module, axis - 3).reached(places)
             inside = places[(places >= 0) & (places < self.shapes[n + 1][axis])]
             places = places if 0 <= self.last <= n else inside
             if not len(inside):
@@ -207,7 +207,7 @@ class Chain:
         kind = []
         for n, ((first, count), (then, more)) in enumerate(pairwise(way.ranges)):
             module = self.modules[n]
-            step = _Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
+            step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
                 at = then - first * step.stride if step.transposed else then * step.stride - first
                 is_alike = count == 1 and isinstance(module, (nn.AvgPool2d, Pool))  # all places of a window have one weight
@@ -328,7 +328,7 @@ class Chain:
 
     def _passed(self, module, signal, at, then):
         """A convolution, or pool, of a signal that lies at these ranges of rows and columns, where those lie."""
-        steps, channels = [_Step.along(module, axis) for axis in (-2, -1)], signal.shape[1]
+        steps, channels = [Step.along(module, axis) for axis in (-2, -1)], signal.shape[1]
         sizes = [step.kernel for step in steps]
         if hasattr(module, "weight"):
             weight, groups = module.weight.double(), module.groups

@@ -281,9 +281,14 @@ class Graph:
         return found
 
     def bias_before(self, name):
-        """The first bias (C,) that goes to no node but this one at once, or None."""
-        modules = [self.modules[source] for source in self._node[name].sources if self.targets[source] == [name]]
-        return next((module.bias for module in modules if getattr(module, "bias", None) is not None), None)
+        """The first bias (C,) that goes to no node but this one at once, sums left aside, or None."""
+        for source in self._node[name].sources:
+            if self.targets[source] == [name]:
+                module = self.modules[source]
+                bias = self.bias_before(source) if passes(module) else getattr(module, "bias", None)
+                if bias is not None:
+                    return bias
+        return None
 
     @functools.cached_property
     def before_neurons(self):

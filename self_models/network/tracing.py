@@ -4,7 +4,6 @@ import copy
 import operator
 import re
 import traceback
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch import fx, nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Scale
+from self_models.network.known import is_hooked
 from self_models.network.norms import QCFS
 from self_models.running.outputs import INPUT
 
@@ -46,6 +46,10 @@ class Layer(NamedTuple):
     sources: tuple
     where: str = ""
 
+    @property
+    def is_nonlinear(self):
+        return isinstance(self.module, NONLINEARITIES)
+
 
 class Tracer(fx.Tracer):
     """Stops at all that computes as torch.nn has it, and at QCFS; a node's meta["line"] is the line that calls it."""
@@ -61,37 +65,37 @@ class Tracer(fx.Tracer):
 
 
 def line_of(frames):
-    """The last of these frames behind ours, but for torch's, in words, '' for none."""
+    """The last of these frames behind ours, but for torch's, in words; None if there is none."""
     ours = max((at for at, frame in enumerate(frames) if frame.filename == __file__), default=-1)
     behind = [frame for frame in frames[ours + 1 :] if f"{Path(torch.__file__).parent}" not in frame.filename]
-    return f"{Path(behind[-1].filename).name}, line {behind[-1].lineno} ({behind[-1].line})" if behind else ""
+    return f"{Path(behind[-1].filename).name}, line {behind[-1].lineno} ({behind[-1].line})" if behind else None
 
 
 @torch.no_grad()
 def traced(ann, images):
-    """(the Layers of an ANN in evaluation, in the order in which they run, the name of the last). images: some that it takes,
-    (B, C, H, W). Raises ModelError with the line, or layer, that a network here does not have, and what would do."""
+    """The Layers of an ANN in evaluation, in the order in which they run. images: some that it takes, (B, C, H, W). Raises
+    ModelError with the line, or layer, that a network here does not have, and what would do."""
     try:
         program = fx.GraphModule(ann, Tracer().trace(ann))
-        program.graph.eliminate_dead_code()
+        program.graph.eliminate_dead_code()  # so the layer that runs last sends the logits
     except Exception as error:  # whatever a forward makes of what stands for its input
         line, is_value = line_of(traceback.extract_tb(error.__traceback__)), isinstance(error, fx.proxy.TraceError)
         why = "what it does depends on values" if is_value else one_line(error)
         raise ModelError(f"{line or 'the model'} cannot be traced: {why}; give a forward of layers alone") from None
     tracing = Tracing(program)
     tracing.run(images[[0, -1]])
-    return simplified(tracing.layers, tracing.last)
+    return [*tracing.layers.values()]
 
 
 class Tracing(fx.Interpreter):
-    """Runs what was traced on two images, and makes Layers of it. names: node -> the layer that sends what it sends."""
+    """Runs what was traced on two images, and makes Layers of it. names: node -> that of the layer that sends the same."""
 
     def __init__(self, program):
         super().__init__(program, garbage_collect_values=False)
-        self.layers, self.names, self.last, self.extra_traceback = [], {}, None, False
+        self.layers, self.names, self.extra_traceback = {}, {}, False
 
     def run_node(self, node):
-        self.node, before = node, [one for one in node.all_input_nodes if isinstance(self.env[one], torch.Tensor)]
+        self.node, before = node, [each for each in node.all_input_nodes if isinstance(self.env[each], torch.Tensor)]
         try:
             value = super().run_node(node)
         except Exception as error:
@@ -101,106 +105,123 @@ class Tracing(fx.Interpreter):
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node) or node.args[0] not in self.names or self.env[node.args[0]].dim() != 2:
                 raise ModelError("the model must return one tensor of logits, (B, classes), made of its images")
-            self.last = self.names[node.args[0]]
         elif isinstance(value, torch.Tensor) and node.op != "get_attr":
             if not before or not self.names.keys() >= {*before}:
                 raise self.refused("takes a tensor that is no signal")
-            self.names[node] = self.taken(node, value, self.env[before[0]], [self.names[one] for one in before])
+            self.names[node] = self.layer_for(node, value, self.env[before[0]], [self.names[each] for each in before])
         return value
 
+    # --- words
+
     def where(self):
-        line = self.node.meta.get("line")
-        layer = f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else ""
-        return " of ".join(filter(None, (layer, line))) or self.node.name
+        """The line and layer that run now."""
+        layer = f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else None
+        return " of ".join(filter(None, (layer, self.node.meta.get("line")))) or self.node.name
 
     def kind(self):
         """The module's class, or the function's name."""
         return type(self.fetch_attr(self.node.target)).__name__ if self.node.op == "call_module" else self.node.name
 
-    def refused(self, what="is nothing that a network here has", advice=""):
-        found = (words for names, words in ADVICE.items() if re.search(names, self.kind().lower()))
-        return ModelError(f"{self.where()} {what}: {advice or next(found, TAKEN)}")
+    def refused(self, what="is nothing that a network here has", advice=None):
+        by_kind = (words for names, words in ADVICE.items() if re.search(names, self.kind().lower()))
+        return ModelError(f"{self.where()} {what}: {advice or next(by_kind, TAKEN)}")
+
+    # --- layers
 
     def add(self, module, sources, suffix=""):
         name = f"{self.node.name}{suffix}"
-        self.layers.append(Layer(name, module, tuple(sources), self.where()))
+        self.layers[name] = Layer(name, module, tuple(sources), self.where())
         return name
 
-    def taken(self, node, value, first, sources):
-        """The name of the layer, of new ones, that does what a node does. value: what it sends; first: what it takes first;
-        sources: names of the layers that it takes."""
+    def layer_for(self, node, value, first, sources):
+        """The name of the layer, a new one if need be, that sends what a node does. value: that; first: the first tensor that it
+        takes; sources: names of the layers that it takes."""
         options = {name: value for name, value in node.kwargs.items() if name != "input"}
-        args, options = fx.node.map_arg((node.args[1:], options), lambda one: self.env[one])
+        args, options = fx.node.map_arg((node.args[1:], options), lambda each: self.env[each])
         if node.target in SUMS:
-            return self.sum_of(node, value)
+            return self.add_sum(node, value)
         if node.target in CATS:
-            return self.cat_of(node, value, *args, **options)
+            return self.add_cat(node, value, *args, **options)
         if node.op == "call_module" or node.target in AS_MODULES:
             module = AS_MODULES[node.target](*args, **options) if node.op != "call_module" else self.fetch_attr(node.target)
-            return self.layer_of(module, sources, first.shape, value.shape)
+            return self.add_module(module, sources, first.shape, value.shape)
         if node.target in MEANS and first.dim() == 4 and same(value, first.mean((2, 3))):
             pool = self.add(nn.AvgPool2d(tuple(first.shape[2:])), sources, "_pool")
             return pool if value.dim() == 4 else self.add(nn.Flatten(), [pool])
         if len(sources) == 1 and re.search(RESHAPES, node.name) and same(value, first):
-            return self.reshaped(sources, first.shape, value.shape)
+            return self.add_reshape(sources, first.shape, value.shape)
         raise self.refused()
 
-    def reshaped(self, sources, before, after):
+    def add_reshape(self, sources, before, after):
         if before == after:
             return sources[0]
         if len(after) != 2 or after[0] != before[0]:
             raise self.refused("gives a signal another shape", "Flatten, or view(len(x), -1), do")
         return self.add(nn.Flatten(), sources)
 
-    def sum_of(self, node, value):
-        one = [each for each in node.args if isinstance(each, fx.Node)]
-        if len(one) != 2 or node.kwargs or any(self.env[each].shape != value.shape for each in one):
+    def add_sum(self, node, value):
+        terms = [each for each in node.args if isinstance(each, fx.Node)]
+        if len(terms) != 2 or node.kwargs or any(self.env[each].shape != value.shape for each in terms):
             raise self.refused("adds what is no signal of the same shape", "constants belong into a bias")
-        first, second = (self.names[each] for each in one)
+        first, second = (self.names[each] for each in terms)
+        # an edge of the graph stands for one signal, so x + x takes a second way
         return self.add(nn.Identity(), [first, self.add(nn.Identity(), [second], "_again") if first == second else second])
 
-    def cat_of(self, node, value, dim=0, tensors=()):
-        """A sum of the parts, each at its place among the channels."""
+    def add_cat(self, node, value, dim=0, tensors=()):
+        """A sum of the parts, each put to its place among the channels by weights of 0 and 1."""
         if dim % value.dim() != 1:
             raise self.refused("joins signals along another dimension than channels", "torch.cat(..., 1) does")
         names, first = [], 0
-        for number, one in enumerate(node.args[0] if node.args else node.kwargs["tensors"]):
-            channels, all_ = self.env[one].shape[1], value.shape[1]
+        for number, part in enumerate(node.args[0] if node.args else node.kwargs["tensors"]):
+            channels, all_ = self.env[part].shape[1], value.shape[1]
             new = nn.Linear(channels, all_, False) if value.dim() == 2 else nn.Conv2d(channels, all_, 1, bias=False)
             new.weight.data.zero_().flatten(1)[first : first + channels] = torch.eye(channels)
-            names.append(self.add(new, [self.names[one]], f"_part{number}"))
+            names.append(self.add(new, [self.names[part]], f"_part{number}"))
             first += channels
         return self.add(nn.Identity(), names)
 
-    def layer_of(self, module, sources, before, after):
+    def add_module(self, module, sources, before, after):
         """The name of a layer that does what a module does to a signal of the shape before."""
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
-            raise self.refused("has a hook, or a forward of its own", "remove it")
         if "Dropout" in type(module).__name__ or isinstance(module, nn.Flatten | nn.Identity):
-            return self.reshaped(sources, before, after)
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            sides = [divmod(*each) for each in zip(before[-2:], after[-2:], strict=True)]
-            if any(rest for _, rest in sides):
-                raise self.refused("has windows of several sizes")
-            module = nn.AvgPool2d(tuple(side for side, _ in sides))
-        if isinstance(module, nn.Linear) and len(before) != 2:
-            raise self.refused("takes a signal of several dimensions", "put a Flatten before it")
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            raise self.refused("pads its images with something", "padding_mode='zeros' does")
-        if getattr(module, "ceil_mode", False) or not getattr(module, "count_include_pad", True):
-            raise self.refused("counts windows at the border otherwise", "ceil_mode=False and count_include_pad=True do")
-        if isinstance(module, NORMS) and module.running_mean is None:
-            raise self.refused("keeps no statistics", "track_running_stats=True does")
-        if isinstance(module, nn.MaxPool2d) and not isinstance(self.module_named(sources[0]), (*NONLINEARITIES, nn.MaxPool2d)):
-            raise self.refused("pools what is no spike", "put it right behind a ReLU; its result is the same there")
-        if not isinstance(module, (*WEIGHTED, *NORMS, *NONLINEARITIES, nn.AvgPool2d, nn.MaxPool2d)):
+            return self.add_reshape(sources, before, after)
+        if isinstance(module, nn.AdaptiveAvgPool2d) and not any(size % parts for size, parts in zip(before, after, strict=True)):
+            module = nn.AvgPool2d((before[-2] // after[-2], before[-1] // after[-1]))
+        pools_spikes = sources[0] in self.layers and isinstance(self.layers[sources[0]].module, (*NONLINEARITIES, nn.MaxPool2d))
+        for is_wrong, what, advice in (
+            (is_hooked(module), "has a hook, or a forward of its own", "remove it"),
+            (isinstance(module, nn.AdaptiveAvgPool2d), "has windows of several sizes", None),
+            (isinstance(module, nn.Linear) and len(before) != 2, "takes several dimensions", "put a Flatten before it"),
+            (getattr(module, "padding_mode", "zeros") != "zeros", "pads with other values", "padding_mode='zeros' does"),
+            (getattr(module, "ceil_mode", False), "has windows beyond the border", "ceil_mode=False does"),
+            (not getattr(module, "count_include_pad", True), "leaves out the border", "count_include_pad=True does"),
+            (isinstance(module, NORMS) and module.running_mean is None, "keeps no statistics", "track_running_stats=True does"),
+            (isinstance(module, nn.MaxPool2d) and not pools_spikes, "pools what is no spike", "put it right behind a ReLU"),
+        ):
+            if is_wrong:
+                raise self.refused(what, advice)
+        if isinstance(module, NORMS):
+            return self.add_norm(module, sources)
+        if not isinstance(module, (*WEIGHTED, *NONLINEARITIES, nn.AvgPool2d, nn.MaxPool2d)):
             raise self.refused()
         module = plain(module) if isinstance(module, WEIGHTED) else copy.deepcopy(module)
         module.inplace = False  # of a ReLU
         return self.add(module, sources)
 
-    def module_named(self, name):
-        return next((layer.module for layer in self.layers if layer.name == name), None)
+    def add_norm(self, norm, sources):
+        """Fold a batch norm into the layer whose output nothing else takes, or into a new one that changes nothing."""
+        before, senders = self.layers.get(sources[0]), [node for node, name in self.names.items() if name == sources[0]]
+        if before is None or not isinstance(before.module, WEIGHTED) or any(len(node.users) > 1 for node in senders):
+            channels = norm.num_features
+            is_flat = isinstance(norm, nn.BatchNorm1d)
+            new = nn.Linear(channels, channels) if is_flat else nn.Conv2d(channels, channels, 1, groups=channels)
+            new.weight.data = torch.eye(channels) if is_flat else torch.ones(channels, 1, 1, 1)
+            new.bias.data.zero_()
+            before = self.layers[self.add(new, sources)]
+        scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
+        module, shift = before.module, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+        module.weight.data = module.weight.data * scale.view(-1, *[1] * (module.weight.dim() - 1))
+        module.bias.data = shift + module.bias.data * scale
+        return before.name
 
 
 def same(values, others):
@@ -211,17 +232,7 @@ def one_line(error):
     return f"{type(error).__name__}: {error}".split("\n")[0][:200]
 
 
-def plain(module):
-    """A convolution or nn.Linear of the same weights, without parametrizations."""
-    cls = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
-    new = cls(**arguments_of(module))
-    for name in ("weight", "bias"):
-        if getattr(new, name) is not None:
-            getattr(new, name).data = getattr(module, name).detach().clone()
-    return new
-
-
-ARGUMENTS = {  # class -> what one like it is made of
+ARGUMENTS = {  # class -> what another of the same form is made of
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
     nn.Linear: ("in_features", "out_features"),
     nn.AvgPool2d: ("kernel_size", "stride", "padding", "divisor_override"),
@@ -236,89 +247,33 @@ def arguments_of(module):
     return {name: getattr(module, name) for name in names} | bias
 
 
-# --- the same network in fewer layers
-
-
-def simplified(layers, last):
-    """(Layers, the name of the last) without batch norms, and sums that one layer takes alone."""
-    layers, users = {layer.name: layer for layer in layers}, Counter(name for layer in layers for name in {*layer.sources})
-    users[last] += 1
-
-    def replace(name, sources):
-        """Have those that take what a layer sends take the sum of these instead."""
-        del layers[name]
-        for user in layers.values():
-            taken = [other for source in user.sources for other in (sources if source == name else [source])]
-            layers[user.name] = user._replace(sources=tuple(taken))
-
-    for name in list(layers):
-        module, sources = layers[name].module, layers[name].sources
-        if isinstance(module, NORMS):
-            before = layers.get(sources[0]) if len(sources) == 1 else None
-            if before and users[before.name] == 1 and isinstance(before.module, WEIGHTED):
-                fold(before.module, *affine(module))
-                users[before.name] = users[name]
-                last = before.name if name == last else last
-                replace(name, sources)
-            else:
-                layers[name] = layers[name]._replace(module=of_channels(module))
-        elif isinstance(module, nn.Identity) and users[name] == 1 and name != last and not any(
-            {*sources} & {*user.sources} for user in layers.values() if name in user.sources
-        ):  # fmt: skip
-            replace(name, sources)  # but where a signal would reach the same layer twice: that is two ways
-    for layer in layers.values():
-        firsts = [layers[name].module for name in layer.sources if name != INPUT and users[name] == 1]
-        firsts = [module for module in firsts if isinstance(module, WEIGHTED)]
-        if isinstance(layer.module, NONLINEARITIES) and firsts and all(module.bias is None for module in firsts):
-            firsts[0].bias = nn.Parameter(torch.zeros(len(firsts[0].weight)))  # for calibrate_biases
-    return [*layers.values()], last
-
-
-def affine(norm):
-    """(scale, shift) of each channel by a batch norm in evaluation."""
-    scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
-    return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
-
-
-def fold(module, scale, shift):
-    """Have a layer's output times a scale, plus a shift."""
-    module.weight.data = module.weight.data * scale.view(-1, *[1] * (module.weight.dim() - 1))
-    module.bias = nn.Parameter(shift + (0 if module.bias is None else module.bias.data * scale))
-
-
-def of_channels(norm):
-    """A batch norm as a layer with weights of its own."""
-    channels, (scale, shift) = norm.num_features, affine(norm)
-    is_flat = isinstance(norm, nn.BatchNorm1d)
-    new = nn.Linear(channels, channels) if is_flat else nn.Conv2d(channels, channels, 1, groups=channels)
-    new.weight.data = torch.diag(scale) if is_flat else scale.view(-1, 1, 1, 1)
-    new.bias.data = shift
+def plain(module):
+    """A convolution or nn.Linear of the same weights, without parametrizations, with a bias, 0 if need be: calibration shifts
+    it."""
+    new = (nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d)(**arguments_of(module) | {"bias": True})
+    new.weight.data = module.weight.detach().clone()
+    new.bias.data = torch.zeros(len(new.weight)) if module.bias is None else module.bias.detach().clone()
     return new
 
 
-def with_worths(layers, last):
-    """(Layers, name of a layer -> that of the neurons by whose threshold its weights are multiplied, so that
-    what spikes bring is the ANN's activation). Where there are no weights it has a Scale."""
-    new, worth, scaled = [], {INPUT: None}, {}
+def with_scales(layers):
+    """Layers with a Scale of 1 where spikes of other layers meet in a sum, or reach neurons or the end, without weights between:
+    so each layer's spikes first meet a weight, or scale, of their own."""
+    new, senders = [], {INPUT: None}  # name of a layer -> that of the neurons whose spikes it passes on without weights
 
-    def in_the_anns_unit(name):
-        if worth[name] is None:
+    def scaled(name):
+        if senders[name] is None:
             return name
-        if (scale := f"{name}_worth") not in worth:
+        if (scale := f"{name}_worth") not in senders:
             new.append(Layer(scale, Scale(torch.ones(())), (name,)))
-            scaled[scale], worth[scale] = worth[name], None
+            senders[scale] = None
         return scale
 
     for layer in layers:
-        name, module, sources = layer.name, layer.module, layer.sources
-        units = {worth[source] for source in sources}
-        if isinstance(module, NONLINEARITIES) or len(units) > 1:
-            sources, units = tuple(map(in_the_anns_unit, sources)), {None}
-        (worth[name],) = units
-        if isinstance(module, NONLINEARITIES):
-            worth[name] = name
-        elif isinstance(module, WEIGHTED) and worth[name] is not None:
-            scaled[name], worth[name] = worth[name], None
+        name, sources = layer.name, layer.sources
+        if layer.is_nonlinear or len({senders[source] for source in sources}) > 1:
+            sources = tuple(map(scaled, sources))
+        senders[name] = name if layer.is_nonlinear else None if isinstance(layer.module, WEIGHTED) else senders[sources[0]]
         new.append(layer._replace(sources=sources))
-    in_the_anns_unit(last)
-    return new, scaled
+    scaled(layers[-1].name)
+    return new
