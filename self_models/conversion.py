@@ -15,7 +15,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
-from self_models.fast.phased import fired
+from self_models.fast.run import fired
 from self_models.network.known import check_known, in_stages
 from self_models.network.neurons import PhasedNeuron, SpikingNeuron
 from self_models.network.norms import by_channel

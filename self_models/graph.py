@@ -15,8 +15,7 @@ from self_models.network.graph import Graph
 from self_models.network.network_settings import SpikingSettings
 from self_models.network.stages import MAX_POOLS
 from self_models.network.tracing import NONLINEARITIES, arguments_of
-from self_models.running.outputs import INPUT, SNNOutput
-from self_models.running.recording import asked_by, recorded, recorded_now
+from self_models.running.outputs import INPUT, SNNOutput, asked_by, recorded, recorded_now
 from self_models.running.steps import stacked
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

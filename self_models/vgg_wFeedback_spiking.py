@@ -14,7 +14,7 @@ from self_models.fast import run as fast
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
-from self_models.network.neurons import PhasedNeuron, Phases, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, graph_of_stages, new_bias
 from self_models.network.surrogates import SURROGATES
@@ -24,14 +24,13 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.running.draws import draws_for
-from self_models.running.outputs import INPUT, SNNOutput, Sums, by_step
-from self_models.running.recording import asked_by, recorded, recorded_now
+from self_models.running.outputs import INPUT, SNNOutput, Sums, asked_by, by_step, recorded, recorded_now
 from self_models.running.steps import RunState, all_steps, decayed, prediction_targets, show_image, stacked, summed
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
+class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network_settings.py, and those of
@@ -114,16 +113,22 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
+    phased = property(lambda self: self.settings["update"] == "phased")  # layers charge, and then fire, T timesteps each
     output_leak = property(lambda self: self.settings["output_leak"])
     has_colour = property(lambda self: has_colour(self.image_shape[0]))
     frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
+
+    @property
+    def latency(self):
+        """Timesteps until an image is answered: T, or T for each phase."""
+        return self.graph.phases * self.timesteps if self.phased else self.timesteps
 
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
         return bool((own_methods(type(self)) | (methods_here().keys() & vars(self))).difference(but))
 
     def fingerprint(self):
-        """See network/wiring.py."""
+        """See network/known.py."""
         return fingerprint(self)
 
     @property
@@ -180,12 +185,16 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
         is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        at_once = self.takes_steps_at_once(asked)
-        self.set_phases()
+        at_once, neurons = self.takes_steps_at_once(asked), self.neurons()
         logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
+        memory = self.graph.masks(draws, x.device)
+        if self.phased:
+            for name, neuron in neurons.items():
+                neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
+            memory |= self.graph.at_rest(x, neurons)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=self.resting(x) | self.graph.masks(draws, x.device), at_once=at_once, nodes=self.nodes_for(x, at_once),
+            memory=memory, at_once=at_once, nodes=self.nodes_for(x, at_once),
         )  # fmt: skip
 
     def takes_steps_at_once(self, asked):
@@ -208,6 +217,23 @@ class VGG_SNN_STDB_wFeedback(Configured, Phases, SpikingLayers, nn.Module):
         shown = self.read_out_and_gate(run, sent.get("decoded"))
         shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
         return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
+
+    def sends(self, step):
+        """Whether the input neurons may send in the step of this number."""
+        return not self.phased or step < self.timesteps
+
+    def input_spikes(self, run, u):
+        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
+        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
+
+    def output_current(self, run, drive):
+        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
+        all in the phase in which the layers before have fired, and before what spikes bring."""
+        current = drive.to(run.logits.dtype)
+        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
+        if phase < 0 and "output" in run.memory:
+            return current - run.memory["output"]
+        return current if phase == 0 else torch.zeros_like(current)
 
     def propagate(self, run, signal):
         """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""

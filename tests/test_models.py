@@ -10,7 +10,7 @@ from torch import nn
 
 from self_models import ModelError
 from self_models.fast.neuron_steps import neuron_steps
-from self_models.fast.phased import fired
+from self_models.fast.run import fired
 from self_models.network.neurons import CountingMaxPool, HeldDropout, NeuronState, PhasedNeuron, SpikingNeuron
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings

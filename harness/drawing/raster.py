@@ -9,8 +9,7 @@ from harness.drawing.figures import PART_COLOURS, STYLE, plt, save_frames
 from harness.drawing.film import as_pixels, in_words, still
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.outputs import part_of
-from self_models.running.recording import spaces_of
+from self_models.running.outputs import part_of, spaces_of
 
 FRAMES, SECONDS = 40, 0.15  # of the GIF of a recording, at most, and each
 LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour

@@ -14,8 +14,7 @@ from self_models.basics.images import tensor_of
 from self_models.graph import GraphSNN
 from self_models.kernel.state import in_rows
 from self_models.running.draws import draws_for, in_space, key_for
-from self_models.running.outputs import SNNOutput
-from self_models.running.recording import spaces_of
+from self_models.running.outputs import SNNOutput, spaces_of
 
 
 class CBuild:

@@ -1,12 +1,14 @@
 """Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says."""
 
+import functools
+import operator
+
 import torch
 
-from self_models.fast import phased
 from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.graph import has_state, is_sender, passes
-from self_models.network.neurons import SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 from self_models.network.stages import LINEAR
 from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
@@ -38,7 +40,7 @@ def advance(model, run, draws):
     the prediction of the step before.
     """
     if model.phased:
-        return phased.advance(model, run, draws)
+        return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
     before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
@@ -78,8 +80,7 @@ def propagate(run, nodes, sent, steps):
     all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
     for name, module, sources, _ in nodes:
-        first, *more = (sent[source] for source in sources)
-        signal = sum(more, first)
+        signal = functools.reduce(operator.add, (sent[source] for source in sources))
         alike = times > 1 and not signal.stride(0)
         if passes(module) and name not in run.memory:
             sent[name] = signal
@@ -102,3 +103,87 @@ def at_once(run, name, module, signal, steps):
     if is_sender(module):
         run.note(name, signal, steps)
     return signal.unflatten(0, (len(steps), -1))
+
+
+# --- phased networks: what a layer sends in its T steps follows from one product, on how often its inputs have spiked
+
+
+def advance_phased(model, run, draws):
+    """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
+    graph, steps, times, signal = model.graph, len(draws), model.timesteps, []
+    for step, u in enumerate(draws[:times]):
+        show_image(model, run, run.shown_now())
+        signal.append(model.encoding.send(run.view.unexplained(), u))
+        run.counts.setdefault(INPUT, []).append(([step], count_events(run.view.sent(signal[-1])[None])))
+        run.steps += 1
+    sent = {INPUT: torch.stack(signal)}
+    run.note(INPUT, sent[INPUT].flatten(0, 1), range(times))
+    propagate_phases(model, run, sent)
+
+    def in_its_phase(end, before, after):
+        """The T steps in which an end is reached, with what holds before and after them: all steps."""
+        begin = (graph.depths[end] - 1) * times
+        return [*[before] * begin, *sent[end], *[after] * (steps - begin - times)]
+
+    sent["output"] = accumulated(run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training)
+    logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
+    run.logits, run.steps, decoded = logits[-1], 0, [None] * steps
+    if model.has_feedback:
+        sent["decoded"] = sent[graph.ends["decoded"]]
+        nothing = torch.zeros_like(sent["decoded"][0])
+        decoded = in_its_phase("decoded", nothing, nothing)
+    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
+    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
+
+
+def propagate_phases(model, run, sent):
+    """Fill in sent, name -> what a node sends in the T steps in which its neurons fire, (T, B, ...). Neurons charge in T steps,
+    then fire: so layers that lead to nothing but neurons run once, on the sum of what arrives in these steps."""
+    graph, steps, sums = model.graph, model.timesteps, {}
+    for node in graph.nodes:
+        name, layer, begin = (
+            node.name,
+            node.module,
+            graph.depths[graph.before_pools(node.name)] * steps if is_sender(node.module) else 0,
+        )
+        if isinstance(layer, SpikingNeuron) or name in graph.before_neurons:
+            arriving = [sums[source] if source in sums else sent[source].sum(0) for source in node.sources]
+            signal = functools.reduce(operator.add, arriving)
+            if isinstance(layer, SpikingNeuron):
+                sent[name] = fired(layer, signal, steps).unflatten(0, (steps, -1))
+                run.counts[name] = [(range(begin, begin + steps), count_events(sent[name]))]
+            else:
+                sums[name] = of_sum(layer, signal, steps, run.memory.get(name))
+        else:
+            signal = functools.reduce(operator.add, (sent[source] for source in node.sources)).flatten(0, 1)
+            sent[name] = of_steps(layer, signal, steps, run.memory.get(name)).unflatten(0, (steps, -1))
+        if is_sender(layer):
+            run.note(name, sent[name].flatten(0, 1), range(begin, begin + steps))
+
+
+def of_steps(layer, signal, steps, mask):
+    """What a layer without neurons makes of a signal (T B, ...). mask: of a dropout."""
+    if passes(layer):
+        return signal if mask is None else layer(signal, mask, steps)[0]
+    return layer(signal, steps=steps)[0] if isinstance(layer, CountingMaxPool) else layer(signal)
+
+
+def of_sum(layer, signal, steps, mask):
+    """What a linear layer, or a dropout with a mask, makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
+    if passes(layer):
+        return signal if mask is None else layer(signal, mask)[0]
+    drive = layer(signal)
+    if (bias := getattr(layer, "bias", None)) is not None:
+        drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))
+    return drive
+
+
+def fired(neuron, drive, steps):
+    """The spikes (steps B, ...) of a PhasedNeuron that has got this drive (B, ...), as the network's step says."""
+    drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
+    own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
+    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, phase=0)
+    for _ in range(steps):
+        now, v = neuron.update(drive, v, *own, phase=1)
+        spikes.append(now)
+    return torch.cat(spikes)

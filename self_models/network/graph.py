@@ -7,8 +7,10 @@ the next one, or to an end, are a link.
 
 import functools
 import warnings
+from functools import reduce
 from itertools import pairwise
 from math import prod
+from operator import add
 from typing import NamedTuple
 
 from torch import nn
@@ -72,6 +74,11 @@ def passes(module):
     return isinstance(module, HeldDropout | nn.Identity)
 
 
+def has_state(module):
+    """True if a module is called with its state, and returns it."""
+    return isinstance(module, SpikingNeuron | HeldDropout | CountingMaxPool)
+
+
 class Graph:
     """modules: name -> module; edges: (source, target), 'input' being what arrives in a timestep, of this shape; ends: name of an
     end -> the node whose signal it takes.
@@ -105,10 +112,12 @@ class Graph:
 
     def step(self, memory, arriving, nodes=None):
         """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; nodes: those
-        that are run, all by default. memory: name -> state of a node, replaced in place."""
+        that are run, all by default. memory: name -> state of a node, replaced in place; under of_back(name) what that node has
+        sent in the timestep before, for edges back: in the first what it sends where nothing arrives, biases."""
         sent = {INPUT: arriving}
         if self.sent_back and of_back(self.sent_back[0]) not in memory:
-            memory |= self.before(arriving)
+            quiet = self.quiet(arriving)
+            memory |= {of_back(name): quiet[name] for name in self.sent_back}
         for node in self.nodes if nodes is None else nodes:
             name, module = node.name, node.module
             signal = self.arriving(node, sent, memory)
@@ -116,14 +125,20 @@ class Graph:
                 sent[name], memory[name] = module(signal, memory.get(name))
             else:
                 sent[name] = module(signal)
-        for name in self.sent_back:
-            memory[of_back(name)] = sent[name]
+        memory |= {of_back(name): sent[name] for name in self.sent_back}
         return sent | {end: sent[name] for end, name in self.ends.items() if name in sent}
 
     def arriving(self, node, sent, memory):
         """What arrives at a node. sent: name -> what those before it have sent; memory: as before the timestep."""
-        first, *more = [*(sent[each] for each in node.sources), *(memory[of_back(each)] for each in node.back)]
-        return sum(more, first)
+        return reduce(add, [*(sent[name] for name in node.sources), *(memory[of_back(name)] for name in node.back)])
+
+    def quiet(self, arriving):
+        """Name -> what a node, or an end, sends (B, ...) in a timestep in which neither the input nor neurons send: biases."""
+        sent = {name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()}
+        for name, module, sources, back in self.nodes:
+            if not has_state(module):
+                sent[name] = module(reduce(add, (sent[source] for source in (*sources, *back))))
+        return sent | {end: sent[name] for end, name in self.ends.items()}
 
     def masks(self, draws, device):
         """Name -> mask of a dropout that drops something, for a batch with these Draws: what a memory begins with."""
@@ -131,38 +146,22 @@ class Graph:
         masks = {name: module.new_mask(draws, self.shapes[name], device) for name, module in dropouts.items()}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    def before(self, arriving):
-        """What edges back bring in the first timestep: what their nodes make of a timestep in which nothing is sent, biases."""
-        quiet = self.quiet(arriving)
-        return {of_back(name): quiet[name] for name in self.sent_back}
-
-    def quiet(self, arriving):
-        """Name -> what a node, or an end, sends (B, ...) in a timestep in which neither the input nor neurons send: biases."""
-        sent = {name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()}
-        for name, module, sources, back in self.nodes:
-            if not has_state(module):
-                first, *more = (sent[each] for each in (*sources, *back))
-                sent[name] = module(sum(more, first))
-        return sent | {end: sent[name] for end, name in self.ends.items()}
-
     def at_rest(self, arriving, neurons):
         """Name -> what the memory of a phased network begins with: of each neuron in `early` its state, and of an end there what
         arrives while nothing is sent. neurons: name -> PhasedNeuron."""
-        if not self.early:
-            return {}
-        sent, found = self.quiet(arriving), {}
+        sent, states = self.quiet(arriving) if self.early else {}, {}
         for name in self.early:
             quiet = sent[name] if name in self.ends else self.arriving(self._node[name], sent, {})
-            found[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
-        return found
+            states[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
+        return states
 
     def needed(self, *ends):
         """The nodes that these ends need, in their order."""
-        wanted, found = set(), [self.ends[end] for end in ends]
-        while found:
-            if (name := found.pop()) not in wanted and name != INPUT:
+        wanted, names = {INPUT}, [self.ends[end] for end in ends]
+        while names:
+            if (name := names.pop()) not in wanted:
                 wanted.add(name)
-                found += [*self._node[name].sources, *self._node[name].back]
+                names += [*self._node[name].sources, *self._node[name].back]
         return [node for node in self.nodes if node.name in wanted]
 
     # --- structure
@@ -200,28 +199,34 @@ class Graph:
     def links(self):
         """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they
         run, ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
-        return self._placed_links[1]
+        return [link for links in self._placed_links[1].values() for link in links]
+
+    @functools.cached_property
+    def placed(self):
+        """Name of a sender, or an end -> its shape (C, H, W) as the kernel has it: behind a Flatten that of what is flattened."""
+        return self._placed_links[0]
 
     @functools.cached_property
     def _placed_links(self):
-        found, placed_as = {}, {INPUT: placed(self.shape)}
+        """(placed, target -> its Links)"""
+        shapes, links = {INPUT: placed(self.shape)}, {}
 
         def link(target, source, path, is_back):
             modules = [self.modules[name] for name in path if not passes(self.modules[name])]
-            chain = Chain.of_modules(modules, placed_as[source], self.shapes[source])
+            chain = Chain.of_modules(modules, shapes[source], self.shapes[source])
             through = tuple(name for name in path if self.modules[name] in chain.modules)
             return Link(source, path, target, through, chain, is_back)
 
         targets = {node.name: self._arriving(node, ()) for node in self.nodes if is_sender(node.module)}
         targets |= {end: self._sent_by(name, ()) for end, name in self.ends.items()}
         for target, signals in targets.items():
-            found[target] = [link(target, *signal) for signal in signals if not signal[2]]
-            placed_as[target] = found[target][0].chain.after
+            links[target] = [link(target, *signal) for signal in signals if not signal[2]]
+            shapes[target] = links[target][0].chain.after
             if target in self.pools:
-                placed_as[target] = shape_after(self.modules[target], placed_as[target])
-        for target, signals in targets.items():
-            found[target] += [link(target, *signal) for signal in signals if signal[2]]
-        return placed_as, [each for links in found.values() for each in links]
+                shapes[target] = shape_after(self.modules[target], shapes[target])
+        for target, signals in targets.items():  # a source of an edge back may have been placed only now
+            links[target] += [link(target, *signal) for signal in signals if signal[2]]
+        return shapes, links
 
     def _arriving(self, node, passed):
         """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
@@ -244,15 +249,13 @@ class Graph:
     # --- what follows from the links
 
     @functools.cached_property
-    def placed(self):
-        """Name of a sender, or an end -> its shape (C, H, W) as the kernel has it: behind a Flatten that of what is flattened."""
-        return self._placed_links[0]
+    def _pooled(self):
+        return {link.target: link.source for link in self.links if link.target in self.pools}
 
     def before_pools(self, sender):
         """The neurons that fire what a sender sends: a maximum pool passes on the spikes of another."""
-        sources = {link.target: link.source for link in self.links if link.target in self.pools}
-        while sender in sources:
-            sender = sources[sender]
+        while sender in self._pooled:
+            sender = self._pooled[sender]
         return sender
 
     @functools.cached_property
@@ -264,50 +267,38 @@ class Graph:
                 depths[link.target] = max(depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1)
         return depths
 
+    @property
+    def phases(self):
+        """How many phases a phased network takes until all its ends are complete."""
+        return max(depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items())
+
     @functools.cached_property
     def early(self):
         """Targets of links, pools left aside, that something reaches before the phase in which the last of their sources fire."""
-        links = [link for link in self.links if link.target not in self.pools]
-        late = [link for link in links if self.depths[self.before_pools(link.source)] + 1 < self.depths[link.target]]
-        return sorted({link.target for link in late})
+        ways = [(self.depths[self.before_pools(link.source)], link.target) for link in self.links if link.target in self.depths]
+        return sorted({target for depth, target in ways if depth + 1 < self.depths[target]})
 
     @functools.cached_property
-    def last(self):
-        """Names of the nodes from which nothing but linear modules and pools leads to an end, and of these themselves."""
-        found = {name for link in self.links if link.target in self.ends for name in (link.source, *link.path)}
-        sources = {link.target: link.source for link in self.links if link.target in self.pools}
-        while more := {sources[name] for name in found & sources.keys()} - found:
-            found |= more
-        return found
+    def before_neurons(self):
+        """Names of the linear nodes behind which nothing but neurons comes, sums left aside."""
+        names = {name for name in self.modules if isinstance(self.modules[name], SpikingNeuron)}
+        neurons = set(names)
+        for name, module, *_ in reversed(self.nodes):
+            targets = self.targets[name]
+            leads_on = targets and not (is_sender(module) or name in self.ends.values())
+            if leads_on and all(each in neurons or (each in names and passes(self.modules[each])) for each in targets):
+                names.add(name)
+        return names - neurons
 
     def bias_before(self, name):
         """The first bias (C,) that goes to no node but this one at once, sums left aside, or None."""
         for source in self._node[name].sources:
             if self.targets[source] == [name]:
-                module = self.modules[source]
+                module = self.modules.get(source)
                 bias = self.bias_before(source) if passes(module) else getattr(module, "bias", None)
                 if bias is not None:
                     return bias
         return None
-
-    @functools.cached_property
-    def before_neurons(self):
-        """Names of the linear nodes behind which nothing but neurons comes, sums left aside."""
-        found = set()
-        for name, module, *_ in reversed(self.nodes):
-            ends, targets = name in self.ends.values() or is_sender(module), self.targets[name]
-            fits = (
-                isinstance(self.modules[each], SpikingNeuron) or (each in found and passes(self.modules[each]))
-                for each in targets
-            )
-            if targets and not ends and all(fits):
-                found.add(name)
-        return found
-
-    @property
-    def phases(self):
-        """How many phases a phased network takes until all its ends are complete."""
-        return max(depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items())
 
     @functools.cached_property
     def largest(self):
@@ -318,11 +309,6 @@ class Graph:
 def of_back(name):
     """What the memory calls what this node sent, for an edge back."""
     return f"sent {name}"
-
-
-def has_state(module):
-    """True if a module is called with its state, and returns it."""
-    return isinstance(module, SpikingNeuron | HeldDropout | CountingMaxPool)
 
 
 def searched(first, targets):

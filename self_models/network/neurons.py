@@ -3,8 +3,9 @@
 Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
 where a neuron has spiked (soft reset); a reset's spike carries no gradient.
 
-These equations are written twice more, in fast/neuron_steps.py and kernel/network.c, which run by default: an edit here
-alone shows with --engine reference. A neuron of your own: docs/how_to/extend.md.
+These equations are written again in fast/neuron_steps.py (many steps at once, with a gradient by hand), fast/run.py (fired),
+integers.py (whole numbers) and kernel/network.c, which run by default: change them there, too. tests/test_models.py says which
+differs. A neuron of your own: docs/how_to/extend.md.
 """
 
 from typing import NamedTuple
@@ -209,45 +210,6 @@ class PhasedNeuron(SpikingNeuron):
             current = torch.zeros_like(v) if quiet is None else current - quiet
         spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, phase)
         return spikes, PhasedState(v, step + 1, quiet)
-
-
-class Phases:
-    """What a phased network adds to others: its layers charge, and then fire, T timesteps each, one after the other."""
-
-    phased = property(lambda self: self.settings["update"] == "phased")
-
-    @property
-    def latency(self):
-        """Timesteps until an image is answered: T, or T for each phase."""
-        return self.graph.phases * self.timesteps if self.phased else self.timesteps
-
-    def set_phases(self):
-        """Tell the neurons of a phased network in which phase they charge."""
-        if not self.phased:
-            return
-        for name, neuron in self.neurons().items():
-            neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
-
-    def resting(self, x):
-        """What the memory of a phased network begins with, see Graph.at_rest, for images x (B, C, H, W)."""
-        return self.graph.at_rest(x, self.neurons()) if self.phased else {}
-
-    def sends(self, step):
-        """Whether the input neurons may send in the step of this number."""
-        return not self.phased or step < self.timesteps
-
-    def input_spikes(self, run, u):
-        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
-        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
-
-    def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
-        all in the phase in which the layers before have fired, and before what spikes bring."""
-        current = drive.to(run.logits.dtype)
-        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
-        if phase < 0 and "output" in run.memory:
-            return current - run.memory["output"]
-        return current if phase == 0 else torch.zeros_like(current)
 
 
 class SpikingLayers:

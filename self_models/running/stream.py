@@ -8,7 +8,7 @@ from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.recording import asked_by, spaces_of
+from self_models.running.outputs import asked_by, spaces_of
 from self_models.running.steps import all_steps, with_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
@@ -38,9 +38,9 @@ class Stream:
         as it was."""
         model, steps = self.model, required(COUNT, "steps", steps)
         x, asked = checked_images(images, model), asked_by(record, model)
-        if model.training:
-            raise ModelError("a stream is for evaluation: call eval() of the model first")
-        began, engine = self._check_began(x), engine_of(model, x, asked)
+        check_goes_on(model)
+        may_serve = model.engine and x.device.type == "cpu" and not asked
+        began, engine = self._check_began(x), model.engine if may_serve and model.engine.serves() else Dense(model)
         if self._run is None:
             self._run, self._began = engine.begun(x, self._draws(len(x))), began
         elif engine != self._engine:
@@ -67,39 +67,32 @@ class Stream:
     @torch.no_grad()
     def state_dict(self):
         """What the next step needs: seed, steps, tensors (B, ...)."""
-        held = {} if self._run is None else self._engine.state_of(self._run)
-        return {"seed": self.seed, "steps": self.steps, **held}
+        tensors = {} if self._run is None else self._engine.state_of(self._run)
+        return {"seed": self.seed, "steps": self.steps, **tensors}
 
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
-        held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
         seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
-        if held or steps:
-            check_state(self.model, held)
+        if steps:
+            check_state(self.model, state)
         self.reset()
         self.seed, self.steps = seed, steps
-        if held:
-            image, self._engine = held["image"], Dense(self.model)
-            self._run = self._engine.restored(state, self._draws(len(image)))
-            self._began = self._check_began(image)
+        if steps:
+            self._engine = Dense(self.model)
+            self._run = self._engine.restored(state, self._draws(len(state["image"])))
+            self._began = self._check_began(state["image"])
 
 
-def check_left_on(model):
+def check_goes_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
+    if model.training:
+        raise ModelError("a stream is for evaluation: call eval() of the model first")
     if model.phased:
         raise ModelError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
     if not model.gate.follows_changes:
         raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open")
     if model.graph.pools and model.settings["max_pool"] == "count":
         raise ModelError("max_pool count never forgets an image: a streaming network needs max_pool or, or no M")
-
-
-def engine_of(model, x, asked):
-    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense, which also runs what is
-    recorded. Raises ModelError as check_left_on does."""
-    check_left_on(model)
-    may_serve = model.engine and x.device.type == "cpu" and not asked
-    return model.engine if may_serve and model.engine.serves() else Dense(model)
 
 
 @dataclass(frozen=True)
@@ -133,20 +126,18 @@ class Dense:
 
     def restored(self, state, draws):
         """The run of which that is the state_dict."""
-        run, neurons = self.begun(state["image"], draws), self.model.neurons()
-        view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
-        if run.view.is_open is None:
-            view = {}
-        elif "is_open" in view:
-            view["image"] = run.image * view["is_open"]
+        run, view = self.begun(state["image"], draws), {}
+        if run.view.is_open is not None:
+            view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
+            view["image"] = run.image * view.get("is_open", 1)
         memory = {key.removeprefix(MEMORY): value for key, value in state.items() if key.startswith(MEMORY)}
-        for name, neuron in neurons.items():
+        for name, neuron in self.model.neurons().items():
             if (key := key_of("v", name)) in state:
                 at_rest = neuron.at_rest(state[key])
                 keys = {field: key_of(field, name) for field in at_rest._fields}
                 memory[name] = at_rest._replace(**{field: state[key] for field, key in keys.items() if key in state})
-        view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "readout_sum", "steps")}
-        return replace(run, view=view, memory=run.memory | memory, **held)
+        rest = {name: state[name] for name in ("logits", "readout_sum", "steps")}
+        return replace(run, view=run.view._replace(**view), memory=run.memory | memory, **rest)
 
 
 def shapes_of(model):
@@ -165,14 +156,13 @@ def dtypes_of(model):
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
     shapes, dtypes, image = shapes_of(model), dtypes_of(model), state.get("image")
-    count, device = getattr(image, "shape", ())[:1], next(model.parameters()).device
     wrong = {"image", "logits", "readout_sum"} - state.keys()
     if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
-        wrong |= state.keys() - shapes.keys()
-    for name in shapes.keys() & state.keys():
-        value, usual = state[name], torch.bool if name in ("is_open", "predicted") else dtype_of(model)
-        kind = dtypes.get(name, usual), device, (*count, *shapes[name])
-        if (value.dtype, value.device, tuple(value.shape)) != kind or not value.isfinite().all():
+        wrong |= state.keys() - shapes.keys() - {"seed", "steps"}
+    for name in (shapes.keys() & state.keys()) - wrong:
+        usual = torch.bool if name in ("is_open", "predicted") else dtype_of(model)
+        wanted = dtypes.get(name, usual), image.device, (len(image), *shapes[name])
+        if (state[name].dtype, state[name].device, state[name].shape) != wanted or not state[name].isfinite().all():
             wrong.add(name)
     if wrong:
         raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")
