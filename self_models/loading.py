@@ -35,8 +35,10 @@ def in_sixteen_bits(model):
 
 
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
-WEIGHTS = Registry("weights", float32=lambda model: model, float16=in_sixteen_bits, int8=in_whole_numbers)
-WEIGHTS["int8_folded"] = partial(in_whole_numbers, fold=True)
+WEIGHTS = Registry(
+    "weights", float32=lambda model: model, float16=in_sixteen_bits, int8=in_whole_numbers,
+    int8_folded=partial(in_whole_numbers, fold=True),
+)  # fmt: skip
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
@@ -65,20 +67,18 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
         )
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
-    found = class_of(path, saved, model)
-    cls = model or found
+    saved_class = class_of(path, saved, model)
+    cls = model or saved_class
     settings = cls.checked(settings_of(path, saved, cls) | changed)
     if saved["gone"]:
         warnings.warn(f"{path}: {ignored(saved)}", RuntimeWarning, stacklevel=2)
     cls.check_in_force(changed.keys(), settings)
     with torch.random.fork_rng(devices=[]):  # of the initial weights
-        network = cls(**settings)
-    may_lack = names_of_ones_own(network) if found in CLASSES else ()
-    model = restore(network, saved, path, may_lack).eval()
+        model = cls(**settings)
+    restore(model, saved, path, names_of_ones_own(model) if saved_class in CLASSES else ()).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
-    model = WEIGHTS.find(weights)(model).to(device)
-    on_engine(model, engine)
+    model = on_engine(WEIGHTS.find(weights)(model).to(device), engine)
     if engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None) and not built()[0]:
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
@@ -97,15 +97,14 @@ def class_of(path, saved, own=None):
     """The class of a loaded checkpoint's network. own: a class of somebody's own that it may be of, or that takes its place.
     Raises CheckpointError where it is none of ours and not own, or where own is of the other kind; ModelError where own cannot be
     a network's class."""
-    kind, name = own and kind_of(own), str(saved.get("model", ""))[:40]
+    of_plan = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
+    name = str(saved.get("model") or of_plan.__name__)[:40]
     cls = own if own and name == own.__name__ else MODELS.get(name)
-    if not name:
-        cls = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
     if not cls:
         words = f"--model FILE.py:{name}, or load(path, model={name})"
         raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
-    if own and not issubclass(cls, kind):
-        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
+    if own and not issubclass(cls, kind_of(own)):
+        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind_of(own).__name__}")
     return cls
 
 

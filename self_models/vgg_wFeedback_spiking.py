@@ -161,7 +161,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     @property
     def unknown(self):
-        """The first part that no architecture makes, in words, '' for none: see network/known.py."""
+        """The first part that no architecture makes, in words, or None: see network/known.py."""
         return self._looked_at()[3]
 
     def _looked_at(self):

@@ -22,10 +22,10 @@ PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad":
 
 def modules_of(model):
     """A model and all modules in it, once for each place that has one; in a few microseconds."""
-    found = [model]
-    for module in found:
-        found += [part for part in module._modules.values() if part is not None]
-    return found
+    modules = [model]
+    for module in modules:  # which grows
+        modules += [part for part in module._modules.values() if part is not None]
+    return modules
 
 
 def is_hooked(module):
@@ -37,15 +37,14 @@ def fingerprint(model):
     """(what is equal while nothing of a model has changed, its tensors): modules, hooks, where tensors lie, and how often torch
     has counted a change of them. It counts none by a fused optimiser or through `.data`, nor any of inference tensors."""
     modules, tensors = modules_of(model), []
-    found = [*modules]
+    state = [*modules]
     for module in modules:
-        found += type(module), is_hooked(module)
+        state += type(module), is_hooked(module)
         if isinstance(module, SpikingNeuron):
-            found += module.initial_potential, module.floor, module.update, module.numbers
+            state += module.initial_potential, module.floor, module.update, module.numbers
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
-    found += [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors]
-    return found, tensors
+    return state + [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors], tensors
 
 
 def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False, but=OF_READOUT):
@@ -58,9 +57,9 @@ def check_known(model, who, instead="it takes what architectures here are made o
 
 
 def unknown(model, own=False):
-    """The first part of a model that no architecture makes, in words, '' for none: its own parameter, a module beside its stages,
-    or in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own:
-    as in check_known, and maximum pools may be of another form."""
+    """The first part of a model that no architecture makes, in words, or None: its own parameter, a module beside its stages, or
+    in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own: as
+    in check_known, and maximum pools may be of another form."""
     known, update = {""}, UPDATES.find(model.settings["update"])
     for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
         if type(stage) in (nn.Sequential, nn.ModuleDict):
@@ -68,12 +67,13 @@ def unknown(model, own=False):
             known |= {name, *(f"{name}.{at}" for at in plain)}
     parts = [*model._parameters.items(), *model._buffers.items()]
     parts += [(name, module) for name, module in model.named_modules() if name not in known]
-    found = [one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron | nn.MaxPool2d))]
-    if not found:
+    if own:
+        parts = [(name, part) for name, part in parts if in_stages(name) and not isinstance(part, SpikingNeuron | nn.MaxPool2d)]
+    if not parts:
         graph = model.make_graph()
         pools = (link for link in graph.links if link.target in graph.pools)  # of what is no spike:
-        found = [(link.target, graph.modules[link.target]) for link in pools if link.through or link.source == INPUT]
-    return next((f"{name} ({type(part).__name__})" for name, part in found), "")
+        parts = [(link.target, graph.modules[link.target]) for link in pools if link.through or link.source == INPUT]
+    return f"{parts[0][0]} ({type(parts[0][1]).__name__})" if parts else None
 
 
 def in_stages(name):

@@ -113,37 +113,36 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     an image stops after the first step at which model.rule holds, unless the run streams: its later steps show the last again.
     uniforms: as in the model's forward; frames: whether pictures are shown, else sums over them."""
     x, begin, stops = run.image, run.steps, model.rule.stops and not model.training and not run.streams
-    running, found = torch.arange(len(x), device=x.device), {}
+    running, shown = torch.arange(len(x), device=x.device), {}  # the images that have not stopped; what all steps show
     taken = torch.full_like(running, steps)
     length = chunk_length(model, x, steps, stops, one_by_one=run.streams or not run.at_once)
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, at = drawn if len(running) == len(x) else drawn[:, running], run.steps - begin
         keeps = not model.training or model.bptt_segments == 0 or at + len(drawn) >= steps
         segment = model.segment if keeps else partial(checkpoint, model.segment, use_reentrant=False)
-        run, shown = segment(run, drawn, frames)
-        ends = None
+        run, now = segment(run, drawn, frames)
+        ends = None  # after how many of these steps an image stops
         if stops:
-            after = (replace(state, logits=logits) for state, logits in zip(run.reached, shown["logits"], strict=True))
+            after = (replace(state, logits=logits) for state, logits in zip(run.reached, now["logits"], strict=True))
             may_stop = torch.stack([model.rule.holds(state) for state in after])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             taken[running] = at + ends
         if model.watcher:
             model.watcher.add(run, len(drawn), ends)
-        rows = slice(at, at + len(drawn))
-        rows = rows if len(running) == len(x) else (rows, running)
-        if not found:
-            whole = len(drawn) == steps
-            found = {name: one if whole else one.new_zeros(steps, *one.shape[1:]) for name, one in shown.items()}
-        for name, values in shown.items():
-            if values is not found[name]:
-                found[name][rows] = values
+        if len(drawn) == steps:
+            shown = now
+        else:
+            shown = shown or {name: values.new_zeros(steps, *values.shape[1:]) for name, values in now.items()}
+            rows = slice(at, at + len(drawn))
+            for name, values in now.items():
+                shown[name][rows if len(running) == len(x) else (rows, running)] = values
         if stops:
             left = (~may_stop.any(0)).nonzero().flatten()
             if not len(left):
                 break
             if len(left) < len(running):
                 run, running = run.select(left), running[left]
-    return until(found, taken) if stops else found, taken, run
+    return until(shown, taken) if stops else shown, taken, run
 
 
 def until(shown, taken):
@@ -163,12 +162,11 @@ def stacked(steps):
 
 def summed(shown, seen, targets):
     """What steps show, with sums over pixels in place of pictures; seen: the images, targets: what was to be predicted."""
-    pictures = {name: shown.get(name) for name in ("prediction", "predicted", "is_open")}
-    sums = {name: values for name, values in shown.items() if name not in pictures}
-    if (prediction := pictures["prediction"]) is not None:
-        sums["error"] = ((targets - prediction) ** 2).sum((2, 3, 4))
-    if (is_open := pictures["is_open"]) is not None:
-        sums["open_share"] = share_of_active(is_open, seen)
+    sums = {name: values for name, values in shown.items() if name not in ("prediction", "predicted", "is_open")}
+    if "prediction" in shown:
+        sums["error"] = ((targets - shown["prediction"]) ** 2).sum((2, 3, 4))
+    if "is_open" in shown:
+        sums["open_share"] = share_of_active(shown["is_open"], seen)
     return sums
 
 
