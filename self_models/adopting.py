@@ -65,7 +65,12 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
         if off.float().mean() > 0.5:  # a few may lie at a step of QCFS
             raise ModelError("what was traced computes other logits than the model: is there a hook, or a ReLU in place of a "
                              "signal that is used again? inplace=False does")  # fmt: skip
-        unit = scale_by_thresholds(model) if isinstance(model, TracedSNN) else divide_by_units(model, biases)
+        if isinstance(model, TracedSNN):
+            scale_by_thresholds(model)
+        else:
+            fit_thresholds(model)
+            fit_biases(model, biases)
+        unit = 1.0 if isinstance(model, TracedSNN) else next(unit for link, unit in units(model) if link.target == "output")
         if "dataset" not in settings and (model.image_shape, model.classes) != (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]]):
             model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
             model.background = background(model.settings)
@@ -76,8 +81,7 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
 
 
 def scale_by_thresholds(model):
-    """Multiply the first weights that each layer's spikes meet by its threshold: so they bring the ANN's activation, times T.
-    Returns the unit of the logits, 1."""
+    """Multiply the first weights that each layer's spikes meet by its threshold: so they bring the ANN's activation, times T."""
     graph, neurons, scaled = model.graph, model.neurons(), set()
     for link in graph.links:
         sender, weights = graph.before_pools(link.source), None
@@ -86,15 +90,6 @@ def scale_by_thresholds(model):
         if sender != INPUT and weights is not None and weights not in scaled:
             weights.mul_(neurons[sender].threshold)
             scaled.add(weights)
-    return 1.0
-
-
-def divide_by_units(model, biases):
-    """Divide thresholds and biases, which are the ANN's, by the unit of what drives each layer, see conversion.py; weights stay.
-    Returns the unit of the logits."""
-    fit_thresholds(model)
-    fit_biases(model, biases)
-    return next(unit for link, unit in units(model) if link.target == "output")
 
 
 def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):

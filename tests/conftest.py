@@ -58,6 +58,9 @@ BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # el
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
 
+ELSEWHERE = """the equations of neurons stand in network/neurons.py, which step() runs, and again in fast/neuron_steps.py and
+fast/run.py (dense), kernel/network.c (events, C, the page) and integers.py (whole numbers): a change of one is a change of all"""
+
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16
 BASELINE = [[4, "D", 6, 6, "D"], []]

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import re
 
 import pytest
@@ -137,12 +136,6 @@ def test_percentiles_by_hand():
     assert largest(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
 
 
-def test_layers_whose_drives_are_too_many_to_keep_get_the_same_thresholds(monkeypatch):
-    kept = balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds
-    monkeypatch.setattr(self_models.conversion, "CACHED", 0)
-    assert balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds == kept
-
-
 OWN = ("features.1 (Tired)", "features.4 (SpikingNeuron)", "generate2 (Sequential)", "gain (Parameter)")  # neurons, and beside
 
 
@@ -244,22 +237,6 @@ def test_an_ann_that_began_with_relu_is_trained_on_with_qcfs(trained, tmp_path):
     assert "features.1.bound" in later["state_dict"] and later["settings"]["activation_ann"] == "qcfs"
     evaluated = refused(ANN, f"{began} --test_only --run_name e")
     assert "tiny.pth does not fit" in evaluated and ".bound is missing" in evaluated
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda state: state.pop("features.1.running_var"), "does not fit VGG_wFeedback: features.1.running_var is missing"),
-        (lambda state: state["features.1.weight"].fill_(math.nan), "is damaged: features.1.weight is not finite"),
-    ],
-)
-def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, spoil, words):
-    saved = load_checkpoint(normed)
-    spoil(saved["state_dict"])
-    torch.save(saved, tmp_path / "damaged.pth")
-    line = refused(SNN, f"{WITHOUT_BALANCING} --output_dir {tmp_path / 'out'} --pretrained_ann {tmp_path}/damaged.pth")
-    assert "damaged.pth is damaged: " in line or "damaged.pth: its normalisation does not fit its weights" in line
-    assert f"damaged.pth {words}" in refused(ANN, f"--pretrained_ann {tmp_path}/damaged.pth --test_only {DATA}")
 
 
 @pytest.mark.parametrize(
@@ -527,35 +504,6 @@ class ResidualBlock(nn.Sequential):
         return x + super().forward(x)
 
 
-def hooked(module):
-    module.register_forward_hook(lambda module, given, output: 2 * output)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("stack", "words"),
-    [
-        (stack_with(1, nn.GELU()), r"layer 1 \(GELU\) is nothing that a network here has: train with nn.ReLU, nn.ReLU6 or"),
-        (stack_with(1, hooked(nn.ReLU())), r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it"),
-        (
-            stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)),
-            r"layer 3 \(MaxPool2d\) pools what is no spike: put it right behind",
-        ),
-        (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), r"layer 1 \(BatchNorm2d\) keeps no statistics"),
-        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), r"layer 11 \(LogSoftmax\) .* has: leave it out"),
-        (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean"),
-        (None, "give an nn.Module, not a NoneType"),
-        (nn.Sequential(), "the model must return one tensor of logits"),
-        (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "the model must return one tensor of logits"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_no_network_here_has_is_refused_by_layer(stack, words):
-    with pytest.raises(ModelError, match=words) as error:
-        from_ann(stack, torch.rand(2, 1, 8, 8))
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("stack", "words"),
     [
@@ -576,19 +524,6 @@ def test_a_decoder_is_added_to_plain_networks_alone(stack, words):
     with pytest.raises(ModelError, match=words):
         from_ann(stack, torch.rand(2, 1, 8, 8), decoder="U in")
     assert isinstance(from_ann(stack, torch.rand(2, 1, 8, 8), timesteps=2), TracedSNN)
-
-
-@pytest.mark.parametrize(
-    ("x", "settings", "words"),
-    [
-        (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
-        (torch.rand(1, 8, 8), {}, r"images must be a tensor or array \(B, 1, 8, 8\)"),
-        (torch.rand(2, 1, 8, 8), {"update": "later"}, "update"),
-    ],
-)
-def test_what_from_ann_cannot_use_is_refused(x, settings, words):
-    with pytest.raises(ModelError, match=words):
-        from_ann(stack_with(0, nn.Conv2d(1, 4, 3, padding=1)), x, **settings)
 
 
 def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_path, monkeypatch):

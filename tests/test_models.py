@@ -5,7 +5,7 @@ from math import exp, inf, log, sqrt
 
 import pytest
 import torch
-from conftest import PLAN, images, tiny
+from conftest import ELSEWHERE, PLAN, images, tiny
 from torch import nn
 
 from self_models import ModelError
@@ -15,13 +15,12 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, NeuronStat
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings
 from self_models.network.surrogates import SURROGATES
-from self_models.objectives.contrast import CONTRASTS, original_contrast
+from self_models.objectives.contrast import original_contrast
 from self_models.objectives.encoders import poisson
 from self_models.objectives.readouts import READOUTS
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 
@@ -262,18 +261,6 @@ def test_qcfs_by_hand():
     assert clipped.bound.grad.item() == pytest.approx(1)  # of what is clipped
 
 
-@pytest.mark.parametrize(("norm", "name", "bound"), [("none", "bound", 8.0), ("batch", "nonlinearity.bound", 2.5)])
-def test_qcfs_is_everywhere_under_its_names(norm, name, bound):
-    """No step is taken at the decoder's last layer, nor at the classifier's."""
-    model = tiny(VGG_wFeedback, activation_ann="qcfs", norm=norm)
-    bounds = {key: value.item() for key, value in model.state_dict().items() if key.endswith("bound")}
-    assert bounds == {f"{place}.{name}": bound for place in NORMED}
-    assert not any(isinstance(module, nn.ReLU | nn.LeakyReLU) for module in model.modules())
-    model.get_parameter(f"features.1.{name}").data.fill_(-1.0)
-    model.clamp_dynamics()
-    assert model.get_parameter(f"features.1.{name}").item() > 0
-
-
 def test_folded_weights_are_the_normalised_network():
     """In all three stages, transposed convolutions included: an ANN without normalisation gives the same."""
     model = tiny(VGG_wFeedback, norm="scale").train()
@@ -364,17 +351,6 @@ def test_blocked_pixel_never_spikes_again(shape):
     assert prevented > 0
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS)
-def test_contrast_leaves_an_empty_image_empty(contrast):
-    x = images(3)
-    x[1] = 0
-    model = blocking(0.3, ContrastAttentionSNN, contrast=contrast)
-    signals = by_steps(model.features[0])
-    output = model(x, draws(model, x))
-    assert output.spikes["input"][1] == 0 and output.logits[1].abs().sum() == 0
-    assert all(not signal[1].any() for signal in signals) and output.spikes["input"][0] > 0
-
-
 def test_original_contrast_by_hand():
     """Blocked pixels count as 0 and the rest is stretched: 0, 0.2, 0.4 becomes 0, 1/2, 1 (but for the original's 1e-5)."""
     image = torch.tensor([0.9, 0.2, 0.4, 0.0]).reshape(1, 1, 2, 2)
@@ -392,7 +368,7 @@ def trace(drives, **settings):
     for drive in torch.tensor(drives).view(-1, 1, 1):
         spikes, state = layer(drive, state)
         fast, other, _ = neuron_steps(layer, drive, other)
-        assert torch.equal(spikes, fast) and torch.equal(state.v, other.v)
+        assert torch.equal(spikes, fast) and torch.equal(state.v, other.v), ELSEWHERE
         seen.append((spikes.item(), pytest.approx(state.v.item(), abs=1e-6)))
     return seen
 
@@ -433,7 +409,8 @@ def test_a_phased_layer_charges_and_then_fires_by_hand(drives, start, expected):
         spikes, state = layer(drive, state)
         seen.append((spikes.item(), state.v.item()))
     assert seen == [(0, start), (0, start), *expected]
-    assert fired(layer, torch.tensor([[sum(drives[:2])]]), 2).flatten().tolist() == [spike for spike, _ in expected[2:4]]
+    fast = fired(layer, torch.tensor([[sum(drives[:2])]]), 2).flatten().tolist()
+    assert fast == [spike for spike, _ in expected[2:4]], ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -444,26 +421,6 @@ def test_a_start_at_half_the_threshold_by_hand(update, leak, expected):
     """Threshold 1.5, drives 1, 0.5, 0.5: V begins at 0.75."""
     found = trace([1, 0.5, 0.5], update=update, threshold=1.5, leak=leak, initial_potential=0.5)
     assert found == expected
-
-
-@pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_a_learned_threshold_learns_from_where_membranes_begin(update):
-    """As PyTorch differentiates the equations with V = 0.4 theta at first. So the first spike of a delayed neuron, which compares
-    one with the other, has no gradient."""
-    drives = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.3
-    layer = neuron(update, 0.8, 0.9, learn_threshold=True, initial_potential=0.4)
-    spikes, state, _ = neuron_steps(layer, drives.flatten(0, 1), None, 4)
-    v = (0.4 * layer.threshold).expand(5, 7)
-    expected, last = by_autograd(drives, v, layer.threshold, layer.leak, update, SLOPES["Linear"])
-    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any()
-    weights = torch.rand(4, 5, 7)
-    spiked = (spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()
-    for losses in (spiked, (state.v.sum(), last.sum())):
-        found, wanted = (torch.autograd.grad(loss, layer.threshold, retain_graph=True) for loss in losses)
-        torch.testing.assert_close(found, wanted)
-    if update == "delayed":
-        first, *_ = neuron_steps(layer, drives[0])
-        assert not first.any() and torch.autograd.grad(first.sum(), layer.threshold)[0].item() == pytest.approx(0, abs=1e-5)
 
 
 def by_autograd(drives, v, theta, leak, update, slope, floor=inf):
@@ -488,17 +445,20 @@ SLOPES = {
 }
 
 
+@pytest.mark.parametrize("rests", [False, True])
 @pytest.mark.parametrize("floor", [None, 0.3])
 @pytest.mark.parametrize("activation", list(SLOPES))
 @pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_hand_written_gradient_is_that_of_the_equations(update, activation, floor):
+def test_hand_written_gradient_is_that_of_the_equations(update, activation, floor, rests):
+    """From any V, and from rest, 0.4 theta, of which a learned threshold learns."""
     draw = torch.Generator().manual_seed(0)
     drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
-    layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True, floor=floor)
+    own = {"learn_threshold": True, "learn_leak": True, "floor": floor, "initial_potential": 0.4}
+    layer = neuron(update, 0.8, 0.9, activation, **own)
     inputs = [drives.requires_grad_(), v.requires_grad_(), layer.threshold, layer.leak]
-    spikes, state, counts = neuron_steps(layer, drives.flatten(0, 1), NeuronState(v), 6)
-    spikes = spikes.unflatten(0, (6, 5))
-    expected, last = by_autograd(*inputs, update, SLOPES[activation], inf if floor is None else floor)
+    spikes, state, counts = neuron_steps(layer, drives.flatten(0, 1), None if rests else NeuronState(v), 6)
+    spikes, begin = spikes.unflatten(0, (6, 5)), layer.rest.expand(5, 7) if rests else v
+    expected, last = by_autograd(drives, begin, layer.threshold, layer.leak, update, SLOPES[activation], floor or inf)
     assert torch.equal(spikes, expected) and 0.1 < spikes.mean() < 0.9
     assert torch.equal(counts, expected.sum(2))
     torch.testing.assert_close(state.v, last)
@@ -551,6 +511,9 @@ def test_clamp_dynamics():
         layer.leak.data.fill_(given[1])
         layer.clamp_dynamics()
         assert (layer.threshold.item(), layer.leak.item()) == pytest.approx(kept)
+    qcfs = QCFS(4, -1.0)
+    qcfs.clamp_bound()
+    assert qcfs.bound > 0
     balanced = neuron(threshold=0.005)
     balanced.clamp_dynamics()
     assert balanced.threshold.item() == pytest.approx(0.005)  # not learned: as balancing found it
@@ -558,16 +521,8 @@ def test_clamp_dynamics():
 
 @pytest.mark.parametrize(("learn_threshold", "learn_leak"), [(False, True), (True, False)])
 def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
-    torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(
-        plan=PLAN, fc_width=8, timesteps=4, update="immediate", leak=0.9, default_threshold=0.3, dropout=0.0,
-        learn_threshold=learn_threshold, learn_leak=learn_leak,
-    )  # fmt: skip
-    output = model(images(3))
-    (output.logits.square().sum() + output.errors.sum()).backward()
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, learn_threshold=learn_threshold, learn_leak=learn_leak)
     first = model.neurons()["features.1"]
-    for parameter, learns in ((first.threshold, learn_threshold), (first.leak, learn_leak)):
-        assert (parameter.grad is not None and parameter.grad.item() != 0) == learns
     assert all(layer.threshold.requires_grad == learn_threshold for layer in model.neurons().values())
     assert all(layer.leak.requires_grad == learn_leak for layer in model.neurons().values())
     first.leak.data.fill_(1.5)

@@ -89,8 +89,8 @@ def on_a_grid(model, seed):
     return model
 
 
-@pytest.mark.parametrize("update", ["phased", "immediate", "delayed"])
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("update", ["phased", "immediate", "delayed"])
 @torch.no_grad()
 def test_events_are_step_on_random_networks(seed, update):
     """Spikes and logits of every timestep, and the operations counted; a file keeps the network."""
@@ -229,36 +229,50 @@ def test_a_maximum_pool_that_overlaps_runs_dense():
     torch.testing.assert_close(snn(x).logits / 256, ann(x), rtol=0, atol=0.03)
 
 
-def of(forward):
+class Own(nn.Module):
     """A module of its own with this forward, of a convolution, a nonlinearity and a last layer."""
 
-    class Own(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.act, self.end = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
-            self.scale = nn.Parameter(torch.ones(1))
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.act, self.end = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+        self.scale, self.way = nn.Parameter(torch.ones(1)), forward
 
-    Own.forward = forward
-    return Own()
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def row(*layers):
+    return nn.Sequential(nn.Conv2d(1, 2, 3), *layers, nn.Flatten(), nn.Linear(72, 5))
+
+
+def hooked(module):
+    module.register_forward_hook(lambda module, given, output: 2 * output)
+    return module
 
 
 @pytest.mark.parametrize(
-    ("forward", "words"),
+    ("ann", "words"),
     [
-        (lambda self, x: self.end(F.gelu(self.conv(x))), r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU"),
-        (lambda self, x: self.end(self.act(self.conv(x)) * self.scale), "line .* takes a tensor that is no signal: signals"),
-        (lambda self, x: self.end(self.act(self.conv(x)) + 1), "line .* adds what is no signal .*: constants belong"),
+        (Own(lambda self, x: self.end(F.gelu(self.conv(x)))), r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU"),
+        (Own(lambda self, x: self.end(self.act(self.conv(x)) * self.scale)), "line .* takes a tensor that is no signal: signals"),
+        (Own(lambda self, x: self.end(self.act(self.conv(x)) + 1)), "line .* adds what is no signal .*: constants belong"),
+        (Own(lambda self, x: self.end(x if x.sum() > 0 else -x)), "line .* cannot be traced: what it does depends on values"),
+        (Own(lambda self, x: self.end(self.conv(x).permute(0, 2, 3, 1))), "line .*permute.* is nothing that a network here has"),
+        (Own(lambda self, x: self.end(F.dropout(self.conv(x), 0.5))), "line .*dropout.* is nothing that a network here has"),
         (
-            lambda self, x: self.end(self.conv(x) if x.sum() > 0 else x),
-            "line .* cannot be traced: what it does depends on values",
+            Own(lambda self, x: self.end(self.conv(x).view(-1, 36))),
+            "line .*view.* is nothing|gives a signal another shape: Flatten",
         ),
-        (lambda self, x: self.end(self.conv(x).permute(0, 2, 3, 1)), "line .*permute.* is nothing that a network here has"),
-        (lambda self, x: self.act(self.conv(x)), "must return one tensor of logits"),
-        (lambda self, x: self.end(F.dropout(self.conv(x), 0.5)), "line .*dropout.* is nothing that a network here has"),
-        (lambda self, x: self.end(self.conv(x).view(-1, 36)), "line .*view.* is nothing|gives a signal another shape: Flatten"),
+        (Own(lambda self, x: self.act(self.conv(x))), "must return one tensor of logits"),
+        (row(hooked(nn.ReLU())), r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it"),
+        (row(nn.MaxPool2d(1)), r"layer 1 \(MaxPool2d\) pools what is no spike: put it right behind"),
+        (row(nn.BatchNorm2d(5)), r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean"),
+        (None, "give an nn.Module, not a NoneType"),
     ],
 )
-def test_what_cannot_be_taken_is_named_by_its_line(forward, words):
+def test_what_cannot_be_taken_is_named_by_its_line_or_layer(ann, words):
     with pytest.raises(ModelError, match=words) as error:
-        from_ann(of(forward), torch.rand(2, 1, 8, 8))
+        from_ann(ann, torch.rand(2, 1, 8, 8))
     assert "\n" not in str(error.value) and len(str(error.value)) < 330
+    with pytest.raises(ModelError, match=r"images must be .* in .0, 1.; these lie in"):
+        from_ann(row(nn.ReLU()), torch.rand(2, 1, 8, 8) * 3)

@@ -16,14 +16,8 @@ def folded(nodes, end, signals, image_size, pays=None):
     """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
     as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
     width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
-    by_name, size, chain, last, pays = (
-        {node.name: node for node in nodes},
-        list(image_size),
-        None,
-        "",
-        pays or FoldedChain.pays_with,
-    )
-    takers = Counter(source for node in nodes for source in node.sources)
+    by_name, size, pays = {node.name: node for node in nodes}, list(image_size), pays or FoldedChain.pays_with
+    takers, chain, last = Counter(source for node in nodes for source in node.sources), None, None
     while (node := by_name.get(end)) and len(node.sources) == 1:
         module, (source,) = node.module, node.sources
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
@@ -35,7 +29,7 @@ def folded(nodes, end, signals, image_size, pays=None):
                 del by_name[end]
             else:
                 chain = None
-        elif is_transposed and (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1)) and is_square(module):
+        elif is_transposed and can_begin(module):
             chain, last = FoldedChain(module), end
             by_name[end] = node._replace(module=chain)
         else:
@@ -44,8 +38,10 @@ def folded(nodes, end, signals, image_size, pays=None):
     return [*by_name.values()]
 
 
-def is_square(module):
-    return len({*module.kernel_size}) == len({*module.padding}) == 1
+def can_begin(module):
+    """True if a transposed convolution may end a FoldedChain, which is built from its end."""
+    is_plain = (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1))
+    return is_plain and len({*module.kernel_size}) == len({*module.padding}) == 1
 
 
 def is_up(module):

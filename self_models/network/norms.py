@@ -141,15 +141,8 @@ class QCFS(nn.Module):
 
 BOUND, NORMALISED_BOUND = 8.0, 2.5  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1
 
-
-def rectified(stage, settings):
-    """ReLU, and LeakyReLU(0.01) in the decoder."""
-    return nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU()
-
-
-def clipped(stage, settings):
-    """QCFS in all stages."""
-    return QCFS(settings["qcfs_levels"], BOUND if settings["norm"] == "none" else NORMALISED_BOUND)
-
-
-ACTIVATIONS = Registry("activation_ann", relu=rectified, qcfs=clipped)  # (stage name, settings) -> module
+ACTIVATIONS = Registry(  # (stage name, settings) -> module
+    "activation_ann",
+    relu=lambda stage, settings: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
+    qcfs=lambda stage, settings: QCFS(settings["qcfs_levels"], BOUND if settings["norm"] == "none" else NORMALISED_BOUND),
+)
