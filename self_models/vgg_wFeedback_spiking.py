@@ -33,10 +33,13 @@ from self_models.vgg_wFeedback import mixed_precision
 class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
-    The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network_settings.py, and those of
-    its parts: gate (objectives/gates.py: what the input neurons see next), rule (stopping.py: when an image stops, in
-    evaluation) and readout (readouts.py: how the decoder's output predicts). Raises ModelError for settings that make no
-    network.
+    step() is the program: the input neurons send what the gate leaves of the image (a View); one step of the graph of layers; O
+    adds up what the classifier's last layer sends, which does not spike; the read-out makes the decoder's output a prediction,
+    and with it the gate makes the next View. All else runs the same faster, and is held against it.
+
+    Settings: SpikingSettings in network_settings.py, and those of its parts: gate (objectives/gates.py: what the input neurons
+    see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
+    predicts). Raises ModelError for settings that make no network.
     """
 
     Settings = SpikingSettings
@@ -64,18 +67,173 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         self.build()
         self.to(memory_format=torch.channels_last)
 
+    # --- one timestep: the equations
+
+    def step(self, run, image, u):
+        """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
+        Returns what this step shows, see running/steps.py."""
+        show_image(self, run, image)  # a recording shows another one in each step
+        signal = self.input_spikes(run, u)
+        run.spikes = {"input": run.view.sent(signal)}
+        run.note("input", signal, [run.steps])
+        sent = self.propagate(run, signal)
+        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, sent["output"])
+        shown = self.read_out_and_gate(run, sent.get("decoded"))
+        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
+        return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
+
+    def sends(self, step):
+        """Whether the input neurons may send in the step of this number."""
+        return not self.phased or step < self.timesteps
+
+    def input_spikes(self, run, u):
+        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
+        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
+
+    def propagate(self, run, signal):
+        """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
+        return self._sent_by(self.graph, run, signal)
+
+    def through(self, run, name, signal):
+        """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
+        modules = {f"{name}.{position}": module for position, module in getattr(self, name).named_children()}
+        graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
+        run.memory = graph.masks(run.draws, signal.device) | run.memory
+        return self._sent_by(graph, run, signal)["end"]
+
+    def _sent_by(self, graph, run, signal):
+        sent = graph.step(run.memory, signal)
+        run.spikes |= {name: sent[name] for name in graph.senders[1:]}
+        for name in (*graph.senders[1:], *graph.pools):
+            run.note(name, sent[name], [run.steps])
+        return sent
+
+    def output_current(self, run, drive):
+        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
+        all in the phase in which the layers before have fired, and before what spikes bring."""
+        current = drive.to(run.logits.dtype)
+        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
+        if phase < 0 and "output" in run.memory:
+            return current - run.memory["output"]
+        return current if phase == 0 else torch.zeros_like(current)
+
+    def read_out_and_gate(self, run, decoded):
+        """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
+        without a decoder. Returns what the step shows of both."""
+        run.steps += 1
+        view, shown = run.view, {}
+        if self.has_feedback:
+            run.readout_sum = self.integrate(run.readout_sum, decoded, view)
+            shown["prediction"] = prediction = self.prediction(run)
+            if self.gate.reacts:
+                shown["compared"] = self.gate.compared(view)
+                run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
+            shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
+        if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
+            run.reached.append(replace(run, memory=None, reached=None))
+        return {name: values for name, values in shown.items() if values is not None}
+
+    def integrate(self, readout_sum, decoded, view):
+        """The read-out's sum after the decoder has run, (B, C, H, W), held where the gate says so."""
+        moved, held = self.readout.integrate(readout_sum, decoded), self.gate.held(view)
+        return moved if held is None else torch.where(held, readout_sum, moved)
+
+    def prediction(self, run):
+        """What is predicted after the decoder's output so far, (B, C, H, W); 0 without a decoder."""
+        return self.readout.prediction(run.readout_sum) if self.has_feedback else 0.0
+
+    def on_pixel_scale(self, predictions):
+        """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
+        return self.readout.on_pixel_scale(predictions) if self.has_feedback else predictions
+
+    # --- a run
+
+    def __call__(self, x, *args, record=None, **kwargs):
+        """forward, of checked images; in evaluation by the engine, where there is one that serves, which checks them, unless x
+        wants a gradient or something is recorded."""
+        wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
+        is_plain = not (self.training or wants_gradient or record)
+        if self.engine and is_plain and self.engine.serves():
+            return self.engine.run(x, *args, **kwargs)
+        return super().__call__(checked_images(x, self, self.frames), *args, record=record, **kwargs)
+
+    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
+        draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
+        predicted and is_open are None, and sums has their place. record: see asked_by. Raises ModelError for other images,
+        another number of draws, or what cannot be recorded."""
+        asked, draws = asked_by(record, self), draws_for(x, draws, seed)
+        with mixed_precision(self, x):
+            run = self.start(x, draws, asked)
+            shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
+        return self.output(x, shown, steps, asked)
+
+    def start(self, x, draws=None, asked=None, streams=False):
+        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
+        is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
+        recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
+        at_once, neurons = self.takes_steps_at_once(asked), self.neurons()
+        logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
+        memory = self.graph.masks(draws, x.device)
+        if self.phased:
+            for name, neuron in neurons.items():
+                neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
+            memory |= self.graph.at_rest(x, neurons)
+        return RunState(
+            x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
+            memory=memory, at_once=at_once, nodes=self.nodes_for(x, at_once),
+        )  # fmt: skip
+
+    def segment(self, run, draws, frames):
+        """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
+        first, sent = run.steps, {} if self.watcher else None
+        run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
+        each = (self.step(run, run.shown_now(), u) for u in draws)
+        shown = fast.advance(self, run, draws) if run.at_once else stacked([*each])
+        if frames:
+            return run, shown
+        if run.recording is None:
+            return run, summed(shown, run.image, run.image)
+        seen, targets = by_step(run.recording), prediction_targets(self, run.recording)
+        return run, summed(shown, seen[first : run.steps], targets[first : run.steps])
+
+    def output(self, x, shown, steps, asked, names=None):
+        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,);
+        names: of the layers, if they are known."""
+        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.layers
+        return SNNOutput(
+            logits=shown["logits"][-1],
+            predictions=predictions,
+            errors=None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
+            spikes=dict(zip(names, spikes.sum(0).unbind(-1), strict=True)),
+            steps=steps,
+            predicted=shown.get("predicted"),
+            is_open=shown.get("is_open"),
+            comparisons=shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
+            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.has_feedback else None,
+            logits_by_step=shown["logits"],
+            spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
+            recorded=recorded(asked, shown),
+        )
+
+    def stream(self, seed=0):
+        """A Stream: this network, streaming: its images change. seed: of its draws."""
+        return Stream(self, seed)
+
+    def set_bptt_segments(self, segments):
+        """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
+        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T."""
+        self.bptt_segments = round(self.timesteps**0.5) if segments == "auto" else segments
+
+    # --- how it is made and changed
+
     def build(self):
         """Make the layers, and settle what the settings ask of them."""
         own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
-        self.features, self.generate, self.classifier = build_stages(
-            plan,
-            self.image_shape,
-            own,
-            nonlinearity=self.new_neuron,
-            output_nonlinearity=self.new_neuron("generate") if self.readout.spiking else None,
-        )
+        last = self.new_neuron("generate") if self.readout.spiking else None
+        self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, own, self.new_neuron, last)
         if own["bias"]:
             add_biases(filter(None, (self.features, self.generate, self.classifier)))
         if own["output_bias"]:
@@ -112,6 +270,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             neuron.floor = self.settings["membrane_floor"]
         return self
 
+    # --- what it is
+
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     phased = property(lambda self: self.settings["update"] == "phased")  # layers charge, and then fire, T timesteps each
     output_leak = property(lambda self: self.settings["output_leak"])
@@ -123,31 +283,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """Timesteps until an image is answered: T, or T for each phase."""
         return self.graph.phases * self.timesteps if self.phased else self.timesteps
 
-    def replaces(self, but=()):
-        """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
-        return bool((own_methods(type(self)) | (methods_here().keys() & vars(self))).difference(but))
-
-    def fingerprint(self):
-        """See network/known.py."""
-        return fingerprint(self)
-
     @property
-    def is_custom(self):
-        """True if it replaces methods or has forward hooks: then it runs by step()."""
-        return self.replaces() or any(map(is_hooked, modules_of(self)))
-
-    @property
-    def runs_by(self):
-        """What runs it in evaluation: 'event', 'dense' where layers take many steps at once, or 'reference', its step()."""
-        if self.engine and self.engine.serves():
-            return "event"
-        return "dense" if self.takes_steps_at_once({}) else "reference"
-
-    def refresh(self):
-        """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
-        optimiser, through `.data`, or of inference tensors. Every evaluation begins with it."""
-        if self.engine:
-            self.engine.refresh()
+    def sends_values(self):
+        """True if what the input neurons send may be other than 0 and 1."""
+        return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
 
     @property
     def graph(self):
@@ -171,31 +310,23 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             self._seen = seen, self.make_graph(), [INPUT, *self.neurons()], unknown(self)
         return self._seen
 
+    # --- what runs it: its step(), whole layers over many timesteps, or the event engine
+
     @property
-    def sends_values(self):
-        """True if what the input neurons send may be other than 0 and 1."""
-        return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
+    def runs_by(self):
+        """What runs it in evaluation: 'event', 'dense' where layers take many steps at once, or 'reference', its step()."""
+        if self.engine and self.engine.serves():
+            return "event"
+        return "dense" if self.takes_steps_at_once({}) else "reference"
 
-    def set_bptt_segments(self, segments):
-        """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
-        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T."""
-        self.bptt_segments = round(self.timesteps**0.5) if segments == "auto" else segments
+    @property
+    def is_custom(self):
+        """True if it replaces methods or has forward hooks: then it runs by step()."""
+        return self.replaces() or any(map(is_hooked, modules_of(self)))
 
-    def start(self, x, draws=None, asked=None, streams=False):
-        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
-        is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
-        recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        at_once, neurons = self.takes_steps_at_once(asked), self.neurons()
-        logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
-        memory = self.graph.masks(draws, x.device)
-        if self.phased:
-            for name, neuron in neurons.items():
-                neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
-            memory |= self.graph.at_rest(x, neurons)
-        return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=memory, at_once=at_once, nodes=self.nodes_for(x, at_once),
-        )  # fmt: skip
+    def replaces(self, but=()):
+        """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
+        return bool((own_methods(type(self)) | (methods_here() & vars(self).keys())).difference(but))
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
@@ -205,149 +336,25 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """The graph's nodes as a run on images x (B, C, H, W) takes them. at_once: as in RunState."""
         return fast.prepared(self, x) if at_once else self.graph.nodes
 
-    def step(self, run, image, u):
-        """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
-        Returns what this step shows, see running/steps.py."""
-        show_image(self, run, image)  # a recording shows another one in each step
-        signal = self.input_spikes(run, u)
-        run.spikes = {"input": run.view.sent(signal)}
-        run.note("input", signal, [run.steps])
-        sent = self.propagate(run, signal)
-        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, sent["output"])
-        shown = self.read_out_and_gate(run, sent.get("decoded"))
-        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
-        return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
+    def fingerprint(self):
+        """See network/known.py."""
+        return fingerprint(self)
 
-    def sends(self, step):
-        """Whether the input neurons may send in the step of this number."""
-        return not self.phased or step < self.timesteps
-
-    def input_spikes(self, run, u):
-        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
-        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
-
-    def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
-        all in the phase in which the layers before have fired, and before what spikes bring."""
-        current = drive.to(run.logits.dtype)
-        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
-        if phase < 0 and "output" in run.memory:
-            return current - run.memory["output"]
-        return current if phase == 0 else torch.zeros_like(current)
-
-    def propagate(self, run, signal):
-        """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
-        return self._sent_by(self.graph, run, signal)
-
-    def through(self, run, name, signal):
-        """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
-        modules = {f"{name}.{position}": module for position, module in getattr(self, name).named_children()}
-        graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
-        run.memory = graph.masks(run.draws, signal.device) | run.memory
-        return self._sent_by(graph, run, signal)["end"]
-
-    def _sent_by(self, graph, run, signal):
-        sent = graph.step(run.memory, signal)
-        run.spikes |= {name: sent[name] for name in graph.senders[1:]}
-        for name in (*graph.senders[1:], *graph.pools):
-            run.note(name, sent[name], [run.steps])
-        return sent
-
-    def read_out_and_gate(self, run, decoded):
-        """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
-        without a decoder. Returns what the step shows of both."""
-        run.steps += 1
-        view, shown = run.view, {}
-        if self.has_feedback:
-            run.readout_sum = self.integrate(run.readout_sum, decoded, view)
-            shown["prediction"] = prediction = self.prediction(run)
-            if self.gate.reacts:
-                shown["compared"] = self.gate.compared(view)
-                run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
-            shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
-        if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
-            run.reached.append(replace(run, memory=None, reached=None))
-        return {name: values for name, values in shown.items() if values is not None}
-
-    def integrate(self, readout_sum, decoded, view):
-        """The read-out's sum after the decoder has run, (B, C, H, W), held where the gate says so."""
-        moved, held = self.readout.integrate(readout_sum, decoded), self.gate.held(view)
-        return moved if held is None else torch.where(held, readout_sum, moved)
-
-    def prediction(self, run):
-        """What is predicted after the decoder's output so far, (B, C, H, W); 0 without a decoder."""
-        return self.readout.prediction(run.readout_sum) if self.has_feedback else 0.0
-
-    def on_pixel_scale(self, predictions):
-        """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
-        return self.readout.on_pixel_scale(predictions) if self.has_feedback else predictions
-
-    def __call__(self, x, *args, record=None, **kwargs):
-        """forward, of checked images; in evaluation by the engine, where there is one that serves, which checks them, unless x
-        wants a gradient or something is recorded."""
-        wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
-        is_plain = not (self.training or wants_gradient or record)
-        if self.engine and is_plain and self.engine.serves():
-            return self.engine.run(x, *args, **kwargs)
-        return super().__call__(checked_images(x, self, self.frames), *args, record=record, **kwargs)
-
-    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
-        draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see asked_by. Raises ModelError for other images,
-        another number of draws, or what cannot be recorded."""
-        asked, draws = asked_by(record, self), draws_for(x, draws, seed)
-        with mixed_precision(self, x):
-            run = self.start(x, draws, asked)
-            shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
-        return self.output(x, shown, steps, asked)
-
-    def stream(self, seed=0):
-        """A Stream: this network, streaming: its images change. seed: of its draws."""
-        return Stream(self, seed)
-
-    def segment(self, run, draws, frames):
-        """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
-        first, sent = run.steps, {} if self.watcher else None
-        run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
-        each = (self.step(run, run.shown_now(), u) for u in draws)
-        shown = fast.advance(self, run, draws) if run.at_once else stacked([*each])
-        if frames:
-            return run, shown
-        if run.recording is None:
-            return run, summed(shown, run.image, run.image)
-        seen, targets = by_step(run.recording), prediction_targets(self, run.recording)
-        return run, summed(shown, seen[first : run.steps], targets[first : run.steps])
-
-    def output(self, x, shown, steps, asked, names=None):
-        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,);
-        names: of the layers, if they are known."""
-        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.layers
-        return SNNOutput(
-            logits=shown["logits"][-1],
-            predictions=predictions,
-            errors=None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
-            spikes=dict(zip(names, spikes.sum(0).unbind(-1), strict=True)),
-            steps=steps,
-            predicted=shown.get("predicted"),
-            is_open=shown.get("is_open"),
-            comparisons=shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
-            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.has_feedback else None,
-            logits_by_step=shown["logits"],
-            spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
-            recorded=recorded(asked, shown),
-        )
+    def refresh(self):
+        """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
+        optimiser, through `.data`, or of inference tensors. Every evaluation begins with it."""
+        if self.engine:
+            self.engine.refresh()
 
 
 @functools.cache
 def methods_here():
-    """Name -> method or property of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
+    """Names of the methods and properties of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
     names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron", "build", "make_graph")) | {"forward"}
-    methods = {name: getattr(VGG_SNN_STDB_wFeedback, name) for name in names}
-    return {name: value for name, value in methods.items() if isinstance(value, property | FunctionType)}
+    return {name for name in names if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType)}
 
 
 @functools.cache
 def own_methods(cls):
-    """Names of the methods here that a class derived from VGG_SNN_STDB_wFeedback replaces."""
-    return {name for name, value in methods_here().items() if getattr(cls, name) is not value}
+    """Those of them that a class derived from VGG_SNN_STDB_wFeedback replaces."""
+    return {name for name in methods_here() if getattr(cls, name) is not getattr(VGG_SNN_STDB_wFeedback, name)}
