@@ -7,8 +7,8 @@ in a unit, the product of the thresholds before it, and with it that layer's bia
 
 import math
 import re
-from functools import cache
-from operator import itemgetter
+from functools import cache, reduce
+from operator import add, itemgetter
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     model.set_leak(1.0)
 
     def balance(name, neuron, drive, steps):
-        found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
-        neuron.threshold.copy_(torch.where(found > 0, found, 1.0))  # 1 where nothing positive ever reaches it
+        most = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
+        neuron.threshold.copy_(torch.where(most > 0, most, 1.0))  # 1 where nothing positive ever reaches it
         fit_biases(model, biases)
         spikes = spikes_of(neuron, drive, steps, on_step)
         if on_layer:
@@ -91,17 +91,16 @@ def layer_by_layer(model, sent, steps, settle):
 def through(module, signals):
     """t -> what a module that does not spike, or nothing, makes of the sum of these signals at step t, (B, ...); asked from step
     0 on, in turn, as often as wanted: a maximum pool counts."""
-    memory, latest = {}, (None, None)
+    memory, latest = {}, {}  # of the module; the last step that was asked for -> what it made
 
     def at(t):
-        nonlocal latest
         if t == 0:
             memory.clear()
-        if t == 0 or latest[0] != t:
-            first, *more = (signal(t) for signal in signals)
-            values = sum(more, first)
-            latest = t, values if module is None else pass_on(module, values, memory, "")
-        return latest[1]
+        if t == 0 or t not in latest:
+            values = reduce(add, (signal(t) for signal in signals))
+            latest.clear()
+            latest[t] = values if module is None else pass_on(module, values, memory, "")
+        return latest[t]
 
     return at
 
@@ -130,9 +129,9 @@ def spikes_of(neuron, drive, steps, on_step=None):
 def largest(values, percentile):
     """The smallest of the values that this percentage of them does not exceed; the largest where that is not above 0."""
     if percentile < 100:
-        found = values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
-        if found > 0:
-            return found
+        value = values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
+        if value > 0:
+            return value
     return values.max()
 
 

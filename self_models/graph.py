@@ -113,18 +113,18 @@ class GraphSNN(nn.Module):
 
 def lists_of(recordings, shape, timesteps):
     """(of each recording the columns of its events: timesteps, then where they lie; timesteps); see GraphSNN.forward."""
-    found = [np.asarray(rows) for rows in recordings]
+    recordings = [np.asarray(rows) for rows in recordings]
     if timesteps is None:
-        timesteps = 1 + max(int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in found)
+        timesteps = 1 + max(int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in recordings)
     limits = timesteps, *shape
-    for number, rows in enumerate(found):
+    for number, rows in enumerate(recordings):
         what = f"recording {number}"
         if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
             raise ModelError(f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}")
-        found[number] = columns = np.ascontiguousarray(rows.T)
+        recordings[number] = columns = np.ascontiguousarray(rows.T)
         if len(rows) and any(each.min() < 0 or each.max() >= most for each, most in zip(columns, limits, strict=True)):
             raise ModelError(f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}")
-    return found, timesteps
+    return recordings, timesteps
 
 
 def for_kernel(columns, shape, timesteps, sizes=None):

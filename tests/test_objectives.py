@@ -10,7 +10,7 @@ from conftest import PLAN, tiny
 from self_models import first_difference
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
-from self_models.objectives.gates import Blocking, Gate
+from self_models.objectives.gates import Blocking
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
@@ -191,14 +191,6 @@ def test_blocking_by_hand():
         assert torch.equal(own.held(second), ~second.is_open)
         explained = own.next_view(image, guess, first).explained
         assert torch.equal(explained, guess) and not explained.requires_grad
-
-
-def test_an_open_gate_does_nothing():
-    image = torch.rand(2, 1, 2, 2)
-    gate = Gate()
-    view = gate.start(image)
-    assert view == View(image) and gate.next_view(image, image, view) is view
-    assert gate.held(view) is None and gate.compared(view).tolist() == [0, 0] and gate.check(False) is None
 
 
 def test_local_gain_follows_what_is_open():

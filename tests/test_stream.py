@@ -226,11 +226,6 @@ def test_what_stays_until_reset(engine):
         stream(x)
     model.change(epsilon=epsilon)
     check_same(stream(x, 4), other(x, 4))
-    hook = model.features[1].register_forward_hook(lambda neuron, given, output: (0 * output[0], output[1]))
-    with pytest.raises(ModelError, match=r"the weights or modules of this stream changed"):
-        stream(x)
-    hook.remove()
-    check_same(stream(x, 4), other(x, 4))
     with torch.no_grad():
         model.features[1].threshold.mul_(2)
     with pytest.raises(ModelError, match=r"the weights or modules of this stream changed"):

@@ -183,31 +183,7 @@ def test_a_phased_neuron_keeps_what_comes_before_its_phase_by_hand():
     assert seen == [(0, 1), (0, 1), (0, 1.25), (0, 1.5), (1, 0.5), (0, 0.5)]
 
 
-@torch.no_grad()
-def test_a_network_with_qcfs_sends_its_activations(tmp_path):
-    """Every layer's spikes are its activation, in whole numbers; a file keeps all."""
-    torch.manual_seed(1)
-    x = torch.rand(12, 3, 16, 16) * 2 - 1
-    ann, activations = with_statistics(resnet(1, 6, activation=lambda: QCFS(4, 1.5)), x), {}
-    for name, module in ann.named_modules():
-        if isinstance(module, QCFS):
-            module.bound.fill_(torch.rand(()) + 0.5)
-            module.register_forward_hook(lambda _, given, output, name=name: activations.update({name: output}))
-    wanted = ann(x)
-    for module in ann.modules():
-        module._forward_hooks.clear()
-    snn = from_ann(ann, x, 4, "phased")
-    found = snn(x, record="all")
-    for name, values in activations.items():
-        layer = f"network._{name.replace('.', '_')}"
-        sent = found.recorded[layer]["spikes"].sum(0) * snn.neurons()[layer].threshold / 4
-        assert (sent - values).abs().gt(1e-4).float().mean() < 1e-4 and sent.any()
-    torch.testing.assert_close(found.logits / 4, wanted, rtol=1e-4, atol=1e-3)
-    save_checkpoint(tmp_path / "x.pth", snn)
-    assert torch.equal(load(tmp_path / "x.pth")(x).logits, snn(x).logits)
-
-
-def test_it_is_fine_tuned_streams_and_is_counted():
+def test_it_is_fine_tuned_saved_and_streams(tmp_path):
     torch.manual_seed(0)
     x = torch.rand(4, 3, 16, 16) * 2 - 1
     for update in ("immediate", "phased"):
@@ -216,7 +192,8 @@ def test_it_is_fine_tuned_streams_and_is_counted():
         assert all(value.grad.any() for name, value in snn.named_parameters() if name.endswith("weight"))
         if update == "immediate":
             stream = snn.eval().stream()
-            assert torch.equal(stream(x, 3).logits, snn(x).logits)
+            save_checkpoint(tmp_path / "x.pth", snn)
+            assert torch.equal(stream(x, 3).logits, load(tmp_path / "x.pth")(x).logits)
 
 
 @torch.no_grad()

@@ -141,7 +141,7 @@ def count_events(signal):
 
 def counts_by_layer(run, names, steps):
     """Spikes of these layers in each of the last `steps` steps of a run, (T, B, layers): 0 where a layer did not run."""
-    found, first = [], run.steps - steps
+    layers, first = [], run.steps - steps
     for name in names:
         pieces = run.counts.get(name, [])
         counts = pieces[0][1] if len(pieces) == 1 else torch.cat([values for _, values in pieces]) if pieces else ()
@@ -150,8 +150,8 @@ def counts_by_layer(run, names, steps):
             if pieces:
                 placed[[step - first for numbers, _ in pieces for step in numbers]] = counts
             counts = placed
-        found.append(counts)
-    return torch.stack(found, -1)
+        layers.append(counts)
+    return torch.stack(layers, -1)
 
 
 def accumulated(logits, drives, leak, at_once):
@@ -159,8 +159,8 @@ def accumulated(logits, drives, leak, at_once):
     not leak may be one operation, which rounds otherwise than steps do."""
     if at_once and leak == 1:
         return logits + drives.cumsum(0)
-    found = []
+    by_step = []
     for drive in drives:
         logits = (logits if leak == 1 else leak * logits) + drive
-        found.append(logits)
-    return torch.stack(found)
+        by_step.append(logits)
+    return torch.stack(by_step)

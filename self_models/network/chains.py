@@ -114,8 +114,10 @@ class Step(NamedTuple):
         """Outputs that these inputs reach, sorted, those beyond the border among them."""
         at = np.asarray(places)[:, None] * (self.stride if self.transposed else 1)
         taps = self.dilation * np.arange(self.kernel)
-        found = np.unique(at - self.padding + taps if self.transposed else at + self.padding - taps)
-        return found if self.transposed else np.unique(found[found % self.stride == 0] // self.stride)
+        if self.transposed:
+            return np.unique(at - self.padding + taps)
+        strides = at + self.padding - taps
+        return np.unique(strides[strides % self.stride == 0] // self.stride)
 
 
 class Way(NamedTuple):
@@ -261,12 +263,12 @@ class Chain:
     def places(self):
         """For each row, then for each column: what it adds to the number of the phase, -1 for none; the window's corner; how many
         of the window's first rows, or columns, have no weights: int32 (H + W, 3)."""
-        found = []
+        places = []
         for ways, numbers, times in zip(self.ways, self.phases, (len(self.phases[3]), 1), strict=False):
             for way, number in zip(ways, numbers.tolist(), strict=True):
                 first, count = way.ranges[-1] if way else (0, self.side)
-                found.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
-        return np.array(found, np.int32)
+                places.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
+        return np.array(places, np.int32)
 
     @property
     def met(self):

@@ -117,12 +117,12 @@ class Dense:
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         view = run.view
-        found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
-        found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
+        held = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
+        held |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         for name, state in run.memory.items():
             values = state._asdict() if hasattr(state, "_asdict") else {"": state}
-            found |= {key_of(field, name): value for field, value in values.items()}
-        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+            held |= {key_of(field, name): value for field, value in values.items()}
+        return {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
         """The run of which that is the state_dict."""
