@@ -67,10 +67,11 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
                              "signal that is used again? inplace=False does")  # fmt: skip
         if isinstance(model, TracedSNN):
             scale_by_thresholds(model)
+            unit = 1.0
         else:
             fit_thresholds(model)
             fit_biases(model, biases)
-        unit = 1.0 if isinstance(model, TracedSNN) else next(unit for link, unit in units(model) if link.target == "output")
+            unit = next(unit for link, unit in units(model) if link.target == "output")
         if "dataset" not in settings and (model.image_shape, model.classes) != (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]]):
             model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
             model.background = background(model.settings)

@@ -105,8 +105,6 @@ OF_PART = {
     "block": ("epsilon", "blocking", "latch", "residual", "together"),
     "contrast": ("epsilon", "blocking", "latch", "contrast"),
 }
-
-
 PHASED = {
     "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "surprise": 0.0, "rule": "never", "learn_leak": False,
     "activation": "Linear",

@@ -8,15 +8,7 @@ import random
 
 import pytest
 import torch
-from conftest import (
-    BASELINE,
-    FORK,
-    POOLED,
-    build,
-    check_same,
-    inputs,
-    run_here,
-)
+from conftest import BASELINE, FORK, POOLED, build, check_same, inputs, run_here
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models.basics import ModelError
@@ -161,22 +153,6 @@ def test_surprise_by_hand():
     open_now[0, 1:], open_now[3, 3] = True, True  # whose prediction has faded, and the new one; the one that went is dark again
     assert torch.equal(run.view.is_open[0, 0], open_now)
     assert with_image(model, stream._run, image) is stream._run
-
-
-def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
-    """Without surprise a change opens what no longer fits, and the rest stays as it is."""
-    model = build(**DYNAMIC)
-    x, _ = inputs(model, 2)
-    stream = model.stream()
-    before = stream(x[:1], 9)
-    part = x[:1].clone()
-    part[..., :7, :] = x[1:, :, :7]
-    after = stream(part, 1)
-    changed = (part != x[:1])[0]
-    wrong = (before.predictions[-1, 0].clamp(0, 1) - part[0]).abs() >= model.gate.epsilon
-    assert torch.equal(after.is_open[0, 0][changed], wrong[changed]) and wrong[changed].any()
-    closed = ~wrong & ~changed
-    assert not after.is_open[0, 0][closed].any() and closed.any()
 
 
 # --- bounds and refusals

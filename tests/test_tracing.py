@@ -234,12 +234,8 @@ def hooked(module):
         (Own(lambda self, x: self.end(self.act(self.conv(x)) * self.scale)), "line .* takes a tensor that is no signal: signals"),
         (Own(lambda self, x: self.end(self.act(self.conv(x)) + 1)), "line .* adds what is no signal .*: constants belong"),
         (Own(lambda self, x: self.end(x if x.sum() > 0 else -x)), "line .* cannot be traced: what it does depends on values"),
-        (Own(lambda self, x: self.end(self.conv(x).permute(0, 2, 3, 1))), "line .*permute.* is nothing that a network here has"),
         (Own(lambda self, x: self.end(F.dropout(self.conv(x), 0.5))), "line .*dropout.* is nothing that a network here has"),
-        (
-            Own(lambda self, x: self.end(self.conv(x).view(-1, 36))),
-            "line .*view.* is nothing|gives a signal another shape: Flatten",
-        ),
+        (Own(lambda self, x: self.end(self.conv(x).view(-1, 36))), "line .*view.* gives a signal another shape: Flatten"),
         (Own(lambda self, x: self.act(self.conv(x))), "must return one tensor of logits"),
         (row(hooked(nn.ReLU())), r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it"),
         (row(nn.MaxPool2d(1)), r"layer 1 \(MaxPool2d\) pools what is no spike: put it right behind"),
@@ -251,5 +247,3 @@ def test_what_cannot_be_taken_is_named_by_its_line_or_layer(ann, words):
     with pytest.raises(ModelError, match=words) as error:
         from_ann(ann, torch.rand(2, 1, 8, 8))
     assert "\n" not in str(error.value) and len(str(error.value)) < 330
-    with pytest.raises(ModelError, match=r"images must be .* in .0, 1.; these lie in"):
-        from_ann(row(nn.ReLU()), torch.rand(2, 1, 8, 8) * 3)

@@ -189,13 +189,8 @@ def joined(entry, other):
     sums = ("weights", "sources", "formula", "synops", "acs", "macs", "dense", "one_pass", "biases")
     both = {name: getattr(entry, name) + getattr(other, name) for name in sums}
     rate = entry.rate * entry.formula + other.rate * other.formula  # of what each takes
-    return replace(
-        entry,
-        **both,
-        rate=rate / max(1, both["formula"]),
-        real=entry.real or other.real,
-        reached=max(entry.reached, other.reached),
-    )
+    both |= {"rate": rate / max(1, both["formula"]), "real": entry.real or other.real}
+    return replace(entry, **both, reached=max(entry.reached, other.reached))
 
 
 def multiply_adds(chain):

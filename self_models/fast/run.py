@@ -8,7 +8,7 @@ import torch
 from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.graph import has_state, is_sender, passes
-from self_models.network.neurons import CountingMaxPool, SpikingNeuron
+from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import LINEAR
 from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
@@ -140,38 +140,28 @@ def propagate_phases(model, run, sent):
     """Fill in sent, name -> what a node sends in the T steps in which its neurons fire, (T, B, ...). Neurons charge in T steps,
     then fire: so layers that lead to nothing but neurons run once, on the sum of what arrives in these steps."""
     graph, steps, sums = model.graph, model.timesteps, {}
-    for node in graph.nodes:
-        name, layer, begin = (
-            node.name,
-            node.module,
-            graph.depths[graph.before_pools(node.name)] * steps if is_sender(node.module) else 0,
-        )
-        if isinstance(layer, SpikingNeuron) or name in graph.before_neurons:
-            arriving = [sums[source] if source in sums else sent[source].sum(0) for source in node.sources]
-            signal = functools.reduce(operator.add, arriving)
-            if isinstance(layer, SpikingNeuron):
-                sent[name] = fired(layer, signal, steps).unflatten(0, (steps, -1))
-                run.counts[name] = [(range(begin, begin + steps), count_events(sent[name]))]
+    for name, layer, sources, _ in graph.nodes:
+        begin = graph.depths[graph.before_pools(name)] * steps if is_sender(layer) else 0
+        phase, is_neuron = range(begin, begin + steps), isinstance(layer, SpikingNeuron)
+        if is_neuron or name in graph.before_neurons:
+            totals = (sums[source] if source in sums else sent[source].sum(0) for source in sources)
+            arriving = functools.reduce(operator.add, totals)
+            if is_neuron:
+                spikes = fired(layer, arriving, steps)
+                sent[name] = spikes.unflatten(0, (steps, -1))
+                run.counts[name] = [(phase, count_events(sent[name]))]
+                run.note(name, spikes, phase)
             else:
-                sums[name] = of_sum(layer, signal, steps, run.memory.get(name))
+                sums[name] = of_sum(layer, arriving, steps, run.memory.get(name))
         else:
-            signal = functools.reduce(operator.add, (sent[source] for source in node.sources)).flatten(0, 1)
-            sent[name] = of_steps(layer, signal, steps, run.memory.get(name)).unflatten(0, (steps, -1))
-        if is_sender(layer):
-            run.note(name, sent[name].flatten(0, 1), range(begin, begin + steps))
-
-
-def of_steps(layer, signal, steps, mask):
-    """What a layer without neurons makes of a signal (T B, ...). mask: of a dropout."""
-    if passes(layer):
-        return signal if mask is None else layer(signal, mask, steps)[0]
-    return layer(signal, steps=steps)[0] if isinstance(layer, CountingMaxPool) else layer(signal)
+            arriving = functools.reduce(operator.add, (sent[source] for source in sources))
+            sent[name] = at_once(run, name, layer, arriving.flatten(0, 1), phase)
 
 
 def of_sum(layer, signal, steps, mask):
-    """What a linear layer, or a dropout with a mask, makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
-    if passes(layer):
-        return signal if mask is None else layer(signal, mask)[0]
+    """What a linear layer, or a dropout with this mask, makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
+    if has_state(layer):
+        return layer(signal, mask)[0]
     drive = layer(signal)
     if (bias := getattr(layer, "bias", None)) is not None:
         drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))

@@ -248,14 +248,10 @@ class Graph:
 
     # --- what follows from the links
 
-    @functools.cached_property
-    def _pooled(self):
-        return {link.target: link.source for link in self.links if link.target in self.pools}
-
     def before_pools(self, sender):
         """The neurons that fire what a sender sends: a maximum pool passes on the spikes of another."""
-        while sender in self._pooled:
-            sender = self._pooled[sender]
+        while sender in self.pools:
+            sender = next(link.source for link in self.links if link.target == sender)
         return sender
 
     @functools.cached_property

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Scale
-from self_models.network.known import is_hooked
+from self_models.network.known import PLAIN, is_hooked
 from self_models.network.norms import QCFS
 from self_models.running.outputs import INPUT
 
@@ -191,14 +191,14 @@ class Tracing(fx.Interpreter):
             (is_hooked(module), "has a hook, or a forward of its own", "remove it"),
             (isinstance(module, nn.AdaptiveAvgPool2d), "has windows of several sizes", None),
             (isinstance(module, nn.Linear) and len(before) != 2, "takes several dimensions", "put a Flatten before it"),
-            (getattr(module, "padding_mode", "zeros") != "zeros", "pads with other values", "padding_mode='zeros' does"),
-            (getattr(module, "ceil_mode", False), "has windows beyond the border", "ceil_mode=False does"),
-            (not getattr(module, "count_include_pad", True), "leaves out the border", "count_include_pad=True does"),
             (isinstance(module, NORMS) and module.running_mean is None, "keeps no statistics", "track_running_stats=True does"),
             (isinstance(module, nn.MaxPool2d) and not pools_spikes, "pools what is no spike", "put it right behind a ReLU"),
         ):
             if is_wrong:
                 raise self.refused(what, advice)
+        for option, (plain_value,) in PLAIN.items():
+            if getattr(module, option, plain_value) != plain_value:
+                raise self.refused(f"has another {option}", f"{option}={plain_value!r} does")
         if isinstance(module, NORMS):
             return self.add_norm(module, sources)
         if not isinstance(module, (*WEIGHTED, *NONLINEARITIES, nn.AvgPool2d, nn.MaxPool2d)):
