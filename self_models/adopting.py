@@ -53,8 +53,11 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
     images = checked_images(images, taken, own.get("recorded_frames", 0)).cpu()
     ann, shown = copy.deepcopy(ann).eval().cpu().float(), images.mean(1) if images.dim() > 4 else images
     layers, wanted = traced(ann, shown), ann(shown.clone())
-    model = in_a_row(layers, decoder, own)
-    if not model:
+    try:
+        model = in_a_row(layers, decoder, own)
+    except ModelError:
+        if decoder:
+            raise
         layers = with_scales(layers)
         model = TracedSNN.of_layers(layers, **own, labels=wanted.shape[1])
     nonlinear = [layer for layer in layers if layer.is_nonlinear]
@@ -112,26 +115,30 @@ def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):
 
 @torch.no_grad()
 def in_a_row(layers, decoder, settings):
-    """A VGG_SNN_STDB_wFeedback with the weights of these Layers, or None where they make none and no decoder is asked for. Raises
-    ModelError where they make none that a decoder could be added to."""
-    try:
-        for layer, before in zip(layers, (INPUT, *(layer.name for layer in layers)), strict=False):
-            if layer.sources != (before,):
-                raise ModelError(f"{layer.where} takes what does not stand right before it: with a decoder give {ORDER}")
-        model = VGG_SNN_STDB_wFeedback(**settings | settings_of(layers, decoder)).eval()
-        ours = [module for module in (*model.features, nn.Flatten(), *model.classifier) if not isinstance(module, HeldDropout)]
-        for module, layer in zip_longest(ours, layers):
-            is_same = layer is not None and form_of(module) == form_of(layer.module)
-            if not is_same or (has_bias(layer.module) and module.bias is None):
-                where = layer.where if layer else f"what follows {layers[-1].where}"
-                wanted = "neuron" if isinstance(module, SpikingNeuron) else module or "nothing"
-                raise ModelError(f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}")
-            for name, value in module.named_parameters() if hasattr(module, "weight") else ():
-                value.copy_(getattr(layer.module, name))
-    except ModelError:
-        if decoder:
-            raise
-        return None
+    """A VGG_SNN_STDB_wFeedback with the weights of these Layers, and a decoder of these tokens. Raises ModelError, with the first
+    layer that does not fit, where they make none."""
+    for layer, before in zip(layers, (INPUT, *(layer.name for layer in layers)), strict=False):
+        if layer.sources != (before,):
+            raise ModelError(f"{layer.where} takes what does not stand right before it: with a decoder give {ORDER}")
+    settings = settings | settings_of(layers, decoder)
+
+    def built():
+        model = VGG_SNN_STDB_wFeedback(**settings).eval()
+        modules = (*model.features, nn.Flatten(), *model.classifier)
+        return model, [module for module in modules if not isinstance(module, HeldDropout)]
+
+    with torch.device("meta"):  # a network that does not fit may be larger than the memory
+        _, ours = built()
+    for module, layer in zip_longest(ours, layers):
+        is_same = layer is not None and form_of(module) == form_of(layer.module)
+        if not is_same or (has_bias(layer.module) and module.bias is None):
+            where = layer.where if layer else f"what follows {layers[-1].where}"
+            wanted = "neuron" if isinstance(module, SpikingNeuron) else module or "nothing"
+            raise ModelError(f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}")
+    model, ours = built()
+    for module, layer in zip(ours, layers, strict=True):
+        for name, value in module.named_parameters() if hasattr(module, "weight") else ():
+            value.copy_(getattr(layer.module, name))
     return model
 
 
