@@ -10,8 +10,7 @@ from harness.command_line.flags import ann_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
-from harness.runs.paths import run_name
-from harness.runs.run import Run
+from harness.runs.run import Run, run_name
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 

@@ -20,7 +20,7 @@ from harness.measuring.report import aligned, running
 from harness.reporting.reading import read_run
 from harness.reporting.series import as_text, at_equal_accuracy, comparison, differences, pairs_of, series_of
 from harness.runs.commands import program
-from harness.runs.paths import Paths, numbered
+from harness.runs.run import Paths, numbered
 from harness.runs.saving import write_whole
 from self_models.basics import HOME, INSTALLED
 from self_models.basics.checkpoints import load_checkpoint

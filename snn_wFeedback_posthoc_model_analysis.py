@@ -17,8 +17,8 @@ from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.measures import spikes_over_time
 from harness.measuring.report import spikes_text
+from harness.runs.run import counted
 from harness.runs.saving import write_whole
-from harness.training.schedules import counted
 from self_models.basics.settings import COUNT
 from self_models.running.outputs import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -18,7 +18,7 @@ from harness.data.sets import ImageSet
 from harness.drawing.figures import save_gif
 from harness.drawing.film import pixel_range
 from harness.drawing.reel import Reel, save_stream
-from harness.training.schedules import counted
+from harness.runs.run import counted
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.running.outputs import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

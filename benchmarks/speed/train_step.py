@@ -27,7 +27,7 @@ from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.training.losses import Criterion
-from harness.training.schedules import make_optimizer
+from harness.training.losses import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
 from self_models.objectives.encoders import poisson

@@ -8,8 +8,7 @@ import torch
 from harness import UserError
 from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read, word_for
 from harness.data.facts import with_facts
-from harness.runs.run import progress_bar
-from harness.training.schedules import counted
+from harness.runs.run import counted, progress_bar
 from harness.training.training_state import resumed
 from self_models import conversion
 from self_models.basics.checkpoints import from_original, may_hold, restore

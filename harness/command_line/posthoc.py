@@ -10,17 +10,16 @@ from harness import UserError
 from harness.building.models import lines_on_own, new_snn, use_engine, word_for
 from harness.building.start import resolve, start_snn
 from harness.command_line.parser import lines_on_unused
+from harness.data.events import read_frames
 from harness.data.facts import images_for
-from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
 from harness.measuring.measures import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
-from harness.runs.paths import Paths, snn_name
-from harness.runs.run import Run
+from harness.runs.run import Paths, Run, snn_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.files import image_sources, read_images
+from self_models.basics.images import image_sources, read_images
 from self_models.basics.settings import settings_in
 from self_models.loading import load
 from self_models.objectives.stopping import RULES

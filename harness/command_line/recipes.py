@@ -17,10 +17,9 @@ from harness import UserError
 from harness.data.folders import LAYOUT
 from harness.measuring.report import aligned
 from harness.runs.commands import program
-from harness.runs.paths import Paths, numbered
-from harness.runs.run import read_records
+from harness.runs.run import Paths, numbered, read_records
 from self_models.basics import HOME
-from self_models.basics.files import reason
+from self_models.basics.images import reason
 from self_models.basics.settings import meant
 
 HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list

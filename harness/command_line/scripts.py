@@ -11,8 +11,8 @@ import torch
 from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
-from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
-from harness.runs.signals import end_at_once, handling
+from harness.runs.ranks import end_at_once, handling
+from harness.runs.run import TAKEN, Paths, is_numbered, numbered, run_name
 from harness.training.training_state import Finished
 from self_models.basics import ModelError
 

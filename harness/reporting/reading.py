@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
-from harness.runs.paths import Paths
-from harness.runs.run import read_records
+from harness.runs.run import Paths, read_records
 from self_models.loading import MODELS
 
 NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event
