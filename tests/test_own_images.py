@@ -33,8 +33,7 @@ from PIL import Image
 from harness.command_line.parser import Configuration
 from harness.data.sets import ImageSet, load_data
 from harness.runs.saving import save_checkpoint
-from harness.training.fit import training_batches
-from harness.training.schedules import LEAST, length_of
+from harness.training.fit import LEAST, length_of, training_batches
 from self_models import load, read_images
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
