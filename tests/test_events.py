@@ -16,6 +16,7 @@ from conftest import ANN, REPOSITORY, SNN, records, refused, run_here
 from PIL import Image
 
 from harness.data.events import recording_in, rows_in, steps_in
+from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from self_models import ModelError, load
 from self_models.counting.ledger import graph_entries
@@ -201,6 +202,7 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     assert "34x34 pixels, 5 classes" in said and "recordings of" in said
     train, _, test = load_data(str(folder), frames=3)
     assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
+    assert len({*list_folder(folder).paths}) == 50  # none is in both
     spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
     run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
     model = load(tmp_path / "trained_models/snn/x.pth")

@@ -239,7 +239,6 @@ REFUSED = [
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
     ("export", "{path} --to c --dataset {own}/birds", "the classes crow, gull, and the network was trained on cat, dog, elk"),
-    (OBJ1, "{snn} --dataset {own}/data --image_size 20", "--image_size: the checkpoint's network takes grey images of 12x12"),
 ]
 
 

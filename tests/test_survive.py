@@ -169,6 +169,7 @@ def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_
     assert read_records(tmp_path / "logs/snn/x.jsonl") == before
     train(tmp_path, "--resume")
     assert compare(alone, tmp_path) == []
+    assert [record["began"] for record in records(tmp_path / "logs/snn/x.jsonl", "run")] == ["started", "resumed"]
     assert [(run.name, len(run.epochs), len(run.evaluations)) for run in find_runs(["x"], tmp_path)] == [("x", 2, 1)]
 
 

@@ -15,14 +15,9 @@ LOOKED_AT = 1000  # training images, for the light of their borders
 def with_facts(args):
     """The Configuration with `facts`, the settings FACTS, a checkpoint's or the data set's. Raises UserError for other images."""
     if facts := getattr(args, "facts", None):
-        shape, classes = shape_and_classes(facts, args.dataset)
         if args.dataset in IMAGE_SHAPES:  # before it is downloaded
-            check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], shape, classes)
-        channels, height, width = shape
-        fits = {"image_size": height == width == args.image_size, "grey": args.grey == (channels == 1)}
-        fits["event_frames"] = facts.get("recorded_frames") in (None, 0, args.event_frames)
-        if wrong := [flag for flag, fit in fits.items() if flag in args.given and not fit]:
-            raise UserError(f"--{wrong[0]}: the checkpoint's network takes {described(shape)}; leave it out")
+            known = shape_and_classes(facts, args.dataset)
+            check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
     elif args.dataset in IMAGE_SHAPES:
         facts = {"labels": len(CLASSES[args.dataset])}
     else:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from harness import UserError
 from harness.data.events import RECORDINGS, size_in, steps_in
 from harness.runs.run import say_once, some
-from harness.runs.saving import write_here
+from harness.runs.saving import write_whole
 from self_models.basics import ModelError, users_folder
 from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened
 from self_models.basics.settings import meant
@@ -294,9 +294,9 @@ def cache(path, listing, attempt, doing):
         write_head(file, count, array)  # of the same length: NumPy leaves room for the count
 
     Path(f"{path}.json").unlink(missing_ok=True)  # of other files
-    write_here(f"{path}.npy", fill)
+    write_whole(f"{path}.npy", fill, any_rank=True)
     about = {"digest": listing.digest, "bad": [*bad.items()]}
-    write_here(f"{path}.json", lambda file: file.write(json.dumps(about).encode()))
+    write_whole(f"{path}.json", lambda file: file.write(json.dumps(about).encode()), any_rank=True)
     return mapped(path), bad
 
 

@@ -21,14 +21,10 @@ def save_checkpoint(path, model, **more):
     write_whole(path, lambda file: torch.save(saved, file))
 
 
-def write_whole(path, write):
-    """Call write(file) on a temporary file beside path, then rename it; only the first rank does. Raises UserError."""
-    if ranks.is_first():
-        write_here(path, write)
-
-
-def write_here(path, write):
-    """write_whole for the rank that calls it, whichever it is."""
+def write_whole(path, write, any_rank=False):
+    """Call write(file) on a temporary file beside path, then rename it; only the first rank does, or any. Raises UserError."""
+    if not (any_rank or ranks.is_first()):
+        return
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:

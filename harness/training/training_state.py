@@ -148,24 +148,29 @@ def resumed(args, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
-    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
-        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
-        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
-    restored = {flag: one for flag, one in kept_settings(args).items() if flag in was}
-    if changed := [flag for flag, one in restored.items() if one.scope in FIXED and args.given.get(flag, was[flag]) != was[flag]]:
-        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
-    if args.updates and not was.get("updates"):
-        raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.having("checkpoint", **{flag: was[flag] for flag in restored})
+    check_same_flags(args, path, was)
+    args = args.having("checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was})
     args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
     if args.dataset not in IMAGE_SHAPES:
-        check_files(args.dataset, path, saved["files"])
+        check_same_files(args.dataset, path, saved["files"])
     return args, saved
 
 
-def check_files(dataset, path, were):
+def check_same_flags(args, path, was):
+    """Raises UserError where a run that goes on would have another recipe than these flags of its checkpoint."""
+    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
+        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
+        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
+    fixed = [flag for flag, one in kept_settings(args).items() if one.scope in FIXED and flag in was]
+    if changed := [flag for flag in fixed if args.given.get(flag, was[flag]) != was[flag]]:
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
+    if args.updates and not was.get("updates"):
+        raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
+
+
+def check_same_files(dataset, path, were):
     """Raises UserError where a folder has other files than when the run of this checkpoint began."""
     now = list_folder(dataset).known_by
     if changed := [f"{part}/ had {were[part]} and has {now[part]}" for part in now if were[part] != now[part]]:
