@@ -110,7 +110,7 @@ class TrainingState:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
-            self.average = Average(**saved["average"]) if self.step and ranks.is_first() else Average()
+            self.average = Average(**saved["average"]) if ranks.is_first() else Average()
             self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
