@@ -23,7 +23,7 @@ from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, spread, surviving
-from harness.measuring.report import save_results_json
+from harness.measuring.tables import save_results_json
 from harness.runs.paths import numbered
 from harness.runs.saving import write_whole
 from self_models import load

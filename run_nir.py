@@ -20,8 +20,8 @@ from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.raster import save_recording
-from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
+from harness.measuring.tables import aligned, figure
 from harness.runs.run import Run, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in

@@ -24,8 +24,18 @@ from conftest import (
 )
 
 from harness.command_line.scripts import train_each
-from harness.measuring.comparing import FIGURES, Difference, Spread, at_accuracy, at_spikes, difference, interval, surviving
-from harness.reporting.series import Series, pairs_of
+from harness.measuring.comparing import (
+    FIGURES,
+    Difference,
+    Series,
+    Spread,
+    at_accuracy,
+    at_spikes,
+    difference,
+    interval,
+    pairs_of,
+    surviving,
+)
 from harness.runs.signals import Interrupted
 from snn_wFeedback import build_parser
 

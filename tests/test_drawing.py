@@ -15,8 +15,7 @@ from PIL import Image
 import results
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
-from harness.drawing.figures import save_contact_sheet, save_gif
-from harness.drawing.film import film_of
+from harness.drawing.film import film_of, save_contact_sheet, save_gif
 from harness.measuring.comparing import Difference, Spread
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast

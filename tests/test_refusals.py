@@ -84,7 +84,7 @@ COMMANDS = [  # script, flags, words of its one line
           for name in ("..", ".hidden", "a/b", "a\u200bb")),
         (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
         ("energy", "{snn} --against {snn}", "{snn} holds an SNN"),
-        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
+        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a name that ends in .png, in a")
           for name in ("p.xyz", "p", "none/p.png")),
         (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume needs the checkpoint"),
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small: try a smaller --batch_size"),

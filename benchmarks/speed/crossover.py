@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import check_png
-from harness.drawing.plots import chart
+from harness.drawing.figures import chart
+from harness.runs.saving import check_output
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
@@ -43,7 +43,7 @@ RUNS = {"event": "#aa3377", "dense": "#4477aa", "ann": "#222222", "ann_int8": "#
 def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.picture:
-        check_png("--picture", args.picture)
+        check_output("--picture", args.picture, ".png")
     torch.set_num_threads(args.threads)
     records = []
     for width in args.widths:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
 from harness.data.folders import list_folder
-from harness.measuring.report import running
+from harness.measuring.tables import running
 from harness.runs import ranks
 from harness.runs.paths import Paths
 from harness.runs.run import read_records
