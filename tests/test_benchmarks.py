@@ -164,7 +164,7 @@ def test_each_program_asks_a_question_first(program):
     """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
     text = program.read_text()
     imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
-    assert imported <= {"shared", "speed.peers", "findings.controls"}
+    assert imported <= {"speed.peers", "findings.controls"}
     if "__main__" in text:
         assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1
 
