@@ -11,7 +11,7 @@ import torch
 from conftest import PLAN, SNN, SPIKING, digests, records, refused, run_here
 
 from harness.data.sets import load_data
-from harness.drawing import page, plots
+from harness.drawing import plots
 from harness.measuring import tables
 from harness.measuring.logs import Result, find_runs
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
@@ -124,34 +124,24 @@ def test_what_charts_show(tmp_path, pictures):
 def test_a_page_is_one_file_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     evil = "<!--<script><i>"
     lines = opening(**{evil: evil}), MEASURED | {"dataset": evil, "rule": evil}, MEASURED | {"rule": "b"}
-    log = write(tmp_path / f"{evil}.jsonl".replace("/", ""), *lines)
-    other = write(tmp_path / "other.jsonl", opening(**{evil: "&"}), MEASURED)
+    log = write(tmp_path / "logs/snn" / f"{evil}.jsonl".replace("/", ""), *lines)
+    other = write(tmp_path / "logs/snn/other.jsonl", opening(**{evil: "&"}), MEASURED)
+    write(tmp_path / "trained_models/snn/other_sweep.png", "a picture that the run drew")
     text, _ = reported(log, other, "--output", tmp_path / "page.html")
     assert evil not in text and text.count("<script") == 0 and "&lt;!--&lt;script&gt;&lt;i&gt; test images" in text
-    assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 4 and "<pre>x.py --seed 1</pre>" in text
+    assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 5 and "<pre>x.py --seed 1</pre>" in text
 
 
-def test_a_page_holds_the_pictures_that_runs_drew(looked, tmp_path, monkeypatch):
-    """As long as it has room for them."""
-    log, drawn = looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", looked.folder / "trained_models/snn"
-    for most, kinds in ((page.MOST, ["gif", "png", "png"]), (10_000, [])):
-        monkeypatch.setattr(page, "MOST", most)
-        text, _ = reported(log, "--output", tmp_path / "page.html")
-        assert re.findall('src="data:image/(.*?);', text) == kinds
-    assert f"{drawn}/tiny_posthoc_analysis.gif" in text
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
+def test_what_a_network_ran_with_names_what_is_not_as_usual():
+    for said, told in (
         ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
-        ({"gate": "open", "encoding": "direct"}, {"encoding": "direct"}),
-        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}),
-    ],
-)  # fmt: skip
-def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
-    assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
-    assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
+        (
+            {"gate": "relative", "encoding": "direct", "class": "Mine"},
+            {"gate": "relative", "encoding": "direct", "class": "Mine"},
+        ),
+    ):
+        assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
+        assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
 
 
 def test_lines_that_are_no_records_are_left_out(tmp_path):
@@ -168,7 +158,7 @@ def test_lines_on_bad_input(tmp_path):
     for words, line in (
         (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
         (f"{tmp_path}/gone.jsonl", "gone.jsonl is no run's log: give the path of a .jsonl"),
-        (f"{log} --output {tmp_path}/page.xyz", "page.xyz: a report is a page: give a name that ends in .html"),
+        (f"{log} --output {tmp_path}/page.xyz", "page.xyz: give a name that ends in .html"),
         (f"{log} --output {mine}", "--overwrite replaces it"),
     ):
         assert line in refused("report", words, *([] if "--output " in str(words) else ["--output", shown])), words

@@ -14,7 +14,6 @@ from harness.runs.saving import write_whole
 MADE_BY = '<meta name="generator" content="report.py">'
 HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
-MOST = 1_900_000  # characters of a page
 NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags", "facts"}
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
 HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
@@ -38,7 +37,7 @@ def save_page(path, runs, overwrite):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
     title = escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
     head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
-    content = "".join(filled([head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"]))
+    content = "".join([head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"])
     write_whole(path, lambda file: file.write(content.encode("utf-8", "replace")))
 
 
@@ -62,23 +61,12 @@ def compared(runs):
 
 
 def alone(run):
-    """Parts of the page that show one run: HTML, and paths of its pictures."""
+    """Parts of the page that show one run."""
     yield f"<h2>{escape(run.name)}</h2>" + "".join(f"<pre>{escape(opening['command'])}</pre>" for opening in run.openings)
     last = run.results[-1] if run.results else None
     if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
         yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(save_confusion, last.record)
-    yield from run.pictures
-
-
-def filled(parts):
-    """The parts as HTML: pictures are inside the page as long as it has room for them, else named."""
-    room = MOST - sum(len(part) for part in parts if isinstance(part, str))
-    for part in parts:
-        if isinstance(part, Path):
-            html = image(part)
-            room -= len(html)
-            part = html if room > 0 else f"<p>Left out, since the page would be too large: {escape(str(part))}</p>"
-        yield part
+    yield from map(image, run.pictures)
 
 
 def result_row(run, result, label):

@@ -6,7 +6,6 @@ import io
 import warnings
 from functools import partial
 from importlib import import_module
-from itertools import product
 
 import nir
 import torch
@@ -14,7 +13,7 @@ import torch
 from self_models import first_difference
 from self_models.basics import ModelError
 from self_models.graph import frames_of, lists_of
-from self_models.nir import LIKE, RESETS, from_nir
+from self_models.nir import from_nir
 
 SIMULATORS = {  # (graph, dt, batch) -> its network
     "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),
@@ -78,8 +77,6 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
                     warnings.simplefilter("ignore")
                     sent = sent_by_modules(name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events)
                 verdict = compared(model, events, sent)
-                if verdict[0] == "differs":
-                    verdict = "differs", verdict[1] + agreeing(path, events, sent)
         except importlib.metadata.PackageNotFoundError:
             verdict = "not installed", f"pip install {name}"
         except ModelError as error:
@@ -104,14 +101,3 @@ def compared(model, events, sent):
             a, b = (each[step, image].flatten()[neuron].item() for each in (spikes, sent[name]))
             return "differs", f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
     return "same", f"{sum(int(spikes.sum()) for spikes in ours.values()):,} spikes of {len(ours)} nodes"
-
-
-def agreeing(path, events, sent):
-    """The fewest flags with which we send what another simulator does, in words; '' for none."""
-    choices = {"like": (None, *LIKE), "reset": (None, *RESETS), "reset_delay": (None, True, False), "membrane_floor": (None, 1.0)}
-    tried = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-    for flags in sorted(tried, key=lambda each: sum(value is not None for value in each.values())):
-        with contextlib.suppress(ModelError):
-            if compared(from_nir(path, **flags), events, sent)[0] == "same":
-                return "; equal with " + " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-    return ""
