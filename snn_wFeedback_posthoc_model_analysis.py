@@ -12,14 +12,14 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_contact_sheet, save_gif
+from harness.drawing.film import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
-from harness.measuring.measures import spikes_over_time
-from harness.measuring.report import spikes_text
+from harness.measuring.tables import spikes_text
 from harness.runs.run import counted
 from harness.runs.saving import write_whole
 from self_models.basics.settings import COUNT
+from self_models.counting.evaluation import spikes_over_time
 from self_models.running.outputs import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -58,7 +58,7 @@ def main(argv=None):
     save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
     right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
-    run.say(f"the {counted(len(film.titles), 'image')} shown:")
+    run.say(f"the {counted(len(film.images), 'image')} shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), film.blocked[t].mean()
         run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked")

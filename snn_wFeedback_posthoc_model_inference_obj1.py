@@ -7,8 +7,8 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
-from harness.measuring.measures import difficulty_correlations
-from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
+from harness.measuring.comparing import difficulty_correlations
+from harness.measuring.tables import blocking_table, class_lines, difficulty_lines, operations_table
 from self_models.basics.settings import NOT_NEGATIVE, settings_in
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -6,10 +6,10 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.film import own_gate_in_words
+from harness.drawing.film import gate_in_words
 from harness.drawing.plots import save_adaptive, save_step_histograms
-from harness.measuring.measures import spike_correlations
-from harness.measuring.report import adaptive_table, setting_in_words
+from harness.measuring.comparing import spike_correlations
+from harness.measuring.tables import adaptive_table, setting_in_words
 from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -32,8 +32,7 @@ def main(argv=None):
     run, series = posthoc.run, sweep(posthoc, args.rules)
     run.result(*adaptive_table(series))
     name, ((record, per_image), *_) = next(iter(series.items()))
-    gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
-    setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
+    setting = f"{setting_in_words(name, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
     save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
     save_step_histograms(run.picture("_steps.png"), *shown)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_gif
+from harness.drawing.film import save_gif
 from harness.drawing.plots import save_dimming
-from harness.measuring.report import contrast_table
+from harness.measuring.tables import contrast_table
 from self_models.objectives.contrast import WINDOW
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 

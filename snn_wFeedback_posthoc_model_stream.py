@@ -15,8 +15,7 @@ from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolv
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet
-from harness.drawing.figures import save_gif
-from harness.drawing.film import pixel_range
+from harness.drawing.film import save_gif
 from harness.drawing.reel import Reel, save_stream
 from harness.runs.run import counted
 from self_models.basics.settings import COUNT, POSITIVE
@@ -96,7 +95,7 @@ def watched(posthoc, frames, steps, title, which=""):
 
 def scene_of(args, test, model):
     """An ImageSet of the frames of one stream."""
-    epsilon = model.settings.get("epsilon", 0.0) / pixel_range(model.image_shape[0] > 1) or EPSILON
+    epsilon = model.settings.get("epsilon", 0.0) / (2 if model.image_shape[0] > 1 else 1) or EPSILON
     scene = make_scene(args.scene, test, 1, args.scene_frames, args.seed, epsilon)
     return ImageSet(f"scene {args.scene}", scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
 

@@ -36,9 +36,7 @@ from conftest import (
     same_weights,
 )
 
-import harness.data.sets
 import results
-from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from harness.exporting.layers import forward_layers
@@ -84,7 +82,7 @@ COMMANDS = [  # script, flags, words of its one line
           for name in ("..", ".hidden", "a/b", "a\u200bb")),
         (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
         ("energy", "{snn} --against {snn}", "{snn} holds an SNN"),
-        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
+        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a name that ends in .png, in a")
           for name in ("p.xyz", "p", "none/p.png")),
         (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume needs the checkpoint"),
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small: try a smaller --batch_size"),
@@ -351,33 +349,20 @@ def test_existing_run_is_not_overwritten(trained, tmp_path, name, kind, base):
 
 
 def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
-    """All images are looked for before anything is evaluated; without them a network's rows stay, and the last lines say so."""
-
-    real = harness.data.sets.load_set
-
-    def looked_for(name, *where):
-        if name == "FashionMNIST":
-            raise UserError("FashionMNIST is not there: put it into data/")
-        return real(name, *where)
-
+    """Without --dataset the rows of CIFAR-10 stay, and the last line says so."""
     for path in ("results", "docs"):
         shutil.copytree(REPOSITORY / path, tmp_path / path, ignore=shutil.ignore_patterns("*.png", "*.gif"))
     shutil.copy(REPOSITORY / "README.md", tmp_path)
     said, rows = [], json.loads((tmp_path / "results/results.json").read_text())
     monkeypatch.setattr("results.HERE", tmp_path)
-    monkeypatch.setattr("harness.data.sets.load_set", looked_for)
     monkeypatch.setattr("results.evaluate", said.append)
     monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
     _, printed = run_here("results")
-    there = {preset for preset, one in results.NETWORKS.items() if not one.images and "fashion" not in preset}
-    assert {command.split()[2] for command in said} == there
+    assert {command.split()[2] for command in said} == {name for name, one in results.NETWORKS.items() if not one.images}
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
-    fashion, cifar = printed.splitlines()[-2:]
-    assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")
-    assert " stay as they are: cifar10_baseline, " in cifar and "; add --dataset FOLDER, of " in cifar
+    assert " stay as they are: cifar10_baseline, deep_baseline, deep_phased; add --dataset FOLDER" in printed.splitlines()[-1]
     said.clear()
-    line = refused("results", "--only snn_baseline fashion_baseline")
-    assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said
+    assert "deep_phased needs its images: add --dataset" in refused("results", "--only snn_baseline deep_phased")
     assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
 
 

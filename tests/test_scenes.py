@@ -15,7 +15,7 @@ from harness import UserError
 from harness.data.events import read_frames
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet, load_data
-from harness.drawing.figures import save_gif
+from harness.drawing.film import save_gif
 from harness.drawing.reel import MOST, Reel, save_stream
 from harness.runs.saving import save_checkpoint
 from self_models import load
@@ -301,7 +301,7 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
-    assert np.array_equal(film.shown_labels[:, 0], figures["label"][2::3]) and film.titles_at(0) == ["label: 3"]
+    assert np.array_equal(film.labels[:, 0], figures["label"][2::3]) and film.titles[0] == ["label: 3"]
     assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 80
 
 

@@ -14,8 +14,7 @@ from harness.data.events import read_frames
 from harness.data.facts import images_for
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
-from harness.measuring.measures import counts_operations
-from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
+from harness.measuring.tables import counts_operations, evaluation_record, save_results_json, silent_outputs
 from harness.runs.run import Paths, Run, snn_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.folders import LAYOUT
-from harness.measuring.report import aligned
+from harness.measuring.tables import aligned
 from harness.runs.commands import program
 from harness.runs.run import Paths, numbered, read_records
 from self_models.basics import HOME

@@ -9,8 +9,7 @@ import torch
 
 from harness import UserError
 from harness.data.sets import augmented
-from harness.measuring import report
-from harness.measuring.measures import counts_operations
+from harness.measuring import tables
 from harness.runs import ranks
 from harness.runs.run import counted, progress_bar
 from harness.runs.saving import save_checkpoint
@@ -127,8 +126,8 @@ def record_epoch(state, epoch, learned, judgement, seconds):
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
     said = "sent no spike in the whole epoch"
-    lines = [f"warning: epoch {epoch}: layer {name} {said}: {report.HELPS_AGAINST_SILENCE}" for name in silent]
-    lines.append(report.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
+    lines = [f"warning: epoch {epoch}: layer {name} {said}: {tables.HELPS_AGAINST_SILENCE}" for name in silent]
+    lines.append(tables.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement}
     record |= {"selected_on": args.selected_on, "seconds": seconds}
     if silent:
@@ -162,13 +161,13 @@ def finish(state, criterion):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
-    (run.say if tests else run.result)(f"{report.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
+    (run.say if tests else run.result)(f"{tables.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
         best = test_once(model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"])
     elif args.results_json:  # the JSON lines have these figures with their epoch
-        report.save_results_json(args.results_json, [report.evaluation_record(model, best, args)])
+        tables.save_results_json(args.results_json, [tables.evaluation_record(model, best, args)])
     state.finished = True
     state.save()
     return best
@@ -177,12 +176,12 @@ def finish(state, criterion):
 def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
-    result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    run.result(*report.result_lines(result), **more)
-    record = report.evaluation_record(model, result, args, **more)
-    run.record(*report.silent_outputs(result), *report.class_lines(result["confusion"], model.classes), **record)
+    result = evaluate_with_bar(model, test, criterion, args, run, tables.counts_operations(model, run.say), after_batch)
+    run.result(*tables.result_lines(result), **more)
+    record = tables.evaluation_record(model, result, args, **more)
+    run.record(*tables.silent_outputs(result), *tables.class_lines(result["confusion"], model.classes), **record)
     if args.results_json:
-        report.save_results_json(args.results_json, [record])
+        tables.save_results_json(args.results_json, [record])
     return result
 
 
@@ -193,7 +192,7 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {report.running(average.means())}")
+            run.note(f"  test batch {number}: {tables.running(average.means())}")
         if after_batch:
             after_batch()
 
@@ -205,5 +204,5 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
     if not bar.disable and bar.n % 10 == 9 and average.images:
-        bar.set_postfix_str(report.running(average.means()), refresh=False)
+        bar.set_postfix_str(tables.running(average.means()), refresh=False)
     bar.update()
