@@ -28,8 +28,8 @@ class Registry(dict):
     """A dict of named classes or functions. kind: what one of them is called in an error; keeps_all: a network keeps the settings
     of all its classes, whichever is chosen."""
 
-    def __init__(self, kind, *, keeps_all=False, **entries):
-        super().__init__(entries)
+    def __init__(self, kind, *, keeps_all=False):
+        super().__init__()
         self.kind, self.keeps_all, self.base = kind, keeps_all, None
 
     def expects(self, base):
@@ -41,7 +41,7 @@ class Registry(dict):
 
         def enter(thing):
             if name in self:
-                raise ModelError(f"{self.kind} {name!r} is there already: register {thing.__name__} under another name")
+                raise ModelError(f"{self.kind} {name!r} is there already: register yours under another name")
             if self.base:
                 self.check_class(name, thing)
             self[name] = thing
