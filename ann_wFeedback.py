@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from harness.building.models import lines_on_own, load_ann, new_ann, teacher_from
 from harness.building.start import resolve
-from harness.command_line.flags import ann_parser
+from harness.command_line.flags import training_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
@@ -20,7 +20,7 @@ PATCHES = 5_000_000  # from about so many patterns are found, of images evenly s
 
 
 def build_parser(argv=None):
-    return ann_parser(__doc__, argv)
+    return training_parser(__doc__, "ann", argv)
 
 
 def main(argv=None):

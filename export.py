@@ -6,7 +6,7 @@ nir and torch have its encoder and classifier; half, a checkpoint of half the si
 from dataclasses import replace
 
 from harness.building.models import named
-from harness.command_line.flags import snn_settings
+from harness.command_line.flags import training_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
 from harness.exporting.formats import FORMATS, export
@@ -15,7 +15,7 @@ DATA = ("dataset", "data_dir", "skip_bad")  # flags, of the images that a page o
 
 
 def build_parser():
-    settings = {name: snn_settings()[name] for name in DATA}
+    settings = {name: training_settings("snn")[name] for name in DATA}
     help_text = "of page, c and arduino: its test images are tried, and written; default: the network's; a folder as in training"
     settings["dataset"] = replace(settings["dataset"], default="", help=help_text)
     parser = Parser(__doc__, settings=settings)

@@ -3,7 +3,7 @@
 
 from harness.building.models import choose_trained, lines_on_own, new_snn, teacher_from, use_engine
 from harness.building.start import resolve, start_snn
-from harness.command_line.flags import snn_parser
+from harness.command_line.flags import training_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
@@ -14,7 +14,7 @@ from harness.training.losses import Criterion, own_losses
 
 
 def build_parser(argv=None):
-    return snn_parser(__doc__, argv)
+    return training_parser(__doc__, "snn", argv)
 
 
 def main(argv=None):

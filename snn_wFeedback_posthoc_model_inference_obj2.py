@@ -27,42 +27,41 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
-    posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
-    run, series = posthoc.run, sweep(posthoc, args.rules)
+    args = build_parser(argv).parse_args(argv)
+    posthoc = open_posthoc(*resolve_evaluation(args), AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
+    run, series = posthoc.run, sweep(posthoc)
     run.result(*adaptive_table(series))
-    name, ((record, per_image), *_) = next(iter(series.items()))
+    rule, ((record, per_image), *_) = next(iter(series.items()))
     gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
-    setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
-    shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
-    save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
-    save_step_histograms(run.picture("_steps.png"), *shown)
-    run.say(f"wrote {run.picture('.png')}, {run.picture('_steps.png')}")
+    shown = posthoc.model.timesteps, f"{setting_in_words(rule, record['bounds'])}, {gate}", posthoc.model.classes
+    save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, per_image, *shown)
+    save_step_histograms(run.picture("_steps.png"), per_image, *shown)
+    posthoc.wrote(".png", "_steps.png")
     return posthoc.finish()
 
 
-def sweep(posthoc, rules):
-    """All bounds of these rules, then T steps for every image: name -> list of (record, per_image).
+def sweep(posthoc):
+    """All bounds of the rules of --rules, then T steps for every image: name -> list of (record, per_image).
 
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
     rank_correlation_per_ink is that of spikes per total intensity.
     """
     series = {}
-    for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
-        for bounds in settings:
-            posthoc.model.change(rule=rule, **bounds)
-            doing = setting_in_words(f"evaluating {rule}", bounds)
-            series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
+    to_try = [(rule, bounds) for rule in posthoc.args.rules for bounds in bounds_of(rule, posthoc.args)]
+    for rule, bounds in to_try:
+        posthoc.model.change(rule=rule, **bounds)
+        doing = setting_in_words(f"evaluating {rule}", bounds)
+        series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
     series["all timesteps"] = [posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})]
     difficulty = -series["all timesteps"][0][1]["margin"]
     for record, per_image in (row for rows in series.values() for row in rows):
-        found = spike_correlations(difficulty, per_image)
-        record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
+        rho = spike_correlations(difficulty, per_image)
+        record |= {"rank_correlation": rho["spikes"], "rank_correlation_per_ink": rho["spikes_per_ink"]}
     return series
 
 
-def settings_of(rule, args):
+def bounds_of(rule, args):
     """The bounds to try a rule with, a list of dicts. Raises UserError where the flags of one rule differ in length."""
     names = list(settings_in(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]

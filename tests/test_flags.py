@@ -36,7 +36,7 @@ from test_survive import train
 from ann_wFeedback import whiten_first_layer
 from harness import UserError
 from harness.building.models import find_device, new_snn
-from harness.command_line.flags import snn_parser
+from harness.command_line.flags import training_parser
 from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
@@ -368,7 +368,7 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_1():
 
 def test_the_seed_draws_the_weights():
     words = ["-a", "VGG5_wFeedback_small", "--fc_width", "8", "--seed"]
-    first, same, other = (new_snn(with_facts(snn_parser("").parse_args([*words, seed]))) for seed in "334")
+    first, same, other = (new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed]))) for seed in "334")
     draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import OBJ1, REPOSITORY, SCRIPTS, commands_in
 
 import harness.data.sets
-from harness.command_line import wfeedback
+from harness.command_line.scripts import wfeedback
 from harness.runs.commands import COMMANDS, program
 
 
@@ -75,11 +75,11 @@ def test_each_script_is_a_command():
 
 IN_ONE_PROCESS = """
 import sys
-from harness.command_line import wfeedback
+from harness.command_line.scripts import wfeedback
 for words in {}:
     sys.argv = ["wfeedback", *words.split()]
     try:
-        wfeedback.main()
+        wfeedback()
     except SystemExit as stop:
         print("status", stop.code, flush=True)
 """
@@ -88,7 +88,7 @@ for words in {}:
 def check_commands(installed):
     """They find MNIST and a committed network, write where they are called, and say what to type there."""
     flags = f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense".split()
-    done = installed.run("-m", "harness.command_line.wfeedback", *flags)
+    done = installed.run("-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *flags)
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
@@ -132,7 +132,7 @@ def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tm
 def test_the_command_says_what_there_is(monkeypatch, capsys):
     def called(*words):
         monkeypatch.setattr(sys, "argv", ["/usr/bin/wfeedback", *words])
-        wfeedback.main()
+        wfeedback()
         return capsys.readouterr().out
 
     said = called()

@@ -1,15 +1,14 @@
 """The flags of the scripts: the settings of a run, declared, and the parsers made of them and of the network's."""
 
-import sys
+import argparse
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from harness import UserError
 from harness.building.models import class_for
-from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
+from harness.command_line.parser import Parser, SwitchAction, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
 from self_models.basics.settings import (
@@ -197,8 +196,7 @@ class OfFineTuning:
 # fmt: on
 
 
-NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
-UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained
+UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained; their flags are of the original's command lines
 EVALUATED_WITH = ("timesteps", "epsilon", "dataset")  # of what a checkpoint holds, these are what an evaluation varies
 SELDOM = ("pretrained_ann", "scaling_factor", "limit_train", "image_size", "test_only")  # of an evaluation
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
@@ -206,30 +204,28 @@ BARE = (
     "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; --preset own --dataset FOLDER "
     "trains on your own images; --dataset MNIST is the original's run, many hours on a CPU"
 )
+TRAINED = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}  # kind -> class of the network
 
 
 def class_in(argv, table, cls):
     """The class of the --model in a command line, or in the table of the recipe that it names; else cls. Its file is imported
     here, before there is a parser: what it registers has flags."""
-    words = sys.argv[1:] if argv is None else argv
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    said = dict(pairwise(words))  # of a flag that is typed twice the last holds
-    if "--preset" in said and "--model" not in said:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--preset"):
+        first.add_argument(flag, nargs="?")
+    typed = first.parse_known_args(argv)[0]
+    if typed.preset and typed.model is None:
         with suppress(UserError):  # of a recipe, which is told when flags are parsed
-            recipe = find(said["--preset"], "ann" if table == "ann" else "snn")
-            said["--model"] = str(recipe.of(table, {}).get("model", ""))
-    return class_for(said.get("--model", ""), cls)
+            typed.model = find(typed.preset, "ann" if table == "ann" else "snn").of(table, {}).get("model")
+    return class_for(str(typed.model or ""), cls)
 
 
-def ann_settings(cls=VGG_wFeedback):
-    """name -> Setting of all that the ANN's script has flags for. cls: of the network."""
-    return joined(settings_in(OfAll, OfTraining, OfANN), cls.known_settings())
-
-
-def snn_settings(cls=VGG_SNN_STDB_wFeedback):
-    """name -> Setting of all that the SNN's training script has flags for. cls: of the network."""
-    own = with_defaults(settings_in(OfAll, OfTraining, OfSNN, OfFineTuning), SNN_DEFAULTS)
-    return joined(loss_settings(), own, cls.known_settings())
+def training_settings(kind, cls=None):
+    """name -> Setting of all flags of the script that trains an ANN or SNN (kind). cls: of a network of somebody's own."""
+    network = (cls or TRAINED[kind]).known_settings()
+    if kind == "ann":
+        return joined(settings_in(OfAll, OfTraining, OfANN), network)
+    return joined(loss_settings(), with_defaults(settings_in(OfAll, OfTraining, OfSNN, OfFineTuning), SNN_DEFAULTS), network)
 
 
 def posthoc_settings(cls, own=None):
@@ -239,22 +235,19 @@ def posthoc_settings(cls, own=None):
     return joined(with_defaults(settings_in(OfAll, OfEvaluation, OfSNN), SNN_DEFAULTS | {"test_only": True}), known)
 
 
-def joined(*several):
+def joined(*declared):
     """All of these name -> Setting. Raises UserError for a name that two of them have, as a part of somebody's own may."""
-    found = {}
-    for each in several:
-        if both := found.keys() & each.keys():
+    joint = {}
+    for settings in declared:
+        if both := joint.keys() & settings.keys():
             raise UserError(f"--model: --{min(both)} is a flag of this script already: give your setting another name")
-        found |= each
-    return found
+        joint |= settings
+    return joint
 
 
-def ann_parser(description, argv=None):
-    return Parser(description, "ann", ann_settings(class_in(argv, "ann", VGG_wFeedback)), bare=BARE)
-
-
-def snn_parser(description, argv=None):
-    return Parser(description, "snn", snn_settings(class_in(argv, "snn", VGG_SNN_STDB_wFeedback)), bare=BARE)
+def training_parser(description, kind, argv=None):
+    """The parser of the script that trains an ANN or SNN (kind). argv: where a --model is looked for, see class_in."""
+    return Parser(description, kind, training_settings(kind, class_in(argv, kind, TRAINED[kind])), bare=BARE)
 
 
 def posthoc_parser(description, argv, cls, without=()):
@@ -263,10 +256,9 @@ def posthoc_parser(description, argv, cls, without=()):
     out = {*without, *settings_in(*(part for kind in without for part in cls.parts.get(kind, {}).values()))}
     network = class_in(argv, "evaluation", cls)
     known = {name: one for name, one in posthoc_settings(cls, network).items() if name not in out}
-    held = {name for name in network.known_settings().keys() & known.keys() if known[name].scope == "network"}
-    known |= {name: replace(known[name], help=f"{known[name].help} (default: the checkpoint's)") for name in held}
-    parser = Parser(description, "evaluation", known, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
-    seldom = {*held.difference(EVALUATED_WITH), *SELDOM}
+    kept = {name for name in network.known_settings().keys() & known.keys() if known[name].scope == "network"}
+    known |= {name: replace(known[name], help=f"{known[name].help} (default: the checkpoint's)") for name in kept}
+    parser, seldom = Parser(description, "evaluation", known), {*kept.difference(EVALUATED_WITH), *SELDOM}
     parser.rare |= {one.flag(name) for name, one in known.items() if one.group in UNUSED_GROUPS or name in seldom}
     return parser
 
@@ -277,9 +269,12 @@ def add_picture_flags(parser):
     number_or_path = typed(Text(lambda text: COUNT.parse(text) if text.lstrip("-").isdigit() else text))
     group.add_argument("--images", type=number_or_path, nargs="+", default=[5], metavar="N|PATH", help="N test images, the "
                        "first of each class, or your own images: files and folders, without a data set")  # fmt: skip
-    help_text = "test images by number"
-    group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help=help_text)
+    group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="test images by number")
     group.add_argument("--invert", action=SwitchAction, default=False, help="files as --images: swap dark and bright, "
                        "as for dark digits on white paper")  # fmt: skip
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group
+
+
+def add_baseline_flag(group, what):
+    group.add_argument("--baseline", default="", metavar="PATH", help=f"{what}, beside it in the chart: a checkpoint")

@@ -163,6 +163,28 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             axis.get_major_locator().set_params(integer=True)
 
 
+def save_choices(path, records, front, baselines=()):
+    """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
+    with chart(path, (6.5, 4.2)) as (axis,):
+        front = sorted(front, key=lambda record: record["spikes"]["total"])
+        looks = {
+            "this network": (records, {"fmt": "o", "color": "#e69f5e", "alpha": 0.7}),
+            "not beaten in both": (front, {"fmt": "o-", "color": "#e66100"}),
+            "baseline": (baselines, {"fmt": "s", "color": ACCURACY_COLOUR}),
+        }
+        for label, (some, look) in looks.items():
+            if some:
+                found, spread = accuracies(some)
+                axis.errorbar([record["spikes"]["total"] for record in some], found, spread, elinewidth=0.5, label=label, **look)
+        for record in front:
+            setting = f"ε {record['epsilon']:g}, slew {record['readout_slew']:g}, T {record['timesteps']}"
+            place = record["spikes"]["total"], 100 * record["accuracy"]
+            axis.annotate(setting, place, (4, -8), textcoords="offset points", fontsize=7, rotation=90, va="top")
+        axis.set(xlabel=SPIKES, ylabel="accuracy in %", title=f"{records[0]['images']:,} images, 95 % intervals")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.legend(frameon=False, loc="lower right")
+
+
 def save_accuracy_against_spikes(path, runs, verdicts, title):
     """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
     standard deviations over the seeds.

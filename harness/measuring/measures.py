@@ -56,3 +56,13 @@ def spike_correlations(difficulty, per_image):
     image of more total intensity (sum of light) has more input spikes to begin with."""
     spikes = {"spikes": per_image["spikes"], "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6)}
     return {name: rank_correlation(difficulty, values) for name, values in spikes.items()}
+
+
+def on_front(records):
+    """Those evaluation records that no other beats in both accuracy and spikes, or in one of them at an equal other."""
+    points = [(record["accuracy"], -record["spikes"]["total"]) for record in records]
+    return [
+        record
+        for record, (accuracy, saved) in zip(records, points, strict=True)
+        if not any(other != (accuracy, saved) and other[0] >= accuracy and other[1] >= saved for other in points)
+    ]

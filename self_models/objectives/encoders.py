@@ -6,7 +6,6 @@ import torch
 
 from self_models.basics.settings import Registry
 
-
 ENCODINGS = Registry("encoding")
 
 
