@@ -30,13 +30,13 @@ def train(args):
     choose_trained(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
-    kinds = args.trade_off_type, args.spike_penalty, args.classification_type
-    criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
+    terms = args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
+    criterion = Criterion(trade_off, *terms, own_losses(args, model))
     args, data = data_for(args, model)
-    about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
+    shown = (None, None, data[2]) if args.test_only else data
     engine = use_engine(model, args)
     with Run("snn", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_unused(args, model), *about_data, engine, *lines_on_own(args.model))
+        run.say(*lines_on_unused(args, model), *lines_on(shown, model.classes), engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

@@ -52,13 +52,13 @@ def main(argv=None):
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
     save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
-    right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
+    right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
     run.say(f"the {counted(len(film.titles), 'image')} shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), film.blocked[t].mean()
-        run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked")
-        run.record(event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
+        line = f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked"
+        run.record(line, event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
     run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
     posthoc.wrote(".gif", ".png", "_spikes.png")
     if args.raster:

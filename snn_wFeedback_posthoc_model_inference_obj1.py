@@ -19,25 +19,19 @@ from harness.measuring.measures import difficulty_correlations, on_front
 from harness.measuring.report import blocking_table, choices_table, class_lines, difficulty_lines, operations_table
 from harness.runs.commands import program
 from harness.runs.run import read_records
-from self_models.basics.settings import COUNT, NOT_NEGATIVE, settings_in
+from self_models.basics.settings import settings_in
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-GRID = {  # flag -> its kind, and what it is
-    "epsilon": (NOT_NEGATIVE, "pixels predicted within ±epsilon are blocked, one or several values; 0: none"),
-    "readout_slew": (NOT_NEGATIVE, "largest change of the read-out per timestep, one or several values; 0: no limit"),
-    "timesteps": (COUNT, "T, timesteps per image, one or several values"),
-}
-NOT_SAID = (*GRID, "holdout", "picture", "overwrite", "run_name")  # in the command for one combination
-NEAR = 0.005  # of the highest accuracy is that of the combination that is recommended
+GRID = ("epsilon", "readout_slew", "timesteps")  # flags of one or several values
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=(*GRID,))
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=GRID)
     group, known = parser.add_argument_group("objective 1"), InputBlockingSNN.known_settings()
-    for name, (kind, text) in GRID.items():
-        told = {"default": known[name].default, "help": f"{text} (default: the checkpoint's)"}
-        group.add_argument(f"--{name}", type=typed(kind), nargs="+", **told)
+    for name in GRID:
+        told = {"default": known[name].default, "help": f"{known[name].help}; one or several (default: the checkpoint's)"}
+        group.add_argument(f"--{name}", type=typed(known[name].kind), nargs="+", **told)
     add_baseline_flag(group, "the baseline's accuracy and spikes")
     group.add_argument("--picture", default="", metavar="X.png", help="also draw accuracy against spikes")
     return parser
@@ -55,58 +49,52 @@ def main(argv=None):
     epsilons, slews, timesteps = ([value] if not isinstance(value := getattr(args, name), list) else value for name in GRID)
     chooses = len(slews) > 1 or len(timesteps) > 1
     if chooses and not args.holdout:
-        args = args.having("script", holdout=held_out(args.pretrained_snn))
+        args = args.having("script", holdout=held_out_by(args.pretrained_snn))
     suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, epsilons))
     widest = {"epsilon": max(epsilons), "readout_slew": slews[0], "timesteps": max(timesteps)}
     posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **widest)
-    baselines = []
-    for steps, slew, epsilon in product(timesteps, slews, epsilons):
-        posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
-        per_image = posthoc.evaluate(readout_slew=slew)[1]
-        posthoc.run.record(event="difficulty", epsilon=epsilon, rank_correlation=difficulty_correlations(per_image))
-        if args.baseline and steps not in [record["timesteps"] for record in baselines]:
-            baselines.append(posthoc.baseline().evaluate(event="baseline")[0])
+    run, records, baselines = posthoc.run, posthoc.records, []
+    for steps in timesteps:
+        for slew, epsilon in product(slews, epsilons):
+            posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
+            per_image = posthoc.evaluate(readout_slew=slew)[1]
+            correlations = difficulty_correlations(per_image)
+            run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
+        if beside := posthoc.baseline():
+            baselines.append(beside.evaluate(event="baseline")[0])
     if chooses:
-        tell_choices(posthoc)
+        run.result(*choices_table(records), *recommended(records, args))
     else:
-        tell_blocking(posthoc, per_image, (*baselines, None)[0])
+        baseline = baselines[0] if baselines else None
+        run.result(*blocking_table(records, baseline), "", *operations_table(records))
+        by_class = class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
+        run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
+        save_sweep(run.picture("_sweep.png"), records, baseline)
+        save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
+        posthoc.wrote("_sweep.png", "_extremes.png")
     if args.picture:
-        save_choices(args.picture, posthoc.records, on_front(posthoc.records), baselines)
-        posthoc.run.say(f"wrote {args.picture}")
+        save_choices(args.picture, records, on_front(records), baselines)
+        run.say(f"wrote {args.picture}")
     return posthoc.finish()
 
 
-def tell_blocking(posthoc, per_image, baseline):
-    """Tables and pictures of the epsilons. per_image: of the last one; baseline: the record of --baseline, or None."""
-    run, records, epsilon = posthoc.run, posthoc.records, posthoc.records[-1]["epsilon"]
-    run.result(*blocking_table(records, baseline), "", *operations_table(records))
-    run.say(*difficulty_lines(epsilon, difficulty_correlations(per_image)))
-    run.say(*class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilon:g}"))
-    save_sweep(run.picture("_sweep.png"), records, baseline)
-    save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilon)
-    posthoc.wrote("_sweep.png", "_extremes.png")
-
-
-def tell_choices(posthoc):
-    """A table of all combinations, and the command for one: of the fewest spikes within NEAR of the highest accuracy."""
-    records, args = posthoc.records, posthoc.args
+def recommended(records, args):
+    """Lines on the combination of fewest spikes whose accuracy is within half a point of the highest, with its command."""
     highest = max(record["accuracy"] for record in records)
-    near = [record for record in records if record["accuracy"] >= highest - NEAR]
+    near = [record for record in records if record["accuracy"] >= highest - 0.005]
     chosen = min(near, key=lambda record: record["spikes"]["total"])
-    words = {name: value for name, value in args.typed.items() if name not in NOT_SAID} | {name: chosen[name] for name in GRID}
-    command = f"{shlex.join(program('obj1'))} {as_flags(words)}"
-    about = f"{args.holdout:,} held-out training images; *: no other has fewer spikes and as high an accuracy"
-    fewest = f"fewest spikes within {100 * NEAR:g} points of the highest accuracy; on the test images:"
-    posthoc.run.result(*choices_table(records), about, fewest, f"  {command}")
+    words = {name: args.typed[name] for name in ("preset", "pretrained_snn", "model", "dataset") if name in args.typed}
+    yield f"{args.holdout:,} held-out training images; *: no other has fewer spikes and as high an accuracy"
+    yield "fewest spikes within 0.5 points of the highest accuracy; on the test images:"
+    yield f"  {shlex.join(program('obj1'))} {as_flags(words | {name: chosen[name] for name in GRID})}"
 
 
-def held_out(path):
+def held_out_by(path):
     """How many training images a checkpoint's training held out, by its log. Raises UserError where that is not known, or 0."""
-    path = Path(path).absolute()
-    log = path.parent.parent.parent / f"logs/snn/{path.stem}.jsonl"
-    counts = [record["parameters"].get("holdout") for record in read_records(log) if record["event"] == "run"]
+    folder, log = Path(path).absolute().parents[2], f"logs/snn/{Path(path).stem}.jsonl"
+    counts = [record["parameters"].get("holdout") for record in read_records(folder / log) if record["event"] == "run"]
     if not (counts and counts[-1]):
-        raise UserError(f"{log} names no held-out training images: say how many of the last ones to choose on, --holdout N")
+        raise UserError(f"{folder / log} names no held-out training images: choose on the last N of them by --holdout N")
     return counts[-1]
 
 

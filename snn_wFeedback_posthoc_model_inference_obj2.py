@@ -21,8 +21,7 @@ def build_parser(argv=None):
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
     for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
-        default = [*one.tried] or [one.default]
-        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
+        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=[*one.tried] or [one.default], help=one.help)
     return parser
 
 

@@ -31,8 +31,7 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv))
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}")
     posthoc.check_predicts()
-    run, endings = posthoc.run, [".gif"]
-    sets = {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
+    run, sets = posthoc.run, {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
     if sets:
         rows = [accuracies(posthoc, dimming, images) for dimming, images in sets.items()]
         summary = {"event": "contrast"} | contrast_summary(rows)
@@ -40,15 +39,14 @@ def main(argv=None):
         run.record(**summary)
         run.result(*contrast_table(rows, summary))
         save_dimming(run.picture(".png"), rows, args.epsilon, len(posthoc.test))
-        endings.insert(0, ".png")
+        posthoc.wrote(".png")
     save_gif(run.picture(".gif"), posthoc.watch(sets.get("bottom half")), args.frame_seconds)
-    posthoc.wrote(*endings)
+    posthoc.wrote(".gif")
     return posthoc.finish()
 
 
 def accuracies(posthoc, dimming, images):
-    """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls. The model is left as
-    it was."""
+    """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls."""
     own, row = posthoc.args.contrast, {"dimming": dimming}
     cases = {"plain": ("none", images), "contrast": (own, images)}
     cases |= {name: ("none", normalised(images, window)) for name, window in CONTROLS.items()}

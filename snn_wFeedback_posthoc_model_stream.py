@@ -33,8 +33,7 @@ def build_parser(argv=None):
     group.add_argument("--scene", choices=list(SCENES), default=None, help="instead, a synthetic stream of test images")
     group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="frames of a scene")
     add_baseline_flag(group, "the baseline's answers and spikes")
-    help_text = "timesteps per frame; default: 4, or 1 for a scene"
-    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help=help_text)
+    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help="default: 4, or 1 for a scene")
     group.add_argument("--invert", action=SwitchAction, default=False, help="swap dark and bright in --frames")
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF")
     return parser
@@ -73,8 +72,7 @@ def baseline_of(posthoc):
         raise UserError(f"--baseline {path} has a decoder: give a network without one; --pretrained_snn streams this one")
     if baseline.model.settings["output_leak"] == 1:
         baseline = posthoc.baseline(**LEAKING)
-    leaks = ", ".join(f"{name} {baseline.model.settings[name]}" for name in LEAKING)
-    posthoc.run.say(f"baseline {Path(path).stem}: {leaks}")
+    posthoc.run.say(f"baseline {Path(path).stem}: " + ", ".join(f"{name} {baseline.model.settings[name]}" for name in LEAKING))
     return baseline
 
 
@@ -106,13 +104,14 @@ def tell(posthoc, number, figures, which):
     answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
     spikes["total"] = total = sum(spikes.values())
-    record = {"event": f"{which}_frame".strip("_"), "frame": number, "answer": names[answer] if answer >= 0 else None}
-    record |= {"label": names[label] if label >= 0 else None, "sure": sure, "spikes": spikes, "open_share": is_open}
-    changed = number == 0 or records[-1]["answer"] != record["answer"]
+    answered, right = names[answer] if answer >= 0 else None, names[label] if label >= 0 else None
+    record = {"event": f"{which}_frame".strip("_"), "frame": number, "answer": answered, "label": right, "sure": sure}
+    record |= {"spikes": spikes, "open_share": is_open}
+    changed = number == 0 or records[-1]["answer"] != answered
     records.append(record)
     run.record(**record)
-    verdict = "" if label < 0 else ", right" if answer == label else f", wrong: {names[label]}"
-    said = f"{names[answer]} (certainty {100 * sure:.0f} %){verdict}" if answer >= 0 else "no answer"
+    verdict = "" if right is None else ", right" if answered == right else f", wrong: {right}"
+    said = "no answer" if answered is None else f"{answered} (certainty {100 * sure:.0f} %){verdict}"
     line = f"{said}; {total:,.0f} spike{'' if total == 1 else 's'}, {100 * is_open:.1f} % of the input open"
     (run.say if changed else run.note)(f"{which} frame {number}: {line}".strip())
 

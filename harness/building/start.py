@@ -1,9 +1,10 @@
 """What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
 
 import contextlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from harness import UserError
 from harness.building.models import DECODER, ann_of, class_for, has_decoder, lacking, named, read, word_for
@@ -28,24 +29,19 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
 FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
 LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
+SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
+PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """What a network starts from. kind: 'ann', 'snn', 'run' (one that is resumed), or ''; path, saved: of the checkpoint."""
 
     kind: str = ""
     path: str = ""
     saved: dict | None = None
 
-    @property
-    def settings(self):
-        return (self.saved or {}).get("settings", {})
-
-    @property
-    def run(self):
-        """The checkpoint of a run that goes on, else None."""
-        return self.saved if self.kind == "run" else None
+    settings = property(lambda self: (self.saved or {}).get("settings", {}))
+    run = property(lambda self: self.saved if self.kind == "run" else None)  # the checkpoint of a run that goes on
 
 
 def resolve(config, kind, name=""):
@@ -237,3 +233,22 @@ def telling(what, line, model, images, steps, rounds, run):
     run.say(f"{what}: {counted(images, 'image')}, {counted(steps, 'timestep')}")
     with progress_bar(what, rounds * steps * sum(map(in_stages, model.neurons()))) as bar:
         yield lambda name, *figures: run.say(f"  {name}: {line.format(*figures)}"), bar.update
+
+
+@torch.no_grad()
+def whiten_first_layer(model, images):
+    """Fill the first convolution with filters that whiten the patches of an ImageSet, and their negatives: what it sends is
+    uncorrelated, each channel of variance 1. Filters are the leading eigenvectors of the patches' covariance, each divided by the
+    root of its eigenvalue + SMALL. Returns a line on them."""
+    weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
+    each, size = weight.shape[0] // 2, weight.shape[-1]
+    index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))
+    for part in index.split(100):
+        patches = F.unfold(images.batch(part).images.flatten(0, -4).double(), size).transpose(1, 2).flatten(0, 1)
+        number, sums, squares = number + len(patches), sums + patches.sum(0), squares + patches.t() @ patches
+    mean = sums / number
+    variances, patterns = (found.flip(-1) for found in torch.linalg.eigh(squares / number - mean.outer(mean)))
+    filters = (patterns[:, :each] / (variances[:each].clamp(min=0) + SMALL).sqrt()).t().float()
+    weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+    share = 100 * (variances[:each].sum() / variances.sum()).item()
+    return f"whitening: {each} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"

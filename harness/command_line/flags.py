@@ -15,7 +15,6 @@ from self_models.basics.settings import (
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
-    PERCENTILE,
     POSITIVE,
     PROBABILITY,
     WHOLE,
@@ -71,26 +70,21 @@ class OfAll:
     seed: int = recipe_setting(0, WHOLE, "random seed", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
     output_dir: str = command_setting(".", Text(), "folder of logs/ and trained_models/", common=True)
-    run_name: str = command_setting("", Text(plain_name), "name of logs and checkpoints; default: made from the flags",
-        common=True)
-    model: str = command_setting("", Text(), "your own network, a class derived from ours; without :CLASS, the parts that "
-        "the file registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", common=True)
-    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "processor; auto: a GPU if there is one",
-        common=True)
+    run_name: str = command_setting("", Text(plain_name), "name of logs and checkpoints; default: from the flags", common=True)
+    model: str = command_setting("", Text(), "your own network, a class derived from ours; or a file that registers parts (gate, "
+        "rule, read-out, loss)", metavar="FILE.py[:CLASS]", common=True)
+    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU if there is one", common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU, if there are several")
     test_only: bool = command_setting(False, Switch(), "evaluate once, without training", common=True)
     overwrite: bool = command_setting(False, Switch(), "replace an earlier run of the same name", common=True)
     data_dir: str = run_setting("", Text(), "folder of a known data set's files; default: data/ of the repository, or of the "
         "user's cache folder once installed", group="data")
-    image_size: int = recipe_setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to "
-        "N x N; default: the network's size, or that of the files if all are square and alike", group="data", metavar="N",
-        common=True)
-    grey: bool = recipe_setting(None, Switch(), "folder of images: load as grey; default: as the network was trained, or grey "
-        "if all files are", group="data")
-    event_frames: int = recipe_setting(10, COUNT, "recordings of events: frames that each is split into", group="data",
-        metavar="N")
-    skip_bad: bool = recipe_setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
+    image_size: int = recipe_setting(None, COUNT, "own images: resize the short side to N pixels, crop the centre to N x N; "
+        "default: the network's, or the files' size if all are square and alike", group="data", metavar="N", common=True)
+    grey: bool = recipe_setting(None, Switch(), "own images: load as grey; default: as trained, or if all are", group="data")
+    event_frames: int = recipe_setting(10, COUNT, "recordings: frames that each is split into", group="data", metavar="N")
+    skip_bad: bool = recipe_setting(False, Switch(), "own images: leave out files that cannot be read", group="data")
     batch_size: int = recipe_setting(64, COUNT, "images per batch", group="data", common=True)
     limit_train: int = recipe_setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
     limit_test: int = recipe_setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
@@ -99,22 +93,21 @@ class OfAll:
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
-    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the "
-        "rate drops", group="training", training=True, scope="recipe")
+    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the rate "
+        "drops", group="training", training=True, scope="recipe")
     lr_reduce: float = training_setting(10, POSITIVE, "step schedule: divisor of the rate at each drop")
     optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none")
     momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
     amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
     trade_off: float = recipe_setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
-    precision: str = training_setting("float32", Choice(PRECISIONS), "precision of matrix products in training; bfloat16: faster "
-        "on hardware that has it, less exact")
+    precision: str = training_setting("float32", Choice(PRECISIONS), "of matrix products; bfloat16: faster where hardware has it")
     augment: bool = training_setting(False, Switch(), "random changes of training images: grey ones are rotated, scaled and "
         "shifted, colour ones mirrored and shifted", common=True)
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", scope="run")
-    results_json: str = command_setting("", Text(new_file), "also write all evaluations to this file", group="results",
-        metavar="PATH", common=True)
+    results_json: str = command_setting("", Text(new_file), "also write all evaluations here", group="results", metavar="PATH",
+        common=True)
 
 
 @dataclass
@@ -126,8 +119,8 @@ class OfTraining:
     resume: str = command_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
         "typed; starts the run if there is none and other flags say what to train", training=True, metavar="PATH",
         argparse={"nargs": "?", "const": "last"}, common=True)
-    checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
-        "0: never", training=True, metavar="M")
+    checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, "
+        "too; 0: never", training=True, metavar="M")
     updates: int = training_setting(None, COUNT, "length of training in weight updates, instead of --epochs; a small set is "
         "passed through several times", scope="run", metavar="N", common=True)
     holdout: int = training_setting(None, WHOLE, "last N training images, held out to select the best epoch; 0: none, the last "
@@ -138,13 +131,11 @@ class OfTraining:
     nesterov: bool = training_setting(False, Switch(), "Nesterov momentum of SGD")
     bias_lr_factor: float = training_setting(1.0, POSITIVE, "learning rate of biases, as a multiple of that of weights")
     label_smoothing: float = training_setting(0.0, PROBABILITY, "fraction of each label spread evenly over all classes")
-    mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour images: mirror at random, or in "
-        "every second epoch (alternate)")
+    mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour: random, or every second epoch")
     shift: int = training_setting(None, WHOLE, "--augment: largest shift in pixels; default: 2 for grey images, an eighth of the "
         "size for colour", metavar="N")
     cutout: int = training_setting(0, WHOLE, "--augment: side of a random square set to 0, in pixels; 0: none", metavar="N")
-    teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from",
-        metavar="PATH")
+    teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from", metavar="PATH")
     distillation: float = training_setting(0.5, FRACTION, "weight of the teacher's outputs; labels have the rest")
     temperature: float = training_setting(2.0, POSITIVE, "softmax temperature of the teacher's outputs")
 
@@ -167,21 +158,19 @@ class OfSNN:
 
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
-    engine: str = run_setting("auto", Choice(list(ENGINES)), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
-        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event if the kernel can, else "
-        "dense",
+    engine: str = run_setting("auto", Choice(list(ENGINES)), "of evaluation; dense: PyTorch, layer by layer; event: the "
+        "event-driven kernel in C, on the CPU; reference: step(), step by step; auto: event if the kernel can, else dense",
         group="engine", common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", scope="run",
         metavar="PATH", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)
     balance_images: int = conversion_setting(128, COUNT, "training images for threshold balancing (original: 512)")
     balance_timesteps: int = conversion_setting(100, COUNT, "timesteps for threshold balancing (original: 1000)")
-    balance_percentile: float = conversion_setting(100.0, PERCENTILE, "percentile of a layer's input currents that "
-        "becomes its threshold; 100: the maximum")
+    balance_percentile: float = conversion_setting(100.0, Number(float, 0, 100, above=True), "percentile of a layer's input "
+        "currents that becomes its threshold; 100: the maximum")
     calibrate: bool = conversion_setting(False, Switch(), "shift biases until each channel's mean rate over T timesteps is the "
         "ANN's, on --balance_images images; not with --update delayed")
-    trade_off_type: str = recipe_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
-        group="fine-tuning")
+    trade_off_type: str = recipe_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose errors count", group="fine-tuning")
     classification_type: str = training_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose logits count in training; "
         "mean_t: all alike, which early exit needs", group="fine-tuning")
     spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning", common=True)

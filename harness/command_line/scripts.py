@@ -6,6 +6,8 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.commands import COMMANDS
-from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
+from harness.runs.paths import is_numbered, numbered, run_name
 from harness.runs.signals import end_at_once, handling
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
@@ -46,13 +48,11 @@ def run_script(main):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees. Returns whether that can be had: with glibc, which else returns blocks
-    above 32 MB, and the system clears them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return False
-    return all(mallopt(*option) == 1 for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)))
+    """Let this process keep the memory that it frees, with glibc, which else returns blocks above 32 MB, and the system clears
+    them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
+        for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)):
+            ctypes.CDLL(None).mallopt(*option)
 
 
 def fail_for(error):
@@ -84,30 +84,23 @@ def train_each(train, parser, argv, kind):
         raise UserError(f"--{one[0]} is of one run, and --seeds makes several: leave out one of the two")
     if args.resume not in ("", "last"):
         raise UserError(f"--resume {args.resume} is one run's checkpoint: with --seeds say --resume alone")
-    words, runs = list(sys.argv[1:] if argv is None else argv), []
-    for seed in dict.fromkeys(args.seeds):  # all are looked at before the first begins
+    words, results = list(sys.argv[1:] if argv is None else argv), []
+    for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
             own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        paths, lines = Paths(kind, own.run_name, own.output_dir), [f"== seed {seed}: {own.run_name}"]
-        taken = ranks.is_first() and paths.taken(paths.of_training)
-        if taken and not (own.resume or own.overwrite or own.test_only):
-            raise UserError(f"{taken} exists: {TAKEN}")
+        lines = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
                 own = own.having("found", **{flag: str(sibling)})
                 lines.append(f"--{flag} {sibling}")
-        runs.append((own, "; ".join(lines)))
-    results = []
-    for own, line in runs:
-        if ranks.is_first():
-            print(line, flush=True)
+        say = partial(print, flush=True) if ranks.is_first() else str
+        say("; ".join(lines))
         try:
             results.append(train(own))
         except Finished as done:
-            if ranks.is_first():
-                print(f"left as it is: {done}", flush=True)
+            say(f"left as it is: {done}")
     return results
 
 

@@ -165,21 +165,18 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
 def save_choices(path, records, front, baselines=()):
     """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
+    front = sorted(front, key=lambda record: record["spikes"]["total"])
+    shown = (("this network", records, "o"), ("not beaten in both", front, "o-"), ("baseline", baselines, "s"))
     with chart(path, (6.5, 4.2)) as (axis,):
-        front = sorted(front, key=lambda record: record["spikes"]["total"])
-        looks = {
-            "this network": (records, {"fmt": "o", "color": "#e69f5e", "alpha": 0.7}),
-            "not beaten in both": (front, {"fmt": "o-", "color": "#e66100"}),
-            "baseline": (baselines, {"fmt": "s", "color": ACCURACY_COLOUR}),
-        }
-        for label, (some, look) in looks.items():
+        for (label, some, form), colour in zip(shown, ("#e69f5e", "#e66100", ACCURACY_COLOUR), strict=True):
             if some:
                 found, spread = accuracies(some)
-                axis.errorbar([record["spikes"]["total"] for record in some], found, spread, elinewidth=0.5, label=label, **look)
+                spikes, look = [record["spikes"]["total"] for record in some], {"color": colour, "elinewidth": 0.5}
+                axis.errorbar(spikes, found, spread, fmt=form, label=label, **look)
         for record in front:
             setting = f"ε {record['epsilon']:g}, slew {record['readout_slew']:g}, T {record['timesteps']}"
-            place = record["spikes"]["total"], 100 * record["accuracy"]
-            axis.annotate(setting, place, (4, -8), textcoords="offset points", fontsize=7, rotation=90, va="top")
+            place, look = (record["spikes"]["total"], 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
+            axis.annotate(setting, place, (4, -8), textcoords="offset points", **look)
         axis.set(xlabel=SPIKES, ylabel="accuracy in %", title=f"{records[0]['images']:,} images, 95 % intervals")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, loc="lower right")

@@ -142,7 +142,6 @@ POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
 FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
-PERCENTILE = Number(float, 0, 100, above=True)
 
 
 @dataclasses.dataclass(frozen=True)
