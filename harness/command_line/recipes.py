@@ -47,6 +47,11 @@ class Recipe:
     evaluation: dict
     starts: dict
 
+    @property
+    def committed(self):
+        """The Paths of its network, seed 0, that came with the program."""
+        return Paths(self.kind, self.run, HOME)
+
     def of(self, table, typed):
         """flag -> value of the script whose table this is. typed: flags that were typed."""
         paths = {flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")}
@@ -139,32 +144,22 @@ def recipe_list():
         record, seconds = evaluation_of(recipe), seconds_of(recipe)
         accuracy = f"{100 * record['accuracy']:.2f}" if record else "-"
         spikes = f"{record['spikes']['total']:,.0f}" if "spikes" in record else "-"
-        time, place = f"{seconds / 60:,.0f} min" if seconds else "-", "here" if checkpoint_of(recipe).is_file() else "-"
+        time, place = f"{seconds / 60:,.0f} min" if seconds else "-", "here" if recipe.committed.best_path.is_file() else "-"
         aim = recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
         rows.append([name, accuracy, spikes, time, place, aim])
     return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
 
 
-def checkpoint_of(recipe):
-    """Path of the recipe's network, seed 0, that came with the program."""
-    return Paths(recipe.kind, recipe.run, HOME).best_path
-
-
 def evaluation_of(recipe):
     """The JSON object of the last evaluation of the recipe's network, seed 0, as trained; {} where there is none."""
     result = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json"
-    records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else log_of(recipe)[::-1]
-    return next((record for record in records if record["event"] == "evaluation"), {})
-
-
-def log_of(recipe):
-    """The records of the log of a recipe's network, none where it is not committed."""
-    return read_records(Paths(recipe.kind, recipe.run, HOME).json_path)
+    log = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else read_records(recipe.committed.json_path)
+    return next((record for record in reversed(log) if record["event"] == "evaluation"), {})
 
 
 def seconds_of(recipe):
     """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
-    log = log_of(recipe)
+    log = read_records(recipe.committed.json_path)
     own = sum(record["seconds"] for record in log if record["event"] == "epoch")
     before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
     return own + sum(before) if log and all(before) else 0

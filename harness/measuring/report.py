@@ -159,9 +159,9 @@ def operations_table(records):
 
 
 def choices_table(records):
-    """Lines of a table: a row for each combination of settings; those that on_front() gives are marked."""
+    """Lines of a table: a row for each combination of settings, by spikes; those that on_front() gives are marked."""
     front, rows = on_front(records), [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
-    for record in records:
+    for record in sorted(records, key=lambda record: record["spikes"]["total"]):
         settings = [f"{record[name]:g}" for name in ("epsilon", "readout_slew", "timesteps")]
         energy = f"{1e6 * record['energy_event_joules']:.3f} µJ" if "energy_event_joules" in record else "-"
         figures = percent(record["accuracy"]), f"{record['spikes']['total']:,.0f}", energy
