@@ -320,13 +320,11 @@ def test_existing_run_is_not_overwritten(trained, tmp_path, name, kind, base):
     shutil.copy(files / "tiny_last.pth", tmp_path / "other_last.pth")
     before = digests(tmp_path)
     for more in ("", f"--resume {tmp_path / 'other_last.pth'}"):
-        line = refused(name, flags, more)
-        assert all(words in line for words in ("tiny.pth exists", "--resume", "--overwrite", "--run_name", "--output_dir"))
-        assert digests(tmp_path) == before and "--seeds" not in line
+        assert "tiny.pth exists: --resume goes on with that run, --overwrite replaces it, --run_name" in refused(
+            name, flags, more
+        )
     assert refused(name, flags, "--seed 3").endswith(", --run_name or --output_dir keeps both, --seeds 3 trains tiny_3")
     assert digests(tmp_path) == before
-    (files / "tiny.pth").unlink()
-    assert "tiny_last.pth exists" in refused(name, flags)
     run_here(name, flags, "--overwrite --seed 1")
     after = digests(tmp_path)
     assert after.keys() == before.keys()
@@ -366,7 +364,6 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     said.clear()
     line = refused("results", "--only snn_baseline fashion_baseline")
     assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said
-    assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
 
 
 # --- memory

@@ -91,10 +91,7 @@ def test_analysis(looked):
     gif, png = (looked.folder / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png"))
     frames = imageio.imread(gif, index=None)
     assert all((frames[t] != frames[t + 1]).any() for t in range(len(frames) - 1))
-    sheet = imageio.imread(png)
-    assert min(sheet.shape[:2]) > 300 and len(set(map(tuple, sheet.reshape(-1, sheet.shape[2])))) > 20
-    printed = quiet(looked.run)
-    assert f"wrote {gif}" in printed and f"wrote {png}" in printed
+    assert min(imageio.imread(png).shape[:2]) > 300 and f"wrote {gif}, {png}, " in quiet(looked.run)
     steps = records(looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", "step")
     assert [record["step"] for record in steps] == [1, 2, 3, 4, 5]
     assert steps[0]["blocked_share"] == 0  # nothing is predicted before the first step
@@ -109,8 +106,6 @@ def test_objective_1(trained, tmp_path):
     table = quiet(process).splitlines()
     assert re.match(r"epsilon +accuracy +input +encoder +decoder +classifier +total", table[0])
     assert [float(line.split()[0]) for line in table[1:3]] == [0, 0.1]
-    (at,) = (number for number, line in enumerate(table) if line.startswith("accuracy by class, epsilon 0.1: 0 "))
-    assert table[at + 1] == "confusion matrix, epsilon 0.1 (rows: class, columns: predicted class):"
     log = tmp_path / "logs/snn/tiny_epsilon_0.0_0.1.jsonl"
     results, how, *_ = log.with_suffix(".log").read_text().split("\n\nstarted ")  # tables first, then what was run
     assert results.splitlines() == table[: results.count("\n") + 1] and "energy" in results and "  data: " in how
@@ -122,7 +117,6 @@ def test_objective_1(trained, tmp_path):
         assert figures[1] == pytest.approx(100 * record["accuracy"], abs=0.01)
         assert figures[2:7] == [round(record["spikes"][part]) for part in (*PARTS, "total")]
         assert len(record["open_share"]) == 5 and record["open_share"][0] == 1
-    assert (free["epsilon"], blocked["epsilon"]) == (0, 0.1)
     assert set(free["open_share"]) == {1} and blocked["open_share"] == sorted(blocked["open_share"], reverse=True)
     assert blocked["open_share"][-1] < 1 and blocked["spikes"]["input"] < free["spikes"]["input"]
     assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))

@@ -88,12 +88,11 @@ def read(path, args, model):
 
 def load_ann(model, saved, path, say=None):
     """The ANN with the weights of a checkpoint. With say, it may lack what then is trained: bounds of qcfs, a decoder."""
-    new = lacking(model, saved, path, say or str, bool(say))
-    bounds = [name for name in model.state_dict() if name.endswith(".bound")]
-    if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
+    ends = ()
+    if say and model.settings["activation_ann"] == "qcfs" and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
-        new += bounds
-    return restore(model, saved, path, new)
+        ends = (".bound",)
+    return fill(model, saved, path, say or str, bool(say), ends)
 
 
 def ann_of(path, args):
@@ -106,13 +105,13 @@ def ann_of(path, args):
     return load_ann(build(cls, settings, args), saved, path).eval()
 
 
-def lacking(model, saved, path, say, may_grow, ends=()):
-    """Names of the tensors that a checkpoint need not have: those with these ends, a decoder if may_grow, and somebody's own
-    parts, of an ordinary network's. They start as the class makes them, which is said."""
+def fill(model, saved, path, say, may_grow=False, may_lack=()):
+    """The model with a checkpoint's weights, which need not have tensors with these ends, nor, if it may grow, a decoder, nor
+    somebody's own parts of an ordinary network: they start as the class makes them, which is said."""
     if saved.get("gone"):
         say(f"note: {path} has {ignored(saved)}")
-    weights = saved["state_dict"]
-    names = [name for name in model.state_dict() if name.endswith(tuple(ends))]
+    weights, state = saved["state_dict"], model.state_dict()
+    names = [name for name in state if name.endswith(tuple(may_lack))]
     own = [name for name in names_of_ones_own(model) if name not in weights]
     if own and saved.get("model") != type(model).__name__:
         parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)
@@ -120,8 +119,8 @@ def lacking(model, saved, path, say, may_grow, ends=()):
         names += own
     if may_grow and model.has_feedback and not has_decoder(weights):
         say(f"{path} has no decoder: this one starts at random")
-        names += [name for name in model.state_dict() if name.startswith(DECODER)]
-    return names
+        names += [name for name in state if name.startswith(DECODER)]
+    return restore(model, saved, path, names)
 
 
 def has_decoder(weights):

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from harness import UserError
-from harness.building.models import DECODER, ann_of, class_for, has_decoder, lacking, named, read, word_for
+from harness.building.models import DECODER, ann_of, class_for, fill, has_decoder, named, read, word_for
 from harness.data.facts import SELECTED_ON, facts_of, with_facts
 from harness.runs.run import progress_bar
 from harness.training.schedules import counted
 from harness.training.training_state import resumed
 from self_models import conversion
-from self_models.basics.checkpoints import from_original, may_hold, restore
+from self_models.basics.checkpoints import from_original, may_hold
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import settings_in
 from self_models.loading import MODELS
@@ -164,24 +164,22 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 def load_snn(model, start, config, run, may_grow):
     """Give the SNN the weights of an SNN's checkpoint, and the leak that was asked for."""
-    ours = "settings" in start.saved
-    state, _ = weights_for(model, start, config, run)
-    lacks = lacking(model, start.saved, start.path, run.say, may_grow, () if ours else (".threshold", ".leak"))
-    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
-    if not ours:
-        from_original(model, start.saved)
+    saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
+    fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
+    if of_original:
+        from_original(model, saved)
     if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
         model.set_leak(config.leak)
 
 
 def convert_ann(model, start, train, config, run):
     """Give the SNN the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
-    lacks = lacking(model, start.saved, start.path, run.say, False, (".threshold", ".leak", ".bias"))
-    state, has_bounds = weights_for(model, start, config, run)
+    saved, has_bounds = weights_for(model, start, config, run)
+    state = saved["state_dict"]
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
         needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
-    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
+    fill(model, saved, start.path, run.say, may_lack=(".threshold", ".leak", ".bias"))
     for name, parameter in model.named_parameters():
         if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
@@ -214,8 +212,8 @@ def convert_ann(model, start, train, config, run):
 
 
 def weights_for(model, start, config, run):
-    """(name -> weight of a checkpoint, a norm folded in, without a decoder that the model has not; whether thresholds are among
-    them, bounds of qcfs). Raises UserError where a norm does not fit."""
+    """(the checkpoint with weights that fit the SNN: a norm is folded in, a decoder that it has not is left out; whether
+    thresholds are among them, bounds of qcfs). Raises UserError where a norm does not fit."""
     try:
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
@@ -223,7 +221,7 @@ def weights_for(model, start, config, run):
     if has_decoder(state) and not has_decoder(model.state_dict()):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
-    return state, has_bounds
+    return {**start.saved, "state_dict": state}, has_bounds
 
 
 @contextlib.contextmanager
