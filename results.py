@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.recipes import checkpoint_of, evaluation_of, find, names, seconds_of
+from harness.command_line.recipes import evaluation_of, find, names, seconds_of
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.drawing.plots import save_accuracy_against_spikes
@@ -319,7 +319,7 @@ def zoo_table():
     yield "| recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training |"
     yield "|" + " --- |" * 9
     for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
-        flags, path, found = recipe.flags, checkpoint_of(recipe), evaluation_of(recipe)
+        flags, path, found = recipe.flags, recipe.committed.best_path, evaluation_of(recipe)
         images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
         energy = found.get("energy_event_joules")
         cells = (

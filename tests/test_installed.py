@@ -13,7 +13,7 @@ import pytest
 from conftest import OBJ1, REPOSITORY, SCRIPTS
 
 import harness.data.sets
-from harness.command_line import wfeedback
+from harness.command_line.scripts import wfeedback
 from harness.runs.commands import COMMANDS, program
 
 
@@ -73,7 +73,7 @@ def check_commands(installed):
     """They find MNIST and a committed network, write where they are called, and say what to type there."""
 
     def run(words):
-        return installed.run("-m", "harness.command_line.wfeedback", *words.split())
+        return installed.run("-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *words.split())
 
     done = run(f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense")
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
@@ -114,7 +114,7 @@ def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tm
 def test_the_command_says_what_there_is(monkeypatch, capsys):
     def called(*words):
         monkeypatch.setattr(sys, "argv", ["/usr/bin/wfeedback", *words])
-        wfeedback.main()
+        wfeedback()
         return capsys.readouterr().out
 
     said = called()

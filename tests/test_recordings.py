@@ -138,7 +138,7 @@ def test_balancing_sees_the_frames_one_after_the_other():
 
 def test_what_makes_no_network_and_is_no_recording():
     for settings, words in (
-        ({"gate": "block"}, "blocking: what is closed for good would not see what a recording shows later: choose dynamic"),
+        ({"gate": "block"}, "blocking: blocked pixels must reopen, because a recording changes: choose dynamic"),
         ({"timesteps": 7}, "have 6 frames, one for each timestep: give at most 6, not 7"),
     ):
         with pytest.raises(ModelError, match=words):

@@ -146,6 +146,25 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         whole_numbers(by_steps.xaxis, boxes.yaxis)
 
 
+def save_choices(path, records, front, baselines=()):
+    """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
+    front = sorted(front, key=lambda record: record["spikes"]["total"])
+    shown = (("this network", records, "o"), ("not beaten in both", front, "o-"), ("baseline", baselines, "s"))
+    with chart(path, (6.5, 4.2)) as (axis,):
+        for (label, some, form), colour in zip(shown, ("#e69f5e", "#e66100", ACCURACY_COLOUR), strict=True):
+            if some:
+                found, spread = accuracies(some)
+                spikes, look = [record["spikes"]["total"] for record in some], {"color": colour, "elinewidth": 0.5}
+                axis.errorbar(spikes, found, spread, fmt=form, label=label, **look)
+        for record in front:
+            setting = f"ε {record['epsilon']:g}, slew {record['readout_slew']:g}, T {record['timesteps']}"
+            place, look = (record["spikes"]["total"], 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
+            axis.annotate(setting, place, (4, -8), textcoords="offset points", **look)
+        axis.set(xlabel=SPIKES, ylabel="accuracy in %", title=f"{records[0]['images']:,} images, 95 % intervals")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.legend(frameon=False, loc="lower right")
+
+
 def steps_by_class(per_image):
     """label -> timesteps of its images, in order of the labels."""
     return {label: per_image["steps"][per_image["label"] == label].numpy() for label in sorted(set(per_image["label"].tolist()))}

@@ -184,6 +184,16 @@ def difficulty_correlations(per_image):
 # --- early exit: accuracy against spikes, a point for each margin
 
 
+def on_front(records):
+    """Those evaluation records that no other beats in both accuracy and spikes, or in one of them at an equal other."""
+    points = [(record["accuracy"], -record["spikes"]["total"]) for record in records]
+    return [
+        record
+        for record, (accuracy, saved) in zip(records, points, strict=True)
+        if not any(other != (accuracy, saved) and other[0] >= accuracy and other[1] >= saved for other in points)
+    ]
+
+
 def curve(records):
     """Spikes, and accuracy in %, of a network's evaluations that differ in their margin: two arrays, in order of spikes."""
     return np.array(sorted((FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records)).T

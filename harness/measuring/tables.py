@@ -7,6 +7,7 @@ import re
 from datetime import date
 from itertools import zip_longest
 
+from harness.measuring.comparing import on_front
 from harness.runs.commands import command_line
 from harness.runs.saving import write_whole
 from self_models.basics import ModelError
@@ -239,6 +240,17 @@ def operations_table(records):
         counts = [f"{record['operations'][kind]:,.0f}" for kind in OPERATIONS]
         energies = [f"{1e6 * record[name]:.3f} µJ" for name in ENERGIES]
         rows.append([f"{record['epsilon']:g}", *counts, f"{record['operations']['activation_sparsity']:.4f}", *energies])
+    return aligned(rows)
+
+
+def choices_table(records):
+    """Lines of a table: a row for each combination of settings, by spikes; those that on_front() gives are marked."""
+    front, rows = on_front(records), [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
+    for record in sorted(records, key=lambda record: record["spikes"]["total"]):
+        settings = [f"{record[name]:g}" for name in ("epsilon", "readout_slew", "timesteps")]
+        energy = f"{1e6 * record['energy_event_joules']:.3f} µJ" if "energy_event_joules" in record else "-"
+        figures = percent(record["accuracy"]), f"{record['spikes']['total']:,.0f}", energy
+        rows.append([*settings, *figures, "*" if record in front else ""])
     return aligned(rows)
 
 
