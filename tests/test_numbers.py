@@ -19,8 +19,6 @@ NO_NUMBERS = re.compile(
 )
 NOT_MADE = {  # page -> what stands there -> where it is from
     "README.md": {
-        "where 0.7 % of the neurons": "`wfeedback nir` on the first network: spikes / neurons / timesteps",
-        "where 7 % do": "the same of examples/nmnist.nir",
         "99.99 % of images": "10 of 80,000: explanation/phased.md, benchmarks/findings/phased.py; it needs CIFAR-10",
         "within 50 timesteps": "a flag of results.py",
         "ICLR 2020": "a year",
