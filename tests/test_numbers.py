@@ -137,8 +137,7 @@ def of_findings():
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
         star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))
-        yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} |"
-        yield f"| {name}, {pairs} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
+        yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
         (trained,) = (steps for network, steps, _ in compared() if network == name and steps != 50)
         for steps, said in ((trained, f"| {name}, {pairs} | {trained}, as trained |"), (50, "| | 50 |")):
             accuracy, spikes, layers, events = compared()[name, steps, ALL]
