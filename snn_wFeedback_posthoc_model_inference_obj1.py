@@ -63,7 +63,7 @@ def main(argv=None):
         if beside := posthoc.baseline():
             baselines.append(beside.evaluate(event="baseline")[0])
     if chooses:
-        run.result(*choices_table(records), *recommended(records, args))
+        run.result(*choices_table(records, on_front(records)), *recommended(records, args))
     else:
         baseline = baselines[0] if baselines else None
         run.result(*blocking_table(records, baseline), "", *operations_table(records))

@@ -7,7 +7,6 @@ import re
 from datetime import date
 from itertools import zip_longest
 
-from harness.measuring.comparing import on_front
 from harness.runs.commands import command_line
 from harness.runs.saving import write_whole
 from self_models.basics import ModelError
@@ -243,9 +242,9 @@ def operations_table(records):
     return aligned(rows)
 
 
-def choices_table(records):
-    """Lines of a table: a row for each combination of settings, by spikes; those that on_front() gives are marked."""
-    front, rows = on_front(records), [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
+def choices_table(records, front):
+    """Lines of a table: a row for each combination of settings, by spikes; those among them on the front are marked."""
+    rows = [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
     for record in sorted(records, key=lambda record: record["spikes"]["total"]):
         settings = [f"{record[name]:g}" for name in ("epsilon", "readout_slew", "timesteps")]
         energy = f"{1e6 * record['energy_event_joules']:.3f} µJ" if "energy_event_joules" in record else "-"
