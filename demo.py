@@ -12,19 +12,15 @@ from harness.runs.commands import COMMANDS, program
 from self_models.basics import HOME
 
 OUTPUT = Path("demo")
-HERE = f"--output_dir {OUTPUT} --overwrite"
-FEWER = "--limit_train 30000"  # half of the preset's images, in half the time
+QUICK = f"--preset quick_feedback --output_dir {OUTPUT} --overwrite"
+FEWER = "--limit_train 30000"  # half of the recipe's images, in half the time
 STAGES = {  # what it does -> (command, its flags)
-    "train the ANN": ("ann", f"--preset quick_feedback {FEWER} {HERE}"),
-    "convert, fine-tune the SNN": ("snn", f"--preset quick_feedback {FEWER} {HERE}"),
-    "pictures": ("analysis", f"--preset quick_feedback {HERE}"),
-    "inference": (
-        "obj1", f"--preset quick_feedback --timesteps 50 --epsilon 0 0.2 --limit_test 2000 --run_name inference {HERE}"
-    ),
-    "report": (
-        "report", "quick_feedback quick_feedback_posthoc_analysis inference "
-        f"--output_dir {OUTPUT} --output {OUTPUT / 'report.html'} --overwrite"
-    ),
+    "train the ANN": ("ann", f"{QUICK} {FEWER}"),
+    "convert, fine-tune the SNN": ("snn", f"{QUICK} {FEWER}"),
+    "pictures": ("analysis", QUICK),
+    "inference": ("obj1", f"{QUICK} --timesteps 50 --epsilon 0 0.2 --limit_test 2000 --run_name inference"),
+    "report": ("report", f"quick_feedback quick_feedback_posthoc_analysis inference --output_dir {OUTPUT} "
+               f"--output {OUTPUT / 'report.html'} --overwrite"),
 }  # fmt: skip
 
 

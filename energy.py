@@ -5,8 +5,10 @@ Means over the first 1,000 test images, or --limit_test. Cost models: self_model
 
 import copy
 import io
+import json
 import sys
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,11 +21,11 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.posthoc import open_network
 from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import check_png
 from harness.drawing.plots import save_energies
-from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
+from harness.measuring.tables import as_text, energy_rows, in_words, part_rows, verdicts
+from harness.runs.saving import check_output
 from self_models.counting.evaluation import evaluate
-from self_models.counting.ledger import ledger
+from self_models.counting.ledger import EXECUTIONS, ledger
 from self_models.counting.prices import conventions, read_convention
 from self_models.network.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -41,7 +43,8 @@ def build_parser(argv=None):
     help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
     group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="more cost models, as TOML files")
-    group.add_argument("--format", choices=FORMATS, default="text", help="format of the tables")
+    formats = ["text", "md", "latex", "csv", "json"]
+    group.add_argument("--format", choices=formats, default="text", help="format of the tables")
     group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser
@@ -50,35 +53,30 @@ def build_parser(argv=None):
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     if args.picture:
-        check_png("--picture", args.picture)
+        check_output("--picture", args.picture, ".png")
     prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
-    found, anns, parts, lines = {}, {}, {}, []
+    ledgers, anns, parts, lines = {}, {}, {}, []
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)
         if args.against:
-            ann = ann_of(args.against, posthoc.args)
-            check_same(ann, posthoc.model, args.against, word)
-            few = torch.arange(min(IMAGES, len(posthoc.train)))
-            small = in_eight_bits(ann, posthoc.train.batch(few).images)
-            anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
-        found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
-        said = list(verdicts(word, one, prices))
-        parts[word] = rows_by_part(one, next(iter(prices.values())))
-        tables = [rows_of({word: one}, prices, anns), parts[word]]
+            anns[word] = accuracies_of_ann(posthoc, word)
+        ledgers[word] = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
+        parts[word], said = part_rows(ledgers[word], next(iter(prices.values()))), [*verdicts(word, ledgers[word], prices)]
+        tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
         with redirect_stdout(io.StringIO()):
             posthoc.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
         posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
         lines += said
     if args.format == "json":
-        print(as_json(found, prices, anns))
+        print(json.dumps({word: numbers_of(one, prices, *anns.get(word, ())) for word, one in ledgers.items()}, indent=1))
     else:
-        print(as_text(rows_of(found, prices, anns), args.format))
+        print(as_text(energy_rows(ledgers, prices, anns), args.format))
         for word, rows in parts.items():
             print("", f"{word}, event-driven, by part:", "", as_text(rows, args.format), sep="\n")
         print("", *lines, sep="\n")
     if args.picture:
-        save_energies(args.picture, found, prices)
-    return found
+        save_energies(args.picture, ledgers, prices)
+    return ledgers
 
 
 def opened(word, argv):
@@ -92,12 +90,27 @@ def opened(word, argv):
     return posthoc
 
 
-def check_same(ann, snn, path, word):
-    """Raises UserError where an ANN has not the encoder and classifier of an SNN."""
-    shapes, wanted = ({name: value.shape for name, value in model.named_parameters()} for model in (ann, snn))
+def numbers_of(ledger, prices, accuracy=None, in_8_bits=None):
+    """All that is known of a network, for programs. accuracy, in_8_bits: of its ANN."""
+    joules = {
+        title: {execution: ledger.joules(one, execution) for execution in EXECUTIONS}
+        | {"ann": ledger.ann_joules(one), "ann_8_bits": ledger.ann_joules(one, 8), "break_even": ledger.break_even(one)}
+        for title, one in prices.items()
+    }
+    return asdict(ledger) | {"ann_accuracy": accuracy, "ann_8_bits_accuracy": in_8_bits, "joules": joules}
+
+
+def accuracies_of_ann(posthoc, word):
+    """(accuracy of the ANN of --against, of the same in 8 bits). Raises UserError where it has not the network's encoder and
+    classifier."""
+    path = posthoc.args.against
+    ann = ann_of(path, posthoc.args)
+    shapes, wanted = ({name: value.shape for name, value in model.named_parameters()} for model in (ann, posthoc.model))
     weights = (name for name in wanted if name.endswith("weight") and "generate" not in name)
     if differ := [name for name in weights if shapes.get(name) != wanted[name]]:
         raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
+    few = posthoc.train.batch(torch.arange(min(IMAGES, len(posthoc.train)))).images
+    return tuple(evaluate(one, posthoc.test)["accuracy"] for one in (ann, in_eight_bits(ann, few)))
 
 
 @torch.no_grad()
@@ -113,7 +126,7 @@ def in_eight_bits(model, images):
             largest[layer] = max(largest[layer], inputs[0].abs().max().item())
 
     with register_module_forward_pre_hook(note):
-        model(images[:IMAGES])
+        model(images)
     for layer, most in largest.items():
         out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
         others = [dim for dim in range(layer.weight.dim()) if dim != out]

@@ -5,11 +5,11 @@ It has results, spikes, curves over epochs, flags that differ, and the pictures 
 
 from pathlib import Path
 
-from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
-from harness.reporting.page import save_page
-from harness.reporting.reading import find_runs
+from harness.drawing.page import save_page
+from harness.measuring.logs import find_runs
+from harness.runs.saving import check_output
 
 
 def build_parser():
@@ -24,8 +24,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    if Path(args.output).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--output {args.output}: a report is a page: give a name that ends in .html")
+    check_output("--output", args.output, ".html", ".htm")
     runs = find_runs(args.runs, args.output_dir)
     save_page(Path(args.output), runs, args.overwrite)
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Evaluate the committed networks and write the result tables of README and docs.
 
-Networks whose images are missing keep their rows, and the last lines name them. Those of CIFAR-10 (JPEG) need its folder,
---dataset; their rows are dated. `--only` without a name evaluates nothing and writes tables and charts from results/*.json.
+Those of CIFAR-10 (JPEG) need its folder, --dataset: without it they keep their rows, which are dated. `--only` without a name
+evaluates nothing and writes tables and charts from results/*.json.
 """
 
 import json
@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.recipes import checkpoint_of, evaluation_of, find, names, seconds_of
+from harness.command_line.recipes import evaluation_of, find, names, seconds_of
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
-from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, spread, surviving
-from harness.measuring.report import save_results_json
-from harness.runs.paths import numbered
+from harness.measuring.tables import save_results_json
+from harness.runs.run import numbered
 from harness.runs.saving import write_whole
 from self_models import load
 from self_models.basics import HOME
@@ -75,22 +74,19 @@ RECIPES = {recipe: find(recipe, "snn") for recipe in NETWORKS}
 CHECKPOINTS = {  # name -> (its recipe, seed)
     numbered(RECIPES[recipe].run, seed): (recipe, seed) for recipe, one in NETWORKS.items() for seed in range(one.seeds)
 }
-IMAGES = {  # name -> what its images are called
-    name: NETWORKS[recipe].images or RECIPES[recipe].flags["dataset"] for name, (recipe, _) in CHECKPOINTS.items()
-}
+ADD_FOLDER = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 
 
 def commands(folder=""):
     """(checkpoint, run's name, Network, script and flags); a run with several settings gives several rows. folder: of the images
     of those that need one."""
     for checkpoint, (recipe, seed) in CHECKPOINTS.items():
-        network = NETWORKS[recipe]
+        network, steps = NETWORKS[recipe], RECIPES[recipe].flags["timesteps"]
         source = f"--preset {recipe} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
-        source += f" --dataset {shlex.quote(folder)} --engine dense" * bool(network.images)
-        steps = RECIPES[recipe].flags["timesteps"]
-        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}"}
-        if not network.images:  # of these an evaluation takes minutes
-            runs["stop"] = f"{OBJ2} {source} --timesteps 50 {RULES}"
+        if network.images:  # an evaluation takes minutes
+            runs = {f"T{steps}": f"{OBJ1} {source} --dataset {shlex.quote(folder)} --engine dense --timesteps {steps}"}
+        else:
+            runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}", "stop": f"{OBJ2} {source} --timesteps 50 {RULES}"}
         if network.opened:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
         for kind, command in runs.items():
@@ -106,53 +102,33 @@ def main(argv=None):
     if not (HOME / TABLES).is_file():
         raise UserError("the trained networks and the pages are in the repository alone: run this in a clone of it")
     wanted = list(CHECKPOINTS) if args.only is None else args.only
-    missing = missing_images({IMAGES[name] for name in wanted}, args.dataset)
-    without = [name for name in wanted if IMAGES[name] in missing]
+    without = [name for name in wanted if NETWORKS[CHECKPOINTS[name][0]].images and not args.dataset]
     if args.only and without:
-        raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
-    there = [name for name in wanted if name not in without]
+        raise UserError(f"{without[0]} needs its images: {ADD_FOLDER}")
+    if args.dataset:
+        list_folder(args.dataset)  # raises, before hours of work
     folder, rows = HERE / "results", []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
         path = folder / f"{run}.json"
-        if checkpoint in there:
-            into = f"--output_dir {folder.name} --results_json {folder.name}/{path.name}"
-            evaluate(f"{command} --run_name {run} {into} --overwrite")
+        if checkpoint in wanted and checkpoint not in without:
+            evaluate(f"{command} --run_name {run} --output_dir results --results_json results/{path.name} --overwrite")
         rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
     groups = over_seeds(rows)
     for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
+        runs = [rows for rows in groups if rows[0]["dataset"] == dataset]
+        points = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in runs]
+        curves = stopped(row for row in rows if row["dataset"] == dataset)
         picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
-        mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
-        drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
-        apart = equal_spikes([row for row in rows if row["dataset"] == dataset])
-        save_accuracy_against_spikes(picture, drawn, *verdicts(dataset, apart))
-    tables = (
-        table(filter(lambda rows: is_shown(rows[0]), groups)),
-        pairs_table(filter(is_shown, rows)),
-        equal_table(rows),
-    )
-    put_into(HERE / TABLES, [line for one in tables for line in (*one, "")])
+        save_accuracy_against_spikes(
+            picture, points, *verdicts(dataset, {name: at_spikes(*both) for name, both in curves.items()})
+        )
+    shown_groups = [rows for rows in groups if is_shown(rows[0])]
+    put_into(HERE / TABLES, [*table(shown_groups), "", *pairs_table(filter(is_shown, rows)), "", *equal_table(rows), ""])
     put_into(HERE / README, short_table(folder))
     put_into(HERE / ZOO, zoo_table())
-    for images in dict.fromkeys(IMAGES[name] for name in without):
-        names = ", ".join(name for name in without if IMAGES[name] == images)
-        print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
-
-
-def missing_images(names, folder):
-    """name -> what to do, of these names of images those that are not there; folder: of what is no known data set, or ''. Raises
-    UserError for a folder without images."""
-    missing = {}
-    if JPEG in names and folder:
-        list_folder(folder)
-    elif JPEG in names:
-        missing[JPEG] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
-    for name in names & IMAGE_SHAPES.keys():
-        try:
-            load_data(name)
-        except UserError as error:
-            missing[name] = str(error)
-    return missing
+    if without:
+        print(f"not evaluated, and rows of before stay as they are: {', '.join(without)}; {ADD_FOLDER}")
 
 
 def is_shown(row):
@@ -225,16 +201,16 @@ def table(groups):
     yield "| data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
     yield "|" + " --- |" * 16
     for rows in groups:
-        row, (accuracy, *cells) = rows[0], [shown(rows, name) for name in SPREAD]
+        row, of_seeds = rows[0], dict(enumerate(rows))
+        accuracy, total, *energies = (spread(name, of_seeds).text(FIGURES[name].form) for name in SPREAD)
         images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
         spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in PARTS.values()]
         steps, acs = fmean(row["mean_steps"] for row in rows), fmean(row["operations"]["event_acs"] for row in rows)
-        cells = [accuracy, *spikes, cells[0], f"{acs / 1000:,.0f} k", *cells[1:]]
         run = row["name"], len(rows), row["timesteps"], row["epsilon"] or "off", stop_of(row), f"{steps:.1f}"
-        yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
+        cells = images, *run, accuracy, *spikes, total, f"{acs / 1000:,.0f} k", *energies
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
-SHORT = {"early exit, margin 1": "confidence", "T = 50": "none"}  # of the README's table: words -> rule
 ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
@@ -242,25 +218,28 @@ def short_table(folder):
     """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
     yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
     yield "|" + " --- |" * 5
-    lines = {}
-    for (words, rule), kind in product(SHORT.items(), ("baseline", "feedback")):
-        recipe, name = f"quick_{kind}", {"feedback": "blocking"}.get(kind, kind)
-        runs = [numbered(recipe, seed) for seed in range(NETWORKS[recipe].seeds)]
-        every = [record for one in runs for record in json.loads((folder / f"{one}_stop.json").read_text())]
-        records = dict(enumerate(one for one in every if one.get("rule", "none") == rule and is_shown({"rule": rule, **one})))
-        model = load(HOME / f"trained_models/snn/{recipe}.pth")
-        ledgers = [ledger_of(record, model) for record in records.values()]
-        memory = [1e6 * one.joules(WITH_MEMORY, "event-driven") for one in ledgers]
-        cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
-        lines[name, words] = f"| {name}, {words} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
-    logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in range(NETWORKS["quick_baseline"].seeds)]
-    tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)}
-    energies = " | ".join(
-        f"{1e6 * ledgers[0].ann_joules(one, 8):{form}}" for one, form in ((ARITHMETIC, ".2f"), (WITH_MEMORY, ".1f"))
-    )
+    seeds = range(NETWORKS["quick_baseline"].seeds)
+    logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in seeds]
+    tested = spread("accuracy", {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)})
+    baseline = ledger_of(records_of(folder, "quick_baseline", "none")[0], load(HOME / "trained_models/snn/quick_baseline.pth"))
+    arithmetic, memory = (1e6 * baseline.ann_joules(one, 8) for one in (ARITHMETIC, WITH_MEMORY))
     ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
-    yield f"| {ann} | {spread('accuracy', tested).text('.2f')} | - | {energies} |"
-    yield from lines.values()
+    yield f"| {ann} | {tested.text('.2f')} | - | {arithmetic:.2f} | {memory:.1f} |"
+    for (words, rule), (name, recipe) in product(
+        {"early exit, margin 1": "confidence", "T = 50": "none"}.items(),
+        {"baseline": "quick_baseline", "blocking": "quick_feedback"}.items(),
+    ):
+        records, model = records_of(folder, recipe, rule), load(HOME / f"trained_models/snn/{recipe}.pth")
+        memory = [1e6 * ledger_of(record, model).joules(WITH_MEMORY, "event-driven") for record in records.values()]
+        cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
+        yield f"| {name}, {words} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
+
+
+def records_of(folder, recipe, rule):
+    """Seed -> record of a network's evaluation over 50 timesteps: of all (rule none), or stopped by confidence."""
+    paths = [folder / f"{numbered(recipe, seed)}_stop.json" for seed in range(NETWORKS[recipe].seeds)]
+    runs = [{"rule": "none"} | record for path in paths for record in json.loads(path.read_text())]
+    return dict(enumerate(record for record in runs if record["rule"] == rule and is_shown(record)))
 
 
 def ledger_of(record, model):
@@ -271,11 +250,6 @@ def ledger_of(record, model):
     found = {"images": 1, "spikes": record["spikes_per_layer"], "comparisons": record["comparisons"]}
     entries = entries_of(model, kinds | {"biases": {}, "reached": {}}, found)
     return Ledger("", record["images"], record["accuracy"], model.timesteps, steps, leaks=False, entries=entries)
-
-
-def shown(rows, name):
-    """A figure's mean over these rows, and its standard deviation where they are of several seeds."""
-    return spread(name, dict(enumerate(rows))).text(FIGURES[name].form)
 
 
 def pairs_table(rows):
@@ -302,14 +276,10 @@ def pairs_table(rows):
 def stopped(rows):
     """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
     found = {}
-    for row in (row for row in rows if row["rule"] == "confidence"):
-        found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
+    for row in rows:
+        if row["rule"] == "confidence":
+            found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
     return {name: (seeds, found[f"baseline of {name}"]) for name, seeds in found.items() if f"baseline of {name}" in found}
-
-
-def equal_spikes(rows):
-    """network -> Difference of its accuracy with early exit from its baseline's, over the spikes that both curves reach."""
-    return {name: at_spikes(*both) for name, both in stopped(rows).items()}
 
 
 def equal_table(rows):
@@ -317,12 +287,12 @@ def equal_table(rows):
     percent that all networks of the family have, as a Markdown table; then which differences are left after correction."""
     yield "| network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference |"
     yield "|" + " --- |" * 7
-    apart, several = equal_spikes(rows), {}
+    several = {}
     for name, both in stopped(rows).items():
         best = min(max(row["accuracy"] for row in runs) for seeds in both for runs in seeds.values())
         level = floor(1000 * best + 1e-9) / 10
         spikes = [{seed: at_accuracy(runs, level) for seed, runs in seeds.items()} for seeds in both]
-        accuracy, saved = apart[name], difference("spikes", *spikes)
+        accuracy, saved = at_spikes(*both), difference("spikes", *spikes)
         cells = accuracy.text(FIGURES["accuracy"]), f"{level:.1f}", *(spread("spikes", seeds).text(",.0f") for seeds in spikes)
         yield f"| {name} | {accuracy.pairs} | {' | '.join(cells)} | {saved.text(FIGURES['spikes'])} |"
         named = {f"{name}, accuracy at equal spikes": accuracy, f"{name}, spikes at equal accuracy": saved}
@@ -332,8 +302,8 @@ def equal_table(rows):
 
 
 def verdicts(dataset, apart):
-    """(network -> which one is ahead, the finding) in words, of equal_spikes(): first differences over several seeds, then of one
-    seed, then none detected."""
+    """(network -> which one is ahead, the finding) in words. apart: network -> Difference of accuracy at equal spikes. First come
+    differences over several seeds, then of one seed, then none detected."""
     unsure, words, ahead = {name: abs(one.mean) <= (one.half or 0) for name, one in apart.items()}, {}, []
     for name in sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)):
         one, first = apart[name], "feedback" if apart[name].mean > 0 else "baseline"
@@ -349,7 +319,7 @@ def zoo_table():
     yield "| recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training |"
     yield "|" + " --- |" * 9
     for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
-        flags, path, found = recipe.flags, checkpoint_of(recipe), evaluation_of(recipe)
+        flags, path, found = recipe.flags, recipe.committed.best_path, evaluation_of(recipe)
         images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
         energy = found.get("energy_event_joules")
         cells = (
@@ -363,8 +333,8 @@ def zoo_table():
 
 def put_into(page, lines):
     """Replace what stands between the marks of a page."""
-    new = between(page.read_text(encoding="utf-8"), *MARKS, lines)
-    write_whole(page, lambda file: file.write(new.encode()))
+    text = between(page.read_text(encoding="utf-8"), *MARKS, lines)
+    write_whole(page, lambda file: file.write(text.encode()))
 
 
 def between(text, begin, end, lines):

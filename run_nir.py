@@ -18,11 +18,11 @@ from harness.command_line.flags import OfAll
 from harness.command_line.parser import Parser, SwitchAction, typed
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
-from harness.data.folders import labelled_recordings, some
+from harness.data.folders import labelled_recordings
 from harness.drawing.raster import save_recording
-from harness.measuring.report import aligned, figure
 from harness.measuring.simulators import SIMULATORS, check
-from harness.runs.run import Run, progress_bar
+from harness.measuring.tables import aligned, figure
+from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
 from self_models.counting.ledger import graph_entries
@@ -46,22 +46,20 @@ def build_parser():
     group = parser.add_argument_group("running")
     help_text = "simulator that wrote the network, whose conventions hold: time constants, reset, threshold; default: NIR's own"
     group.add_argument("--like", choices=[*LIKE], default=None, help=help_text)
-    help_text = "length of a timestep; default: as --like, else the file's, else 0.001"
-    group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
-    help_text = "timesteps of N events each, however long they take; --dt then sets time constants only"
-    group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
-    help_text = "timesteps of each recording; default: those of the longest"
-    group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
+    for flag, kind, word, help_text in (
+        ("dt", POSITIVE, "SECONDS", "length of a timestep; default: as --like, else the file's, else 0.001"),
+        ("events_per_step", COUNT, "N", "timesteps of N events each, however long they take; --dt then sets time constants only"),
+        ("steps", COUNT, "T", "timesteps of each recording; default: those of the longest"),
+        ("membrane_floor", NOT_NEGATIVE, "F", "lower bound of the membrane potential, in negative thresholds; default: none"),
+        ("limit", COUNT, "N", "only N recordings, balanced over the classes"),
+    ):
+        group.add_argument(f"--{flag}", type=typed(kind), default=None, metavar=word, help=help_text)
     help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
     group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
     help_text = "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
     group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
-    help_text = "lower bound of the membrane potential, in negative thresholds; default: none"
-    group.add_argument("--membrane_floor", type=typed(NOT_NEGATIVE), default=None, metavar="F", help=help_text)
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
     group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
-    help_text = "only N recordings, balanced over the classes"
-    group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N", help=help_text)
     group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is classified wrongly")
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)

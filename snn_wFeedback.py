@@ -3,18 +3,17 @@
 
 from harness.building.models import choose_trained, lines_on_own, new_snn, teacher_from, use_engine
 from harness.building.start import resolve, start_snn
-from harness.command_line.flags import snn_parser
+from harness.command_line.flags import training_parser
 from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
-from harness.runs.paths import run_name
-from harness.runs.run import Run
+from harness.runs.run import Run, run_name
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
 
 
 def build_parser(argv=None):
-    return snn_parser(__doc__, argv)
+    return training_parser(__doc__, "snn", argv)
 
 
 def main(argv=None):
@@ -30,13 +29,13 @@ def train(args):
     choose_trained(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
-    kinds = args.trade_off_type, args.spike_penalty, args.classification_type
-    criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
+    terms = args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
+    criterion = Criterion(trade_off, *terms, own_losses(args, model))
     args, data = data_for(args, model)
-    about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
+    shown = (None, None, data[2]) if args.test_only else data
     engine = use_engine(model, args)
     with Run("snn", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_unused(args, model), *about_data, engine, *lines_on_own(args.model))
+        run.say(*lines_on_unused(args, model), *lines_on(shown, model.classes), engine, *lines_on_own(args.model))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.command_line.flags import add_picture_flags, posthoc_parser
+from harness.command_line.flags import add_baseline_flag, add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_contact_sheet, save_gif
+from harness.drawing.film import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
-from harness.measuring.measures import spikes_over_time
-from harness.measuring.report import spikes_text
+from harness.measuring.tables import spikes_text
+from harness.runs.run import counted
 from harness.runs.saving import write_whole
-from harness.training.schedules import counted
 from self_models.basics.settings import COUNT
+from self_models.counting.evaluation import spikes_over_time
 from self_models.running.outputs import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -36,39 +36,33 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
-    posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
+    posthoc = open_posthoc(*resolve_evaluation(build_parser(argv).parse_args(argv)), InputBlockingSNN, "_posthoc_analysis")
     posthoc.check_predicts()
-    model, run = posthoc.model, posthoc.run
-    film, baseline = posthoc.watch(), posthoc.baseline()
-    if baseline:
-        theirs = spikes_over_time(baseline.model, [posthoc.chosen()], args.seed)[0]
+    model, run, args = posthoc.model, posthoc.run, posthoc.args
+    film, beside, baseline = posthoc.watch(), posthoc.baseline(), None
+    charted = posthoc.test.part(0, args.chart_images)
+    spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, posthoc.device), args.seed)
+    if beside:
+        theirs = spikes_over_time(beside.model, [posthoc.chosen()], args.seed)[0]
         film = replace(film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()})
+        theirs = spikes_over_time(beside.model, charted.batches(args.batch_size, posthoc.device), args.seed)[0]
+        baseline = Path(args.baseline).stem, theirs
     save_gif(run.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.picture(".png"), film)
-    endings = [".gif", ".png", "_spikes.png"]
-    charted = posthoc.test.part(0, args.chart_images)
-    device = next(model.parameters()).device
-    spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, device), args.seed)
-    if baseline:
-        theirs = spikes_over_time(baseline.model, charted.batches(args.batch_size, device), args.seed)[0]
-        baseline = Path(args.baseline).stem, theirs
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
     save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
-    right = f"accuracy {100 * accuracy:.2f} %" if accuracy is not None else "charted"
+    right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
-    run.say(f"the {counted(len(film.titles), 'image')} shown:")
+    run.say(f"the {counted(len(film.images), 'image')} shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), film.blocked[t].mean()
-        run.say(f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked")
-        run.record(event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
+        line = f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked"
+        run.record(line, event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
     run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
+    posthoc.wrote(".gif", ".png", "_spikes.png")
     if args.raster:
         draw_raster(posthoc)
-        endings += ["_raster.png", "_raster.npz"]
-    for ending in endings:
-        run.say(f"wrote {run.picture(ending)}")
     posthoc.finish()
 
 
@@ -79,6 +73,7 @@ def draw_raster(posthoc):
     title = f"One image through the network ({posthoc.titles(batch)[0]})"
     save_raster(run.picture("_raster.png"), raster, title, posthoc.model.classes)
     write_whole(run.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
+    posthoc.wrote("_raster.png", "_raster.npz")
 
 
 if __name__ == "__main__":

@@ -1,49 +1,101 @@
 #!/usr/bin/env python3
-"""Objective 1, input blocking: accuracy and spikes of a trained SNN, for one or several epsilons."""
+"""Objective 1, input blocking: accuracy and spikes of a trained SNN, for one or several epsilons.
+
+Several values of --readout_slew or --timesteps: all combinations are tried on held-out images, to choose one."""
+
+import shlex
+from itertools import product
+from pathlib import Path
 
 from harness import UserError
-from harness.command_line.flags import posthoc_parser
+from harness.command_line.flags import add_baseline_flag, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import add_baseline_flag, open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.recipes import as_flags
 from harness.command_line.scripts import run_script
-from harness.drawing.plots import save_extremes, save_sweep
-from harness.measuring.measures import difficulty_correlations
-from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
-from self_models.basics.settings import NOT_NEGATIVE, settings_in
+from harness.drawing.plots import save_choices, save_extremes, save_sweep
+from harness.measuring.comparing import difficulty_correlations, on_front
+from harness.measuring.tables import blocking_table, choices_table, class_lines, difficulty_lines, operations_table
+from harness.runs.commands import program
+from harness.runs.run import read_records
+from harness.runs.saving import check_output
+from self_models.basics.settings import settings_in
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
+GRID = ("epsilon", "readout_slew", "timesteps")  # flags of one or several values
+
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=("epsilon",))
-    group = parser.add_argument_group("objective 1")
-    help_text = "pixels predicted within ±epsilon are blocked, one or several values; 0: none; default: the checkpoint's"
-    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=GRID)
+    group, known = parser.add_argument_group("objective 1"), InputBlockingSNN.known_settings()
+    for name in GRID:
+        told = {"default": known[name].default, "help": f"{known[name].help}; one or several (default: the checkpoint's)"}
+        group.add_argument(f"--{name}", type=typed(known[name].kind), nargs="+", **told)
     add_baseline_flag(group, "the baseline's accuracy and spikes")
+    group.add_argument("--picture", default="", metavar="X.png", help="also draw accuracy against spikes")
     return parser
 
 
 def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
+    args = build_parser(argv).parse_args(argv)
+    if args.picture:
+        check_output("--picture", args.picture, ".png")
+    if len(args.typed.get("timesteps", ())) == 1:
+        args = args.having("typed", timesteps=args.timesteps[0])  # which may be part of the checkpoint's name
+    args, start = resolve_evaluation(args)
     if "epsilon" not in settings_in(GATES[args.gate]):
         raise UserError(f"gate {args.gate} has no epsilon, which is varied here: --gate block, or snn_wFeedback.py --test_only")
-    epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
-    suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)
-    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, epsilon=max(epsilons))
-    run = posthoc.run
-    for epsilon in epsilons:
-        posthoc.model.change(epsilon=epsilon)
-        per_image = posthoc.evaluate()[1]
-        correlations = difficulty_correlations(per_image)
-        run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
-    baseline = (beside := posthoc.baseline()) and beside.evaluate(event="baseline")[0]
-    run.result(*blocking_table(posthoc.records, baseline), "", *operations_table(posthoc.records))
-    by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
-    run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
-    save_sweep(run.picture("_sweep.png"), posthoc.records, baseline)
-    save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
-    run.say(f"wrote {run.picture('_sweep.png')}, {run.picture('_extremes.png')}")
+    epsilons, slews, timesteps = ([value] if not isinstance(value := getattr(args, name), list) else value for name in GRID)
+    chooses = len(slews) > 1 or len(timesteps) > 1
+    if chooses and not args.holdout:
+        args = args.having("script", holdout=held_out_by(args.pretrained_snn))
+    suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, epsilons))
+    widest = {"epsilon": max(epsilons), "readout_slew": slews[0], "timesteps": max(timesteps)}
+    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **widest)
+    run, records, baselines = posthoc.run, posthoc.records, []
+    for steps in timesteps:
+        for slew, epsilon in product(slews, epsilons):
+            posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
+            per_image = posthoc.evaluate(readout_slew=slew)[1]
+            correlations = difficulty_correlations(per_image)
+            run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
+        if beside := posthoc.baseline():
+            baselines.append(beside.evaluate(event="baseline")[0])
+    if chooses:
+        run.result(*choices_table(records, on_front(records)), *recommended(records, args))
+    else:
+        baseline = baselines[0] if baselines else None
+        run.result(*blocking_table(records, baseline), "", *operations_table(records))
+        by_class = class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
+        run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
+        save_sweep(run.picture("_sweep.png"), records, baseline)
+        save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
+        posthoc.wrote("_sweep.png", "_extremes.png")
+    if args.picture:
+        save_choices(args.picture, records, on_front(records), baselines)
+        run.say(f"wrote {args.picture}")
     return posthoc.finish()
+
+
+def recommended(records, args):
+    """Lines on the combination of fewest spikes whose accuracy is within half a point of the highest, with its command."""
+    highest = max(record["accuracy"] for record in records)
+    near = [record for record in records if record["accuracy"] >= highest - 0.005]
+    chosen = min(near, key=lambda record: record["spikes"]["total"])
+    words = {name: args.typed[name] for name in ("preset", "pretrained_snn", "model", "dataset") if name in args.typed}
+    yield f"{args.holdout:,} held-out training images; *: no other has fewer spikes and as high an accuracy"
+    yield "fewest spikes within 0.5 points of the highest accuracy; on the test images:"
+    yield f"  {shlex.join(program('obj1'))} {as_flags(words | {name: chosen[name] for name in GRID})}"
+
+
+def held_out_by(path):
+    """How many training images a checkpoint's training held out, by its log. Raises UserError where that is not known, or 0."""
+    folder, log = Path(path).absolute().parents[2], f"logs/snn/{Path(path).stem}.jsonl"
+    counts = [record["parameters"].get("holdout") for record in read_records(folder / log) if record["event"] == "run"]
+    if not (counts and counts[-1]):
+        raise UserError(f"{folder / log} names no held-out training images: choose on the last N of them by --holdout N")
+    return counts[-1]
 
 
 if __name__ == "__main__":

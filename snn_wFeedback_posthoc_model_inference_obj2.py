@@ -6,10 +6,10 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.film import own_gate_in_words
+from harness.drawing.film import gate_in_words
 from harness.drawing.plots import save_adaptive, save_step_histograms
-from harness.measuring.measures import spike_correlations
-from harness.measuring.report import adaptive_table, setting_in_words
+from harness.measuring.comparing import spike_correlations
+from harness.measuring.tables import adaptive_table, setting_in_words
 from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -21,48 +21,46 @@ def build_parser(argv=None):
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
     for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
-        default = [*one.tried] or [one.default]
-        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
+        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=[*one.tried] or [one.default], help=one.help)
     return parser
 
 
 def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
-    posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
-    run, series = posthoc.run, sweep(posthoc, args.rules)
+    args = build_parser(argv).parse_args(argv)
+    posthoc = open_posthoc(*resolve_evaluation(args), AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
+    run, series = posthoc.run, sweep(posthoc)
     run.result(*adaptive_table(series))
-    name, ((record, per_image), *_) = next(iter(series.items()))
-    gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
-    setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
+    rule, ((record, per_image), *_) = next(iter(series.items()))
+    setting = f"{setting_in_words(rule, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
     save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
     save_step_histograms(run.picture("_steps.png"), *shown)
-    run.say(f"wrote {run.picture('.png')}, {run.picture('_steps.png')}")
+    posthoc.wrote(".png", "_steps.png")
     return posthoc.finish()
 
 
-def sweep(posthoc, rules):
-    """All bounds of these rules, then T steps for every image: name -> list of (record, per_image).
+def sweep(posthoc):
+    """All bounds of the rules of --rules, then T steps for every image: name -> list of (record, per_image).
 
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
     rank_correlation_per_ink is that of spikes per total intensity.
     """
     series = {}
-    for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
-        for bounds in settings:
-            posthoc.model.change(rule=rule, **bounds)
-            doing = setting_in_words(f"evaluating {rule}", bounds)
-            series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
+    to_try = [(rule, bounds) for rule in posthoc.args.rules for bounds in bounds_of(rule, posthoc.args)]
+    for rule, bounds in to_try:
+        posthoc.model.change(rule=rule, **bounds)
+        doing = setting_in_words(f"evaluating {rule}", bounds)
+        series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
     series["all timesteps"] = [posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})]
     difficulty = -series["all timesteps"][0][1]["margin"]
     for record, per_image in (row for rows in series.values() for row in rows):
-        found = spike_correlations(difficulty, per_image)
-        record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
+        rho = spike_correlations(difficulty, per_image)
+        record |= {"rank_correlation": rho["spikes"], "rank_correlation_per_ink": rho["spikes_per_ink"]}
     return series
 
 
-def settings_of(rule, args):
+def bounds_of(rule, args):
     """The bounds to try a rule with, a list of dicts. Raises UserError where the flags of one rule differ in length."""
     names = list(settings_in(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]

@@ -11,16 +11,14 @@ import torch.nn.functional as F
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_gif
+from harness.drawing.film import save_gif
 from harness.drawing.plots import save_dimming
-from harness.measuring.report import contrast_table
+from harness.measuring.tables import contrast_table
 from self_models.objectives.contrast import WINDOW
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 HALF, WHOLE = 0.15, 0.30  # what is left of the brightness of dimmed images
-CASES = (  # name, contrast (''; what the flags say), and the side of the square whose brightest pixel others are divided by
-    ("plain", "none", None), ("contrast", "", None), ("normalised", "none", 0), ("locally", "none", WINDOW),
-)  # fmt: skip
+CONTROLS = {"normalised": 0, "locally": WINDOW}  # name -> side of the square whose brightest pixel others are divided by
 
 
 def build_parser(argv=None):
@@ -30,43 +28,41 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), ContrastAttentionSNN)
-    suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
+    args, start = resolve_evaluation(build_parser(argv).parse_args(argv))
+    posthoc = open_posthoc(args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}")
     posthoc.check_predicts()
-    if posthoc.files:
-        save_gif(posthoc.run.picture(".gif"), posthoc.watch(), args.frame_seconds)
-        posthoc.run.say(f"wrote {posthoc.run.picture('.gif')}")
-        return posthoc.finish()
-    sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
-    for dimming, images in sets.items():
-        row = {"dimming": dimming}
-        for key, rule, window in CASES:
-            posthoc.model.change(contrast=rule or args.contrast)
-            shown = images if window is None else normalised(images, window)
-            row[key] = posthoc.evaluate(shown, dimming=dimming, contrast=rule or args.contrast, case=key)[0]["accuracy"]
-        rows.append(row)
-    run, summary = posthoc.run, contrast_summary(rows)
-    run.record(event="contrast", **summary)
-    posthoc.records.append({"event": "contrast", **summary})
-    run.result(*contrast_table(rows, summary))
-    save_dimming(run.picture(".png"), rows, args.epsilon, len(posthoc.test))
-    posthoc.model.change(contrast=args.contrast)
-    save_gif(run.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
-    run.say(f"wrote {run.picture('.png')}, {run.picture('.gif')}")
+    run, sets = posthoc.run, {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
+    if sets:
+        rows = [accuracies(posthoc, dimming, images) for dimming, images in sets.items()]
+        summary = {"event": "contrast"} | contrast_summary(rows)
+        posthoc.records.append(summary)
+        run.record(**summary)
+        run.result(*contrast_table(rows, summary))
+        save_dimming(run.picture(".png"), rows, args.epsilon, len(posthoc.test))
+        posthoc.wrote(".png")
+    save_gif(run.picture(".gif"), posthoc.watch(sets.get("bottom half")), args.frame_seconds)
+    posthoc.wrote(".gif")
     return posthoc.finish()
+
+
+def accuracies(posthoc, dimming, images):
+    """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls."""
+    own, row = posthoc.args.contrast, {"dimming": dimming}
+    cases = {"plain": ("none", images), "contrast": (own, images)}
+    cases |= {name: ("none", normalised(images, window)) for name, window in CONTROLS.items()}
+    for name, (contrast, shown) in cases.items():
+        posthoc.model.change(contrast=contrast)
+        row[name] = posthoc.evaluate(shown, dimming=dimming, contrast=contrast, case=name)[0]["accuracy"]
+    posthoc.model.change(contrast=own)
+    return row
 
 
 def dimmed_sets(images):
     """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
-    height, width = images.images.shape[2:]
-    halves = {
-        "top": np.s_[..., : height // 2, :],
-        "bottom": np.s_[..., height // 2 :, :],
-        "left": np.s_[..., : width // 2],
-        "right": np.s_[..., width // 2 :],
-    }
-    return {f"{name} half": dimmed(images, where, HALF) for name, where in halves.items()} | {"whole": dimmed(images, ..., WHOLE)}
+    middle, centre = (size // 2 for size in images.images.shape[2:])
+    where = {"top half": np.s_[..., :middle, :], "bottom half": np.s_[..., middle:, :]}
+    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:], "whole": ...}
+    return {name: dimmed(images, place, WHOLE if name == "whole" else HALF) for name, place in where.items()}
 
 
 def dimmed(images, where, part):

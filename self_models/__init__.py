@@ -4,7 +4,7 @@ from_ann() makes one of somebody else's trained ANN, from_nir() of somebody else
 
 from self_models.adopting import from_ann
 from self_models.basics import ModelError
-from self_models.basics.files import read_images
+from self_models.basics.images import read_images
 from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate
 from self_models.loading import load

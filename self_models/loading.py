@@ -25,6 +25,16 @@ CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTime
 MODELS = {cls.__name__: cls for cls in CLASSES}
 
 
+ENGINES = Registry("engine")  # name -> function that has a model, which runs dense, run otherwise
+WEIGHTS = Registry("weights")  # name -> function that changes a model's weights, or makes another model
+
+
+@WEIGHTS.register("float32")
+def as_trained(model):
+    return model
+
+
+@WEIGHTS.register("float16")
 @torch.no_grad()
 def in_sixteen_bits(model):
     """The model, its weights rounded to 16 bits, as export.py --to half writes them."""
@@ -34,11 +44,33 @@ def in_sixteen_bits(model):
     return model
 
 
-ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
-WEIGHTS = Registry(
-    "weights", float32=lambda model: model, float16=in_sixteen_bits, int8=in_whole_numbers,
-    int8_folded=partial(in_whole_numbers, fold=True),
-)  # fmt: skip
+WEIGHTS.register("int8")(in_whole_numbers)
+WEIGHTS.register("int8_folded")(partial(in_whole_numbers, fold=True))
+
+
+@ENGINES.register("auto")
+def by_events_if_possible(model):
+    try:
+        by_events(model)
+    except ModelError as error:
+        model.stays = str(error)
+
+
+@ENGINES.register("dense")
+def layer_by_layer(model):
+    pass
+
+
+@ENGINES.register("event")
+def by_events(model):
+    if next(model.parameters()).device.type != "cpu":
+        raise ModelError("the event engine runs on the CPU")
+    model.engine = EventEngine(model)
+
+
+@ENGINES.register("reference")
+def step_by_step(model):
+    model.batched = False
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
@@ -139,19 +171,14 @@ def kind_of(cls):
 def on_engine(model, engine):
     """The model, moved to the engine of this name, see load(); an SNN's `stays` says why auto leaves it dense. Raises ModelError
     for one that there is not, or that cannot serve."""
-    ENGINES.find(engine)
+    use = ENGINES.find(engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         if engine == "event":
             raise ModelError("the event engine runs SNNs, and this is an ANN: load with engine='dense'")
         return model
-    model.batched, model.engine, model.stays = engine != "reference", None, None
-    if engine in ("auto", "event"):
-        try:
-            if next(model.parameters()).device.type != "cpu":
-                raise ModelError("the event engine runs on the CPU")
-            model.engine = EventEngine(model)
-        except ModelError as error:
-            if engine == "event":
-                raise ModelError(f"{error}; --engine dense runs it") from None
-            model.stays = str(error)
+    model.batched, model.engine, model.stays = True, None, None
+    try:
+        use(model)
+    except ModelError as error:
+        raise ModelError(f"{error}; --engine dense runs it") from None
     return model

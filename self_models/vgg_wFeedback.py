@@ -28,13 +28,12 @@ class VGG_wFeedback(Configured, nn.Module):
     does a network with a norm. Raises ModelError for settings that make no network."""
 
     Settings = ANNSettings
-    positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
     frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
 
-    def __init__(self, *args, **settings):
+    def __init__(self, vgg_name=None, **settings):
         super().__init__()
-        self.configure(args, settings)
+        self.configure(vgg_name, settings)
         plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:

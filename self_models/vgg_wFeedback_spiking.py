@@ -44,11 +44,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     Settings = SpikingSettings
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
-    positional = (
-        "vgg_name", "activation", "labels", "timesteps", "leak", "default_threshold", "alpha", "beta", "dropout", "kernel_size",
-        "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "learn_threshold",
-        "learn_leak", "image_shape",
-    )  # fmt: skip
     Neuron = SpikingNeuron  # of all layers, or a class derived from it; of a phased network PhasedNeuron
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
@@ -58,9 +53,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     watcher = None  # an OperationCounter, while one counts
     _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
 
-    def __init__(self, *args, **settings):
+    def __init__(self, vgg_name=None, **settings):
         super().__init__()
-        self.configure(args, settings)
+        self.configure(vgg_name, settings)
         own = self.settings
         self.image_shape, self.classes = find_image_shape(own), class_names(own)
         self.background = background(own)

@@ -1,17 +1,15 @@
 """Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
-import ast
 import json
-import re
 import shutil
 
 import pytest
 import torch
-from conftest import REPOSITORY, refused, run_here
+from conftest import refused, run_here
 from PIL import Image
 
 from benchmarks.findings import streams
-from benchmarks.robustness import engines, fuzz
+from benchmarks.robustness import fuzz
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -52,15 +50,6 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
         (first, *others) = (json.loads(line) for line in run_here("benchmarks.findings.phased", flags)[1].splitlines())
         assert first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
-
-
-def test_nir_peers_says_who_runs_a_network_and_who_fails():
-    flags = f"{REPOSITORY}/examples/nmnist.nir {REPOSITORY}/data/nmnist --recordings 2 --batches 1 --threads 1 --repeats 1"
-    first, *others = map(json.loads, run_here("benchmarks.speed.nir_peers", flags)[1].splitlines())
-    assert (first["simulator"], first["recordings"], first["timesteps"]) == ("kernel", 2, 31) and first["right"] <= 2
-    assert first["recordings_per_second"] > 0
-    assert [one["simulator"] for one in others] == ["norse", "sinabs", "snntorch", "spikingjelly"]
-    assert all("fails" in one or one["right"] <= 2 for one in others)
 
 
 def test_microcontroller_counts_instructions_of_network_and_ann():
@@ -143,30 +132,6 @@ def test_train_step_trains_the_same_network_three_times():
     assert every["ratio_to_fastest_peer_s"] > 0 and 0 < every["products_share"] < 1 and alone["ours_gb"] > 0.1
     assert "snntorch_s" not in alone and blocking["ours_first_loss_and_gradient"] != first
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
-
-
-def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
-    def check_case(case, model):
-        assert case["gate"] != "contrast", "spikes differ"
-        return ["reference"]
-
-    monkeypatch.setattr(engines.test_engines, "check_case", check_case)
-    with pytest.raises(SystemExit) as stop:
-        engines.main(["--cases", "50"])
-    found = json.loads(capsys.readouterr().out)
-    assert stop.value.code == 1 and found["tried"] == 50 > found["run"] == sum(found["by_gate"].values())
-    assert len(found["failures"]) == found["by_gate"]["contrast"] == found["run"] - found["by_engine"]["reference"] > 0
-    assert found["failures"][0]["case"]["gate"] == "contrast" and "spikes differ" in found["failures"][0]["error"]
-
-
-@pytest.mark.parametrize("program", sorted(REPOSITORY.glob("benchmarks/*/*.py")), ids=lambda path: path.stem)
-def test_each_program_asks_a_question_first(program):
-    """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
-    text = program.read_text()
-    imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
-    assert imported <= {"shared", "speed.peers", "findings.controls"}
-    if "__main__" in text:
-        assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

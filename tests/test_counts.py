@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
-from harness.measuring.energy import as_text
-from harness.measuring.measures import difficulty_correlations
+from harness.measuring.comparing import difficulty_correlations
+from harness.measuring.tables import as_text
 from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image

@@ -75,8 +75,8 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
 
 HERE = "test_docs.py::test_commands_of_a_page"
 RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
-    HERE: "README docs/try_it docs/explanation/energy docs/explanation/findings "
-    "docs/explanation/performance docs/explanation/phased docs/how_to/event_cameras docs/how_to/long_runs docs/how_to/nir "
+    HERE: "README docs/try_it docs/explanation/energy docs/explanation/findings docs/how_to/choose docs/how_to/long_runs "
+    "docs/explanation/performance docs/explanation/phased docs/how_to/event_cameras docs/how_to/nir "
     "docs/how_to/own_images docs/how_to/streams docs/reference/original docs/reference/zoo",
     "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap": "README docs/api/counting "
     "docs/how_to/extend docs/how_to/streams docs/reference/python",
@@ -88,7 +88,9 @@ RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
     "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
     "test_docs.py::test_one_s_own_loop_trains_a_network": "docs/how_to/train_it_yourself",
 }
-LONG = re.compile(r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+")  # flags alone are read
+LONG = re.compile(
+    r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
+)  # flags alone are read
 MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
 SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -15,8 +14,8 @@ from PIL import Image
 import results
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
-from harness.drawing.figures import save_contact_sheet, save_gif
-from harness.drawing.film import film_of
+from harness.drawing.figures import plt
+from harness.drawing.film import film_of, save_contact_sheet, save_gif
 from harness.measuring.comparing import Difference, Spread
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
@@ -52,8 +51,6 @@ def test_what_each_step_has_come_to():
     found = film()
     assert found.answers.tolist() == [[-1], [1], [0]]
     assert found.sure[:, 0] == pytest.approx(np.array([[1 / 2, 1 / 2], [1 / 4, 3 / 4], [9 / 10, 1 / 10]]))
-    assert found.layers.tolist() == ["input", "encoder, layer 1", "encoder, layer 2"]
-    assert found.spikes[:, 0].tolist() == [[4, 0, 0], [6, 5, 1], [7, 10, 1]]
     parts = {"input": [4, 6, 7], "encoder": [0, 6, 11], "decoder": [0, 0, 0], "classifier": [0, 0, 0], "total": [4, 12, 18]}
     assert {part: count[:, 0].tolist() for part, count in found.spikes_by_part().items()} == parts
     assert found.errors[0, 0] == pytest.approx(0.3**2 + 0.4**2 + 0.4**2 + 2 * 0.05**2)
@@ -121,42 +118,51 @@ ONE = {
 }  # fmt: skip
 
 
-def test_what_pictures_say(monkeypatch, tmp_path, data_regression, pictures):
-    """Scales, keys and epsilon beside pictures of grey and of colour, of each kind of gate; of one's own gate no more than its
-    name and settings; title, labels and answers of a stream; the cheapest images; what is still open."""
+def test_what_pictures_say(monkeypatch, tmp_path, pictures):
+    """Of grey and of colour, of a gate of one's own, of an image that stops, of a stream: what is named, and inside the picture;
+    the cheapest images first."""
     monkeypatch.setitem(GATES, "mine", Mine)
     torch.manual_seed(0)
     wide = IMAGE.expand(1, 3, 1, 5)
-    gif = partial(save_gif, seconds_per_step=0.5)
+    stream = {
+        "titles": np.array([["label: dog"], ["no label"], ["label: cat"]]),
+        "heading": "more words than fit into a line " * 3,
+    }
     films = {
-        "grey": film(epsilon=0.125), "colour": film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide), "own": film(gate=Mine),
-        "stopped": replace(film(), stopped=np.array([2]), baseline={"input": [5.0, 9.0], "features.1": [0.0, 20.0]}),
-    }  # fmt: skip
-    shown = {name: (save_contact_sheet, one) for name, one in films.items()}
-    shown |= {f"{name}, GIF": (gif, one) for name, one in films.items()}
-    for labels in ([1, -1, 0], [0, 0, 1], [0, 1, -1], [-1] * 3):
-        heading = "accurate_feedback: scene watch, with more words than fit into a line of a GIF: two lines, as it must"
-        stream = replace(film(), titles=np.array([""]), heading=heading, shown_labels=np.array(labels)[:, None])
-        shown[f"a stream with labels {labels}, GIF"] = gif, stream
-    digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
-    shown["extremes"] = plots.save_extremes, digits, ONE, 0.25
-    off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
-    shown |= {"a sweep without blocking": (plots.save_sweep, [off]), "a sweep": (plots.save_sweep, [off, on], off)}
-    spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
-    for share, baseline in ((None, None), ([1.0, 0.5], ("its baseline", spikes))):
-        shown[f"spikes over time, open {share}"] = plots.save_spikes_over_time, spikes, share, "ε = 0.1", "7 images", baseline
-    said = {}
-    for name, (draw, *given) in shown.items():
-        draw(tmp_path / "picture", *given)
-        words = [text.get_text() for text in pictures[-1].findobj(plots.plt.Text)]
-        said[name] = [word for word in words if any(map(str.isalpha, word))]
+        ("ε = 0.125", "open: predicted too dark", "grey value"): film(epsilon=0.125),
+        ("a pixel's colour: open if any channel is",): film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide),
+        ("gate mine; blocked", "blocked by the gate"): film(gate=Mine),
+        ("T = 2",): replace(film(), stopped=np.array([2]), baseline={"input": [5.0, 9.0], "features.1": [0.0, 20.0]}),
+        ("label: cat", "answer: cat ✗", "90 % sure", "75 % blocked"): replace(film(), **stream),
+    }
+    for words, one in films.items():
+        save_gif(tmp_path / "a.gif", one, 0.5)
+        said = "\n".join(text.get_text() for text in pictures[-1].findobj(plt.Text))
+        assert all(each in said for each in words), said
+        extent = pictures[-1]._suptitle.get_window_extent()
+        assert 0 <= extent.x0 < extent.x1 <= pictures[-1].bbox.x1
+        save_contact_sheet(tmp_path / "a.png", one)
         assert all(axis.get_visible() for axis in pictures[-1].axes if axis.images)
-        if heading := pictures[-1].get_suptitle():  # is inside the picture
-            extent = pictures[-1]._suptitle.get_window_extent()
-            assert 0 <= extent.x0 < extent.x1 <= pictures[-1].bbox.x1, heading
-        if name == "extremes":
-            assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]
-    data_regression.check(said)
+    digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
+    plots.save_extremes(tmp_path / "a.png", digits, ONE, 0.25)
+    assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]
+
+
+def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
+    """A baseline comes first; what blocks has a panel of its own."""
+    off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
+    plots.save_sweep(tmp_path / "a.png", [off])
+    assert len(pictures[-1].axes) == 2
+    plots.save_sweep(tmp_path / "a.png", [off, on], off)
+    accuracy, bars, share = pictures[-1].axes
+    assert [text.get_text() for text in accuracy.get_xticklabels()] == ["baseline", "0 (off)", "0.1"]
+    assert [sum(bar.get_height() for bar in column) for column in zip(*bars.containers, strict=True)] == [10, 10, 10]
+    assert share.lines[0].get_ydata().tolist() == [100, 50]
+    spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
+    plots.save_spikes_over_time(tmp_path / "a.png", spikes, [1.0, 0.5], "ε = 0.1", "7 images", ("its baseline", spikes))
+    sums, table, *_ = pictures[-1].axes
+    assert [line.get_ydata().tolist() for line in sums.lines] == [[1, 4]] * 2
+    assert table.images[0].get_array().tolist() == [[1, 2], [0, 1]]
 
 
 def test_a_gif_begins_where_a_pixel_is_blocked(tmp_path):
@@ -166,32 +172,21 @@ def test_a_gif_begins_where_a_pixel_is_blocked(tmp_path):
             assert gif.n_frames == count
 
 
-def test_accuracies_of_a_sweep_can_be_told_apart(tmp_path, pictures):
-    sure = EVALUATED | {"images": 10_000, "epsilon": 0.0}
-    plots.save_sweep(tmp_path / "a.png", [sure | {"accuracy": 0.991}, sure | {"accuracy": 0.995}])
-    low, high = pictures[-1].axes[0].get_ylim()
-    assert 98.5 < low < high < 100
-
-
 def test_families_in_the_order_of_verdicts(tmp_path, pictures):
-    """Ahead with several seeds, with one, no difference detected. One axis of spikes for all, and no labels beside points."""
-    found = {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
-    verdicts, finding = results.verdicts("MNIST", found)
+    """Ahead with several seeds, with one, no difference detected."""
+    verdicts, finding = results.verdicts(
+        "MNIST", {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
+    )
     assert finding == "MNIST: at equal spikes the baseline is ahead in 2 of 3 families (1 with one seed)"
-    drawn, spread = [], Spread(99.0, 0.1, {})
-    for name, spikes, feedback in product(found, (100, 3000), (True, False)):
+    assert [(name, words.split(": ")[1]) for name, words in verdicts.items()] == [
+        ("c", "baseline ahead"), ("b", "baseline ahead"), ("a", "no difference detected")
+    ]  # fmt: skip
+    points = []
+    for name, spikes, feedback in product(verdicts, (100, 3000), (True, False)):
         row = {"name": f"{'' if feedback else 'baseline of '}{name}", "rule": "confidence", "bounds": {"gap_bound": spikes}}
-        drawn.append((row | {"feedback": feedback}, Spread(spikes * (1 + (name == "a")), 1.0, {}), spread))
-    plots.save_accuracy_against_spikes(tmp_path / "a.png", drawn, verdicts, finding)
-    axes = pictures[-1].axes
-    assert [axis.get_title() for axis in axes] == [
-        "c, 2 seeds\n-0.20 ± 0.10 points: baseline ahead",
-        "b, 1 seed\n-0.50 points: baseline ahead",
-        "a, 3 seeds\n+0.10 ± 0.20 points: no difference detected",
-    ]
-    assert len({axis.get_xlim() for axis in axes}) == 1 and not any(axis.texts for axis in axes)
-    title = pictures[-1].legends[0].get_title().get_text()
-    assert title.startswith(f"{finding}\n") and "margin 100, 3000" in title
+        points.append((row | {"feedback": feedback}, Spread(spikes, 1.0, {}), Spread(99.0, 0.1, {})))
+    plots.save_accuracy_against_spikes(tmp_path / "a.png", points, verdicts, finding)
+    assert [axis.get_title()[0] for axis in pictures[-1].axes] == ["c", "b", "a"]
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):

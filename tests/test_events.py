@@ -16,6 +16,7 @@ from conftest import ANN, REPOSITORY, SNN, records, refused, run_here
 from PIL import Image
 
 from harness.data.events import recording_in, rows_in, steps_in
+from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from self_models import ModelError, load
 from self_models.counting.ledger import graph_entries
@@ -100,14 +101,9 @@ def of(events, name="a.bin"):
 
 FAULTS = {
     "cut off": (lambda folder: (folder / "0/a.bin").write_bytes(bytes(7)), "", "0/a.bin: its 7 bytes are no whole events of 5"),
-    "empty": (lambda folder: (folder / "0/a.bin").touch(), "", "0/a.bin: it has no events; mend it, or take it out"),
-    "folder": (lambda folder: (folder / "0/z.bin").mkdir(), "", "0/z.bin: is a directory; mend it, or take it out"),
     "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
-    "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside 34x34 pixels"),
     "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
-    "seconds": (of([(1, 1, 0, 0.5)], "a.npz"), "", "t (in microseconds) must be whole numbers"),
     "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),
-    "absent": (lambda folder: shutil.rmtree(folder), "", "cannot be read: No such file or directory"),
     "too few": (
         lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")],
         "",
@@ -134,12 +130,8 @@ def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found["dt"] == 0.01
     wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: class (\d), predicted (\d)$", said, re.MULTILINE)
     assert len(wrong) == 14 and all(of == label != read for of, label, read in wrong)
-    assert found["additions"]["_6"] > 10 * found["spikes"]["_3"] * 0.9 and set(found["joules"]) == {
-        "arithmetic_45nm",
-        "with_memory",
-    }
-    log = (tmp_path / "logs/nir/nmnist.log").read_text()
-    assert "accuracy 86.00 %: 86 of 100 recordings" in log and "recordings per second (files already read" in said
+    assert set(found["joules"]) == {"arithmetic_45nm", "with_memory"}
+    assert "accuracy 86.00 %: 86 of 100 recordings" in (tmp_path / "logs/nir/nmnist.log").read_text()
     (record,) = records(tmp_path / "logs/nir/nmnist.jsonl", "nir")
     assert record["spikes"] == found["spikes"] and record["spikes"]["input"] > 4000
     several, _ = run_here(NIR, NETWORK, RECORDINGS, f"--limit 20 --output_dir {tmp_path}")
@@ -149,9 +141,8 @@ def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     run_here(NIR, NETWORK, RECORDINGS, f"--limit 1 --gif {next(RECORDINGS.glob('3/*.bin'))} --run_name x --output_dir {tmp_path}")
     with Image.open(tmp_path / "trained_models/nir/x.gif") as gif:
         assert gif.n_frames == 31 and len(gif.convert("RGB").getcolors(2**20)) > 20
-    _, said = run_here(
-        NIR, NETWORK, RECORDINGS, f"--limit 1 --events_per_step 500 --steps 4 --reset subtract --output_dir {tmp_path}"
-    )
+    flags = "--limit 1 --events_per_step 500 --steps 4 --reset subtract"
+    _, said = run_here(NIR, NETWORK, RECORDINGS, f"{flags} --output_dir {tmp_path}")
     assert "4 timesteps of 500 events" in said
 
 
@@ -177,11 +168,8 @@ def test_other_simulators_send_the_same_spikes(tmp_path):
     for name in ("norse", "spikingjelly"):
         pytest.importorskip(name)
     rows, said = run_here(NIR, NETWORK, f"--check norse spikingjelly --limit 1 --output_dir {tmp_path}")
-    assert [row[::2] for row in rows] == [
-        ("kernel", "same"),
-        ("norse", "same"),
-        ("spikingjelly", "same"),
-    ] and "spikes of 3 nodes" in said
+    assert [row[::2] for row in rows] == [(name, "same") for name in ("kernel", "norse", "spikingjelly")]
+    assert "spikes of 3 nodes" in said
 
 
 @pytest.mark.skipif(not OTHERS.is_file(), reason="the network of NIR's paper is not here")
@@ -209,27 +197,22 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
         shutil.copytree(RECORDINGS / label, folder / label, dirs_exist_ok=True)
     for label in "56789":
         shutil.rmtree(folder / label)
-    net = "-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x"
-    here, small = f"--output_dir {tmp_path}", f"--dataset {folder} --event_frames 3"
-    _, said = run_here(ANN, f"{small} {net} {here}")
+    net = f"-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x --output_dir {tmp_path}"
+    _, said = run_here(ANN, f"--dataset {folder} --event_frames 3 {net}")
     assert "34x34 pixels, 5 classes" in said and "recordings of" in said
     train, _, test = load_data(str(folder), frames=3)
     assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
-    spiking = (
-        "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number --predict next"
-    )
-    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} {here}")
+    assert len({*list_folder(folder).paths}) == 50  # none is in both
+    spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
+    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
-    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only {here}"
-    assert "--event_frames: the checkpoint's network takes recordings" in refused(
-        SNN, f"--dataset {folder} --event_frames 4 {trained}"
-    )
+    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
     (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
     assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
     for path in sorted((folder / "1").iterdir())[4:]:
         path.unlink()
-    assert "fewer than 5 recordings in 1, and every fifth is for testing" in refused(ANN, f"{small} {net} {here} --overwrite")
+    assert "fewer than 5 recordings in 1: add some, or make train/ and test/" in refused(SNN, f"--dataset {folder} {trained}")
 
 
 # --- the page

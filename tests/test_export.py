@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import BIAS, CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, build, commands_in, digests, images, refused, run_here
 
-from benchmarks.shared import watch
+from benchmarks.speed.peers import watch
 from harness.exporting import page_file
 from harness.exporting.formats import nir_bytes
 from harness.exporting.layers import conventions, forward_layers

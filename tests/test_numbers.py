@@ -19,8 +19,6 @@ NO_NUMBERS = re.compile(
 )
 NOT_MADE = {  # page -> what stands there -> where it is from
     "README.md": {
-        "where 0.7 % of the neurons": "`wfeedback nir` on the first network: spikes / neurons / timesteps",
-        "where 7 % do": "the same of examples/nmnist.nir",
         "99.99 % of images": "10 of 80,000: explanation/phased.md, benchmarks/findings/phased.py; it needs CIFAR-10",
         "within 50 timesteps": "a flag of results.py",
         "ICLR 2020": "a year",
@@ -139,8 +137,7 @@ def of_findings():
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
         star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))
-        yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} |"
-        yield f"| {name}, {pairs} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
+        yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
         (trained,) = (steps for network, steps, _ in compared() if network == name and steps != 50)
         for steps, said in ((trained, f"| {name}, {pairs} | {trained}, as trained |"), (50, "| | 50 |")):
             accuracy, spikes, layers, events = compared()[name, steps, ALL]

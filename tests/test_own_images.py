@@ -33,8 +33,7 @@ from PIL import Image
 from harness.command_line.parser import Configuration
 from harness.data.sets import ImageSet, load_data
 from harness.runs.saving import save_checkpoint
-from harness.training.fit import training_batches
-from harness.training.schedules import LEAST, length_of
+from harness.training.fit import LEAST, length_of, training_batches
 from self_models import load, read_images
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
@@ -231,7 +230,6 @@ def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_
 REFUSED = [
     (ANN, "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
     (SNN, "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
-    (ANALYSIS, "{snn} --images {own}/none.png", "none.png: no such file"),
     (ANALYSIS, "{snn} --images {own}/text.png", "text.png: not an image"),
     (ANALYSIS, "{snn} --images 3 7", "test images by their numbers are --index"),
     (ANALYSIS, "{snn} --images 2 --index 7", "--index and --images both choose the images: leave out one of the two"),
@@ -239,8 +237,6 @@ REFUSED = [
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
-    ("export", "{path} --to c --dataset {own}/birds", "the classes crow, gull, and the network was trained on cat, dog, elk"),
-    (OBJ1, "{snn} --dataset {own}/data --image_size 20", "--image_size: the checkpoint's network takes grey images of 12x12"),
 ]
 
 

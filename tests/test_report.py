@@ -11,11 +11,10 @@ import torch
 from conftest import PLAN, SNN, SPIKING, digests, records, refused, run_here
 
 from harness.data.sets import load_data
-from harness.measuring import report
-from harness.measuring.measures import spikes_over_time
-from harness.reporting import charts, page
-from harness.reporting.reading import Result, find_runs
-from self_models.counting.evaluation import evaluate_parts
+from harness.drawing import plots
+from harness.measuring import tables
+from harness.measuring.logs import Result, find_runs
+from self_models.counting.evaluation import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 EPOCH = {
@@ -96,25 +95,25 @@ def test_what_charts_show(tmp_path, pictures):
         write(tmp_path / "c.jsonl", EPOCH, later),
     ]
     runs = find_runs(map(str, logs), ".")
-    looks, path = charts.looks_of(runs), tmp_path / "x.png"
-    charts.save_costs(path, runs[:2], looks)
+    looks, path = plots.looks_of(runs), tmp_path / "x.png"
+    plots.save_costs(path, runs[:2], looks)
     spikes, _ = pictures[-1].axes
     (one, *_), (other, *_) = spikes.containers
     assert points_of(one) == [(3, pytest.approx(80)), (7, pytest.approx(90))] and points_of(other) == [(7000, pytest.approx(80))]
     assert spikes.get_xscale() == "log" and (one.get_color(), one.get_marker()) != (other.get_color(), other.get_marker())
     assert words_of(pictures[-1].legends[0].get_texts()) == ["a", "b"]
-    charts.save_parts(path, {"a": MEASURED, "b": less})
+    plots.save_parts(path, {"a": MEASURED, "b": less})
     assert [[bar.get_width() for bar in bars] for bars in pictures[-1].axes[0].containers] == [
         [1, 1],
         [2, 2],
         [0, 0],
         [4, 4],
     ]
-    charts.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
+    plots.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
     (axis,) = pictures[-1].axes
     assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(axis.texts) == ["50", "", "10", "40"]
     assert words_of(axis.get_yticklabels()) == ["cat  100.0 %", "elk  80.0 %"]
-    charts.save_curves(path, runs[2:], looks)
+    plots.save_curves(path, runs[2:], looks)
     curves = {axis.get_title(): {line.get_linestyle(): points_of(line) for line in axis.lines} for axis in pictures[-1].axes}
     assert curves == {
         "accuracy": {":": [(1, 0.5), (2, 0.7)], "-": [(1, 0.6)]}, "total": {":": [(1, 2), (2, 1)], "-": [(1, 1.5)]},
@@ -125,34 +124,24 @@ def test_what_charts_show(tmp_path, pictures):
 def test_a_page_is_one_file_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     evil = "<!--<script><i>"
     lines = opening(**{evil: evil}), MEASURED | {"dataset": evil, "rule": evil}, MEASURED | {"rule": "b"}
-    log = write(tmp_path / f"{evil}.jsonl".replace("/", ""), *lines)
-    other = write(tmp_path / "other.jsonl", opening(**{evil: "&"}), MEASURED)
+    log = write(tmp_path / "logs/snn" / f"{evil}.jsonl".replace("/", ""), *lines)
+    other = write(tmp_path / "logs/snn/other.jsonl", opening(**{evil: "&"}), MEASURED)
+    write(tmp_path / "trained_models/snn/other_sweep.png", "a picture that the run drew")
     text, _ = reported(log, other, "--output", tmp_path / "page.html")
     assert evil not in text and text.count("<script") == 0 and "&lt;!--&lt;script&gt;&lt;i&gt; test images" in text
-    assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 4 and "<pre>x.py --seed 1</pre>" in text
+    assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 5 and "<pre>x.py --seed 1</pre>" in text
 
 
-def test_a_page_holds_the_pictures_that_runs_drew(looked, tmp_path, monkeypatch):
-    """As long as it has room for them."""
-    log, drawn = looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", looked.folder / "trained_models/snn"
-    for most, kinds in ((page.MOST, ["gif", "png", "png"]), (10_000, [])):
-        monkeypatch.setattr(page, "MOST", most)
-        text, _ = reported(log, "--output", tmp_path / "page.html")
-        assert re.findall('src="data:image/(.*?);', text) == kinds
-    assert f"{drawn}/tiny_posthoc_analysis.gif" in text
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
+def test_what_a_network_ran_with_names_what_is_not_as_usual():
+    for said, told in (
         ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
-        ({"gate": "open", "encoding": "direct"}, {"encoding": "direct"}),
-        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}),
-    ],
-)  # fmt: skip
-def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
-    assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
-    assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
+        (
+            {"gate": "relative", "encoding": "direct", "class": "Mine"},
+            {"gate": "relative", "encoding": "direct", "class": "Mine"},
+        ),
+    ):
+        assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
+        assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
 
 
 def test_lines_that_are_no_records_are_left_out(tmp_path):
@@ -169,7 +158,7 @@ def test_lines_on_bad_input(tmp_path):
     for words, line in (
         (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
         (f"{tmp_path}/gone.jsonl", "gone.jsonl is no run's log: give the path of a .jsonl"),
-        (f"{log} --output {tmp_path}/page.xyz", "page.xyz: a report is a page: give a name that ends in .html"),
+        (f"{log} --output {tmp_path}/page.xyz", "page.xyz: give a name that ends in .html"),
         (f"{log} --output {mine}", "--overwrite replaces it"),
     ):
         assert line in refused("report", words, *([] if "--output " in str(words) else ["--output", shown])), words
@@ -211,32 +200,32 @@ RESULT = {"images": 1234, "accuracy": 0.971, "seconds": 61.26, "images_per_secon
 
 def test_lines_for_a_reader(file_regression):
     """Which figure stands where, in which unit: of epochs and evaluations, and tables of all scripts."""
-    said = [report.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123, "error": 3.0})]
-    said.append(" ".join(map(report.figure, (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5))))
+    said = [tables.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123, "error": 3.0})]
+    said.append(" ".join(map(tables.figure, (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5))))
     for on, judged, best in (
         ("held-out", MEANS | {"parts": {"total": 4123.4}}, 0.985),
         ("test", MEANS, 0),
         ("last epoch", None, 0),
     ):
-        said.append(report.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
-        said.append(report.best_line({"epoch": 3, "accuracy": 0.971}, on))
-    said += [*report.result_lines(RESULT), *report.class_lines(RESULT["confusion"], ["cat", "elk"])]
+        said.append(tables.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
+        said.append(tables.best_line({"epoch": 3, "accuracy": 0.971}, on))
+    said += [*tables.result_lines(RESULT), *tables.class_lines(RESULT["confusion"], ["cat", "elk"])]
     layers = {"input": 1234.5, "classifier.1": 7.0, "classifier.4": 0.0}  # the last hidden layer of the classifier is silent
     more = {"error": 26.284, "parts": {"input": 1234.5, "decoder": 0.25}, "spikes": layers, "mean_steps": 8, "interval": 5}
     more |= {"energy_joules": 2.5e-5, "energy_event_joules": 8.123e-7}
-    said += [*report.result_lines(RESULT | more), *report.silent_outputs(RESULT | more)]
+    said += [*tables.result_lines(RESULT | more), *tables.silent_outputs(RESULT | more)]
     matrix = [[10 * (found == label) for found in range(21)] for label in range(21)]
     matrix[3][4], matrix[3][5], matrix[7][7], matrix[7][0], matrix[8] = 30, 2, 0, 6, [0] * 21
-    assert report.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and report.accuracy_by_class(matrix)[8] is None
-    said += report.class_lines(matrix, [f"c{number}" for number in range(21)], ", epsilon 0.1")
+    assert tables.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and tables.accuracy_by_class(matrix)[8] is None
+    said += tables.class_lines(matrix, [f"c{number}" for number in range(21)], ", epsilon 0.1")
     operations = {"effective_acs": 1234567.8, "effective_macs": 7654.3, "dense": 98765432.1, "event_acs": 4321.2}
     record = {"epsilon": 0.25, "accuracy": 0.9712, "spikes": SPIKES, "reconstruction_error": 26.284, "open_share": [0.1234]}
     record |= {"operations": operations | {"activation_sparsity": 0.98765}, "energy_joules": 1.2345e-6}
     record |= {"energy_event_joules": 0.6789e-6}
     whole = record | {"open_share": None}
-    said += report.blocking_table([record, whole, whole | {"reconstruction_error": None}]) + report.operations_table([record])
+    said += tables.blocking_table([record, whole, whole | {"reconstruction_error": None}]) + tables.operations_table([record])
     wrong, margin = {"spikes": 0.25, "spikes_per_ink": -0.5}, {"spikes": None, "spikes_per_ink": 1.0}
-    said += report.difficulty_lines(0.2, {"wrong": wrong, "small margin": margin})
+    said += tables.difficulty_lines(0.2, {"wrong": wrong, "small margin": margin})
 
     def row(images_per_second, steps, **bounds):
         figures = {"accuracy": 0.9876, "median_steps": 3.0, "p95_steps": 11.0, "spikes": {"total": 2345.6}}
@@ -244,10 +233,10 @@ def test_lines_for_a_reader(file_regression):
         return figures | {"images_per_second": images_per_second, "bounds": bounds}, None
 
     rules = {"all timesteps": [row(20.0, 50.0)], "both": [row(100.0, 4.0, open_bound=0.05, gap_bound=1.0)]}
-    said += report.adaptive_table(rules | {"confidence": [row(100.0, 7.0, gap_bound=2.0), row(10.0, 35.0, gap_bound=4.0)]})
+    said += tables.adaptive_table(rules | {"confidence": [row(100.0, 7.0, gap_bound=2.0), row(10.0, 35.0, gap_bound=4.0)]})
     rows = [{"dimming": "none", "plain": 0.9912, "contrast": 0.9876}, {"dimming": "top half", "plain": 0.5, "contrast": 0.75}]
     for regained in (0.754, None):
-        said += report.contrast_table(rows, {"dimmed_plain": 0.5123, "dimmed_contrast": 0.7512, "regained": regained})
+        said += tables.contrast_table(rows, {"dimmed_plain": 0.5123, "dimmed_contrast": 0.7512, "regained": regained})
     file_regression.check("\n".join(map(str.rstrip, said)) + "\n", encoding="utf-8")
 
 
@@ -261,8 +250,8 @@ def test_records_for_programs(tmp_path, monkeypatch, data_regression):
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0, "per_image": {}}
-    found = report.evaluation_record(snn, result, SimpleNamespace(seed=0, selected_on="held-out"), rule="confidence")
-    report.save_results_json(tmp_path / "x.json", [report.evaluation_record(ann, RESULT, SimpleNamespace(seed=3)), found])
+    found = tables.evaluation_record(snn, result, SimpleNamespace(seed=0, selected_on="held-out"), rule="confidence")
+    tables.save_results_json(tmp_path / "x.json", [tables.evaluation_record(ann, RESULT, SimpleNamespace(seed=3)), found])
     again = json.loads((tmp_path / "x.json").read_text())
     assert len({each.pop("date") for each in again}) == 1
     data_regression.check({"records": again})

@@ -229,5 +229,5 @@ def test_operations_are_counted_from_the_middle_of_a_stream(engine):
 def test_the_benchmark_of_streams():
     lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
     rest, changing = map(json.loads, lines.splitlines())
-    assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
+    assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"]
     assert max(rest["grown_mb"], changing["grown_mb"]) < 100

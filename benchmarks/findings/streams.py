@@ -33,7 +33,7 @@ from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
 from harness.measuring.comparing import difference
-from harness.runs.paths import numbered
+from harness.runs.run import numbered
 from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE

@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
-from benchmarks.shared import same
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.runs.run import read_records
@@ -141,6 +140,17 @@ def compare(place, other):
             found.append(reading.__name__)
     found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
     return found
+
+
+def same(a, b, aside=()):
+    """Whether two checkpoints' contents are equal bit by bit, except for the entries of these names."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key], aside) for key in a if key not in aside)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(same(*pair, aside) for pair in zip(a, b, strict=True))
+    return a == b
 
 
 def epochs_in_text(place):

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import check_png
-from harness.drawing.plots import chart
+from harness.drawing.figures import chart, log_scale
+from harness.runs.saving import check_output
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
@@ -31,7 +31,6 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
-from matplotlib.ticker import LogLocator
 from torch import nn
 
 PLAN = "16 M 32 M 64 64 M"  # times the width
@@ -43,7 +42,7 @@ RUNS = {"event": "#aa3377", "dense": "#4477aa", "ann": "#222222", "ann_int8": "#
 def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.picture:
-        check_png("--picture", args.picture)
+        check_output("--picture", args.picture, ".png")
     torch.set_num_threads(args.threads)
     records = []
     for width in args.widths:
@@ -163,10 +162,8 @@ def save_map(path, records):
                 speeds = [one["images_per_second"][name] for one in rows]
                 if None not in speeds:
                     ax.loglog(rates, speeds, marker="o", color=colour, label=name.replace("_", " "))
-            for scale in (ax.xaxis, ax.yaxis):
-                scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                scale.set_major_formatter("{x:,.10g}")
-            ax.minorticks_off()
+            log_scale(ax.xaxis, (1, 2, 5))
+            log_scale(ax.yaxis, (1, 2, 5))
             slower = [one["rate"] for one in rows if one["images_per_second"]["dense"] > one["images_per_second"]["event"]]
             if slower:
                 ax.axvspan(100 * min(slower), max(rates), alpha=0.1, label="dense is faster than events")

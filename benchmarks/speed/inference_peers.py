@@ -29,8 +29,8 @@ from benchmarks.speed.peers import SIMULATORS, Peer, is_installed
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
-from harness.drawing.figures import check_png
-from harness.drawing.plots import chart
+from harness.drawing.figures import chart
+from harness.runs.saving import check_output
 from self_models import load
 from self_models.basics.settings import COUNT
 from self_models.running.draws import EVALUATION, Draws
@@ -51,7 +51,7 @@ def main(argv=None):
         if args.images % batch:
             raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
     if args.picture:
-        check_png("--picture", args.picture)
+        check_output("--picture", args.picture, ".png")
     peers, records = [name for name in args.peers if is_installed(name)], []
     for threads in args.threads:
         torch.set_num_threads(threads)

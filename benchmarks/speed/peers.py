@@ -10,7 +10,6 @@ from collections import ChainMap, OrderedDict
 import torch
 from torch import nn
 
-from benchmarks.shared import watch
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 
 
@@ -161,6 +160,18 @@ SIMULATORS = {"snntorch": SnnTorch, "spikingjelly": SpikingJelly, "norse": Norse
 def next_above(theta):
     """The float32 after theta."""
     return torch.nextafter(torch.tensor(theta), torch.tensor(torch.inf)).item()
+
+
+def watch(neurons, total):
+    """A dict that collects the spikes of neurons, name -> module, while the network runs; total: output -> spikes to add."""
+    counts = dict.fromkeys(neurons, 0)
+    for name, neuron in neurons.items():
+
+        def note(module, args, output, name=name):
+            counts[name] = counts[name] + total(output)
+
+        neuron.register_forward_hook(note)
+    return counts
 
 
 def is_installed(simulator):

@@ -10,6 +10,7 @@ convolutions and matrix products take of our training step, by PyTorch's profile
 
 import json
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,13 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.conversion import balance_thresholds
-from benchmarks.shared import resident_gb
 from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.training.losses import Criterion
-from harness.training.schedules import make_optimizer
+from harness.training.losses import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
 from self_models.objectives.encoders import poisson
@@ -129,10 +129,10 @@ def now(device):
 
 
 def peak_gb(device):
-    """Peak memory so far: of tensors on a GPU, else of this process."""
+    """Peak memory so far: of tensors on a GPU, else of this process (Linux)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return resident_gb("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def build_parser():

@@ -58,11 +58,6 @@ def compared_table():
         if "ann_instructions" in one:
             yield row("its ANN", "int8", about[0], "-", "one pass", f"{one['ann_instructions'] / 1e3:,.0f}", "-")
     yield row("recurrent SNN (ISCAS 2023)", "-", "N-MNIST", "97.2", "-", "up to 150 µs: 27 thousand cycles at 180 MHz", "4.1")
-    for name in (
-        "snn-generator, C from snnTorch ([arXiv 2511.12136](https://arxiv.org/abs/2511.12136))",
-        "TensorFlow Lite Micro, CMSIS-NN: ANNs for MNIST",
-    ):
-        yield row(name, *["-"] * 6)
 
 
 def page():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.command_line.flags import ann_settings, posthoc_settings, snn_settings
+from harness.command_line.flags import posthoc_settings, training_settings
 from harness.command_line.parser import GROUPS
 from self_models.basics.settings import Choice, Number, Switch
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -20,14 +20,13 @@ COLUMNS = ("| flag | in | default | values | meaning |", "| --- | --- | --- | --
 
 def page():
     """The text of the page."""
-    scripts = {"A": ann_settings(), "S": snn_settings(), "P": posthoc_settings(InputBlockingSNN)}
+    scripts = {"A": training_settings("ann"), "S": training_settings("snn"), "P": posthoc_settings(InputBlockingSNN)}
     parts, named = [HEAD], set()
-    for group, about in GROUPS.items():
+    for group in GROUPS:
         names = dict.fromkeys(name for known in scripts.values() for name, one in known.items() if one.group == group)
         rows = [row(name, scripts) for name in names if name not in named]
         named |= names.keys()
-        said = [f"{about.capitalize()}.", ""] if about else []
-        parts += [f"## {group.capitalize()}", "", *said, *COLUMNS, *rows, ""]
+        parts += [f"## {group.capitalize()}", "", *COLUMNS, *rows, ""]
     return "\n".join(parts)
 
 

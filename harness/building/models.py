@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.data.facts import SELECTED_ON, facts_of, shape_and_classes
+from harness.data.facts import shape_and_classes
 from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
 from self_models.basics import INSTALLED, compute_exactly
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, ignored, kind_of, load_known, on_engine
+from self_models.loading import ignored, kind_of, load_known, on_engine
 from self_models.network.known import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -30,30 +30,24 @@ OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in t
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
 
-def adopted(config, saved, cls, names):
-    """The Configuration with these settings (names) of a checkpoint, for a class, and what its epoch was chosen on, if known."""
-    settings, known = saved.get("settings", {}), cls.known_settings()
-    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    found = {}
-    for name in [name for name in known if name in names and name in settings]:
-        flag = known[name].flag(name)
-        if known[name].scope == "network" or flag in config.default:  # what this script does not ask is as its class has it
-            found[flag] = known[name].check(name, settings[name])
-    if "dataset" in found:
-        found["dataset"] = lasting_name(found["dataset"])
-    found.pop("", None)  # of settings without a flag: see facts_of
-    chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
-    plan = None if "architecture" in config.given else settings.get("plan")
-    config = config.having("checkpoint", **found)
-    config = config.having("found", plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
-    return config.having("found", facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
+def new_ann(args):
+    """An ANN for the flags, with new weights."""
+    cls = class_for(args.model, VGG_wFeedback)
+    return build(cls, settings_from(cls, args), args)
 
 
-def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
+def new_snn(args, cls=None, **own):
+    """An SNN for the flags, with new weights. cls: default, that of the gate; own: settings that hold instead of a flag's."""
+    settings = settings_from(class_for(args.model, cls or VGG_SNN_STDB_wFeedback), args) | own
+    cls = cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback)
+    return build(class_for(args.model, cls), settings, args)
+
+
+def settings_from(cls, args):
+    """The arguments of the constructor of cls, from the flags."""
     flags = {name: one.flag(name) for name, one in cls.known_settings().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
+    return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None)}
 
 
 def build(cls, settings, args):
@@ -65,18 +59,13 @@ def build(cls, settings, args):
 
 def find_device(args):
     """The torch.device that the flags ask for, a GPU of its own for each rank. Raises UserError for one that is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = args.device if args.gpu else "cpu"
-    if getattr(args, "engine", "dense") == "event":
-        if name not in ("auto", "cpu"):
-            raise UserError(f"--engine event runs on the CPU: leave out --device {name}, or use --engine dense")
-        name = "cpu"
     if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+        by_events = getattr(args, "engine", "") == "event"  # which is an engine of the CPU
+        name = "cpu" if by_events else next(kind for kind, is_there in there.items() if is_there)
     if not there[name]:
         raise UserError(f"--device {name}: there is none here; choose auto or cpu")
-    if name == "mps" and ranks.count() > 1:
-        raise UserError("several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu")
     if name != "cuda":
         return torch.device(name)
     index = args.devices + ranks.local_rank()
@@ -92,32 +81,18 @@ def read(path, args, model):
     """The checkpoint, which may be of the --model. Raises UserError for a recipe's that is missing, with the command for it."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
-        makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
+        makes = f"{made_by[path]}{OF_REPOSITORY if INSTALLED else ''}"
         raise UserError(f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}")
     return load_known(path, named(model))
 
 
-def new_ann(args):
-    """An ANN for the flags, with new weights."""
-    cls = class_for(args.model, VGG_wFeedback)
-    return build(cls, settings_from(cls, args), args)
-
-
-def new_snn(args, cls=None, **own):
-    """An SNN for the flags, with new weights. cls: default, that of the gate; own: settings that hold instead of a flag's."""
-    settings = settings_from(class_for(args.model, cls or VGG_SNN_STDB_wFeedback), args, **own)
-    cls = cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback)
-    return build(class_for(args.model, cls), settings, args)
-
-
 def load_ann(model, saved, path, say=None):
     """The ANN with the weights of a checkpoint. With say, it may lack what then is trained: bounds of qcfs, a decoder."""
-    new = lacking(model, saved, path, say or str, bool(say))
-    bounds = [name for name in model.state_dict() if name.endswith(".bound")]
-    if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
+    ends = ()
+    if say and model.settings["activation_ann"] == "qcfs" and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
-        new += bounds
-    return restore(model, saved, path, new)
+        ends = (".bound",)
+    return fill(model, saved, path, say or str, bool(say), ends)
 
 
 def ann_of(path, args):
@@ -126,25 +101,26 @@ def ann_of(path, args):
     saved, cls = read(path, args, word), class_for(word, VGG_wFeedback)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN, and an ANN is wanted")
-    settings = saved.get("settings") or settings_from(cls, args, timesteps=1)
+    settings = saved.get("settings") or settings_from(cls, args) | {"timesteps": 1}
     return load_ann(build(cls, settings, args), saved, path).eval()
 
 
-def lacking(model, saved, path, say, may_grow, ends=()):
-    """Names of the tensors that a checkpoint need not have: those with these ends, a decoder if may_grow, and somebody's own
-    parts, of an ordinary network's. They start as the class makes them, which is said."""
+def fill(model, saved, path, say, may_grow=False, may_lack=()):
+    """The model with a checkpoint's weights, which need not have tensors with these ends, nor, if it may grow, a decoder, nor
+    somebody's own parts of an ordinary network: they start as the class makes them, which is said."""
     if saved.get("gone"):
         say(f"note: {path} has {ignored(saved)}")
-    names = [name for name in model.state_dict() if name.endswith(tuple(ends))]
-    own = [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
+    weights, state = saved["state_dict"], model.state_dict()
+    names = [name for name in state if name.endswith(tuple(may_lack))]
+    own = [name for name in names_of_ones_own(model) if name not in weights]
     if own and saved.get("model") != type(model).__name__:
         parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)
         say(f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it")
         names += own
-    if may_grow and model.has_feedback and not has_decoder(saved["state_dict"]):
+    if may_grow and model.has_feedback and not has_decoder(weights):
         say(f"{path} has no decoder: this one starts at random")
-        names += [name for name in model.state_dict() if name.startswith(DECODER)]
-    return names
+        names += [name for name in state if name.startswith(DECODER)]
+    return restore(model, saved, path, names)
 
 
 def has_decoder(weights):
@@ -158,9 +134,8 @@ def teacher_from(args):
         return None
     model = ann_of(args.teacher_ann, args)
     if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
-        raise UserError(
-            f"--teacher_ann {args.teacher_ann} was trained on {model.settings['dataset']}; give one of {args.dataset}"
-        )
+        was = model.settings["dataset"]
+        raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {was}; give one of {args.dataset}")
     return Teacher(model, args.distillation, args.temperature, args.precision)
 
 
@@ -173,15 +148,15 @@ def choose_trained(model, args):
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
     for name, parameter in model.named_parameters():
-        if not name.startswith(DECODER):
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(parameter.requires_grad and name.startswith(DECODER))
 
 
 def use_engine(model, args):
     """Put the model on the engine of --engine. Returns the line that says what runs it. Raises ModelError where it cannot."""
     on_engine(model, args.engine)
-    why = " (it replaces methods, or has parts or hooks of its own)" if model.runs_by == "reference" != args.engine else ""
-    return f"engine: {model.runs_by}{why or (f' ({model.stays})' if model.stays else '')}"
+    if model.runs_by == "reference" != args.engine:
+        return "engine: reference (it replaces methods, or has parts or hooks of its own)"
+    return f"engine: {model.runs_by} ({model.stays})" if model.stays else f"engine: {model.runs_by}"
 
 
 # --- --model: a network of somebody's own, or a part of one
@@ -197,24 +172,22 @@ def class_for(word, cls):
 
 def named(word):
     """The class that a --model names, None where it names none. Its file is imported."""
-    file, name = parts_of(word)
-    if not file:
+    if not word:
         return None
-    module = imported(file)
-    if not name:
-        return None
-    if name not in module.classes:
-        known = ", ".join(module.classes) or "none"
-        raise UserError(f"--model {word}: there is no class {name}; {meant(name, module.classes)}it has {known}")
-    return module.classes[name]
+    path, name = parts_of(word)
+    classes = imported(path).classes
+    if name and name not in classes:
+        known = ", ".join(classes) or "none"
+        raise UserError(f"--model {word}: there is no class {name}; {meant(name, classes)}it has {known}")
+    return classes.get(name)
 
 
 def parts_of(word):
-    """(path of the file, name of the class or '') of a --model; (None, '') where there is none."""
-    file, _, name = word.rpartition(":") if not word.endswith(".py") else (word, "", "")
-    if word and not (file.endswith(".py") and (name.isidentifier() or not name)):
+    """(path of the file, name of the class or '') of a --model."""
+    file, _, name = (word, "", "") if word.endswith(".py") else word.rpartition(":")
+    if not file.endswith(".py") or (name and not name.isidentifier()):
         raise UserError(f"--model {word}: give FILE.py:CLASS, or FILE.py alone for what it registers")
-    return Path(file).resolve() if word else None, name
+    return Path(file).resolve(), name
 
 
 def word_for(word, path):
@@ -228,14 +201,15 @@ def word_for(word, path):
 def lines_on_own(word):
     """A line on the file of a --model, if there is one: its digest, and the classes that it defines."""
     if word:
-        module = imported(parts_of(word)[0])
-        yield f"--model: {Path(module.__file__).name}, digest {module.digest}, classes: {', '.join(module.classes) or 'none'}"
+        path = parts_of(word)[0]
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        yield f"--model: {path.name}, digest {digest}, classes: {', '.join(imported(path).classes) or 'none'}"
 
 
 @functools.cache
 def imported(path):
-    """The module of a file, imported once; digest: of its bytes; classes: name -> class of those that it defines. Raises
-    UserError, with the line, for what it raises itself."""
+    """The module of a file, imported once; classes: name -> class of those that it defines. Raises UserError, with the line, for
+    what it raises itself."""
     if not path.is_file():
         raise UserError(f"--model {path}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
@@ -247,7 +221,6 @@ def imported(path):
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (path, *lines[-1:])
         raise UserError(f"--model {':'.join(map(str, where))}: {type(error).__name__}: {error}") from None
-    module.digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     module.classes = {cls.__name__: cls for cls in own}
     return module

@@ -1,19 +1,21 @@
 """What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
 
 import contextlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from harness import UserError
-from harness.building.models import DECODER, adopted, ann_of, class_for, has_decoder, lacking, named, read, word_for
-from harness.data.facts import with_facts
-from harness.runs.run import progress_bar
-from harness.training.schedules import counted
+from harness.building.models import DECODER, ann_of, class_for, fill, has_decoder, named, read, word_for
+from harness.data.facts import SELECTED_ON, facts_of, with_facts
+from harness.runs.run import counted, progress_bar
 from harness.training.training_state import resumed
 from self_models import conversion
-from self_models.basics.checkpoints import from_original, may_hold, restore
+from self_models.basics.checkpoints import from_original, may_hold
+from self_models.basics.images import lasting_name
 from self_models.basics.settings import settings_in
+from self_models.loading import MODELS
 from self_models.network.known import in_stages
 from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
@@ -23,23 +25,22 @@ from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
+CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
+FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
+LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
+SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
+PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
 
-@dataclass(frozen=True)
-class Start:
+
+class Start(NamedTuple):
     """What a network starts from. kind: 'ann', 'snn', 'run' (one that is resumed), or ''; path, saved: of the checkpoint."""
 
     kind: str = ""
     path: str = ""
     saved: dict | None = None
 
-    @property
-    def settings(self):
-        return (self.saved or {}).get("settings", {})
-
-    @property
-    def run(self):
-        """The checkpoint of a run that goes on, else None."""
-        return self.saved if self.kind == "run" else None
+    settings = property(lambda self: (self.saved or {}).get("settings", {}))
+    run = property(lambda self: self.saved if self.kind == "run" else None)  # the checkpoint of a run that goes on
 
 
 def resolve(config, kind, name=""):
@@ -52,17 +53,22 @@ def resolve(config, kind, name=""):
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
-    start = Start("run", config.resume, saved) if saved else found_start(config, flags)
+    start = Start("run", config.resume, saved) if saved else checkpoint_of(config, flags)
     if start.kind in ("ann", "snn"):
-        names = class_for(config.model, CLASSES[kind]).known_settings().keys()
+        cls = class_for(config.model, CLASSES[kind])
+        names = cls.known_settings().keys()
         if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
             names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        config = adopted(config, start.saved, class_for(config.model, CLASSES[kind]), names)
+        config = adopted(config, start.saved, cls, names)
     config = with_facts(config)
-    return followed(config, start) if kind == "snn" else config, start
+    if kind == "snn":
+        config = config.having("followed", **followed(config, start))
+    if start.kind == "ann" and kind == "snn":
+        check_conversion(config, start)
+    return config, start
 
 
-def found_start(config, flags):
+def checkpoint_of(config, flags):
     """The Start of the checkpoint that one of these flags names; the last counts."""
     for flag in reversed(flags):
         if path := getattr(config, flag):
@@ -76,13 +82,26 @@ def found_start(config, flags):
     return Start()
 
 
-CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
-FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
-LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
+def adopted(config, saved, cls, names):
+    """The Configuration with these settings (names) of a checkpoint, for a class, what its epoch was chosen on, if known, and
+    what it knows of its images."""
+    own, known, values = saved.get("settings", {}), cls.known_settings(), {}
+    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | own
+    for name in known.keys() & names & settings.keys():
+        flag = known[name].flag(name)
+        if flag and (known[name].scope == "network" or flag in config.default):  # what this script does not ask, its class says
+            values[flag] = known[name].check(name, settings[name])
+    if "dataset" in values:
+        values["dataset"] = lasting_name(values["dataset"])
+    selected_on = saved.get("selected_on", None if own else "test")  # the original's choice; some committed files do not say
+    plan = None if "architecture" in config.given else own.get("plan")
+    config = config.having("checkpoint", **values)
+    facts = {"facts": facts_of(settings, config.dataset)} if own else {}
+    return config.having("found", plan=plan, selected_on=selected_on if selected_on in SELECTED_ON else None, **facts)
 
 
 def followed(config, start):
-    """The Configuration of an SNN with what follows from other settings, from its images and from what it starts from. What was
+    """flag -> value of what follows, for an SNN, from other settings, from its images and from what it starts from. What was
     typed, or what a recipe says, holds instead."""
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
@@ -91,7 +110,7 @@ def followed(config, start):
         return config.given.get(name, follows.get(name, getattr(config, name)))
 
     if frames:
-        follows["blocking"] = "dynamic"  # what is closed for good would miss what a recording shows later
+        follows["blocking"] = "dynamic"  # blocked pixels must reopen, because a recording changes
         if start.kind in ("", "ann"):
             follows["timesteps"] = frames  # one for each frame
     if start.kind == "ann":
@@ -101,7 +120,7 @@ def followed(config, start):
             follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
         if "M" in find_plan(config.architecture, was.get("plan")).encoder:
             follows["max_pool"] = "count"  # the highest activation is the highest count
-    if "resume" not in config.groups:  # it only evaluates
+    if "resume" not in config.default:  # it only evaluates
         if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
             own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
             follows |= {flag: was[name] for name, flag in own.items() if name in was}
@@ -109,101 +128,93 @@ def followed(config, start):
             follows["epsilon"] = 0.0  # there are no predictions by which to block
     if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
-    if "scene" in config.groups:  # old evidence must decay; as in the network, if it was trained for streams
+    if "scene" in config.default:  # a stream: old evidence must decay; as in the network, if it was trained for streams
         default = FORGETTING if now("gate") != "open" and now("epsilon") > 0 else LEAKING
         trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
         follows |= {flag: trained.get(flag, default[flag]) for flag in default}
-    config = config.having("followed", **follows)
-    if start.kind == "ann":
-        check_conversion(config, start)
-    return config
+    return follows
 
 
 def check_conversion(config, start):
     """Raises UserError for an ANN that cannot be converted so."""
-    settings = start.settings
-    if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
-        raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
-    if not config.bias and (settings.get("norm") == "batch" or config.calibrate):
+    was, path = start.settings, start.path
+    frames, steps = was.get("recorded_frames", 0), was.get("timesteps", 1)
+    if (own := was.get("activation_ann", "relu")) not in ("relu", "qcfs"):
+        raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {path} has {own}")
+    if not config.bias and (was.get("norm") == "batch" or config.calibrate):
         raise UserError("--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out")
-    if not config.calibrate:
-        return
-    frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)
-    if config.update == "delayed":
+    if config.calibrate and config.update == "delayed":
         raise UserError("--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before")
-    if steps > 1:
-        raise UserError(f"--calibrate needs an ANN of one pass, and {start.path} has --timesteps {steps}")
-    if frames and config.timesteps != frames:
-        raise UserError(f"--calibrate: {start.path} sees {frames} frames; give --timesteps {frames}")
+    if config.calibrate and steps > 1:
+        raise UserError(f"--calibrate needs an ANN of one pass, and {path} has --timesteps {steps}")
+    if config.calibrate and frames and config.timesteps != frames:
+        raise UserError(f"--calibrate: {path} sees {frames} frames; give --timesteps {frames}")
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
     """The SNN with the weights that it starts from. train: to balance on; may_grow: it may get a decoder, at random."""
     if start.kind == "ann":
-        return convert_ann(model, start, train, config, run)
-    if start.kind == "snn":
-        return load_snn(model, start, config, run, may_grow)
-    if not start.kind:
+        convert_ann(model, start, train, config, run)
+    elif start.kind == "snn":
+        load_snn(model, start, config, run, may_grow)
+    elif not start.kind:
         thresholds = f"with every threshold at {config.default_threshold:g}"
         run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
     return model
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint, and the leak that was asked for."""
-    ours = "settings" in start.saved
-    state, _ = weights_for(model, start, config, run)
-    lacks = lacking(model, start.saved, start.path, run.say, may_grow, () if ours else (".threshold", ".leak"))
-    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
-    if not ours:
-        from_original(model, start.saved)
+    """Give the SNN the weights of an SNN's checkpoint, and the leak that was asked for."""
+    saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
+    fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
+    if of_original:
+        from_original(model, saved)
     if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
         model.set_leak(config.leak)
-    return model
 
 
 def convert_ann(model, start, train, config, run):
-    """The SNN with the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
-    lacks = lacking(model, start.saved, start.path, run.say, False, (".threshold", ".leak", ".bias"))
-    state, has_bounds = weights_for(model, start, config, run)
+    """Give the SNN the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
+    saved, has_bounds = weights_for(model, start, config, run)
+    state = saved["state_dict"]
     if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
         needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
-    restore(model, {**start.saved, "state_dict": state}, start.path, lacks)
+    fill(model, saved, start.path, run.say, may_lack=(".threshold", ".leak", ".bias"))
     for name, parameter in model.named_parameters():
         if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
     biases = conversion.biases_of(model)
+    batch = train.batch(torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device)
+    images, draws = batch.images, Draws(config.seed, 0, batch.index)
+
+    def drawn(t):
+        return draws.at_step(t, model.image_shape, images.device)
+
     if has_bounds:
         conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     elif model.phased:
-        images = balancing_batch(model, train, config).images
         conversion.fit_levels(model, images)
         conversion.fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
-        steps, line = config.balance_timesteps, "threshold {:.4f}"
-        with converting("balancing thresholds", model, train, config, steps, run.say, line) as (images, draws, *on):
-            conversion.balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
+        steps = config.balance_timesteps
+        with telling("balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run) as told:
+            conversion.balance_thresholds(model, images, drawn, steps, config.balance_percentile, *told)
     conversion.scale_thresholds(model, config.scaling_factor)
-    conversion.fit_biases(model, biases)
+    conversion.fit_biases(model, biases)  # to the thresholds as they are now
     if config.calibrate:
-        ann, line = ann_of(config.pretrained_ann, config), "mean rates of its channels off by {:.4f}, now by {:.4f}"
-        steps = model.timesteps
-        with converting("calibrating biases", model, train, config, steps, run.say, line, conversion.ROUNDS + 1) as (
-            images,
-            draws,
-            *on,
-        ):
-            conversion.calibrate_biases(model, conversion.rates_of(ann, model, images), images, draws, *on)
-    return model
+        rates = conversion.rates_of(ann_of(config.pretrained_ann, config), model, images)
+        line, rounds = "mean rates of its channels off by {:.4f}, now by {:.4f}", conversion.ROUNDS + 1
+        with telling("calibrating biases", line, model, len(images), model.timesteps, rounds, run) as told:
+            conversion.calibrate_biases(model, rates, images, drawn, *told)
 
 
 def weights_for(model, start, config, run):
-    """(name -> weight of a checkpoint, a norm folded in, without a decoder that the model has not; whether thresholds are among
-    them, bounds of qcfs). Raises UserError where a norm does not fit."""
+    """(the checkpoint with weights that fit the SNN: a norm is folded in, a decoder that it has not is left out; whether
+    thresholds are among them, bounds of qcfs). Raises UserError where a norm does not fit."""
     try:
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
@@ -211,23 +222,32 @@ def weights_for(model, start, config, run):
     if has_decoder(state) and not has_decoder(model.state_dict()):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
-    return state, has_bounds
-
-
-def balancing_batch(model, train, config):
-    """The Batch of the training images with which thresholds are balanced and biases calibrated."""
-    return train.batch(torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device)
+    return {**start.saved, "state_dict": state}, has_bounds
 
 
 @contextlib.contextmanager
-def converting(what, model, train, config, steps, say, line, rounds=1):
-    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them. line: of a layer's figures."""
-    batch, layers = balancing_batch(model, train, config), sum(map(in_stages, model.neurons()))
-    say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'timestep')}")
-    draws = Draws(config.seed, 0, batch.index)
+def telling(what, line, model, images, steps, rounds, run):
+    """(on_layer, on_step) as balance_thresholds and calibrate_biases call them: a line of each layer's figures, and a progress
+    bar of all its steps, taken so many rounds."""
+    run.say(f"{what}: {counted(images, 'image')}, {counted(steps, 'timestep')}")
+    with progress_bar(what, rounds * steps * sum(map(in_stages, model.neurons()))) as bar:
+        yield lambda name, *figures: run.say(f"  {name}: {line.format(*figures)}"), bar.update
 
-    def on_layer(name, *figures):
-        say(f"  {name}: {line.format(*figures)}")
 
-    with progress_bar(what, rounds * steps * layers) as bar:
-        yield batch.images, lambda t: draws.at_step(t, model.image_shape, batch.images.device), on_layer, bar.update
+@torch.no_grad()
+def whiten_first_layer(model, images):
+    """Fill the first convolution with filters that whiten the patches of an ImageSet, and their negatives: what it sends is
+    uncorrelated, each channel of variance 1. Filters are the leading eigenvectors of the patches' covariance, each divided by the
+    root of its eigenvalue + SMALL. Returns a line on them."""
+    weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
+    each, size = weight.shape[0] // 2, weight.shape[-1]
+    index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))
+    for part in index.split(100):
+        patches = F.unfold(images.batch(part).images.flatten(0, -4).double(), size).transpose(1, 2).flatten(0, 1)
+        number, sums, squares = number + len(patches), sums + patches.sum(0), squares + patches.t() @ patches
+    mean = sums / number
+    variances, patterns = (found.flip(-1) for found in torch.linalg.eigh(squares / number - mean.outer(mean)))
+    filters = (patterns[:, :each] / (variances[:each].clamp(min=0) + SMALL).sqrt()).t().float()
+    weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+    share = 100 * (variances[:each].sum() / variances.sum()).item()
+    return f"whitening: {each} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"

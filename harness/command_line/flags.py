@@ -1,22 +1,20 @@
 """The flags of the scripts: the settings of a run, declared, and the parsers made of them and of the network's."""
 
-import sys
+import argparse
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from harness import UserError
 from harness.building.models import class_for
-from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
+from harness.command_line.parser import Parser, SwitchAction, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
-    PERCENTILE,
     POSITIVE,
     PROBABILITY,
     WHOLE,
@@ -72,26 +70,21 @@ class OfAll:
     seed: int = recipe_setting(0, WHOLE, "random seed", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
     output_dir: str = command_setting(".", Text(), "folder of logs/ and trained_models/", common=True)
-    run_name: str = command_setting("", Text(plain_name), "name of logs and checkpoints; default: made from the flags",
-        common=True)
-    model: str = command_setting("", Text(), "your own network, a class derived from ours; without :CLASS, the parts that "
-        "the file registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", common=True)
-    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "processor; auto: a GPU if there is one",
-        common=True)
+    run_name: str = command_setting("", Text(plain_name), "name of logs and checkpoints; default: from the flags", common=True)
+    model: str = command_setting("", Text(), "your own network, a class derived from ours; or a file that registers parts (gate, "
+        "rule, read-out, loss)", metavar="FILE.py[:CLASS]", common=True)
+    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU if there is one", common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU, if there are several")
     test_only: bool = command_setting(False, Switch(), "evaluate once, without training", common=True)
     overwrite: bool = command_setting(False, Switch(), "replace an earlier run of the same name", common=True)
     data_dir: str = run_setting("", Text(), "folder of a known data set's files; default: data/ of the repository, or of the "
         "user's cache folder once installed", group="data")
-    image_size: int = recipe_setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to "
-        "N x N; default: the network's size, or that of the files if all are square and alike", group="data", metavar="N",
-        common=True)
-    grey: bool = recipe_setting(None, Switch(), "folder of images: load as grey; default: as the network was trained, or grey "
-        "if all files are", group="data")
-    event_frames: int = recipe_setting(10, COUNT, "recordings of events: frames that each is split into", group="data",
-        metavar="N")
-    skip_bad: bool = recipe_setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
+    image_size: int = recipe_setting(None, COUNT, "own images: resize the short side to N pixels, crop the centre to N x N; "
+        "default: the network's, or the files' size if all are square and alike", group="data", metavar="N", common=True)
+    grey: bool = recipe_setting(None, Switch(), "own images: load as grey; default: as trained, or if all are", group="data")
+    event_frames: int = recipe_setting(10, COUNT, "recordings: frames that each is split into", group="data", metavar="N")
+    skip_bad: bool = recipe_setting(False, Switch(), "own images: leave out files that cannot be read", group="data")
     batch_size: int = recipe_setting(64, COUNT, "images per batch", group="data", common=True)
     limit_train: int = recipe_setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
     limit_test: int = recipe_setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
@@ -100,22 +93,21 @@ class OfAll:
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
-    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the "
-        "rate drops", group="training", training=True, scope="recipe")
+    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step schedule: fractions of training at which the rate "
+        "drops", group="training", training=True, scope="recipe")
     lr_reduce: float = training_setting(10, POSITIVE, "step schedule: divisor of the rate at each drop")
     optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none")
     momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
     amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
     trade_off: float = recipe_setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
-    precision: str = training_setting("float32", Choice(PRECISIONS), "precision of matrix products in training; bfloat16: faster "
-        "on hardware that has it, less exact")
+    precision: str = training_setting("float32", Choice(PRECISIONS), "of matrix products; bfloat16: faster where hardware has it")
     augment: bool = training_setting(False, Switch(), "random changes of training images: grey ones are rotated, scaled and "
         "shifted, colour ones mirrored and shifted", common=True)
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", scope="run")
-    results_json: str = command_setting("", Text(new_file), "also write all evaluations to this file", group="results",
-        metavar="PATH", common=True)
+    results_json: str = command_setting("", Text(new_file), "also write all evaluations here", group="results", metavar="PATH",
+        common=True)
 
 
 @dataclass
@@ -127,8 +119,8 @@ class OfTraining:
     resume: str = command_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
         "typed; starts the run if there is none and other flags say what to train", training=True, metavar="PATH",
         argparse={"nargs": "?", "const": "last"}, common=True)
-    checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
-        "0: never", training=True, metavar="M")
+    checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, "
+        "too; 0: never", training=True, metavar="M")
     updates: int = training_setting(None, COUNT, "length of training in weight updates, instead of --epochs; a small set is "
         "passed through several times", scope="run", metavar="N", common=True)
     holdout: int = training_setting(None, WHOLE, "last N training images, held out to select the best epoch; 0: none, the last "
@@ -139,13 +131,11 @@ class OfTraining:
     nesterov: bool = training_setting(False, Switch(), "Nesterov momentum of SGD")
     bias_lr_factor: float = training_setting(1.0, POSITIVE, "learning rate of biases, as a multiple of that of weights")
     label_smoothing: float = training_setting(0.0, PROBABILITY, "fraction of each label spread evenly over all classes")
-    mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour images: mirror at random, or in "
-        "every second epoch (alternate)")
+    mirror: str = training_setting("random", Choice(("random", "alternate")), "--augment, colour: random, or every second epoch")
     shift: int = training_setting(None, WHOLE, "--augment: largest shift in pixels; default: 2 for grey images, an eighth of the "
         "size for colour", metavar="N")
     cutout: int = training_setting(0, WHOLE, "--augment: side of a random square set to 0, in pixels; 0: none", metavar="N")
-    teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from",
-        metavar="PATH")
+    teacher_ann: str = training_setting("", Text(), "ANN checkpoint to distil from", metavar="PATH")
     distillation: float = training_setting(0.5, FRACTION, "weight of the teacher's outputs; labels have the rest")
     temperature: float = training_setting(2.0, POSITIVE, "softmax temperature of the teacher's outputs")
 
@@ -168,21 +158,19 @@ class OfSNN:
 
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
-    engine: str = run_setting("auto", Choice(list(ENGINES)), "engine of evaluation; dense: PyTorch, layer by layer; event: the "
-        "event-driven kernel in C, on the CPU; reference: step(), timestep by timestep; auto: event if the kernel can, else "
-        "dense",
+    engine: str = run_setting("auto", Choice(list(ENGINES)), "of evaluation; dense: PyTorch, layer by layer; event: the "
+        "event-driven kernel in C, on the CPU; reference: step(), step by step; auto: event if the kernel can, else dense",
         group="engine", common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", scope="run",
         metavar="PATH", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)
     balance_images: int = conversion_setting(128, COUNT, "training images for threshold balancing (original: 512)")
     balance_timesteps: int = conversion_setting(100, COUNT, "timesteps for threshold balancing (original: 1000)")
-    balance_percentile: float = conversion_setting(100.0, PERCENTILE, "percentile of a layer's input currents that "
-        "becomes its threshold; 100: the maximum")
+    balance_percentile: float = conversion_setting(100.0, Number(float, 0, 100, above=True), "percentile of a layer's input "
+        "currents that becomes its threshold; 100: the maximum")
     calibrate: bool = conversion_setting(False, Switch(), "shift biases until each channel's mean rate over T timesteps is the "
         "ANN's, on --balance_images images; not with --update delayed")
-    trade_off_type: str = recipe_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
-        group="fine-tuning")
+    trade_off_type: str = recipe_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose errors count", group="fine-tuning")
     classification_type: str = training_setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose logits count in training; "
         "mean_t: all alike, which early exit needs", group="fine-tuning")
     spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning", common=True)
@@ -197,8 +185,7 @@ class OfFineTuning:
 # fmt: on
 
 
-NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
-UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained
+UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained; their flags are of the original's command lines
 EVALUATED_WITH = ("timesteps", "epsilon", "dataset")  # of what a checkpoint holds, these are what an evaluation varies
 SELDOM = ("pretrained_ann", "scaling_factor", "limit_train", "image_size", "test_only")  # of an evaluation
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
@@ -206,30 +193,28 @@ BARE = (
     "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; --preset own --dataset FOLDER "
     "trains on your own images; --dataset MNIST is the original's run, many hours on a CPU"
 )
+TRAINED = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}  # kind -> class of the network
 
 
 def class_in(argv, table, cls):
     """The class of the --model in a command line, or in the table of the recipe that it names; else cls. Its file is imported
     here, before there is a parser: what it registers has flags."""
-    words = sys.argv[1:] if argv is None else argv
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    said = dict(pairwise(words))  # of a flag that is typed twice the last holds
-    if "--preset" in said and "--model" not in said:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--preset"):
+        first.add_argument(flag, nargs="?")
+    typed = first.parse_known_args(argv)[0]
+    if typed.preset and typed.model is None:
         with suppress(UserError):  # of a recipe, which is told when flags are parsed
-            recipe = find(said["--preset"], "ann" if table == "ann" else "snn")
-            said["--model"] = str(recipe.of(table, {}).get("model", ""))
-    return class_for(said.get("--model", ""), cls)
+            typed.model = find(typed.preset, "ann" if table == "ann" else "snn").of(table, {}).get("model")
+    return class_for(str(typed.model or ""), cls)
 
 
-def ann_settings(cls=VGG_wFeedback):
-    """name -> Setting of all that the ANN's script has flags for. cls: of the network."""
-    return joined(settings_in(OfAll, OfTraining, OfANN), cls.known_settings())
-
-
-def snn_settings(cls=VGG_SNN_STDB_wFeedback):
-    """name -> Setting of all that the SNN's training script has flags for. cls: of the network."""
-    own = with_defaults(settings_in(OfAll, OfTraining, OfSNN, OfFineTuning), SNN_DEFAULTS)
-    return joined(loss_settings(), own, cls.known_settings())
+def training_settings(kind, cls=None):
+    """name -> Setting of all flags of the script that trains an ANN or SNN (kind). cls: of a network of somebody's own."""
+    network = (cls or TRAINED[kind]).known_settings()
+    if kind == "ann":
+        return joined(settings_in(OfAll, OfTraining, OfANN), network)
+    return joined(loss_settings(), with_defaults(settings_in(OfAll, OfTraining, OfSNN, OfFineTuning), SNN_DEFAULTS), network)
 
 
 def posthoc_settings(cls, own=None):
@@ -239,22 +224,19 @@ def posthoc_settings(cls, own=None):
     return joined(with_defaults(settings_in(OfAll, OfEvaluation, OfSNN), SNN_DEFAULTS | {"test_only": True}), known)
 
 
-def joined(*several):
+def joined(*declared):
     """All of these name -> Setting. Raises UserError for a name that two of them have, as a part of somebody's own may."""
-    found = {}
-    for each in several:
-        if both := found.keys() & each.keys():
+    joint = {}
+    for settings in declared:
+        if both := joint.keys() & settings.keys():
             raise UserError(f"--model: --{min(both)} is a flag of this script already: give your setting another name")
-        found |= each
-    return found
+        joint |= settings
+    return joint
 
 
-def ann_parser(description, argv=None):
-    return Parser(description, "ann", ann_settings(class_in(argv, "ann", VGG_wFeedback)), bare=BARE)
-
-
-def snn_parser(description, argv=None):
-    return Parser(description, "snn", snn_settings(class_in(argv, "snn", VGG_SNN_STDB_wFeedback)), bare=BARE)
+def training_parser(description, kind, argv=None):
+    """The parser of the script that trains an ANN or SNN (kind). argv: where a --model is looked for, see class_in."""
+    return Parser(description, kind, training_settings(kind, class_in(argv, kind, TRAINED[kind])), bare=BARE)
 
 
 def posthoc_parser(description, argv, cls, without=()):
@@ -263,10 +245,9 @@ def posthoc_parser(description, argv, cls, without=()):
     out = {*without, *settings_in(*(part for kind in without for part in cls.parts.get(kind, {}).values()))}
     network = class_in(argv, "evaluation", cls)
     known = {name: one for name, one in posthoc_settings(cls, network).items() if name not in out}
-    held = {name for name in network.known_settings().keys() & known.keys() if known[name].scope == "network"}
-    known |= {name: replace(known[name], help=f"{known[name].help} (default: the checkpoint's)") for name in held}
-    parser = Parser(description, "evaluation", known, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
-    seldom = {*held.difference(EVALUATED_WITH), *SELDOM}
+    kept = {name for name in network.known_settings().keys() & known.keys() if known[name].scope == "network"}
+    known |= {name: replace(known[name], help=f"{known[name].help} (default: the checkpoint's)") for name in kept}
+    parser, seldom = Parser(description, "evaluation", known), {*kept.difference(EVALUATED_WITH), *SELDOM}
     parser.rare |= {one.flag(name) for name, one in known.items() if one.group in UNUSED_GROUPS or name in seldom}
     return parser
 
@@ -277,9 +258,12 @@ def add_picture_flags(parser):
     number_or_path = typed(Text(lambda text: COUNT.parse(text) if text.lstrip("-").isdigit() else text))
     group.add_argument("--images", type=number_or_path, nargs="+", default=[5], metavar="N|PATH", help="N test images, the "
                        "first of each class, or your own images: files and folders, without a data set")  # fmt: skip
-    help_text = "test images by number"
-    group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help=help_text)
+    group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="test images by number")
     group.add_argument("--invert", action=SwitchAction, default=False, help="files as --images: swap dark and bright, "
                        "as for dark digits on white paper")  # fmt: skip
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group
+
+
+def add_baseline_flag(group, what):
+    group.add_argument("--baseline", default="", metavar="PATH", help=f"{what}, beside it in the chart: a checkpoint")

@@ -7,21 +7,24 @@ lacks short flags, bare and valued switches, groups or errors of one line.
 import argparse
 import re
 import sys
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 
 from harness import UserError
 from harness.command_line import recipes
 from harness.command_line.scripts import fail
 from self_models.basics.settings import Choice, Number, Switch, meant
 
-GROUPS = {  # title -> description, in the order of --help
-    **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network", "spiking")),
-    "forgetting": "streaming: how old evidence decays",
-    **dict.fromkeys(("gate", "stopping", "training", "fine-tuning", "results")),
-}
+GROUPS = (  # of --help, in this order
+    "run", "checkpoint", "engine", "conversion", "data", "network", "spiking", "forgetting", "gate", "stopping", "training",
+    "fine-tuning", "results",
+)  # fmt: skip
 LAYERS = ("default", "checkpoint", "script", "followed", "recipe", "typed", "found")  # of a Configuration, a later one wins
 ABSENT = []  # the value of a flag that was not typed, and what the action `append` begins with
+PRESET = (
+    "flags of a recipe and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), fast_feedback, "
+    "accurate_feedback, deep_phased, own (your images), ...; list: show all, with accuracy and spikes; PATH.toml: your own "
+    f"recipe, copied from {recipes.FOLDER}"
+)
 
 
 def typed(kind):
@@ -37,68 +40,47 @@ def typed(kind):
     return parse
 
 
-@dataclass(frozen=True)
 class Configuration:
-    """Settings as attributes. Each layer is a dict of those that it says: default; checkpoint (what the network is); script (what
-    this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them, as how many
-    images are held out). known: name -> Setting of the declared ones; groups: flag -> title of its group in --help."""
+    """Settings as attributes. layers: name -> dict of the settings that it says: default; checkpoint (what the network is);
+    script (what this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them,
+    as how many images are held out). known: name -> Setting of the declared ones; groups: flag -> title of its group in
+    --help."""
 
-    known: dict = field(default_factory=dict)
-    groups: dict = field(default_factory=dict)
-    default: dict = field(default_factory=dict)
-    checkpoint: dict = field(default_factory=dict)
-    script: dict = field(default_factory=dict)
-    followed: dict = field(default_factory=dict)
-    recipe: dict = field(default_factory=dict)
-    typed: dict = field(default_factory=dict)
-    found: dict = field(default_factory=dict)
-
-    @cached_property
-    def values(self):
-        """Name -> value of all."""
-        return self.default | self.checkpoint | self.script | self.followed | self.recipe | self.typed | self.found
-
-    @cached_property
-    def given(self):
-        """Name -> value of what the user said, in the recipe or typed."""
-        return self.recipe | self.typed
-
-    @property
-    def origins(self):
-        """Name -> the layer that its value comes from."""
-        return {name: layer for layer in LAYERS for name in getattr(self, layer)}
+    def __init__(self, known=None, groups=None, **layers):
+        self.known, self.groups, self.layers = known or {}, groups or {}, {name: layers.get(name, {}) for name in LAYERS}
+        self.default, self.recipe, self.typed = (self.layers[name] for name in ("default", "recipe", "typed"))
+        self.given = self.recipe | self.typed  # what the user said
+        self.origins = {name: layer for layer in LAYERS for name in self.layers[layer]}
+        self.values = {name: self.layers[layer][name] for name, layer in self.origins.items()}
 
     def __getattr__(self, name):
-        if name in self.__dataclass_fields__ or name not in self.values:
+        if name not in vars(self).get("values", ()):
             raise AttributeError(f"there is no flag {name}")
         return self.values[name]
 
     def having(self, layer, **values):
         """A copy with these values in one of LAYERS."""
-        return replace(self, **{layer: getattr(self, layer) | values})
+        return Configuration(self.known, self.groups, **self.layers | {layer: self.layers[layer] | values})
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2; parse_args
-    returns a Configuration.
+    """The flags of name -> Setting in their groups. Fails with one line and exit status 2; parse_args returns a Configuration.
 
     --help leaves out the flags that are `rare`, --help_all shows all. table: of the recipe that --preset names (recipes.py); '':
     there is no --preset. bare: what to say where nothing is typed at all.
     """
 
-    def __init__(self, description, table="", settings=(), groups=GROUPS, bare=""):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
+    def __init__(self, description, table="", settings=(), bare=""):
         self.bare, self.table, self.known = bare, table, dict(settings)
         flags = {name: one for name, one in self.known.items() if one.option_strings(name)}
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
+        form = partial(_Help, parser=self)
+        super().__init__(description=description, allow_abbrev=False, formatter_class=form, usage="%(prog)s [FLAG ...]")
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if table:
-            self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help="flags of a recipe "
-                              "and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), "
-                              "fast_feedback, accurate_feedback, deep_phased, own (your images), ...; list: show all, with "
-                              f"accuracy and spikes; PATH.toml: your own recipe, copied from {recipes.FOLDER}")  # fmt: skip
-        for title, text in groups.items():
-            group = self.add_argument_group(title, text)  # --help leaves out one without flags
+            self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help=PRESET)
+        for title in GROUPS:
+            group = self.add_argument_group(title)  # --help leaves out one without flags
             for name, one in flags.items():
                 if one.group == title:
                     group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
@@ -108,59 +90,45 @@ class Parser(argparse.ArgumentParser):
         likely = meant(typo[1], self._option_string_actions) if typo else ""
         fail(message if "--help" in message else f"{message} ({likely}--help lists the flags)", 2)
 
-    def format_help(self):
-        """What --help shows: no rare flag, and no group that has no other."""
-        page = self._get_formatter()
-        page.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        page.add_text(self.description)
-        for group in self._action_groups:
-            if shown := [action for action in group._group_actions if action.dest not in self.rare]:
-                page.start_section(group.title)
-                page.add_text(group.description)
-                page.add_arguments(shown)
-                page.end_section()
-        return page.format_help()
-
     def parse_args(self, args=None):
         if self.bare and args is None and not sys.argv[1:]:
             self.error(self.bare)
-        flags = {flag.dest: (group.title, flag) for group in self._action_groups for flag in group._group_actions
-                 if argparse.SUPPRESS not in (flag.dest, flag.default)}  # fmt: skip
+        flags = {flag.dest: flag for flag in self._actions if argparse.SUPPRESS not in (flag.dest, flag.default)}
         said = super().parse_args(args, argparse.Namespace(**dict.fromkeys(flags, ABSENT)))
         config = Configuration(
-            known=self.known,
-            groups={name: title for name, (title, _) in flags.items()},
-            default={name: self._default(flag) for name, (_, flag) in flags.items()},
+            self.known,
+            {flag.dest: group.title for group in self._action_groups for flag in group._group_actions if flag.dest in flags},
+            default={name: self._get_value(flag, flag.default) if isinstance(flag.default, str) else flag.default
+                     for name, flag in flags.items()},
             typed={name: value for name, value in vars(said).items() if value is not ABSENT},
-        )
+        )  # fmt: skip
         if "preset" not in config.typed:
             return config
         if config.preset == "list":
             print(recipes.recipe_list())
             self.exit()
         recipe = recipes.find(config.preset, "ann" if self.table == "ann" else "snn")
-        flags, several = recipe.of(self.table, config.typed), {flag.dest for flag in self._actions if flag.nargs == "+"}
-        told = recipes.as_flags({name: value for name, value in flags.items() if name not in config.typed}, several)
-        config = config.having("recipe", **{name: self._checked(recipe, name, value) for name, value in flags.items()})
+        told = recipe.of(self.table, config.typed)
+        config = config.having("recipe", **{name: self._checked(recipe, name, value) for name, value in told.items()})
         networks, made_by = recipe.networks(config)
-        return config.having("followed", **networks).having("found", preset_flags=told, made_by=made_by)
-
-    def _default(self, flag):
-        return self._get_value(flag, flag.default) if isinstance(flag.default, str) else flag.default
+        several = {name for name, flag in flags.items() if flag.nargs == "+"}
+        words = recipes.as_flags({name: value for name, value in told.items() if name not in config.typed}, several)
+        return config.having("followed", **networks).having("found", preset_flags=words, made_by=made_by)
 
     def _checked(self, recipe, name, value):
         """The value of a recipe's flag. Raises UserError, with the file and the flag, for one that is not or cannot be."""
-        flag = next((flag for flag in self._actions if flag.dest == name and _kind_of(flag)), None)
-        if not flag:
-            likely = meant(name, [flag.dest for flag in self._actions if _kind_of(flag)])
-            raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
-        kind, parts = _kind_of(flag), value if isinstance(value, list) else [value]
-        parts = parts if flag.nargs == "+" else [value if isinstance(kind, Number | Switch) else " ".join(map(str, parts))]
+        flags = {flag.dest: flag for flag in self._actions if _kind_of(flag)}
+        if name not in flags:
+            raise UserError(f"{recipe.path}: {name} is no flag of this script: {meant(name, flags)}--help_all lists them")
+        kind, takes_several = _kind_of(flags[name]), flags[name].nargs == "+"
+        if not takes_several and not isinstance(kind, Number | Switch):
+            value = " ".join(map(str, value)) if isinstance(value, list) else str(value)  # the words that would be typed
+        values = value if takes_several and isinstance(value, list) else [value]
         try:
-            checked = [kind.parse(part) if isinstance(part, str) else kind.check(part) for part in parts]
+            checked = [kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values]
         except ValueError as error:
             raise UserError(f"{recipe.path}: {name}: {error}") from None
-        return checked if flag.nargs == "+" else checked[0]
+        return checked if takes_several else checked[0]
 
 
 def _kind_of(flag):
@@ -184,8 +152,15 @@ class _HelpAll(argparse.Action):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    def __init__(self, prog):
+    """--help without the flags that are rare in this parser; ranges and defaults stand behind each text."""
+
+    def __init__(self, prog, parser):
         super().__init__(prog, max_help_position=34, width=110)
+        self._rare = parser.rare
+
+    def add_argument(self, action):
+        if action.dest not in self._rare:
+            super().add_argument(action)
 
     def _format_action_invocation(self, action):
         """'-s, --seed N'; '--log, --no-log' of a switch; X of a number that need not be whole."""
@@ -196,9 +171,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         default = action.default if isinstance(action.default, list) else [action.default]
         text, _, said = action.help.partition(" (default: ")  # said there: what no value stands for
-        told = default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in text
-        said = said.removesuffix(")") or " ".join(map(str, default)) * told
-        words = [getattr(_kind_of(action), "range", ""), f"default: {said}" * bool(said)]
+        if not said and default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in text:
+            said = " ".join(map(str, default))
+        words = [getattr(_kind_of(action), "range", ""), said and f"default: {said.removesuffix(')')}"]
         return f"{text} ({'; '.join(filter(None, words))})" if any(words) else text
 
 

@@ -1,4 +1,4 @@
-"""What the post-hoc scripts share: their flags, and opening the trained SNN, its data and its run."""
+"""What the post-hoc scripts share: opening the trained SNN, its data and its run; an evaluation, and its records."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,17 +10,15 @@ from harness import UserError
 from harness.building.models import lines_on_own, new_snn, use_engine, word_for
 from harness.building.start import resolve, start_snn
 from harness.command_line.parser import lines_on_unused
+from harness.data.events import read_frames
 from harness.data.facts import images_for
-from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
-from harness.measuring.measures import counts_operations
-from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
-from harness.runs.paths import Paths, snn_name
-from harness.runs.run import Run
+from harness.measuring.tables import counts_operations, evaluation_record, save_results_json, silent_outputs
+from harness.runs.run import Paths, Run, snn_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.files import image_sources, read_images
+from self_models.basics.images import image_sources, read_images
 from self_models.basics.settings import settings_in
 from self_models.loading import load
 from self_models.objectives.stopping import RULES
@@ -30,11 +28,9 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 MOST = 50  # files of one's own that a picture shows
 
 
-def resolve_evaluation(args, cls, as_trained=False):
-    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean. cls: the
-    model's class; as_trained: whether its objective's settings are the checkpoint's, too, where no flag was given."""
-    if not args.test_only:
-        raise UserError("this script only evaluates: leave out --no-test_only")
+def resolve_evaluation(args, as_trained=False):
+    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean.
+    as_trained: its objective's settings are the checkpoint's, too, where no flag was given."""
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
@@ -58,20 +54,18 @@ def open_posthoc(args, start, cls, suffix, **own):
         train, held_out, test = images_for(args, model, args.holdout)
         test = held_out or test
     if files or frames:
-        own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
-        test = ImageSet("own images", own, None, names=tuple(model.classes))
+        images = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
+        test = ImageSet("own images", images, None, names=tuple(model.classes))
     lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
-    gate = start.settings.get("gate", "open")
-    if gate not in ("open", model.settings["gate"]):
-        now = model.settings["gate"]
-        run.say(f"note: this SNN was trained with gate {gate}, and runs with gate {now} here; --gate {gate} runs it as trained")
+    was, gate = start.settings.get("gate", "open"), model.settings["gate"]
+    if was not in ("open", gate):
+        run.say(f"note: this SNN was trained with gate {was}, and runs with gate {gate} here; --gate {was} runs it as trained")
     trained = start.settings.get("epsilon")
-    typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
-    if trained and trained not in typed:
+    if trained and trained not in (args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]):
         run.say(f"note: this SNN was trained with epsilon {trained:g}")
     return Posthoc(args, model, test, run, [path.name for path in files], train=train)
 
@@ -80,11 +74,7 @@ def open_network(parser, words, suffix, **settled):
     """The Posthoc of the network that these words name, as it was trained. settled: flags that the script itself sets."""
     args = parser.parse_args(words)
     args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
-    return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
-
-
-def add_baseline_flag(group, what):
-    group.add_argument("--baseline", default="", metavar="PATH", help=f"{what}, beside it in the chart: a checkpoint")
+    return open_posthoc(*resolve_evaluation(args, as_trained=True), InputBlockingSNN, suffix)
 
 
 def own_files(args):
@@ -130,7 +120,8 @@ class Posthoc:
         return counts_operations(self.model, self.run.say)
 
     def evaluate(self, test=None, doing="evaluating", **more):
-        """Figures of the model as it is now, and a record of them, with more in it. doing: what the progress bar says."""
+        """(record, per_image) of the model as it is now, on its ImageSet or another. doing: what the progress bar says; more:
+        for the record."""
         self.run.begin()
         criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
         shared = self.args, self.run, self.counts
@@ -169,12 +160,10 @@ class Posthoc:
     def watch(self, images=None):
         """The model's Film of the images that the flags name; says what one's own are predicted as."""
         self.run.begin()
-        batch = self.chosen(images)
+        batch, names = self.chosen(images), self.model.classes
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        names = self.model.classes
-        for file, found in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
-            self.run.say(f"{file}: predicted class {names[found]}")
-            self.run.record(event="image", file=file, read_as=names[found])
+        for file, label in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
+            self.run.record(f"{file}: predicted class {names[label]}", event="image", file=file, read_as=names[label])
         return film_of(self.model, batch, output, names, self.titles(batch))
 
     def titles(self, batch):
@@ -189,3 +178,7 @@ class Posthoc:
         if self.args.log:
             self.run.say(f"log: {self.run.log_path}")
         return self.records
+
+    def wrote(self, *endings):
+        """Name these pictures of the run."""
+        self.run.say(f"wrote {', '.join(str(self.run.picture(ending)) for ending in endings)}")

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.folders import LAYOUT
-from harness.measuring.report import aligned
+from harness.measuring.tables import aligned
 from harness.runs.commands import program
-from harness.runs.paths import Paths, numbered
-from harness.runs.run import read_records
+from harness.runs.run import Paths, numbered, read_records
 from self_models.basics import HOME
-from self_models.basics.files import reason
+from self_models.basics.images import reason
 from self_models.basics.settings import meant
 
 HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
@@ -32,8 +31,7 @@ PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 def names(kind):
     """The recipes that came with the program, of an ANN or SNN (kind)."""
-    files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml"))}
-    return [name for name, text in files.items() if f"\n[{kind}]" in text]
+    return [path.stem for path in sorted(FOLDER.glob("*.toml")) if f"\n[{kind}]" in path.read_text(encoding="utf-8")]
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,11 @@ class Recipe:
     evaluation: dict
     starts: dict
 
+    @property
+    def committed(self):
+        """The Paths of its network, seed 0, that came with the program."""
+        return Paths(self.kind, self.run, HOME)
+
     def of(self, table, typed):
         """flag -> value of the script whose table this is. typed: flags that were typed."""
         paths = {flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")}
@@ -61,18 +64,17 @@ class Recipe:
     def networks(self, config):
         """(flag -> the run's name, and the networks that it takes where no flag names them; path of such a network -> the command
         that makes it)."""
-        evaluates, given, found, made_by = config.test_only, config.given, {}, {}
+        evaluates, given, follows, made_by = config.test_only, config.given, {}, {}
         if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
             raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        for flag in {f"pretrained_{self.kind}": ""} if evaluates else self.starts:
-            if flag in given or (flag in PRETRAINED and PRETRAINED & given.keys()):
-                continue
-            if network := self if evaluates else self.start(flag):
-                found[flag], command = network.made(config)
-                made_by[found[flag]] = command
+        takes = {f"pretrained_{self.kind}": self} if evaluates else {flag: self.start(flag) for flag in self.starts}
+        for flag, recipe in takes.items():
+            if recipe and flag not in given and not (flag in PRETRAINED and PRETRAINED & given.keys()):
+                follows[flag], command = recipe.made(config)
+                made_by[follows[flag]] = command
         if not (evaluates or config.run_name):
-            found["run_name"] = numbered(self.run, config.seed)
-        return found, made_by
+            follows["run_name"] = numbered(self.run, config.seed)
+        return follows, made_by
 
     def start(self, flag):
         """The Recipe of a checkpoint that it takes, None for a .pth."""
@@ -81,13 +83,14 @@ class Recipe:
 
     def made(self, config):
         """(path of the network, under --output_dir or as it came with the program; the command that makes it)."""
-        ours, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
-        path, here = ours if ours.is_file() or not committed.is_file() or self.path.parent != FOLDER else committed, Path.cwd()
-        words = {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
+        own, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
+        came_with_it = self.path.parent == FOLDER
+        path, here = committed if came_with_it and committed.is_file() and not own.is_file() else own, Path.cwd()
+        words = {"preset": self.path.stem if came_with_it else str(self.path)}
+        words |= {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
         if "dataset" not in self.flags | words:
             words["dataset"] = "FOLDER"
-        name = self.path.stem if self.path.parent == FOLDER else str(self.path)
-        command = f"{shlex.join(program(self.kind))} {as_flags({'preset': name} | words)}"
+        command = f"{shlex.join(program(self.kind))} {as_flags(words)}"
         return str(path.relative_to(here) if path.is_relative_to(here) else path), command
 
 
@@ -96,8 +99,10 @@ def as_flags(values, several=()):
     words = []
     for name, value in values.items():
         parts = [str(part) for part in (value if isinstance(value, list) else [value])]
-        parts = parts if name in several else [" ".join(parts)]
-        words += [f"--{'no-' * (not value)}{name}"] if isinstance(value, bool) else [f"--{name}", *parts]
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *(parts if name in several else [" ".join(parts)])]
     return shlex.join(words)
 
 
@@ -112,19 +117,19 @@ def find(word, kind, teller=None, key=""):
         raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all")
     path = FOLDER / path.name if path.resolve().parent == FOLDER else path
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error, path)}") from None
-    if outside := [name for name, value in said.items() if name not in TABLES or not isinstance(value, dict)]:
+    if outside := [name for name, value in tables.items() if name not in TABLES or not isinstance(value, dict)]:
         raise UserError(f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}")
-    if kind not in said:
+    if kind not in tables:
         raise UserError(f"{says}{word} has no [{kind}]")
-    flags = said[kind]
-    if kind == "snn" and "ann" in said and not PRETRAINED & flags.keys():
+    flags = tables[kind]
+    if kind == "snn" and "ann" in tables and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
     starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
     run = str(flags.pop("run_name", path.stem))
-    return Recipe(kind, path, run, flags, said.get("evaluation", {}), starts)
+    return Recipe(kind, path, run, flags, tables.get("evaluation", {}), starts)
 
 
 # --- what is known of the recipes' networks
@@ -135,34 +140,25 @@ def recipe_list():
     of_snns, rows = names("snn"), []
     for name in sorted({*names("ann"), *of_snns}):
         recipe = find(name, "snn" if name in of_snns else "ann")
-        found, seconds, is_here = evaluation_of(recipe), seconds_of(recipe), checkpoint_of(recipe).is_file()
-        aim = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        spikes = f"{found['spikes']['total']:,.0f}" if "spikes" in found else "-"
-        cells = (f"{100 * found['accuracy']:.2f}", spikes) if found else ("-", "-")
-        rows.append([name, *cells, f"{seconds / 60:,.0f} min" if seconds else "-", "here" if is_here else "-", aim])
+        record, seconds = evaluation_of(recipe), seconds_of(recipe)
+        accuracy = f"{100 * record['accuracy']:.2f}" if record else "-"
+        spikes = f"{record['spikes']['total']:,.0f}" if "spikes" in record else "-"
+        time, place = f"{seconds / 60:,.0f} min" if seconds else "-", "here" if recipe.committed.best_path.is_file() else "-"
+        aim = recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        rows.append([name, accuracy, spikes, time, place, aim])
     return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
-
-
-def checkpoint_of(recipe):
-    """Path of the recipe's network, seed 0, that came with the program."""
-    return Paths(recipe.kind, recipe.run, HOME).best_path
 
 
 def evaluation_of(recipe):
     """The JSON object of the last evaluation of the recipe's network, seed 0, as trained; {} where there is none."""
     result = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json"
-    records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else reversed(log_of(recipe))
-    return next((record for record in records if record["event"] == "evaluation"), {})
-
-
-def log_of(recipe):
-    """The records of the log of a recipe's network, none where it is not committed."""
-    return read_records(Paths(recipe.kind, recipe.run, HOME).json_path)
+    log = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else read_records(recipe.committed.json_path)
+    return next((record for record in reversed(log) if record["event"] == "evaluation"), {})
 
 
 def seconds_of(recipe):
     """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
-    log = log_of(recipe)
+    log = read_records(recipe.committed.json_path)
     own = sum(record["seconds"] for record in log if record["event"] == "epoch")
     before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
     return own + sum(before) if log and all(before) else 0

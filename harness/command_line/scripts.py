@@ -1,9 +1,13 @@
 """How a script runs, once for each of --seeds, and fails: one clear line on standard error, exit status other than 0."""
 
+import ast
 import ctypes
+import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +15,12 @@ import torch
 from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
-from harness.runs.paths import TAKEN, Paths, is_numbered, numbered, run_name
-from harness.runs.signals import end_at_once, handling
+from harness.runs.commands import COMMANDS
+from harness.runs.ranks import end_at_once, handling
+from harness.runs.run import is_numbered, numbered, run_name
 from harness.training.training_state import Finished
-from self_models.basics import ModelError
+from self_models.basics import HOME, ModelError
+from self_models.basics.settings import choices
 
 HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
 OF_ONE_RUN = ("seed", "results_json")  # flags
@@ -42,13 +48,11 @@ def run_script(main):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees. Returns whether that can be had: with glibc, which else returns blocks
-    above 32 MB, and the system clears them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return False
-    return all(mallopt(*option) == 1 for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)))
+    """Let this process keep the memory that it frees, with glibc, which else returns blocks above 32 MB, and the system clears
+    them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
+        for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)):
+            ctypes.CDLL(None).mallopt(*option)
 
 
 def fail_for(error):
@@ -80,28 +84,51 @@ def train_each(train, parser, argv, kind):
         raise UserError(f"--{one[0]} is of one run, and --seeds makes several: leave out one of the two")
     if args.resume not in ("", "last"):
         raise UserError(f"--resume {args.resume} is one run's checkpoint: with --seeds say --resume alone")
-    words, runs, found = list(sys.argv[1:] if argv is None else argv), [], []
+    words, results = list(sys.argv[1:] if argv is None else argv), []
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if not is_numbered(own):
             own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        paths = Paths(kind, own.run_name, own.output_dir)
-        taken = ranks.is_first() and paths.taken(paths.of_training)
-        if taken and not (own.resume or own.overwrite or own.test_only):
-            raise UserError(f"{taken} exists: {TAKEN}")
-        said = [f"== seed {seed}: {own.run_name}"]
+        lines = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
                 own = own.having("found", **{flag: str(sibling)})
-                said.append(f"--{flag} {sibling}")
-        runs.append((own, said))
-    for own, said in runs:
-        if ranks.is_first():
-            print("; ".join(said), flush=True)
+                lines.append(f"--{flag} {sibling}")
+        say = partial(print, flush=True) if ranks.is_first() else str
+        say("; ".join(lines))
         try:
-            found.append(train(own))
+            results.append(train(own))
         except Finished as done:
-            if ranks.is_first():
-                print(f"left as it is: {done}", flush=True)
-    return found
+            say(f"left as it is: {done}")
+    return results
+
+
+# --- the command `wfeedback`, of an installed package: every script by its name, from any folder
+
+
+def wfeedback():
+    run_script(run_command)
+
+
+def run_command():
+    """Run the script that the first word names, as in COMMANDS or by its file, with the other words as its flags."""
+    name, *flags = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "--help_all"):
+        return print("\n".join(overview()))
+    script = COMMANDS.get(name, name.removesuffix(".py"))
+    known = {script: name for name, script in COMMANDS.items()}
+    if script not in known:
+        raise UserError(f"there is no command wfeedback {name}: {choices(name, COMMANDS)}")
+    sys.argv = [f"wfeedback {known[script]}", *flags]
+    sys.path.insert(0, str(HOME))
+    importlib.import_module(script).main()
+
+
+def overview():
+    """Lines that list the commands, each with the first sentence of its script."""
+    yield "usage: wfeedback COMMAND [FLAG ...]\n"
+    for name, script in COMMANDS.items():
+        about = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8")))
+        yield f"  {name:10}{about.partition(chr(10))[0]}"
+    yield "\nwfeedback COMMAND --help lists a command's flags, wfeedback ann --preset list the recipes."

@@ -1,10 +1,10 @@
 """What a network must know of its images: number and names of the classes, image shape, how bright a background is."""
 
 from harness import UserError
-from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of, some
+from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of
 from harness.data.sets import load_data
-from self_models.basics.files import border
-from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
+from harness.runs.run import some
+from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, border, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
 FEWEST = 10  # training images of a class, below which a line warns
@@ -12,22 +12,15 @@ SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; no
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
-def is_folder(name):
-    return name not in IMAGE_SHAPES
-
-
 def with_facts(args):
     """The Configuration with `facts`, the settings FACTS, a checkpoint's or the data set's. Raises UserError for other images."""
     if facts := getattr(args, "facts", None):
-        known = shape_and_classes(facts, args.dataset)
-        if not is_folder(args.dataset):  # before it is downloaded
+        if args.dataset in IMAGE_SHAPES:  # before it is downloaded
+            known = shape_and_classes(facts, args.dataset)
             check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
-        (channels, height, width), frames = known[0], facts.get("recorded_frames")
-        fits = {"image_size": height == width == args.image_size, "grey": args.grey == (channels == 1)}
-        fits["event_frames"] = frames in (None, 0, args.event_frames)
-        if wrong := [flag for flag, is_so in fits.items() if flag in args.given and not is_so]:
-            raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
-    elif is_folder(args.dataset):
+    elif args.dataset in IMAGE_SHAPES:
+        facts = {"labels": len(CLASSES[args.dataset])}
+    else:
         listing = list_folder(args.dataset)
         facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
         if listing.of_recordings:
@@ -37,8 +30,6 @@ def with_facts(args):
             shape = shape_of(listing, args.image_size, args.grey)
             images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
             facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
-    else:
-        facts = {"labels": len(CLASSES[args.dataset])}
     return args.having("found", facts=facts)
 
 
@@ -48,18 +39,17 @@ def where_images_lie(dataset, facts):
         return dataset
     shape, classes = shape_and_classes(facts, dataset)
     raise UserError(
-        f"the network was trained on a folder of images, {dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
+        f"the network was trained on a folder of images, {dataset.removeprefix(ELSEWHERE)} ({described(shape)}, {len(classes)} "
         f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER ({LAYOUT})"
     )
 
 
 def facts_of(settings, dataset):
-    """What a checkpoint's settings say of its images, FACTS, for a network that is to be used on this data set."""
+    """The FACTS in a checkpoint's settings, for a network that is to be used on this data set."""
     was = settings.get("dataset", "MNIST")
     facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
-    if was != dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
-        known = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])}
-        facts = known | facts
+    if was != dataset and was in IMAGE_SHAPES:  # of its own data set its name tells them
+        facts = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])} | facts
     return facts
 
 
@@ -77,7 +67,8 @@ def check_fits(images, model):
 def check_same(name, shape, classes, known_shape, known_classes):
     """Raises UserError where this data set's image shape or classes are not those that a network knows."""
     if shape != known_shape:
-        raise UserError(f"--dataset {name} has {told(shape)}, and the network takes {told(known_shape)}: give it one that fits")
+        taken = f"the network takes {described(known_shape)}: give it one that fits"
+        raise UserError(f"--dataset {name} has {described(shape)}, and {taken}")
     if list(classes) != list(known_classes):
         raise UserError(
             f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
@@ -87,24 +78,21 @@ def check_same(name, shape, classes, known_shape, known_classes):
 
 def lines_on(data, names):
     """What a network is given, in lines. data: (training, selection, test) ImageSets, or None each; names: of the classes."""
-    parts = {name: images for name, images in zip(("training", "held out", "test"), data, strict=True) if images}
-    counts = {name: images.labels.bincount(minlength=len(names)).tolist() for name, images in parts.items()}
+    parts = {part: images for part, images in zip(("training", "held out", "test"), data, strict=True) if images}
+    counts = {part: images.labels.bincount(minlength=len(names)).tolist() for part, images in parts.items()}
+    said = []
+    for part, of_classes in counts.items():
+        least, most = min(of_classes), max(of_classes)
+        ends = f"{least:,} of {names[of_classes.index(least)]} to {most:,} of {names[of_classes.index(most)]}"
+        said.append(f"{part} {sum(of_classes):,} ({f'{least:,} of each class' if least == most else ends})")
     first = next(iter(parts.values()))
-    said = (f"{name} {sum(each):,} ({by_class(each, names)})" for name, each in counts.items())
-    yield f"data: {first.name}, {told(first.images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
-    of = counts.get("training", ())
-    if rare := [f"{name} ({count})" for name, count in zip(names, of, strict=False) if count < FEWEST]:
+    yield f"data: {first.name}, {described(first.images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
+    rare = [f"{name} ({count})" for name, count in zip(names, counts.get("training", ()), strict=False) if count < FEWEST]
+    if rare:
         yield f"warning: fewer than {FEWEST} training images of class {some(rare)}: more of them would be learned from better"
 
 
-def by_class(counts, names):
-    """'20 of each class'; else the fewest and the most, '19 of cat to 21 of dog'."""
-    least, most = min(counts), max(counts)
-    ends = f"{least:,} of {names[counts.index(least)]} to {most:,} of {names[counts.index(most)]}"
-    return f"{least:,} of each class" if least == most else ends
-
-
-def told(shape):
+def described(shape):
     """'grey images of 28x28 pixels', of (C, H, W), or of recordings of (2, H, W) or (T, 2, H, W)."""
     *frames, channels, height, width = shape
     kinds = {1: "grey images", 2: "recordings", 3: "colour images"}
@@ -113,10 +101,10 @@ def told(shape):
 
 def images_for(args, model, holdout):
     """(training, selection or None, test) ImageSets that the flags name. Raises UserError for images that are not the model's."""
-    recorded = {"frames": model.frames} | {name: model.settings[name] for name in ("count_bound", "split_by")}
-    limits = args.limit_train, args.limit_test, holdout
+    of_folder = {"image_shape": model.image_shape, "skip_bad": args.skip_bad, "frames": model.frames}
+    of_folder |= {name: model.settings[name] for name in ("count_bound", "split_by")}
     dataset = where_images_lie(args.dataset, args.facts)
-    data = load_data(dataset, args.data_dir, *limits, image_shape=model.image_shape, skip_bad=args.skip_bad, **recorded)
+    data = load_data(dataset, args.data_dir, args.limit_train, args.limit_test, holdout, **of_folder)
     check_fits(data[0], model)
     return data
 

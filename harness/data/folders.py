@@ -1,34 +1,43 @@
-"""A folder of images, or of recordings of event cameras, as a data set, decoded once into a memory-mapped tensor."""
+"""A folder of images, or of recordings of event cameras, as a data set: listed, decoded once, kept as memory-mapped tensors.
 
-import functools
+What was decoded lies beside the images, or in the user's cache: NAME.npy, and NAME.json that says of which files.
+"""
+
 import hashlib
+import json
 import os
-import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
+from PIL import Image
+from tqdm import tqdm
 
 from harness import UserError
-from harness.data.cache import decoded_once
 from harness.data.events import RECORDINGS, size_in, steps_in
-from harness.runs import ranks
-from self_models.basics.files import ENDINGS, decoded, size_and_colour
-from self_models.basics.images import IMAGE_SHAPES
+from harness.runs.run import say_once, some
+from harness.runs.saving import write_whole
+from self_models.basics import ModelError, users_folder
+from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened
 from self_models.basics.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 PARTS = ("train", "test")
 KINDS = {"images": ENDINGS, "recordings": RECORDINGS}
+AT_ONCE = 64  # files that are handed to the threads together
 
 
 @dataclass(frozen=True)
 class Listing:
     """The image files of a folder, or the recordings there: those of train/, then those of test/, each in an order that mixes the
     classes in their proportions: the first and the last N are of all classes. paths: within the folder; labels: positions in
-    classes; trains: how many are of train/; digest: of names, sizes and times of change; known_by: 'train' and 'test' -> how many
+    classes; trains: how many are of train/; digest: of paths, sizes and times of change; known_by: 'train' and 'test' -> how many
     there are and a digest of names and sizes, in words, the same wherever the folder is copied to."""
 
     folder: Path
@@ -52,35 +61,40 @@ def list_folder(name):
         known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{near and f' ({near.strip()})'}"
         lacks = f"has no folder {'test' if parts == ['train'] else 'train'}/"
         raise UserError(f"--dataset {name} {lacks if folder.is_dir() else known}: {LAYOUT}")
-    found = {part: files_by_class(folder, part) for part in parts or [""]}
-    names = [path.lower() for files in found.values() for each in files.values() for path in each]
+    files = {part: files_by_class(folder, part) for part in parts or [""]}
+    names = [path.lower() for classes in files.values() for paths in classes.values() for path in paths]
     kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
-    found = {part: of_kind(kind, files) for part, files in found.items()}
+    files = {part: of_kind(kind, classes) for part, classes in files.items()}
     if is_whole:
-        if few := [one for one, each in found[""].items() if len(each) < 5]:
-            advice = "every fifth is for testing: add some, or make train/ and test/"
-            raise UserError(f"{folder}: fewer than 5 recordings in {some(few)}, and {advice}")
+        whole = files[""]
+        if few := [name for name, paths in whole.items() if len(paths) < 5]:
+            raise UserError(f"{folder}: fewer than 5 recordings in {some(few)}: add some, or make train/ and test/")
         say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
-        test = {one: each[4::5] for one, each in found[""].items()}
-        train = {one: [path for n, path in enumerate(each) if n % 5 < 4] for one, each in found[""].items()}
-        found = {"train": train, "test": test}
-    check_classes(folder, found)
-    if empty := [f"{part}/{one}" for part, files in found.items() for one, each in files.items() if not each]:
-        raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
+        train = {name: [path for n, path in enumerate(paths) if n % 5 < 4] for name, paths in whole.items()}
+        files = {"train": train, "test": {name: paths[4::5] for name, paths in whole.items()}}
+    check_classes(folder, kind, files)
+    # the n-th of a class's N files stands at (n + 1/2) / N of its part
     mixed = sorted(
-        (part == "test", (n + 0.5) / len(each), label, path)
-        for part, files in found.items() for label, each in enumerate(files.values()) for n, path in enumerate(each)
+        (part == "test", (n + 0.5) / len(paths), label, path)
+        for part, classes in files.items() for label, paths in enumerate(classes.values()) for n, path in enumerate(paths)
     )  # fmt: skip
     is_test, _, labels, paths = zip(*mixed, strict=True)
-    trains = is_test.count(False)
-    rows = [(path, *size_and_time(folder / path)) for path in paths]
-    known_by = {"train": lasting(rows[:trains]), "test": lasting(rows[trains:])}
-    return Listing(folder, kind == "recordings", tuple(found["train"]), paths, labels, trains, digest_of(rows), known_by)
+    about = [(folder / path).stat(follow_symlinks=(folder / path).exists()) for path in paths]  # a link to nowhere is a bad file
+    rows, trains, known_by = list(zip(paths, about, strict=True)), is_test.count(False), {}
+    digest = digest_of(f"{path}\0{file.st_size} {file.st_mtime_ns}\0" for path, file in rows)
+    for part, files_of_part in (("train", rows[:trains]), ("test", rows[trains:])):
+        lasting = digest_of(f"{path.split('/', 1)[1]}\0{file.st_size}\0" for path, file in files_of_part)
+        known_by[part] = f"{len(files_of_part):,} files (names and sizes: {lasting})"
+    return Listing(folder, kind == "recordings", tuple(files["train"]), paths, labels, trains, digest, known_by)
+
+
+def digest_of(words):
+    return hashlib.blake2b(os.fsencode("".join(words)), digest_size=6).hexdigest()
 
 
 def files_by_class(folder, part=""):
-    """Class -> its files, paths within the folder, of one of PARTS or of a folder without, all sorted. Raises
-    UserError where they cannot be read."""
+    """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted. Raises UserError where
+    they cannot be read."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith("."))
         return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
@@ -88,62 +102,42 @@ def files_by_class(folder, part=""):
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
-def of_kind(kind, files):
-    """Class -> its files of one of KINDS."""
-    return {name: [path for path in each if path.lower().endswith(KINDS[kind])] for name, each in files.items()}
+def files_below(folder, within):
+    """The paths, within the folder, of the files below one of its folders, hidden ones aside."""
+    for entry in os.scandir(folder / within):
+        path = f"{within}/{entry.name}"
+        if not entry.name.startswith("."):
+            yield from files_below(folder, path) if entry.is_dir() else [path]
+
+
+def of_kind(kind, classes):
+    """Class -> its paths of one of KINDS."""
+    return {name: [path for path in paths if path.lower().endswith(KINDS[kind])] for name, paths in classes.items()}
 
 
 def labelled_recordings(folder):
     """Class -> paths of its recordings, sorted, of FOLDER/CLASS/ or FOLDER/test/CLASS/. Raises UserError where there are none."""
     folder = Path(folder)
-    found = files_by_class(folder, "test" if (folder / "test").is_dir() else "")
-    found = {one: [folder / path for path in each] for one, each in of_kind("recordings", found).items()}
-    if not any(found.values()):
+    classes = of_kind("recordings", files_by_class(folder, "test" if (folder / "test").is_dir() else ""))
+    if not any(classes.values()):
         raise UserError(f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*")
-    return {one: each for one, each in found.items() if each}
+    return {name: [folder / path for path in paths] for name, paths in classes.items() if paths}
 
 
-def check_classes(folder, found):
-    """Raises UserError where a part has fewer than two classes, or not those of the other part."""
-    for part, names in found.items():
-        if len(names) < 2:
-            has = some([*names]) or "none"
+def check_classes(folder, kind, files):
+    """Raises UserError where a part has fewer than two classes, not those of the other part, or one without files."""
+    for part, classes in files.items():
+        if len(classes) < 2:
             where = folder / part if (folder / part).is_dir() else folder
-            raise UserError(f"two class folders or more are needed in {where}, which has {has}: {LAYOUT}")
-    lone = [f"{part}/{one}" for part in PARTS for one in found[part] if one not in found["train"].keys() & found["test"].keys()]
-    if lone:
+            raise UserError(f"two class folders or more are needed in {where}, which has {some([*classes]) or 'none'}: {LAYOUT}")
+    both = files["train"].keys() & files["test"].keys()
+    if lone := [f"{part}/{name}" for part in PARTS for name in files[part] if name not in both]:
         raise UserError(f"--dataset {folder}: train/ and test/ must have the same classes, and only one has {some(lone)}")
+    if empty := [f"{part}/{name}" for part, classes in files.items() for name, paths in classes.items() if not paths]:
+        raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
 
 
-def files_below(folder, within):
-    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; an empty folder counts
-    as a file."""
-    for entry in os.scandir(folder / within):
-        path = f"{within}/{entry.name}"
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from [*files_below(folder, path)] or [path]  # one named like a file is a bad file
-        elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
-            yield path
-
-
-def size_and_time(path):
-    """(bytes, ns) of a file, or of a link to nowhere itself."""
-    about = path.stat(follow_symlinks=path.exists())
-    return about.st_size, about.st_mtime_ns
-
-
-def lasting(rows):
-    """What is known of the files of a part, (path, size, time) each, wherever they lie and however old they are."""
-    names_and_sizes = digest_of((path.split("/", 1)[1], size) for path, size, _ in rows)
-    return f"{len(rows):,} files (names and sizes: {names_and_sizes})"
-
-
-def digest_of(rows):
-    """A digest of rows, a path and numbers each."""
-    text = "".join(f"{path}\0{' '.join(map(str, numbers))}\0" for path, *numbers in rows)
-    return hashlib.blake2b(os.fsencode(text), digest_size=6).hexdigest()
+# --- their shape
 
 
 def shape_of(listing, image_size=None, grey=None):
@@ -160,9 +154,9 @@ def shape_of(listing, image_size=None, grey=None):
         sizes = {(width, height): path for (width, height, _), path in reversed(heads)}
         image_size, height = min(sizes)
         if len(sizes) > 1 or image_size != height:
-            found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
+            named = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
             raise UserError(
-                f"the images of {listing.folder} are not square and of one size, but {found}: add --image_size N (it crops)"
+                f"the images of {listing.folder} are not square and of one size, but {named}: add --image_size N (it crops)"
             )
     return 1 if grey else 3, image_size, image_size
 
@@ -175,17 +169,17 @@ def recorded_shape(listing, frames, image_shape=None):
     if not any(shape[0] for shape in shapes):
         return frames, *(image_shape or np.max(list(shapes), 0).tolist()[1:])
     if len(shapes) > 1:
-        found = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
+        named = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
         raise UserError(
-            f"the recordings of {listing.folder} are not of one shape (T, C, H, W), but {found}: split each into as many "
+            f"the recordings of {listing.folder} are not of one shape (T, C, H, W), but {named}: split each into as many "
             "frames as the others, of one size"
         )
     return next(iter(shapes))
 
 
 def heads_of(listing, take):
-    """[(take(path) as a list, path)] of the files of a Listing whose heads can be read, in its order. Of the others pixels_of
-    tells, together with those that are damaged behind their heads; UserError only where there are no others."""
+    """[(take(path) as a list, path)] of the files of a Listing whose heads can be read, in its order. pixels_of tells of the
+    others, with those that are damaged behind their heads; here UserError only where all are."""
     heads, bad = decoded_once(listing, "heads", take, "sizes of images")
     if len(bad) == len(listing.paths):
         check_left(listing, bad, skip_bad=True)
@@ -193,8 +187,12 @@ def heads_of(listing, take):
 
 
 def head_of(path):
-    size, has_colours = size_and_colour(path)
-    return np.array([*size, has_colours], np.int32)
+    """Width, height, and whether it has colours, of an image file, (3,) int32."""
+    with opened(path) as image:
+        return np.array([*image.size, Image.getmodebase(image.mode) != "L"], np.int32)
+
+
+# --- their pixels
 
 
 def pixels_of(listing, shape, skip_bad=False, bound=1, split_by="time"):
@@ -223,19 +221,85 @@ def check_left(listing, bad, skip_bad):
     if not skip_bad:
         raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
     places = [f"{PARTS[position >= listing.trains]}/{listing.classes[label]}" for position, label in enumerate(listing.labels)]
-    left = set(good(places, bad))
-    if gone := sorted({*places} - left):
+    if gone := sorted({*places} - {*good(places, bad)}):
         raise UserError(f"{listing.folder}: no file of {some(gone)} can be read: {named}")
     say_once(f"note: {count} cannot be read and are left out: {named}")
 
 
-@functools.cache
-def say_once(line):
-    """A line of the first rank on standard error, once in a process."""
-    if ranks.is_first():
-        print(line, file=sys.stderr, flush=True)
+# --- decoded once
 
 
-def some(names, most=3):
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+def decoded_once(listing, name, take, doing):
+    """(take(path), an array, of each file of a Listing that can be read, as one memory-mapped tensor; position -> why not, of the
+    others), kept under this name. Another process that wants it meanwhile waits. Raises UserError where it cannot be kept."""
+
+    def attempt(path):
+        """take(path), or a str that says why it cannot be read."""
+        try:
+            return take(listing.folder / path)
+        except ModelError as error:
+            return str(error).removeprefix(f"{listing.folder / path}: ")
+
+    folder = listing.folder.resolve()
+    own_name = f"{folder.name}_{digest_of([str(folder)])}"
+    for place in (lambda: folder / ".cache", lambda: users_folder() / own_name):
+        try:
+            path = place() / name
+            if kept := cached(path, listing, attempt):
+                return kept
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                return cached(path, listing, attempt) or cache(path, listing, attempt, doing)
+        except (OSError, UserError, ModelError) as error:
+            failure = error
+    raise UserError(f"no place to keep the decoded images: {failure}; set XDG_CACHE_HOME to a folder that can be written")
+
+
+def cached(path, listing, attempt):
+    """What is kept, see decoded_once; None where it is absent, damaged or stale, or where a bad file can be read by now."""
+    try:
+        about = json.loads(Path(f"{path}.json").read_bytes())
+        bad = dict(about["bad"])
+        if about["digest"] != listing.digest or not all(isinstance(attempt(listing.paths[n]), str) for n in bad):
+            return None
+        return mapped(path), bad
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mapped(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that the values must not be written to, and nothing does
+        return torch.from_numpy(np.load(f"{path}.npy", mmap_mode="r"))
+
+
+def cache(path, listing, attempt, doing):
+    """Decode the files, with a progress bar, and keep them; returns what is kept, see decoded_once."""
+    bad, paths = {}, listing.paths
+
+    def fill(file):
+        count, array = 0, np.uint8(0)
+        with ThreadPoolExecutor() as pool:
+            parts = (paths[begin : begin + AT_ONCE] for begin in range(0, len(paths), AT_ONCE))
+            results = chain.from_iterable(pool.map(attempt, part) for part in parts)  # one part at most waits for the disk
+            for position, result in enumerate(tqdm(results, doing, len(paths), disable=None, leave=False, unit="file")):
+                if isinstance(result, str):
+                    bad[position] = result
+                    continue
+                count, array = count + 1, result
+                if count == 1:
+                    write_head(file, count, array)
+                file.write(array.tobytes())
+        file.seek(0)
+        write_head(file, count, array)  # of the same length: NumPy leaves room for the count
+
+    Path(f"{path}.json").unlink(missing_ok=True)  # of other files
+    write_whole(f"{path}.npy", fill, any_rank=True)
+    about = {"digest": listing.digest, "bad": [*bad.items()]}
+    write_whole(f"{path}.json", lambda file: file.write(json.dumps(about).encode()), any_rank=True)
+    return mapped(path), bad
+
+
+def write_head(file, count, array):
+    shape = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape)}
+    np.lib.format.write_array_header_1_0(file, shape)

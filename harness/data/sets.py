@@ -17,8 +17,7 @@ from harness import UserError
 from harness.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from harness.runs import ranks
 from self_models.basics import HOME, INSTALLED, sent, users_folder
-from self_models.basics.files import is_image
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, scaled
+from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scaled
 from self_models.running.draws import Batch, Draws
 
 BUNDLED = HOME / "data"
@@ -39,11 +38,10 @@ FILES = {  # which files a data set has, and where
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: uint8 (N, C, H, W), of recordings (N, T, 2, H, W), maybe of a memory-mapped file, or floats as the model takes
-    them; labels: int64 (N,), None where nobody knows them; start: position of the first in its whole set; names: of the classes,
-    where the data set's name does not say them; change: what batches hold instead of their uint8 pixels, of which it is given a
-    copy; passes: how often each image is in the set, at positions N apart, each time with draws of its own; known_by: what
-    is known of the files of the whole set, of a folder, see Listing."""
+    """images: uint8 (N, C, H, W), or recordings (N, T, 2, H, W), maybe memory-mapped, or floats as the model takes them; labels:
+    int64 (N,) or None; start: position of the first in its whole set; names: of the classes, where the data set's name does not
+    say them; change: uint8 pixels of a batch, a copy -> those that it has instead; passes: how often each image is in the set, at
+    positions N apart, each time with draws of its own; known_by: what is known of a folder's files, see Listing."""
 
     name: str
     images: torch.Tensor
@@ -59,7 +57,7 @@ class ImageSet:
 
     @property
     def classes(self):
-        """The names of the classes, in the order of the labels; empty where they have none."""
+        """Names in the order of the labels; empty where they are unknown."""
         return self.names or CLASSES.get(self.name, ())
 
     def part(self, begin, end):
@@ -70,8 +68,7 @@ class ImageSet:
         """The Batch of the images at these positions, (B,) int64."""
         at = index % len(self.images)
         labels = None if self.labels is None else sent(self.labels[at], device)
-        pixels = self.images[at] if self.change is None else self.change(self.images[at])
-        pixels = sent(pixels, device)
+        pixels = sent(self.change(self.images[at]) if self.change else self.images[at], device)
         return Batch(pixels if pixels.is_floating_point() else scaled(pixels), labels, index + self.start)
 
     def whole(self, device="cpu"):
@@ -79,8 +76,7 @@ class ImageSet:
         return self.batch(torch.arange(len(self)), device)
 
     def batches(self, batch_size, device="cpu", order=None, first=0):
-        """All images once, in their own order from the batch numbered `first` on; or, in training, in this order (N,): of each
-        batch this rank's part."""
+        """Batches of all images from that numbered `first` on; in training in this order (N,), of each batch this rank's part."""
         for index in (torch.arange(len(self)) if order is None else order).split(batch_size)[first:]:
             yield self.batch(index if order is None else ranks.part(index), device)
 
@@ -93,12 +89,10 @@ def first_of_each_class(labels, count):
 
 
 def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
-    """The batch with each image, or recording, changed at random: in colour mirrored and shifted, others turned, scaled and
-    shifted.
+    """The batch with each image, or recording, changed at random: in colour mirrored and shifted, else turned, scaled, shifted.
 
-    mirror: 'random': in half of the epochs; 'alternate': in every second one, of which seed and image say whether it is an even
-    one (Jordan, arXiv:2404.00498). shift: at most so many pixels, None for as many as moved and mirrored say. cutout: the side
-    of the square that each image then loses, see without_square; 0 for none.
+    mirror: 'random', or 'alternate': in every second epoch, of which seed and image say whether it is an even one (Jordan,
+    arXiv:2404.00498). shift: at most so many pixels, see mirrored and moved. cutout: side of a square that is cut out, 0: none.
     """
     (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
     if mirror == "alternate":
@@ -112,7 +106,8 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
 
 
 def moved(images, numbers, shift=None):
-    """Each image turned by up to 10 degrees, scaled by up to 10 %, shifted by up to `shift` pixels. numbers: (B, 4) in [0, 1)."""
+    """Each image turned by up to 10 degrees, scaled by up to 10 %, and shifted by up to `shift` pixels (2). numbers: (B, 4) in
+    [0, 1)."""
     most = 2 if shift is None else shift
     height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
@@ -124,13 +119,12 @@ def moved(images, numbers, shift=None):
 
 
 def mirrored(images, numbers, shift=None):
-    """Half of the images mirrored, left for right, and each shifted by up to `shift` pixels, by default an eighth of its size
-    (CIFAR's 4 pixels), what comes in at the edges being a reflection. numbers: (B, 4) in [0, 1)."""
+    """Half of the images mirrored, left for right, and each shifted by up to `shift` pixels (an eighth of its size), edges being
+    reflected. numbers: (B, 4) in [0, 1)."""
     places = []
     for size, number in zip(images.shape[2:], numbers[:, :2].T, strict=True):
         most = size // 8 if shift is None else shift
-        place = torch.arange(size, device=images.device) + (number * (2 * most + 1)).long()[:, None] - most
-        place = place.abs()
+        place = (torch.arange(size, device=images.device) + (number * (2 * most + 1)).long()[:, None] - most).abs()
         places.append(size - 1 - (size - 1 - place).abs())  # (B, size): where each row or column comes from
     rows, columns = places
     columns = torch.where(numbers[:, 2:3] < 0.5, columns, images.shape[3] - 1 - columns)
@@ -139,8 +133,8 @@ def mirrored(images, numbers, shift=None):
 
 
 def without_square(images, side, numbers):
-    """Each image with a square of so many pixels set to 0 (mid-grey in colour, black in grey), whose middle is anywhere, so that
-    part of it may lie outside (cutout; DeVries and Taylor, arXiv:1708.04552). numbers: (B, 2) in [0, 1)."""
+    """Each image with a square of this side set to 0, its middle anywhere in the image (cutout; DeVries and Taylor,
+    arXiv:1708.04552). numbers: (B, 2) in [0, 1)."""
     inside = []
     for size, number in zip(images.shape[2:], numbers.T, strict=True):
         first = (number * size).long()[:, None] - side // 2
@@ -151,16 +145,14 @@ def without_square(images, side, numbers):
 
 
 def default_holdout(count):
-    """How many of so many training images are held out where nobody says: a tenth, at least 1, at most 5,000."""
+    """How many of so many training images are held out by default: a tenth, at least 1, at most 5,000."""
     return min(max(count // 10, 1), 5000)
 
 
 def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, **of_folder):
     """Training, selection and test ImageSets of a known data set or a folder of images or recordings, see folders.py. selection:
-    the last `holdout` images of the whole training set, None for 0 of them; with holdout None as many as default_holdout says of
-    those that limit_train leaves. of_folder: image_shape of a folder's images, default their own; skip_bad: leave out those that
-    cannot be read; frames, of recordings: how many each is to have, default its own, of events 10; count_bound, split_by: see
-    steps_in.
+    the last `holdout` training images, None for 0 of them; with holdout None as many as default_holdout says of those that
+    limit_train leaves. of_folder: see load_folder.
 
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
@@ -174,29 +166,28 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, *
         name = train.name
     if holdout is None:
         holdout = default_holdout(limit_train or len(train))
-    if holdout >= len(train):
+    left = len(train) - holdout
+    if left < 1:
         raise UserError(f"--holdout {holdout} leaves no training images: {name} has {len(train)}")
-    selection = train.part(len(train) - holdout, len(train)) if holdout else None
-    train = train.part(0, len(train) - holdout)
-    if limit_train and limit_train > len(train):
-        raise UserError(
-            f"--limit_train {limit_train}: {name} has {len(train) + holdout} training images, {holdout} of them held out"
-        )
+    if limit_train and limit_train > left:
+        raise UserError(f"--limit_train {limit_train}: {name} has {len(train)} training images, {holdout} of them held out")
     if limit_test and limit_test > len(test):
         raise UserError(f"--limit_test {limit_test}: {name} has {len(test)} test images")
-    return train.part(0, limit_train or len(train)), selection, test.part(0, limit_test or len(test))
+    selection = train.part(left, len(train)) if holdout else None
+    return train.part(0, limit_train or left), selection, test.part(0, limit_test or len(test))
 
 
 def usual_folder(name):
-    """Where a known data set's files are looked for, and downloaded to, if nobody says: data/ of the repository; of an installed
-    program, or where that cannot be written, data/ of the user's cache folder for all but MNIST, which comes with it."""
+    """Where a known data set is looked for, and downloaded to: data/ of the repository; without one, or where that cannot be
+    written, the user's cache for all but MNIST, which comes with the program."""
     ours = name == "MNIST" or (not INSTALLED and os.access(BUNDLED, os.W_OK))
     return BUNDLED if ours else users_folder() / "data"
 
 
 def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1, split_by="time"):
-    """(training, test) ImageSets of a folder of images or recordings, see load_data. Raises UserError as folders.py does, and
-    where a network that takes recordings would be given images, or too few frames."""
+    """(training, test) ImageSets of a folder of images or recordings. image_shape: (C, H, W), by default their own; skip_bad:
+    leave out what cannot be read; frames: of each recording, by default its own, of events EVENT_FRAMES; count_bound, split_by:
+    see steps_in. Raises UserError as folders.py does, and for images instead of recordings, or too few frames."""
     listing = list_folder(name)
     if listing.of_recordings:
         there, *shape = recorded_shape(listing, frames or EVENT_FRAMES, image_shape)
@@ -219,16 +210,13 @@ def load_set(name, folder, is_train):
         if len(files) == 2:
             images, labels = (read_idx(files[file]) for file in IDX_FILES[is_train])
             return ImageSet(name, images[:, None], labels.long())
-    pictures = (each for pattern in ("*", "train*/*", "train*/*/*") for each in folder.glob(pattern) if is_image(each.name))
-    if folder != BUNDLED and (example := next(pictures, None)):
-        raise UserError(
-            f"--data_dir {folder} has image files ({example.relative_to(folder)}), and {name} is expected there as "
-            f"{FILES[name].format(folder=folder)}; for your own images give --dataset {folder} with {folder}/train/CLASS/"
-        )
+    where = FILES[name].format(folder=folder)
+    if folder != BUNDLED and any(is_image(path.name) for pattern in ("*", "train/*/*") for path in folder.glob(pattern)):
+        own = f"for your own images give --dataset {folder} with {folder}/train/CLASS/"
+        raise UserError(f"--data_dir {folder} has image files, and {name} is expected there as {where}; {own}")
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        where = FILES[name].format(folder=folder)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
     images = torch.as_tensor(np.asarray(data.data))

@@ -1,47 +1,40 @@
-"""Charts of spikes, accuracy and timesteps, in the style of figures.py."""
+"""Charts of evaluations, of one network and of several, in the style of figures.py."""
 
-from contextlib import contextmanager
-
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import LogLocator
+from matplotlib.lines import Line2D
 
-from harness.drawing.figures import PART_COLOURS, picture
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, stack_parts, whole_numbers
 from harness.drawing.film import as_pixels, in_words, still
+from harness.measuring.comparing import FIGURES, wilson
+from harness.measuring.tables import LOSSES, accuracy_by_class
 from self_models.counting.ledger import PARTS
 from self_models.objectives.contrast import WINDOW
 
-ACCURACY_COLOUR = "#222222"
-
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
 STILL_OPEN = "input pixels that are not 0: still open"
-
-
-@contextmanager
-def chart(path, size=(7, 4), panels=1, columns=None, **layout):
-    """A PNG with as many axes as panels, which are yielded; columns: how many of them stand side by side, by default all."""
-    columns = columns or panels
-    with picture(path), plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        _, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
-        for spare in axes.flat[panels:]:
-            spare.remove()
-        yield axes.flat[:panels]
-
-
-def wilson(share, count):
-    """The 95 % interval (low, high) of a share of `count` images, if they are a random sample (Wilson 1927)."""
-    from scipy.stats import binomtest  # half a second
-
-    return tuple(map(float, binomtest(round(share * count), count).proportion_ci(method="wilson")))
+ENERGY_COLOURS = dict(zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True))
+DIMMING = {  # case -> what it is called, and its colour
+    "plain": ("blocking", "#4477aa"),
+    "contrast": ("blocking with contrast", "#e66100"),
+    "normalised": ("control: blocking, image divided by its brightest pixel", "#999999"),
+    "locally": (f"control: blocking, each pixel divided by the brightest within {WINDOW} x {WINDOW}", "#555555"),
+}
+HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
+MARKERS = "osD^v*P"
+COSTS = "spikes", "energy_event_joules"  # of FIGURES
+LINES = {"train": {"linestyle": ":", "fillstyle": "none"}, "evaluated": {}}  # of means in the record of an epoch
 
 
 def accuracies(records):
     """Accuracies in percent (N,), and how far their 95 % intervals go down and up (2, N), for the images that were evaluated."""
-    found = np.array([record["accuracy"] for record in records])
+    shares = np.array([record["accuracy"] for record in records])
     ends = np.array([wilson(record["accuracy"], record["images"]) for record in records])
-    return 100 * found, 100 * abs(ends.T - found)
+    return 100 * shares, 100 * abs(ends.T - shares)
+
+
+# --- one network
 
 
 def save_sweep(path, records, baseline=None):
@@ -51,19 +44,16 @@ def save_sweep(path, records, baseline=None):
     places, panels = np.arange(len(all_records)), 3 if blocking else 2
     names = [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records]
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
-        found, spread = accuracies(all_records)
-        accuracy.errorbar(places, found, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
+        percents, spread = accuracies(all_records)
+        accuracy.errorbar(places, percents, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
         accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2)
-        base = np.zeros(len(all_records))
-        for part, colour in PART_COLOURS.items():
-            counts = np.array([record["spikes"][part] for record in all_records])
-            bars = spikes.bar(places, counts, 0.7, base, label=part, color=colour)
-            base += counts
-        spikes.bar_label(bars, [f"{total:,.0f}" for total in base], fontsize=8)
-        spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * base.max()))
+        counts = {part: np.array([record["spikes"][part] for record in all_records]) for part in PART_COLOURS}
+        bars, totals = stack_parts(spikes.bar, places, counts, 0.7)
+        spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
+        spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * totals.max()))
         spikes.yaxis.set_major_formatter("{x:,.0f}")
         spikes.legend(frameon=False, loc="upper right", ncols=2)
-        for axis, height in ((accuracy, found[0]), (spikes, base[0])):
+        for axis, height in ((accuracy, percents[0]), (spikes, totals[0])):
             if baseline:
                 axis.axhline(height, color=ACCURACY_COLOUR, linestyle="--", linewidth=1, zorder=0)
             axis.set_xticks(places, ["baseline", *names] if baseline else names)
@@ -76,10 +66,9 @@ def save_sweep(path, records, baseline=None):
 
 def _draw_open(axis, open_share, **look):
     """The share of open input at each timestep."""
-    steps = np.arange(1, len(open_share) + 1)
-    axis.plot(steps, 100 * np.array(open_share), ".-", **look)
+    axis.plot(np.arange(1, len(open_share) + 1), 100 * np.array(open_share), ".-", **look)
     axis.set(title=STILL_OPEN, xlabel="timestep", ylabel="open in %", ylim=(0, 105))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axis.xaxis)
 
 
 def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=None):
@@ -93,11 +82,10 @@ def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=No
     with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (sums, table, *below):
         counts = np.array(list(spikes.values()))
         steps = np.arange(1, counts.shape[1] + 1)
-        drawn = [("this network", counts, {"color": PART_COLOURS["encoder"]})]
-        if baseline:
-            drawn.append((baseline[0], np.array(list(baseline[1].values())), {"color": ACCURACY_COLOUR, "linestyle": "--"}))
-        for name, each, look in drawn:
-            total = each.sum(0).cumsum()
+        looks = {"color": PART_COLOURS["encoder"]}, {"color": ACCURACY_COLOUR, "linestyle": "--"}
+        networks = [("this network", spikes), *filter(None, [baseline])]
+        for (name, by_layer), look in zip(networks, looks, strict=False):
+            total = np.array(list(by_layer.values())).sum(0).cumsum()
             sums.plot(steps, total, linewidth=2, label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}", **look)
         sums.set(ylabel="spikes so far", ylim=(0, None), title=f"spikes per image so far, mean of {images}, {setting}")
         sums.yaxis.set_major_formatter("{x:,.0f}")
@@ -111,7 +99,7 @@ def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=No
         table.figure.colorbar(colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}")
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])
-        table.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(table.xaxis)
         (below or [table])[0].set_xlabel("timestep")
 
 
@@ -119,15 +107,14 @@ def save_extremes(path, images, per_image, epsilon, count=10):
     """The images of an ImageSet with the fewest and the most spikes. per_image: see evaluation.py; epsilon: of the evaluation."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
+    pixels = as_pixels(still(images.batch(chosen).images)).numpy()
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
-        for axis, position, pixels in zip(
-            axes, chosen.tolist(), as_pixels(still(images.batch(chosen).images)).numpy(), strict=True
-        ):
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            found = int(per_image["found"][position])
-            name = images.classes[found] if images.classes else found
-            verdict = "right" if per_image["correct"][position] else f"predicted {name}"
-            axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
+        for axis, number, image in zip(axes, chosen.tolist(), pixels, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+            predicted = int(per_image["found"][number])
+            name = images.classes[predicted] if images.classes else predicted
+            verdict = "right" if per_image["correct"][number] else f"predicted {name}"
+            axis.set_title(f"{per_image['spikes'][number]:,.0f} spikes\n{verdict}", fontsize=8)
             axis.set(xticks=[], yticks=[])
         for axis, label in zip(axes[::count], ("fewest spikes", "most spikes"), strict=True):
             axis.set_ylabel(label)
@@ -147,11 +134,8 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against timesteps, 95 % intervals", ylabel="accuracy in %", xlabel="mean timesteps")
-        by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
-        by_spikes.set(xscale="log", xlabel=SPIKES)
-        by_spikes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        by_spikes.xaxis.set_major_formatter("{x:,.10g}")
-        by_spikes.minorticks_off()
+        by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %", xscale="log", xlabel=SPIKES)
+        log_scale(by_spikes.xaxis, (1, 2, 3, 5))
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         steps = steps_by_class(per_image)
         labels = list(steps)
@@ -159,62 +143,26 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         boxes.set(title=f"timesteps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="timesteps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
-        for axis in (by_steps.xaxis, boxes.yaxis):
-            axis.get_major_locator().set_params(integer=True)
+        whole_numbers(by_steps.xaxis, boxes.yaxis)
 
 
-def save_accuracy_against_spikes(path, runs, verdicts, title):
-    """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
-    standard deviations over the seeds.
-
-    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set; verdicts: network -> what is said
-    above its panel, in their order."""
-    families = {}
-    for row, *spreads in runs:
-        if row["rule"] == "confidence":
-            kinds = families.setdefault(row["name"].removeprefix("baseline of "), {})
-            kinds.setdefault(row["feedback"], []).append((row["bounds"]["gap_bound"], *spreads))
-    columns, rows = min(3, len(families)), -(-len(families) // 3)
-    size = (3.9 + 2.45 * columns, 1.4 + 2.6 * rows)
-    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
-        for axis, (name, verdict) in zip(axes, verdicts.items(), strict=True):
-            for feedback, colour, fill in ((False, "#222222", "white"), (True, "#e66100", "#e66100")):
-                margins, *found = zip(*families[name][feedback], strict=True)
-                values = [[one.mean for one in each] for each in found]
-                bars = [[one.deviation or 0 for one in each] for each in reversed(found)]
-                label = "with feedback and blocking" if feedback else "baseline"
-                axis.errorbar(*values, *bars, fmt="o-", color=colour, markerfacecolor=fill, elinewidth=0.7, label=label)
-            axis.set_title(f"{name}, {verdict}")
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+def save_choices(path, records, front, baselines=()):
+    """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
+    front = sorted(front, key=lambda record: record["spikes"]["total"])
+    shown = (("this network", records, "o"), ("not beaten in both", front, "o-"), ("baseline", baselines, "s"))
+    with chart(path, (6.5, 4.2)) as (axis,):
+        for (label, some, form), colour in zip(shown, ("#e69f5e", "#e66100", ACCURACY_COLOUR), strict=True):
+            if some:
+                found, spread = accuracies(some)
+                spikes, look = [record["spikes"]["total"] for record in some], {"color": colour, "elinewidth": 0.5}
+                axis.errorbar(spikes, found, spread, fmt=form, label=label, **look)
+        for record in front:
+            setting = f"ε {record['epsilon']:g}, slew {record['readout_slew']:g}, T {record['timesteps']}"
+            place, look = (record["spikes"]["total"], 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
+            axis.annotate(setting, place, (4, -8), textcoords="offset points", **look)
+        axis.set(xlabel=SPIKES, ylabel="accuracy in %", title=f"{records[0]['images']:,} images, 95 % intervals")
         axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.minorticks_off()
-        axis.figure.supxlabel(f"{SPIKES} (log scale)", fontsize=10)
-        axis.figure.supylabel("accuracy in %", fontsize=10)
-        points = f"Early exit; points from left to right: margin {', '.join(f'{one:g}' for one in margins)}"
-        about = f"{title}\n{points}\n±: 95 % interval, uncorrected. Bars: standard deviation over seeds"
-        look = {"title": about, "ncols": 2, "frameon": False, "loc": "outside upper center"}
-        axis.figure.legend(*axis.get_legend_handles_labels(), **look).get_title().set_multialignment("center")
-
-
-def save_energies(path, found, conventions):
-    """Energy of each network, event-driven, stacked by its parts, and a line at that of its ANN in 8 bits: a panel for each
-    convention. found: name -> Ledger."""
-    with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(found)), len(conventions), sharey=True) as axes:
-        for axis, convention in zip(axes, conventions.values(), strict=True):
-            for at, ledger in enumerate(found.values()):
-                left = 0.0
-                for part, colour in zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True):
-                    width = 1e6 * ledger.joules(convention, "event-driven", part)
-                    axis.barh(at, width, 0.6, left, color=colour, label=part if at == 0 else None)
-                    left += width
-                axis.vlines(
-                    1e6 * ledger.ann_joules(convention, 8), at - 0.4, at + 0.4, "black", label="its ANN, 8 bits" * (at == 0)
-                )
-            axis.set(title=convention.title, xlabel="µJ per image")
-            axis.set_yticks(range(len(found)), list(found))
-        axes[0].invert_yaxis()
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+        axis.legend(frameon=False, loc="lower right")
 
 
 def steps_by_class(per_image):
@@ -240,18 +188,12 @@ def save_dimming(path, rows, epsilon, images):
     """Accuracy on each kind of dimmed digits, with plain blocking, with contrast, and with plain blocking of images that are made
     bright again; rows: dicts dimming, plain, contrast, normalised, locally; images: how many were evaluated."""
     places, means = np.arange(len(rows)), []  # means: of the dimmed images
-    looks = {
-        "plain": ("blocking", "#4477aa"),
-        "contrast": ("blocking with contrast", "#e66100"),
-        "normalised": ("control: blocking, image divided by its brightest pixel", "#999999"),
-        "locally": (f"control: blocking, each pixel divided by the brightest within {WINDOW} x {WINDOW}", "#555555"),
-    }
     with chart(path, size=(10, 4.8)) as (axis,):
-        for number, (key, (label, colour)) in enumerate(looks.items()):
-            found, spread = accuracies([{"accuracy": row[key], "images": images} for row in rows])
+        for number, (key, (label, colour)) in enumerate(DIMMING.items()):
+            percents, spread = accuracies([{"accuracy": row[key], "images": images} for row in rows])
             look = {"yerr": spread, "ecolor": ACCURACY_COLOUR, "error_kw": {"elinewidth": 0.8}}
-            bars = axis.bar(places + 0.21 * (number - 1.5), found, 0.2, label=label, color=colour, **look)
-            means.append(found[1:].mean())
+            bars = axis.bar(places + 0.21 * (number - 1.5), percents, 0.2, label=label, color=colour, **look)
+            means.append(percents[1:].mean())
             axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
         axis.set_xticks(places, [row["dimming"] for row in rows])
         axis.set(ylabel="accuracy in %", ylim=(0, 108), yticks=range(0, 101, 20))
@@ -259,3 +201,137 @@ def save_dimming(path, rows, epsilon, images):
         about = f"{images:,} images, 95 % intervals; the same weights, ε = {epsilon:g}"
         axis.figure.suptitle(f"{title.format(*means[:2], max(means[2:]))}\n{about}")
         axis.figure.legend(frameon=False, ncols=2, loc="outside lower center")
+
+
+# --- several networks
+
+
+def save_accuracy_against_spikes(path, runs, verdicts, title):
+    """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
+    standard deviations over the seeds.
+
+    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set; verdicts: network -> what is said
+    above its panel, in their order."""
+    families = {}
+    for row, *spreads in runs:
+        if row["rule"] == "confidence":
+            kinds = families.setdefault(row["name"].removeprefix("baseline of "), {})
+            kinds.setdefault(row["feedback"], []).append((row["bounds"]["gap_bound"], *spreads))
+    columns, rows = min(3, len(families)), -(-len(families) // 3)
+    size = (3.9 + 2.45 * columns, 1.4 + 2.6 * rows)
+    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
+        for axis, (name, verdict) in zip(axes, verdicts.items(), strict=True):
+            for feedback, colour, fill in ((False, "#222222", "white"), (True, "#e66100", "#e66100")):
+                margins, *spreads = zip(*families[name][feedback], strict=True)
+                values = [[one.mean for one in each] for each in spreads]
+                bars = [[one.deviation or 0 for one in each] for each in reversed(spreads)]
+                label = "with feedback and blocking" if feedback else "baseline"
+                axis.errorbar(*values, *bars, fmt="o-", color=colour, markerfacecolor=fill, elinewidth=0.7, label=label)
+            axis.set_title(f"{name}, {verdict}")
+        axis.set_xscale("log")
+        log_scale(axis.xaxis, (1, 2, 3, 5, 7), "{x:,.0f}")
+        axis.figure.supxlabel(f"{SPIKES} (log scale)", fontsize=10)
+        axis.figure.supylabel("accuracy in %", fontsize=10)
+        points = f"Early exit; points from left to right: margin {', '.join(f'{one:g}' for one in margins)}"
+        about = f"{title}\n{points}\n±: 95 % interval, uncorrected. Bars: standard deviation over seeds"
+        look = {"title": about, "ncols": 2, "frameon": False, "loc": "outside upper center"}
+        axis.figure.legend(*axis.get_legend_handles_labels(), **look).get_title().set_multialignment("center")
+
+
+def save_energies(path, ledgers, conventions):
+    """Energy of each network, event-driven, stacked by its parts, and a line at that of its ANN in 8 bits: a panel for each
+    convention. ledgers: name -> Ledger."""
+    with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(ledgers)), len(conventions), sharey=True) as axes:
+        for axis, convention in zip(axes, conventions.values(), strict=True):
+            places, of_ann = np.arange(len(ledgers)), [1e6 * one.ann_joules(convention, 8) for one in ledgers.values()]
+            energies = {part: [1e6 * one.joules(convention, "event-driven", part) for one in ledgers.values()] for part in PARTS}
+            stack_parts(axis.barh, places, energies, 0.6, ENERGY_COLOURS)
+            axis.vlines(of_ann, places - 0.4, places + 0.4, "black", label="its ANN, 8 bits")
+            axis.set(title=convention.title, xlabel="µJ per image")
+            axis.set_yticks(places, list(ledgers))
+        axes[0].invert_yaxis()
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+
+
+# --- runs of a report, told apart by colour and marker
+
+
+def looks_of(runs):
+    """A run's name -> how matplotlib draws it."""
+    looks = enumerate(run.name for run in runs)
+    return {name: {"color": HUES[n % len(HUES)], "marker": MARKERS[n % len(MARKERS)], "label": name} for n, name in looks}
+
+
+def name_runs(figure, runs, looks):
+    """The key of a figure: which colour and marker is which run."""
+    figure.legend(handles=[Line2D([], [], **looks[run.name]) for run in runs], loc="outside lower left", ncols=3, frameon=False)
+
+
+def save_costs(path, runs, looks):
+    """Accuracy, with 95 % intervals, against spikes and energy."""
+    records = [result.record for run in runs for result in run.results]
+    figures = [FIGURES[name] for name in COSTS if any(FIGURES[name].of(record) is not None for record in records)]
+    with chart(path, (5.5 * len(figures), 4.5), len(figures), sharey=True) as axes:
+        for axis, figure in zip(axes, figures, strict=True):
+            for run in runs:
+                records = [result.record for result in run.results if figure.of(result.record) is not None]
+                if records := sorted(records, key=figure.of):
+                    accuracy, spread = accuracies(records)
+                    axis.errorbar([*map(figure.of, records)], accuracy, spread, linewidth=1, capsize=3, **looks[run.name])
+            axis.set(xlabel=f"{figure.title}, per image")
+            low, high = axis.dataLim.intervalx
+            if high > 10 * low > 0:
+                axis.set_xscale("log")
+                log_scale(axis.xaxis, (1, 2, 5))
+            axis.xaxis.set_major_formatter("{x:,.10g}")
+        axes[0].set(ylabel="accuracy, %")
+        name_runs(axes[0].figure, runs, looks)
+
+
+def save_parts(path, records):
+    """Spikes by part of the network. records: label -> record of an evaluation."""
+    with chart(path, (11, 1.2 + 0.4 * len(records))) as (axis,):
+        counts = {part: np.array([record["spikes"].get(part, 0) for record in records.values()]) for part in PART_COLOURS}
+        bars, totals = stack_parts(axis.barh, list(records), counts, 0.7)
+        axis.bar_label(bars, [f"{total:,.0f}" for total in totals], padding=3)
+        axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.invert_yaxis()
+        axis.figure.legend(loc="outside lower left", ncols=len(PART_COLOURS), frameon=False)
+
+
+def save_confusion(path, record):
+    """A confusion matrix: rows are classes, with their accuracy, columns predicted classes; colours are shares of the row."""
+    counts = np.array(record["confusion"])
+    names, size = record.get("classes") or list(map(str, range(len(counts)))), 2 + 0.45 * len(counts)
+    with chart(path, (size + 0.5, size)) as (axis,):
+        shares = counts / counts.sum(1, keepdims=True).clip(1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (label, predicted), count in np.ndenumerate(counts):
+            colour = "white" if shares[label, predicted] > 0.5 else "black"
+            axis.text(predicted, label, f"{count:,}" if count else "", ha="center", va="center", fontsize=7, color=colour)
+        rights = ["-" if share is None else f"{100 * share:.1f} %" for share in accuracy_by_class(record["confusion"])]
+        axis.set_yticks(range(len(names)), [f"{name}  {right}" for name, right in zip(names, rights, strict=True)])
+        axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axis.set(xlabel="predicted class", ylabel="class, its accuracy")
+
+
+def save_curves(path, runs, looks):
+    """Accuracy, losses and spikes over epochs: solid on the images that judge an epoch, dotted in training."""
+    curves = {}  # name -> (the run's name, train or evaluated) -> epoch -> value
+    for run in runs:
+        for epoch in run.epochs:
+            for images in LINES:
+                means = epoch.get(images) or {}
+                means = means | ({"spikes": means["parts"]["total"]} if "parts" in means else {})
+                for name in means:
+                    if name.endswith(("accuracy", *LOSSES, "spikes")):
+                        curves.setdefault(name, {}).setdefault((run.name, images), {})[epoch["epoch"]] = means[name]
+    last = max(epoch["epoch"] for run in runs for epoch in run.epochs)
+    with chart(path, (12, 3.2 * -(-len(curves) // 3) + 0.5), len(curves), 3) as axes:
+        for axis, (name, lines) in zip(axes, curves.items(), strict=True):
+            for (run_name, images), points in lines.items():
+                axis.plot(points.keys(), points.values(), markersize=4, **looks[run_name], **LINES[images])
+            axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
+            whole_numbers(axis.xaxis)
+        name_runs(axis.figure, runs, looks)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.drawing.figures import PART_COLOURS, STYLE, plt, save_frames
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, STYLE, chart, frame_of, plt, save_frames, whole_numbers
 from harness.drawing.film import as_pixels, in_words, still
-from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import part_of, spaces_of
 
@@ -60,19 +59,20 @@ def save_raster(path, raster, title, names):
     rows = len(raster.totals) + 1
     with chart(path, (12, 1.55 * rows + 0.8), 2 * rows, 2) as axes:
         for name, words, left, right in zip(raster.totals, in_words(raster.totals), axes[::2], axes[1::2], strict=False):
-            draw_spikes(left, arrays[f"{name}.spikes"], name, raster.steps)
-            total = raster.totals[name]
-            some = f"{len(arrays[f'{name}.neurons'])} of the {int((total > 0).sum()):,} neurons that spike"
+            total, spikes = raster.totals[name], arrays[f"{name}.spikes"]
+            draw_spikes(left, spikes, PART_COLOURS[part_of(name)], raster.steps)
+            some = f"{spikes.shape[1]} of the {int((total > 0).sum()):,} neurons that spike"
             which = f"{some if total.any() else 'no neuron spikes'}, {len(total):,} in all"
             left.set_title(f"{words if words == name else f'{words} ({name})'}: {which}", loc="left", fontsize=9)
             if f"{name}.membrane" in arrays:
-                draw_membranes(right, arrays[f"{name}.membrane"], arrays[f"{name}.spikes"], arrays[f"{name}.threshold"], name)
+                potentials, threshold = arrays[f"{name}.membrane"], arrays[f"{name}.threshold"]
+                draw_membranes(right, potentials, spikes, threshold, PART_COLOURS[part_of(name)])
         draw_outputs(axes[-1], output, names)
         for axis in (*axes[:-2:2], *axes[3::2]):
             axis.set_xlim(0.5, raster.steps + 0.5)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axis.xaxis)
+        stops = f" (the image stops after {raster.steps} of {len(output)})" if raster.steps < len(output) else ""
         for axis in (axes[-4], axes[-1]):
-            stops = f" (the image stops after {raster.steps} of {len(output)})" * (raster.steps < len(output))
             axis.set_xlabel(f"timestep{stops}")
         axes[1].imshow(raster.image, cmap="gray", vmin=0, vmax=255)
         axes[1].set(xticks=[], yticks=[])
@@ -82,20 +82,20 @@ def save_raster(path, raster, title, names):
         axes[0].figure.suptitle(title)
 
 
-def draw_spikes(axis, spikes, name, steps):
-    """A mark where a neuron of this layer spikes (T, n), a row for each, the most active on top. steps: to be seen."""
-    count, look = spikes.shape[1], {"colors": PART_COLOURS[part_of(name)], "linelengths": 0.75, "linewidths": min(8, 150 / steps)}
+def draw_spikes(axis, spikes, colour, steps):
+    """A mark where a neuron spikes (T, n), a row for each, the most active on top. steps: to be seen."""
+    count = spikes.shape[1]
+    look = {"colors": colour, "linelengths": 0.75, "linewidths": min(8, 150 / steps)}
     axis.eventplot([1 + each.nonzero()[0] for each in spikes.T], lineoffsets=np.arange(1, count + 1), **look)
     axis.set(ylim=(count + 0.7, 0.3), yticks=sorted({1, count}), ylabel="neuron")
 
 
-def draw_membranes(axis, membrane, spikes, threshold, name):
+def draw_membranes(axis, potentials, spikes, threshold, colour):
     """Potentials of a layer's first neurons after each step (T, n), a dot where one has spiked, and their threshold."""
-    steps, colour = np.arange(1, len(spikes) + 1), PART_COLOURS[part_of(name)]
     axis.axhline(threshold, color="#222222", linestyle="--", linewidth=1)
-    for potential, spiked, look in zip(membrane.T, spikes.T, LOOKS, strict=False):
+    for potential, spiked, look in zip(potentials.T, spikes.T, LOOKS, strict=False):
         look = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.2} | look
-        axis.plot(steps, potential, markevery=spiked.nonzero()[0].tolist(), **look)
+        axis.plot(np.arange(1, len(spikes) + 1), potential, markevery=spiked.nonzero()[0].tolist(), **look)
     axis.set_ylabel("potential")
     words = f"potential of the first {min(len(LOOKS), spikes.shape[1])}, threshold {threshold:.3g}"
     axis.set_title(words, loc="left", fontsize=9)
@@ -115,43 +115,35 @@ def save_recording(path, model, rows, steps, names, title):
     first = model.layers[1]
     with torch.no_grad():
         output = model([rows], steps, record={first: "spikes"})
-    ends = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int))[1:]
-    sent, outputs = output.recorded[first]["spikes"][:, 0].numpy(), output.logits_by_step[:, 0].numpy()
+    ends = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int))
+    spikes, outputs = output.recorded[first]["spikes"][:, 0].numpy(), output.logits_by_step[:, 0].numpy()
     events = np.zeros((steps, *model.graph.shape), np.float32)
     np.add.at(events, tuple(rows.T), 1)
+    most_spikes = max(spikes.sum(0).max() / (len(ends) - 1), 1)
+    limits = min(outputs.min(), 0), max(outputs.max(), 1)
 
     def drawn(chosen):
         with plt.rc_context(STYLE):
-            figure, (seen, middle, bars) = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
-            for number in chosen:
-                begin, end = ends[number - 1] if number else 0, ends[number]
-                for axis in (seen, middle, bars):
+            figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+            seen, middle, bars = axes
+            for begin, end in ((ends[number], ends[number + 1]) for number in chosen):
+                for axis in axes:
                     axis.clear()
-                seen.imshow(
-                    as_pixels(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy(), cmap="gray", vmin=0, vmax=255
-                )
-                middle.imshow(
-                    side_by_side(sent[begin:end].sum(0)), cmap="magma", vmin=0, vmax=max(sent.sum(0).max() / len(ends), 1)
-                )
-                best, now = outputs[end - 1].argmax(), outputs[end - 1]
-                colours = [PART_COLOURS["encoder" if n == best and now.any() else "input"] for n in range(len(names))]
-                bars.barh(range(len(names)), now, color=colours)
-                bars.set(xlim=(min(outputs.min(), 0), max(outputs.max(), 1)), yticks=range(len(names)), yticklabels=names)
-                for axis, words in (
-                    (seen, "events: on orange, off blue"),
-                    (middle, f"spikes of node {first}"),
-                    (bars, "outputs so far"),
-                ):
-                    axis.set_title(words)
-                seen.set(xticks=[], yticks=[])
-                middle.set(xticks=[], yticks=[])
+                pixels = as_pixels(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy()
+                seen.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+                middle.imshow(side_by_side(spikes[begin:end].sum(0)), cmap="magma", vmin=0, vmax=most_spikes)
+                sums = outputs[end - 1]
+                colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
+                bars.barh(range(len(names)), sums, color=colours)
+                bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
+                seen.set(xticks=[], yticks=[], title="events: on orange, off blue")
+                middle.set(xticks=[], yticks=[], title=f"spikes of node {first}")
                 several = f"s {begin + 1} to" if end > begin + 1 else ""
                 figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
-                figure.canvas.draw()
-                yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+                yield frame_of(figure)
             plt.close(figure)
 
-    save_frames(path, drawn, len(ends), SECONDS)
+    save_frames(path, drawn, len(ends) - 1, SECONDS)
 
 
 def side_by_side(values):

@@ -1,8 +1,11 @@
-"""Recipes compared over seeds: means and standard deviations of an evaluation's figures, and differences paired by seed.
+"""Networks compared over seeds: means and standard deviations of an evaluation's figures, differences paired by seed, and the
+tables of both.
 
 A record is the JSON object of an evaluation, or a mapping with the same names."""
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from itertools import takewhile
 from statistics import fmean, stdev
@@ -11,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from harness import UserError
+from harness.measuring.logs import USUAL
+from harness.measuring.tables import as_text
 from self_models.running.outputs import PARTS
 
 UNCERTAIN = "too uncertain"
@@ -52,6 +58,9 @@ FIGURES = {
     "energy_event_joules": Figure("energy event-driven, µJ", _joules("energy_event_joules"), ".2f"),
     "open_share": Figure("input open at the end, %", _open_at_the_end, ".1f", "points"),
 }
+
+
+# --- statistics
 
 
 class Spread(NamedTuple):
@@ -96,24 +105,31 @@ class Difference(NamedTuple):
         return abs(self.mean) + self.half * stdtrit(self.pairs - 1, 0.95) / stdtrit(self.pairs - 1, 0.975) < bound
 
 
+def written(value, form):
+    """The number in this form, a half rounded away from 0, and what becomes 0 without a minus."""
+    with localcontext(Context(rounding=ROUND_HALF_UP)):
+        return format(Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}")
+
+
 def surviving(differences):
     """Which of name -> Difference, of several pairs, differ from 0 after correction for as many comparisons: Holm, 5 %."""
     ordered = enumerate(sorted(differences, key=lambda name: differences[name].p))
-    return [name for _, name in takewhile(lambda one: differences[one[1]].p * (len(differences) - one[0]) <= 0.05, ordered)]
+    rejected = takewhile(lambda pair: differences[pair[1]].p * (len(differences) - pair[0]) <= 0.05, ordered)
+    return [name for _, name in rejected]
+
+
+def correction_line(differences):
+    """Which of name -> Difference, of several pairs, differ from 0 after correction, in words."""
+    names = "; ".join(surviving(differences)) or "none"
+    return f"Corrected for {len(differences)} comparisons (Holm, 5 %), different from 0: {names}."
 
 
 def equivalence_line(shares, bound):
     """Which of name -> Difference in percent, of several pairs, are shown to be below the bound, in words."""
     if not shares:
         return "Equivalence was not tested: it needs several seeds of two networks (--seeds 0 1 2)."
-    alike = "; ".join(name for name, found in shares.items() if found.is_within(bound))
+    alike = "; ".join(name for name, difference in shares.items() if difference.is_within(bound))
     return f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
-
-
-def written(value, form):
-    """The number in this form, a half rounded away from 0, and what becomes 0 without a minus."""
-    with localcontext(Context(rounding=ROUND_HALF_UP)):
-        return format(Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}")
 
 
 def spread(name, records):
@@ -126,12 +142,11 @@ def spread(name, records):
 
 def difference(name, ours, theirs):
     """The Difference of a figure between two of seed -> record, over the seeds of both; None where there is none."""
-    figure, found = FIGURES[name], []
-    for one, other in ((figure.of(record), figure.of(theirs[seed])) for seed, record in ours.items() if seed in theirs):
-        if one is None or other is None or (not figure.points and not other):
-            return None
-        found.append(one - other if figure.points else 100 * (one / other - 1))
-    return interval(found) if found else None
+    figure = FIGURES[name]
+    pairs = [(figure.of(record), figure.of(theirs[seed])) for seed, record in ours.items() if seed in theirs]
+    if not pairs or any(a is None or b is None or (not figure.points and not b) for a, b in pairs):
+        return None
+    return interval([a - b if figure.points else 100 * (a / b - 1) for a, b in pairs])
 
 
 def interval(differences):
@@ -141,6 +156,44 @@ def interval(differences):
     return Difference(fmean(differences), half, count)
 
 
+def wilson(share, count):
+    """The 95 % interval (low, high) of a share of `count` images, if they are a random sample (Wilson 1927)."""
+    from scipy.stats import binomtest  # half a second
+
+    return tuple(map(float, binomtest(round(share * count), count).proportion_ci(method="wilson")))
+
+
+def spike_correlations(difficulty, per_image):
+    """Spearman's rho of a measure of difficulty (N,), larger being harder, with spikes and with spikes per total intensity, None
+    where one of both is constant. An image of more total intensity (sum of light) has more input spikes to begin with."""
+    from scipy.stats import spearmanr  # half a second
+
+    spikes = {"spikes": per_image["spikes"], "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6)}
+    is_constant = {name: (values == values[0]).all() or (difficulty == difficulty[0]).all() for name, values in spikes.items()}
+    return {name: None if is_constant[name] else float(spearmanr(difficulty, spikes[name]).statistic) for name in spikes}
+
+
+def difficulty_correlations(per_image):
+    """spike_correlations by measure of difficulty: a small margin of the output, being wrong, the error of the prediction."""
+    measures = {"small margin": -per_image["margin"], "wrong": ~per_image["correct"]}
+    if "error" in per_image:
+        measures["reconstruction error"] = per_image["error"]
+    return {name: spike_correlations(measure, per_image) for name, measure in measures.items()}
+
+
+# --- early exit: accuracy against spikes, a point for each margin
+
+
+def on_front(records):
+    """Those evaluation records that no other beats in both accuracy and spikes, or in one of them at an equal other."""
+    points = [(record["accuracy"], -record["spikes"]["total"]) for record in records]
+    return [
+        record
+        for record, (accuracy, saved) in zip(records, points, strict=True)
+        if not any(other != (accuracy, saved) and other[0] >= accuracy and other[1] >= saved for other in points)
+    ]
+
+
 def curve(records):
     """Spikes, and accuracy in %, of a network's evaluations that differ in their margin: two arrays, in order of spikes."""
     return np.array(sorted((FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records)).T
@@ -148,13 +201,13 @@ def curve(records):
 
 def at_spikes(ours, theirs):
     """Difference of accuracy between two networks, seed -> records each, over the spikes that both curves of a seed reach."""
-    apart = []
+    differences = []
     for seed in ours:
         both = curve(ours[seed]), curve(theirs[seed])
         spikes = np.linspace(max(points[0, 0] for points in both), min(points[0, -1] for points in both), 100)
-        one, other = (np.interp(spikes, *points) for points in both)
-        apart.append(float((one - other).mean()))
-    return interval(apart)
+        accuracy, other = (np.interp(spikes, *points) for points in both)
+        differences.append(float((accuracy - other).mean()))
+    return interval(differences)
 
 
 def at_accuracy(records, accuracy):
@@ -165,3 +218,134 @@ def at_accuracy(records, accuracy):
     near = slice(max(enough[0] - 1, 0), enough[0] + 1)  # the first point that has it, and the one before
     total = float(np.interp(accuracy, reached[near], spikes[near]))
     return {"accuracy": max(accuracy, reached[0]) / 100, "spikes": {"total": total}}
+
+
+# --- series: runs that only the seed tells apart
+
+
+@dataclass
+class Series:
+    """Results of a network run in one way (settings) on some images. results: seed -> record; trained_on: how many images, in
+    words, '' where the log does not say."""
+
+    name: str
+    settings: dict
+    on: str
+    results: dict
+    trained_on: str = ""
+
+    @property
+    def run_with(self):
+        return ", ".join(f"{name} = {value}" for name, value in self.settings.items())
+
+
+def series_of(runs):
+    """The Series of Runs. Of a seed that has several results alike the last counts."""
+    by_key = {}
+    for run in runs:
+        count = run.parameters.get("train_images", "")
+        trained_on = f"{int(count):,}" if count.isdecimal() else ""
+        for result in run.results:
+            key = run.recipe, result.on, tuple(result.settings.items())
+            series = by_key.setdefault(key, Series(run.recipe, result.settings, result.on, {}, trained_on))
+            series.results[run.seed] = result.record
+    return list(by_key.values())
+
+
+def at_equal_accuracy(several, accuracy):
+    """A Series for each network of these, of one data set: its spikes at an accuracy in %, between the margins that it was run
+    with. Raises UserError for one without early exit, or that stays below the accuracy."""
+    networks = {}
+    for series in several:
+        networks.setdefault(series.name, []).extend([series] if series.settings.get("rule") == "confidence" else [])
+    for name, runs in networks.items():
+        if not runs:
+            raise UserError(f"--at_accuracy: {name} has no run with early exit: --evaluate runs it at several margins")
+        results = {seed: at_accuracy([run.results[seed] for run in runs], accuracy) for seed in runs[0].results}
+        if None in results.values():
+            best = min(100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results)
+            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} % in one of its seeds: choose less")
+        margins = " ".join(f"{float(run.settings['gap_bound']):g}" for run in runs)
+        settings = {"T": runs[0].settings["T"], "margin": margins}
+        networks[name] = Series(name, settings, runs[0].on, results, runs[0].trained_on)
+    return list(networks.values())
+
+
+def pairs_of(several):
+    """(Series, the one that it is compared with or None): with the network named last, run alike on the same images. What is in
+    no pair is there without a second one."""
+    last = [series for series in several if series.name == several[-1].name]
+    pairs = [(series, _partner(series, several, last)) for series in several if series not in last]
+    return pairs + [(series, None) for series in last if not any(series is other for _, other in pairs)]
+
+
+def _partner(series, several, last):
+    """The one of `last` that is run like this series, what a network is and epsilon aside, which one without a decoder lacks;
+    with the same epsilon, if there are several."""
+
+    def told_apart_by(one):
+        return {name: value for name, value in one.settings.items() if name not in ("ε", *USUAL)}
+
+    runs = [other for other in several if other.name == series.name]
+    partners = [other for other in last if other.on == series.on]
+    if len(runs) > 1 or len(partners) > 1:
+        partners = [other for other in partners if told_apart_by(other) == told_apart_by(series)]
+        partners = [other for other in partners if other.settings == series.settings] or partners
+    return partners[0] if len(partners) == 1 else None
+
+
+def comparison(series, other):
+    """Rows of text that compare a Series with another, or show it alone where other is None; the first row is the head."""
+    both = [series, other or series]
+    count = len(both[0].results.keys() & both[1].results.keys())
+    rows = [
+        ["", *(one.name for one in both), "difference"],
+        ["seeds", *(" ".join(map(str, one.results)) for one in both), f"{count} pair{'' if count == 1 else 's'}"],
+        ["run with", *(one.run_with for one in both), ""],
+        ["images", *(one.on for one in both), ""],
+        ["training images", *(one.trained_on for one in both), ""],
+    ]
+    for name, figure in FIGURES.items():
+        spreads = [spread(name, one.results) for one in both]
+        if any(spreads):
+            change = difference(name, both[0].results, both[1].results)
+            cells = [one.text(figure.form) if one else "-" for one in spreads]
+            rows.append([figure.title, *cells, change.text(figure) if change else "-"])
+    return [row if other else row[:2] for row in rows if any(row[1:])]
+
+
+def differences(pairs, only_shares=False):
+    """Title, and name of the network where several are compared -> Difference of several pairs: of all figures that vary over the
+    seeds, or of those compared in percent, varying or not."""
+    both, by_title = [(series, other) for series, other in pairs if other], {}
+    for series, other in both:
+        for name, figure in FIGURES.items():
+            change = difference(name, series.results, other.results)
+            if change and (not figure.points and change.pairs > 1 if only_shares else change.half):
+                by_title[f"{series.name}: {figure.title}" if len(both) > 1 else figure.title] = change
+    return by_title
+
+
+def figures_of(pairs):
+    """One dict for each network of these pairs, run in one way, and figure: numbers for programs."""
+    several = {id(one): (one, None) for pair in pairs for one in pair if one} | {id(one): (one, other) for one, other in pairs}
+    for series, other in several.values():
+        for name, figure in FIGURES.items():
+            if values := spread(name, series.results):
+                change = difference(name, series.results, other.results) if other else None
+                yield {
+                    "network": series.name, "run_with": series.run_with, "images": series.on, "figure": figure.title,
+                    "mean": values.mean, "standard_deviation": values.deviation, "by_seed": values.values,
+                    "compared_with": change and other.name, "difference": change and change.mean,
+                    "difference_in": change and (figure.points or "%"),
+                    "half_of_95_percent_interval": change and change.half, "pairs": change and change.pairs,
+                }  # fmt: skip
+
+
+def as_file(pairs, ending):
+    """The figures as text of a file with this ending: .json or .csv."""
+    rows = list(figures_of(pairs))
+    if ending == ".json":
+        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    rows = [row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows]
+    return as_text([rows[0].keys(), *(row.values() for row in rows)], "csv") + "\n"

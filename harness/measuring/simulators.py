@@ -6,7 +6,6 @@ import io
 import warnings
 from functools import partial
 from importlib import import_module
-from itertools import product
 
 import nir
 import torch
@@ -14,7 +13,7 @@ import torch
 from self_models import first_difference
 from self_models.basics import ModelError
 from self_models.graph import frames_of, lists_of
-from self_models.nir import LIKE, RESETS, from_nir
+from self_models.nir import from_nir
 
 SIMULATORS = {  # (graph, dt, batch) -> its network
     "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),
@@ -32,59 +31,59 @@ def outputs(name, network, events):
         sent = network(events.flatten(0, 1))
         yield sent[0] if isinstance(sent, tuple) else sent
         return
-    state = None
-    for now in events.unbind(1):
-        output = network(now) if state is None else network(now, state)
-        sent, state = output if isinstance(output, tuple) and len(output) > 1 else (output, None)
+    state = ()
+    for frame in events.unbind(1):
+        output = network(frame, *state)
+        sent, *state = output if isinstance(output, tuple) and len(output) > 1 else (output,)
         yield sent
 
 
 def sent_by_modules(name, network, events):
-    """Module -> what it sends (T, 1, ...) for the events (1, T, ...) of one recording."""
-    sent = {}
+    """Module -> what it sends (T, B, ...) for the events (B, T, ...), a recording at a time: not all simulators take batches.
+    network: () -> a fresh one."""
+    sent = {}  # module -> recording -> step -> (1, ...)
 
-    def keep(name, module, given, output):
-        sent.setdefault(name, []).append((output[0] if isinstance(output, tuple) else output).detach())
+    def keep(node, number, module, given, output):
+        values = output[0] if isinstance(output, tuple) else output
+        sent.setdefault(node, {}).setdefault(number, []).append(values.detach())
 
-    for module_name, module in network.named_modules():
-        if module_name:
-            module.register_forward_hook(partial(keep, module_name))
-    for _ in outputs(name, network, events):
-        pass
-    found = {name: torch.stack(values) for name, values in sent.items()}
-    return {name: values.transpose(0, 1) for name, values in found.items()} if name == "sinabs" else found
+    for number, recording in enumerate(events.split(1)):
+        fresh = network()
+        for node, module in fresh.named_modules():
+            module.register_forward_hook(partial(keep, node, number))
+        list(outputs(name, fresh, recording))
+    by_module = {node: [torch.stack(steps) for steps in recordings.values()] for node, recordings in sent.items()}
+    if name == "sinabs":  # which takes all steps as one batch
+        by_module = {node: [steps.transpose(0, 1) for steps in recordings] for node, recordings in by_module.items()}
+    return {node: torch.cat(recordings, 1) for node, recordings in by_module.items()}
 
 
 @torch.no_grad()
 def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
     'not installed'. recordings: as a GraphSNN takes them; conventions: as from_nir() has them."""
-    model = from_nir(path, engine="dense", **conventions)
+    model, rows = from_nir(path, engine="dense", **conventions), []
     events = frames_of(lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps)
-    rows = []
-    try:
-        found = first_difference(from_nir(path, engine="event", **conventions)(events, record="all"), model(events, record="all"))
-        rows.append(("kernel", "", "differs" if found else "same", str(found or "")))
-    except ModelError as error:
-        rows.append(("kernel", "", "fails", str(error)))
-    for name in names:
+    for name in ("kernel", *names):
+        version = ""
         try:
-            version = importlib.metadata.version(name)
+            if name == "kernel":
+                sent = from_nir(path, engine="event", **conventions)(events, record="all")
+                difference = first_difference(sent, model(events, record="all"))
+                verdict = ("differs", str(difference)) if difference else ("same", "")
+            else:
+                version = importlib.metadata.version(name)
+                with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                    warnings.simplefilter("ignore")
+                    sent = sent_by_modules(name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events)
+                verdict = compared(model, events, sent)
         except importlib.metadata.PackageNotFoundError:
-            rows.append((name, "", "not installed", f"pip install {name}"))
-            continue
-        try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-                warnings.simplefilter("ignore")
-                each = []
-                for one in events:  # by itself: not all take batches
-                    each.append(sent_by_modules(name, SIMULATORS[name](nir.read(path), model.dt), one[None]))
-            sent = {node: torch.cat([one[node] for one in each], 1) for node in each[0]}
-            verdict, words = compared(model, events, sent)
-            rows.append((name, version, verdict, words + (agreeing(path, events, sent) if verdict == "differs" else "")))
-        except Exception as error:  # whatever it raises is what there is to say
-            words = (str(error).strip().splitlines() or [""])[0]
-            rows.append((name, version, "fails", f"{type(error).__name__}: {words}"))
+            verdict = "not installed", f"pip install {name}"
+        except ModelError as error:
+            verdict = "fails", str(error)
+        except Exception as error:  # whatever a simulator raises is what there is to say
+            verdict = "fails", f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        rows.append((name, version, *verdict))
     return rows
 
 
@@ -102,14 +101,3 @@ def compared(model, events, sent):
             a, b = (each[step, image].flatten()[neuron].item() for each in (spikes, sent[name]))
             return "differs", f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
     return "same", f"{sum(int(spikes.sum()) for spikes in ours.values()):,} spikes of {len(ours)} nodes"
-
-
-def agreeing(path, events, sent):
-    """The fewest flags with which we send what another simulator does, in words; '' for none."""
-    choices = {"like": (None, *LIKE), "reset": (None, *RESETS), "reset_delay": (None, True, False), "membrane_floor": (None, 1.0)}
-    tried = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-    for flags in sorted(tried, key=lambda each: sum(value is not None for value in each.values())):
-        with contextlib.suppress(ModelError):
-            if compared(from_nir(path, **flags), events, sent)[0] == "same":
-                return "; equal with " + " ".join(f"--{name} {value}" for name, value in flags.items() if value is not None)
-    return ""

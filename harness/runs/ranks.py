@@ -1,12 +1,15 @@
-"""Several processes that work on one run: ranks 0 to N - 1, started by torchrun; without it, rank 0 alone.
+"""Processes of one run: ranks 0 to N - 1, started by torchrun, without it rank 0 alone; and the signals that end them.
 
 Every rank has the whole model and trains it on its part of every global batch; gradients are the ranks' means, as
 DistributedDataParallel makes them. Each evaluates all images. Rank 0 alone writes files and lines.
 """
 
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -26,7 +29,7 @@ def count():
 
 
 def is_first():
-    """Whether this rank is the one that writes."""
+    """True for the rank that writes."""
     return rank() == 0
 
 
@@ -54,7 +57,7 @@ def process_group():
 
 
 def lost_contact(error):
-    """Whether this RuntimeError says that another rank, or the way to it, is gone."""
+    """True for a RuntimeError that says that another rank, or the way to it, is gone."""
     words = ("gloo", "nccl", "connection", "socket", "broken pipe", "timed out")
     return count() > 1 and (isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words))
 
@@ -84,10 +87,55 @@ def part(index):
 
 
 def parallel(model):
-    """The model as one of several ranks trains it: called like it, for an output whose gradient will be the ranks' mean; with
-    one rank the model itself. Its loss must reach the same weights in each step. Each normalises by its own part of a batch."""
+    """The model as one of several ranks trains it: called like it, and gradients are the ranks' means; with one rank the model
+    itself. Its loss must reach the same weights in each step. Each rank normalises by its own part of a batch."""
     if count() == 1:
         return model
     device = next(model.parameters()).device
     where = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=where, static_graph=True)
+
+
+# --- signals
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ended by a signal; the message says what was saved and how to go on."""
+
+    def __init__(self, number, message="interrupted"):
+        super().__init__(message)
+        self.number = int(number)
+
+
+def end_at_once(number, frame):
+    """The handler of a script that has nothing to save."""
+    raise Interrupted(number)
+
+
+@contextmanager
+def handling(handler):
+    """SIGINT and SIGTERM go to the handler meanwhile; only the main thread may say so, so nothing changes in another."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def noted_signals():
+    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none. A second
+    SIGINT ends the program at once; not with several ranks, to which torchrun sends again what a terminal has sent already."""
+    signals = SimpleNamespace(caught=0)
+
+    def note(number, frame):
+        if number == signals.caught == signal.SIGINT and count() == 1:
+            raise Interrupted(number)
+        signals.caught = int(number)
+
+    with handling(note):
+        yield signals

@@ -1,5 +1,6 @@
-"""A run: what it writes, what it says, and how far something has come."""
+"""A run: its name, where it writes, what it says, and how far something has come."""
 
+import functools
 import glob
 import json
 import platform
@@ -18,14 +19,39 @@ from tqdm import tqdm
 from harness import UserError
 from harness.runs import ranks
 from harness.runs.commands import command_line
-from harness.runs.paths import TAKEN, Paths, is_numbered, numbered
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 
-EVERY = 30.0  # seconds from one line to the next, where standard error is no terminal
 BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
-LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left{postfix}"
 NOT_PARAMETERS = ("made_by", "seeds")
+TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+
+
+class Paths:
+    """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
+
+    def __init__(self, kind, name, output_dir):
+        self.name = name
+        self.logs, self.files = (Path(output_dir) / folder / kind for folder in ("logs", "trained_models"))
+
+    log_path = property(lambda self: self.logs / f"{self.name}.log")
+    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
+    best_path = property(lambda self: self.files / f"{self.name}.pth")
+    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+    of_training = property(lambda self: (self.best_path, self.last_path, self.log_path, self.json_path))
+    of_evaluation = property(lambda self: (self.log_path, self.json_path, *map(self.picture, (".gif", ".png", "_sweep.png"))))
+
+    def wrote(self, path):
+        """True for the run's last checkpoint."""
+        return path.resolve() == self.last_path.resolve()
+
+    def picture(self, ending):
+        """Path of a picture, say NAME.gif."""
+        return self.files / f"{self.name}{ending}"
+
+    def taken(self, paths):
+        """The first of these paths that is there, or None."""
+        return next((path for path in paths if path.exists()), None)
 
 
 class Run(Paths, AbstractContextManager):
@@ -89,7 +115,7 @@ class Run(Paths, AbstractContextManager):
         """From now on the run writes. What it replaces goes, but the best checkpoint stays until there is a new one."""
         if self._begun:
             return
-        waiting, self._begun = self._records, True
+        self._begun = True
         if not ranks.is_first():
             return
         if not self.trains:
@@ -98,11 +124,10 @@ class Run(Paths, AbstractContextManager):
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
         if self.args.overwrite and not self.is_resumed:
-            for path in (self.log_path, self.json_path, *[self.last_path] * self.trains):
+            for path in (self.log_path, self.json_path, *([self.last_path] if self.trains else ())):
                 path.unlink(missing_ok=True)
-        self._records = read_records(self.json_path)  # of a run that goes on
-        opening = opening_record(self.args, "resumed" if self.is_resumed else "started")
-        for record in (opening | {"lines": header(opening, self.args, self.name)}, *waiting):
+        waiting, self._records = self._records, read_records(self.json_path)  # those of a run that goes on come first
+        for record in (opening_record(self.args, self.name, "resumed" if self.is_resumed else "started"), *waiting):
             self._append(record)
         self._write_log()
         if not self.trains:
@@ -126,35 +151,71 @@ class Run(Paths, AbstractContextManager):
         """One JSON object for programs, and lines for the reader. Of those with the same `event` and `epoch` the last counts."""
         for line in lines if ranks.is_first() else ():
             print(line, flush=True)
-        self._append({**values, "lines": self._relative(lines)} if lines else values)
+        folder = Path(self.args.output_dir)
+        for name in {str(folder), str(folder.resolve())} - {"."}:  # paths in the log are within it
+            lines = [line.replace(f"{name}/", "") for line in lines]
+        self._append({**values, "lines": list(lines)} if lines else values)
         if lines and self._begun:
             self._write_log()
-
-    def _relative(self, lines):
-        folder = Path(self.args.output_dir)
-        for name in {str(folder), str(folder.resolve())} - {"."}:
-            lines = [line.replace(f"{name}/", "") for line in lines]
-        return list(lines)
 
     def _append(self, record):
         self._records.append(record)
         if not (self.args.log and self._begun and ranks.is_first()):
             return
-        path = self.json_path
         try:
-            with open(path, "ab+") as file:
+            with open(self.json_path, "ab+") as file:
                 file.seek(max(file.tell() - 1, 0))
                 if file.read(1) not in (b"", b"\n"):  # a crash or a full disk cut the last line short
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
-            kept = "; the last checkpoint is kept" * self.trains
-            raise UserError(f"cannot write {path}: {error.strerror}{kept}") from None
+            kept = "; the last checkpoint is kept" if self.trains else ""
+            raise UserError(f"cannot write {self.json_path}: {error.strerror}{kept}") from None
 
     def _write_log(self):
         if self.args.log:
             text = "".join(f"{line}\n" for line in readable(self._records))
             write_whole(self.log_path, lambda file: file.write(text.encode()))
+
+
+# --- its name
+
+
+def numbered(name, seed):
+    """What a run of this name is called with a seed: NAME with seed 0, NAME_1 with seed 1."""
+    return f"{name}_{seed}" if seed else name
+
+
+def is_numbered(args):
+    """True where the run's name has its seed in it already, since a recipe named it."""
+    return bool(args.run_name) and "run_name" not in args.given
+
+
+def run_name(kind, args):
+    """What a training script's run is called: --run_name; the checkpoint of --test_only; the run that --resume PATH goes on; else
+    as the original names it."""
+    if args.run_name:
+        return args.run_name
+    if args.test_only:
+        return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+    if args.resume not in ("", "last"):
+        return Path(args.resume).stem.removesuffix("_last")
+    return ann_name(args) if kind == "ann" else snn_name(args)
+
+
+def ann_name(args):
+    """As the original names its runs."""
+    network = f"{args.architecture}_t{args.timesteps}_{Path(args.dataset).name}".lower()
+    return f"ann_{network}_tradeoff{args.trade_off}_lr{args.learning_rate}"
+
+
+def snn_name(args):
+    """As the original names its runs; the learning rate and newer flags are in the log, not in the name."""
+    network = f"{args.architecture}_{Path(args.dataset).name}_{args.timesteps}".lower()
+    return f"snn_{network}_tradeoff{args.trade_off}_type{args.trade_off_type}"
+
+
+# --- its records
 
 
 def read_records(path):
@@ -178,47 +239,39 @@ def latest(records):
 
 def readable(records):
     """The lines of NAME.log: results first, the last of them on top."""
-    told = [record for record in latest(records) if "lines" in record]
-    for record in reversed(told):
+    with_lines = [record for record in latest(records) if "lines" in record]
+    for record in reversed(with_lines):
         if record["event"] == "result":
             yield from (*record["lines"], "")
-    for record in told:
+    for record in with_lines:
         if record["event"] != "result":
             yield from record["lines"]
 
 
-def opening_record(args, began):
-    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'."""
-    return {
-        "event": "run",
-        "began": began,
-        "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        "command": command_line(),
-        "parameters": {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS},
-        "origins": {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS},
-        "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
-        "seed": args.seed,
-        "git_revision": git_revision(),
-    }
-
-
-def header(opening, args, name):
-    """The same as lines: by group the parameters that differ from their defaults and count in this run. name: of the run."""
-    parameters, groups = opening["parameters"], {}
-    training = {one.flag(name) for name, one in args.known.items() if one.training}
+def opening_record(args, name, began):
+    """The first record of a run, once more where it goes on. Its lines: by group the parameters that differ from their defaults
+    and count in this run. began: 'started' or 'resumed'."""
+    time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
+    parameters = {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS}
+    versions = {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    training, groups = {setting.flag(key) for key, setting in args.known.items() if setting.training}, {}
     for flag, title in args.groups.items():
         value = parameters.get(flag, args.default[flag])
         if value != args.default[flag] and not (flag in training and parameters.get("test_only")):
             groups.setdefault(title, []).append(f"{flag}={value}")
-    versions = ", ".join(f"{package} {version}" for package, version in opening["versions"].items())
-    return (
-        f"{opening['began']} {opening['time']}",
-        f"command: {opening['command']}",
-        f"versions: {versions}; git revision: {opening['git_revision']}; seed: {opening['seed']}",
+    lines = (
+        f"{began} {time}",
+        f"command: {command}",
+        f"versions: {', '.join(map(' '.join, versions.items()))}; git revision: {revision}; seed: {args.seed}",
         f"parameters that differ from their defaults (all: {name}.jsonl):",
         *(f"  {title}: {', '.join(words)}" for title, words in groups.items()),
         "",
     )
+    origins = {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS}
+    return {
+        "event": "run", "began": began, "time": time, "command": command, "parameters": parameters, "origins": origins,
+        "versions": versions, "seed": args.seed, "git_revision": revision, "lines": lines,
+    }  # fmt: skip
 
 
 def git_revision():
@@ -232,22 +285,27 @@ def git_revision():
         return "unknown"
 
 
-class Lines:
-    """A file for tqdm that makes each of its texts a line of its own."""
-
-    def write(self, text):
-        if text := text.strip():
-            print(text, file=sys.stderr, flush=True)
-
-    def flush(self):
-        sys.stderr.flush()
+# --- lines
 
 
 def progress_bar(label, total, done=0):
-    """A tqdm of `total` parts, of the first rank: a bar on a terminal, else a line every half minute; nothing stays behind."""
-    if not ranks.is_first():
-        return tqdm(disable=True)
-    if sys.stderr.isatty():
-        return tqdm(total=total, initial=done, desc=label, leave=False, dynamic_ncols=True, bar_format=BAR)
-    often = {"mininterval": EVERY, "maxinterval": EVERY, "miniters": 1, "delay": EVERY}
-    return tqdm(total=total, initial=done, desc=label, leave=False, file=Lines(), bar_format=LINE, **often)
+    """A tqdm of `total` parts on the first rank's terminal, of which nothing stays behind; without a terminal nothing."""
+    hidden = None if ranks.is_first() else True  # tqdm: None hides it where there is no terminal
+    return tqdm(total=total, initial=done, desc=label, disable=hidden, leave=False, dynamic_ncols=True, bar_format=BAR)
+
+
+@functools.cache
+def say_once(line):
+    """A line of the first rank on standard error, once in a process."""
+    if ranks.is_first():
+        print(line, file=sys.stderr, flush=True)
+
+
+def some(names, most=3):
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def counted(number, word):
+    """'1 update', '1,200 updates'"""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

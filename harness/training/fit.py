@@ -2,66 +2,99 @@
 
 import copy
 import time
+from dataclasses import replace
+from math import ceil
 
 import torch
 
 from harness import UserError
 from harness.data.sets import augmented
-from harness.measuring import report
-from harness.measuring.measures import counts_operations
+from harness.measuring import tables
 from harness.runs import ranks
-from harness.runs.run import progress_bar
+from harness.runs.run import counted, progress_bar
 from harness.runs.saving import save_checkpoint
-from harness.runs.signals import noted_signals
-from harness.training import schedules
 from harness.training.training_state import NOT_FINITE, TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average, evaluate_parts
 from self_models.running.draws import shuffled
 from self_models.running.outputs import total_spikes
 
+LEAST = 50  # updates of an epoch, where --updates counts
+FEW = 300  # updates below which a network from scratch or from a conversion hardly learns
+
 
 def fit(model, data, criterion, args, run, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
     None, test) ImageSets; saved: what resumed() returned. Returns the best epoch's figures, measured once at the end on the test
     images. SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised."""
-    train, updates, args = schedules.length_of(data[0], args)
-    optimizer = schedules.make_optimizer(model, args)
-    schedule = schedules.make_schedule(optimizer, args, updates)
-    state = TrainingState(model, (train, *data[1:]), args, run, optimizer, schedule)
+    train, updates, args = length_of(data[0], args)
+    state = TrainingState(model, (train, *data[1:]), args, run, updates)
     if args.resume:
         state.resume(saved)
     if args.epochs:
-        run.say(*schedules.plan_lines(model, train, updates, args))
+        run.say(*plan_lines(model, train, updates, args))
     run.begin()
     parallel = ranks.parallel(model)  # with one rank the model itself
-    with noted_signals(patient=ranks.count() > 1) as state.signals:
+    with ranks.noted_signals() as state.signals:
         if not args.epochs:
-            judged(state, criterion)
+            judged(state, criterion, 0)  # what it starts from is kept as it is
         while state.epoch < args.epochs:
-            epoch, began = state.epoch + 1, time.perf_counter() - state.seconds
+            epoch, began = state.epoch + 1, time.perf_counter() - state.seconds  # a resumed epoch has taken some already
             model.train()
             with progress_bar(f"epoch {epoch}/{args.epochs}", updates, state.step) as bar:
                 for batch in training_batches(train, args, epoch, state.device, state.step):
                     output = batch.run(parallel, args.seed, epoch, criterion.needs_frames)
                     losses = criterion(output, batch.labels, batch.images)
-                    optimizer.zero_grad(set_to_none=True)
+                    state.optimizer.zero_grad(set_to_none=True)
                     losses["total"].backward()
                     check_step(losses["total"].detach(), model, f"epoch {epoch}, update {state.step + 1}")
-                    optimizer.step()
-                    schedule.step()
+                    state.optimizer.step()
+                    state.schedule.step()
                     model.clamp_dynamics()
                     state.count(len(batch.labels), figures_of(output, losses, batch), time.perf_counter() - began)
                     advance(bar, state.average)
                     state.save_if_asked(state.wants_saving())
             learned = state.learned()
-            found = judged(state, criterion)  # a signal leaves only this to be made again
-            state.epoch, seconds = epoch, time.perf_counter() - began
-            record_epoch(state, learned, found, seconds)
-            state.step, state.average, state.seconds = 0, Average(), 0.0
+            judgement = judged(state, criterion, epoch)  # a signal leaves only this to be made again
+            seconds = time.perf_counter() - began
+            record_epoch(state, epoch, learned, judgement, seconds)
+            state.epoch, state.step, state.average, state.seconds = epoch, 0, Average(), 0.0
             state.save()  # after the record: a run that is stopped in between does the epoch again, and its last record counts
             state.save_if_asked()
         return finish(state, criterion)
+
+
+def length_of(train, args):
+    """(the ImageSet of an epoch, its updates, the Configuration). With --updates an epoch has LEAST updates or more, and `epochs`
+    becomes the number of them."""
+    if args.updates:
+        train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
+        args = args.having("found", epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
+    return train, ceil(len(train) / args.batch_size), args
+
+
+def plan_lines(model, train, updates, args):
+    """Lines on the network, how long it trains on this ImageSet, and how large its checkpoint is; a warning if that is short."""
+    weights, total = sum(value.numel() for value in model.state_dict().values()), args.epochs * updates
+    passes = f"{train.passes} times each of " if train.passes > 1 else ""
+    yield (
+        f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
+        f"{passes}{counted(len(train.images), 'image')}; checkpoint {4e-6 * weights:.1f} MB"
+    )
+    if total < FEW:
+        yield (
+            f"warning: {counted(total, 'update')} {'is' if total == 1 else 'are'} few: most networks need {FEW} or more, however "
+            "few their images; --updates N sets how many, instead of --epochs"
+        )
+
+
+def training_batches(train, args, epoch, device, first=0):
+    """The epoch's Batches from this number on, shuffled and augmented; they follow from seed and epoch alone."""
+    batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
+    if args.augment:
+        how = args.mirror, args.shift, args.cutout
+        return (augmented(batch, args.seed, epoch, *how) for batch in batches)
+    return batches
 
 
 def check_step(loss, model, when):
@@ -72,7 +105,7 @@ def check_step(loss, model, when):
 
 
 def is_finite(loss, model):
-    """Whether a step's loss and gradients are finite, by their sums (where those overflow, an optimiser's squares would, too)."""
+    """True where loss and gradients are finite, by their sums (where those overflow, an optimiser's squares would, too)."""
     values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
     return bool(torch.stack([value.sum() for value in values]).isfinite().all())
 
@@ -86,18 +119,17 @@ def figures_of(output, losses, batch):
     return {name: value.detach() for name, value in figures.items()}
 
 
-def record_epoch(state, learned, found, seconds):
-    """The line and the record of an epoch. learned, found: figures of training, and of judged()."""
-    model, args, epoch = state.model, state.args, state.epoch
+def record_epoch(state, epoch, learned, judgement, seconds):
+    """The line and the record of an epoch. learned: figures of training; judgement: what judged() returned."""
+    model, args = state.model, state.args
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
-    lines = [
-        f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {report.HELPS_AGAINST_SILENCE}"
-        for name in silent
-    ]
-    lines.append(report.epoch_line(epoch, args.epochs, learned, seconds, **found, on=args.selected_on))
-    record = {"event": "epoch", "epoch": epoch, "train": learned, **found, "selected_on": args.selected_on, "seconds": seconds}
+    said = "sent no spike in the whole epoch"
+    lines = [f"warning: epoch {epoch}: layer {name} {said}: {tables.HELPS_AGAINST_SILENCE}" for name in silent]
+    lines.append(tables.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
+    record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement}
+    record |= {"selected_on": args.selected_on, "seconds": seconds}
     if silent:
         record["silent"] = silent
     if hasattr(model, "neurons"):
@@ -106,54 +138,50 @@ def record_epoch(state, learned, found, seconds):
     state.run.record(*lines, **record)
 
 
-def judged(state, criterion):
-    """Evaluate the model on the images that choose, if any, and keep it if it is the best so far. Returns the figures."""
-    args, run, images, epoch = state.args, state.run, state.judging, state.epoch + bool(state.args.epochs)
-    found = evaluate_with_bar(state.model, images, criterion, args, run, False, state.save_if_asked) if images else {}
-    found.pop("per_image", None)
-    state.check_finite(found.get("total", 0.0))
-    if not images or state.best is None or found["accuracy"] > state.best["accuracy"]:
-        state.best = {"epoch": epoch, **found}
-        accuracy = {"accuracy": found["accuracy"]} if images else {}
-        save_checkpoint(run.best_path, state.model, epoch=epoch, **accuracy, selected_on=args.selected_on)
-    evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
-    return {"evaluated": evaluated, "best": state.best["accuracy"]} if images else {}
+def judged(state, criterion, epoch):
+    """Keep the model where it is the best so far, or no images choose. Returns {'evaluated': its figures on the images that
+    choose, 'best': the best accuracy}, empty where none do."""
+    args, run, images = state.args, state.run, state.judging
+    if not images:
+        state.check_finite()
+        state.best = {"epoch": epoch}
+        save_checkpoint(run.best_path, state.model, epoch=epoch, selected_on=args.selected_on)
+        return {}
+    figures = evaluate_with_bar(state.model, images, criterion, args, run, False, state.save_if_asked)
+    figures.pop("per_image", None)
+    state.check_finite(figures["total"])
+    if state.best is None or figures["accuracy"] > state.best["accuracy"]:
+        state.best = {"epoch": epoch, **figures}
+        save_checkpoint(run.best_path, state.model, epoch=epoch, accuracy=figures["accuracy"], selected_on=args.selected_on)
+    evaluated = {name: value for name, value in figures.items() if name != "confusion" or args.selected_on == "test"}
+    return {"evaluated": evaluated, "best": state.best["accuracy"]}
 
 
 def finish(state, criterion):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
-    (run.say if tests else run.result)(f"{report.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
+    (run.say if tests else run.result)(f"{tables.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
         best = test_once(model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"])
     elif args.results_json:  # the JSON lines have these figures with their epoch
-        report.save_results_json(args.results_json, [report.evaluation_record(model, best, args)])
+        tables.save_results_json(args.results_json, [tables.evaluation_record(model, best, args)])
     state.finished = True
     state.save()
     return best
 
 
-def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from this number on, shuffled and augmented; they follow from seed and epoch alone."""
-    batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    if args.augment:
-        how = args.mirror, args.shift, args.cutout
-        return (augmented(batch, args.seed, epoch, *how) for batch in batches)
-    return batches
-
-
 def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
-    result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
-    run.result(*report.result_lines(result), **more)
-    record = report.evaluation_record(model, result, args, **more)
-    run.record(*report.silent_outputs(result), *report.class_lines(result["confusion"], model.classes), **record)
+    result = evaluate_with_bar(model, test, criterion, args, run, tables.counts_operations(model, run.say), after_batch)
+    run.result(*tables.result_lines(result), **more)
+    record = tables.evaluation_record(model, result, args, **more)
+    run.record(*tables.silent_outputs(result), *tables.class_lines(result["confusion"], model.classes), **record)
     if args.results_json:
-        report.save_results_json(args.results_json, [record])
+        tables.save_results_json(args.results_json, [record])
     return result
 
 
@@ -164,11 +192,11 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {report.running(average.means())}")
+            run.note(f"  test batch {number}: {tables.running(average.means())}")
         if after_batch:
             after_batch()
 
-    with progress_bar(doing, -(-len(images) // args.batch_size)) as bar:
+    with progress_bar(doing, ceil(len(images) / args.batch_size)) as bar:
         batches = images.batches(args.batch_size, device)
         return evaluate_parts(model.eval(), batches, args.seed, criterion.judging(), on_batch, count_operations)
 
@@ -176,5 +204,5 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
     if not bar.disable and bar.n % 10 == 9 and average.images:
-        bar.set_postfix_str(report.running(average.means()), refresh=False)
+        bar.set_postfix_str(tables.running(average.means()), refresh=False)
     bar.update()

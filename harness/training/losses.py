@@ -1,6 +1,7 @@
-"""Loss terms, the same in training and evaluation, and the criterion they make up."""
+"""What training minimises, loss terms and the criterion they make up, and how: optimiser and learning rate."""
 
 from dataclasses import dataclass, field, replace
+from math import cos, pi
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from self_models.running.outputs import errors_by_step, total_spikes
 from self_models.vgg_wFeedback import in_precision
 
 LOSSES = Registry("loss")
+STEP_WEIGHTS = ("last_t", "linear_over_t", "mean_t")  # kinds that are flags
 
 
 @dataclass
@@ -33,24 +35,22 @@ LOSSES.expects(Loss)
 
 def loss_settings():
     """NAME_SETTING -> Setting of all losses that are registered."""
-    found = {}
-    for name, loss in LOSSES.items():
-        for own, one in settings_in(loss).items():
-            more = {"help": f"{loss.__name__}: {one.help}", "group": "training", "training": True}
-            found[f"{name}_{own}"] = replace(one, **more)
-    return found
+    return {
+        f"{name}_{own}": replace(one, help=f"{loss.__name__}: {one.help}", group="training", training=True)
+        for name, loss in LOSSES.items() for own, one in settings_in(loss).items()
+    }  # fmt: skip
 
 
 def own_losses(args, model):
     """NAME_loss -> Loss of those that weigh something in training. Raises UserError where one lacks a decoder."""
-    found = {}
+    losses = {}
     for name, cls in LOSSES.items():
         loss = cls(**{own: getattr(args, f"{name}_{own}") for own in settings_in(cls)})
         if loss.weight and not args.test_only:
-            found[f"{name}_loss"] = loss
+            losses[f"{name}_loss"] = loss
             if loss.needs_frames and not model.has_feedback:
                 raise UserError(f"--{name}_weight needs predictions, and {args.architecture} has no decoder; leave it out")
-    return found
+    return losses
 
 
 def step_weights(kind, timesteps, device=None):
@@ -61,9 +61,6 @@ def step_weights(kind, timesteps, device=None):
     if kind == "linear_over_t":
         return t / timesteps**2
     return torch.full((timesteps,), 1 / timesteps if kind == "mean_t" else 1.0, device=device)
-
-
-STEP_WEIGHTS = ("last_t", "linear_over_t", "mean_t")  # kinds that are flags
 
 
 class Teacher(NamedTuple):
@@ -132,3 +129,34 @@ class Criterion:
         per_step = [classification_loss(logits, labels, self.smoothing, self.teacher, taught) for logits in by_step]
         weights = step_weights(self.classification_kind, len(by_step), labels.device)
         return weights @ torch.stack(per_step) / weights.sum()
+
+
+def make_optimizer(model, args):
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
+    weights, others = ([value for value in trained.values() if (value.dim() > 1) == is_weight] for is_weight in (True, False))
+    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    if biases:
+        groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
+    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    if args.optimizer == "SGD":
+        return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)
+    return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
+
+
+def make_schedule(optimizer, args, updates):
+    """Learning rate at each update; updates: of an epoch. step: divided by lr_reduce after each part lr_interval of the epochs.
+    cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
+    total, warm_up = args.epochs * updates, args.warm_up
+
+    def factor(step):
+        if args.lr_schedule == "step":
+            return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
+        done = step / max(total, 1)
+        if done < warm_up:
+            return (step + 1) / (warm_up * total + 1)
+        past, whole = done - warm_up, 1 - warm_up
+        return (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -2,28 +2,23 @@
 
 import signal
 import time
-from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
 from harness import UserError
-from harness.data.facts import facts_of, is_folder
+from harness.data.facts import facts_of
 from harness.data.folders import list_folder
-from harness.measuring.report import running
+from harness.measuring.tables import running
 from harness.runs import ranks
-from harness.runs.paths import Paths
-from harness.runs.run import read_records
+from harness.runs.run import Paths, counted, read_records
 from harness.runs.saving import save_checkpoint
-from harness.runs.signals import Interrupted
-from harness.training.losses import loss_settings
-from harness.training.schedules import counted, set_rates
+from harness.training.losses import loss_settings, make_optimizer, make_schedule
 from self_models.basics.checkpoints import restore
-from self_models.basics.images import lasting_name
+from self_models.basics.images import IMAGE_SHAPES, lasting_name
 from self_models.counting.evaluation import Average
 from self_models.loading import ignored, load_known
 
 FIXED = ("network", "objective", "recipe")  # scopes of settings of which a run that goes on has those that it began with
-
 NOT_FINITE = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
 
 
@@ -31,31 +26,19 @@ class Finished(UserError):
     """The run that was to go on has had all its epochs."""
 
 
-@dataclass
 class TrainingState:
     """A model, its optimiser and schedule, and how far they have come. data: (training, selection or None, test) ImageSets;
-    epoch: epochs completed; step, average, seconds: steps of the epoch after them, their figures, and their time; best: figures
-    of the best epoch; finished: the final evaluation has been reported, too; signals: see noted_signals. No state of a random
-    generator is kept: every draw follows from the seed, the epoch, and the step or the image."""
+    updates: of an epoch. No state of a random generator is kept: draws follow from the seed, the epoch, and step or image."""
 
-    model: object
-    data: tuple
-    args: object
-    run: object
-    optimizer: object
-    schedule: object
-    epoch: int = 0
-    step: int = 0
-    average: Average = field(default_factory=Average)
-    seconds: float = 0.0
-    best: dict | None = None
-    finished: bool = False
-    saved_at: float = field(default_factory=time.monotonic)
-    signals: object = None
-
-    @property
-    def device(self):
-        return next(self.model.parameters()).device
+    def __init__(self, model, data, args, run, updates):
+        self.model, self.data, self.args, self.run = model, data, args, run
+        self.device = next(model.parameters()).device
+        self.optimizer = make_optimizer(model, args)
+        self.schedule = make_schedule(self.optimizer, args, updates)
+        self.epoch, self.best = 0, None  # epochs completed; figures of the best
+        self.step, self.average, self.seconds = 0, Average(), 0.0  # of the epoch after them: steps, their figures, their time
+        self.finished = False  # the final evaluation has been reported, too
+        self.saved_at, self.signals = time.monotonic(), None  # see noted_signals
 
     @property
     def judging(self):
@@ -76,7 +59,7 @@ class TrainingState:
         return whole.means()
 
     def wants_saving(self):
-        """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
+        """True where --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
         minutes = self.args.checkpoint_minutes
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
@@ -84,12 +67,17 @@ class TrainingState:
         """Write the last checkpoint. Raises UserError for weights not finite."""
         self.check_finite()
         self.learned()
-        kept = [one.flag(name) for name, one in self.args.known.items() if one.scope != "command" and one.flag(name)]
-        more = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")}
-        more |= {"average": vars(self.average), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        more |= {"flags": {flag: getattr(self.args, flag) for flag in kept}}
-        more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
-        save_checkpoint(self.run.last_path, self.model, **more)
+        progress = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")}
+        save_checkpoint(
+            self.run.last_path,
+            self.model,
+            **progress,
+            average=vars(self.average),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            flags={flag: getattr(self.args, flag) for flag in kept_settings(self.args)},
+            files={"train": self.data[0].known_by, "test": self.data[2].known_by},
+        )
         self.saved_at = time.monotonic()
 
     def save_if_asked(self, wants_saving=False):
@@ -100,7 +88,7 @@ class TrainingState:
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
             done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.last_path}"
-            raise Interrupted(wish, f"{done}; the same command with --resume goes on")
+            raise ranks.Interrupted(wish, f"{done}; the same command with --resume goes on")
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
@@ -117,24 +105,30 @@ class TrainingState:
         args, run, path = self.args, self.run, Path(self.args.resume)
         if saved is None:
             return run.say(f"{path} is not there yet: the run begins")
-        was, name = saved.get("model"), type(self.model).__name__
-        if was not in (None, name):
-            raise UserError(f"--resume: {path} holds a {was}, not a {name}; it needs the same flags, or none")
         restore(self.model, saved, path)
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
-            set_rates(self.optimizer, self.schedule)
             self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
-            self.average = Average(**saved["average"]) if self.step and ranks.is_first() else Average()
-            self.best = saved["best"] if run.is_resumed else None
+            self.average = Average(**saved["average"]) if ranks.is_first() else Average()
+            self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
+        # a raised --epochs changes the rate of the present step
+        for group, base, factor in zip(
+            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(self.schedule.last_epoch)
         if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not run.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
         if saved["gone"]:
             run.say(f"note: {path} has {ignored(saved)}")
         run.say(f"resumed from {path} after epoch {self.where()}")
+
+
+def kept_settings(args):
+    """flag -> Setting of those that a last checkpoint keeps, and that --resume takes from it."""
+    return {one.flag(name): one for name, one in args.known.items() if one.scope != "command" and one.flag(name)}
 
 
 def resumed(args, kind, name, own=None):
@@ -154,25 +148,36 @@ def resumed(args, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
+    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
+        was["dataset"] = typed  # the same, though it may have moved
+    check_same_flags(args, path, was)
+    args = args.having("checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was})
+    args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    if args.dataset not in IMAGE_SHAPES:
+        check_same_files(args.dataset, path, saved["files"])
+    return args, saved
+
+
+def check_same_flags(args, path, was):
+    """Raises UserError where a run that goes on would have another recipe than these flags of its checkpoint."""
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
-    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
-        was["dataset"] = typed  # the same, though it may have moved
-    restored = {one.flag(name): one for name, one in args.known.items() if one.scope != "command" and one.flag(name) in was}
-    if changed := [flag for flag, one in restored.items() if one.scope in FIXED and args.given.get(flag, was[flag]) != was[flag]]:
+    fixed = [flag for flag, one in kept_settings(args).items() if one.scope in FIXED and flag in was]
+    if changed := [flag for flag in fixed if args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.having("checkpoint", **{flag: was[flag] for flag in restored})
-    args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
-    if is_folder(args.dataset):
-        now, were = list_folder(args.dataset).known_by, saved["files"]
-        if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
-            others = f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}"
-            advice = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
-            raise UserError(f"{others}; {advice}")
-    return args, saved
+
+
+def check_same_files(dataset, path, were):
+    """Raises UserError where a folder has other files than when the run of this checkpoint began."""
+    now = list_folder(dataset).known_by
+    if changed := [f"{part}/ had {were[part]} and has {now[part]}" for part in now if were[part] != now[part]]:
+        raise UserError(
+            f"the images of {dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
+            "begin a new run: another --run_name, or --overwrite, in place of --resume"
+        )
 
 
 def check_may_begin(args, paths):

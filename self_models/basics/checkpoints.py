@@ -67,7 +67,7 @@ def differences(own, state):
     words = [f"{name} is missing" for name in own if name not in state]
     words += [f"{name} is not in the model" for name in state if name not in own]
     shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
-    return words + [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted]
+    return words + [f"{name} is {shape}, not {wanted}" for name, (shape, wanted) in shapes.items() if shape != wanted]
 
 
 def from_original(model, saved):

@@ -1,10 +1,13 @@
-"""Images: what a network takes, checked, never rescaled in silence; and what is known of the named data sets before their files
-are read."""
+"""Images: what is known of the named data sets, what a network takes, checked and never rescaled in silence, and image files."""
 
+import os
+import warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from self_models.basics import ModelError
 from self_models.basics.settings import choices
@@ -31,6 +34,8 @@ CLASSES = {  # in the order of the labels
 }
 
 BACKGROUNDS = {"MNIST": 0.0, "FashionMNIST": 0.0}  # light of an image's border, 0 (black) to 1; of the others it says nothing
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")  # of image files
+FAR = 0.5  # difference in light to the training images' border above which dark and bright are likely the other way round
 
 
 def data_set(value):
@@ -41,81 +46,82 @@ def data_set(value):
 
 
 def lasting_name(dataset):
-    """What a checkpoint calls a data set: a known one by its name, a folder by ELSEWHERE and its own name, wherever it lies."""
+    """The name of a data set in a checkpoint: of a folder ELSEWHERE and its last part, wherever it lies."""
     return dataset if dataset in IMAGE_SHAPES else ELSEWHERE + Path(dataset).resolve().name
 
 
 def class_names(settings):
-    """A name for each label: those given, else the data set's, else numbers."""
-    labels, known = settings["labels"], settings["classes"] or CLASSES.get(settings["dataset"], ())
-    return list(known) if len(known) == labels else [str(label) for label in range(labels)]
+    """The name of each label: as given, else the data set's, else its number."""
+    names = settings["classes"] or CLASSES.get(settings["dataset"], ())
+    return list(names) if len(names) == settings["labels"] else [str(label) for label in range(settings["labels"])]
 
 
 def find_image_shape(settings):
-    """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape, as of a folder that was not read."""
-    shape = IMAGE_SHAPES.get(settings["dataset"]) if settings["image_shape"] is None else settings["image_shape"]
+    """(C, H, W) as given, else of the known data set. Raises ModelError where it is unknown."""
+    shape = settings["image_shape"] or IMAGE_SHAPES.get(settings["dataset"])
     if shape is None or len(shape) != 3:
         raise ModelError(f"image_shape must be three whole numbers, (C, H, W), not {shape}")
     return tuple(shape)
 
 
 def background(settings):
-    """How bright the border of the images is that a network was trained on, 0 to 1; None where it is not known."""
+    """Light of the training images' border, 0 (black) to 1; None where it is not known."""
     return BACKGROUNDS.get(settings["dataset"]) if settings["background"] is None else settings["background"]
 
 
 def has_colour(channels):
-    """Whether images of so many channels are in colour, in [-1, 1]; grey ones, and an event camera's, lie in [0, 1]."""
+    """True for colour images, whose values lie in [-1, 1]; those of grey images and event cameras lie in [0, 1]."""
     return channels > 2
 
 
 def scaled(images):
-    """uint8 images (..., C, H, W) as float32: in colour in [-1, 1], else in [0, 1]."""
+    """uint8 images (..., C, H, W) as float32, see has_colour for their range."""
     images = images.float().div_(255)
     return images.mul_(2).sub_(1) if has_colour(images.shape[-3]) else images
 
 
 def light(images):
-    """How bright each value of images (..., C, H, W) is, 0 (black) to 1: (x + 1) / 2 in colour, else |x|."""
+    """Brightness of images (..., C, H, W), 0 (black) to 1: (x + 1) / 2 in colour, else |x|."""
     return (images + 1) / 2 if has_colour(images.shape[-3]) else images.abs()
 
 
 def of_light(values):
-    """Images (..., C, H, W) in their range, of which values in [0, 1] are the light."""
+    """Images (..., C, H, W) of this brightness, 0 to 1: the inverse of light()."""
     return 2 * values - 1 if has_colour(values.shape[-3]) else values
 
 
 def checked_images(x, model, frames=0):
-    """x (B, C, H, W), or recordings (B, T, C, H, W) of so many frames, a tensor or array, as the model takes it, in the dtype of
-    its weights: uint8 scaled, floats in their range as they are.
+    """Images (B, C, H, W), or recordings (B, T, C, H, W) of so many frames, a tensor or array, as the model takes them: uint8
+    scaled, floats as they are, in the dtype of its weights.
 
-    Raises ModelError for anything else; on a GPU, which would have to be waited for, the values are not looked at.
+    Raises ModelError for anything else. On a GPU the values are not looked at, since that would wait for it.
     """
-    lowest, shape = -1 if has_colour(model.image_shape[0]) else 0, (*[frames] * bool(frames), *model.image_shape)
-    wanted = f"a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
+    lowest = -1 if has_colour(model.image_shape[0]) else 0
+    shape = (frames, *model.image_shape) if frames else tuple(model.image_shape)
+    wanted = f"images must be a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
-        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
-    if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != shape:
-        raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
+        raise ModelError(f"{wanted}, not a {type(x).__name__}: read_images takes files")
+    if tuple(x.shape[1:]) != shape:
+        raise ModelError(f"{wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
-        raise ModelError(f"images must be {wanted}, not {x.dtype}".replace("torch.", ""))
+        raise ModelError(f"{wanted}, not {x.dtype}".replace("torch.", ""))
     if x.dtype == torch.uint8:
         x = scaled(x)
     elif x.numel() and x.device.type == "cpu":
         low, high = torch.stack(x.detach().aminmax()).tolist()
-        if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # not where one is NaN
-            raise ModelError(f"images must be {wanted}; these lie in [{low:g}, {high:g}]")
+        if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # also where one is NaN
+            raise ModelError(f"{wanted}; these lie in [{low:g}, {high:g}]")
     return x.to(dtype_of(model))
 
 
 def dtype_of(model):
-    """The dtype in which a model takes images and predicts them: that of its weights, unless it says another."""
+    """The dtype of a model's images and predictions: its `image_dtype`, else that of its weights."""
     return getattr(model, "image_dtype", None) or next(model.parameters()).dtype
 
 
 def tensor_of(values):
-    """A NumPy array, of whatever byte order and strides, as a tensor; anything else as it is."""
+    """A NumPy array of any byte order and strides as a tensor; anything else unchanged."""
     if not isinstance(values, np.ndarray):
         return values
     return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C", copy=False))
@@ -128,3 +134,100 @@ def check_labels(labels, images, classes):
         raise ModelError(f"{wanted}, not {labels.dtype} of shape {tuple(labels.shape)}".replace("torch.", ""))
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ModelError(f"{wanted}; these are {labels.min()} to {labels.max()}")
+
+
+# --- files
+
+
+def read_images(images, model, note=warnings.warn, invert=False):
+    """The images of these files and folders (str or Path) and PIL images, one or a list, as the model takes them: uint8
+    (N, C, H, W), see decoded. invert: turn dark and bright round.
+
+    note: called with a line where dark and bright look the other way round than in the images that the model was trained on.
+    Raises ModelError for what cannot be read, and for a folder without images.
+    """
+    if model.image_shape[0] not in (1, 3):
+        raise ModelError(f"image files are grey or colour, and this network takes {model.image_shape[0]} channels")
+    sources = image_sources([images] if isinstance(images, str | Path | Image.Image) else images)
+    images = torch.from_numpy(np.stack([decoded(source, model.image_shape) for source in sources]))
+    images = 255 - images if invert else images
+    usual = model.background
+    if usual is not None and (far := (border(images) - usual).abs() > FAR).any():
+        theirs, usual = ("bright", "dark") if usual < 0.5 else ("dark", "bright")
+        first = getattr(sources[far.nonzero()[0]], "name", "a PIL image")
+        note(
+            f"note: values look inverted: {far.sum()} of {len(images)} images have a {theirs} border (the first is {first}), and "
+            f"the network was trained on images with a {usual} one; invert=True, or --invert of the scripts, turns dark and "
+            "bright round"
+        )
+    return images
+
+
+def image_sources(images):
+    """PIL images and Paths of files; of a folder its images by name. Raises ModelError for a folder without any."""
+    sources = []
+    for image in images:
+        if isinstance(image, Image.Image) or not Path(image).is_dir():
+            sources.append(image if isinstance(image, Image.Image) else Path(image))
+            continue
+        if not (inside := sorted(path for path in Path(image).iterdir() if is_image(path.name))):
+            raise ModelError(f"{image} has no image files ({', '.join(ENDINGS)})")
+        sources += inside
+    return sources
+
+
+def is_image(name):
+    """True for the name of an image file that is not hidden."""
+    return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
+
+
+def decoded(source, shape):
+    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour. It is turned
+    as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic). Transparent parts
+    lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read."""
+    channels, height, width = shape
+    with opened(source) as image:
+        if image is not source:  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
+            image.draft(None, (2 * width, 2 * height))
+        image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+        pixels = np.array(ImageOps.fit(image, (width, height)))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def opened(source):
+    """A PIL image, of a file closed at the end. Raises ModelError where it cannot be read, also inside the block."""
+    is_open = isinstance(source, Image.Image)
+    try:
+        with nullcontext(source) if is_open else Image.open(source) as image:
+            yield image
+    except Exception as error:  # Pillow raises whatever a damaged file makes of it
+        name = (getattr(source, "filename", "") or "a PIL image") if is_open else source
+        raise ModelError(f"{name}: {reason(error, name)}") from None
+
+
+def reason(error, path):
+    """Why a file cannot be read, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image, or damaged"
+    return " ".join(str(error).split()).replace(str(path), "").strip()[:100] or type(error).__name__
+
+
+def in_mode(image, mode):
+    """A PIL image in mode L or RGB. Raises ValueError for values of another kind than 8 or 16 bits."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its values are neither of 8 nor of 16 bits (Pillow's mode {image.mode})")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert(mode)
+
+
+def border(images):
+    """Mean light of the outermost pixels of uint8 images (N, C, H, W), 0 (black) to 1, (N,)."""
+    edges = images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]
+    return torch.cat([edge.flatten(1) for edge in edges], 1).float().mean(1) / 255

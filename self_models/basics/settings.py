@@ -28,8 +28,8 @@ class Registry(dict):
     """A dict of named classes or functions. kind: what one of them is called in an error; keeps_all: a network keeps the settings
     of all its classes, whichever is chosen."""
 
-    def __init__(self, kind, *, keeps_all=False, **entries):
-        super().__init__(entries)
+    def __init__(self, kind, *, keeps_all=False):
+        super().__init__()
         self.kind, self.keeps_all, self.base = kind, keeps_all, None
 
     def expects(self, base):
@@ -41,7 +41,7 @@ class Registry(dict):
 
         def enter(thing):
             if name in self:
-                raise ModelError(f"{self.kind} {name!r} is there already: register {thing.__name__} under another name")
+                raise ModelError(f"{self.kind} {name!r} is there already: register yours under another name")
             if self.base:
                 self.check_class(name, thing)
             self[name] = thing
@@ -59,9 +59,8 @@ class Registry(dict):
         if plain := [field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata]:
             raise ModelError(f"{told}: declare {plain[0]} by setting() or objective_setting()")
         for own, one in settings_in(cls).items():
-            for other, part in self.items():
-                if settings_in(part).get(own, one) is not one:
-                    raise ModelError(f"{told}: {other} has a setting {own}, too: inherit it, or take another name")
+            if others := [other for other, part in self.items() if settings_in(part).get(own, one) is not one]:
+                raise ModelError(f"{told}: {others[0]} has a setting {own}, too: inherit it, or take another name")
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -78,16 +77,17 @@ class Number:
     """An int or float between low and high; above, below: exclude that end. range: the same in few words."""
 
     def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
-        self.kind, self.low, self.high, self.excluded = kind, low, high, [low] * above + [high] * below
-        start, end = f"{'above' if above else 'from'} {low}", f"{'below' if below else 'to'} {high}"
-        self.range = f"{start * (low > -math.inf)} {end * (high < MOST)}".strip()
+        self.kind, self.low, self.high, self.excluded = kind, low, high, {low: above, high: below}
+        start = f"{'above' if above else 'from'} {low}" if low > -math.inf else ""
+        end = f"{'below' if below else 'to'} {high}" if high < MOST else ""
+        self.range = f"{start} {end}".strip()
         self.wanted = f"{'a whole number' if kind is int else 'a number'} {self.range}".strip()
 
     def check(self, value):
         """The value as int or float. Raises ValueError for another type or range."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             raise ValueError(f"{value!r} is not {self.wanted}")
-        if not self.low <= value <= self.high or value in self.excluded:
+        if not self.low <= value <= self.high or self.excluded.get(value):
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)
 
@@ -118,18 +118,15 @@ class Choice:
 
 
 class Switch:
-    """True or False."""
-
-    def parse(self, text):
-        """The value that a word stands for. Raises ValueError."""
-        if text.lower() not in WORDS:
-            raise ValueError(f"{text!r} is neither True nor False")
-        return WORDS[text.lower()]
+    """True or False, or as a flag's text one of WORDS."""
 
     def check(self, value):
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither True nor False")
         return value
+
+    def parse(self, text):
+        return self.check(WORDS.get(text.lower(), text))
 
 
 class Text:
@@ -145,7 +142,6 @@ POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
 FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
-PERCENTILE = Number(float, 0, 100, above=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,27 +209,26 @@ def with_defaults(settings, defaults):
 
 
 class Configured:
-    """A module that is built from declared settings, by position or by name, and keeps them in self.settings. Settings: the
-    declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults: where
-    this class's differ from its bases'; positional: names of the arguments that may come without theirs."""
+    """A module that is built from declared settings and keeps them in self.settings. Settings: the declaration of its own; parts:
+    setting -> Registry of the classes that it may name, each a declaration, too; defaults: where this class's differ from its
+    bases'."""
 
     Settings = None
     parts = {}  # noqa: RUF012
     defaults = {}  # noqa: RUF012
-    positional = ()
 
     @classmethod
     def known_settings(cls):
         """name -> Setting, with this class's defaults; those of all parts are among them."""
-        parts, defaults = {}, {}
+        known, defaults = settings_in(cls.Settings), {}
         for kind, registry in cls.parts.items():
-            for name, one in settings_in(*registry.values()).items():
-                if name in parts or name in settings_in(cls.Settings):
-                    raise ModelError(f"a {kind} declares a setting {name}, which {cls.__name__} has already: take another name")
-                parts[name] = one
+            parts = settings_in(*registry.values())
+            if both := known.keys() & parts.keys():
+                raise ModelError(f"a {kind} declares a setting {min(both)}, which {cls.__name__} has already: take another name")
+            known = known | parts
         for base in reversed(cls.__mro__):
             defaults |= vars(base).get("defaults", {})
-        return with_defaults(settings_in(cls.Settings) | parts, defaults)
+        return with_defaults(known, defaults)
 
     @classmethod
     def checked(cls, values):
@@ -244,22 +239,19 @@ class Configured:
             raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
         checked = {name: one.check(name, values.get(name, one.default)) for name, one in known.items()}
         for kind, registry in cls.parts.items():
-            if not registry.keeps_all:
-                for name in registry.settings_without(checked[kind]):
-                    del checked[name]
+            idle = () if registry.keeps_all else registry.settings_without(checked[kind])
+            checked = {name: value for name, value in checked.items() if name not in idle}
         return checked
+
+    def configure(self, vgg_name, settings):
+        """Fill self.settings from a constructor's arguments. Raises ModelError as checked() does."""
+        self.settings = self.checked(settings if vgg_name is None else {"vgg_name": vgg_name, **settings})
 
     @staticmethod
     def check_in_force(asked, settings):
         """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
         if idle := sorted(asked - settings.keys()):
             raise ModelError(f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too")
-
-    def configure(self, args, named):
-        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""
-        if len(args) > len(self.positional) or set(self.positional[: len(args)]) & named.keys():
-            raise ModelError(f"{type(self).__name__}: too many arguments; give settings by name")
-        self.settings = self.checked(dict(zip(self.positional, args, strict=False)) | named)
 
     def make_parts(self, **common):
         """setting -> the part that it names, made of the settings that the part declares; common: attributes that all get."""

@@ -183,3 +183,21 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     result = evaluation.result()
     of, found = (result["per_image"][name] for name in ("label", "found"))
     return Figures(result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()})
+
+
+@torch.no_grad()
+def spikes_over_time(model, batches, seed):
+    """Means over Batches: layer -> spikes per image at each step (T,); the share of active input open (T,), or None; accuracy, or
+    None where nobody knows labels."""
+    average = Average()
+    for batch in batches:
+        output = batch.run(model, seed)
+        figures = {name: count.double().mean(1) for name, count in output.spikes_by_step.items()}
+        if (share := open_share_by_step(output, batch.images)) is not None:
+            figures["open"] = share.mean(1)
+        if batch.labels is not None:
+            figures["right"] = (output.logits.argmax(1) == batch.labels).double().mean()
+        average.add(len(batch.images), **figures)
+    means = average.means()
+    share, accuracy = means.pop("open", None), means.pop("right", None)
+    return means, share, accuracy

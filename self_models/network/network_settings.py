@@ -52,12 +52,11 @@ class NetworkSettings:
         group="network", metavar="PLAN", common=True)
     fc_width: int = setting(4096, COUNT, "neurons of each hidden classifier layer", group="network", common=True)
     fc_layers: int = setting(2, Number(int, 0, 100), "hidden classifier layers; 0: one linear layer", group="network")
-    kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "side of the convolution kernels, odd, in "
-        "pixels", group="network")
+    kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "side of convolution kernels", group="network")
     dropout: float = setting(0.2, PROBABILITY, "dropout probability", group="network", training=True)
     fc_dropout: float = setting(0.5, PROBABILITY, "dropout probability in the classifier", group="network", training=True)
-    init: str = setting("original", Choice(INITS), "initial weights; kaiming: scaled for deep networks; dirac: the same, but "
-        "convolutions begin as the identity", group="network", training=True)
+    init: str = setting("original", Choice(INITS), "initial weights; kaiming: for deep networks; dirac: the same, convolutions "
+        "being the identity", group="network", training=True)
     timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", common=True)
     dataset: str = setting("MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
@@ -65,8 +64,7 @@ class NetworkSettings:
         group="data", metavar="NAME|FOLDER", common=True)
     count_bound: int = setting(1, COUNT, "recordings: events of a pixel and polarity in one timestep that count as 1; fewer in "
         "proportion", group="data", metavar="N")
-    split_by: str = setting("time", Choice(("time", "number")), "recordings of events: frames alike in time, or in number of "
-        "events", group="data")
+    split_by: str = setting("time", Choice(("time", "number")), "recordings: frames alike in time, or in events", group="data")
     labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
@@ -102,8 +100,7 @@ class SpikingSettings(NetworkSettings):
         "0.5", group="spiking")
     max_pool: str = setting("or", Choice(MAX_POOLS), "spikes that pass a maximum pool; or: any; count: one whenever the highest "
         "spike count of the window rises (converted ANNs)", group="spiking")
-    default_threshold: float = setting(1.0, POSITIVE, "threshold of all layers, for training from random weights",
-        group="spiking")
+    default_threshold: float = setting(1.0, POSITIVE, "threshold of all layers, if training starts at random", group="spiking")
     activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", training=True)
     alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate gradient", group="spiking", training=True)
     beta: float = setting(0.01, NOT_NEGATIVE, "decay of the STDB surrogate gradient", group="spiking", training=True)
@@ -112,16 +109,14 @@ class SpikingSettings(NetworkSettings):
         common=True)
     encoding: str = setting("poisson", Choice(ENCODINGS), "input encoding; poisson: random spikes at the pixel's rate; direct: "
         "the pixel value at each timestep", group="spiking")
-    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output becomes a prediction", group="spiking",
-        common=True)
-    predict: str = setting("frame", Choice(("frame", "next")), "recordings: the frame that a prediction is compared with, its "
-        "own or the next", group="spiking")
+    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", common=True)
+    predict: str = setting("frame", Choice(("frame", "next")), "recordings: predicted is the frame, or the next", group="spiking")
     learn_threshold: bool = setting(False, Switch(), "train the threshold of each layer", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train the leak of each layer", group="fine-tuning", training=True)
     output_leak: float = setting(1.0, FRACTION, "fraction of the logits kept per timestep; below 1 old evidence decays",
         group="forgetting")
-    membrane_floor: float = setting(None, NOT_NEGATIVE, "lower bound of the membrane potential, in negative thresholds; default: "
-        "none", group="forgetting", metavar="F")
+    membrane_floor: float = setting(None, NOT_NEGATIVE, "lower bound of membranes, in negative thresholds; default: none",
+        group="forgetting", metavar="F")
     surprise: float = objective_setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of non-zero "
         "pixels reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting", metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
@@ -133,11 +128,17 @@ class SpikingSettings(NetworkSettings):
 
 def check_together(model, gate, rule):
     """Raise ModelError if settings of a model and of these parts conflict."""
-    own = model.settings
+    own, frames = model.settings, model.settings["recorded_frames"]
     if model.phased:
         check_phased(model, gate, rule)
     gate.check(model.has_feedback)
-    check_recordings(own, gate)
+    if frames and own["timesteps"] > frames:
+        each = f"these recordings have {frames} frames, one for each timestep"
+        raise ModelError(f"timesteps: {each}: give at most {frames}, not {own['timesteps']}")
+    if frames and not gate.follows_changes:
+        raise ModelError(f"gate {own['gate']} is for an image that stays: for recordings choose block, or open")
+    if frames and gate.reacts and not gate.reopens:
+        raise ModelError("blocking: blocked pixels must reopen, because a recording changes: choose dynamic")
     if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another")
 
@@ -146,31 +147,15 @@ def check_phased(model, gate, rule):
     """The same of a phased network: what would come after a layer's phase, or before its end, is refused."""
     own = model.settings
     plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
-    found = [f"{name} must be {value}" for name, value in plain.items() if own[name] != value]
-    if gate.reacts and (own["gate"] != "block" or gate.epsilon or gate.residual):
-        found.append(f"gate {own['gate']} would react to predictions: give --gate block --epsilon 0 without --residual")
-    if rule.stops:
-        found.append(f"rule {own['rule']} would ask for answers before the last timesteps: choose never")
-    if own["recorded_frames"] and model.has_feedback:
-        found.append("recordings are predicted when they are over: choose an architecture without feedback")
-    if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
-        found.append(f"activation {own['activation']} needs the time since a spike: choose Linear")
-    if model.Neuron is not SpikingNeuron:
-        found.append(f"neurons of {type(model).__name__} are {model.Neuron.__name__}, and must be its own")
-    if found:
-        raise ModelError(f"update phased: {'; '.join(found)}")
-
-
-def check_recordings(settings, gate):
-    """Raises ModelError where settings and gate can make nothing of recordings."""
-    frames, steps = settings["recorded_frames"], settings["timesteps"]
-    if not frames:
-        return
-    if steps > frames:
-        raise ModelError(
-            f"timesteps: these recordings have {frames} frames, one for each timestep: give at most {frames}, not {steps}"
-        )
-    if not gate.follows_changes:
-        raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
-    if gate.reacts and not gate.reopens:
-        raise ModelError("blocking: what is closed for good would not see what a recording shows later: choose dynamic")
+    faults = {f"{name} must be {value}": own[name] != value for name, value in plain.items()} | {
+        f"gate {own['gate']} would react to predictions: give --gate block --epsilon 0 without --residual":
+            gate.reacts and (own["gate"] != "block" or gate.epsilon or gate.residual),
+        f"rule {own['rule']} would ask for answers before the last timesteps: choose never": rule.stops,
+        "recordings are predicted when they are over: choose an architecture without feedback":
+            own["recorded_frames"] and model.has_feedback,
+        f"activation {own['activation']} needs the time since a spike: choose Linear":
+            SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age,
+        f"neurons of {type(model).__name__} are {model.Neuron.__name__}, and must be its own": model.Neuron is not SpikingNeuron,
+    }  # fmt: skip
+    if any(faults.values()):
+        raise ModelError(f"update phased: {'; '.join(fault for fault, is_so in faults.items() if is_so)}")

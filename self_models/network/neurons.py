@@ -27,6 +27,10 @@ class NeuronState(NamedTuple):
     current: torch.Tensor | None = None
 
 
+UPDATES = Registry("update")  # name -> function as those here
+
+
+@UPDATES.register("delayed")
 def delayed(current, v, theta, leak, spike):
     """s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + I[t] - theta s[t]
 
@@ -36,6 +40,7 @@ def delayed(current, v, theta, leak, spike):
     return s, leak * v + current - theta * s.detach()
 
 
+@UPDATES.register("immediate")
 def immediate(current, v, theta, leak, spike):
     """V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
 
@@ -45,6 +50,7 @@ def immediate(current, v, theta, leak, spike):
     return s, v - theta * s.detach()
 
 
+@UPDATES.register("phased")
 def phased(current, v, theta, leak, spike, phase):
     """phase <= 0: V += I[t];   phase 1: s[t] = H(V/theta - 1), V -= theta s[t];   in all others neither.
 
@@ -58,9 +64,6 @@ def phased(current, v, theta, leak, spike, phase):
         spikes = spike(v, theta)
         v = v - theta * spikes.detach()
     return spikes, v
-
-
-UPDATES = Registry("update", delayed=delayed, immediate=immediate, phased=phased)
 
 
 class Spike(torch.autograd.Function):

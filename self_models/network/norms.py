@@ -13,6 +13,16 @@ BATCH_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tra
 MOMENTUM, SMALL = 0.1, 1e-5
 
 
+NORMS = Registry("norm")  # name -> (channels, nonlinearity, whether it learns a scale) -> module
+ACTIVATIONS = Registry("activation_ann")  # name -> (stage name, settings) -> module
+
+
+@NORMS.register("none")
+def no_norm(channels, nonlinearity, learns_scale=True):
+    return nonlinearity
+
+
+@NORMS.register("scale")
 class ScaledByBatch(nn.Module):
     """y = nonlinearity(gain x / sqrt(mean x² + 1e-5)), the mean over batch and space, of each channel.
 
@@ -45,6 +55,7 @@ def scale_of(gain, mean_square):
     return gain * torch.rsqrt(mean_square + SMALL)
 
 
+@NORMS.register("batch")
 class BatchNorm(nn.BatchNorm2d):
     """y = nonlinearity(weight (x - mean x) / sqrt(var x + 1e-5) + bias), mean and variance over batch and space, of each channel
     (Ioffe & Szegedy, ICML 2015).
@@ -69,13 +80,6 @@ class BatchNorm(nn.BatchNorm2d):
 def by_channel(values, x):
     """values (C,), shaped to go with x (B, C, ...)."""
     return values.view(-1, *[1] * (x.dim() - 2))
-
-
-NORMS = {  # --norm: (channels, nonlinearity, whether it learns a scale) -> module
-    "none": lambda channels, nonlinearity, learns_scale: nonlinearity,
-    "scale": ScaledByBatch,
-    "batch": BatchNorm,
-}
 
 
 def folded_in(state):
@@ -141,8 +145,14 @@ class QCFS(nn.Module):
 
 BOUND, NORMALISED_BOUND = 8.0, 2.5  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1
 
-ACTIVATIONS = Registry(  # (stage name, settings) -> module
-    "activation_ann",
-    relu=lambda stage, settings: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
-    qcfs=lambda stage, settings: QCFS(settings["qcfs_levels"], BOUND if settings["norm"] == "none" else NORMALISED_BOUND),
-)
+
+@ACTIVATIONS.register("relu")
+def rectified(stage, settings):
+    """ReLU, and LeakyReLU(0.01) in the decoder."""
+    return nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU()
+
+
+@ACTIVATIONS.register("qcfs")
+def clipped(stage, settings):
+    """QCFS in all stages."""
+    return QCFS(settings["qcfs_levels"], BOUND if settings["norm"] == "none" else NORMALISED_BOUND)

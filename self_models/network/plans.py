@@ -53,27 +53,23 @@ class Plan:
     decoder: tuple = ()
 
     def __post_init__(self):
-        for part, letters in (("encoder", (*HALVING, "fork")), ("decoder", ("U", "drop", "in"))):
-            if wrong := [token for token in getattr(self, part) if not (is_width(token) or token in letters)]:
+        encoder, decoder, downs, ups = self.encoder, self.decoder, halvings(self.before_fork), self.decoder.count("U")
+        for part, tokens, letters in (("encoder", encoder, (*HALVING, "fork")), ("decoder", decoder, ("U", "drop", "in"))):
+            if wrong := [token for token in tokens if not (is_width(token) or token in letters)]:
                 raise ModelError(f"plan: unknown {part} token {wrong[0]!r}: use a number of channels or {', '.join(letters)}")
-        if not self.encoder or not is_width(self.encoder[0]):
-            raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(self.encoder[:1])}")
-        if self.encoder.count("fork") > 1 or ("fork" in self.encoder and not self.decoder):
+        if not encoder or not is_width(encoder[0]):
+            raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(encoder[:1])}")
+        if encoder.count("fork") > 1 or ("fork" in encoder and not decoder):
             raise ModelError("plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder")
-        for before, token in pairwise(token for token in self.encoder if token != "fork"):
+        for before, token in pairwise(token for token in encoder if token != "fork"):
             if token == "M" and not (is_width(before) or before == "M"):
                 raise ModelError(f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}")
-        if not self.decoder:
-            return
-        if self.decoder[-1] != "in" or self.decoder.count("in") != 1:
+        if decoder and (decoder[-1] != "in" or decoder.count("in") != 1):
             raise ModelError("plan: the decoder must end with 'in', and have it only there")
-        downs, ups = halvings(self.before_fork), self.decoder.count("U")
-        if downs != ups:
-            where = " before its fork" * ("fork" in self.encoder)
-            raise ModelError(
-                f"plan: the encoder halves the image {downs} times{where} and the decoder doubles it {ups} times; "
-                "give both the same number"
-            )
+        if decoder and downs != ups:
+            where = " before its fork" if "fork" in encoder else ""
+            both = f"the encoder halves the image {downs} times{where} and the decoder doubles it {ups} times"
+            raise ModelError(f"plan: {both}; give both the same number")
 
     @property
     def before_fork(self):
@@ -83,11 +79,9 @@ class Plan:
     def sizes(self, height, width):
         """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
         times = halvings(self.encoder)
-        if min(height, width) < (least := 2**times):
-            raise ModelError(
-                f"image of {height}x{width} is too small: this architecture halves it {times} times "
-                f"and needs at least {least}x{least}; choose a shallower one"
-            )
+        if min(height, width) < 2**times:
+            needs = f"this architecture halves it {times} times and needs at least {2**times}x{2**times}"
+            raise ModelError(f"image of {height}x{width} is too small: {needs}; choose a shallower one")
         return [(height >> n, width >> n) for n in range(times + 1)]
 
 

@@ -11,6 +11,7 @@ from math import sqrt
 import torch
 from torch import nn
 
+from self_models.basics.settings import Registry
 from self_models.network.graph import Graph, chained, has_state, passes
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
@@ -117,12 +118,17 @@ def new_bias(layer):
     return nn.Parameter(torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels))
 
 
+INITS = Registry("init")  # name -> function (layer, rectified: whether a nonlinearity follows)
+
+
+@INITS.register("original")
 def original(layer, rectified):
     """Normal, whatever follows, of deviation sqrt(2 / (k k out_channels)) in a convolution, 0.01 in a linear layer."""
     deviation = 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
     nn.init.normal_(layer.weight, 0, deviation)
 
 
+@INITS.register("kaiming")
 def kaiming(layer, rectified):
     """Normal, of deviation sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean
     square, else sqrt(1 / inputs): a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
@@ -132,15 +138,13 @@ def kaiming(layer, rectified):
     nn.init.normal_(layer.weight, 0, sqrt((2 if rectified else 1) / inputs))
 
 
+@INITS.register("dirac")
 def dirac(layer, rectified):
     """As kaiming; but output channels of a k x k convolution hand on the input channels of their numbers, as far as there are."""
     kaiming(layer, rectified)
     if not isinstance(layer, nn.Linear) and layer.stride == (1, 1):
         filters = layer.weight.detach().transpose(0, int(isinstance(layer, nn.ConvTranspose2d)))  # (C', C, k, k)
         nn.init.dirac_(filters[: filters.shape[1]])
-
-
-INITS = {"original": original, "kaiming": kaiming, "dirac": dirac}
 
 
 def list_layers(stage):

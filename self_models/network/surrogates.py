@@ -11,6 +11,7 @@ import torch
 
 from self_models.basics.settings import Registry
 
+SURROGATES = Registry("activation")  # name -> function (alpha, beta) that returns a Surrogate
 GAMMA = 0.3  # of the Linear surrogate, the original's
 
 
@@ -27,11 +28,13 @@ def _onto_triangle(grad, v, age):
     return torch.addcmul(grad, v.abs_().clamp_(max=1), grad, value=-1, out=v)
 
 
+@SURROGATES.register("Linear")
 def linear(alpha, beta):
     """ds/dv = gamma * max(0, 1 - |v|)   (piecewise linear, as in Bellec et al., NeurIPS 2018), without alpha and beta."""
     return Surrogate(GAMMA, _onto_triangle)
 
 
+@SURROGATES.register("Triangle")
 def triangle(alpha, beta):
     """ds/dv = max(0, 1 - |v|)   (Esser et al., PNAS 2016), without alpha and beta.
 
@@ -40,6 +43,7 @@ def triangle(alpha, beta):
     return Surrogate(1.0, _onto_triangle)
 
 
+@SURROGATES.register("STDB")
 def stdb(alpha, beta):
     """ds/dv = alpha * exp(-age)^beta   (spike-time dependent, as in Rathi et al., ICLR 2020).
 
@@ -47,9 +51,6 @@ def stdb(alpha, beta):
     about 103 steps, in the original as here.
     """
     return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True)
-
-
-SURROGATES = Registry("activation", Linear=linear, Triangle=triangle, STDB=stdb)
 
 
 def new_age(drive):

@@ -6,6 +6,8 @@ import torch
 
 from self_models.basics.settings import Registry
 
+ENCODINGS = Registry("encoding")
+
 
 class Encoding(NamedTuple):
     """send(image, draws): image (B, C, H, W) in [-1, 1], draws uniform in [0, 1), (B, C, H, W), or (T, B, C, H, W) for T steps,
@@ -20,9 +22,12 @@ def poisson(image, draws):
     return torch.where(draws <= image.abs(), image.sign(), 0.0)
 
 
+ENCODINGS.register("poisson")(Encoding(poisson, uses_draws=True))
+
+
 def direct(image, draws):
     """The analog image itself drives the first layer at every step."""
     return image.expand_as(draws)
 
 
-ENCODINGS = Registry("encoding", poisson=Encoding(poisson, True), direct=Encoding(direct, False))
+ENCODINGS.register("direct")(Encoding(direct, uses_draws=False))

@@ -6,16 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import UserError
-from harness.drawing.plots import wilson
-from harness.measuring.comparing import FIGURES
-from harness.measuring.report import MOST_CLASSES
-from harness.reporting.charts import looks_of, save_confusion, save_costs, save_curves, save_parts
+from harness.drawing.plots import looks_of, save_confusion, save_costs, save_curves, save_parts
+from harness.measuring.comparing import FIGURES, wilson
+from harness.measuring.tables import MOST_CLASSES
 from harness.runs.saving import write_whole
 
 MADE_BY = '<meta name="generator" content="report.py">'
 HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
-MOST = 1_900_000  # characters of a page
 NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags", "facts"}
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
 HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
@@ -33,80 +31,52 @@ th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid #e4
 """
 
 
-def check_page(path, overwrite):
-    """Raises UserError where a file is in the way that no report wrote."""
+def save_page(path, runs, overwrite):
+    """Write the page of Runs. Raises UserError where a file is in the way that no report wrote, unless it may be overwritten."""
     if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-
-
-def save_page(path, runs, overwrite):
-    """Write the page of Runs. Raises UserError where that can't be done."""
-    check_page(path, overwrite)
     title = escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
-    head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head>"
-    parts = [f"{head}<body><h1>{title}</h1>", *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"]
-    content = "".join(filled(parts)).encode("utf-8", "replace")
-    write_whole(path, lambda file: file.write(content))
+    head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
+    content = "".join([head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"])
+    write_whole(path, lambda file: file.write(content.encode("utf-8", "replace")))
 
 
 def compared(runs):
     """Parts of the page that show all runs."""
-    results, looks = labelled(runs), looks_of(runs)
+    looks, results = looks_of(runs), [(run, result) for run in runs for result in run.results]
+    names = dict.fromkeys(name for _, result in results for name in result.settings)
+    differ = [name for name in names if len({result.settings.get(name) for _, result in results}) > 1]
     if results:
-        yield f"<h2>Results</h2>{table(HEAD, map(result_row, *zip(*results, strict=True)), 'results')}<p>{RESULTS}</p>"
-    if spiking := {f"{run.name} {label}".strip(): result.record for run, result, label in results if result.spikes}:
+        rows = [result_row(run, result, result.label(differ)) for run, result in results]
+        yield f"<h2>Results</h2>{table(HEAD, rows, 'results')}<p>{RESULTS}</p>"
+    if spiking := {f"{run.name} {result.label(differ)}".strip(): result.record for run, result in results if result.spikes}:
         yield "<h2>Accuracy against spikes and energy</h2>" + drawn(save_costs, [run for run in runs if run.is_spiking], looks)
         yield "<h2>Spikes by part of the network</h2>" + drawn(save_parts, spiking)
     if trained := [run for run in runs if run.epochs]:
         yield f"<h2>Training</h2>{drawn(save_curves, trained, looks)}<p>{CURVES}</p>"
-    if flags := list(flags_that_differ(runs)):
-        yield "<h2>Flags that differ</h2>" + table(["flag", *(run.name for run in runs)], flags)
+    flags = sorted({flag for run in runs for flag in run.parameters} - NOT_COMPARED)
+    rows = [[flag, *(run.parameters.get(flag) for run in runs)] for flag in flags]
+    if rows := [row for row in rows if len({*row[1:]} - {None}) > 1]:  # of the runs that have the flag
+        yield "<h2>Flags that differ</h2>" + table(["flag", *(run.name for run in runs)], rows)
 
 
 def alone(run):
-    """Parts of the page that show one run: HTML, and paths of its pictures."""
+    """Parts of the page that show one run."""
     yield f"<h2>{escape(run.name)}</h2>" + "".join(f"<pre>{escape(opening['command'])}</pre>" for opening in run.openings)
     last = run.results[-1] if run.results else None
     if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
         yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(save_confusion, last.record)
-    yield from run.pictures
-
-
-def filled(parts):
-    """The parts as HTML: pictures are inside the page as long as it has room for them, else named."""
-    room = MOST - sum(len(part) for part in parts if isinstance(part, str))
-    for part in parts:
-        if isinstance(part, Path):
-            html = image(part)
-            room -= len(html)
-            part = html if room > 0 else f"<p>Left out, since the page would be too large: {escape(str(part))}</p>"
-        yield part
-
-
-def labelled(runs):
-    """(Run, Result, those of its settings that differ between the results, in words) of each result."""
-    results = [(run, result) for run in runs for result in run.results]
-    names = dict.fromkeys(name for _, result in results for name in result.settings)
-    differ = [name for name in names if len({result.settings.get(name) for _, result in results}) > 1]
-    return [(run, result, result.label(differ)) for run, result in results]
+    yield from map(image, run.pictures)
 
 
 def result_row(run, result, label):
-    """A result's row below HEAD."""
+    """A result's row below HEAD. label: those of its settings that differ between the results, in words."""
     record = result.record
     low, high = wilson(record["accuracy"], record["images"])
     values = [(FIGURES[name].of(record), FIGURES[name].form) for name in SHOWN]
     cells = [None if value is None else format(value, form) for value, form in values]
     about = [run.name, label, result.where, f"{100 * record['accuracy']:.2f}"]
     return [*about, f"{100 * low:.2f} to {100 * high:.2f}", *cells]
-
-
-def flags_that_differ(runs):
-    """A row for each flag of which the runs that have it have several values."""
-    for flag in sorted({flag for run in runs for flag in run.parameters} - NOT_COMPARED):
-        values = [run.parameters.get(flag) for run in runs]
-        if len({*values} - {None}) > 1:
-            yield [flag, *values]
 
 
 def table(head, rows, style=""):

@@ -1,17 +1,16 @@
-"""Runs as a report knows them, read from their logs."""
+"""Runs, read from their logs."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
-from harness.runs.paths import Paths
-from harness.runs.run import read_records
+from harness.runs.run import Paths, read_records
 from self_models.loading import MODELS
 
 NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event
 PICTURES = (".gif", ".png", "_spikes.png", "_raster.png", "_sweep.png", "_extremes.png", "_steps.png")  # of a run
-TOLD = {"gate": ("open", "block"), "encoding": ("poisson",), "class": MODELS}  # where they are not these; of gates ε tells which
+USUAL = {"gate": ("open", "block"), "encoding": ("poisson",), "class": MODELS}  # other values are told; of gates ε tells which
 
 
 class Result:
@@ -20,16 +19,16 @@ class Result:
 
     def __init__(self, record):
         told = record.get
-        self.record, self.spikes = record, told("spikes")
-        found = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None} if self.spikes else {}
-        found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
-        found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
-        self.settings = {name: str(value) for name, value in found.items() if value is not None}
+        self.record, self.spikes, values = record, told("spikes"), {}
+        if self.spikes:
+            values = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None}
+            values |= {name: told(name) for name, usual in USUAL.items() if told(name) not in usual}
+        values |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
+        self.settings = {name: str(value) for name, value in values.items() if value is not None}
         epoch = told("epoch") if told("event") == "epoch" else None
         holdout, chose = told("holdout"), told("selected_on") == "test"
         kind = "held-out" if holdout or (epoch and not chose) else f"{told('dataset') or ''} test".strip()
-        images = f"{holdout:,} {kind} images" if holdout else f"{kind} images"
-        self.on = f"{record['images']:,} {images}"
+        self.on = f"{record['images']:,} {f'{holdout:,} ' if holdout else ''}{kind} images"
         self.where = f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}" if epoch or chose else self.on
 
     def label(self, names):
@@ -53,11 +52,11 @@ class Run:
     @property
     def results(self):
         """Its evaluations; of a training run without one its best epoch so far."""
-        if self.evaluations or not (judged := [epoch for epoch in self.epochs if epoch.get("evaluated")]):
+        judged = [epoch | epoch["evaluated"] for epoch in self.epochs if epoch.get("evaluated")]
+        if self.evaluations or not judged:
             return list(map(Result, self.evaluations))
-        best = max(judged, key=lambda epoch: epoch["evaluated"]["accuracy"])
-        renamed = {"spikes": "parts", "timesteps": "mean_steps"}  # an evaluation's name -> here
-        return [Result(best | best["evaluated"] | {name: best["evaluated"].get(here) for name, here in renamed.items()})]
+        best = max(judged, key=lambda epoch: epoch["accuracy"])
+        return [Result(best | {"spikes": best.get("parts"), "timesteps": best.get("mean_steps")})]
 
     @property
     def parameters(self):

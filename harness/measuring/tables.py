@@ -1,0 +1,334 @@
+"""Figures as lines and tables for a reader, and as records for programs."""
+
+import csv
+import io
+import json
+import re
+from datetime import date
+from itertools import zip_longest
+
+from harness.runs.commands import command_line
+from harness.runs.saving import write_whole
+from self_models.basics import ModelError
+from self_models.basics.images import ELSEWHERE
+from self_models.basics.settings import settings_in
+from self_models.counting.ledger import EXECUTIONS, PARTS
+from self_models.counting.operations import OperationCounter
+from self_models.objectives.stopping import RULES
+from self_models.running.outputs import part_of
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+HELPS_AGAINST_SILENCE = (
+    "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
+    "or --update immediate usually help"
+)
+NOT_DEFINED = "-: not defined, since spikes or difficulty are the same for all images"
+COLUMNS = (
+    "95 %: timesteps within which 95 % of the images end; rho: Spearman's rank correlation of an image's spikes with its "
+    "difficulty (a small margin after all timesteps); per intensity: the same of spikes per total intensity (sum of the pixels); "
+    "faster: images per second, relative to all timesteps"
+)
+FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
+           "energy_event_joules")  # fmt: skip
+MOST_CLASSES, WORST = 20, 10  # of which the whole confusion matrix is shown; of more so many accuracies are
+LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
+JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
+OPERATIONS = {"effective_acs": "effective ACs", "effective_macs": "effective MACs", "dense": "dense",
+              "event_acs": "event-driven ACs"}  # fmt: skip
+ENERGIES = {"energy_joules": "energy: layer by layer", "energy_event_joules": "event-driven (estimates)"}
+
+
+# --- words and tables
+
+
+def figure(value):
+    """Four significant digits, thousands with commas."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(share):
+    return f"{100 * share:.2f} %"
+
+
+def signed(rho):
+    """'+0.250' of a correlation; a dash where there is none."""
+    return "-" if rho is None else f"{rho:+.3f}"
+
+
+def aligned(rows, left=(0,)):
+    """Rows of text, of which some may be shorter, as lines: columns of these numbers to the left, the others to the right."""
+    columns = list(zip_longest(*rows, fillvalue=""))
+    sides = [str.ljust if number in left else str.rjust for number in range(len(columns))]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=False)).rstrip() for row in rows]
+
+
+def in_words(rows):
+    """A table's cells as texts."""
+    return [[cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row] for row in rows]
+
+
+def as_text(rows, form):
+    """A table as aligned text, md, latex or csv."""
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue().rstrip("\n")
+    head, *body = in_words(rows)
+    if form == "md":
+        return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
+    if form == "latex":
+        head, *body = (" & ".join(re.sub("([&%$#_{}])", r"\\\1", cell) for cell in row) + r" \\" for row in (head, *body))
+        begin, end = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\end{tabular}"
+        return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end])
+    return "\n".join(aligned([head, *body]))
+
+
+# --- training
+
+
+def running(means, names=("accuracy", *LOSSES, "spikes")):
+    """'accuracy 97.10 % | total 0.123 | spikes 4,123' of those of these means that there are; names: their ends."""
+    chosen = [(name, means[name]) for end in names for name in means if name.endswith(end)]
+    return " | ".join(f"{name} {percent(value) if name == 'accuracy' else figure(value)}" for name, value in chosen)
+
+
+def losses_text(means):
+    """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
+    return f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
+
+
+def epoch_line(epoch, epochs, learned, seconds, on, evaluated=None, best=0.0):
+    """One line per epoch: losses and accuracy in training and, where images choose the epoch, on those, best, spikes; seconds."""
+    parts = [f"epoch {epoch}/{epochs}: train {losses_text(learned)}"]
+    if evaluated:
+        spikes = f", {figure(evaluated['parts']['total'])} spikes per image" if "parts" in evaluated else ""
+        parts.append(f"{JUDGES[on]} {losses_text(evaluated)} (best {100 * best:.2f} %){spikes}")
+    return "; ".join([*parts, f"{seconds:.1f} s"])
+
+
+def best_line(best, on):
+    """'best: epoch 3, held-out accuracy 97.10 %' of the epoch that is kept; on: what it was chosen on."""
+    if on == "last epoch":
+        return f"last: epoch {best['epoch']}, nothing was chosen"
+    warned = ", chosen on the test images" if on == "test" else ""
+    return f"best: epoch {best['epoch']}, {on} accuracy {percent(best['accuracy'])}{warned}"
+
+
+# --- an evaluation
+
+
+def counts_operations(model, say):
+    """True if a model's operations can be counted: an SNN's, but for one with parts of its own, of which a line tells."""
+    try:
+        return isinstance(model, VGG_SNN_STDB_wFeedback) and bool(OperationCounter(model))
+    except ModelError as error:
+        say(f"note: {str(error).rpartition(': ')[0]}: there are none in the records")
+        return False
+
+
+def result_lines(result):
+    """Accuracy, spikes by part, energy and reconstruction of an evaluation, as lines."""
+    yield f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s"
+    if "parts" in result:
+        yield spikes_text(result["parts"])
+    if "energy_joules" in result:
+        layers, events = (figure(1e6 * result[name]) for name in ENERGIES)
+        yield f"energy per image, estimated: {layers} µJ layer by layer, {events} µJ event-driven"
+    if "interval" in result:
+        yield f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}"
+    if "error" in result:
+        yield f"squared error of the last prediction, summed over an image: {figure(result['error'])}"
+
+
+def spikes_text(parts):
+    return "spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in parts.items())
+
+
+def silent_outputs(result):
+    """A warning where an SNN's outputs say nothing, since the layer before them sends no spike."""
+    hidden = [layer for layer in result.get("spikes", ()) if part_of(layer) == "classifier"]
+    if hidden and not result["spikes"][hidden[-1]]:
+        yield (
+            "warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0 and the first class "
+            f"is always predicted: {HELPS_AGAINST_SILENCE}"
+        )
+
+
+def accuracy_by_class(confusion):
+    """Accuracy (0 to 1) on the images of each class, None where there are none. confusion[label][predicted]: how many images."""
+    return [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
+
+
+def class_lines(confusion, names, of=""):
+    """Lines for a reader: accuracy by class, and the matrix; of many classes the lowest accuracies. of: says of what they are."""
+    accuracies = [(share, name) for share, name in zip(accuracy_by_class(confusion), names, strict=True) if share is not None]
+    if len(names) > MOST_CLASSES:
+        worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
+        yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
+        return
+    yield f"accuracy by class{of}: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
+    yield f"confusion matrix{of} (rows: class, columns: predicted class):"
+    yield from aligned([["", *names], *([name, *(f"{n:,}" for n in row)] for name, row in zip(names, confusion, strict=True))])
+
+
+def evaluation_record(model, result, args, **more):
+    """The JSON object of an evaluation: what was run, and its figures, see Evaluation.result."""
+    settings = model.settings
+    record = {
+        "event": "evaluation",
+        "model": settings["vgg_name"],
+        "feedback": model.has_feedback,
+        "dataset": settings["dataset"].removeprefix(ELSEWHERE),
+        "images": result["images"],
+        "timesteps": settings["timesteps"],
+        "epsilon": settings.get("epsilon", 0.0),
+        **{name: settings[name] for name in ("gate", "encoding") if name in settings},
+        "class": type(model).__name__,
+        "objective": getattr(model, "objective", "none"),
+        "engine": getattr(model, "runs_by", "dense"),
+        "accuracy": result["accuracy"],
+        "mean_steps": result.get("mean_steps"),
+        "reconstruction_error": result.get("error"),
+        "seconds": result["seconds"],
+        "images_per_second": result["images_per_second"],
+        "seed": args.seed,
+        "date": date.today().isoformat(),
+        "command": command_line(),
+    }
+    if settings.get("rule", "never") != "never":
+        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in settings_in(RULES[settings["rule"]])}}
+    if "parts" in result:
+        record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
+    confusion = result["confusion"]
+    record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(confusion), "confusion": confusion}
+    record |= {name: result[name] for name in FURTHER if name in result}
+    selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
+    return record | ({"selected_on": selected_on} if selected_on else {}) | more
+
+
+def save_results_json(path, records):
+    """Write the records as one JSON list."""
+    write_whole(path, lambda file: file.write(json.dumps(records, indent=1).encode()))
+
+
+# --- tables of the post-hoc scripts, as lines, from evaluation records
+
+
+def blocking_table(records, baseline=None):
+    """A row per record; with a decoder the reconstruction error and the open input, too. baseline: the record of the network
+    without a decoder, the last row."""
+    parts = ("input", "encoder", "decoder", "classifier", "total")
+    of_decoder = [] if records[0]["reconstruction_error"] is None else ["error", "open at the end"]
+    rows = [["epsilon", "accuracy", *parts, *of_decoder]]
+    for record in [*records, *filter(None, [baseline])]:
+        error, share = record["reconstruction_error"], record.get("open_share")
+        spikes = [f"{record['spikes'][part]:,.0f}" for part in parts]
+        name = "baseline" if record is baseline else f"{record['epsilon']:g}"
+        last = "" if error is None else f"{error:.2f}", f"{100 * share[-1]:.1f} %" if share else ""
+        rows.append([name, percent(record["accuracy"]), *spikes, *last])
+    return aligned(rows)
+
+
+def operations_table(records):
+    """Operations per image, as NeuroBench counts them and event-driven, and energies, where counted."""
+    if "operations" not in records[0]:
+        return []
+    rows = [["epsilon", *OPERATIONS.values(), "activation sparsity", *ENERGIES.values()]]
+    for record in records:
+        counts = [f"{record['operations'][kind]:,.0f}" for kind in OPERATIONS]
+        energies = [f"{1e6 * record[name]:.3f} µJ" for name in ENERGIES]
+        rows.append([f"{record['epsilon']:g}", *counts, f"{record['operations']['activation_sparsity']:.4f}", *energies])
+    return aligned(rows)
+
+
+def choices_table(records, front):
+    """Lines of a table: a row for each combination of settings, by spikes; those among them on the front are marked."""
+    rows = [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
+    for record in sorted(records, key=lambda record: record["spikes"]["total"]):
+        settings = [f"{record[name]:g}" for name in ("epsilon", "readout_slew", "timesteps")]
+        energy = f"{1e6 * record['energy_event_joules']:.3f} µJ" if "energy_event_joules" in record else "-"
+        figures = percent(record["accuracy"]), f"{record['spikes']['total']:,.0f}", energy
+        rows.append([*settings, *figures, "*" if record in front else ""])
+    return aligned(rows)
+
+
+def difficulty_lines(epsilon, correlations):
+    """Rank correlations between difficulty and spikes."""
+    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per total intensity"
+    for name, rho in correlations.items():
+        yield f"  {name}: {signed(rho['spikes'])}; {signed(rho['spikes_per_ink'])}"
+    if any(None in rho.values() for rho in correlations.values()):
+        yield NOT_DEFINED
+
+
+def adaptive_table(series):
+    """A row per rule and bound. series: name -> list of (record, per_image)."""
+    rows = [["rule", "accuracy", "mean timesteps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster"]]
+    slowest = series["all timesteps"][0][0]["images_per_second"]
+    for name, results in series.items():
+        for record, _ in results:
+            rows.append([
+                setting_in_words(name, record["bounds"]), percent(record["accuracy"]), f"{record['mean_steps']:.2f}",
+                f"{record['median_steps']:.0f}", f"{record['p95_steps']:.0f}", f"{record['spikes']['total']:,.0f}",
+                signed(record["rank_correlation"]), signed(record["rank_correlation_per_ink"]),
+                f"{record['images_per_second']:.1f}", f"{record['images_per_second'] / slowest:.2f}",
+            ])  # fmt: skip
+    return [*aligned(rows), COLUMNS, *([NOT_DEFINED] if any(row[6] == "-" for row in rows) else [])]
+
+
+def setting_in_words(rule, bounds):
+    """'confidence gap_bound 2', of a rule's name and its bounds."""
+    return " ".join([rule, ", ".join(f"{bound} {value:g}" for bound, value in bounds.items())]).rstrip()
+
+
+def contrast_table(rows, summary):
+    """Accuracy on clean and dimmed images with plain blocking, with contrast and with the controls, then the summary."""
+    cases = [key for key in rows[0] if key != "dimming"]
+    accuracies = ([row["dimming"], *(percent(row[key]) for key in cases)] for row in rows)
+    yield from aligned([["images", *cases], *accuracies])
+    yield "mean of dimmed: " + ", ".join(f"{key} {percent(summary[f'dimmed_{key}'])}" for key in cases)
+    if summary["regained"] is not None:
+        yield f"contrast recovers {100 * summary['regained']:.0f} % of the accuracy lost to dimming"
+
+
+# --- energy ledgers as rows, whose first is the head; energies in µJ
+
+
+def energy_rows(ledgers, conventions, anns):
+    """Networks under conventions. ledgers: name -> Ledger; conventions: name -> Convention; anns: name -> (accuracy of its ANN or
+    None, of the same in 8 bits or None)."""
+    rows = [["network", "accuracy, %", "spikes", *(f"{one.title}, µJ" for one in conventions.values())]]
+    for name, ledger in ledgers.items():
+        for execution in EXECUTIONS:
+            energies = [1e6 * ledger.joules(one, execution) for one in conventions.values()]
+            rows.append([f"{name}, {execution}", f"{100 * ledger.accuracy:.2f}", ledger.total("spikes"), *energies])
+        for bits, accuracy in zip((32, 8), anns.get(name, (None, None)), strict=True):
+            energies = [1e6 * ledger.ann_joules(one, bits) for one in conventions.values()]
+            rows.append([f"its ANN, {bits} bits", accuracy and f"{100 * accuracy:.2f}", None, *energies])
+    return rows
+
+
+def part_rows(ledger, convention):
+    """A network by its parts, event-driven, means per image."""
+    rows = [["part", "spikes", "SynOps", "MACs, layer by layer", "membrane updates", f"{convention.title}, µJ"]]
+    for name, parts in (*((part, (part,)) for part in PARTS), ("all", PARTS)):
+        if entries := [entry for entry in ledger.entries if entry.part in parts]:
+            counts = [sum(getattr(entry, count) for entry in entries) for count in ("spikes", "synops", "macs", "reached")]
+            joules = 1e-12 * sum(entry.picojoules(convention, EXECUTIONS[0], ledger.leaks) for entry in entries)
+            rows.append([name, *counts, 1e6 * joules])
+    return rows
+
+
+def verdicts(name, ledger, conventions):
+    """Lines that say who costs less, the network event-driven or its ANN in 8 bits, and from which spikes on."""
+    won = [one.title for one in conventions.values() if ledger.joules(one, EXECUTIONS[0]) < ledger.ann_joules(one, 8)]
+    lost = [one.title for one in conventions.values() if one.title not in won]
+    costs = [f"{word} than its ANN in 8 bits under: {'; '.join(titles)}" for word, titles in (("more", lost), ("less", won))
+             if titles]  # fmt: skip
+    yield f"{name}, means over {ledger.images:,} images; event-driven it costs {'. It costs '.join(costs)}"
+    spikes = ledger.total("spikes")
+    for one in conventions.values():
+        even = ledger.break_even(one)
+        told = f"less below {even:.3f}" if even else "more even without any" if spikes else "no break-even, it sends nothing"
+        yield f"  {one.title}: {told}; it has {spikes / ledger.neurons:.3f} spikes per neuron and image"

@@ -1,1 +1,0 @@
-"""How do runs compare? Logs read, and one page made of them."""
