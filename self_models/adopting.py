@@ -58,7 +58,7 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
     except ModelError:
         if decoder:
             raise
-        layers = with_scales(layers)
+        layers = with_scales(layers)  # where spikes of several layers meet each needs a worth of its own
         model = TracedSNN.of_layers(layers, **own, labels=wanted.shape[1])
     nonlinear = [layer for layer in layers if layer.is_nonlinear]
     with tqdm(total=2 * len(nonlinear), desc="from_ann", unit=" layers", disable=None, leave=False) as bar:
@@ -68,13 +68,14 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
         if off.float().mean() > 0.5:  # a few may lie at a step of QCFS
             raise ModelError("what was traced computes other logits than the model: is there a hook, or a ReLU in place of a "
                              "signal that is used again? inplace=False does")  # fmt: skip
-        if isinstance(model, TracedSNN):
+        if isinstance(model, TracedSNN):  # a link's unit would be that of all layers whose spikes meet before it
             scale_by_thresholds(model)
             unit = 1.0
         else:
             fit_thresholds(model)
             fit_biases(model, biases)
             unit = next(unit for link, unit in units(model) if link.target == "output")
+        # scripts must not take images of another data set for those that the network knows
         if "dataset" not in settings and (model.image_shape, model.classes) != (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]]):
             model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
             model.background = background(model.settings)

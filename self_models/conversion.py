@@ -69,21 +69,15 @@ def layer_by_layer(model, sent, steps, settle):
     signal; settle: runs a spiking layer: called with (name, the SpikingNeuron, its drive t -> (B, ...), its steps), it returns
     t -> what the layer sends, as spikes_of does. Returns t -> what the logits get (B, labels)."""
     graph, signals, was_training = model.graph, {INPUT: sent}, model.training
-    nodes = {node.name: node for node in graph.nodes}
+    sources = {node.name: node.sources for node in graph.nodes}
     model.eval()
-
-    def signal_of(name):
-        if name not in signals:
-            module, before = graph.modules[name], [signal_of(source) for source in nodes[name].sources]
-            signal = through(None if isinstance(module, SpikingNeuron) else module, before)
-            if isinstance(module, SpikingNeuron):
-                signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
-                signal = settle(name, module, signal, steps)
-            signals[name] = signal
-        return signals[name]
-
-    for name in (*graph.senders, *graph.ends.values()):
-        signal_of(name)
+    for name, module in graph.modules.items():  # encoder, decoder, classifier; or as the ANN has them
+        is_neuron = isinstance(module, SpikingNeuron)
+        signal = through(None if is_neuron else module, [signals[source] for source in sources[name]])
+        if is_neuron:
+            signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
+            signal = settle(name, module, signal, steps)
+        signals[name] = signal
     model.train(was_training)
     return signals[graph.ends["output"]]
 

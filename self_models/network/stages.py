@@ -160,19 +160,17 @@ def encoder_parts(features):
 
 def graph_of_stages(features, generate, classifier, shape):
     """The Graph of a network's stages, for images of this shape. Ends: 'output', and 'decoded' with a decoder (generate)."""
-    names = {
-        stage: {f"{stage}.{position}": module for position, module in layers.named_children()}
-        for stage, layers in (("features", features), ("generate", generate), ("classifier", classifier))
-        if layers
-    }
-    encoder = [*names["features"]]
-    forward = [*encoder, "flatten", *names["classifier"]]
-    ends, edges = {"output": forward[-1]}, chained(forward)
-    if generate:
-        ends["decoded"] = [*names["generate"]][-1]
-        edges += chained(names["generate"], encoder[features.fork - 1])
-    modules = {name: module for stage in names.values() for name, module in stage.items()}
-    return Graph(modules | {"flatten": nn.Flatten()}, edges, shape, ends)
+
+    def named(stage, layers):
+        return {f"{stage}.{position}": module for position, module in layers.named_children()}
+
+    encoder, decoder = named("features", features), named("generate", generate) if generate else {}
+    behind = {"flatten": nn.Flatten()} | named("classifier", classifier)
+    ends, edges = {"output": [*behind][-1]}, chained([*encoder, *behind])
+    if decoder:
+        ends["decoded"] = [*decoder][-1]
+        edges += chained(decoder, [*encoder][features.fork - 1])
+    return Graph(encoder | decoder | behind, edges, shape, ends)
 
 
 def pass_on(layer, signal, memory, key, draws=None):
