@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import re
 from itertools import pairwise
 
 import nir
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -145,7 +147,7 @@ def test_sinabs(kind):
 
 
 def test_what_a_file_does_not_say_is_noticed():
-    """Time constants of another timestep; a beta of 1; a sum that snnTorch's exporter has lost."""
+    """Time constants of another timestep; betas from 1 on, and below 0."""
     linear = nir.Linear(torch.ones(1, 1).numpy())
 
     def read(tau, r, **own):
@@ -159,3 +161,44 @@ def test_what_a_file_does_not_say_is_noticed():
     assert (neuron.gain, neuron.leak) == (1, 1)
     with pytest.raises(ModelError, match="like: unknown name 'brian'"):
         read(2e-3, 20.0, like="brian")
+    for beta, words in ((-0.25, "shorter than dt, 0.001 s: give --like snntorch"), (1.25, "beta above 1")):
+        values = 1e-4 / (1 - beta), 1 / (1 - beta)
+        with pytest.raises(ModelError, match=words):
+            read(*values)
+        with pytest.warns(UserWarning, match="'1': a beta below 0 or above 1 is clamped"):
+            neuron = read(*values, like="snntorch").graph.modules["1"]
+        assert (neuron.gain, neuron.leak) == (1, beta > 0)
+    with pytest.warns(UserWarning) as notes:
+        read(0.02, 2.0), read(0.01, 1.0)  # a beta of 0.5, and one of 0, which nobody means
+    assert [str(each.message) for each in notes] == ["these weights look written for timesteps of 10 ms: --dt 0.01"]
+
+
+def as_exported(edges):
+    """A graph of edges as snnTorch's exporter leaves them; i: Input, w: Linear, l: LIF, f: Flatten, o: Output."""
+    one, ends = np.ones(1, np.float32), {"i": nir.Input(np.array([1])), "o": nir.Output(np.array([1]))}
+    neurons, flatten = nir.LIF(one / 1000, 10 * one, 0 * one, one), nir.Flatten({"input": np.array([1])}, 0, -1)
+    kinds = ends | {"w": nir.Linear(one[None]), "l": neurons, "f": flatten}
+    pairs = [tuple(each.split("-")) for each in edges.split()]
+    return nir.NIRGraph({name: kinds[name[0]] for pair in pairs for name in pair}, pairs, type_check=False)
+
+
+def sources(graph):
+    return {name: {*before} for name, _, before, _ in from_nir(graph, like="snntorch").graph.nodes}
+
+
+def test_sums_that_snntorchs_exporter_loses():
+    """One is put back, with a note; of two, an error's lines do it, as they stand. At the end it leaves too little: refused."""
+    start = "input-w1 w1-l1 l1-w2 w2-output input_l2-l2 l2-w3 "
+    with pytest.warns(UserWarning, match=r"'l2' is read as w2 \+ l1, a guess"):
+        assert sources(as_exported(start + "w3-l3 l3-output"))["l2"] == {"w2", "l1"}
+    graph = as_exported(start + "w3-output input_l3-l3 l3-f f-output_f")
+    both = r"into 'l2', of 'w2', 'l1', 'l3', 'f': del .*; into 'l3', of 'w3', 'l2', 'l1': del "
+    with pytest.raises(ModelError, match=both) as error:
+        sources(graph)
+    for line in re.findall(r"del graph.nodes\[.+?\]; graph.edges = .+? \+ \[.+?\]", str(error.value)):
+        exec(line)
+    found = sources(graph)
+    assert (found["l2"], found["l3"]) == ({"w2", "l1"}, {"w3", "l2"})
+    with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* let nn.Flatten\(\) be the last"):
+        sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
+    assert sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == {"w2"}
