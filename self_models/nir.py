@@ -100,10 +100,11 @@ def check_dt(nodes, convention, is_asked):
         names = ", ".join(dict.fromkeys(repr(each) for tau, each in taus if dt > tau * NEARLY))
         warnings.warn(f"{names}: a beta below 0 or above 1 is clamped, as snnTorch does", stacklevel=3)
     elif dt > least * NEARLY:
-        fits = "--like snntorch, and no dt" if is_theirs else f"dt={10 ** np.floor(np.log10(least * NEARLY)):g}"
+        fits = f"dt={10 ** np.floor(np.log10(least * NEARLY)):g}"
+        fits = "--like snntorch, and no dt" if is_theirs and least * NEARLY < THEIRS else fits  # a beta below 0
         raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give {fits}")
-    are_whole = (betas > 0).all() and np.allclose(betas, betas.round(3), rtol=0, atol=1e-6)
-    if written and not is_asked and not 1 / ROUND < written / dt < ROUND and (is_theirs or are_whole):
+    is_beta = is_theirs or ((betas > 0).all() and np.allclose(betas, betas.round(3), rtol=0, atol=1e-6))
+    if written and not is_asked and is_beta and not 1 / ROUND < written / dt < ROUND:
         words = f"these weights look written for timesteps of {1000 * written:.3g} ms: --dt {written:.3g}"
         warnings.warn(f"{words}, or --like snntorch" if is_theirs else words, stacklevel=3)
 
@@ -180,8 +181,7 @@ def with_sums(graph, like):
         del mended.nodes[name]  # it was that of c
     for name in last.values() if like == "snntorch" else ():
         if not sends_spikes(graph.nodes[name]) and terms_of(mended, name)[1]:
-            raise ModelError(f"it ends in {name!r}, no neuron: of neurons behind it that take a sum its exporter leaves nothing. "
-                             "In any case let nn.Flatten() be the last module, and export again")  # fmt: skip
+            raise ModelError(f"it ends in {name!r}, no neuron; one that takes a sum is lost there: add nn.Flatten() in any case")
     return mended
 
 

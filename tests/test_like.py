@@ -199,6 +199,6 @@ def test_sums_that_snntorchs_exporter_loses():
         exec(line)
     found = sources(graph)
     assert (found["l2"], found["l3"]) == ({"w2", "l1"}, {"w3", "l2"})
-    with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* let nn.Flatten\(\) be the last"):
+    with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* add nn.Flatten\(\)"):
         sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
     assert sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == {"w2"}
