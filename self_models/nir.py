@@ -19,10 +19,11 @@ from self_models.network.surrogates import triangle
 from self_models.running.outputs import INPUT
 
 DT = 1e-3  # seconds of a timestep where nothing says
+THEIRS = 1e-4  # in snnTorch's files
 LIKE = {  # simulator -> what it takes for granted; reset: zero, subtract or none; several: spikes in a timestep; at: fires at the
     # threshold, too; by_steps: time constants are in timesteps, and a leak is exp(-1 / tau)
     "nir": {},
-    "snntorch": {"dt": 1e-4, "reset": "subtract", "reset_delay": True},
+    "snntorch": {"dt": THEIRS, "reset": "subtract", "reset_delay": True},
     "norse": {"dt": 1e-6},
     "sinabs": {"reset": "subtract", "several": True, "at": True, "by_steps": True},
     "spikingjelly": {"dt": 1e-4, "at": True},
@@ -55,8 +56,9 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
         convention |= {name: value for name, value in each.items() if value is not None}
     required(Choice(RESETS), "reset", convention["reset"])
     dt = required(POSITIVE, "dt", convention["dt"])
+    convention["clamps"] = like == "snntorch" and dt == THEIRS  # betas, to 0 to 1
     try:
-        graph = with_sums(graph)
+        graph = with_sums(graph, like)
         nodes, edges = flat(graph)
         first, last = ends_of(graph, "this graph")
         if back := [a for a, b in edges if b == first]:
@@ -80,24 +82,31 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
 
 
 def check_dt(nodes, convention, is_asked):
-    """Raises ModelError for time constants shorter than dt; warns where those of all leaky nodes with a gain are written for
-    another timestep, unless somebody has asked for this one (is_asked)."""
+    """Raises ModelError for time constants shorter than dt, or warns that snnTorch's are clamped; warns where those of all leaky
+    nodes with a gain are written for another timestep, unless somebody has asked for this one (is_asked)."""
     if convention.get("by_steps"):
         return
-    dt, taus, steps = convention["dt"], [], []
+    dt, taus, steps, betas = convention["dt"], [], [], np.zeros(0)
     for name, node in nodes.items():
         taus += [(np.asarray(value).min(initial=np.inf), name) for key, value in vars(node).items() if key[:3] == "tau"]
         tau, r = (np.asarray(vars(node).get(key, vars(node).get(f"{key}_mem", np.nan))) for key in ("tau", "r"))
         if np.isfinite(tau).all() and (r != 0).all():
             steps += np.ravel(tau / r).tolist()
+            betas = np.append(betas, 1 - 1 / r)  # for timesteps of tau / r
+    written = steps[0] if steps and 0 < max(steps) < min(steps) * ROUND else 0
+    is_theirs = 1 / ROUND < written / THEIRS < ROUND
     least, name = min(taus, default=(np.inf, ""))  # of all nodes, so that the dt that is named fits
-    if dt > least * NEARLY:
-        fits = 10 ** np.floor(np.log10(least * NEARLY))
-        raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give dt={fits:g}")
-    if steps and not is_asked and 0 < max(steps) < min(steps) * ROUND and not 1 / ROUND < max(steps) / dt < ROUND:
-        like = ", or --like snntorch" if 1 / ROUND < max(steps) / 1e-4 < ROUND else ""
-        words = f"these weights look written for timesteps of {1000 * steps[0]:.3g} ms: --dt {steps[0]:.3g}{like}"
-        warnings.warn(words, stacklevel=3)
+    if dt > least * NEARLY and convention["clamps"]:
+        names = ", ".join(dict.fromkeys(repr(each) for tau, each in taus if dt > tau * NEARLY))
+        warnings.warn(f"{names}: a beta below 0 or above 1 is clamped, as snnTorch does", stacklevel=3)
+    elif dt > least * NEARLY:
+        fits = f"dt={10 ** np.floor(np.log10(least * NEARLY)):g}"
+        fits = "--like snntorch, and no dt" if is_theirs and least * NEARLY < THEIRS else fits  # a beta below 0
+        raise ModelError(f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give {fits}")
+    is_beta = is_theirs or ((betas > 0).all() and np.allclose(betas, betas.round(3), rtol=0, atol=1e-6))
+    if written and not is_asked and is_beta and not 1 / ROUND < written / dt < ROUND:
+        words = f"these weights look written for timesteps of {1000 * written:.3g} ms: --dt {written:.3g}"
+        warnings.warn(f"{words}, or --like snntorch" if is_theirs else words, stacklevel=3)
 
 
 def read(source):
@@ -141,29 +150,54 @@ def flat(graph, prefix=""):
     return nodes, list(dict.fromkeys(edges))
 
 
-def with_sums(graph):
+def with_sums(graph, like):
     """The graph with the sums that snnTorch's exporter loses: of c(b) + a, into neurons n, it leaves an Input of its own to n
-    and an edge from c to the Output. Warns of what is put back; raises ModelError where a is not clear."""
-    nodes, edges, mended = dict(graph.nodes), list(graph.edges), copy.copy(graph)
-    kinds = {name: type(node).__name__ for name, node in nodes.items()}
-    for name in [each for each in kinds if kinds[each] == "Input" and each != "input" and "input" in kinds]:
-        to, shape = "".join(b for a, b in edges if a == name), nodes[name].input_type["input"].tolist()
-        lost = "".join(a for a, b in edges if kinds.get(b) == "Output" and not hasattr(nodes.get(a), "v_threshold"))
-        behind = searched(lost, {each: [a for a, b in edges if b == each] for each in kinds})[0] if lost in nodes else ()
-        sources = [each for each in behind if hasattr(nodes[each], "v_threshold")
-                   and np.ravel(nodes[each].output_type["output"]).tolist() == shape]  # fmt: skip
-        if len(sources) != 1:
-            which = f"one of {', '.join(map(repr, sources))}" if sources else "the node that is added"
-            raise ModelError(
-                f"node {to!r} has an Input of its own, {name!r}: its exporter has lost a sum. Before nir.write: graph.edges = "
-                f"[e for e in graph.edges if {name!r} not in e and e[0] != {lost!r}] + [({lost!r}, {to!r}), (SOURCE, {to!r})], "
-                f"SOURCE being {which}"
-            )
-        warnings.warn(f"{lost!r} and {sources[0]!r} are added into {to!r}: their sum was lost in this file", stacklevel=3)
-        edges = [edge for edge in edges if name not in edge and edge[0] != lost] + [(lost, to), (sources[0], to)]
-        del nodes[name]
-    mended.nodes, mended.edges = nodes, edges
+    and an edge from c to the Output. A sum is put back, with a warning, where one c and one a can be meant; else a ModelError
+    names all that can be, and the lines that mend it. Of neurons at the end it leaves nothing: refused if like is snnTorch."""
+    mended = copy.copy(graph)
+    mended.nodes, mended.edges = dict(graph.nodes), list(graph.edges)
+    inputs = [name for name, node in graph.nodes.items() if type(node).__name__ == "Input" and "input" in graph.nodes]
+    lost = [(a, b) for a, b in graph.edges if a in inputs and a != "input"]
+    while lost and all(terms_of(mended, to)[0] for _, to in lost):  # else others have written it
+        found, unclear = {edge: terms_of(mended, edge[1]) for edge in lost}, []
+        sole = [ends[0] for ends, _ in found.values() if len(ends) == 1]
+        for (own, to), (ends, others) in found.items():
+            ends = [edge for edge in ends if edge not in sole] or ends  # an edge belongs to one sum
+            others = sorted(others, key=lambda name: all((name, c) not in graph.edges for c, _ in ends))  # first as in c(a) + a
+            terms = [c for c, _ in ends] + others
+            gone, new = [(own, to), *ends], [(term, to) for term in terms[: max(2, len(ends))]]
+            if len(ends) == len(others) == 1:
+                break
+            unclear.append(f"into {to!r}, of {', '.join(map(repr, terms))}: del graph.nodes[{own!r}]; graph.edges = "
+                           f"[e for e in graph.edges if e not in {gone}] + {new}")  # fmt: skip
+        else:
+            raise ModelError(f"its exporter has lost sums. Before nir.write, put back what forward() adds: {'; '.join(unclear)}")
+        warnings.warn(f"{to!r} is read as {' + '.join(terms)}, a guess: the file has lost how forward() joins them", stacklevel=3)
+        mended.edges = [edge for edge in mended.edges if edge not in gone] + new
+        del mended.nodes[own]
+        lost.remove((own, to))
+    last = {b: a for a, b in mended.edges if type(mended.nodes.get(b)).__name__ == "Output" and a in mended.nodes}
+    for name in [each for each, node in mended.nodes.items() if last and type(node).__name__ == "Output" and each not in last]:
+        del mended.nodes[name]  # it was that of c
+    for name in last.values() if like == "snntorch" else ():
+        if not sends_spikes(graph.nodes[name]) and terms_of(mended, name)[1]:
+            raise ModelError(f"it ends in {name!r}, no neuron; one that takes a sum is lost there: add nn.Flatten() in any case")
     return mended
+
+
+def terms_of(graph, to):
+    """(edges to the Output, nodes that send spikes): the source of one and one of the others may be the sum into a node whose
+    input is lost. All have its shape, and none comes behind the node."""
+    shapes = {name: np.ravel((node.output_type or {}).get("output")).tolist() for name, node in graph.nodes.items()}
+    sources = {name: [a for a, b in graph.edges if b == name and a in shapes] for name in shapes}
+    fit = [name for name in shapes if shapes[name] == shapes.get(to) and to not in searched(name, sources)[0]]
+    ends = [(a, b) for a, b in graph.edges if a in fit and type(graph.nodes.get(b)).__name__ == "Output"]
+    ends = [edge for edge in ends if not sends_spikes(graph.nodes[edge[0]])] or ends  # the Output's own only if need be
+    return ends, [name for name in fit if sends_spikes(graph.nodes[name]) and name not in dict(ends)]
+
+
+def sends_spikes(node):
+    return hasattr(node, "v_threshold") or type(node).__name__ in ("NIRGraph", "Flatten")
 
 
 def ends_of(graph, which):
@@ -240,14 +274,13 @@ def neuron(node, convention, name):
         leak = np.exp(-1 / tau)
         gain = 1 - leak
     elif tau is not None:
-        part = dt_over(dt, tau)
+        part, gain = parts(dt, tau, r, convention["clamps"])
         leak, drive = 1 - part, values["v_leak"] * part
-        gain = np.where(np.isinf(r) & np.isinf(tau), 1, r * np.where(np.isinf(tau), 0, part))
         gain = np.where(np.isclose(gain, 1, rtol=3e-7, atol=0), 1, gain)  # but for float32's rounding
     constants = {"gain": gain, "drive": drive}
     if "tau_syn" in values:
-        part = dt_over(dt, values["tau_syn"])
-        constants |= {"synapse_leak": 1 - part, "synapse_gain": values["w_in"] * part}
+        part, gain = parts(dt, values["tau_syn"], values["w_in"], convention["clamps"])
+        constants |= {"synapse_leak": 1 - part, "synapse_gain": gain}
     if threshold is None and "v_threshold" not in values:
         return with_values(Integrator(triangle(None, None), "immediate"), leak, constants)
     reset, is_delayed = "zero" if threshold is not None else convention["reset"], convention.get("reset_delay")
@@ -291,11 +324,13 @@ def by_dt(r, dt):
     return dt != 1 and np.allclose(r * np.float64(dt), 1, rtol=1e-5)
 
 
-def dt_over(dt, tau):
-    """dt / tau. Raises ValueError for a time constant that is not above 0."""
-    if not (tau > 0).all():
-        raise ValueError(f"a time constant must be above 0 seconds, not {tau.min():g}")
-    return np.minimum(dt / tau, 1)
+def parts(dt, tau, r, clamps):
+    """(dt/tau within 0 to 1, r dt/tau) of a time constant; 1 for r and tau that are infinite. Raises ValueError for a time
+    constant that is not above 0, unless leaks are clamped."""
+    if not (tau > 0).all() and not (clamps and tau.all()):
+        raise ValueError(f"a time constant must be above 0 seconds, not {tau.min():g} (snnTorch's beta above 1? --like snntorch)")
+    part, both = dt / tau if clamps else np.minimum(dt / tau, 1), np.isinf(r) & np.isinf(tau)
+    return part.clip(0, 1), np.where(both, 1, np.where(both, 0, r) * part)
 
 
 def in_float32(value):

@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import re
 from itertools import pairwise
 
 import nir
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -144,18 +146,44 @@ def test_sinabs(kind):
     assert differ == 0 and spikes > 0
 
 
+def as_exported(edges, tau=1e-3, r=10.0):
+    """A graph of edges as snnTorch's exporter leaves them; i: Input, w: Linear, l: LIF, f: Flatten, o: Output."""
+    one, shape = np.ones(1, np.float32), np.array([1])
+    kinds = {"i": nir.Input(shape), "w": nir.Linear(one[None]), "l": nir.LIF(tau * one, r * one, 0 * one, one),
+             "f": nir.Flatten({"input": shape}, 0, -1), "o": nir.Output(shape)}  # fmt: skip
+    pairs = [tuple(each.split("-")) for each in edges.split()]
+    return nir.NIRGraph({name: kinds[name[0]] for pair in pairs for name in pair}, pairs, type_check=False)
+
+
 def test_what_a_file_does_not_say_is_noticed():
-    """Time constants of another timestep; a beta of 1; a sum that snnTorch's exporter has lost."""
-    linear = nir.Linear(torch.ones(1, 1).numpy())
-
-    def read(tau, r, **own):
-        values = [torch.tensor([each]).numpy() for each in (tau, r, 0.0, 1.0)]
-        nodes = {"input": nir.Input([1]), "0": linear, "1": nir.LIF(*values), "output": nir.Output([1])}
-        return from_nir(nir.NIRGraph(nodes, [("input", "0"), ("0", "1"), ("1", "output")], type_check=False), **own)
-
-    with pytest.warns(UserWarning, match=r"written for timesteps of 0.1 ms: --dt 0.0001, or --like snntorch"):
-        read(2e-3, 20.0)
-    neuron = read(float("inf"), float("inf"), like="snntorch").graph.modules["1"]
+    """Time constants of another timestep; betas from 1 on, and below 0."""
+    read = lambda tau, r, **own: from_nir(as_exported("input-w w-l l-output", tau, r), **own)  # noqa: E731
+    neuron = read(float("inf"), float("inf"), like="snntorch").graph.modules["l"]
     assert (neuron.gain, neuron.leak) == (1, 1)
-    with pytest.raises(ModelError, match="like: unknown name 'brian'"):
-        read(2e-3, 20.0, like="brian")
+    for beta, words in ((-0.25, "shorter than dt, 0.001 s: give --like snntorch"), (1.25, "beta above 1")):
+        values = 1e-4 / (1 - beta), 1 / (1 - beta)
+        with pytest.raises(ModelError, match=words):
+            read(*values)
+        with pytest.warns(UserWarning, match="'l': a beta below 0 or above 1 is clamped"):
+            neuron = read(*values, like="snntorch").graph.modules["l"]
+        assert (neuron.gain, neuron.leak) == (1, beta > 0)
+    with pytest.warns(UserWarning) as notes:
+        read(2e-3, 20.0), read(0.02, 2.0), read(0.01, 1.0)  # betas of 0.95, 0.5, and of 0, which nobody means
+    assert [str(each.message)[-16:] for each in notes] == [" --like snntorch", "10 ms: --dt 0.01"]
+
+
+def test_sums_that_snntorchs_exporter_loses():
+    """One is put back, with a note; of two, an error's lines do it, as they stand. At the end it leaves too little: refused."""
+    sources = lambda net: {node[0]: "+".join(sorted(node[2])) for node in from_nir(net, like="snntorch").graph.nodes}  # noqa: E731
+    start = "input-w1 w1-l1 l1-w2 w2-output input_l2-l2 l2-w3 "
+    with pytest.warns(UserWarning, match=r"'l2' is read as w2 \+ l1, a guess"):
+        assert sources(as_exported(start + "w3-l3 l3-output"))["l2"] == "l1+w2"
+    graph = as_exported(start + "w3-output input_l3-l3 l3-f f-output_f")
+    with pytest.raises(ModelError, match=r"into 'l2', of 'w2', 'l1'.* into 'l3', of 'w3', 'l2', 'l1': del ") as error:
+        sources(graph)
+    for line in re.findall(r"del graph.nodes\[.+?\]; graph.edges = .+? \+ \[.+?\]", str(error.value)):
+        exec(line)
+    assert sources(graph).items() >= {"l2": "l1+w2", "l3": "l2+w3"}.items()
+    with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* add nn.Flatten\(\)"):
+        sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
+    assert sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == "w2"

@@ -9,11 +9,11 @@ from conftest import REPOSITORY
 LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_705,
     "C": 2_754,
-    "tests": 12_148,
+    "tests": 11_720,
     "benchmarks": 2_466,
-    "scripts": 1_615,
+    "scripts": 1_581,
 }
-FILES = 112  # of self_models and harness, Python
+FILES = 100  # of self_models and harness, Python
 
 
 def counted_as(path):

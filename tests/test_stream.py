@@ -3,12 +3,11 @@
 import contextlib
 import copy
 import gc
-import json
 import random
 
 import pytest
 import torch
-from conftest import BASELINE, FORK, POOLED, build, check_same, inputs, run_here
+from conftest import BASELINE, FORK, POOLED, build, check_same, inputs
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models.basics import ModelError
@@ -224,10 +223,3 @@ def test_operations_are_counted_from_the_middle_of_a_stream(engine):
         counts.append(counter.result(len(x))["event_acs"])
         assert stream(x, 1).logits.any() and stream.steps == 9
     assert counts[0] == pytest.approx(counts[1]) and counts[0] > 0
-
-
-def test_the_benchmark_of_streams():
-    lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
-    rest, changing = map(json.loads, lines.splitlines())
-    assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"]
-    assert max(rest["grown_mb"], changing["grown_mb"]) < 100
