@@ -129,14 +129,15 @@ def class_of(path, saved, own=None):
     """The class of a loaded checkpoint's network. own: a class of somebody's own that it may be of, or that takes its place.
     Raises CheckpointError where it is none of ours and not own, or where own is of the other kind; ModelError where own cannot be
     a network's class."""
+    kind = kind_of(own) if own else None
     of_plan = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
     name = str(saved.get("model") or of_plan.__name__)[:40]
     cls = own if own and name == own.__name__ else MODELS.get(name)
     if not cls:
         words = f"--model FILE.py:{name}, or load(path, model={name})"
         raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
-    if own and not issubclass(cls, kind_of(own)):
-        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind_of(own).__name__}")
+    if own and not issubclass(cls, kind):
+        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
     return cls
 
 
