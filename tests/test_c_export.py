@@ -16,7 +16,6 @@ from conftest import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, commands
 from test_integers import one_pixel
 
 import harness.exporting.c_folder
-import harness.exporting.layers
 import self_models.kernel.build
 import self_models.kernel.engine
 from harness import UserError
@@ -133,7 +132,7 @@ def few_images(monkeypatch):
         train, selection, test = load_data(name, *args, **flags)
         return train, selection, test.part(0, 40)
 
-    monkeypatch.setattr(harness.exporting.layers, "load_data", load_few)
+    monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
 
 
 # --- small networks of every kind
@@ -193,7 +192,7 @@ def kernel(request, monkeypatch):
         if platform.machine() not in ("x86_64", "AMD64"):
             pytest.skip("no processor that might have it")
         monkeypatch.setenv("CFLAGS", "-O1 -mno-avx512f")
-        monkeypatch.setattr(self_models.kernel.build, "built", lambda *args: (Built(*args), ""))
+        monkeypatch.setattr(self_models.kernel.build, "built", Built)
     plain = request.param == "by plain loops"
     monkeypatch.setattr(self_models.kernel.engine, "library", functools.partial(library.__wrapped__, plain=plain))
 

@@ -13,8 +13,7 @@ from conftest import BIAS, CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, buil
 
 from benchmarks.speed.peers import watch
 from harness.exporting import page_file
-from harness.exporting.formats import nir_bytes
-from harness.exporting.layers import conventions, forward_layers
+from harness.exporting.formats import conventions, forward_layers, nir_bytes
 from harness.runs.saving import save_checkpoint
 from self_models import load
 from self_models.kernel.build import FOLDER, KERNEL

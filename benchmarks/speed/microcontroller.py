@@ -26,7 +26,7 @@ from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
 from harness.data.sets import load_data
 from harness.exporting.c_folder import TEMPLATES, agreed, files_of, tables_of
-from harness.exporting.layers import forward_layers
+from harness.exporting.formats import forward_layers
 from self_models.basics import HOME
 from self_models.graph import frames_of, lists_of
 from self_models.loading import load

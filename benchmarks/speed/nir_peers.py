@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How many recordings a second run NIR networks here, and in Norse, sinabs, snnTorch and SpikingJelly, in one run?
 
-Networks: files, or `recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST, or random events, 5 % of
-the input in each timestep. One JSON object for each network, simulator and batch size: recordings per second (the fastest of
+Networks: files, or `recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST, or random events, 5 %
+of the input in each timestep. One JSON object for each network, simulator and batch size: recordings per second (the fastest of
 --repeats; events already split into timesteps; a network that is fresh for each batch, made before the clock starts), or why it
 fails. Then `PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.layers import check_spiking, test_images
+from harness.data.facts import check_fits, where_images_lie
+from harness.data.sets import load_data
 from harness.runs.run import progress_bar
 from self_models.counting.evaluation import evaluate_parts
 from self_models.graph import GraphSNN
@@ -27,6 +28,7 @@ from self_models.kernel.tables import NODE, K, settings_of, unknown_part
 from self_models.loading import load
 from self_models.network.known import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
@@ -71,6 +73,21 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
         notes.append(f"accuracy on {len(test):,} test images: {found[0]:.2%} in {weights}, {found[1]:.2%} in float32")
     then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
+
+
+def check_spiking(model):
+    """Raises UserError for an ANN."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+
+
+def test_images(model, dataset="", data_dir="", skip_bad=False):
+    """The test ImageSet of this data set, by default the model's own. Raises UserError where it is not to be had, and for images
+    or classes that are not the model's."""
+    name = dataset or where_images_lie(model.settings["dataset"], model.settings)
+    _, _, test = load_data(name, data_dir, image_shape=model.image_shape, skip_bad=skip_bad)
+    check_fits(test, model)
+    return test
 
 
 def inputs_for(model, **data):
@@ -209,7 +226,7 @@ def checked(files):
             (Path(folder) / name).write_text(text)
         program, sources = f"{folder}/check", (f"{folder}/{name}.c" for name in ("check", "network", "weights"))
         try:
-            answer_of(folder, [*built()[0].command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
+            answer_of(folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
             done = subprocess.run([program], capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
             return f"it cannot be checked ({said_by(error)})"

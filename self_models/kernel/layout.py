@@ -17,12 +17,11 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, SPARE, K, Tables, whole_form
 from self_models.network.chains import Chain
-from self_models.network.conventions import AsElsewhere
 from self_models.network.graph import Link
-from self_models.network.neurons import CountingMaxPool, Integrator, PhasedNeuron, SpikingNeuron, delayed
+from self_models.network.known import NEURONS
+from self_models.network.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
 from self_models.running.outputs import INPUT
 
-NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
 
@@ -89,7 +88,7 @@ class Layout:
             else:
                 self.charge(n, links)
             return
-        if not (self.whole or type(neuron) in NEURON_CLASSES):
+        if not (self.whole or type(neuron) in NEURONS):
             raise ModelError(f"node {target!r} has neurons of another class, {type(neuron).__name__}: it runs dense")
         if isinstance(neuron, AsElsewhere):
             if neuron.several or (neuron.subtracts and not neuron.reset_delay):
