@@ -24,8 +24,14 @@ from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import OperationCounter, energies
-from self_models.counting.prices import FOLDER, Convention, conventions, read_convention
+from self_models.counting.operations import (
+    CONVENTIONS,
+    Convention,
+    OperationCounter,
+    conventions,
+    energies,
+    read_convention,
+)
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.outputs import ANNOutput, SNNOutput
@@ -381,14 +387,14 @@ def test_memory_is_priced_by_its_size():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
-        (("add = 0.1", "add = -1"), "picojoules: -1 is no number from 0 to 1e"),
-        (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
+        (("add = 0.1\n", ""), "a table has .*: it needs add"), (("year", "jear"), "got an unexpected keyword argument 'jear'"),
+        (("add = 0.1", "add = -1"), "-1 is no number from 0 to 1e"),
+        (("source = ", 'counts = "rate"\nsource = '), "counts must be 'exact', or, where there is no memory"),
         (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
     ],
 )  # fmt: skip
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
-    path, text = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text()
+    path, text = tmp_path / "own.toml", (CONVENTIONS / "with_memory.toml").read_text()
     path.write_text(text.replace(*change, 1))
     assert path.read_text() != text
     with pytest.raises(ModelError, match=f"own.toml: {words}"):

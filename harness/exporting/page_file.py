@@ -14,7 +14,7 @@ import torch
 
 from harness import UserError
 from harness.exporting.c_folder import tables_of, test_images
-from self_models.counting.prices import conventions
+from self_models.counting.operations import conventions
 from self_models.kernel.build import structs
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
