@@ -77,7 +77,7 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
     const char *wrong = 0;
     int64_t inputs = 0;
     int32_t n, i, ends = 0;
-    WANT(head->layers > 0 && head->layers <= head->nodes && head->rows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
+    WANT(head->layers > 0 && head->layers <= head->nodes && head->windows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
     WANT(head->forward >= 0 && head->feedback >= 0 && (int64_t)head->forward + head->feedback == head->nodes - 1, "the order");
     for (i = 0; i < head->nodes - 1; i++) {
         WANT(order[i] > 0 && order[i] < head->nodes, "the order");
@@ -132,7 +132,7 @@ const char *network_open(const void *block, size_t bytes, NetworkTables *network
     wrong = check(head, nodes, order, places, names);
     if (!wrong) {
         const NetworkTables tables = {
-            head->layers, head->nodes, head->forward, head->feedback, head->output, head->decoded, head->colour, head->rows,
+            head->layers, head->nodes, head->forward, head->feedback, head->output, head->decoded, head->colour, head->windows,
             head->counting, nodes, order, places, (const network_potential_t *)(places + head->places),
             (const network_weight_t *)((const char *)block + weights), names};
         *network = tables;

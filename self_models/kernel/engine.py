@@ -34,7 +34,11 @@ class Engine:
 
     def __getstate__(self):
         """Of a copy, or a pickle, which lays out tables of its own."""
-        return {"model": self.model, "_counted": None} | EMPTY
+        return {"model": self.model}
+
+    def __setstate__(self, state):
+        self.model, self._counted = state["model"], None
+        self.forget()
 
     def refresh(self):
         """Lay the tables out again at the next run, but not while operations are counted."""
@@ -42,7 +46,7 @@ class Engine:
             self.forget()
 
     def forget(self):
-        vars(self).update(EMPTY | {"rooms": {}})
+        self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
 
     def made_of(self):
         """(what is equal while the tables fit the model, its tensors)"""
@@ -195,7 +199,6 @@ class EventEngine(Engine):
         return model.output(x, shown | {"compared": compared[None]}, taken, {}, names)
 
 
-EMPTY = {"rooms": {}, "_made_of": None, "_tensors": [], "_own": None, "_settings": None}  # of an Engine
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
 PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
 

@@ -257,7 +257,7 @@ def lay_out(model, compact=False, counting=False):
     header = {
         "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
         "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": int(model.has_colour),
-        "counting": int(counting), "rows": max((chain.met for chain in chains.values()), default=1),
+        "counting": int(counting), "windows": max((chain.met for chain in chains.values()), default=1),
     }  # fmt: skip
     order, constants = np.array([*layout.forward, *layout.feedback], np.int32), np.concatenate([constants.ravel(), *more])
     shapes, places = [node["shape"] for node in layout.nodes], np.concatenate(places)

@@ -20,7 +20,7 @@ typedef NetworkNode Node; typedef NetworkState State; typedef NetworkSettings Se
 enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, CACHE_LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
                                                                                        and that of potentials: a line of the cache */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
-enum { AT_ONCE = 16, LINES = 1024, FEWER = 6 }; /* windows read at once; fewer of long ones, and where those a multiple of LINES apart
+enum { AT_ONCE = 16, WAY = 1024, FEWER = 6 }; /* windows read at once; fewer of long ones, and where those a multiple of WAY apart
                                                    would push each other out of the cache */
 enum { FOR_A_GROUP = 4 };                     /* mean spikes of a place in a group of channels from which on groups pay */
 enum { FEW_WORDS = 32 };                      /* words of spikes for each spike up to which all are cleared, not those of places that sent */
@@ -118,7 +118,7 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         const int leaks = fires && network->constants[NETWORK_CONSTANTS * n + NETWORK_LEAK] != LEAK_ONE;
         const int lists = n > 0 && !pools && node->kind != NETWORK_DECODED && node->kind != NETWORK_OUTPUT;
         const size_t neurons = neurons_of(node);
-        size_t marks;
+        const size_t bits_of_places = (size_t)node->height * (size_t)((node->width - 1) / 32 + 1);
         const int sends = node->kind != NETWORK_OUTPUT && node->kind != NETWORK_DECODED && node->kind != NETWORK_MAP && node->kind != NETWORK_ADDING;
         int counts = node->kind == NETWORK_COUNTING_POOL;
         Part part = {0};
@@ -126,23 +126,22 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         part.row_words = (node->width - 1) / 32 + 1;
         part.narrow = IS_SMALL && node->narrow;
         part.bytes = !IS_SMALL || node->channels > 16 ? 4 : node->channels > 8 ? 2 : 1;
-        marks = (size_t)node->height * (size_t)part.row_words;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == NETWORK_COUNTING_POOL && network->node[m].source == n;
         end = (end + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0,
                       part.narrow ? sizeof(int16_t) : sizeof *part.v);
         part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, (size_t)part.bytes);
-        part.sent = take(memory, &end, sends ? marks : 0, sizeof *part.sent);
-        part.listed = take(memory, &end, lists ? marks : 0, sizeof *part.listed);
+        part.sent = take(memory, &end, sends ? bits_of_places : 0, sizeof *part.sent);
+        part.listed = take(memory, &end, lists ? bits_of_places : 0, sizeof *part.listed);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
         part.counted = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.counted);
         if (here.part)
             here.part[n] = part;
     }
-    here.begins = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.begins);
-    here.values = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.values);
+    here.begins = take(memory, &end, (size_t)network->windows + network->windows % 2, sizeof *here.begins);
+    here.values = take(memory, &end, (size_t)network->windows + network->windows % 2, sizeof *here.values);
     here.image = take(memory, &end, pixels, sizeof *here.image);
     here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
     here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
@@ -209,6 +208,13 @@ static const potential_t *own_values(const State *run, int n, int which, size_t 
     const Node *node = &run->network->node[n];
     const size_t first = (size_t)node->first_own + (size_t)which * neurons_of(node) + place * (size_t)node->channels;
     return node->first_own ? run->network->constants + first : 0;
+}
+
+/* The node whose V the link to a node adds to. */
+static int target_of(const State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    return node->kind == NETWORK_ADDING ? node->into : n;
 }
 
 /* V after the leak of so many steps. */
@@ -300,6 +306,17 @@ ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first,
 #define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
 
 ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row_words + x / 32] |= (uint32_t)1 << x % 32; }
+
+/* A neuron of the place (y, x) sends something. Returns whether it had already. */
+ALWAYS int send(Part *part, size_t place, int32_t y, int32_t x, int32_t channel)
+{
+    const size_t at = place * (size_t)part->words + (size_t)(channel / 32);
+    const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
+    mark_sent(part, y, x);
+    set_word(part, at, word | bit);
+    part->count += !(word & bit);
+    return (word & bit) != 0;
+}
 
 /* Nothing is sent. */
 static void silence(State *run, int n)
@@ -400,14 +417,10 @@ static void receive(State *run)
     for (i = 0; i < run->arrived; i++) {
         const int32_t neuron = run->events[i], place = neuron / node->channels, channel = neuron % node->channels;
         const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
-        const size_t at = (size_t)(place * part->words + channel / 32);
-        const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
-        const potential_t value = word & bit ? plus(v_at(part, (size_t)neuron), size) : size;
+        const int sent = send(part, (size_t)place, place / node->width, place % node->width, channel);
+        const potential_t value = sent ? plus(v_at(part, (size_t)neuron), size) : size;
         set_v(part, (size_t)neuron, value);
         part->plain &= value == 1;
-        part->count += !(word & bit);
-        set_word(part, at, word | bit);
-        mark_sent(part, place / node->width, place % node->width);
     }
     run->events = 0;
     note(run, 0);
@@ -425,12 +438,11 @@ static void encode(State *run)
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
-    size_t at;
     if (run->events) {
         receive(run);
         return;
     }
-    if (set->phase && run->steps >= (uint32_t)set->phase)
+    if (set->phase_steps && run->steps >= (uint32_t)set->phase_steps)
         return; /* the image is sent in the first phase */
     for (i = 0; i < run->blocks; i++) {
         if (draws && i % DRAWN == 0)
@@ -455,10 +467,7 @@ static void encode(State *run)
                 channel = x % channels, x = x / channels;
             if (node->valued)
                 set_v(part, (size_t)pixel, value);
-            mark_sent(part, y, x);
-            at = (size_t)(pixel / channels) * (size_t)part->words + (size_t)(channel / 32);
-            set_word(part, at, word_at(part, at) | (uint32_t)1 << channel % 32);
-            part->count++;
+            send(part, (size_t)(pixel / channels), y, x, channel);
         }
     }
     note(run, 0);
@@ -472,7 +481,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
                         int32_t count, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
-    const int target = node->kind == NETWORK_ADDING ? node->into : n;
+    const int target = target_of(run, n);
     const weight_t *const weights = run->network->weights;
     const int32_t channels = node->channels, line = node->line;
     const int32_t top = row + first_row < 0 ? -row : first_row;
@@ -508,7 +517,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     }
     if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->begins, count, size))
         return;
-    at_once = block % LINES && block < 2 * LINES ? AT_ONCE : FEWER;
+    at_once = block % WAY && block < 2 * WAY ? AT_ONCE : FEWER;
     for (y = top; y < bottom; y++, to += stride)
         for (i = 0; i < count; i += at_once)
             add_weights(to, weights + y * line + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
@@ -548,7 +557,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
             }
             for (; spikes; spikes &= spikes - 1) {
                 const int32_t channel = 32 * w + lowest(spikes);
-                if (count == run->network->rows) {
+                if (count == run->network->windows) {
                     add_windows(run, n, row, column, first_row, first_column, count, clock);
                     count = 0;
                 }
@@ -567,7 +576,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
 static void add_same(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
-    const int target = node->kind == NETWORK_ADDING ? node->into : n;
+    const int target = target_of(run, n);
     const Part *source = &run->part[node->source], *const part = &run->part[target];
     const potential_t weight = run->network->weights[node->first_weight];
     const int32_t words = source->words;
@@ -592,7 +601,7 @@ static void add_same(State *run, int n, uint32_t clock)
 /* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself. */
 static int32_t turn(const State *run, int n)
 {
-    const int32_t phase = run->settings.phase;
+    const int32_t phase = run->settings.phase_steps;
     return phase ? (int32_t)run->steps / phase - run->network->node[n].depth : 0;
 }
 
@@ -604,7 +613,7 @@ static void charge(State *run, int n, uint32_t clock)
     const Part *source = &run->part[node->source];
     int32_t group = node->group, first, o;
     size_t i, places = 0;
-    if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
+    if (node->first_bias && (!run->settings.phase_steps || turn(run, n) == -1)) {
         const potential_t *bias = run->network->constants + node->first_bias;
         Part *const part = &run->part[n];
         size_t at = 0;
@@ -760,12 +769,8 @@ static void release(State *run, int n)
     EACH_PLACE(node, part, listed, y, word, bits) {
         const size_t place = PLACE(node, y, word, bits);
         for (o = 0; o < node->channels; o++)
-            if (v_at(part, place * (size_t)node->channels + (size_t)o) != 0) {
-                const size_t at = place * (size_t)part->words + (size_t)(o / 32);
-                set_word(part, at, word_at(part, at) | (uint32_t)1 << o % 32);
-                mark_sent(part, y, 32 * word + lowest(bits));
-                part->count++;
-            }
+            if (v_at(part, place * (size_t)node->channels + (size_t)o) != 0)
+                send(part, place, y, 32 * word + lowest(bits), o);
     }
     note(run, n);
 }
@@ -1100,7 +1105,7 @@ int network_streams(const State *run)
     int32_t n, counts = 0;
     for (n = 0; n < run->network->nodes; n++)
         counts |= run->network->node[n].kind == NETWORK_COUNTING_POOL;
-    return !counts && !run->settings.phase;
+    return !counts && !run->settings.phase_steps;
 }
 
 /* One image: bytes, or x itself. */

@@ -91,9 +91,9 @@ typedef struct {
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
    `feedback` ones, those of the decoder; decoded: -1 where there is none. colour: pixels lie in
-   -1 to 1, else 0 to 1. rows: windows of weights added at once, at most; counting: events are counted by neuron. */
+   -1 to 1, else 0 to 1. windows: of weights added at once, at most; counting: events are counted by neuron. */
 typedef struct {
-    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting;
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, windows, counting;
     const NetworkNode *node;
     const int32_t *order, *places;
     const network_potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
@@ -104,12 +104,12 @@ typedef struct {
 /* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
    again; latch: their prediction is held; residual: x - p is sent in place of x; together: the channels of a place are judged as
    one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off.
-   immediate: V is charged before it is compared, else after (delayed). phase: phased networks: steps of
+   immediate: V is charged before it is compared, else after (delayed). phase_steps: of phased networks: steps of
    each phase, else 0. timesteps: for which the network was trained. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
-    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
+    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase_steps;
 } NetworkSettings;
 
 /* A network as one block of bytes, as a file or flash has it: this head, then nodes, order, places and constants; weights, from a
@@ -117,7 +117,7 @@ typedef struct {
    multiple of 4 bytes on. */
 typedef struct {
     uint32_t magic, version, weight_bytes;     /* NETWORK_MAGIC, NETWORK_API; 4 of float32, 1 of int8 */
-    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting; /* as in NetworkTables */
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, windows, counting; /* as in NetworkTables */
     int32_t places, constants, weights, names; /* how many numbers; of names bytes */
     NetworkSettings settings;
 } NetworkBlock;

@@ -115,7 +115,7 @@ def settings_of(model):
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
         "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
-        "timesteps": model.latency, "phase": model.timesteps * model.phased,
+        "timesteps": model.latency, "phase_steps": model.timesteps * model.phased,
         "decoded_scale": whole.decoded_unit if whole else 1, "logits_scale": whole.output.unit if whole else 1,
     }  # fmt: skip
     return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})
