@@ -69,8 +69,8 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     if arduino and flash > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:
-        found = [evaluate(each, test, operations=False)["accuracy"] for each in (model, load(checkpoint, model=own))]
-        notes.append(f"accuracy on {len(test):,} test images: {found[0]:.2%} in {weights}, {found[1]:.2%} in float32")
+        accuracies = [evaluate(each, test, operations=False)["accuracy"] for each in (model, load(checkpoint, model=own))]
+        notes.append(f"accuracy on {len(test):,} test images: {accuracies[0]:.2%} in {weights}, {accuracies[1]:.2%} in float32")
     then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 

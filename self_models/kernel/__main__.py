@@ -32,9 +32,9 @@ def main():
     try:
         for kind in KINDS:
             library(kind)
-            found = built(kind)
-            print(*(f"passed over {reason}\n" for reason in found.reasons), f"{kind}: {shlex.join(found.command)}", sep="")
-            print(f"  {found.path}" if found.kept else "  for this process alone: the user's cache cannot be written")
+            compiled = built(kind)
+            print(*(f"passed over {reason}\n" for reason in compiled.reasons), f"{kind}: {shlex.join(compiled.command)}", sep="")
+            print(f"  {compiled.path}" if compiled.kept else "  for this process alone: the user's cache cannot be written")
             if differs := checked(kind):
                 raise ModelError(f"the kernel differs from the reference step: {differs}: use --engine dense, and report this")
             print("  spike for spike as the reference step")

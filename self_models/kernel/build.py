@@ -35,15 +35,15 @@ TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32
 def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
     """Name, without its prefix, -> ctypes Structure, of network.h and runs.c. pointer, size: of the machine it is for."""
     texts = ((FOLDER / name).read_text() for name in ("network.h", "runs.c"))
-    text, found = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S), {}
+    text, structs_by_name = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S), {}
     for body, name in re.findall(r"typedef struct \{(.*?)\} Network(\w+);", text, flags=re.S):
         fields = []
         for kind, declared in re.findall(r"(?:const )?(?:Network)?(\w+) ([^;]+);", body):
             for star, field, count in re.findall(r"(\*?)(?:const )?(\w+)(?:\[(\d+)\])?", declared):
-                base = pointer if star else size if kind == "size_t" else TYPES.get(kind) or found[kind]
+                base = pointer if star else size if kind == "size_t" else TYPES.get(kind) or structs_by_name[kind]
                 fields.append((field, base * int(count) if count else base))
-        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
-    return found
+        structs_by_name[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return structs_by_name
 
 
 STRUCTS = structs()
@@ -169,13 +169,13 @@ FUNCTIONS = {  # name, without its prefix -> what it returns, and takes
 @functools.cache
 def library(kind="float32", plain=False):
     """The loaded library, with the types of its functions. Raises ModelError where there is none."""
-    found = built(kind, plain)
-    if isinstance(found, ModelError):
-        raise found
+    compiled = built(kind, plain)
+    if isinstance(compiled, ModelError):
+        raise compiled
     for name, (result, *arguments) in FUNCTIONS.items():
-        if function := getattr(found.loaded, f"network_{name}", None):  # a SMALL one has neither runs nor draws
+        if function := getattr(compiled.loaded, f"network_{name}", None):  # a SMALL one has neither runs nor draws
             function.restype, function.argtypes = result, arguments
-    return found.loaded
+    return compiled.loaded
 
 
 def filled(out, first, index, epoch, key0, key1):

@@ -186,10 +186,10 @@ class EventEngine(Engine):
 
     def _output(self, x, results, runs, frames, names):
         """The SNNOutput of what a run has filled in."""
-        model, found = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
-        found |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
+        model, values_by_name = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
+        values_by_name |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
         shown = {}
-        for name, values in found.items():
+        for name, values in values_by_name.items():
             values = torch.from_numpy(values)
             if name in PICTURES:
                 shown[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
@@ -288,14 +288,14 @@ class GraphEngine(Engine):
         runs["steps"] = timesteps
         for name in ("logits", "counts"):
             runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]
-        for one, (first, events, sizes) in zip(runs, recordings, strict=True):
-            one["first"], one["events"] = first.ctypes.data, events.ctypes.data
-            one["sizes"] = 0 if sizes is None else sizes.ctypes.data
-        shown = {(name, kind): [] for name, one in asked.items() for kind in one.kinds if name != "output"}
+        for run, (first, events, sizes) in zip(runs, recordings, strict=True):
+            run["first"], run["events"] = first.ctypes.data, events.ctypes.data
+            run["sizes"] = 0 if sizes is None else sizes.ctypes.data
+        shown = {(name, kind): [] for name, wanted in asked.items() for kind in wanted.kinds if name != "output"}
         if not shown:
             rooms.run(runs, settings)
-        for one in runs if shown else ():
-            self.record(rooms, one, settings, timesteps, shown)
+        for run in runs if shown else ():
+            self.record(rooms, run, settings, timesteps, shown)
         for (name, kind), values in shown.items():
             values = torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
             values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(timesteps, batch, *asked[name].space)
@@ -308,9 +308,9 @@ class GraphEngine(Engine):
         is_delayed = any(neuron.update is delayed for neuron in self.model.neurons().values())
         return Settings(immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
 
-    def record(self, rooms, one, settings, timesteps, shown):
+    def record(self, rooms, run, settings, timesteps, shown):
         """Run one recording, timestep by timestep, and add to what is shown, (layer, kind) -> values."""
-        room, tables, step = rooms.new(settings), rooms.tables, np.array([one])
+        room, tables, step = rooms.new(settings), rooms.tables, np.array([run])
         rooms.library.network_reset(room.address, 0, 0, 0)
         step["state"], step["steps"] = room.address, 1
         for _ in range(timesteps):

@@ -203,13 +203,13 @@ class Layout:
             return []
         best = {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, where they end
         for i in reversed(range(len(modules))):
-            found = []
+            ways = []
             for j in range(i + 1, len(modules) + 1):
                 size, count, rest = best[j]
                 pools = j < len(modules) and all(is_halving(module) for module in modules[i:j])
                 if pools or j == i + 1 or not self.whole:
-                    found.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest]))
-            best[i] = min(found, key=lambda one: one[:2])
+                    ways.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest]))
+            best[i] = min(ways, key=lambda way: way[:2])
         return best[0][2][:-1]
 
 
@@ -245,13 +245,13 @@ def lay_out(model, compact=False, counting=False):
         nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
         if n in chains:
             factor = np.float32(layout.nodes[known["source"]]["factor"])
-            found = (chains[n].weights().ravel() * factor).astype(kind)
+            values = (chains[n].weights().ravel() * factor).astype(kind)
             places.append(chains[n].places.ravel())
             first_place += places[-1].size
         else:
-            found = np.array([known["chain"].factor if "chain" in known else 1], kind)
-        weights += [found, np.zeros(-found.size % LINE, kind)]  # the next begin with a line of the cache, too
-        first_weight += found.size + -found.size % LINE
+            values = np.array([known["chain"].factor if "chain" in known else 1], kind)
+        weights += [values, np.zeros(-values.size % LINE, kind)]  # the next begin with a line of the cache, too
+        first_weight += values.size + -values.size % LINE
     weights.append(np.zeros(SPARE, kind))
     weights = np.concatenate(weights)
     header = {

@@ -126,6 +126,12 @@ class LeftOn:
         for room in self.states:
             self.rooms.library.network_settle(room.address)
 
+    def spikes(self):
+        """Layer -> which neurons have sent something in the latest step, bool (B, C, H, W)."""
+        tables = self.rooms.tables
+        values = {name: np.stack([room.spikes(n) for room in self.states]) for n, name in enumerate(tables.names)}
+        return {name: in_space(torch.from_numpy(each), tables.shapes[tables.numbers[name]]) for name, each in values.items()}
+
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
         names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
@@ -133,11 +139,11 @@ class LeftOn:
 
     def state_dict(self, shapes, kinds):
         """See state_of of running/stream.py; shapes: of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
-        found = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
+        parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and any(room.state.explained for room in self.states):
-            found["explained"] = [room.pixels("prediction") for room in self.states]
-        found |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
-        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in found.items()}
+            parts["explained"] = [room.pixels("prediction") for room in self.states]
+        parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
+        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in parts.items()}
         kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
         return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
 

@@ -98,8 +98,8 @@ def parts_of(model):
 
 def unknown_part(model):
     """(setting, its value) of the first part of a model that the kernel has no form of, or None."""
-    found = parts_of(model).items()
-    return next(((name, model.settings[name]) for name, part in found if part not in FORMS[name]), None)
+    unknown = (name for name, part in parts_of(model).items() if part not in FORMS[name])
+    return next(((name, model.settings[name]) for name in unknown), None)
 
 
 def own_settings(model):
