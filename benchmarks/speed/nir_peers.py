@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -47,10 +47,10 @@ def drawn(name):
     weigh = lambda n, m: nir.Affine(draw.normal(0, 2 / np.sqrt(m), (n, m)), np.zeros(n))  # noqa: E731
     nodes = {"input": nir.Input({"input": np.array([SIZE])}), "in": weigh(SIZE, SIZE), "a": lif(SIZE), "w": weigh(SIZE, SIZE)}
     nodes |= {"b": lif(SIZE), "out": weigh(10, SIZE), "c": lif(10), "output": nir.Output({"output": np.array([10])})}
-    more = [("b", "back"), ("back", "b")] if name == "recurrent" else [("a", "b")]
-    nodes |= {"back": weigh(SIZE, SIZE)} if name == "recurrent" else {}
-    names = ["input", "in", "a", "w", "b", "out", "c", "output"]
-    return nir.NIRGraph(nodes, [*pairwise(names), *more])
+    edges = [*pairwise(nodes)]
+    if name == "residual":
+        return nir.NIRGraph(nodes, [*edges, ("a", "b")])
+    return nir.NIRGraph(nodes | {"back": weigh(SIZE, SIZE)}, [*edges, ("b", "back"), ("back", "b")])
 
 
 def events_for(model, count):
@@ -67,15 +67,10 @@ def events_for(model, count):
     return torch.bernoulli(rate, generator=draw)
 
 
-def summed(name, graph, batch, dt):
-    """A simulator's run(events (B, T, ...)) -> what its network sends, (B, outputs), added up over the timesteps."""
-    network = SIMULATORS[name](graph, dt, batch)
-
-    def run(events):
-        sent = list(outputs(name, network, events))
-        return sum(sent) if len(sent) > 1 else sent[0].reshape(*events.shape[:2], -1).sum(1)
-
-    return run
+def runner(simulator, graph, dt, batch):
+    """A simulator's run(events (B, T, ...)), which gives what its network sends."""
+    network = SIMULATORS[simulator](graph, dt, batch)
+    return lambda events: list(outputs(simulator, network, events))
 
 
 def main(argv=None):
@@ -100,34 +95,29 @@ def main(argv=None):
         steps = events.shape[1]
         rows = [each.nonzero().repeat_interleave(each[each > 0].long(), 0).int().numpy() for each in events]
         about = {"network": Path(name).name, "recordings": len(rows), "timesteps": steps, "threads": args.threads}
-        ours = lambda *_, **__: lambda part: model(part, steps).logits  # noqa: B023, E731
-        for simulator in ("kernel", *SIMULATORS):
-            make, given = (ours, rows) if simulator == "kernel" else (partial(summed, simulator), events)
-            engine = {"engine": "dense" if model.stays else "event"} if simulator == "kernel" else {}
-            for batch in args.batches:
-                repeats = args.repeats if simulator == "kernel" else 1
-                speed = timed(make, given, batch, graph, model.dt, repeats)
-                print(json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}), flush=True)
+        for simulator, batch in product(("kernel", *SIMULATORS), args.batches):
+            if simulator == "kernel":
+                engine = {"engine": "dense" if model.stays else "event"}
+                speed = timed(lambda count: lambda part: model(part, steps), rows, batch, args.repeats)  # noqa: B023
+            else:
+                engine, speed = {}, timed(partial(runner, simulator, graph, model.dt), events, batch, 1)
+            print(json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}), flush=True)
 
 
 @torch.no_grad()
-def timed(make, given, batch, graph, dt, repeats):
-    """Recordings per second, or the words with which it fails."""
-    fastest = float("inf")
+def timed(make, given, batch, repeats):
+    """Recordings per second of make(batch size)(recordings), or the words with which it fails."""
+    seconds, parts = [0.0] * repeats, [given[begin : begin + batch] for begin in range(0, len(given), batch)]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            for _ in range(repeats):
-                seconds = 0.0
-                for begin in range(0, len(given), batch):
-                    part = given[begin : begin + batch]
-                    run = make(graph, dt=dt, batch=len(part))
-                    began = time.perf_counter()
-                    run(part)
-                    seconds += time.perf_counter() - began
-                fastest = min(fastest, seconds)
+            for repeat, part in product(range(repeats), parts):
+                run = make(len(part))
+                began = time.perf_counter()
+                run(part)
+                seconds[repeat] += time.perf_counter() - began
     except Exception as error:  # whatever a simulator raises is what there is to say
         return {"fails": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
-    return {"recordings_per_second": round(len(given) / fastest, 1)}
+    return {"recordings_per_second": round(len(given) / min(seconds), 1)}
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ class GraphEngine(Engine):
         self.current()
 
     def __call__(self, recordings, timesteps, asked):
-        """What timesteps show, by name, of recordings, each (first, events, sizes): see Run in network.h. asked: of
+        """What timesteps show, by name, of recordings, each (first, events, values): see Run in network.h. asked: of
         asked_by()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, runs = rooms.tables, np.zeros(batch, RUN)
@@ -288,9 +288,9 @@ class GraphEngine(Engine):
         runs["steps"] = timesteps
         for name in ("logits", "counts"):
             runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]
-        for run, (first, events, sizes) in zip(runs, recordings, strict=True):
+        for run, (first, events, values) in zip(runs, recordings, strict=True):
             run["first"], run["events"] = first.ctypes.data, events.ctypes.data
-            run["sizes"] = 0 if sizes is None else sizes.ctypes.data
+            run["values"] = 0 if values is None else values.ctypes.data
         shown = {(name, kind): [] for name, wanted in asked.items() for kind in wanted.kinds if name != "output"}
         if not shown:
             rooms.run(runs, settings)

@@ -71,8 +71,9 @@ class Layout:
 
     def add(self, kind, shape, **more):
         """The number of a new node."""
-        self.nodes.append({"kind": kind, "shape": shape, "factor": 1, **more})
-        return len(self.nodes) - 1
+        number = len(self.nodes)
+        self.nodes.append({"kind": kind, "shape": shape, "into": number, "factor": 1, **more})
+        return number
 
     def reach(self, target, links):
         """Lay out what leads to a node, and the node itself."""
@@ -95,7 +96,7 @@ class Layout:
                 raise ModelError(f"node {target!r} fires as another simulator has it: it runs dense")
             if (neuron.subtracts or neuron.whole) and (neuron.initial_potential > 1 or (neuron.threshold <= 0).any()):
                 raise ModelError(f"node {target!r} begins above its threshold, and is reset a timestep later: it runs dense")
-            self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts else K.WHOLE if neuron.whole else K.UNRESET
+            self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts or neuron.whole else K.UNRESET
         if neuron.update is delayed and (neuron.threshold < 0).any():
             raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
         if (not neuron.fires and neuron.initial_potential) or (neuron.floor is not None and (neuron.threshold <= 0).any()):
@@ -152,7 +153,7 @@ class Layout:
             source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
         last = chain.part(at, len(chain.modules))
         self.link(source, last, target)
-        self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
+        self.add_bias(self.nodes[target]["into"], last.constant(biases[at:]))
 
     def add_bias(self, n, bias):
         if bias is not None and bias.any():
@@ -179,7 +180,7 @@ class Layout:
         if chain.factor is None:
             group = max(1, NEAR // (chain.side * chain.row))
             group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
-            node |= {"link": K.PLACED, "side": chain.side, "line": chain.row, "group": group}
+            node |= {"link": K.PLACED, "side": chain.side, "row_size": chain.row, "group": group}
         else:
             node["link"] = K.SAME
         self.order.append(target)
@@ -288,11 +289,12 @@ def constants_of(model, layout, nodes):
         neuron, bias, shape = known.get("neuron") if not whole else None, known.get("bias"), known["shape"]
         values = (0, known["leak"], 0) if "leak" in known else (1, 1, 0)  # threshold, leak, reset; a leak: of a synapse
         if neuron is not None:
-            values = neuron.threshold if neuron.fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
+            reset = 0 if neuron.reset is None else neuron.reset
+            values = neuron.threshold if neuron.fires else 0, neuron.leak, reset
             constants[n, 2] = neuron.rest.flatten()[0].item() if neuron.fires else 0
             constants[n, 3] = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).flatten()[0].item()
-            if neuron.fires and neuron.reset is not None:
-                nodes[n]["first_reset"] = keep([tensor_of(neuron.reset).flatten()[0].item()])
+            if neuron.fires and (neuron.reset is not None or getattr(neuron, "whole", False)):
+                nodes[n]["first_reset"] = keep([tensor_of(reset).flatten()[0].item()])
             drive = of(neuron.drive, known["natural"], shape)
             always = neuron.fires and neuron.threshold.min() < 0  # they spike where nothing arrives
             bias = drive + (0 if bias is None else by_place(bias)) if drive.any() or always else bias

@@ -192,7 +192,6 @@ ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
 ALWAYS void set_v(const Part *part, size_t i, potential_t v) { part->v[i] = v; }
 ALWAYS uint32_t word_at(const Part *part, size_t i) { return part->spikes[i]; }
 ALWAYS void set_word(Part *part, size_t i, uint32_t word) { part->spikes[i] = word; }
-ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta) { return above(part->v + first, count, theta); }
 #endif
 
 static void clear_words(uint32_t *words, size_t count)
@@ -208,13 +207,6 @@ static const potential_t *own_values(const State *run, int n, int which, size_t 
     const Node *node = &run->network->node[n];
     const size_t first = (size_t)node->first_own + (size_t)which * neurons_of(node) + place * (size_t)node->channels;
     return node->first_own ? run->network->constants + first : 0;
-}
-
-/* The node whose V the link to a node adds to. */
-static int target_of(const State *run, int n)
-{
-    const Node *node = &run->network->node[n];
-    return node->kind == NETWORK_ADDING ? node->into : n;
 }
 
 /* V after the leak of so many steps. */
@@ -298,11 +290,11 @@ ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first,
 
 /* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
 
-/* Each bit of a part's marks, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
-#define EACH_PLACE(node, part, marks, y, word, bits)                                                                              \
+/* Each bit of a part's bitmap, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
+#define EACH_PLACE(node, part, bitmap, y, word, bits)                                                                              \
     for ((y) = 0; (y) < (node)->height; (y)++)                                                                                    \
         for ((word) = 0; (word) < (part)->row_words; (word)++)                                                                          \
-            for ((bits) = (part)->marks[(y) * (part)->row_words + (word)]; (bits); (bits) &= (bits) - 1)
+            for ((bits) = (part)->bitmap[(y) * (part)->row_words + (word)]; (bits); (bits) &= (bits) - 1)
 #define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
 
 ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row_words + x / 32] |= (uint32_t)1 << x % 32; }
@@ -414,15 +406,15 @@ static void receive(State *run)
     Part *const part = &run->part[0];
     int32_t i;
     part->plain = 1;
-    for (i = 0; i < run->arrived; i++) {
-        const int32_t neuron = run->events[i], place = neuron / node->channels, channel = neuron % node->channels;
-        const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
+    for (i = 0; i < run->input_count; i++) {
+        const int32_t neuron = run->input_events[i], place = neuron / node->channels, channel = neuron % node->channels;
+        const potential_t size = run->input_values ? (potential_t)run->input_values[i] : 1;
         const int sent = send(part, (size_t)place, place / node->width, place % node->width, channel);
         const potential_t value = sent ? plus(v_at(part, (size_t)neuron), size) : size;
         set_v(part, (size_t)neuron, value);
         part->plain &= value == 1;
     }
-    run->events = 0;
+    run->input_events = 0;
     note(run, 0);
 }
 
@@ -438,7 +430,7 @@ static void encode(State *run)
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
-    if (run->events) {
+    if (run->input_events) {
         receive(run);
         return;
     }
@@ -475,19 +467,25 @@ static void encode(State *run)
 
 /* --- propagate: charge, fire, reset */
 
-/* V <- V + W s for `count` windows of weights (run->begins, run->values), whose corner lies at (row, column) and may stick out over
-   the border. Weights begin in its row `first_row`, and column `first_column`. */
-static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t first_row, int32_t first_column,
-                        int32_t count, uint32_t clock)
+/* Whether the windows of two rows, or columns, of the source reach the same ones of the target. */
+static int reach_alike(const int32_t *a, const int32_t *b)
+{
+    return a[NETWORK_CORNER] == b[NETWORK_CORNER] && a[NETWORK_SKIPPED] == b[NETWORK_SKIPPED];
+}
+
+/* V <- V + W s for `count` windows of weights (run->begins, run->values) of the same row and column of the source, whose numbers are in
+   `places`. A corner may stick out over the border. */
+static void add_windows(State *run, int n, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
-    const int target = target_of(run, n);
+    const int target = node->into;
     const weight_t *const weights = run->network->weights;
-    const int32_t channels = node->channels, line = node->line;
-    const int32_t top = row + first_row < 0 ? -row : first_row;
-    const int32_t left = column + first_column < 0 ? -column : first_column;
+    const int32_t channels = node->channels, row_size = node->row_size;
+    const int32_t row = of_row[NETWORK_CORNER], top = row + of_row[NETWORK_SKIPPED] < 0 ? -row : of_row[NETWORK_SKIPPED];
+    const int32_t column = of_column[NETWORK_CORNER];
+    const int32_t left = column + of_column[NETWORK_SKIPPED] < 0 ? -column : of_column[NETWORK_SKIPPED];
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
-    const int32_t size = (right == node->side ? line : right * channels) - left * channels;
+    const int32_t size = (right == node->side ? row_size : right * channels) - left * channels;
     const int valued = run->network->node[node->source].valued && !run->part[node->source].plain;
     const size_t stride = (size_t)node->width * (size_t)channels;
     const size_t at = (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
@@ -496,7 +494,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     const int kind = !valued ? SPIKES : run->part[node->source].narrow ? PAIRS : VALUES;
 #else
     potential_t *to = run->part[target].v + at, window[SMALL];
-    const int32_t block = node->side * line;
+    const int32_t block = node->side * row_size;
     int32_t i, at_once;
 #endif
     touch(run, target, row + top, row + bottom, column + left, column + right, clock);
@@ -504,7 +502,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     if (kind == PAIRS)
         count = in_pairs(run->values, run->begins, count);
     for (y = top; y < bottom; y++)
-        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * line + left * channels, run->begins, run->values,
+        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * row_size + left * channels, run->begins, run->values,
                  count, size, run->part[target].narrow, kind);
 #else
     if (count > 1 && block <= SMALL) { /* add them all up first */
@@ -512,15 +510,15 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
             window[i] = 0;
         add_weights(window, weights, run->begins, run->values, count, block, valued);
         for (y = top; y < bottom; y++, to += stride)
-            add_all(to, window + y * line + left * channels, size);
+            add_all(to, window + y * row_size + left * channels, size);
         return;
     }
-    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->begins, count, size))
+    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * row_size + left * channels, row_size, run->begins, count, size))
         return;
     at_once = block % WAY && block < 2 * WAY ? AT_ONCE : FEWER;
     for (y = top; y < bottom; y++, to += stride)
         for (i = 0; i < count; i += at_once)
-            add_weights(to, weights + y * line + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
+            add_weights(to, weights + y * row_size + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
                      valued);
 #endif
 }
@@ -532,23 +530,24 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
     const int32_t words = source->words;
-    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + 3 * from->height;
-    const size_t block = (size_t)node->side * (size_t)node->line;
-    int32_t count = 0, row = 0, column = 0, first_row = 0, first_column = 0, y, word, w;
+    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + NETWORK_PLACES * from->height;
+    const size_t block = (size_t)node->side * (size_t)node->row_size;
+    const int32_t *of_row = rows, *of_column = columns; /* of the windows that are listed */
+    int32_t count = 0, y, word, w;
     uint32_t bits, spikes;
     size_t base;
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
-        const int32_t *const of_row = rows + 3 * y, *const of_column = columns + 3 * x;
-        if (of_row[0] < 0 || of_column[0] < 0)
+        const int32_t *const its_row = rows + NETWORK_PLACES * y, *const its_column = columns + NETWORK_PLACES * x;
+        if (its_row[NETWORK_SET] < 0 || its_column[NETWORK_SET] < 0)
             continue;
-        if (count && (of_row[1] != row || of_column[1] != column || of_row[2] != first_row || of_column[2] != first_column)) {
-            add_windows(run, n, row, column, first_row, first_column, count, clock);
+        if (count && !(reach_alike(its_row, of_row) && reach_alike(its_column, of_column))) {
+            add_windows(run, n, of_row, of_column, count, clock);
             count = 0;
         }
-        row = of_row[1], column = of_column[1], first_row = of_row[2], first_column = of_column[2];
-        base = (size_t)node->first_weight + (size_t)(of_row[0] + of_column[0]) * (size_t)from->channels * block;
+        of_row = its_row, of_column = its_column;
+        base = (size_t)node->first_weight + (size_t)(of_row[NETWORK_SET] + of_column[NETWORK_SET]) * (size_t)from->channels * block;
         for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             spikes = word_at(source, place * (size_t)words + (size_t)w);
             if (!simple) {
@@ -558,7 +557,7 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
             for (; spikes; spikes &= spikes - 1) {
                 const int32_t channel = 32 * w + lowest(spikes);
                 if (count == run->network->windows) {
-                    add_windows(run, n, row, column, first_row, first_column, count, clock);
+                    add_windows(run, n, of_row, of_column, count, clock);
                     count = 0;
                 }
                 run->begins[count] = base + (size_t)channel * block;
@@ -569,14 +568,14 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         }
     }
     if (count)
-        add_windows(run, n, row, column, first_row, first_column, count, clock);
+        add_windows(run, n, of_row, of_column, count, clock);
 }
 
 /* V <- V + w s, where the link is the same: of a place that lies there after the halvings. */
 static void add_same(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
-    const int target = target_of(run, n);
+    const int target = node->into;
     const Part *source = &run->part[node->source], *const part = &run->part[target];
     const potential_t weight = run->network->weights[node->first_weight];
     const int32_t words = source->words;
@@ -639,13 +638,17 @@ static void charge(State *run, int n, uint32_t clock)
             add_spikes(run, n, first, least_of(from->channels, first + group), clock, 0);
 }
 
-/* Bits: whether v > theta, of neurons with thresholds of their own. */
-static uint32_t above_own(const Part *part, size_t first, const potential_t *thetas, int32_t count)
+/* Bit i: whether V > theta, of `count` neurons, 32 at most. thetas: thresholds of their own, or 0. */
+ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta, const potential_t *thetas)
 {
     uint32_t bits = 0;
     int32_t i;
+#ifndef NETWORK_SMALL
+    if (!thetas)
+        return above(part->v + first, count, theta);
+#endif
     for (i = 0; i < count; i++)
-        bits |= (uint32_t)(v_at(part, first + (size_t)i) > thetas[i]) << i;
+        bits |= (uint32_t)(v_at(part, first + (size_t)i) > (thetas ? thetas[i] : theta)) << i;
     return bits;
 }
 
@@ -674,22 +677,6 @@ ALWAYS int reset(State *run, int n, size_t place, int32_t w, uint32_t fired, pot
     return still;
 }
 
-/* What a spike of the step before does now, of a node that resets LATER, or WHOLE. */
-static void reset_later(State *run, int n, size_t place, potential_t theta)
-{
-    const Node *node = &run->network->node[n];
-    const potential_t *const thetas = own_values(run, n, NETWORK_THRESHOLD, place);
-    Part *const part = &run->part[n];
-    int32_t w;
-    uint32_t fired;
-    for (w = 0; w < part->words; w++)
-        for (fired = word_at(part, place * (size_t)part->words + (size_t)w); fired; fired &= fired - 1) {
-            const int32_t o = 32 * w + lowest(fired);
-            const size_t at = place * (size_t)node->channels + (size_t)o;
-            set_v(part, at, node->resets == NETWORK_WHOLE ? 0 : v_at(part, at) - (thetas ? thetas[o] : theta));
-        }
-}
-
 /* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above theta, or below the floor.
    clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. simple, a constant where
    this is called: of 32 channels at the most, without leak, floor or thresholds of their own. */
@@ -700,7 +687,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row_words = part->row_words;
     const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0;
-    const int later = !simple && (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE);
+    const int later = !simple && node->resets == NETWORK_LATER;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -714,14 +701,14 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                 uint32_t any = 0;
                 if (decays)
                     decay(run, n, place, clock);
-                if (later)
-                    reset_later(run, n, place, theta);
+                for (w = 0; later && w < words; w++) /* the spikes of the step before */
+                    reset(run, n, place, w, word_at(part, sends + (size_t)w), theta);
                 if (bounds)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
                     const int32_t size = least_of(channels - 32 * w, 32);
                     const size_t first = v + 32 * (size_t)w;
-                    const uint32_t fired = !thetas ? crossed(part, first, size, theta) : above_own(part, first, thetas + first, size);
+                    const uint32_t fired = crossed(part, first, size, theta, thetas ? thetas + first : 0);
                     set_word(part, sends + (size_t)w, fired);
                     any |= fired;
                 }
@@ -831,14 +818,30 @@ static void count_reached(State *run, int n)
     clear(run, n);
 }
 
+/* O <- mu O + W s, and the logits, in which the places of a channel lie side by side. */
+static void add_up(State *run, int n)
+{
+    const int32_t channels = run->network->node[n].channels;
+    const potential_t leak = constant(run, n, NETWORK_LEAK);
+    const Part *part = &run->part[n];
+    int32_t i, o, at;
+    for (i = 0; leak != LEAK_ONE && i < run->classes; i++)
+        set_v(part, (size_t)i, leaked(v_at(part, (size_t)i), leak));
+    charge(run, n, 0);
+    bound(run, n, 0, 0);
+    for (i = o = 0; o < channels; o++)
+        for (at = o; at < run->classes; at += channels)
+            run->logits[i++] = (float)v_at(part, (size_t)at) * run->settings.logits_scale;
+}
+
 /* One timestep of a node. */
 static void propagate(State *run, int n)
 {
     const Node *node = &run->network->node[n];
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
-    int32_t o, y, word;
+    int32_t y, word;
     uint32_t bits;
-    if (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE)
+    if (node->resets == NETWORK_LATER)
         run->part[n].count = 0; /* the spikes stay until they are reset */
     else
         silence(run, n);
@@ -851,34 +854,24 @@ static void propagate(State *run, int n)
         if (!immediate)
             charge(run, n, clock + 1);
         break;
-    case NETWORK_OUTPUT: /* O <- mu O + W s */
-        for (o = 0; o < node->channels && constant(run, n, NETWORK_LEAK) != LEAK_ONE; o++)
-            set_v(&run->part[n], (size_t)o, leaked(v_at(&run->part[n], (size_t)o), constant(run, n, NETWORK_LEAK)));
-        charge(run, n, 0);
-        bound(run, n, 0, 0);
+    case NETWORK_OUTPUT:
+        add_up(run, n);
         break;
     case NETWORK_RELAY: /* which is cleared behind the step: other links may charge it first */
-        charge(run, n, 0);
-        release(run, n);
-        break;
     case NETWORK_INTEGRATOR:
         EACH_PLACE(node, &run->part[n], listed, y, word, bits)
             decay(run, n, PLACE(node, y, word, bits), clock + 1);
         charge(run, n, clock + 1);
         release(run, n);
         break;
-    case NETWORK_ADDING:
-        charge(run, n, clock + 1);
-        break;
-    case NETWORK_DECODED:
-        charge(run, n, 0);
-        break;
-    case NETWORK_MAP:
-        charge(run, n, 0);
-        count_reached(run, n);
-        break;
-    default:
+    case NETWORK_POOL:
+    case NETWORK_COUNTING_POOL:
         pool(run, n);
+        break;
+    default: /* ADDING, DECODED, MAP */
+        charge(run, n, clock + 1);
+        if (node->kind == NETWORK_MAP)
+            count_reached(run, n);
     }
 }
 
@@ -905,10 +898,10 @@ static void predict(State *run, int32_t first, int32_t last)
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
-   channels of a place count together, they are judged as one. Of pixels first to last - 1, whole places. */
+   channels of a pixel are judged as one (per_pixel), it is predicted where all are. Of pixels first to last - 1, whole places. */
 static void gate(State *run, int32_t first, int32_t last)
 {
-    const int32_t channels = run->settings.together ? run->network->node[0].channels : 1;
+    const int32_t channels = run->settings.per_pixel ? run->network->node[0].channels : 1;
     const float *const p = kept_predictions(run), epsilon = run->settings.epsilon;
     const pixel_t *const x = run->image;
     const uint8_t dynamic = run->settings.dynamic != 0;
@@ -1050,15 +1043,14 @@ static int holds(const State *run)
 int network_arrive(State *run, const int32_t *events, int32_t count)
 {
     if (run->network->node[0].valued)
-        run->events = events, run->sizes = 0, run->arrived = count, run->unproven = 1;
+        run->input_events = events, run->input_values = 0, run->input_count = count, run->unproven = 1;
     return run->network->node[0].valued;
 }
 
 int network_step(State *run)
 {
     const NetworkTables *network = run->network;
-    const int32_t channels = network->node[network->output].channels;
-    int32_t i, o, at;
+    int32_t i;
     silence(run, 0);
     for (i = 0; i < network->feedback && !run->settings.feedback; i++)
         silence(run, network->order[network->forward + i]);
@@ -1070,9 +1062,6 @@ int network_step(State *run)
     for (i = 0; i < network->nodes; i++)
         if (network->node[i].kind == NETWORK_RELAY)
             clear(run, i);
-    for (i = o = 0; o < channels; o++)
-        for (at = o; at < run->classes; at += channels)
-            run->logits[i++] = (float)v_at(&run->part[network->output], (size_t)at) * run->settings.logits_scale;
     run->steps++;
     return holds(run);
 }
@@ -1122,10 +1111,10 @@ static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
             run->scratch[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
-            if (judges && other && !run->settings.together)
+            if (judges && other && !run->settings.per_pixel)
                 gate(run, i, i + 1);
         }
-        if (judges && any && run->settings.together)
+        if (judges && any && run->settings.per_pixel)
             gate(run, first, first + channels);
         differs |= any;
     }

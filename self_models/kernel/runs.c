@@ -3,7 +3,7 @@
 
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
    before, and the others where their pointers are not 0.
-   first, events, sizes: of a recording of events, those of step t, first[t] to first[t + 1] - 1; sizes 0: each is 1; first 0: frames.
+   first, events, values: of a recording of events, those of step t, first[t] to first[t + 1] - 1; values 0: each is 1; first 0: frames.
    state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
    uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
    compared with the frame so many steps later. Steps in which nothing can change any more are not run.
@@ -11,7 +11,7 @@
    step. taken: steps that it took; comparisons: of a pixel with its prediction. */
 typedef struct {
     NetworkState *state;
-    const float *frames, *uniforms, *sizes;
+    const float *frames, *uniforms, *values;
     const int32_t *first, *events;
     float *logits, *error, *open_share, *prediction;
     int32_t *counts;
@@ -121,13 +121,9 @@ static void idle(State *run)
 {
     const NetworkTables *network = run->network;
     int32_t i;
-    for (i = 0; i < run->classes; i++) {
-        potential_t *const output = run->part[network->output].v + i;
-        *output = leaked(*output, constant(run, network->output, NETWORK_LEAK));
-        run->logits[i] = (float)*output * run->settings.logits_scale;
-    }
-    for (i = 0; i < network->layers; i++)
+    for (i = 0; i < network->nodes; i++)
         silence(run, i);
+    propagate(run, network->output);
     run->steps++;
 }
 
@@ -151,7 +147,7 @@ static void run_one(State *run, NetworkRun *one)
             run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
             if (one->first) {
                 network_arrive(run, one->events + one->first[t], one->first[t + 1] - one->first[t]);
-                run->sizes = one->sizes ? one->sizes + one->first[t] : 0;
+                run->input_values = one->values ? one->values + one->first[t] : 0;
             }
             stopped = network_step(run) && one->stops;
             for (n = 0; n < network->nodes; n++)

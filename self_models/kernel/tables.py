@@ -29,7 +29,6 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
 }  # fmt: skip
 OF_PARTS = (
     "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
-    "together",
 )  # fmt: skip
 NODE = np.dtype(Node)
 HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
@@ -114,7 +113,8 @@ def settings_of(model):
     values = {name: own.get(name) or 0 for name in OF_PARTS}
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
-        "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
+        "dynamic": model.gate.reopens, "per_pixel": bool(own.get("together")), "feedback": model.has_feedback,
+        "immediate": own["update"] != "delayed",
         "timesteps": model.latency, "phase_steps": model.timesteps * model.phased,
         "decoded_scale": whole.decoded_unit if whole else 1, "logits_scale": whole.output.unit if whole else 1,
     }  # fmt: skip
