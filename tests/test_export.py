@@ -186,7 +186,6 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
         ("{ann} --to torch --overwrite --output {ann}", "checkpoint itself"),
         (f"{FEEDBACK} --to torch --output no/such/folder.pt", "cannot write"),
         ("{ann} --to page", "an SNN with a decoder"),
-        ("{pooled} --to page", "an SNN with a decoder"),
         ("{phased} --to page", "which update phased does not"),
         ("{colour} --to page", "28 x 28 grey"),
         ("{contrast} --to c", "has no form of the gate contrast"),

@@ -213,8 +213,8 @@ class OperationCounter:
                     continue
                 shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
                 met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
-                found = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
-                kinds["acs"][name], kinds["macs"][name] = found.sum(1).tolist()
+                effective = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
+                kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
                 kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
             if link.bias is not None:

@@ -18,7 +18,6 @@ from self_models.basics import ModelError
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, SPARE, K, Tables, whole_form
 from self_models.network.chains import Chain
 from self_models.network.graph import Link
-from self_models.network.known import NEURONS
 from self_models.network.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
 from self_models.running.outputs import INPUT
 
@@ -89,18 +88,20 @@ class Layout:
             else:
                 self.charge(n, links)
             return
-        if not (self.whole or type(neuron) in NEURONS):
-            raise ModelError(f"node {target!r} has neurons of another class, {type(neuron).__name__}: it runs dense")
-        if isinstance(neuron, AsElsewhere):
-            if neuron.several or (neuron.subtracts and not neuron.reset_delay):
-                raise ModelError(f"node {target!r} fires as another simulator has it: it runs dense")
-            if (neuron.subtracts or neuron.whole) and (neuron.initial_potential > 1 or (neuron.threshold <= 0).any()):
-                raise ModelError(f"node {target!r} begins above its threshold, and is reset a timestep later: it runs dense")
-            self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts or neuron.whole else K.UNRESET
-        if neuron.update is delayed and (neuron.threshold < 0).any():
-            raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
-        if (not neuron.fires and neuron.initial_potential) or (neuron.floor is not None and (neuron.threshold <= 0).any()):
-            raise ModelError(f"node {target!r} sends V and begins above 0, or has a floor and thresholds below 0: it runs dense")
+        theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
+        is_late = elsewhere and (neuron.subtracts or neuron.whole)
+        is_other = elsewhere and (neuron.several or (neuron.subtracts and not neuron.reset_delay))
+        for is_refused, why in (
+            (is_other, "fires as another simulator has it"),
+            (is_late and (neuron.initial_potential > 1 or (theta <= 0).any()), "begins above its threshold, and is reset later"),
+            (neuron.update is delayed and (theta < 0).any(), "fires before it is charged, and has thresholds below 0"),
+            (not neuron.fires and neuron.initial_potential, "sends V, and begins above 0"),
+            (neuron.floor is not None and (theta <= 0).any(), "has a floor, and thresholds of 0 or below"),
+        ):
+            if is_refused:
+                raise ModelError(f"node {target!r} {why}: it runs dense")
+        if elsewhere:
+            self.nodes[n]["resets"] = K.LATER if is_late else K.UNRESET
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
@@ -145,9 +146,9 @@ class Layout:
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
         count = 0
-        while found := [(to, first) for (begin, first), to in self.relays.items()
+        while relays := [(to, first) for (begin, first), to in self.relays.items()
                         if begin == source and first == tuple(chain.modules[count:-1][: len(first)])]:  # fmt: skip
-            source, count = found[0][0], count + len(found[0][1])
+            source, count = relays[0][0], count + len(relays[0][1])
         at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
             source, at = self.relay(source, chain.part(at, count + end), biases[at : count + end]), count + end
@@ -274,8 +275,8 @@ def constants_of(model, layout, nodes):
     whole, more, output = layout.whole, [], layout.numbers["output"]
     if whole:
         constants = np.tile(np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (len(nodes), 1))
-        for n, one in [*((layout.numbers[name], one) for name, one in whole.neurons.items()), (output, whole.output)]:
-            constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
+        for n, form in [*((layout.numbers[name], form) for name, form in whole.neurons.items()), (output, whole.output)]:
+            constants[n] = form.threshold, form.kept, form.start, form.lowest, form.highest
     else:
         constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
         constants[output, 1] = model.output_leak

@@ -61,13 +61,13 @@ static const float *shown_prediction(const State *run, float *factor)
 }
 
 /* What a step shows before it is taken: what is open in it. */
-static void fill_before(const State *run, const NetworkRun *one, int32_t t)
+static void fill_before(const State *run, const NetworkRun *asked, int32_t t)
 {
     int32_t i;
-    if (one->open_share)
-        one->open_share[t] = share(run->open_active, run->active);
-    for (i = 0; one->is_open && i < run->pixels; i++)
-        one->is_open[(size_t)t * one->stride + (size_t)i] = run->is_open[i];
+    if (asked->open_share)
+        asked->open_share[t] = share(run->open_active, run->active);
+    for (i = 0; asked->is_open && i < run->pixels; i++)
+        asked->is_open[(size_t)t * asked->stride + (size_t)i] = run->is_open[i];
 }
 
 /* Squared error of the prediction of an image, summed over its pixels. */
@@ -92,20 +92,20 @@ static float error_of(const State *run, const float *image)
 }
 
 /* What a step has come to. */
-static void fill_after(const State *run, const NetworkRun *one, int32_t t, float error)
+static void fill_after(const State *run, const NetworkRun *asked, int32_t t, float error)
 {
     float factor;
     const float *const p = shown_prediction(run, &factor);
-    const size_t at = (size_t)t * one->stride;
+    const size_t at = (size_t)t * asked->stride;
     int32_t i;
     for (i = 0; i < run->classes; i++)
-        one->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
-    if (one->error)
-        one->error[t] = error;
-    for (i = 0; one->prediction && i < run->pixels; i++)
-        one->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
-    for (i = 0; one->predicted && i < run->pixels; i++)
-        one->predicted[at + (size_t)i] = run->predicted[i];
+        asked->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
+    if (asked->error)
+        asked->error[t] = error;
+    for (i = 0; asked->prediction && i < run->pixels; i++)
+        asked->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
+    for (i = 0; asked->predicted && i < run->pixels; i++)
+        asked->predicted[at + (size_t)i] = run->predicted[i];
 }
 
 /* Pixels that are compared with their prediction in a step. */
@@ -127,43 +127,43 @@ static void idle(State *run)
     run->steps++;
 }
 
-static void run_one(State *run, NetworkRun *one)
+static void run_one(State *run, NetworkRun *asked)
 {
     const NetworkTables *network = run->network;
     const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
     int32_t t, n, stopped = 0, over = 0;
     float error = 0;
-    one->comparisons = 0;
-    for (t = 0; t < one->steps && !stopped; t++) {
-        const int shows = t < one->count;
+    asked->comparisons = 0;
+    for (t = 0; t < asked->steps && !stopped; t++) {
+        const int shows = t < asked->count;
         if (shows)
-            show(run, 0, one->frames + (size_t)t * pixels);
-        over = !shows && !one->first && (over || is_over(run));
-        fill_before(run, one, t);
-        one->comparisons += compared(run);
+            show(run, 0, asked->frames + (size_t)t * pixels);
+        over = !shows && !asked->first && (over || is_over(run));
+        fill_before(run, asked, t);
+        asked->comparisons += compared(run);
         if (over)
             idle(run);
         else {
-            run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
-            if (one->first) {
-                network_arrive(run, one->events + one->first[t], one->first[t + 1] - one->first[t]);
-                run->input_values = one->values ? one->values + one->first[t] : 0;
+            run->uniforms = asked->uniforms ? asked->uniforms + (size_t)t * asked->stride : 0;
+            if (asked->first) {
+                network_arrive(run, asked->events + asked->first[t], asked->first[t + 1] - asked->first[t]);
+                run->input_values = asked->values ? asked->values + asked->first[t] : 0;
             }
-            stopped = network_step(run) && one->stops;
+            stopped = network_step(run) && asked->stops;
             for (n = 0; n < network->nodes; n++)
-                one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
+                asked->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
         }
-        if (one->error && (shows || (run->settings.feedback && !over)))
-            error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
-        fill_after(run, one, t, error);
+        if (asked->error && (shows || (run->settings.feedback && !over)))
+            error = error_of(run, asked->frames + (size_t)least_of(t + asked->ahead, asked->count - 1) * pixels);
+        fill_after(run, asked, t, error);
     }
-    one->taken = t;
-    for (; t < one->steps; t++) { /* it has stopped: all stays as it is */
-        if (one->open_share)
-            one->open_share[t] = one->open_share[t - 1];
-        for (n = 0; one->is_open && n < run->pixels; n++)
-            one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
-        fill_after(run, one, t, error);
+    asked->taken = t;
+    for (; t < asked->steps; t++) { /* it has stopped: all stays as it is */
+        if (asked->open_share)
+            asked->open_share[t] = asked->open_share[t - 1];
+        for (n = 0; asked->is_open && n < run->pixels; n++)
+            asked->is_open[(size_t)t * asked->stride + (size_t)n] = asked->is_open[(size_t)(t - 1) * asked->stride + (size_t)n];
+        fill_after(run, asked, t, error);
     }
     run->uniforms = 0;
 }

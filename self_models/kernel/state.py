@@ -51,10 +51,6 @@ class Room:
         bits = np.unpackbits(words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little")
         return bits.ravel().astype(bool)
 
-    def events(self, n):
-        """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
-        return self.at(self.parts[n].counted, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
-
 
 class Rooms:
     """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
@@ -95,11 +91,11 @@ class Rooms:
                 list(pool.map(work, begins))
 
     def events(self, n):
-        """Those counted of a node in all rooms, (2, H W C) int64."""
-        total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
+        """Counted of a node in all rooms, (2, H W C) int64: how often each neuron sent 1 or -1, and another value."""
+        total = np.zeros(2 * math.prod(self.tables.shapes[n]), np.int64)
         for room in self.counting:
-            total += room.events(n)
-        return total
+            total += room.at(room.parts[n].counted, total.size, np.uint32)
+        return total.reshape(2, -1)
 
 
 class LeftOn:
