@@ -26,7 +26,7 @@ from harness.measuring.tables import as_text, energy_rows, in_words, part_rows, 
 from harness.runs.saving import check_output
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import EXECUTIONS, ledger
-from self_models.counting.prices import conventions, read_convention
+from self_models.counting.operations import conventions, read_convention
 from self_models.network.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

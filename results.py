@@ -29,7 +29,7 @@ from self_models import load
 from self_models.basics import HOME
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.counting.ledger import Ledger, entries_of
-from self_models.counting.prices import conventions
+from self_models.counting.operations import conventions
 from self_models.running.outputs import PARTS
 
 HERE = Path(__file__).resolve().parent

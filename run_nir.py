@@ -26,7 +26,7 @@ from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
 from self_models.counting.ledger import graph_entries
-from self_models.counting.prices import conventions
+from self_models.counting.operations import conventions
 from self_models.nir import LIKE, RESETS, from_nir
 
 SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too

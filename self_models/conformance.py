@@ -52,32 +52,28 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     SNNOutputs, without images. seed, uniforms: of their draws, as in an SNN's call. Where they differ, the image runs again, and
     is recorded. Raises ModelError for runs that cannot be compared."""
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
-        found = compared(a, b, tolerance)
-        v = [of_layer(output, found.layer)[1] for output in (a, b)] if found and found.neuron is not None else [None]
-        if any(each is None for each in v):
-            return found
-        return found._replace(potentials=tuple(each[found.step, found.image].flatten()[found.neuron].item() for each in v))
+        difference = compared(a, b, tolerance)
+        return difference and with_potentials(difference, (a, b))
     images = tensor_of(images)
-    for part in torch.arange(len(images)).split(AT_ONCE):
-        draws, drawn = Draws(seed, EVALUATION, part), None if uniforms is None else uniforms[:, part]
-        found = compared(*(one(images[part], uniforms=drawn, draws=draws) for one in (a, b)), tolerance)
-        if not found:
-            continue
-        at = part[[found.image]]
-        draws, drawn = Draws(seed, EVALUATION, at), None if uniforms is None else uniforms[:, at]
-        recorded = [recorded_by(one, images[at], drawn, draws) for one in (a, b)]
-        found = (compared(*recorded, tolerance) or found)._replace(image=int(at))
-        layers = list(recorded[0].spikes)[1:]
-        if found.layer not in layers:
-            return found
-        thresholds = tuple(getattr(one, "model", one).thresholds[layers.index(found.layer)] for one in (a, b))
-        return with_potentials(found, [of_layer(output, found.layer)[1] for output in recorded], thresholds)
+
+    def outputs(numbers, run):
+        draws, drawn = Draws(seed, EVALUATION, numbers), None if uniforms is None else uniforms[:, numbers]
+        return [run(network, images[numbers], drawn, draws) for network in (a, b)]
+
+    for numbers in torch.arange(len(images)).split(AT_ONCE):
+        difference = compared(*outputs(numbers, lambda network, x, u, draws: network(x, uniforms=u, draws=draws)), tolerance)
+        if difference:
+            number = numbers[[difference.image]]
+            recorded = outputs(number, recorded_by)
+            if alone := compared(*recorded, tolerance):
+                difference = with_potentials(alone, recorded, (a, b))
+            return difference._replace(image=int(number))
     return None
 
 
 def recorded_by(network, x, uniforms, draws):
-    """The SNNOutput of a run on one image, with the spikes and potentials of all its layers; of an event engine the potentials,
-    where its draws are no uniforms that are given."""
+    """The SNNOutput of a run on one image, with the spikes and potentials of all its layers; of an event engine where its draws
+    are no uniforms that are given."""
     model = getattr(network, "model", network)
     engine = network if isinstance(network, EventEngine) else getattr(network, "engine", None)
     if not engine or not engine.serves():
@@ -87,13 +83,19 @@ def recorded_by(network, x, uniforms, draws):
     output = engine(x, uniforms, draws)
     if uniforms is not None or model.frames or model.phased:
         return output
-    x, states = checked_images(x, model), []
+    x, steps = checked_images(x, model), []
     left_on = engine.begun(x, draws)
-    for _ in range(model.timesteps):
+    for step in range(model.timesteps):
         _, left_on = engine.go_on(left_on, x, 1, frames=False)
-        states.append(engine.state_of(left_on))
-    membranes = {name: torch.stack([state[MEMBRANES + name] for state in states]) for name in model.neurons()}
-    return output._replace(recorded={name: {"membrane": values} for name, values in membranes.items()})
+        state, spikes = engine.state_of(left_on), left_on.spikes()
+        steps.append({name: {"spikes": spiked & (step < output.steps)} for name, spiked in spikes.items()})
+        for name in model.neurons():
+            steps[-1][name]["membrane"] = state[MEMBRANES + name]
+    stacked = {
+        name: {kind: torch.stack([recorded[name][kind] for recorded in steps]) for kind in kinds}
+        for name, kinds in steps[0].items()
+    }
+    return output._replace(recorded=stacked)
 
 
 def compared(a, b, tolerance=None):
@@ -107,32 +109,32 @@ def compared(a, b, tolerance=None):
     image = int(differ.any(0).any(0).nonzero()[0])
     step = int(differ[..., image].any(0).nonzero()[0])
     layer, *values = parts[int(differ[:, step, image].nonzero()[0])]
-    one, other, differs = (value[step, image] for value in values)
+    ours, theirs, differs = (value[step, image] for value in values)
     neuron = int(differs.nonzero()[0])
-    return Difference(image, step, layer, neuron if len(one) > 1 else None, one[neuron].item(), other[neuron].item())
+    return Difference(image, step, layer, neuron if len(ours) > 1 else None, ours[neuron].item(), theirs[neuron].item())
 
 
 def compared_values(a, b, tolerance):
     """(layer, what a has of it (T, B, n), what b has, where they differ), in the order of a step."""
     step = torch.arange(len(a.logits_by_step))[:, None]
-    compared = [None if one.comparisons is None else one.comparisons * (step == step[-1]) for one in (a, b)]
-    found = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
+    compared = [None if output.comparisons is None else output.comparisons * (step == step[-1]) for output in (a, b)]
+    parts = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
     for name in a.spikes:
-        (one, v), (other, others) = (of_layer(output, name) for output in (a, b))
-        if one is None or other is None:
-            one, other = a.spikes_by_step[name], b.spikes_by_step[name]
-        potentials = [each if each is None else each.double() for each in (v, others)]  # whole numbers, too, are values
-        found += [(name, one, other), (f"{name} potential", *potentials)]
-    found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
-    for name, *values in found:
+        spikes, potentials = zip(*(of_layer(output, name) for output in (a, b)), strict=True)
+        if any(each is None for each in spikes):
+            spikes = a.spikes_by_step[name], b.spikes_by_step[name]
+        potentials = [each if each is None else each.double() for each in potentials]  # whole numbers, too, are values
+        parts += [(name, *spikes), (f"{name} potential", *potentials)]
+    parts += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
+    for name, *values in parts:
         if any(value is None for value in values):
             continue
-        one, other = (value[..., None].flatten(2) for value in values)
-        if name in a.spikes or not one.is_floating_point():
-            yield name, one, other, one != other
+        ours, theirs = (value[..., None].flatten(2) for value in values)
+        if name in a.spikes or not ours.is_floating_point():
+            yield name, ours, theirs, ours != theirs
         elif tolerance is not None:
-            near = torch.isclose(one, other.to(one.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
-            yield name, one, other, ~near
+            near = torch.isclose(ours, theirs.to(ours.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
+            yield name, ours, theirs, ~near
 
 
 def of_layer(output, name):
@@ -141,13 +143,12 @@ def of_layer(output, name):
     return recorded.get("spikes"), recorded.get("membrane")
 
 
-def with_potentials(found, potentials, thresholds):
-    """A Difference in an image's spikes with the potentials (T, 1, ...) of its neuron: where that is not known, of the one whose
-    potentials, in thresholds, have just moved apart most."""
-    if any(v is None for v in potentials):
-        return found
-    v, neuron = [v[: found.step + 1].flatten(1) for v in potentials], found.neuron
-    if neuron is None:
-        apart = v[0] / thresholds[0] - v[1] / thresholds[1]
-        neuron = int((apart[-1] - (apart[-2] if found.step else 0)).abs().argmax())
-    return found._replace(neuron=neuron, potentials=tuple(each[-1, neuron].item() for each in v), thresholds=thresholds)
+def with_potentials(difference, outputs, networks=()):
+    """A Difference of these SNNOutputs with the potentials of its neuron, and of networks the thresholds, if they are known."""
+    v, layers = [of_layer(output, difference.layer)[1] for output in outputs], list(outputs[0].spikes)[1:]
+    if any(each is None for each in v) or (difference.neuron is None and v[0][0, 0].numel() > 1):
+        return difference
+    neuron = difference.neuron or 0
+    v = tuple(each[difference.step, difference.image].flatten()[neuron].item() for each in v)
+    thresholds = [getattr(network, "model", network).thresholds[layers.index(difference.layer)] for network in networks]
+    return difference._replace(neuron=neuron, potentials=v, thresholds=tuple(thresholds) or None)

@@ -159,8 +159,8 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     def whole_form(self):
         """The WholeForm, for other programs."""
         neurons = {
-            name: Whole(one.threshold.item(), one.rest, one.lowest, LARGEST, int(in_shares(one.leak)), one.unit)
-            for name, one in self.neurons().items()
+            name: Whole(layer.threshold.item(), layer.rest, layer.lowest, LARGEST, int(in_shares(layer.leak)), layer.unit)
+            for name, layer in self.neurons().items()
         }
         output = Whole(0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit)
         return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
@@ -169,11 +169,11 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         """Mark, in Tables, the nodes whose potentials surely fit 16 bits, and for how many timesteps those of neurons surely stay
         within their bounds: no timestep adds more than all inputs at once would."""
         sent = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
-        neurons = {tables.numbers[name]: one for name, one in self.whole_form().neurons.items()}
+        neurons = {tables.numbers[name]: layer for name, layer in self.whole_form().neurons.items()}
         for n in tables.order.tolist():
-            node, one, came = tables.nodes[n], tables.chains.get(n), sent[int(tables.nodes[n]["source"])]
-            most, kind = largest_sum(*one.modules, came) if one else came.bound * 4 ** int(node["halvings"]), node["kind"]
-            sent[n] = Signal(1.0, most, came.signed or one is not None) if kind == K.RELAY else Signal(1.0, 1, signed=False)
+            node, chain, came = tables.nodes[n], tables.chains.get(n), sent[int(tables.nodes[n]["source"])]
+            most, kind = largest_sum(*chain.modules, came) if chain else came.bound * 4 ** int(node["halvings"]), node["kind"]
+            sent[n] = Signal(1.0, most, came.signed or chain is not None) if kind == K.RELAY else Signal(1.0, 1, signed=False)
             if kind == K.NEURONS:
                 start = abs(neurons[n].start)
                 node["unbounded"] = max(min(-neurons[n].lowest, neurons[n].highest) - start, 0) // max(most, 1)
@@ -273,11 +273,11 @@ def whole_sums(module, signal, theta=None, most=None):
         module.divisor_override = 1
         return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module, signal.signed), 1e-9)
+    largest, inputs = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module, signal.signed), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
-    room = min(0.9 * LARGEST * unit / (signal.bound * together), MOST_PARTS)
+    room = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
     fits = min(LEVELS * unit / largest, room)
-    if most and (narrow := most * unit / (signal.bound * together)) > FEWEST / LEVELS * fits:
+    if most and (narrow := most * unit / (signal.bound * inputs)) > FEWEST / LEVELS * fits:
         fits = room = min(narrow, fits)
     tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
     tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them
@@ -305,7 +305,7 @@ def fan_in(weight, module, signed):
     weight, apart = (weight.transpose(0, 1), module.stride[0]) if is_transposed else (weight, 1)
     weights = (weight.abs(),) if signed else (weight.clamp(min=0), (-weight).clamp(min=0))
     places = product(weights, range(apart), range(apart))
-    return max(one[..., y::apart, x::apart].flatten(1).sum(1).max().item() for one, y, x in places)
+    return max(values[..., y::apart, x::apart].flatten(1).sum(1).max().item() for values, y, x in places)
 
 
 def strides_folded(features, size):
@@ -319,9 +319,9 @@ def strides_folded(features, size):
         strided = strided and at != features.fork
         if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in before):
             kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
-            one = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
-            one.weight, one.bias = nn.Parameter(kernel), module.bias
-            made[-1], fork = (position, one), fork - (at < features.fork)
+            both = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
+            both.weight, both.bias = nn.Parameter(kernel), module.bias
+            made[-1], fork = (position, both), fork - (at < features.fork)
         else:
             made.append((position, module))
         before = size

@@ -111,7 +111,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     if "leak" in changed:
         model.set_leak(changed["leak"])
     model = on_engine(WEIGHTS.find(weights)(model).to(device), engine)
-    if engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None) and not built()[0]:
+    might_run = engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
+    if might_run and isinstance(built(), ModelError):
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
 

@@ -12,9 +12,8 @@ from self_models.basics import ModelError
 from self_models.basics.settings import POSITIVE, Choice, required
 from self_models.graph import GraphSNN
 from self_models.network.chains import Pool, Scale
-from self_models.network.conventions import AsElsewhere
 from self_models.network.graph import Graph, searched
-from self_models.network.neurons import Integrator, SpikingNeuron
+from self_models.network.neurons import AsElsewhere, Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
 from self_models.running.outputs import INPUT
 

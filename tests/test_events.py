@@ -75,6 +75,11 @@ def test_frames_are_timesteps(tmp_path):
     np.save(tmp_path / "a.npy", counts)
     rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-3)
     assert (rows.tolist(), steps) == ([[0, 1, 2, 3], [0, 1, 2, 3], [2, 0, 0, 0]], 3)
+    np.save(tmp_path / "b.npy", counts.sum(1, keepdims=True))
+    for name in "ab":  # of a network with one input channel
+        assert rows_in(tmp_path / f"{name}.npy", (1, 4, 4), 1e-3)[0].tolist() == [[0, 0, 2, 3], [0, 0, 2, 3], [2, 0, 0, 0]]
+    with pytest.raises(ModelError, match=r"frames must be \(T, 2, H, W\)"):
+        rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3)
 
 
 @pytest.mark.others

@@ -76,7 +76,7 @@ def test_neurons_by_hand(node, reset, arriving, potentials, spikes, engine):
         assert output.recorded["0"]["spikes"].flatten().tolist() == list(map(bool, spikes))
 
 
-@pytest.mark.skipif(not build.built()[0], reason="there is no C compiler")
+@pytest.mark.skipif(isinstance(build.built(), ModelError), reason="there is no C compiler")
 def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
     """As C programs read them: 1 arrives at both, of which two timesteps keep 1/4 and 9/16."""
     neurons = equations("LIF", tau=[2, 4], r=[2, 4], v_leak=[0, 0], v_threshold=[4, 4], v_reset=[0, 0])
@@ -201,7 +201,7 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
         assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
-        if seed < 30 and build.built(plain=True)[0]:
+        if seed < 30 and not isinstance(build.built(plain=True), ModelError):
             model.engine.current().library = build.library(plain=True)
             assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
         if seed < 40:

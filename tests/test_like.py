@@ -23,12 +23,12 @@ def on_grid(module):
     return module
 
 
-def differences(build, run, export, **reading):
-    """(neuron-steps of the last layer in which spikes differ, spikes) of networks of two layers on a grid, over seeds."""
+def differences(build, run, export, shape=SIZES[:1], **reading):
+    """(neuron-steps of the last layer in which spikes differ, spikes) of networks on a grid, over seeds."""
     differ = spikes = 0
     for seed in range(SEEDS):
         torch.manual_seed(seed)
-        network, events = build(), (torch.rand(STEPS, IMAGES, SIZES[0]) < 0.5).float()
+        network, events = build(), (torch.rand(STEPS, IMAGES, *shape) < 0.5).float()
         with contextlib.redirect_stdout(io.StringIO()):
             graph = export(network)
         for engine in ("dense", "auto"):
@@ -117,32 +117,42 @@ def test_norse(kind):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["several", "floor", "single", "LIF"])
+@pytest.mark.parametrize("kind", ["several", "convolutions", "single", "LIF"])
 def test_sinabs(kind):
+    """Convolutions, a pool and a floor: as public networks for N-MNIST, whose files have lost the floor."""
     pytest.importorskip("sinabs")
     from sinabs.activation import MembraneReset, SingleSpike
-    from sinabs.layers import IAFSqueeze, LIFSqueeze
+    from sinabs.layers import IAFSqueeze, LIFSqueeze, SumPool2d
     from sinabs.nir import to_nir
 
-    def neurons(n):
+    shape = (2, 8, 8) if kind == "convolutions" else SIZES[:1]
+
+    def neurons(n=1):
         if kind == "LIF":
             return LIFSqueeze(tau_mem=torch.full((n,), 5.0), spike_threshold=torch.full((n,), 0.25), batch_size=IMAGES)
         single = {"spike_fn": SingleSpike, "reset_fn": MembraneReset()} if kind == "single" else {}
-        return IAFSqueeze(batch_size=IMAGES, min_v_mem=-1.0 if kind == "floor" else None, **single)
+        return IAFSqueeze(batch_size=IMAGES, min_v_mem=-1.0 if kind == "convolutions" else None, **single)
+
+    def build():
+        if kind != "convolutions":
+            return layers(neurons)
+        conv, linear = on_grid(nn.Conv2d(2, 4, 3, bias=False)), on_grid(nn.Linear(36, 6, bias=False))
+        return nn.Sequential(conv, neurons(), SumPool2d(2), nn.Flatten(), linear, neurons())
 
     def run(network, events):
-        for layer in network[1::2]:
-            layer.reset_states()
+        for layer in network:
+            if hasattr(layer, "reset_states"):
+                layer.reset_states()
         return network(events.transpose(0, 1).flatten(0, 1)).unflatten(0, (IMAGES, -1)).transpose(0, 1)
 
     def export(network):
-        network(torch.zeros(IMAGES, SIZES[0]))
-        graph = to_nir(network, torch.zeros(IMAGES, SIZES[0]))
+        network(torch.zeros(IMAGES, *shape))
+        graph = to_nir(network, torch.zeros(IMAGES, *shape))
         graph.infer_types()
         return graph
 
-    own = {"floor": {"membrane_floor": 1.0}, "single": {"reset": "zero"}}.get(kind, {})
-    differ, spikes = differences(lambda: layers(neurons), run, export, like="sinabs", **own)
+    own = {"convolutions": {"membrane_floor": 1.0}, "single": {"reset": "zero"}}.get(kind, {})
+    differ, spikes = differences(build, run, export, shape, like="sinabs", **own)
     assert differ == 0 and spikes > 0
 
 

@@ -39,7 +39,7 @@ from conftest import (
 import results
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
-from harness.exporting.layers import forward_layers
+from harness.exporting.formats import forward_layers
 from harness.training.training_state import TrainingState
 from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint

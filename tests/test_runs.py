@@ -7,7 +7,6 @@ from conftest import ANALYSIS, FORK, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
 
 from self_models import ModelError, first_difference, load, load_data
-from self_models.conformance import Difference, with_potentials
 from self_models.integers import in_whole_numbers
 from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
@@ -67,15 +66,6 @@ def first_in_counts(a, b, x):
     counts = [one(x, seed=0).spikes_by_step["classifier.4"] for one in (a, b)]
     image = (counts[0] != counts[1]).any(0).nonzero()[0].item()
     return (counts[0] != counts[1])[:, image].nonzero()[0].item(), image
-
-
-def test_a_neuron_that_is_not_known_is_the_one_that_has_just_moved_apart_most():
-    """By hand, in thresholds of 1 and 2: three neurons lie 8, 0 and 0 apart, and then 9, -3 and 2."""
-    a = torch.tensor([[[8.0, 0.0, 0.0]], [[9.0, 0.0, -3.0]]])
-    b = torch.tensor([[[0.0, 0.0, 0.0]], [[0.0, 6.0, -10.0]]])
-    for step, neuron, potentials in ((0, 0, (8.0, 0.0)), (1, 1, (0.0, 6.0))):
-        found = with_potentials(Difference(0, step, "features.1", None, 1, 0), [a, b], (1.0, 2.0))
-        assert (found.neuron, found.potentials, found.thresholds) == (neuron, potentials, (1.0, 2.0))
 
 
 @torch.no_grad()

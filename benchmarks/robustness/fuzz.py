@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import shlex
-import shutil
 import sys
 import tempfile
 import urllib.request
@@ -201,21 +200,15 @@ def flag_values(examples, folder):
     """Any value of any flag of any script is accepted or refused in one line."""
     folder, counts = folder / "flags", {"examples": 0, "refused": 0}
     folder.mkdir()
-    snn, here = trained(folder) / "x.pth", os.getcwd()
+    snn = trained(folder) / "x.pth"
 
     def check(example):
         name, words = example
         assume(not {"-h", "--help", "--help_all"} & set(words))
         counts["examples"] += 1
-        work = folder / "work"
-        work.mkdir()
-        os.chdir(work)  # what a relative path makes lies here
         base = [] if name == "ann_wFeedback" else ["--pretrained_snn", str(snn)]
-        try:
+        with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.chdir(work):  # what a relative path makes lies here
             counts["refused"] += bool(outcome(name, [*TINY, *base, *words]))
-        finally:
-            os.chdir(here)
-            shutil.rmtree(work)
 
     def command(name):
         actions = [each for each in importlib.import_module(name).build_parser()._actions if each.dest not in ("help", "resume")]

@@ -30,42 +30,13 @@ import torch
 WEIGHTS = ("float32", "int8", "int8_folded")
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
 AT_ONCE = 100  # images whose traces are held
+children_time = lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # noqa: E731
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
-    torch.set_num_threads(1)
-    images = load_data("MNIST", limit_test=args.images)[2].images
-    ann = load(args.ann, timesteps=1)
-    speed = fastest(lambda: [ann(part) for part in images.split(64)], own_time, len(images), args)
-    for name in args.networks:
-        event = load(COMMITTED / f"snn/{name}.pth", engine="event")
-        event(images[:8], seed=0)  # folds
-        event_speed = fastest(lambda event=event: event(images, seed=0, frames=False), own_time, len(images), args)
-        for weights in args.weights:
-            snn = event if weights == "float32" else load(COMMITTED / f"snn/{name}.pth", weights=weights)
-            with TemporaryDirectory() as folder:
-                for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
-                    (Path(folder) / file).write_text(text)
-                network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
-                found = fastest(lambda network=network: network.run(images), childrens_time, len(images), args)
-                compared = images if weights == "float32" else images[: args.compared]
-                differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))
-            speeds = {"c": round(found), "event_engine": round(event_speed), "ann": round(speed)}
-            about = {
-                "network": name,
-                "weights": weights,
-                "images_per_second": speeds,
-                "of_event_engine": round(found / event_speed, 2),
-            }
-            print(json.dumps({**about, "differing": differing, "compared": len(compared)}), flush=True)
-
-
-def build_parser():
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--networks", nargs="+", default=["quick_feedback", "quick_baseline"], metavar="NAME", help="committed ones"
-    )
+    names = ["quick_feedback", "quick_baseline"]
+    parser.add_argument("--networks", nargs="+", default=names, metavar="NAME", help="committed ones")
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["float32", "int8"], help="which")
     parser.add_argument("--ann", default=str(COMMITTED / "ann/ann_feedback.pth"), metavar="PATH", help="of the same architecture")
     parser.add_argument("--cflags", default="-O3", help="of the compiler")
@@ -73,26 +44,39 @@ def build_parser():
     parser.add_argument("--images", default=10000, help="test images", **counts)
     parser.add_argument("--compared", default=500, help="of them in int8", **counts)
     parser.add_argument("--repeats", default=3, help="of what is timed", **counts)
-    return parser
-
-
-def own_time():
-    return time.process_time()
-
-
-def childrens_time():
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    images = load_data("MNIST", limit_test=args.images)[2].images
+    ann = load(args.ann, timesteps=1)
+    speed = fastest(lambda: [ann(part) for part in images.split(64)], time.process_time, len(images), args)
+    for name in args.networks:
+        event = load(COMMITTED / f"snn/{name}.pth", engine="event")
+        event(images[:8], seed=0)  # folds
+        event_speed = fastest(lambda event=event: event(images, seed=0, frames=False), time.process_time, len(images), args)
+        for weights in args.weights:
+            snn = event if weights == "float32" else load(COMMITTED / f"snn/{name}.pth", weights=weights)
+            with TemporaryDirectory() as folder:
+                for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
+                    (Path(folder) / file).write_text(text)
+                network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
+                found = fastest(lambda network=network: network.run(images), children_time, len(images), args)
+                compared = images if weights == "float32" else images[: args.compared]
+                differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))
+            speeds = {"c": round(found), "event_engine": round(event_speed), "ann": round(speed)}
+            about = {"network": name, "weights": weights, "images_per_second": speeds}
+            about |= {"of_event_engine": round(found / event_speed, 2), "differing": differing, "compared": len(compared)}
+            print(json.dumps(about), flush=True)
 
 
 @torch.no_grad()
 def fastest(run, clock, count, args):
     """Images per second of the fastest of several runs."""
-    seconds = []
+    seconds = float("inf")
     for _ in range(args.repeats):
         begin = clock()
         run()
-        seconds.append(clock() - begin)
-    return count / min(seconds)
+        seconds = min(seconds, clock() - begin)
+    return count / seconds
 
 
 @torch.no_grad()

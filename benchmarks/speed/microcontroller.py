@@ -26,7 +26,7 @@ from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
 from harness.data.sets import load_data
 from harness.exporting.c_folder import TEMPLATES, agreed, files_of, tables_of
-from harness.exporting.layers import forward_layers
+from harness.exporting.formats import forward_layers
 from self_models.basics import HOME
 from self_models.graph import frames_of, lists_of
 from self_models.loading import load
@@ -35,6 +35,7 @@ from torch import nn
 
 CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
 NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn", "tiny") for kind in ("feedback", "baseline")]
+COMMITTED = HOME / "trained_models/snn"
 GRAPHS = [HOME / "examples/nmnist.nir", HOME.parent / "shared/data/nir/cnn_sinabs.nir"]  # the second is somebody else's
 FOUND = r"flash: (\d+) bytes; instructions per \w+: (\d+) \(\d+ to \d+\); RAM: (\d+) bytes, and (\d+) of stack"
 
@@ -60,7 +61,7 @@ def main(argv=None):
 def files_for(name, weights):
     """(timesteps, the folder's files) of a committed network, with ten test images, or of a NIR file's, with a recording of each
     class of N-MNIST."""
-    model = load(checkpoint_of(name), weights=weights)
+    model = load(name if name.endswith(".nir") else COMMITTED / f"{name}.pth", weights=weights)
     if name.endswith(".nir"):
         paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
         rows = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
@@ -70,10 +71,6 @@ def files_for(name, weights):
         inputs, timesteps = load_data("MNIST", limit_test=10)[2].images, model.latency
     numbers = agreed(model, inputs)
     return timesteps, files_of(model, tables_of(model), inputs[numbers], numbers, Path(name).stem)
-
-
-def checkpoint_of(name):
-    return name if name.endswith(".nir") else HOME / "trained_models/snn" / f"{name}.pth"
 
 
 def played(files, core):
@@ -93,7 +90,7 @@ def played(files, core):
 
 @cache
 def ann_figures(name, core):
-    control = ann_files(load(checkpoint_of(name), engine="dense"))
+    control = ann_files(load(COMMITTED / f"{name}.pth", engine="dense"))
     _, _, ram, _, instructions = played(control, core)
     weights = re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
     return {"ann_instructions": instructions, "ann_weights": int(weights), "ann_ram": ram}
@@ -118,9 +115,9 @@ def ann_files(model):
 
 def numbers_of(layer):
     """side, from, to, kernel, stride of a layer of an ANN."""
-    if isinstance(layer.module, nn.Linear):
-        return 1, layer.module.in_features, layer.module.out_features, 1, 1
     module = layer.module
+    if isinstance(module, nn.Linear):
+        return 1, module.in_features, module.out_features, 1, 1
     return layer.after[1], module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0]
 
 

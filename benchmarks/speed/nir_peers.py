@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""How many recordings a second run a NIR network here, and in Norse, sinabs, snnTorch and SpikingJelly, in one run?
+"""How many recordings a second run NIR networks here, and in Norse, sinabs, snnTorch and SpikingJelly, in one run?
 
-One JSON object per simulator and batch size: recordings per second (the fastest of --repeats; files already read and split into
-timesteps; a network that is fresh for each batch, made before the clock starts), how many are right, or why it fails. All have
---threads threads. `python benchmarks/speed/nir_peers.py examples/nmnist.nir data/nmnist`: a minute.
+Networks: files, or `recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST, or random events, 5 %
+of the input in each timestep. One JSON object for each network, simulator and batch size: recordings per second (the fastest of
+--repeats; events already split into timesteps; a network that is fresh for each batch, made before the clock starts), or why it
+fails. Then `PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
+
+    python export.py quick_baseline --to nir --output vgg.nir
+    python benchmarks/speed/nir_peers.py examples/nmnist.nir recurrent residual vgg.nir cnn_sinabs.nir > results/nir_peers.jsonl
 """
 
 import contextlib
@@ -14,6 +18,7 @@ import sys
 import time
 import warnings
 from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,79 +26,98 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
-from harness.data.folders import labelled_recordings
+from harness.data.sets import load_data
 from harness.measuring.simulators import SIMULATORS, outputs
+from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT
 from self_models.graph import frames_of, lists_of
 from self_models.nir import from_nir
 
 import nir
+import numpy as np
 import torch
 
+STEPS, SIZE, SHARE = 100, 128, 0.05  # of networks and events that are drawn
 
-def summed(name, graph, batch, dt):
-    """A simulator's run(events (B, T, ...)) -> what its network sends, (B, outputs), added up over the timesteps."""
-    network = SIMULATORS[name](graph, dt, batch)
 
-    def run(events):
-        sent = list(outputs(name, network, events))
-        return sum(sent) if len(sent) > 1 else sent[0].reshape(*events.shape[:2], -1).sum(1)
+def drawn(name):
+    """A NIR graph of two layers of SIZE neurons, and 10 outputs: 'recurrent', or 'residual', with a skip over the second."""
+    draw = np.random.default_rng(0)
+    lif = lambda n: nir.LIF(tau=np.full(n, 1e-2), r=np.full(n, 10.0), v_leak=np.zeros(n), v_threshold=np.ones(n))  # noqa: E731
+    weigh = lambda n, m: nir.Affine(draw.normal(0, 2 / np.sqrt(m), (n, m)), np.zeros(n))  # noqa: E731
+    nodes = {"input": nir.Input({"input": np.array([SIZE])}), "in": weigh(SIZE, SIZE), "a": lif(SIZE), "w": weigh(SIZE, SIZE)}
+    nodes |= {"b": lif(SIZE), "out": weigh(10, SIZE), "c": lif(10), "output": nir.Output({"output": np.array([10])})}
+    edges = [*pairwise(nodes)]
+    if name == "residual":
+        return nir.NIRGraph(nodes, [*edges, ("a", "b")])
+    return nir.NIRGraph(nodes | {"back": weigh(SIZE, SIZE)}, [*edges, ("b", "back"), ("back", "b")])
 
-    return run
+
+def events_for(model, count):
+    """So many recordings (B, T, ...) of a network: counts of events."""
+    shape, draw = model.graph.shape, torch.Generator().manual_seed(0)
+    if shape == (2, 34, 34):
+        paths = sorted((HOME / "data/nmnist").glob("*/*.bin"), key=lambda path: path.name)[:count]
+        rows, steps = zip(*(rows_in(path, shape, model.dt) for path in paths), strict=True)
+        return frames_of(lists_of(list(rows), shape, max(steps))[0], shape, max(steps))
+    rate = torch.tensor(SHARE).expand(count, STEPS, *shape)
+    if shape == (1, 28, 28):
+        images = load_data("MNIST")[2].images[:count, None] / 255
+        rate = images.expand(-1, int(model.metadata.get("timesteps", STEPS)), -1, -1, -1)
+    return torch.bernoulli(rate, generator=draw)
+
+
+def runner(simulator, graph, dt, batch):
+    """A simulator's run(events (B, T, ...)), which gives what its network sends."""
+    network = SIMULATORS[simulator](graph, dt, batch)
+    return lambda events: list(outputs(simulator, network, events))
 
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("network", metavar="NETWORK.nir")
-    parser.add_argument("folder", metavar="FOLDER", help="recordings, as run_nir.py takes them")
+    parser.add_argument("networks", nargs="+", metavar="NETWORK.nir", help="files, recurrent or residual")
     counts = {"type": typed(COUNT), "metavar": "N"}
-    parser.add_argument("--recordings", default=32, help="of each simulator", **counts)
-    parser.add_argument("--batches", nargs="+", default=[1, 32], help="sizes of batches", **counts)
+    parser.add_argument("--recordings", default=64, help="of each simulator", **counts)
+    parser.add_argument("--batches", nargs="+", default=[1, 64], help="sizes of batches", **counts)
     parser.add_argument("--threads", default=2, help="of PyTorch", **counts)
-    parser.add_argument("--repeats", default=3, help="of the kernel, whose runs are short", **counts)
+    parser.add_argument("--repeats", default=3, help="of this repository's engine, whose runs are short", **counts)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)  # what others say of the file
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, graph = from_nir(args.network), nir.read(args.network)
-    found = labelled_recordings(args.folder)
-    files = sorted((n, label, path) for label, paths in found.items() for n, path in enumerate(paths))[: args.recordings]
-    labels = torch.tensor([int(label) for _, label, _ in files])
-    rows, lengths = zip(*(rows_in(Path(path), model.graph.shape, model.dt) for _, _, path in files), strict=True)
-    steps = max(lengths)
-    events = frames_of(lists_of(list(rows), model.graph.shape, steps)[0], model.graph.shape, steps)
-    for name, make, given in (
-        ("kernel", lambda *_: lambda part: model(part, steps).logits, list(rows)),
-        *((name, partial(summed, name), events) for name in SIMULATORS),
-    ):
-        for batch in args.batches:
-            about = {"simulator": name, "batch": batch, "recordings": len(files), "timesteps": steps, "threads": args.threads}
-            repeats = args.repeats if name == "kernel" else 1
-            print(json.dumps(about | timed(make, given, labels, batch, (graph, model.dt), repeats)), flush=True)
+    warnings.simplefilter("ignore")
+    for name in args.networks:
+        graph = drawn(name) if name in ("recurrent", "residual") else nir.read(name)
+        try:
+            model = from_nir(graph)
+        except ModelError:  # time constants too short for steps of 1 ms
+            model = from_nir(graph, dt=1e-4)
+        events = events_for(model, args.recordings)
+        steps = events.shape[1]
+        rows = [each.nonzero().repeat_interleave(each[each > 0].long(), 0).int().numpy() for each in events]
+        about = {"network": Path(name).name, "recordings": len(rows), "timesteps": steps, "threads": args.threads}
+        for simulator, batch in product(("kernel", *SIMULATORS), args.batches):
+            if simulator == "kernel":
+                engine = {"engine": "dense" if model.stays else "event"}
+                speed = timed(lambda count: lambda part: model(part, steps), rows, batch, args.repeats)  # noqa: B023
+            else:
+                engine, speed = {}, timed(partial(runner, simulator, graph, model.dt), events, batch, 1)
+            print(json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}), flush=True)
 
 
 @torch.no_grad()
-def timed(make, given, labels, batch, of, repeats):
-    """Recordings per second and how many are right, or the words with which it fails."""
-    graph, dt = of
-    fastest, right = float("inf"), 0
+def timed(make, given, batch, repeats):
+    """Recordings per second of make(batch size)(recordings), or the words with which it fails."""
+    seconds, parts = [0.0] * repeats, [given[begin : begin + batch] for begin in range(0, len(given), batch)]
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            for _ in range(repeats):
-                seconds, right = 0.0, 0
-                for begin in range(0, len(given), batch):
-                    part = given[begin : begin + batch]
-                    run = make(graph, len(part), dt)
-                    began = time.perf_counter()
-                    logits = run(part)
-                    seconds += time.perf_counter() - began
-                    right += (logits.reshape(len(part), -1).argmax(1) == labels[begin : begin + batch]).sum().item()
-                fastest = min(fastest, seconds)
+        with contextlib.redirect_stdout(io.StringIO()):
+            for repeat, part in product(range(repeats), parts):
+                run = make(len(part))
+                began = time.perf_counter()
+                run(part)
+                seconds[repeat] += time.perf_counter() - began
     except Exception as error:  # whatever a simulator raises is what there is to say
         return {"fails": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
-    return {"recordings_per_second": round(len(given) / fastest, 1), "right": right}
+    return {"recordings_per_second": round(len(given) / min(seconds), 1)}
 
 
 if __name__ == "__main__":

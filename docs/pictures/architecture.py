@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes beside itself architecture.svg, the network and the order within a timestep, and updates.svg, the three updates of a
-neuron.
+"""Writes beside itself architecture.svg, the network and the order within a timestep, updates.svg, the three updates of a
+neuron, and rooms.svg, the folders of the code and what is held against what.
 
 Boxes have white words on colour, words outside are grey: both can be read on a white and on a dark page.
 `python docs/pictures/architecture.py`
@@ -42,6 +42,7 @@ UPDATES = {  # name -> what a layer computes, when a layer charges and when it f
 def main():
     write("architecture", 296, "The network in one timestep", network())
     write("updates", 298, "Updates of a spiking layer", neurons())
+    write("rooms", 372, "The rooms of the code, and what is held against what", rooms())
 
 
 def write(name, height, title, parts):
@@ -125,6 +126,36 @@ def neurons():
     for x, (charging, firing, words) in zip((10, 500), KEY, strict=True):
         yield from dot(x + 8, 284, charging, firing)
         yield text(x + 22, 288, words, 12, anchor="start")
+
+
+def rooms():
+    """The folders, each above what it imports; beside them: which results must be equal, bit for bit."""
+    yield text(10, 24, "Imports go sideways and down, never up", 16, anchor="start", weight="bold")
+    yield text(560, 24, "Tests hold these equal, spike for spike", 16, anchor="start", weight="bold")
+    floors = (
+        (CONTROL, ("scripts", "in the root"), ("command_line", "flags, recipes"), ("building", "models of settings")),
+        (CONTROL, ("training", "epochs, losses"), ("drawing", "pictures"), ("measuring", "tables, statistics")),
+        (CONTROL, ("exporting", "NIR, C, PyTorch"), ("data", "images, recordings"), ("runs", "logs, ranks")),
+        (ENCODER, ("loading", "load(), from_ann()"), ("graph", "NIR, any network"), ("integers", "weights of 8 bits")),
+        (ENCODER, ("kernel", "events, in C"), ("counting", "spikes, energy"), ("vgg_...", "step(): equations")),
+        (ENCODER, ("fast", "dense, whole layers"), ("network", "graph, neurons"), ("objectives, running", "gates, rules, draws")),
+    )
+    for floor, (colour, *names) in enumerate(floors):
+        for place, (name, about) in enumerate(names):
+            yield from box(10 + 172 * place, 44 + 54 * floor, 164, 46, colour, name, about)
+    yield from box(700, 44, 140, 56, DECODER, "step()", "plain PyTorch")
+    engines = ("fast", "dense engine"), ("kernel", "event engine"), ("integers", "weights of 8 bits")
+    for place, ((name, about), test) in enumerate(zip(engines, ("test_engines", "test_kernel", "test_integers"), strict=True)):
+        x = 570 + 140 * place
+        yield from box(x, 158, 124, 56, ENCODER, name, about)
+        yield line((x + 62, 156), (770 if place == 1 else 730 + 40 * place, 102))
+        yield text(x + 62, 234, test, 12)
+    yield from box(640, 272, 124, 56, CONTROL, "C folder", "--to c, the page")
+    yield from box(784, 272, 124, 56, CONTROL, "simulators", "through NIR")
+    yield line((704, 270), (752, 240))
+    yield line((846, 270), (792, 240))
+    yield text(702, 348, "test_c_export", 12)
+    yield text(846, 348, "test_graph, test_like", 12)
 
 
 def dot(x, y, charges, fires):

@@ -41,13 +41,14 @@ class Events(NamedTuple):
         return self
 
 
-def recording_in(path):
-    """The Events of a file, or counts (T, 2, H, W): of N-MNIST (.bin), SpikingJelly or tonic. Raises ModelError."""
+def recording_in(path, channels=2):
+    """The Events of a file, or counts (T, C, H, W): of N-MNIST (.bin), SpikingJelly or tonic. channels: C may be 1 where this
+    is 1. Raises ModelError."""
     arrays = nmnist_in(path) if path.suffix.lower() == ".bin" else arrays_in(path)
     if arrays.keys() >= {*Events._fields}:
         return checked_events(*(arrays[name] for name in Events._fields))
     counts = frames_of(arrays).numpy()
-    if counts.shape[1] != 2:
+    if not channels <= counts.shape[1] <= 2:
         raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")
     if not (counts >= 0).all():
         raise ModelError("frames must be counts of events, and some are negative or no numbers")
@@ -109,8 +110,9 @@ def steps_in(path, shape, bound, split_by="time"):
 def rows_in(path, shape, seconds, count=None):
     """(a recording for a network that takes this shape (C, H, W), int32 (n, 4): timestep, polarity, row and column of each event;
     its timesteps). A timestep lasts so many seconds, the first being that of the first event, or has `count` Events, or a frame.
-    With C = 1 both polarities are alike. Raises ModelError."""
-    recording, (channels, height, width) = recording_in(path), shape
+    With C = 1 both polarities are alike, and frames may be (T, 1, H, W). Raises ModelError."""
+    channels, height, width = shape
+    recording = recording_in(path, channels)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(height, width)
         step = np.arange(len(t)) // count if count else np.floor(t / float(f"{1e6 * seconds:.12g}"))  # 123.0 is 123

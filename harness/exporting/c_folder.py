@@ -15,18 +15,19 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.layers import check_spiking, test_images
-from harness.runs.run import progress_bar
-from self_models.counting.evaluation import evaluate_parts
+from harness.data.facts import check_fits, where_images_lie
+from harness.data.sets import load_data
+from self_models.counting.evaluation import evaluate
 from self_models.graph import GraphSNN
 from self_models.integers import IntegerSNN
 from self_models.kernel.build import FOLDER, KERNEL, Part, State, answer_of, built, library, said_by, structs
+from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
-from self_models.kernel.tables import NODE, K, settings_of, unknown_part
+from self_models.kernel.tables import NODE, K, settings_of
 from self_models.loading import load
-from self_models.network.known import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
@@ -39,8 +40,7 @@ COUNTS = {"images": 10, "recordings": 3}  # in golden.c, at most
 IMAGES, RECORDINGS = 30, (12, 40)  # among which these are looked for; with so many timesteps
 SHARE = 0.02  # of the input that has an event in each timestep of a random recording
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
-ROWS, FEW_ROWS = 256, 64  # windows of weights that are added at once, at most; of whole numbers
-WHO = "--to c"
+WINDOWS, FEW_WINDOWS = 256, 64  # windows of weights that are added at once, at most; of whole numbers
 ROOMY = 1e6  # bytes of flash that larger boards have
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
@@ -54,7 +54,9 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
         model = load(checkpoint, model=own, weights=weights)
     tables, what = tables_of(model), "recordings" if isinstance(model, GraphSNN) else "images"
     inputs, test, notes = inputs_for(model, **data)
-    notes = [memory_line(tables), *{f"note: {one.message}" for one in warned}, *notes]
+    flash, ram, _ = memory_of(tables)
+    memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
+    notes = [memory, *{f"note: {one.message}" for one in warned}, *notes]
     if not (numbers := agreed(model, inputs)[: COUNTS[what]]):
         advice = ": take --weights int8" if what == "images" else ""
         raise UserError(f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}")
@@ -64,13 +66,28 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     notes.append(f"operations: {operations_of(model, tables, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
     if leaves_out_entropy(model):
         notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
-    if arduino and memory_of(tables)[0] > ROOMY:
+    if arduino and flash > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:
-        found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
-        notes.append(f"accuracy on {len(test):,} test images: {found[0]:.2%} in {weights}, {found[1]:.2%} in float32")
+        accuracies = [evaluate(each, test, operations=False)["accuracy"] for each in (model, load(checkpoint, model=own))]
+        notes.append(f"accuracy on {len(test):,} test images: {accuracies[0]:.2%} in {weights}, {accuracies[1]:.2%} in float32")
     then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
+
+
+def check_spiking(model):
+    """Raises UserError for an ANN."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+
+
+def test_images(model, dataset="", data_dir="", skip_bad=False):
+    """The test ImageSet of this data set, by default the model's own. Raises UserError where it is not to be had, and for images
+    or classes that are not the model's."""
+    name = dataset or where_images_lie(model.settings["dataset"], model.settings)
+    _, _, test = load_data(name, data_dir, image_shape=model.image_shape, skip_bad=skip_bad)
+    check_fits(test, model)
+    return test
 
 
 def inputs_for(model, **data):
@@ -96,26 +113,17 @@ def tables_of(model, compact=False):
     whole = isinstance(model, IntegerSNN)
     if not isinstance(model, GraphSNN):
         check_spiking(model)
-        if not whole:  # which knows no other parts
-            check_known(model, WHO)
-            if part := unknown_part(model):
-                raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
+        EventEngine(model)  # which raises for what the kernel does not know
         if model.frames:
-            raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
+            raise UserError(f"--to c takes images, and this network takes recordings of {model.frames} frames")
     tables = lay_out(model, compact)
-    rows = min(tables.header["rows"], ROWS, FEW_ROWS if whole else ROWS)
-    tables.header["rows"] = max(rows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
+    windows = min(tables.header["windows"], FEW_WINDOWS if whole else WINDOWS)
+    tables.header["windows"] = max(windows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
     return tables
 
 
 def leaves_out_entropy(model):
     return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
-
-
-def accuracy(model, test):
-    parts = torch.arange(len(test)).split(500)
-    with progress_bar("accuracy", len(parts)) as bar:
-        return evaluate_parts(model, map(test.batch, parts), SEED, on_part=lambda *_: bar.update())["accuracy"]
 
 
 @contextmanager
@@ -209,7 +217,7 @@ def checked(files):
             (Path(folder) / name).write_text(text)
         program, sources = f"{folder}/check", (f"{folder}/{name}.c" for name in ("check", "network", "weights"))
         try:
-            answer_of(folder, [*built()[0].command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
+            answer_of(folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
             done = subprocess.run([program], capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
             return f"it cannot be checked ({said_by(error)})"
@@ -223,17 +231,11 @@ def memory_of(tables, whole="small"):
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
     flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
     kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
-    network, nodes, rows = tables.network(kernel), tables.header["nodes"], tables.header["rows"]
+    network, nodes, windows = tables.network(kernel), tables.header["nodes"], tables.header["windows"]
     size = kernel.network_size(ctypes.byref(network))
-    rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
+    rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, windows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
-    return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest
-
-
-def memory_line(tables):
-    """What memory_of() finds, for the user."""
-    flash, ram, _ = memory_of(tables)
-    return f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
+    return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], windows * ctypes.c_uint32))), rest
 
 
 def size_of(count):
@@ -265,7 +267,7 @@ def weights_h(model, tables, steps):
     header, (pixels, labels) = tables.header, (prod(tables.shapes[n]) for n in (0, tables.header["output"]))
     sizes = {"EVENTS": int(isinstance(model, GraphSNN)), "PIXELS": pixels, "CLASSES": labels, "LAYERS": header["layers"]}
     sizes |= {"TIMESTEPS": steps, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
-    parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['rows']} * sizeof(size_t)"
+    parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['windows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
     small, wide = (f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})" for kind in ("small", "int8"))
     lines.append("/* of a State with all that it needs */")

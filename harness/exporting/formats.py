@@ -5,6 +5,7 @@ import re
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from torch import nn
 
 from harness import UserError
 from harness.exporting import c_folder, page_file
-from harness.exporting.layers import conventions, forward_layers, left_out
+from harness.exporting.c_folder import check_spiking
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.graph import GraphSNN
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
+from self_models.network.graph import passes
+from self_models.network.known import check_known
 from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 
 STEP = 1e-4  # seconds per step that snnTorch and Norse read a time constant by
@@ -108,6 +111,56 @@ def forward_part(bytes_of, lacks, checkpoint, own):
     content, *notes = bytes_of(layers, facts)
     lines = [f"left out: {', '.join(rest)} ({lacks})"] * bool(rest) + [f"note: {line}" for line in notes]
     return content, f"encoder and classifier, {len(layers)} layers", *lines
+
+
+class Layer(NamedTuple):
+    """name: of the module in the checkpoint, say features.0, or flatten; module: Conv2d, AvgPool2d, MaxPool2d, Flatten, Linear
+    or SpikingNeuron; before, after: shape of its input and output, without the batch."""
+
+    name: str
+    module: nn.Module
+    before: tuple
+    after: tuple
+
+
+@torch.no_grad()
+def forward_layers(model):
+    """The Layers of encoder and classifier, without dropout. Raises UserError for an ANN, ModelError for what no architecture
+    makes."""
+    check_spiking(model)
+    check_known(model, "an export")
+    graph = model.graph
+    if any(node.sources != (before.name,) for before, node in pairwise(graph.needed("output"))):
+        raise UserError("this network has connections that no row of layers has: --to c takes it")
+    return [Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
+            for node in graph.needed("output") if not passes(node.module)]  # fmt: skip
+
+
+def left_out(model):
+    """What of the model is not among its forward layers, in words."""
+    parts = [f"the decoder with its read-out {model.settings['readout']}"] if model.has_feedback else []
+    parts += [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
+    return parts + ([f"the stopping rule {model.settings['rule']}"] if model.rule.stops else [])
+
+
+def conventions(model):
+    """How the layers are to be run, name -> text or number, for whoever reads the file."""
+    settings = model.settings
+    after = {"delayed": "one step later than charged", "immediate": "in the step that charges"}.get(
+        settings["update"], f"in the {model.timesteps} steps after the {model.timesteps} in which the layer before fires"
+    )
+    floor, leak = settings["membrane_floor"], settings["output_leak"]
+    held = "" if floor is None else f"; V does not fall below {-floor:g} thresholds"
+    fades = "" if leak == 1 else f", of which a part of {leak:g} is kept per step"
+    return {
+        "timesteps": model.timesteps,
+        "encoding": settings["encoding"],
+        "update": settings["update"],
+        "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V{held}",
+        "initial_potential": settings["initial_potential"],  # V before the first step, in thresholds
+        "output": f"the last layer has no neurons: its output, summed over all steps{fades}, is the logits",
+        "left_out": ", ".join(left_out(model)) or "nothing",
+    }
 
 
 def torch_file(layers, facts):

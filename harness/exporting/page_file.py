@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.c_folder import tables_of
-from harness.exporting.layers import test_images
-from self_models.counting.prices import conventions
+from harness.exporting.c_folder import tables_of, test_images
+from self_models.counting.operations import conventions
 from self_models.kernel.build import structs
 from self_models.kernel.tables import settings_of
 from self_models.loading import load

@@ -128,21 +128,21 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     model.engine = None  # the event engine does not say which neurons are reached
     try:
         counter = OperationCounter(model, reaches=True)
-        found = evaluate_parts(model.eval(), batches_from(model, data, labels, batch_size), seed, count_operations=counter)
+        figures = evaluate_parts(model.eval(), batches_from(model, data, labels, batch_size), seed, count_operations=counter)
     finally:
         model.engine = engine
         model.train(was_training)
     leaks = any(neuron.leak.min() < 1 for neuron in model.neurons().values())
-    steps = found["mean_steps"]
+    steps = figures["mean_steps"]
     return Ledger(
-        name or type(model).__name__, found["images"], found["accuracy"], model.timesteps, steps, leaks,
-        entries_of(model, counter.counts(), found),
+        name or type(model).__name__, figures["images"], figures["accuracy"], model.timesteps, steps, leaks,
+        entries_of(model, counter.counts(), figures),
     )  # fmt: skip
 
 
-def entries_of(model, kinds, found):
-    """The Entries of a network's layers, of an OperationCounter's counts, and what an evaluation found."""
-    images, graph, spikes = found["images"], model.graph, found["spikes"]
+def entries_of(model, kinds, figures):
+    """The Entries of a network's layers, of an OperationCounter's counts, and an evaluation's figures."""
+    images, graph, spikes = figures["images"], model.graph, figures["spikes"]
     entries = {INPUT: Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])}
     analog, counted, ran = not model.encoding.uses_draws, set(), next(iter(kinds["steps"].values()), 0)
     for link in graph.links:
@@ -177,7 +177,7 @@ def entries_of(model, kinds, found):
             updates=size * steps,
             reached=max(per_image("reached", of_end), biases),
             biases=biases,
-            comparisons=found["comparisons"] * (name == "decoded"),
+            comparisons=figures["comparisons"] * (name == "decoded"),
             one_pass=dense / steps if steps else 0.0,
         )
         entries[name] = joined(entries[name], entry) if name in entries else entry

@@ -1,4 +1,4 @@
-"""Operations of a network while it runs, as NeuroBench counts them, and as an event-driven machine would.
+"""Operations of a network while it runs, as NeuroBench counts them, and as an event-driven machine would; and what they cost.
 
 NeuroBench: an operation is a non-zero input times a non-zero weight, at every place where the weight is used, exact at
 borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), any other multiply-accumulates (MACs); NeuroBench
@@ -13,20 +13,92 @@ counted. Leaks, thresholds, biases, dropout and the read-out's own update are co
 is said beside them, and costs an AC in both energies.
 """
 
+import functools
+import tomllib
 from collections import defaultdict
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import wide
-from self_models.counting.prices import conventions
+from self_models.basics import ModelError, wide
 from self_models.network.known import check_known
 from self_models.network.stages import LINEAR
 from self_models.running.outputs import INPUT, part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
+
+
+CONVENTIONS = Path(__file__).parent / "conventions"
+PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")
+MEMORY = ("bytes", "picojoules")
+MOST = 1e12  # of a price, in pJ, and of a size, in bytes
+WORD = 4  # bytes of a weight, a membrane potential or an event
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Prices of operations, in pJ. title, source, year, technology, leaves_out: in words; picojoules: PRICES; memory: 'bytes' and
+    'picojoules' of an access to a word, by the size of the memory, or None; counts: 'exact', or 'rate': each layer's mean rate
+    times Entry.formula, as most papers have it."""
+
+    title: str
+    source: str
+    year: int
+    technology: str
+    leaves_out: str
+    picojoules: dict
+    memory: dict | None = None
+    counts: str = "exact"
+
+    def access(self, words, word=WORD):
+        """pJ of an access to so many bytes in a memory of so many words."""
+        if not self.memory:
+            return 0.0
+        sizes, prices = self.memory["bytes"], self.memory["picojoules"]
+        size = max(words * word, sizes[0])
+        if size > sizes[-1]:  # on in the last proportion
+            slope = (prices[-1] - prices[-2]) / (sizes[-1] - sizes[-2])
+            return (prices[-1] + slope * (size - sizes[-1])) * word / WORD
+        return float(np.interp(size, sizes, prices)) * word / WORD
+
+
+@functools.cache
+def conventions():
+    """name -> Convention of those that come with the program. Not to be changed."""
+    return {path.stem: read_convention(path) for path in sorted(CONVENTIONS.glob("*.toml"))}
+
+
+def read_convention(path):
+    """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
+    try:
+        convention = Convention(**tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        check_convention(convention)
+    except (OSError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {str(error).removeprefix('Convention.__init__() ')}") from None
+    return convention
+
+
+def check_convention(convention):
+    """Raises ValueError, or TypeError, for prices that are not complete, or no numbers."""
+    prices, memory = convention.picojoules, convention.memory
+    for table, wanted in ((prices, PRICES), (memory or dict.fromkeys(MEMORY), MEMORY)):
+        if {*table} != {*wanted}:
+            raise ValueError(f"a table has {', '.join(table)}: it needs {', '.join(wanted)}")
+    numbers = [*prices.values()]
+    if memory:
+        sizes, costs = (memory[name] for name in MEMORY)
+        if len(sizes) != len(costs) or len(sizes) < 2 or sizes != sorted(set(sizes)) or costs != sorted(costs):
+            raise ValueError("memory: give two bytes or more, which rise, and as many picojoules, which do not fall")
+        numbers += sizes + costs
+    if wrong := [value for value in numbers if not 0 <= value <= MOST]:
+        raise ValueError(f"{wrong[0]} is no number from 0 to {MOST:g}")
+    if convention.counts not in ("exact", "rate") or (memory and convention.counts == "rate"):
+        raise ValueError("counts must be 'exact', or, where there is no memory, 'rate'")
 
 
 def energy_joules(acs, macs):
@@ -140,8 +212,8 @@ class OperationCounter:
                     continue
                 shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
                 met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
-                found = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
-                kinds["acs"][name], kinds["macs"][name] = found.sum(1).tolist()
+                effective = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
+                kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
                 kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
             if link.is_biased and link.target not in biased:  # several biases of a neuron are added as one

@@ -9,7 +9,7 @@ import torch
 from self_models.basics import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import in_whole_numbers
-from self_models.kernel.build import KINDS, built
+from self_models.kernel.build import KINDS, built, library
 from self_models.kernel.engine import EventEngine
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -31,11 +31,10 @@ def main():
     argparse.ArgumentParser(prog="python -m self_models.kernel", description=__doc__).parse_args()
     try:
         for kind in KINDS:
-            found, why_not = built(kind)
-            if not found:
-                raise ModelError(why_not)
-            print(*(f"passed over {reason}\n" for reason in found.reasons), f"{kind}: {shlex.join(found.command)}", sep="")
-            print(f"  {found.path}" if found.kept else "  for this process alone: the user's cache cannot be written")
+            library(kind)
+            compiled = built(kind)
+            print(*(f"passed over {reason}\n" for reason in compiled.reasons), f"{kind}: {shlex.join(compiled.command)}", sep="")
+            print(f"  {compiled.path}" if compiled.kept else "  for this process alone: the user's cache cannot be written")
             if differs := checked(kind):
                 raise ModelError(f"the kernel differs from the reference step: {differs}: use --engine dense, and report this")
             print("  spike for spike as the reference step")

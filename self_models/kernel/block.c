@@ -20,13 +20,13 @@ static int has(const Block *head, int32_t first, int64_t count)
 static int reach(const int32_t *places, int32_t count, int32_t side, int32_t size, int64_t *set)
 {
     int32_t i;
-    for (i = 0; i < count; i++, places += 3) {
-        const int32_t corner = places[1], skipped = places[2];
-        if (places[0] == -1)
+    for (i = 0; i < count; i++, places += NETWORK_PLACES) {
+        const int32_t its_set = places[NETWORK_SET], corner = places[NETWORK_CORNER], skipped = places[NETWORK_SKIPPED];
+        if (its_set == -1)
             continue;
-        if (places[0] < 0 || skipped < 0 || skipped >= side || corner <= -side || (int64_t)corner + skipped >= size)
+        if (its_set < 0 || skipped < 0 || skipped >= side || corner <= -side || (int64_t)corner + skipped >= size)
             return 0;
-        *set = places[0] > *set ? places[0] : *set;
+        *set = its_set > *set ? its_set : *set;
     }
     return 1;
 }
@@ -34,15 +34,15 @@ static int reach(const int32_t *places, int32_t count, int32_t side, int32_t siz
 /* What is wrong with a link that is PLACED, or 0. */
 static const char *check_windows(const Block *head, const Node *node, const Node *from, const int32_t *places)
 {
-    const int64_t line = ((int64_t)node->side * node->channels + 3) / 4 * 4;
+    const int64_t row_size = ((int64_t)node->side * node->channels + 3) / 4 * 4;
     int64_t rows = -1, columns = -1, of_set;
-    WANT(node->side > 0 && node->line == line, "the window of a node");
-    WANT(node->first_place >= 0 && node->first_place + 3 * ((int64_t)from->height + from->width) <= head->places, "the places of a node");
+    WANT(node->side > 0 && node->row_size == row_size, "the window of a node");
+    WANT(node->first_place >= 0 && node->first_place + NETWORK_PLACES * ((int64_t)from->height + from->width) <= head->places, "the places of a node");
     places += node->first_place;
     WANT(reach(places, from->height, node->side, node->height, &rows)
-         && reach(places + 3 * (size_t)from->height, from->width, node->side, node->width, &columns), "the places of a node");
+         && reach(places + NETWORK_PLACES * (size_t)from->height, from->width, node->side, node->width, &columns), "the places of a node");
     WANT(node->first_weight >= 0 && node->group > 0 && node->group <= from->channels, "the weights of a node");
-    of_set = line * node->side <= head->weights ? line * node->side * from->channels : INT64_MAX;
+    of_set = row_size * node->side <= head->weights ? row_size * node->side * from->channels : INT64_MAX;
     WANT(rows + columns + 1 <= (head->weights - BEHIND - (int64_t)node->first_weight) / of_set, "the weights of a node");
     return 0;
 }
@@ -51,18 +51,17 @@ static const char *check_windows(const Block *head, const Node *node, const Node
 static const char *check_link(const Block *head, const Node *nodes, const Node *node, const int32_t *places)
 {
     const int pools = node->kind == NETWORK_POOL || node->kind == NETWORK_COUNTING_POOL;
-    const Node *from;
+    const Node *from, *into;
     WANT(node->source >= 0 && node->source < head->nodes, "the source of a node");
     from = &nodes[node->source];
     WANT(from->kind != NETWORK_OUTPUT && from->kind != NETWORK_DECODED && from->kind != NETWORK_MAP && from->kind != NETWORK_ADDING,
          "the source of a node");
-    if (node->kind == NETWORK_ADDING) {
-        const Node *into;
-        WANT(node->into > 0 && node->into < head->nodes && !node->first_bias, "the target of a node");
-        into = &nodes[node->into];
-        WANT(into->kind != NETWORK_POOL && into->kind != NETWORK_COUNTING_POOL && into->kind != NETWORK_ADDING
-             && into->height == node->height && into->width == node->width && into->channels == node->channels, "the target of a node");
-    }
+    WANT(node->into > 0 && node->into < head->nodes, "the target of a node");
+    into = &nodes[node->into];
+    WANT((into != node) == (node->kind == NETWORK_ADDING), "the target of a node");
+    WANT(into == node || (!node->first_bias && into->kind != NETWORK_POOL && into->kind != NETWORK_COUNTING_POOL
+         && into->kind != NETWORK_ADDING && into->height == node->height && into->width == node->width
+         && into->channels == node->channels), "the target of a node");
     if (node->link == NETWORK_PLACED && !pools)
         return check_windows(head, node, from, places);
     WANT(node->link == NETWORK_SAME || pools, "the link of a node");
@@ -77,7 +76,7 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
     const char *wrong = 0;
     int64_t inputs = 0;
     int32_t n, i, ends = 0;
-    WANT(head->layers > 0 && head->layers <= head->nodes && head->rows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
+    WANT(head->layers > 0 && head->layers <= head->nodes && head->windows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
     WANT(head->forward >= 0 && head->feedback >= 0 && (int64_t)head->forward + head->feedback == head->nodes - 1, "the order");
     for (i = 0; i < head->nodes - 1; i++) {
         WANT(order[i] > 0 && order[i] < head->nodes, "the order");
@@ -132,7 +131,7 @@ const char *network_open(const void *block, size_t bytes, NetworkTables *network
     wrong = check(head, nodes, order, places, names);
     if (!wrong) {
         const NetworkTables tables = {
-            head->layers, head->nodes, head->forward, head->feedback, head->output, head->decoded, head->colour, head->rows,
+            head->layers, head->nodes, head->forward, head->feedback, head->output, head->decoded, head->colour, head->windows,
             head->counting, nodes, order, places, (const network_potential_t *)(places + head->places),
             (const network_weight_t *)((const char *)block + weights), names};
         *network = tables;

@@ -35,15 +35,15 @@ TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32
 def structs(pointer=ctypes.c_void_p, size=ctypes.c_size_t):
     """Name, without its prefix, -> ctypes Structure, of network.h and runs.c. pointer, size: of the machine it is for."""
     texts = ((FOLDER / name).read_text() for name in ("network.h", "runs.c"))
-    text, found = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S), {}
+    text, structs_by_name = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S), {}
     for body, name in re.findall(r"typedef struct \{(.*?)\} Network(\w+);", text, flags=re.S):
         fields = []
         for kind, declared in re.findall(r"(?:const )?(?:Network)?(\w+) ([^;]+);", body):
             for star, field, count in re.findall(r"(\*?)(?:const )?(\w+)(?:\[(\d+)\])?", declared):
-                base = pointer if star else size if kind == "size_t" else TYPES.get(kind) or found[kind]
+                base = pointer if star else size if kind == "size_t" else TYPES.get(kind) or structs_by_name[kind]
                 fields.append((field, base * int(count) if count else base))
-        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
-    return found
+        structs_by_name[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return structs_by_name
 
 
 STRUCTS = structs()
@@ -78,60 +78,59 @@ def kept_folder():
     return users_folder() / "kernel"
 
 
-def digest_of(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 class Built:
     """A library, `loaded`, the command that makes it and its path in the user's cache; `kept` is False where that cannot be
-    written, and it is built for this process alone. reasons: why none before has. Raises ModelError where none makes it."""
+    written, and it is built for this process alone. reasons: why compilers before failed. Raises ModelError where all do."""
 
     def __init__(self, kind="float32", plain=False):
         self.sources = [str(FOLDER / name) for name in ("network.c" if kind in SMALL else "runs.c", "block.c")]
         self.reasons, extra = [], [*(KINDS | SMALL)[kind], *(["-DPLAIN"] if plain else [])]
         for compiler in compilers():
-            for self.kept in (True, False):
-                try:
-                    with self._new_folder() as folder:
-                        self._find(compiler, extra, Path(folder))
-                    return
-                except (OSError, ModelError, subprocess.SubprocessError) as error:
-                    reason = f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}"
-            self.reasons.append(reason)
+            try:
+                with self._new_folder() as folder:
+                    self._find(compiler, extra, Path(folder))
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                self.reasons.append(f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}")
         why = f"builds its kernel ({self.reasons[0]})" if self.reasons else "is here to build its kernel"
         raise ModelError(f"the event engine: no C compiler {why}: {ADVICE}")
 
     def _new_folder(self):
-        """A folder to build in, which goes again."""
-        if self.kept:
+        """A folder to build in, which goes again: within the cache, if that can be written."""
+        make = functools.partial(tempfile.TemporaryDirectory, prefix="building_", ignore_cleanup_errors=True)
+        self.kept = True
+        try:
             kept_folder().mkdir(parents=True, exist_ok=True)
-        parent = kept_folder() if self.kept else None
-        return tempfile.TemporaryDirectory(dir=parent, prefix="building_", ignore_cleanup_errors=True)
+            return make(dir=kept_folder())
+        except (OSError, ModelError):
+            self.kept = False
+            return make()
 
     def _find(self, compiler, extra, folder):
         """Load what is kept, or what this compiler makes in this folder, which gets its name once it is whole and loads: whoever
-        builds at the same time makes the same. The name has a digest of all that the library depends on, source, flags, compiler
-        and processor, and one of its own, by which a damaged one is known."""
+        builds at the same time makes the same. The name has a digest of all that the library depends on: source, flags, compiler
+        and processor."""
         answer = functools.partial(answer_of, folder)
         digest = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in SOURCES))
-        version = answer([*compiler, "--version"])
         for native in NATIVE:
-            with contextlib.suppress(subprocess.CalledProcessError):
+            try:
                 macros = answer([*compiler, *native, "-dM", "-E", "-x", "c", "-"])
                 break
-        else:
-            macros = answer([*compiler, "-dM", "-E", "-x", "c", "-"])
+            except subprocess.CalledProcessError:
+                if not native:
+                    raise
         self.command = [*compiler, "-O3", *native, *words_of("CFLAGS"), *ALWAYS, *extra, "-shared", "-fPIC"]
-        for part in (version, macros, *self.command):
+        for part in (answer([*compiler, "--version"]), macros, *self.command):
             digest.update(os.fsencode(part))
-        name, made = f"network_{digest.hexdigest()[:24]}", folder / "network.so"
-        for self.path in kept_ones(name):
+        self.path, made = kept_folder() / f"network_{digest.hexdigest()[:24]}.so" if self.kept else None, folder / "network.so"
+        if self.kept and self.path.is_file():
             with contextlib.suppress(OSError):
                 self.loaded = ctypes.CDLL(str(self.path))
                 return
         answer([*self.command, "-o", str(made), *self.sources, "-lm"])
         self.loaded = ctypes.CDLL(str(made))
-        self.path = made.replace(kept_folder() / f"{name}_{digest_of(made)}.so") if self.kept else made
+        if self.kept:
+            made.replace(self.path)
 
 
 def answer_of(folder, command):
@@ -148,48 +147,41 @@ def said_by(error):
     return next((line for line in lines if "error" in line), lines[0]).strip()
 
 
-def kept_ones(name):
-    """Paths of the kept libraries of this name that are whole."""
-    with contextlib.suppress(OSError, ModelError):
-        return [path for path in kept_folder().glob(f"{name}_*.so") if path.stem == f"{name}_{digest_of(path)}"]
-    return []
-
-
 @functools.cache
 def built(kind="float32", plain=False):
-    """(Built, '') of this kind, or (None, why not); once in a process."""
+    """The Built of this kind, or the ModelError that says why there is none; once in a process."""
     try:
-        return Built(kind, plain), ""
+        return Built(kind, plain)
     except ModelError as error:
-        return None, str(error)
+        return error
+
+
+POINTER, UINT32, INT32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
+FUNCTIONS = {  # name, without its prefix -> what it returns, and takes
+    "size": (ctypes.c_size_t, POINTER), "open": (ctypes.c_char_p, POINTER, ctypes.c_size_t, POINTER, POINTER),
+    "begin": (POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t), "settle": (None, POINTER),
+    "set": (ctypes.c_int, POINTER, POINTER), "reset": (None, POINTER, UINT32, UINT32, UINT32),
+    "runs": (None, POINTER, POINTER, INT32),
+    "draws": (None, POINTER, INT32, INT32, INT32, POINTER, INT32, UINT32, UINT32, UINT32),
+}  # fmt: skip
 
 
 @functools.cache
 def library(kind="float32", plain=False):
     """The loaded library, with the types of its functions. Raises ModelError where there is none."""
-    found, why = built(kind, plain)
-    if not found:
-        raise ModelError(why)
-    loaded, pointer, i32 = found.loaded, ctypes.c_void_p, ctypes.c_int32
-    loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
-    loaded.network_open.restype = ctypes.c_char_p
-    loaded.network_open.argtypes = [pointer, ctypes.c_size_t, pointer, pointer]
-    if kind in SMALL:
-        return loaded
-    loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [*[pointer] * 3, ctypes.c_size_t]
-    loaded.network_runs.restype, loaded.network_runs.argtypes = None, [pointer, pointer, i32]
-    loaded.network_settle.restype, loaded.network_settle.argtypes = None, [pointer]
-    loaded.network_reset.restype, loaded.network_reset.argtypes = None, [pointer, *[ctypes.c_uint32] * 3]
-    loaded.network_set.argtypes = [pointer, pointer]
-    loaded.network_draws.restype = None
-    loaded.network_draws.argtypes = [pointer, i32, i32, i32, pointer, i32, *[ctypes.c_uint32] * 3]
-    return loaded
+    compiled = built(kind, plain)
+    if isinstance(compiled, ModelError):
+        raise compiled
+    for name, (result, *arguments) in FUNCTIONS.items():
+        if function := getattr(compiled.loaded, f"network_{name}", None):  # a SMALL one has neither runs nor draws
+            function.restype, function.argtypes = result, arguments
+    return compiled.loaded
 
 
 def filled(out, first, index, epoch, key0, key1):
     """Fill out (T, B, a multiple of 4), float32, with the draws of steps from `first` on of the images of index (B,), int64, and
     return True; False, and nothing, without a compiler."""
-    if not built()[0]:
+    if isinstance(built(), ModelError):
         return False
     steps, images, positions = out.shape
     index = np.ascontiguousarray(index, np.int64)

@@ -34,7 +34,11 @@ class Engine:
 
     def __getstate__(self):
         """Of a copy, or a pickle, which lays out tables of its own."""
-        return {"model": self.model, "_counted": None} | EMPTY
+        return {"model": self.model}
+
+    def __setstate__(self, state):
+        self.model, self._counted = state["model"], None
+        self.forget()
 
     def refresh(self):
         """Lay the tables out again at the next run, but not while operations are counted."""
@@ -42,7 +46,7 @@ class Engine:
             self.forget()
 
     def forget(self):
-        vars(self).update(EMPTY | {"rooms": {}})
+        self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
 
     def made_of(self):
         """(what is equal while the tables fit the model, its tensors)"""
@@ -182,10 +186,10 @@ class EventEngine(Engine):
 
     def _output(self, x, results, runs, frames, names):
         """The SNNOutput of what a run has filled in."""
-        model, found = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
-        found |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
+        model, values_by_name = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
+        values_by_name |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
         shown = {}
-        for name, values in found.items():
+        for name, values in values_by_name.items():
             values = torch.from_numpy(values)
             if name in PICTURES:
                 shown[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
@@ -195,7 +199,6 @@ class EventEngine(Engine):
         return model.output(x, shown | {"compared": compared[None]}, taken, {}, names)
 
 
-EMPTY = {"rooms": {}, "_made_of": None, "_tensors": [], "_own": None, "_settings": None}  # of an Engine
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
 PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
 
@@ -278,7 +281,7 @@ class GraphEngine(Engine):
         self.current()
 
     def __call__(self, recordings, timesteps, asked):
-        """What timesteps show, by name, of recordings, each (first, events, sizes): see Run in network.h. asked: of
+        """What timesteps show, by name, of recordings, each (first, events, values): see Run in network.h. asked: of
         asked_by()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, runs = rooms.tables, np.zeros(batch, RUN)
@@ -286,14 +289,14 @@ class GraphEngine(Engine):
         runs["steps"] = timesteps
         for name in ("logits", "counts"):
             runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]
-        for one, (first, events, sizes) in zip(runs, recordings, strict=True):
-            one["first"], one["events"] = first.ctypes.data, events.ctypes.data
-            one["sizes"] = 0 if sizes is None else sizes.ctypes.data
-        shown = {(name, kind): [] for name, one in asked.items() for kind in one.kinds if name != "output"}
+        for run, (first, events, values) in zip(runs, recordings, strict=True):
+            run["first"], run["events"] = first.ctypes.data, events.ctypes.data
+            run["values"] = 0 if values is None else values.ctypes.data
+        shown = {(name, kind): [] for name, wanted in asked.items() for kind in wanted.kinds if name != "output"}
         if not shown:
             rooms.run(runs, settings)
-        for one in runs if shown else ():
-            self.record(rooms, one, settings, timesteps, shown)
+        for run in runs if shown else ():
+            self.record(rooms, run, settings, timesteps, shown)
         for (name, kind), values in shown.items():
             values = torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
             values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(timesteps, batch, *asked[name].space)
@@ -306,9 +309,9 @@ class GraphEngine(Engine):
         is_delayed = any(neuron.update is delayed for neuron in self.model.neurons().values())
         return Settings(immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
 
-    def record(self, rooms, one, settings, timesteps, shown):
+    def record(self, rooms, run, settings, timesteps, shown):
         """Run one recording, timestep by timestep, and add to what is shown, (layer, kind) -> values."""
-        room, tables, step = rooms.new(settings), rooms.tables, np.array([one])
+        room, tables, step = rooms.new(settings), rooms.tables, np.array([run])
         rooms.library.network_reset(room.address, 0, 0, 0)
         step["state"], step["steps"] = room.address, 1
         for _ in range(timesteps):

@@ -17,12 +17,10 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.kernel.tables import HIGHEST, LARGEST, LINE, LOWEST, NODE, SPARE, K, Tables, whole_form
 from self_models.network.chains import Chain
-from self_models.network.conventions import AsElsewhere
 from self_models.network.graph import Link
-from self_models.network.neurons import CountingMaxPool, Integrator, PhasedNeuron, SpikingNeuron, delayed
+from self_models.network.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
 from self_models.running.outputs import INPUT
 
-NEURON_CLASSES = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 CACHE, NEAR = 2**18, 3 * 2**16  # floats of a link whose weights stay in the cache, and of a part of a larger one
 
 
@@ -72,8 +70,9 @@ class Layout:
 
     def add(self, kind, shape, **more):
         """The number of a new node."""
-        self.nodes.append({"kind": kind, "shape": shape, "factor": 1, **more})
-        return len(self.nodes) - 1
+        number = len(self.nodes)
+        self.nodes.append({"kind": kind, "shape": shape, "into": number, "factor": 1, **more})
+        return number
 
     def reach(self, target, links):
         """Lay out what leads to a node, and the node itself."""
@@ -89,18 +88,20 @@ class Layout:
             else:
                 self.charge(n, links)
             return
-        if not (self.whole or type(neuron) in NEURON_CLASSES):
-            raise ModelError(f"node {target!r} has neurons of another class, {type(neuron).__name__}: it runs dense")
-        if isinstance(neuron, AsElsewhere):
-            if neuron.several or (neuron.subtracts and not neuron.reset_delay):
-                raise ModelError(f"node {target!r} fires as another simulator has it: it runs dense")
-            if (neuron.subtracts or neuron.whole) and (neuron.initial_potential > 1 or (neuron.threshold <= 0).any()):
-                raise ModelError(f"node {target!r} begins above its threshold, and is reset a timestep later: it runs dense")
-            self.nodes[self.numbers[target]]["resets"] = K.LATER if neuron.subtracts else K.WHOLE if neuron.whole else K.UNRESET
-        if neuron.update is delayed and (neuron.threshold < 0).any():
-            raise ModelError(f"node {target!r}, which fires before it is charged, has thresholds below 0: it runs dense")
-        if (not neuron.fires and neuron.initial_potential) or (neuron.floor is not None and (neuron.threshold <= 0).any()):
-            raise ModelError(f"node {target!r} sends V and begins above 0, or has a floor and thresholds below 0: it runs dense")
+        theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
+        is_late = elsewhere and (neuron.subtracts or neuron.whole)
+        is_other = elsewhere and (neuron.several or (neuron.subtracts and not neuron.reset_delay))
+        for is_refused, why in (
+            (is_other, "fires as another simulator has it"),
+            (is_late and (neuron.initial_potential > 1 or (theta <= 0).any()), "begins above its threshold, and is reset later"),
+            (neuron.update is delayed and (theta < 0).any(), "fires before it is charged, and has thresholds below 0"),
+            (not neuron.fires and neuron.initial_potential, "sends V, and begins above 0"),
+            (neuron.floor is not None and (theta <= 0).any(), "has a floor, and thresholds of 0 or below"),
+        ):
+            if is_refused:
+                raise ModelError(f"node {target!r} {why}: it runs dense")
+        if elsewhere:
+            self.nodes[n]["resets"] = K.LATER if is_late else K.UNRESET
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
@@ -145,9 +146,9 @@ class Layout:
         """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
         count, depth = 0, self.nodes[target].get("depth", 0)
-        while found := [(to, first) for (begin, first), to in self.relays.items()
+        while relays := [(to, first) for (begin, first), to in self.relays.items()
                         if begin == source and first == tuple(chain.modules[count:-1][: len(first)])]:  # fmt: skip
-            source, count = found[0][0], count + len(found[0][1])
+            source, count = relays[0][0], count + len(relays[0][1])
             self.nodes[source]["depth"] = min(self.nodes[source]["depth"], depth)
         at = count
         for end in self.cuts(chain.part(count, len(chain.modules))):
@@ -155,7 +156,7 @@ class Layout:
             self.nodes[source]["depth"] = depth  # it gets its bias as the target does
         last = chain.part(at, len(chain.modules))
         self.link(source, last, target)
-        self.add_bias(self.nodes[target].get("into", target), last.constant(biases[at:]))
+        self.add_bias(self.nodes[target]["into"], last.constant(biases[at:]))
 
     def add_bias(self, n, bias):
         if bias is not None and bias.any():
@@ -182,7 +183,7 @@ class Layout:
         if chain.factor is None:
             group = max(1, NEAR // (chain.side * chain.row))
             group = chain.before[0] if chain.count > 1 or chain.size <= CACHE else min(chain.before[0], group)
-            node |= {"link": K.PLACED, "side": chain.side, "line": chain.row, "group": group}
+            node |= {"link": K.PLACED, "side": chain.side, "row_size": chain.row, "group": group}
         else:
             node["link"] = K.SAME
         self.order.append(target)
@@ -206,13 +207,13 @@ class Layout:
             return []
         best = {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, where they end
         for i in reversed(range(len(modules))):
-            found = []
+            ways = []
             for j in range(i + 1, len(modules) + 1):
                 size, count, rest = best[j]
                 pools = j < len(modules) and all(is_halving(module) for module in modules[i:j])
                 if pools or j == i + 1 or not self.whole:
-                    found.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest]))
-            best[i] = min(found, key=lambda one: one[:2])
+                    ways.append(((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest]))
+            best[i] = min(ways, key=lambda way: way[:2])
         return best[0][2][:-1]
 
 
@@ -248,19 +249,19 @@ def lay_out(model, compact=False, counting=False):
         nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
         if n in chains:
             factor = np.float32(layout.nodes[known["source"]]["factor"])
-            found = (chains[n].weights().ravel() * factor).astype(kind)
+            values = (chains[n].weights().ravel() * factor).astype(kind)
             places.append(chains[n].places.ravel())
             first_place += places[-1].size
         else:
-            found = np.array([known["chain"].factor if "chain" in known else 1], kind)
-        weights += [found, np.zeros(-found.size % LINE, kind)]  # the next begin with a line of the cache, too
-        first_weight += found.size + -found.size % LINE
+            values = np.array([known["chain"].factor if "chain" in known else 1], kind)
+        weights += [values, np.zeros(-values.size % LINE, kind)]  # the next begin with a line of the cache, too
+        first_weight += values.size + -values.size % LINE
     weights.append(np.zeros(SPARE, kind))
     weights = np.concatenate(weights)
     header = {
         "layers": len(model.layers), "nodes": len(nodes), "forward": len(layout.forward), "feedback": len(layout.feedback),
         "output": layout.numbers["output"], "decoded": layout.numbers.get("decoded", -1), "colour": int(model.has_colour),
-        "counting": int(counting), "rows": max((chain.met for chain in chains.values()), default=1),
+        "counting": int(counting), "windows": max((chain.met for chain in chains.values()), default=1),
     }  # fmt: skip
     order, constants = np.array([*layout.forward, *layout.feedback], np.int32), np.concatenate([constants.ravel(), *more])
     shapes, places = [node["shape"] for node in layout.nodes], np.concatenate(places)
@@ -276,8 +277,8 @@ def constants_of(model, layout, nodes):
     whole, more, output = layout.whole, [], layout.numbers["output"]
     if whole:
         constants = np.tile(np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (len(nodes), 1))
-        for n, one in [*((layout.numbers[name], one) for name, one in whole.neurons.items()), (output, whole.output)]:
-            constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
+        for n, form in [*((layout.numbers[name], form) for name, form in whole.neurons.items()), (output, whole.output)]:
+            constants[n] = form.threshold, form.kept, form.start, form.lowest, form.highest
     else:
         constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
         constants[output, 1] = model.output_leak
@@ -291,11 +292,12 @@ def constants_of(model, layout, nodes):
         neuron, bias, shape = known.get("neuron") if not whole else None, known.get("bias"), known["shape"]
         values = (0, known["leak"], 0) if "leak" in known else (1, 1, 0)  # threshold, leak, reset; a leak: of a synapse
         if neuron is not None:
-            values = neuron.threshold if neuron.fires else 0, neuron.leak, 0 if neuron.reset is None else neuron.reset
+            reset = 0 if neuron.reset is None else neuron.reset
+            values = neuron.threshold if neuron.fires else 0, neuron.leak, reset
             constants[n, 2] = neuron.rest.flatten()[0].item() if neuron.fires else 0
             constants[n, 3] = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).flatten()[0].item()
-            if neuron.fires and neuron.reset is not None:
-                nodes[n]["first_reset"] = keep([tensor_of(neuron.reset).flatten()[0].item()])
+            if neuron.fires and (neuron.reset is not None or getattr(neuron, "whole", False)):
+                nodes[n]["first_reset"] = keep([tensor_of(reset).flatten()[0].item()])
             drive = of(neuron.drive, known["natural"], shape)
             always = neuron.fires and neuron.threshold.min() < 0  # they spike where nothing arrives
             bias = drive + (0 if bias is None else by_place(bias)) if drive.any() or always else bias

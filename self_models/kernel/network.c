@@ -20,7 +20,7 @@ typedef NetworkNode Node; typedef NetworkState State; typedef NetworkSettings Se
 enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, CACHE_LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
                                                                                        and that of potentials: a line of the cache */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
-enum { AT_ONCE = 16, LINES = 1024, FEWER = 6 }; /* windows read at once; fewer of long ones, and where those a multiple of LINES apart
+enum { AT_ONCE = 16, WAY = 1024, FEWER = 6 }; /* windows read at once; fewer of long ones, and where those a multiple of WAY apart
                                                    would push each other out of the cache */
 enum { FOR_A_GROUP = 4 };                     /* mean spikes of a place in a group of channels from which on groups pay */
 enum { FEW_WORDS = 32 };                      /* words of spikes for each spike up to which all are cleared, not those of places that sent */
@@ -118,7 +118,7 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         const int leaks = fires && network->constants[NETWORK_CONSTANTS * n + NETWORK_LEAK] != LEAK_ONE;
         const int lists = n > 0 && !pools && node->kind != NETWORK_DECODED && node->kind != NETWORK_OUTPUT;
         const size_t neurons = neurons_of(node);
-        size_t marks;
+        const size_t bits_of_places = (size_t)node->height * (size_t)((node->width - 1) / 32 + 1);
         const int sends = node->kind != NETWORK_OUTPUT && node->kind != NETWORK_DECODED && node->kind != NETWORK_MAP && node->kind != NETWORK_ADDING;
         int counts = node->kind == NETWORK_COUNTING_POOL;
         Part part = {0};
@@ -126,23 +126,22 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         part.row_words = (node->width - 1) / 32 + 1;
         part.narrow = IS_SMALL && node->narrow;
         part.bytes = !IS_SMALL || node->channels > 16 ? 4 : node->channels > 8 ? 2 : 1;
-        marks = (size_t)node->height * (size_t)part.row_words;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == NETWORK_COUNTING_POOL && network->node[m].source == n;
         end = (end + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0,
                       part.narrow ? sizeof(int16_t) : sizeof *part.v);
         part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, (size_t)part.bytes);
-        part.sent = take(memory, &end, sends ? marks : 0, sizeof *part.sent);
-        part.listed = take(memory, &end, lists ? marks : 0, sizeof *part.listed);
+        part.sent = take(memory, &end, sends ? bits_of_places : 0, sizeof *part.sent);
+        part.listed = take(memory, &end, lists ? bits_of_places : 0, sizeof *part.listed);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
         part.counted = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.counted);
         if (here.part)
             here.part[n] = part;
     }
-    here.begins = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.begins);
-    here.values = take(memory, &end, (size_t)network->rows + network->rows % 2, sizeof *here.values);
+    here.begins = take(memory, &end, (size_t)network->windows + network->windows % 2, sizeof *here.begins);
+    here.values = take(memory, &end, (size_t)network->windows + network->windows % 2, sizeof *here.values);
     here.image = take(memory, &end, pixels, sizeof *here.image);
     here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
     here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
@@ -193,7 +192,6 @@ ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
 ALWAYS void set_v(const Part *part, size_t i, potential_t v) { part->v[i] = v; }
 ALWAYS uint32_t word_at(const Part *part, size_t i) { return part->spikes[i]; }
 ALWAYS void set_word(Part *part, size_t i, uint32_t word) { part->spikes[i] = word; }
-ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta) { return above(part->v + first, count, theta); }
 #endif
 
 static void clear_words(uint32_t *words, size_t count)
@@ -292,14 +290,25 @@ ALWAYS void touch(State *run, int n, int32_t top, int32_t bottom, int32_t first,
 
 /* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
 
-/* Each bit of a part's marks, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
-#define EACH_PLACE(node, part, marks, y, word, bits)                                                                              \
+/* Each bit of a part's bitmap, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
+#define EACH_PLACE(node, part, bitmap, y, word, bits)                                                                              \
     for ((y) = 0; (y) < (node)->height; (y)++)                                                                                    \
         for ((word) = 0; (word) < (part)->row_words; (word)++)                                                                          \
-            for ((bits) = (part)->marks[(y) * (part)->row_words + (word)]; (bits); (bits) &= (bits) - 1)
+            for ((bits) = (part)->bitmap[(y) * (part)->row_words + (word)]; (bits); (bits) &= (bits) - 1)
 #define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
 
 ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row_words + x / 32] |= (uint32_t)1 << x % 32; }
+
+/* A neuron of the place (y, x) sends something. Returns whether it had already. */
+ALWAYS int send(Part *part, size_t place, int32_t y, int32_t x, int32_t channel)
+{
+    const size_t at = place * (size_t)part->words + (size_t)(channel / 32);
+    const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
+    mark_sent(part, y, x);
+    set_word(part, at, word | bit);
+    part->count += !(word & bit);
+    return (word & bit) != 0;
+}
 
 /* Nothing is sent. */
 static void silence(State *run, int n)
@@ -397,19 +406,15 @@ static void receive(State *run)
     Part *const part = &run->part[0];
     int32_t i;
     part->plain = 1;
-    for (i = 0; i < run->arrived; i++) {
-        const int32_t neuron = run->events[i], place = neuron / node->channels, channel = neuron % node->channels;
-        const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
-        const size_t at = (size_t)(place * part->words + channel / 32);
-        const uint32_t word = word_at(part, at), bit = (uint32_t)1 << channel % 32;
-        const potential_t value = word & bit ? plus(v_at(part, (size_t)neuron), size) : size;
+    for (i = 0; i < run->input_count; i++) {
+        const int32_t neuron = run->input_events[i], place = neuron / node->channels, channel = neuron % node->channels;
+        const potential_t size = run->input_values ? (potential_t)run->input_values[i] : 1;
+        const int sent = send(part, (size_t)place, place / node->width, place % node->width, channel);
+        const potential_t value = sent ? plus(v_at(part, (size_t)neuron), size) : size;
         set_v(part, (size_t)neuron, value);
         part->plain &= value == 1;
-        part->count += !(word & bit);
-        set_word(part, at, word | bit);
-        mark_sent(part, place / node->width, place % node->width);
     }
-    run->events = 0;
+    run->input_events = 0;
     note(run, 0);
 }
 
@@ -425,12 +430,11 @@ static void encode(State *run)
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
-    size_t at;
-    if (run->events) {
+    if (run->input_events) {
         receive(run);
         return;
     }
-    if (set->phase && run->steps >= (uint32_t)set->phase)
+    if (set->phase_steps && run->steps >= (uint32_t)set->phase_steps)
         return; /* the image is sent in the first phase */
     for (i = 0; i < run->blocks; i++) {
         if (draws && i % DRAWN == 0)
@@ -455,10 +459,7 @@ static void encode(State *run)
                 channel = x % channels, x = x / channels;
             if (node->valued)
                 set_v(part, (size_t)pixel, value);
-            mark_sent(part, y, x);
-            at = (size_t)(pixel / channels) * (size_t)part->words + (size_t)(channel / 32);
-            set_word(part, at, word_at(part, at) | (uint32_t)1 << channel % 32);
-            part->count++;
+            send(part, (size_t)(pixel / channels), y, x, channel);
         }
     }
     note(run, 0);
@@ -466,19 +467,25 @@ static void encode(State *run)
 
 /* --- propagate: charge, fire, reset */
 
-/* V <- V + W s for `count` windows of weights (run->begins, run->values), whose corner lies at (row, column) and may stick out over
-   the border. Weights begin in its row `first_row`, and column `first_column`. */
-static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t first_row, int32_t first_column,
-                        int32_t count, uint32_t clock)
+/* Whether the windows of two rows, or columns, of the source reach the same ones of the target. */
+static int reach_alike(const int32_t *a, const int32_t *b)
+{
+    return a[NETWORK_CORNER] == b[NETWORK_CORNER] && a[NETWORK_SKIPPED] == b[NETWORK_SKIPPED];
+}
+
+/* V <- V + W s for `count` windows of weights (run->begins, run->values) of the same row and column of the source, whose numbers are in
+   `places`. A corner may stick out over the border. */
+static void add_windows(State *run, int n, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
-    const int target = node->kind == NETWORK_ADDING ? node->into : n;
+    const int target = node->into;
     const weight_t *const weights = run->network->weights;
-    const int32_t channels = node->channels, line = node->line;
-    const int32_t top = row + first_row < 0 ? -row : first_row;
-    const int32_t left = column + first_column < 0 ? -column : first_column;
+    const int32_t channels = node->channels, row_size = node->row_size;
+    const int32_t row = of_row[NETWORK_CORNER], top = row + of_row[NETWORK_SKIPPED] < 0 ? -row : of_row[NETWORK_SKIPPED];
+    const int32_t column = of_column[NETWORK_CORNER];
+    const int32_t left = column + of_column[NETWORK_SKIPPED] < 0 ? -column : of_column[NETWORK_SKIPPED];
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
-    const int32_t size = (right == node->side ? line : right * channels) - left * channels;
+    const int32_t size = (right == node->side ? row_size : right * channels) - left * channels;
     const int valued = run->network->node[node->source].valued && !run->part[node->source].plain;
     const size_t stride = (size_t)node->width * (size_t)channels;
     const size_t at = (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
@@ -487,7 +494,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     const int kind = !valued ? SPIKES : run->part[node->source].narrow ? PAIRS : VALUES;
 #else
     potential_t *to = run->part[target].v + at, window[SMALL];
-    const int32_t block = node->side * line;
+    const int32_t block = node->side * row_size;
     int32_t i, at_once;
 #endif
     touch(run, target, row + top, row + bottom, column + left, column + right, clock);
@@ -495,7 +502,7 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
     if (kind == PAIRS)
         count = in_pairs(run->values, run->begins, count);
     for (y = top; y < bottom; y++)
-        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * line + left * channels, run->begins, run->values,
+        add_sums(run->part[target].v, at + (size_t)(y - top) * stride, weights + y * row_size + left * channels, run->begins, run->values,
                  count, size, run->part[target].narrow, kind);
 #else
     if (count > 1 && block <= SMALL) { /* add them all up first */
@@ -503,15 +510,15 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
             window[i] = 0;
         add_weights(window, weights, run->begins, run->values, count, block, valued);
         for (y = top; y < bottom; y++, to += stride)
-            add_all(to, window + y * line + left * channels, size);
+            add_all(to, window + y * row_size + left * channels, size);
         return;
     }
-    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->begins, count, size))
+    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * row_size + left * channels, row_size, run->begins, count, size))
         return;
-    at_once = block % LINES && block < 2 * LINES ? AT_ONCE : FEWER;
+    at_once = block % WAY && block < 2 * WAY ? AT_ONCE : FEWER;
     for (y = top; y < bottom; y++, to += stride)
         for (i = 0; i < count; i += at_once)
-            add_weights(to, weights + y * line + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
+            add_weights(to, weights + y * row_size + left * channels, run->begins + i, run->values + i, least_of(at_once, count - i), size,
                      valued);
 #endif
 }
@@ -523,23 +530,24 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
     const int32_t words = source->words;
-    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + 3 * from->height;
-    const size_t block = (size_t)node->side * (size_t)node->line;
-    int32_t count = 0, row = 0, column = 0, first_row = 0, first_column = 0, y, word, w;
+    const int32_t *const rows = run->network->places + node->first_place, *const columns = rows + NETWORK_PLACES * from->height;
+    const size_t block = (size_t)node->side * (size_t)node->row_size;
+    const int32_t *of_row = rows, *of_column = columns; /* of the windows that are listed */
+    int32_t count = 0, y, word, w;
     uint32_t bits, spikes;
     size_t base;
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
-        const int32_t *const of_row = rows + 3 * y, *const of_column = columns + 3 * x;
-        if (of_row[0] < 0 || of_column[0] < 0)
+        const int32_t *const its_row = rows + NETWORK_PLACES * y, *const its_column = columns + NETWORK_PLACES * x;
+        if (its_row[NETWORK_SET] < 0 || its_column[NETWORK_SET] < 0)
             continue;
-        if (count && (of_row[1] != row || of_column[1] != column || of_row[2] != first_row || of_column[2] != first_column)) {
-            add_windows(run, n, row, column, first_row, first_column, count, clock);
+        if (count && !(reach_alike(its_row, of_row) && reach_alike(its_column, of_column))) {
+            add_windows(run, n, of_row, of_column, count, clock);
             count = 0;
         }
-        row = of_row[1], column = of_column[1], first_row = of_row[2], first_column = of_column[2];
-        base = (size_t)node->first_weight + (size_t)(of_row[0] + of_column[0]) * (size_t)from->channels * block;
+        of_row = its_row, of_column = its_column;
+        base = (size_t)node->first_weight + (size_t)(of_row[NETWORK_SET] + of_column[NETWORK_SET]) * (size_t)from->channels * block;
         for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             spikes = word_at(source, place * (size_t)words + (size_t)w);
             if (!simple) {
@@ -548,8 +556,8 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
             }
             for (; spikes; spikes &= spikes - 1) {
                 const int32_t channel = 32 * w + lowest(spikes);
-                if (count == run->network->rows) {
-                    add_windows(run, n, row, column, first_row, first_column, count, clock);
+                if (count == run->network->windows) {
+                    add_windows(run, n, of_row, of_column, count, clock);
                     count = 0;
                 }
                 run->begins[count] = base + (size_t)channel * block;
@@ -560,14 +568,14 @@ ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         }
     }
     if (count)
-        add_windows(run, n, row, column, first_row, first_column, count, clock);
+        add_windows(run, n, of_row, of_column, count, clock);
 }
 
 /* V <- V + w s, where the link is the same: of a place that lies there after the halvings. */
 static void add_same(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
-    const int target = node->kind == NETWORK_ADDING ? node->into : n;
+    const int target = node->into;
     const Part *source = &run->part[node->source], *const part = &run->part[target];
     const potential_t weight = run->network->weights[node->first_weight];
     const int32_t words = source->words;
@@ -592,7 +600,7 @@ static void add_same(State *run, int n, uint32_t clock)
 /* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself. */
 static int32_t turn(const State *run, int n)
 {
-    const int32_t phase = run->settings.phase;
+    const int32_t phase = run->settings.phase_steps;
     return phase ? (int32_t)run->steps / phase - run->network->node[n].depth : 0;
 }
 
@@ -604,7 +612,7 @@ static void charge(State *run, int n, uint32_t clock)
     const Part *source = &run->part[node->source];
     int32_t group = node->group, first, o;
     size_t i, places = 0;
-    if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
+    if (node->first_bias && (!run->settings.phase_steps || turn(run, n) == -1)) {
         const potential_t *bias = run->network->constants + node->first_bias;
         Part *const part = &run->part[n];
         size_t at = 0;
@@ -630,13 +638,17 @@ static void charge(State *run, int n, uint32_t clock)
             add_spikes(run, n, first, least_of(from->channels, first + group), clock, 0);
 }
 
-/* Bits: whether v > theta, of neurons with thresholds of their own. */
-static uint32_t above_own(const Part *part, size_t first, const potential_t *thetas, int32_t count)
+/* Bit i: whether V > theta, of `count` neurons, 32 at most. thetas: thresholds of their own, or 0. */
+ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta, const potential_t *thetas)
 {
     uint32_t bits = 0;
     int32_t i;
+#ifndef NETWORK_SMALL
+    if (!thetas)
+        return above(part->v + first, count, theta);
+#endif
     for (i = 0; i < count; i++)
-        bits |= (uint32_t)(v_at(part, first + (size_t)i) > thetas[i]) << i;
+        bits |= (uint32_t)(v_at(part, first + (size_t)i) > (thetas ? thetas[i] : theta)) << i;
     return bits;
 }
 
@@ -665,22 +677,6 @@ ALWAYS int reset(State *run, int n, size_t place, int32_t w, uint32_t fired, pot
     return still;
 }
 
-/* What a spike of the step before does now, of a node that resets LATER, or WHOLE. */
-static void reset_later(State *run, int n, size_t place, potential_t theta)
-{
-    const Node *node = &run->network->node[n];
-    const potential_t *const thetas = own_values(run, n, NETWORK_THRESHOLD, place);
-    Part *const part = &run->part[n];
-    int32_t w;
-    uint32_t fired;
-    for (w = 0; w < part->words; w++)
-        for (fired = word_at(part, place * (size_t)part->words + (size_t)w); fired; fired &= fired - 1) {
-            const int32_t o = 32 * w + lowest(fired);
-            const size_t at = place * (size_t)node->channels + (size_t)o;
-            set_v(part, at, node->resets == NETWORK_WHOLE ? 0 : v_at(part, at) - (thetas ? thetas[o] : theta));
-        }
-}
-
 /* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above theta, or below the floor.
    clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. simple, a constant where
    this is called: of 32 channels at the most, without leak, floor or thresholds of their own. */
@@ -691,7 +687,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row_words = part->row_words;
     const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0;
-    const int later = !simple && (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE);
+    const int later = !simple && node->resets == NETWORK_LATER;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -705,14 +701,14 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
                 uint32_t any = 0;
                 if (decays)
                     decay(run, n, place, clock);
-                if (later)
-                    reset_later(run, n, place, theta);
+                for (w = 0; later && w < words; w++) /* the spikes of the step before */
+                    reset(run, n, place, w, word_at(part, sends + (size_t)w), theta);
                 if (bounds)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
                     const int32_t size = least_of(channels - 32 * w, 32);
                     const size_t first = v + 32 * (size_t)w;
-                    const uint32_t fired = !thetas ? crossed(part, first, size, theta) : above_own(part, first, thetas + first, size);
+                    const uint32_t fired = crossed(part, first, size, theta, thetas ? thetas + first : 0);
                     set_word(part, sends + (size_t)w, fired);
                     any |= fired;
                 }
@@ -760,12 +756,8 @@ static void release(State *run, int n)
     EACH_PLACE(node, part, listed, y, word, bits) {
         const size_t place = PLACE(node, y, word, bits);
         for (o = 0; o < node->channels; o++)
-            if (v_at(part, place * (size_t)node->channels + (size_t)o) != 0) {
-                const size_t at = place * (size_t)part->words + (size_t)(o / 32);
-                set_word(part, at, word_at(part, at) | (uint32_t)1 << o % 32);
-                mark_sent(part, y, 32 * word + lowest(bits));
-                part->count++;
-            }
+            if (v_at(part, place * (size_t)node->channels + (size_t)o) != 0)
+                send(part, place, y, 32 * word + lowest(bits), o);
     }
     note(run, n);
 }
@@ -826,14 +818,30 @@ static void count_reached(State *run, int n)
     clear(run, n);
 }
 
+/* O <- mu O + W s, and the logits, in which the places of a channel lie side by side. */
+static void add_up(State *run, int n)
+{
+    const int32_t channels = run->network->node[n].channels;
+    const potential_t leak = constant(run, n, NETWORK_LEAK);
+    const Part *part = &run->part[n];
+    int32_t i, o, at;
+    for (i = 0; leak != LEAK_ONE && i < run->classes; i++)
+        set_v(part, (size_t)i, leaked(v_at(part, (size_t)i), leak));
+    charge(run, n, 0);
+    bound(run, n, 0, 0);
+    for (i = o = 0; o < channels; o++)
+        for (at = o; at < run->classes; at += channels)
+            run->logits[i++] = (float)v_at(part, (size_t)at) * run->settings.logits_scale;
+}
+
 /* One timestep of a node. */
 static void propagate(State *run, int n)
 {
     const Node *node = &run->network->node[n];
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
-    int32_t o, y, word;
+    int32_t y, word;
     uint32_t bits;
-    if (node->resets == NETWORK_LATER || node->resets == NETWORK_WHOLE)
+    if (node->resets == NETWORK_LATER)
         run->part[n].count = 0; /* the spikes stay until they are reset */
     else
         silence(run, n);
@@ -846,34 +854,24 @@ static void propagate(State *run, int n)
         if (!immediate)
             charge(run, n, clock + 1);
         break;
-    case NETWORK_OUTPUT: /* O <- mu O + W s */
-        for (o = 0; o < node->channels && constant(run, n, NETWORK_LEAK) != LEAK_ONE; o++)
-            set_v(&run->part[n], (size_t)o, leaked(v_at(&run->part[n], (size_t)o), constant(run, n, NETWORK_LEAK)));
-        charge(run, n, 0);
-        bound(run, n, 0, 0);
+    case NETWORK_OUTPUT:
+        add_up(run, n);
         break;
     case NETWORK_RELAY: /* which is cleared behind the step: other links may charge it first */
-        charge(run, n, 0);
-        release(run, n);
-        break;
     case NETWORK_INTEGRATOR:
         EACH_PLACE(node, &run->part[n], listed, y, word, bits)
             decay(run, n, PLACE(node, y, word, bits), clock + 1);
         charge(run, n, clock + 1);
         release(run, n);
         break;
-    case NETWORK_ADDING:
-        charge(run, n, clock + 1);
-        break;
-    case NETWORK_DECODED:
-        charge(run, n, 0);
-        break;
-    case NETWORK_MAP:
-        charge(run, n, 0);
-        count_reached(run, n);
-        break;
-    default:
+    case NETWORK_POOL:
+    case NETWORK_COUNTING_POOL:
         pool(run, n);
+        break;
+    default: /* ADDING, DECODED, MAP */
+        charge(run, n, clock + 1);
+        if (node->kind == NETWORK_MAP)
+            count_reached(run, n);
     }
 }
 
@@ -900,10 +898,10 @@ static void predict(State *run, int32_t first, int32_t last)
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
-   channels of a place count together, they are judged as one. Of pixels first to last - 1, whole places. */
+   channels of a pixel are judged as one (per_pixel), it is predicted where all are. Of pixels first to last - 1, whole places. */
 static void gate(State *run, int32_t first, int32_t last)
 {
-    const int32_t channels = run->settings.together ? run->network->node[0].channels : 1;
+    const int32_t channels = run->settings.per_pixel ? run->network->node[0].channels : 1;
     const float *const p = kept_predictions(run), epsilon = run->settings.epsilon;
     const pixel_t *const x = run->image;
     const uint8_t dynamic = run->settings.dynamic != 0;
@@ -1045,15 +1043,14 @@ static int holds(const State *run)
 int network_arrive(State *run, const int32_t *events, int32_t count)
 {
     if (run->network->node[0].valued)
-        run->events = events, run->sizes = 0, run->arrived = count, run->unproven = 1;
+        run->input_events = events, run->input_values = 0, run->input_count = count, run->unproven = 1;
     return run->network->node[0].valued;
 }
 
 int network_step(State *run)
 {
     const NetworkTables *network = run->network;
-    const int32_t channels = network->node[network->output].channels;
-    int32_t i, o, at;
+    int32_t i;
     silence(run, 0);
     for (i = 0; i < network->feedback && !run->settings.feedback; i++)
         silence(run, network->order[network->forward + i]);
@@ -1065,9 +1062,6 @@ int network_step(State *run)
     for (i = 0; i < network->nodes; i++)
         if (network->node[i].kind == NETWORK_RELAY)
             clear(run, i);
-    for (i = o = 0; o < channels; o++)
-        for (at = o; at < run->classes; at += channels)
-            run->logits[i++] = (float)v_at(&run->part[network->output], (size_t)at) * run->settings.logits_scale;
     run->steps++;
     return holds(run);
 }
@@ -1100,7 +1094,7 @@ int network_streams(const State *run)
     int32_t n, counts = 0;
     for (n = 0; n < run->network->nodes; n++)
         counts |= run->network->node[n].kind == NETWORK_COUNTING_POOL;
-    return !counts && !run->settings.phase;
+    return !counts && !run->settings.phase_steps;
 }
 
 /* One image: bytes, or x itself. */
@@ -1117,10 +1111,10 @@ static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
             run->scratch[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
-            if (judges && other && !run->settings.together)
+            if (judges && other && !run->settings.per_pixel)
                 gate(run, i, i + 1);
         }
-        if (judges && any && run->settings.together)
+        if (judges && any && run->settings.per_pixel)
             gate(run, first, first + channels);
         differs |= any;
     }

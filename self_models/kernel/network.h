@@ -30,7 +30,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#define NETWORK_API 6
+#define NETWORK_API 7
 #define NETWORK_MAGIC 0x204E4E53u /* "SNN " */
 
 #ifdef NETWORK_INT8
@@ -45,14 +45,15 @@ typedef uint8_t network_pixel_t;
 typedef float network_pixel_t;
 #endif
 
-/* kind and link of a node; encoding, read-out and rule of settings; constants of each node */
+/* kind and link of a node; reset; encoding, read-out and rule of settings; numbers of a row or column; constants of a node */
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
 enum { NETWORK_SAME, NETWORK_PLACED };
-enum { NETWORK_AT_ONCE, NETWORK_LATER, NETWORK_WHOLE, NETWORK_UNRESET };
+enum { NETWORK_AT_ONCE, NETWORK_LATER, NETWORK_UNRESET };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
+enum { NETWORK_SET, NETWORK_CORNER, NETWORK_SKIPPED, NETWORK_PLACES };
 enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CEILING, NETWORK_CONSTANTS };
 
 /* A node, and the link that leads to it from its source. Node 0 is the input.
@@ -61,10 +62,10 @@ enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CE
    reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; a MAP counts by neuron the steps
    in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another link, to the node `into`, of the same
    shape.
-   link: SAME: what (y, x) sends reaches (y / b, x / b), b = 2^halvings, times one weight. PLACED: it adds a window of `side` lines of
-   weights, target channels within columns, zeros at the end of a line up to a multiple of 4. `places` has three numbers for each row
-   of the source, then for each column: the sum of the first two says which set of weights, -1 none; the window's corner; how many of
-   its first rows, or columns, have no weights. Weights: (set, source channel, line, its weights). */
+   link: SAME: what (y, x) sends reaches (y / b, x / b), b = 2^halvings, times one weight. PLACED: it adds a window of `side` rows of
+   weights, target channels within columns, zeros at the end of a row up to a multiple of 4. `places` has SET, CORNER and SKIPPED for each row
+   of the source, then for each column: the sum of its two SETs says which set of weights a place has, -1 none; the window's corner; how
+   many of its first rows, or columns, have no weights. Weights: (set, source channel, row, its weights). */
 typedef struct {
     int32_t kind;
     int32_t link;
@@ -74,16 +75,16 @@ typedef struct {
     int32_t channels;     /* neurons of a place */
     int32_t halvings;     /* SAME */
     int32_t side;         /* PLACED: of a window, in places */
-    int32_t line;         /* PLACED: weights of a line of a window */
+    int32_t row_size;     /* PLACED: weights of a row of a window */
     int32_t group;        /* PLACED: so many channels of the source have weights that stay in the cache together */
     int32_t valued;       /* events have values, the potentials; 0: each is 1 */
     int32_t depth;        /* phased: the phase in which the node fires */
     int32_t first_weight; /* where weights begin */
     int32_t first_bias;   /* where biases begin in `constants`, of each channel, or, with first_own, neuron; 0: none */
-    int32_t into;         /* ADDING: a node */
+    int32_t into;         /* the node to whose V the link adds: this one; of an ADDING another */
     int32_t first_place;  /* PLACED: where its numbers begin in `places` */
-    int32_t first_reset;  /* where V is set to where a neuron has spiked, in `constants`; 0: theta is subtracted */
-    int32_t resets;       /* a spike is reset AT_ONCE; LATER: theta is subtracted in the next step; WHOLE: then V is 0, what arrives too */
+    int32_t first_reset;  /* where the value lies in `constants` that V gets where a neuron has spiked; 0: theta is subtracted */
+    int32_t resets;       /* AT_ONCE; LATER: in the next step, behind what arrives in it; UNRESET: never */
     int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
     int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
     int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */
@@ -91,9 +92,9 @@ typedef struct {
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
    `feedback` ones, those of the decoder; decoded: -1 where there is none. colour: pixels lie in
-   -1 to 1, else 0 to 1. rows: windows of weights added at once, at most; counting: events are counted by neuron. */
+   -1 to 1, else 0 to 1. windows: of weights added at once, at most; counting: events are counted by neuron. */
 typedef struct {
-    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting;
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, windows, counting;
     const NetworkNode *node;
     const int32_t *order, *places;
     const network_potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
@@ -102,14 +103,14 @@ typedef struct {
 } NetworkTables;
 
 /* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
-   again; latch: their prediction is held; residual: x - p is sent in place of x; together: the channels of a place are judged as
+   again; latch: their prediction is held; residual: x - p is sent in place of x; per_pixel: the channels of a pixel are judged as
    one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off.
-   immediate: V is charged before it is compared, else after (delayed). phase: phased networks: steps of
+   immediate: V is charged before it is compared, else after (delayed). phase_steps: of phased networks: steps of
    each phase, else 0. timesteps: for which the network was trained. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
-    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, timesteps, phase;
+    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, per_pixel, timesteps, phase_steps;
 } NetworkSettings;
 
 /* A network as one block of bytes, as a file or flash has it: this head, then nodes, order, places and constants; weights, from a
@@ -117,7 +118,7 @@ typedef struct {
    multiple of 4 bytes on. */
 typedef struct {
     uint32_t magic, version, weight_bytes;     /* NETWORK_MAGIC, NETWORK_API; 4 of float32, 1 of int8 */
-    int32_t layers, nodes, forward, feedback, output, decoded, colour, rows, counting; /* as in NetworkTables */
+    int32_t layers, nodes, forward, feedback, output, decoded, colour, windows, counting; /* as in NetworkTables */
     int32_t places, constants, weights, names; /* how many numbers; of names bytes */
     NetworkSettings settings;
 } NetworkBlock;
@@ -156,9 +157,9 @@ typedef struct {
     uint32_t key[2], number, epoch; /* of the input's random numbers */
     uint32_t steps;              /* taken since the reset */
     const float *uniforms;       /* this step's random numbers, given; 0: drawn */
-    const int32_t *events;       /* what arrives in the next step, given: numbers of input neurons, ... */
-    const float *sizes;          /* ... with values, 0: each is 1; */
-    int32_t arrived;             /* so many; without them pixels are encoded */
+    const int32_t *input_events; /* what arrives in the next step, given: numbers of input neurons; 0: pixels are encoded */
+    const float *input_values;   /* of these events; 0: each is 1 */
+    int32_t input_count;         /* how many they are */
     int32_t begun;               /* an image has been shown since the reset */
     int32_t look_again;          /* all pixels are to be judged in the next step, those that it has not moved, too */
     int32_t explained;           /* residual: what is predicted is taken away from what is sent */

@@ -3,7 +3,7 @@
 
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
    before, and the others where their pointers are not 0.
-   first, events, sizes: of a recording of events, those of step t, first[t] to first[t + 1] - 1; sizes 0: each is 1; first 0: frames.
+   first, events, values: of a recording of events, those of step t, first[t] to first[t + 1] - 1; values 0: each is 1; first 0: frames.
    state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
    uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
    compared with the frame so many steps later. Steps in which nothing can change any more are not run.
@@ -11,7 +11,7 @@
    step. taken: steps that it took; comparisons: of a pixel with its prediction. */
 typedef struct {
     NetworkState *state;
-    const float *frames, *uniforms, *sizes;
+    const float *frames, *uniforms, *values;
     const int32_t *first, *events;
     float *logits, *error, *open_share, *prediction;
     int32_t *counts;
@@ -61,13 +61,13 @@ static const float *shown_prediction(const State *run, float *factor)
 }
 
 /* What a step shows before it is taken: what is open in it. */
-static void fill_before(const State *run, const NetworkRun *one, int32_t t)
+static void fill_before(const State *run, const NetworkRun *asked, int32_t t)
 {
     int32_t i;
-    if (one->open_share)
-        one->open_share[t] = share(run->open_active, run->active);
-    for (i = 0; one->is_open && i < run->pixels; i++)
-        one->is_open[(size_t)t * one->stride + (size_t)i] = run->is_open[i];
+    if (asked->open_share)
+        asked->open_share[t] = share(run->open_active, run->active);
+    for (i = 0; asked->is_open && i < run->pixels; i++)
+        asked->is_open[(size_t)t * asked->stride + (size_t)i] = run->is_open[i];
 }
 
 /* Squared error of the prediction of an image, summed over its pixels. */
@@ -92,20 +92,20 @@ static float error_of(const State *run, const float *image)
 }
 
 /* What a step has come to. */
-static void fill_after(const State *run, const NetworkRun *one, int32_t t, float error)
+static void fill_after(const State *run, const NetworkRun *asked, int32_t t, float error)
 {
     float factor;
     const float *const p = shown_prediction(run, &factor);
-    const size_t at = (size_t)t * one->stride;
+    const size_t at = (size_t)t * asked->stride;
     int32_t i;
     for (i = 0; i < run->classes; i++)
-        one->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
-    if (one->error)
-        one->error[t] = error;
-    for (i = 0; one->prediction && i < run->pixels; i++)
-        one->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
-    for (i = 0; one->predicted && i < run->pixels; i++)
-        one->predicted[at + (size_t)i] = run->predicted[i];
+        asked->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
+    if (asked->error)
+        asked->error[t] = error;
+    for (i = 0; asked->prediction && i < run->pixels; i++)
+        asked->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
+    for (i = 0; asked->predicted && i < run->pixels; i++)
+        asked->predicted[at + (size_t)i] = run->predicted[i];
 }
 
 /* Pixels that are compared with their prediction in a step. */
@@ -121,53 +121,49 @@ static void idle(State *run)
 {
     const NetworkTables *network = run->network;
     int32_t i;
-    for (i = 0; i < run->classes; i++) {
-        potential_t *const output = run->part[network->output].v + i;
-        *output = leaked(*output, constant(run, network->output, NETWORK_LEAK));
-        run->logits[i] = (float)*output * run->settings.logits_scale;
-    }
-    for (i = 0; i < network->layers; i++)
+    for (i = 0; i < network->nodes; i++)
         silence(run, i);
+    propagate(run, network->output);
     run->steps++;
 }
 
-static void run_one(State *run, NetworkRun *one)
+static void run_one(State *run, NetworkRun *asked)
 {
     const NetworkTables *network = run->network;
     const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
     int32_t t, n, stopped = 0, over = 0;
     float error = 0;
-    one->comparisons = 0;
-    for (t = 0; t < one->steps && !stopped; t++) {
-        const int shows = t < one->count;
+    asked->comparisons = 0;
+    for (t = 0; t < asked->steps && !stopped; t++) {
+        const int shows = t < asked->count;
         if (shows)
-            show(run, 0, one->frames + (size_t)t * pixels);
-        over = !shows && !one->first && (over || is_over(run));
-        fill_before(run, one, t);
-        one->comparisons += compared(run);
+            show(run, 0, asked->frames + (size_t)t * pixels);
+        over = !shows && !asked->first && (over || is_over(run));
+        fill_before(run, asked, t);
+        asked->comparisons += compared(run);
         if (over)
             idle(run);
         else {
-            run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
-            if (one->first) {
-                network_arrive(run, one->events + one->first[t], one->first[t + 1] - one->first[t]);
-                run->sizes = one->sizes ? one->sizes + one->first[t] : 0;
+            run->uniforms = asked->uniforms ? asked->uniforms + (size_t)t * asked->stride : 0;
+            if (asked->first) {
+                network_arrive(run, asked->events + asked->first[t], asked->first[t + 1] - asked->first[t]);
+                run->input_values = asked->values ? asked->values + asked->first[t] : 0;
             }
-            stopped = network_step(run) && one->stops;
+            stopped = network_step(run) && asked->stops;
             for (n = 0; n < network->nodes; n++)
-                one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
+                asked->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
         }
-        if (one->error && (shows || (run->settings.feedback && !over)))
-            error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
-        fill_after(run, one, t, error);
+        if (asked->error && (shows || (run->settings.feedback && !over)))
+            error = error_of(run, asked->frames + (size_t)least_of(t + asked->ahead, asked->count - 1) * pixels);
+        fill_after(run, asked, t, error);
     }
-    one->taken = t;
-    for (; t < one->steps; t++) { /* it has stopped: all stays as it is */
-        if (one->open_share)
-            one->open_share[t] = one->open_share[t - 1];
-        for (n = 0; one->is_open && n < run->pixels; n++)
-            one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
-        fill_after(run, one, t, error);
+    asked->taken = t;
+    for (; t < asked->steps; t++) { /* it has stopped: all stays as it is */
+        if (asked->open_share)
+            asked->open_share[t] = asked->open_share[t - 1];
+        for (n = 0; asked->is_open && n < run->pixels; n++)
+            asked->is_open[(size_t)t * asked->stride + (size_t)n] = asked->is_open[(size_t)(t - 1) * asked->stride + (size_t)n];
+        fill_after(run, asked, t, error);
     }
     run->uniforms = 0;
 }

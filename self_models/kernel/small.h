@@ -152,13 +152,4 @@ static void set_word(Part *part, size_t i, uint32_t word)
     else
         part->spikes[i] = word;
 }
-
-static uint32_t crossed(const Part *part, size_t first, int32_t count, potential_t theta)
-{
-    uint32_t bits = 0;
-    int32_t i;
-    for (i = 0; i < count; i++)
-        bits |= (uint32_t)(v_at(part, first + (size_t)i) > theta) << i;
-    return bits;
-}
 #endif

@@ -51,10 +51,6 @@ class Room:
         bits = np.unpackbits(words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little")
         return bits.ravel().astype(bool)
 
-    def events(self, n):
-        """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
-        return self.at(self.parts[n].counted, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
-
 
 class Rooms:
     """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
@@ -95,11 +91,11 @@ class Rooms:
                 list(pool.map(work, begins))
 
     def events(self, n):
-        """Those counted of a node in all rooms, (2, H W C) int64."""
-        total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
+        """Counted of a node in all rooms, (2, H W C) int64: how often each neuron sent 1 or -1, and another value."""
+        total = np.zeros(2 * math.prod(self.tables.shapes[n]), np.int64)
         for room in self.counting:
-            total += room.events(n)
-        return total
+            total += room.at(room.parts[n].counted, total.size, np.uint32)
+        return total.reshape(2, -1)
 
 
 class LeftOn:
@@ -126,6 +122,12 @@ class LeftOn:
         for room in self.states:
             self.rooms.library.network_settle(room.address)
 
+    def spikes(self):
+        """Layer -> which neurons have sent something in the latest step, bool (B, C, H, W)."""
+        tables = self.rooms.tables
+        values = {name: np.stack([room.spikes(n) for room in self.states]) for n, name in enumerate(tables.names)}
+        return {name: in_space(torch.from_numpy(each), tables.shapes[tables.numbers[name]]) for name, each in values.items()}
+
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
         names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
@@ -133,11 +135,11 @@ class LeftOn:
 
     def state_dict(self, shapes, kinds):
         """See state_of of running/stream.py; shapes: of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
-        found = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
+        parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and any(room.state.explained for room in self.states):
-            found["explained"] = [room.pixels("prediction") for room in self.states]
-        found |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
-        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in found.items()}
+            parts["explained"] = [room.pixels("prediction") for room in self.states]
+        parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
+        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in parts.items()}
         kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
         return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
 

@@ -29,7 +29,6 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
 }  # fmt: skip
 OF_PARTS = (
     "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
-    "together",
 )  # fmt: skip
 NODE = np.dtype(Node)
 HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
@@ -98,8 +97,8 @@ def parts_of(model):
 
 def unknown_part(model):
     """(setting, its value) of the first part of a model that the kernel has no form of, or None."""
-    found = parts_of(model).items()
-    return next(((name, model.settings[name]) for name, part in found if part not in FORMS[name]), None)
+    unknown = (name for name, part in parts_of(model).items() if part not in FORMS[name])
+    return next(((name, model.settings[name]) for name in unknown), None)
 
 
 def own_settings(model):
@@ -114,8 +113,9 @@ def settings_of(model):
     values = {name: own.get(name) or 0 for name in OF_PARTS}
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
-        "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
-        "timesteps": model.latency, "phase": model.timesteps * model.phased,
+        "dynamic": model.gate.reopens, "per_pixel": bool(own.get("together")), "feedback": model.has_feedback,
+        "immediate": own["update"] != "delayed",
+        "timesteps": model.latency, "phase_steps": model.timesteps * model.phased,
         "decoded_scale": whole.decoded_unit if whole else 1, "logits_scale": whole.output.unit if whole else 1,
     }  # fmt: skip
     return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})

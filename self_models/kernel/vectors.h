@@ -32,7 +32,7 @@ enum { LANES = 8, MOST = 4, THREE = 4 };
 #else
 enum { LANES = 4, MOST = 4 };
 #endif
-/* LANES: numbers that are added at once; MOST: vectors whose sums stay in registers; THREE: of each of three lines; SPARE: potentials
+/* LANES: numbers that are added at once; MOST: vectors whose sums stay in registers; THREE: of each of three rows; SPARE: potentials
    behind the last one that may be read and written back, and to which zeros may be added */
 enum { SPARE = 16 };
 
@@ -81,22 +81,22 @@ typedef int16_t short_t __attribute__((vector_size(4 * LANES)));
 #define WIDE4(at) (*(const four_t *)(at))
 #endif
 
-/* `count` times weights to so many vectors of one line, or of each of three that lie `stride` potentials and `line` weights apart; lines, parts
-   and valued are constants where this is called */
-ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins,
-                        const potential_t *values, int32_t count, const int lines, const int parts, const int valued)
+/* `count` times weights to `parts` vectors of one row, or of each of three that lie `stride` potentials and `row_size` weights apart;
+   rows, parts and valued are constants where this is called */
+ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights, int32_t row_size, const size_t *begins,
+                        const potential_t *values, int32_t count, const int rows, const int parts, const int valued)
 {
     lanes_t sum[3][8];
     int32_t r;
     int k, y;
-    for (y = 0; y < lines; y++)
+    for (y = 0; y < rows; y++)
         for (k = 0; k < parts; k++)
             sum[y][k] = *(lanes_t *)(to + (size_t)y * stride + k * LANES);
     for (r = 0; r < count; r++)
-        for (y = 0; y < lines; y++)
+        for (y = 0; y < rows; y++)
             for (k = 0; k < parts; k++)
-                sum[y][k] += (valued ? (sum_t)values[r] : 1) * WIDE(weights + begins[r] + y * line + k * LANES);
-    for (y = 0; y < lines; y++)
+                sum[y][k] += (valued ? (sum_t)values[r] : 1) * WIDE(weights + begins[r] + y * row_size + k * LANES);
+    for (y = 0; y < rows; y++)
         for (k = 0; k < parts; k++)
             *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
 }
@@ -125,10 +125,10 @@ ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_
 
 #if defined(AVX512) || defined(AVX2)
 #ifdef NETWORK_INT8
-/* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
+/* Three rows, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
    many. */
 enum { SHORTS = 256, WIDTH = 2 * LANES };
-ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins, int32_t count,
+ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t row_size, const size_t *begins, int32_t count,
                       const int parts)
 {
     short_t sum[3][6];
@@ -142,7 +142,7 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
         for (r = first; r < last; r++)
             for (y = 0; y < 3; y++)
                 for (k = 0; k < parts; k++)
-                    sum[y][k] += SHORT(weights + begins[r] + y * line + k * WIDTH);
+                    sum[y][k] += SHORT(weights + begins[r] + y * row_size + k * WIDTH);
         for (y = 0; y < 3; y++)
             for (k = 0; k < parts; k++) {
                 lanes_t *const at = (lanes_t *)(to + (size_t)y * stride + k * WIDTH);
@@ -153,11 +153,11 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
 }
 #else
 enum { WIDTH = LANES };
-#define add_three(to, stride, weights, line, begins, count, k) add_vectors(to, stride, weights, line, begins, 0, count, 3, k, 0)
+#define add_three(to, stride, weights, row_size, begins, count, k) add_vectors(to, stride, weights, row_size, begins, 0, count, 3, k, 0)
 #endif
 
-/* Windows of three lines of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
-static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *begins, int32_t count,
+/* Windows of three rows of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
+static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t row_size, const size_t *begins, int32_t count,
                      int32_t size)
 {
     int32_t i = 0;
@@ -165,7 +165,7 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
         return 0;
     while (i < size) {
         const int left = (size - i) / WIDTH, parts = left < THREE ? left : THREE;
-#define OF(k) case k: add_three(to + i, stride, weights + i, line, begins, count, k); break;
+#define OF(k) case k: add_three(to + i, stride, weights + i, row_size, begins, count, k); break;
         switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) }
 #undef OF
         i += parts * WIDTH;
@@ -173,10 +173,10 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
     return 1;
 }
 #else
-#define add_whole(to, stride, weights, line, begins, count, size) 0
+#define add_whole(to, stride, weights, row_size, begins, count, size) 0
 #endif
 #else
-#define add_whole(to, stride, weights, line, begins, count, size) 0
+#define add_whole(to, stride, weights, row_size, begins, count, size) 0
 ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {

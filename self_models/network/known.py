@@ -7,8 +7,15 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Pool, Scale
-from self_models.network.conventions import AsElsewhere
-from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, Integrator, PhasedNeuron, SpikingNeuron
+from self_models.network.neurons import (
+    UPDATES,
+    AsElsewhere,
+    CountingMaxPool,
+    HeldDropout,
+    Integrator,
+    PhasedNeuron,
+    SpikingNeuron,
+)
 from self_models.network.stages import list_layers
 from self_models.running.outputs import INPUT
 

@@ -170,7 +170,7 @@ int main(int argc, char **argv)
     run = network_begin(&network_tables, &settings, memory, sizeof memory);
     if (left_on && !network_streams(run))
         refuse("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
-    if (settings.phase && settings.rule != NETWORK_NEVER)
+    if (settings.phase_steps && settings.rule != NETWORK_NEVER)
         refuse("-b: the update of this network is phased: it answers in its last timesteps alone");
     for (; begins(); image++) {
         uint32_t spikes = 0, step, taken = 0;
