@@ -92,6 +92,16 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
     assert torch.equal(load(QUICK, engine="dense")(x, draws=draws).logits, logits)
 
 
+def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
+    """Until the kernel knows it, here as if it did not know `blocking`: at its default it changes nothing."""
+    monkeypatch.setattr("self_models.kernel.tables.AS_FLAGS", ("together",))
+    engine = EventEngine(small())
+    engine.update()
+    engine.model.change(blocking="dynamic")
+    with pytest.raises(ModelError, match="no form of the blocking dynamic"):
+        engine.update()
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [

@@ -102,7 +102,7 @@ class EventEngine(Engine):
     def made_of(self):
         model, (modules, tensors) = self.model, fingerprint(self.model)
         parts = [type(getattr(model, name)) for name in model.parts]
-        return (modules, parts, model.replaces(), model.sends_values, model.output_leak), tensors
+        return (modules, parts, unknown_part(model), model.replaces(), model.sends_values, model.output_leak), tensors
 
     def update(self):
         super().update()

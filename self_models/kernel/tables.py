@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics import ModelError
+from self_models.basics.settings import settings_in
 from self_models.kernel.build import MAGIC, VERSION, Block, Network, Node, Settings, numbers_of
 from self_models.objectives.encoders import ENCODINGS, direct, poisson
 from self_models.objectives.gates import Blocking, Gate
@@ -30,6 +31,7 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
 OF_PARTS = (
     "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
 )  # fmt: skip
+AS_FLAGS = ("blocking", "together")  # of a gate: whether pixels reopen, whether a pixel is judged over its channels
 NODE = np.dtype(Node)
 HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
@@ -96,9 +98,16 @@ def parts_of(model):
 
 
 def unknown_part(model):
-    """(setting, its value) of the first part of a model that the kernel has no form of, or None."""
-    unknown = (name for name, part in parts_of(model).items() if part not in FORMS[name])
-    return next(((name, model.settings[name]) for name in unknown), None)
+    """(setting, its value) of the first part of a model that the kernel has no form of, or of the first setting of a part that it
+    does not know and that is not at its default; None where there is neither."""
+    for name, part in parts_of(model).items():
+        if part not in FORMS[name]:
+            return name, model.settings[name]
+    for part in (getattr(model, name) for name in model.parts):
+        for name, setting in settings_in(type(part)).items():
+            if name not in (*OF_PARTS, *AS_FLAGS) and getattr(part, name) != setting.default:
+                return name, getattr(part, name)
+    return None
 
 
 def own_settings(model):
