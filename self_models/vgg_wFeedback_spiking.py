@@ -65,8 +65,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     # --- one timestep: the equations
 
     def step(self, run, image, u):
-        """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
-        Returns what this step shows, see running/steps.py."""
+        """One time step, in place: the network as its equations. image: the input, u: uniform in [0, 1), both (B, C, H, W).
+        Returns what there is to report of this step, see running/steps.py."""
         show_image(self, run, image)  # a recording shows another one in each step
         signal = self.input_spikes(run, u)
         run.spikes = {"input": run.view.sent(signal)}
@@ -104,8 +104,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return sent
 
     def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: in a phased network as its neurons do,
-        all in the phase in which the layers before have fired, and before what spikes bring."""
+        """What of the last layer's sums (B, labels) the logits take in the coming step: all. In a phased network all in the
+        phase in which the layer before fires, without the bias in the phases before it, and nothing after it."""
         current = drive.to(run.logits.dtype)
         phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
         if phase < 0 and "output" in run.memory:

@@ -93,7 +93,7 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
              && (node->kind == NETWORK_DECODED) == (n == head->decoded), "the kind of a node");
         WANT(node->height > 0 && node->width > 0 && node->channels > 0 && neurons <= MOST, "the shape of a node");
         WANT(node->depth >= 0 && node->depth <= head->nodes, "the depth of a node");
-        WANT(node->resets >= 0 && node->resets <= NETWORK_UNRESET, "the reset of a node");
+        WANT(node->resets >= 0 && node->resets <= NETWORK_RESET_NEVER, "the reset of a node");
         WANT(has(head, node->first_bias, node->first_own ? neurons : node->channels) && has(head, node->first_reset, 1)
              && has(head, node->first_own, 3 * neurons), "the constants of a node");
         inputs = n ? inputs : neurons;

@@ -201,7 +201,7 @@ static void clear_words(uint32_t *words, size_t count)
         words[i] = 0;
 }
 
-/* A place's own thresholds, leaks or values to reset to (START); 0 where its neurons have those of the node. */
+/* A place's own thresholds, leaks or, in the place of START, values to reset to; 0 where its neurons have those of the node. */
 static const potential_t *own_values(const State *run, int n, int which, size_t place)
 {
     const Node *node = &run->network->node[n];
@@ -381,7 +381,7 @@ static void note(State *run, int n)
 
 ALWAYS float scaled(float grey, int colour) { return colour ? grey * 2 - 1 : grey; }
 
-ALWAYS float predicted_by(int readout, int colour, float r)
+ALWAYS float prediction_of(int readout, int colour, float r)
 {
     const float least = colour ? -1.0f : 0.0f;
     if (readout == NETWORK_MEMBRANE_LINEAR)
@@ -391,11 +391,11 @@ ALWAYS float predicted_by(int readout, int colour, float r)
 
 /* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
 ALWAYS float x_of(const State *run, pixel_t value) { return IS_SMALL ? scaled((float)value / 255, run->network->colour) : (float)value; }
-#define p_of(run, kept) (IS_SMALL ? predicted_by((run)->settings.readout, (run)->network->colour, kept) : (kept))
+#define p_of(run, kept) (IS_SMALL ? prediction_of((run)->settings.readout, (run)->network->colour, kept) : (kept))
 static const float *kept_predictions(const State *run) { return IS_SMALL ? run->readout_sum : run->prediction; }
 
 float network_pixel(const State *run, int pixel) { return x_of(run, run->image[pixel]); }
-float network_predicted(const State *run, int pixel) { return p_of(run, kept_predictions(run)[pixel]); }
+float network_prediction(const State *run, int pixel) { return p_of(run, kept_predictions(run)[pixel]); }
 
 /* --- encode */
 
@@ -446,7 +446,7 @@ static void encode(State *run)
             float unexplained;
             if (pixel >= run->pixels || !run->is_open[pixel])
                 continue;
-            unexplained = x_of(run, run->image[pixel]) - (run->explained ? p_of(run, kept[pixel]) : 0);
+            unexplained = x_of(run, run->image[pixel]) - (run->subtracts_prediction ? p_of(run, kept[pixel]) : 0);
             value = !poisson ? current_of(unexplained) : unexplained > 0 ? 1 : unexplained < 0 ? -1 : 0;
             if (value == 0)
                 continue;
@@ -668,11 +668,11 @@ ALWAYS int reset(State *run, int n, size_t place, int32_t w, uint32_t fired, pot
     thetas = own_values(run, n, NETWORK_THRESHOLD, place), values = own_values(run, n, NETWORK_START, place);
     for (; fired; fired &= fired - 1) {
         const int32_t i = lowest(fired), o = 32 * w + i;
-        const potential_t bound = thetas ? thetas[o] : theta, before = v_at(part, first + (size_t)i);
+        const potential_t its_theta = thetas ? thetas[o] : theta, before = v_at(part, first + (size_t)i);
         const potential_t value = values ? values[o] : run->network->constants[node->first_reset];
-        const potential_t v = node->first_reset ? value : minus(before, bound);
+        const potential_t v = node->first_reset ? value : minus(before, its_theta);
         set_v(part, first + (size_t)i, v);
-        still |= v > bound;
+        still |= v > its_theta;
     }
     return still;
 }
@@ -687,7 +687,7 @@ ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
     const potential_t theta = constant(run, n, NETWORK_THRESHOLD), least = constant(run, n, NETWORK_FLOOR);
     const int32_t channels = node->channels, words = simple ? 1 : part->words, row_words = part->row_words;
     const int bounds = !simple && is_bounded(run, n), decays = !simple && part->decayed != 0;
-    const int later = !simple && node->resets == NETWORK_LATER;
+    const int later = !simple && node->resets == NETWORK_RESET_LATER;
     const potential_t *const thetas = simple ? 0 : own_values(run, n, NETWORK_THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -841,7 +841,7 @@ static void propagate(State *run, int n)
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
     int32_t y, word;
     uint32_t bits;
-    if (node->resets == NETWORK_LATER)
+    if (node->resets == NETWORK_RESET_LATER)
         run->part[n].count = 0; /* the spikes stay until they are reset */
     else
         silence(run, n);
@@ -884,7 +884,7 @@ static void predict(State *run, int32_t first, int32_t last)
     const int readout = run->settings.readout, colour = run->network->colour;
     float *const p = run->prediction;
     int32_t i;
-#define EACH_BY(readout, colour) for (i = first; i < last; i++) p[i] = predicted_by(readout, colour, r[i])
+#define EACH_BY(readout, colour) for (i = first; i < last; i++) p[i] = prediction_of(readout, colour, r[i])
     if (IS_SMALL)
         return;
     if (readout == NETWORK_MEMBRANE_LINEAR)
@@ -970,7 +970,7 @@ static void read_out_and_gate(State *run)
 static void list_sending(State *run)
 {
     const pixel_t *const x = run->image;
-    const uint8_t *const is_open = run->is_open, explained = run->explained != 0;
+    const uint8_t *const is_open = run->is_open, explained = run->subtracts_prediction != 0;
     uint8_t *const may = run->scratch;
     int32_t *const sending = run->sending;
     const int32_t pixels = run->pixels; /* not read again behind each byte that is written */
@@ -1001,8 +1001,8 @@ static void decode(State *run)
         propagate(run, network->order[network->forward + i]);
     read_out_and_gate(run);
     clear(run, network->decoded);
-    if (run->changed || run->explained != run->settings.residual) {
-        run->explained = run->settings.residual;
+    if (run->changed || run->subtracts_prediction != run->settings.residual) {
+        run->subtracts_prediction = run->settings.residual;
         list_sending(run);
     }
 }
@@ -1082,7 +1082,7 @@ static void reset_on_change(State *run)
     keep = 1 - (change < 1 ? change : 1);
     for (i = 1; i < run->network->nodes; i++)
         forget(run, i, keep);
-    run->explained = run->settings.residual;
+    run->subtracts_prediction = run->settings.residual;
     for (i = 0; i < run->pixels; i++)
         run->readout_sum[i] = run->is_open[i] && !run->scratch[i] ? 0 : run->readout_sum[i] * keep;
     predict(run, 0, run->pixels);
@@ -1144,7 +1144,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     size_t j;
     run->key[0] = key0, run->key[1] = key1, run->number = image;
     run->steps = 0;
-    run->begun = run->explained = run->unproven = 0;
+    run->begun = run->subtracts_prediction = run->unproven = 0;
     run->look_again = 1;
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
@@ -1188,7 +1188,7 @@ int network_set(State *run, const Settings *settings)
     run->settings = *settings;
     for (i = 0; !settings->feedback && i < run->pixels; i++)
         run->is_open[i] = 1, run->predicted[i] = 0;
-    run->explained = run->explained && settings->feedback;
+    run->subtracts_prediction = run->subtracts_prediction && settings->feedback;
     for (i = 1; i < network->nodes; i++)
         if (network->node[i].kind == NETWORK_NEURONS)
             touch(run, i, 0, network->node[i].height, 0, network->node[i].width, run->steps);

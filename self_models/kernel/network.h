@@ -49,7 +49,7 @@ typedef float network_pixel_t;
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
 enum { NETWORK_SAME, NETWORK_PLACED };
-enum { NETWORK_AT_ONCE, NETWORK_LATER, NETWORK_UNRESET };
+enum { NETWORK_RESET_NOW, NETWORK_RESET_LATER, NETWORK_RESET_NEVER };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
@@ -84,7 +84,7 @@ typedef struct {
     int32_t into;         /* the node to whose V the link adds: this one; of an ADDING another */
     int32_t first_place;  /* PLACED: where its numbers begin in `places` */
     int32_t first_reset;  /* where the value lies in `constants` that V gets where a neuron has spiked; 0: theta is subtracted */
-    int32_t resets;       /* AT_ONCE; LATER: in the next step, behind what arrives in it; UNRESET: never */
+    int32_t resets;       /* RESET_NOW; RESET_LATER: in the next step, behind what arrives in it; RESET_NEVER */
     int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
     int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
     int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */
@@ -147,7 +147,7 @@ typedef struct {
     network_potential_t *values;
     network_pixel_t *image;              /* x, on its scale; NETWORK_SMALL: as its byte */
     float *readout_sum;          /* R */
-    float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_predicted() */
+    float *prediction;           /* p on the image's scale, as the gate compares it; NETWORK_SMALL: 0, see network_prediction() */
     float *logits;               /* O, the places of a channel side by side */
     uint8_t *is_open;            /* whether the input neuron may spike */
     uint8_t *scratch;            /* while an image is shown: which pixels were open before; in list_sending: which may send */
@@ -162,7 +162,7 @@ typedef struct {
     int32_t input_count;         /* how many they are */
     int32_t begun;               /* an image has been shown since the reset */
     int32_t look_again;          /* all pixels are to be judged in the next step, those that it has not moved, too */
-    int32_t explained;           /* residual: what is predicted is taken away from what is sent */
+    int32_t subtracts_prediction; /* residual: what is predicted is taken away from what is sent */
     int32_t unproven;            /* the state, or what arrives, is given: Node.unbounded says nothing */
     int32_t changed;             /* a pixel has opened or closed, so others may send */
     int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
@@ -204,7 +204,7 @@ float network_margin(const NetworkState *run);
 
 /* A pixel and its prediction, on the image's scale. */
 float network_pixel(const NetworkState *run, int pixel);
-float network_predicted(const NetworkState *run, int pixel);
+float network_prediction(const NetworkState *run, int pixel);
 
 /* Layers, network->layers of them: 0 is the input, then the spiking layers of encoder, decoder and classifier. Neurons: row by row,
    the channels of a place side by side. spikes, spiked: of the latest step; potential: after it. */

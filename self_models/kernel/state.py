@@ -136,7 +136,7 @@ class LeftOn:
     def state_dict(self, shapes, kinds):
         """See state_of of running/stream.py; shapes: of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
         parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
-        if self.settings.residual and any(room.state.explained for room in self.states):
+        if self.settings.residual and any(room.state.subtracts_prediction for room in self.states):
             parts["explained"] = [room.pixels("prediction") for room in self.states]
         parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
         values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in parts.items()}
@@ -149,7 +149,7 @@ class LeftOn:
         for b, room in enumerate(self.states):
             room.pixels("is_open")[:], room.pixels("predicted")[:] = 1, 0  # as at the beginning of a run
             now = room.state
-            now.steps, now.begun, now.unproven, now.explained = steps, 1, 1, "explained" in state
+            now.steps, now.begun, now.unproven, now.subtracts_prediction = steps, 1, 1, "explained" in state
             self.rooms.library.network_settle(room.address)  # the potentials that are filled in next have had their leak
             for name, n in self._nodes():
                 if name in rows:

@@ -22,7 +22,7 @@ from self_models.running.outputs import INPUT
 
 
 class Node(NamedTuple):
-    """sources: names of the nodes whose edges lead to it; back: of those that act one timestep later."""
+    """sources: names of the nodes whose edges to it act in the same timestep; back: of those whose edges act one later."""
 
     name: str
     module: nn.Module

@@ -144,7 +144,7 @@ class SpikingNeuron(nn.Module):
             age = new_age(v)
         current, synapse = self.received(current, synapse)
         spikes, v = self.update(current, v, self.threshold, self.leak, lambda v, theta: self.spike(v, theta, age))
-        if self.reset is not None:
+        if self.reset is not None:  # delayed: the current of this step arrives behind the reset
             v = torch.where(spikes > 0, self.reset + current if self.update is delayed else self.reset, v)
         return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes), synapse)
 

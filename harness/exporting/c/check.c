@@ -33,7 +33,7 @@ static int equal(int input)
         for (i = 0; i < NETWORK_PIXELS; i++)
             if (is_listed(i) == run->is_open[i]) {
                 printf("differs: %s %d, before timestep %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", what, input, step,
-                       (long)i, run->is_open[i] ? "open" : "blocked", (double)network_predicted(run, i),
+                       (long)i, run->is_open[i] ? "open" : "blocked", (double)network_prediction(run, i),
                        (double)network_pixel(run, i));
                 return 0;
             }
