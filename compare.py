@@ -3,7 +3,6 @@
 
 Figures are read from the networks' logs; with --evaluate they are measured anew, on the images and as the other flags say."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -11,16 +10,15 @@ from typing import NamedTuple
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
 from harness.command_line.flags import posthoc_parser
-from harness.command_line.parser import typed
+from harness.command_line.parser import add_output_flag, typed
 from harness.command_line.posthoc import open_network
-from harness.command_line.recipes import find, names
+from harness.command_line.recipes import as_flags, find, names
 from harness.command_line.scripts import run_script
 from harness.measuring import comparing
 from harness.measuring.logs import read_run
 from harness.measuring.tables import aligned, running
-from harness.runs.commands import program
-from harness.runs.run import Paths, numbered
-from harness.runs.saving import check_output, write_whole
+from harness.runs.run import Paths, log_beside, numbered, program
+from harness.runs.saving import write_whole
 from self_models.basics import HOME, INSTALLED
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
@@ -42,17 +40,15 @@ def build_parser(argv=None):
     group.add_argument("--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text)
     help_text = "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at margins of 0.5, 1, 2 and 4"
     group.add_argument("--at_accuracy", type=typed(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text)
-    group.add_argument("--output", default="", metavar="X.csv|.json", help="also write the figures as a table, or for programs")
+    add_output_flag(group, "--output", "also write the figures as a table, or for programs", ".csv", ".json")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json", "test_only"}
     return parser
 
 
 def main(argv=None):
-    args, output = build_parser(argv).parse_args(argv), None
-    if args.output:
-        check_output("--output", output := Path(args.output), ".csv", ".json")
-        if output.exists() and not args.overwrite:
-            raise UserError(f"{output} exists: --overwrite replaces it, --output writes elsewhere")
+    args = build_parser(argv).parse_args(argv)
+    if args.output and Path(args.output).exists() and not args.overwrite:
+        raise UserError(f"{args.output} exists: --overwrite replaces it, --output writes elsewhere")
     several = measured(args, sys.argv[1:] if argv is None else argv)
     pairs = comparing.pairs_of(comparing.at_equal_accuracy(several, args.at_accuracy) if args.at_accuracy else several)
     for pair in pairs:
@@ -62,76 +58,78 @@ def main(argv=None):
         print(comparing.correction_line(changes))
     if args.equivalence:
         print(comparing.equivalence_line(comparing.differences(pairs, only_shares=True), args.equivalence))
-    if output:
-        write_whole(output, lambda file: file.write(comparing.as_file(pairs, output.suffix).encode()))
-        print(f"wrote {output}")
+    if args.output:
+        write_whole(args.output, lambda file: file.write(comparing.as_file(pairs, Path(args.output).suffix).encode()))
+        print(f"wrote {args.output}")
     return pairs
 
 
 def measured(args, argv):
     """The Series of the networks. Raises UserError where they were run on different images, or not with all seeds."""
     words, seeds, runs = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds)), []
-    for one in [network for word in words for network in networks_of(word, seeds, args)]:
-        runs.append(evaluated(one, argv) if args.evaluate else read(one))
-        alike = [word for word in words if Path(word).stem == Path(one.word).stem]
-        runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
-        several = comparing.series_of(runs)
-        if other := next((series for series in several if series.on != several[0].on), None):
-            differ = f"{several[0].name} was evaluated on {several[0].on}, {other.name} on {other.on}"
+    networks = {word: [trained(word, seed, args.output_dir) for seed in seeds] for word in words}
+    for of_seeds in networks.values():
+        check_there(of_seeds, args)
+    for word, of_seeds in networks.items():
+        is_unique = [Path(other).stem for other in words].count(Path(word).stem) == 1
+        for one in of_seeds:
+            runs.append(evaluated(one, argv) if args.evaluate else read(one))
+            runs[-1].seed, runs[-1].recipe = one.seed, Path(word).stem if is_unique else word
+    several = comparing.series_of(runs)
+    for series in several:
+        if series.on != several[0].on:
+            differ = f"{several[0].name} was evaluated on {several[0].on}, {series.name} on {series.on}"
             raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")
-    if short := next((series for series in several if len(series.results) < len(seeds)), None):
-        of = " ".join(map(str, short.results))
-        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
+        if len(series.results) < len(seeds):
+            of = " ".join(map(str, series.results))
+            raise UserError(f"{series.name} was run with {series.run_with} for seed {of} only: --evaluate runs all seeds alike")
     if not args.evaluate:
         print(f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}")
     return several
 
 
 class Trained(NamedTuple):
-    """A network of one seed: the word that names it for all seeds, its recipe or None, the name of its run, and its files."""
+    """A network of one seed. word: its name for all seeds; recipe: its name, or None."""
 
     word: str
     recipe: str | None
     seed: int
-    name: str
     checkpoint: Path
-    log: Path
 
-
-def networks_of(word, seeds, args):
-    """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
-    networks = [trained(word, seed, args.output_dir) for seed in seeds]
-    missing = [one for one in networks if not (one.checkpoint if args.evaluate else one.log).is_file()]
-    if not missing:
-        return networks
-    one = missing[0]
-    if one.checkpoint.is_file():
-        raise UserError(f"{one.log} is missing, but {one.checkpoint} is there: --evaluate measures it")
-    flags = f"--seeds {' '.join(str(one.seed) for one in missing)}"
-    flags += f" --output_dir {shlex.quote(args.output_dir)}" if args.output_dir != "." else ""
-    if one.recipe:
-        makes = f"{' '.join(program('snn'))} --preset {one.recipe} {flags} makes it{OF_REPOSITORY if INSTALLED else ''}"
-    elif len(missing) < len(networks):
-        makes = f"train it as the others were, with {flags}"
-    else:
-        known = [*names("snn"), *(log.stem for log in Paths("snn", word, args.output_dir).logs.glob("*.jsonl"))]
-        makes = f"{meant(word, known)}give a recipe, a run's name or the path of a checkpoint"
-    raise UserError(f"{one.name} is missing: {makes}")
+    name = property(lambda self: self.checkpoint.stem)
+    log = property(lambda self: log_beside(self.checkpoint))
 
 
 def trained(word, seed, output_dir):
-    """The Trained of a word: a path, or a name under output_dir or, where nothing there has it, in the repository."""
-    path, recipe = Path(word), find(word, "snn") if word in names("snn") else None
-    if path.suffix == ".pth":
-        path = path.with_stem(numbered(path.stem, seed))
-        return Trained(word, None, seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    own = Paths("snn", word, output_dir)
-    if recipe and recipe.run != word and (own.best_path.is_file() or own.json_path.is_file()):
-        recipe = None  # a run of the reader's has the name of a recipe, whose run has another
-    name = numbered(recipe.run if recipe else word, seed)
-    both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
-    paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
-    return Trained(word, word if recipe else None, seed, name, paths.best_path, paths.json_path)
+    """The Trained of a word: a path, or the name of a run or a recipe, under output_dir or, where it is not there, here."""
+    if word.endswith(".pth"):
+        return Trained(word, None, seed, Path(word).with_stem(numbered(Path(word).stem, seed)))
+    recipe = find(word, "snn") if word in names("snn") else None
+    run = recipe.run if recipe else word
+    for name, folder in ((word, output_dir), (run, output_dir), (run, HOME)):  # the reader may have a run of a recipe's name
+        path = Paths("snn", numbered(name, seed), folder).best_path
+        if path.is_file() or log_beside(path).is_file():
+            return Trained(word, word if recipe and name == run else None, seed, path)
+    return Trained(word, recipe and word, seed, Paths("snn", numbered(run, seed), output_dir).best_path)
+
+
+def check_there(networks, args):
+    """Raises UserError where a file of these Trained, of all seeds, is missing, with the command that makes it if it is known."""
+    missing = [one for one in networks if not (one.checkpoint if args.evaluate else one.log).is_file()]
+    if not missing:
+        return
+    one, seeds = missing[0], [other.seed for other in missing]
+    if one.checkpoint.is_file():
+        raise UserError(f"{one.log} is missing, but {one.checkpoint} is there: --evaluate measures it")
+    if one.recipe:
+        flags = as_flags({"preset": one.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"])
+        makes = f"{' '.join(program('snn'))} {flags} makes it{OF_REPOSITORY if INSTALLED else ''}"
+    elif len(missing) < len(networks):
+        makes = f"train it as the others were, with {as_flags({'seeds': seeds}, ['seeds'])}"
+    else:
+        known = [*names("snn"), *(log.stem for log in Paths("snn", one.word, args.output_dir).logs.glob("*.jsonl"))]
+        makes = f"{meant(one.word, known)}give a recipe, a run's name or the path of a checkpoint"
+    raise UserError(f"{one.name} is missing: {makes}")
 
 
 def read(one):

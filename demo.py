@@ -1,15 +1,10 @@
 #!/usr/bin/env python3
 """The whole path on MNIST: train an ANN, convert it, fine-tune the SNN, draw it, block its input."""
 
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from harness.command_line.parser import Parser
-from harness.command_line.scripts import run_script
-from harness.runs.commands import COMMANDS, program
-from self_models.basics import HOME
+from harness.command_line.scripts import call, run_script
 
 OUTPUT = Path("demo")
 QUICK = f"--preset quick_feedback --output_dir {OUTPUT} --overwrite"
@@ -27,10 +22,8 @@ STAGES = {  # what it does -> (command, its flags)
 def main(argv=None):
     Parser(f"{__doc__} All is written to {OUTPUT}/, in place of an earlier demo.").parse_args(argv)
     for stage, (name, flags) in STAGES.items():
-        print(f"\n== {stage}\n$ {shlex.join(program(name))} {flags}", flush=True)
-        done = subprocess.run([sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)])
-        if done.returncode:
-            sys.exit(done.returncode)
+        print(f"\n== {stage}", end="")
+        call(name, flags)
     print(f"\n{OUTPUT / 'report.html'} shows all")
 
 

@@ -18,12 +18,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from harness import UserError
 from harness.building.models import ann_of
 from harness.command_line.flags import posthoc_parser
+from harness.command_line.parser import add_output_flag
 from harness.command_line.posthoc import open_network
 from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
 from harness.measuring.tables import as_text, energy_rows, in_words, part_rows, verdicts
-from harness.runs.saving import check_output
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import EXECUTIONS, ledger
 from self_models.counting.operations import conventions, read_convention
@@ -45,28 +45,30 @@ def build_parser(argv=None):
     group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="more cost models, as TOML files")
     formats = ["text", "md", "latex", "csv", "json"]
     group.add_argument("--format", choices=formats, default="text", help="format of the tables")
-    group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
+    add_output_flag(group, "--picture", "also draw the parts' energies as a chart", ".png")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser
 
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
-    if args.picture:
-        check_output("--picture", args.picture, ".png")
     prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
-    ledgers, anns, parts, lines = {}, {}, {}, []
-    for word in dict.fromkeys(args.networks):
-        posthoc = opened(word, sys.argv[1:] if argv is None else argv)
-        if args.against:
-            anns[word] = accuracies_of_ann(posthoc, word)
-        ledgers[word] = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
-        parts[word], said = part_rows(ledgers[word], next(iter(prices.values()))), [*verdicts(word, ledgers[word], prices)]
-        tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
-        with redirect_stdout(io.StringIO()):
+    argv, ledgers, anns, parts, lines = sys.argv[1:] if argv is None else argv, {}, {}, {}, []
+    with redirect_stdout(io.StringIO()):  # what a run says stands in its log
+        for word in dict.fromkeys(args.networks):
+            is_recipe = word in names("snn") or word.endswith(".toml")
+            words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
+            posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])
+            if not (posthoc.args.holdout or posthoc.args.limit_test):
+                posthoc.test = posthoc.test.part(0, LIMIT)
+            if args.against:
+                anns[word] = accuracies_of_ann(posthoc, word)
+            ledgers[word] = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
+            parts[word], said = part_rows(ledgers[word], next(iter(prices.values()))), [*verdicts(word, ledgers[word], prices)]
+            tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
             posthoc.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
-        posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
-        lines += said
+            posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
+            lines += said
     if args.format == "json":
         print(json.dumps({word: numbers_of(one, prices, *anns.get(word, ())) for word, one in ledgers.items()}, indent=1))
     else:
@@ -77,17 +79,6 @@ def main(argv=None):
     if args.picture:
         save_energies(args.picture, ledgers, prices)
     return ledgers
-
-
-def opened(word, argv):
-    """The Posthoc of a network."""
-    is_recipe = word in names("snn") or word.endswith(".toml")
-    words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
-    with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
-        posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])
-    if not (posthoc.args.holdout or posthoc.args.limit_test):
-        posthoc.test = posthoc.test.part(0, LIMIT)
-    return posthoc
 
 
 def numbers_of(ledger, prices, accuracy=None, in_8_bits=None):

@@ -5,18 +5,17 @@ It has results, spikes, curves over epochs, flags that differ, and the pictures 
 
 from pathlib import Path
 
-from harness.command_line.parser import Parser
+from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.scripts import run_script
 from harness.drawing.page import save_page
 from harness.measuring.logs import find_runs
-from harness.runs.saving import check_output
 
 
 def build_parser():
     parser = Parser(__doc__)
     help_text = "path of a run's .jsonl log, or a run's name in --output_dir (both its ANN and its SNN, where both are there)"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=help_text)
-    parser.add_argument("--output", default="report.html", metavar="PATH", help="the page; an earlier report is replaced")
+    add_output_flag(parser, "--output", "the page; an earlier report is replaced", ".html", ".htm", default="report.html")
     parser.add_argument("--output_dir", default=".", metavar="PATH", help="folder that holds logs/")
     parser.add_argument("--overwrite", action="store_true", help="replace --output even if no report wrote it")
     return parser
@@ -24,7 +23,6 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    check_output("--output", args.output, ".html", ".htm")
     runs = find_runs(args.runs, args.output_dir)
     save_page(Path(args.output), runs, args.overwrite)
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")

@@ -7,8 +7,6 @@ evaluates nothing and writes tables and charts from results/*.json.
 
 import json
 import shlex
-import subprocess
-import sys
 from itertools import product
 from math import floor
 from pathlib import Path
@@ -17,11 +15,12 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.recipes import evaluation_of, find, names, seconds_of
-from harness.command_line.scripts import run_script
+from harness.command_line.recipes import find, known_of, names
+from harness.command_line.scripts import call, run_script
 from harness.data.folders import list_folder
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, at_accuracy, at_spikes, difference, equivalence_line, spread, surviving
+from harness.measuring import comparing
+from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.tables import save_results_json
 from harness.runs.run import numbered
 from harness.runs.saving import write_whole
@@ -35,9 +34,15 @@ from self_models.running.outputs import PARTS
 HERE = Path(__file__).resolve().parent
 README, TABLES, ZOO = "README.md", "docs/notebook/tables.md", "docs/reference/zoo.md"  # what is between MARKS is written here
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
-OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
-RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
+MARGIN_SHOWN = 1.0  # of confidence, at most 50 steps
+EQUIVALENT = 10  # percent: the bound of the test for equivalence
+SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
+KEPT = (  # of an evaluation's record, in results.json
+    "dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share",
+    "rank_correlation", "rank_correlation_per_ink", "spikes",
+)  # fmt: skip
+ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
 
 
 class Network(NamedTuple):
@@ -78,19 +83,17 @@ ADD_FOLDER = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS
 
 
 def commands(folder=""):
-    """(checkpoint, run's name, Network, script and flags); a run with several settings gives several rows. folder: of the images
-    of those that need one."""
+    """(checkpoint, name of the run, Network, command, its flags) of each evaluation. folder: of the images of those that need
+    one."""
     for checkpoint, (recipe, seed) in CHECKPOINTS.items():
         network, steps = NETWORKS[recipe], RECIPES[recipe].flags["timesteps"]
         source = f"--preset {recipe} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
-        if network.images:  # an evaluation takes minutes
-            runs = {f"T{steps}": f"{OBJ1} {source} --dataset {shlex.quote(folder)} --engine dense --timesteps {steps}"}
-        else:
-            runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}", "stop": f"{OBJ2} {source} --timesteps 50 {RULES}"}
+        folder_flags = f" --dataset {shlex.quote(folder)} --engine dense" if network.images else ""
+        yield checkpoint, f"{checkpoint}_T{steps}", network, "obj1", f"{source}{folder_flags} --timesteps {steps}"
+        if not network.images:  # of which an evaluation takes minutes
+            yield checkpoint, f"{checkpoint}_stop", network, "obj2", f"{source} --timesteps 50 {RULES}"
         if network.opened:
-            runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
-        for kind, command in runs.items():
-            yield checkpoint, f"{checkpoint}_{kind}", network, command
+            yield checkpoint, f"{checkpoint}_T50_open", network, "obj1", f"{source} --timesteps 50 --epsilon 0 --no-residual"
 
 
 def main(argv=None):
@@ -108,46 +111,32 @@ def main(argv=None):
     if args.dataset:
         list_folder(args.dataset)  # raises, before hours of work
     folder, rows = HERE / "results", []
-    for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
+    for checkpoint, run, network, command, flags in commands(args.dataset and str(Path(args.dataset).absolute())):
         path = folder / f"{run}.json"
         if checkpoint in wanted and checkpoint not in without:
-            evaluate(f"{command} --run_name {run} --output_dir results --results_json results/{path.name} --overwrite")
+            call(command, f"{flags} --run_name {run} --output_dir results --results_json results/{path.name} --overwrite", HERE)
         rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
-    groups = over_seeds(rows)
     for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
-        runs = [rows for rows in groups if rows[0]["dataset"] == dataset]
-        points = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in runs]
-        curves = stopped(row for row in rows if row["dataset"] == dataset)
-        picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
-        save_accuracy_against_spikes(
-            picture, points, *verdicts(dataset, {name: at_spikes(*both) for name, both in curves.items()})
-        )
-    shown_groups = [rows for rows in groups if is_shown(rows[0])]
-    put_into(HERE / TABLES, [*table(shown_groups), "", *pairs_table(filter(is_shown, rows)), "", *equal_table(rows), ""])
+        runs = [row for row in rows if row["dataset"] == dataset]
+        points = [
+            (group[0], *(spread(name, dict(enumerate(group))) for name in ("spikes", "accuracy"))) for group in over_seeds(runs)
+        ]
+        apart = {name: comparing.at_spikes(*both) for name, both in stopped(runs).items()}
+        save_accuracy_against_spikes(HERE / f"docs/accuracy_spikes_{dataset.lower()}.png", points, *verdicts(dataset, apart))
+    shown = [row for row in rows if is_shown(row)]
+    put_into(HERE / TABLES, [*table(over_seeds(shown)), "", *pairs_table(shown), "", *equal_table(rows), ""])
     put_into(HERE / README, short_table(folder))
     put_into(HERE / ZOO, zoo_table())
     if without:
         print(f"not evaluated, and rows of before stay as they are: {', '.join(without)}; {ADD_FOLDER}")
 
 
-def is_shown(row):
-    """Whether a row is in the tables: all steps, or stopped by confidence at a margin of 1."""
-    return row["rule"] == "none" or row["bounds"].get("gap_bound") == RULE_SHOWN["gap_bound"]
-
-
-def evaluate(command):
-    """Run a script as the user would; stop where it fails."""
-    print(f"\n$ python {command}", flush=True)
-    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=HERE)
-    if done.returncode:
-        sys.exit(done.returncode)
+# --- rows of results.json
 
 
 def row_of(network, record):
     """A row of results.json from an evaluation record of this Network."""
-    keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
-    keys += ("rank_correlation", "rank_correlation_per_ink", "spikes")
     return {
         "name": network.label + " (chosen on test images)" * (record.get("selected_on") == "test"),
         "plan": record["model"],
@@ -155,15 +144,16 @@ def row_of(network, record):
         "blocking": record["epsilon"] > 0,
         "rule": record.get("rule", "none"),
         "bounds": record.get("bounds", {}),
-        **{key: record[key] for key in keys if key in record},
+        **{key: record[key] for key in KEPT if key in record},
         **({"dataset": network.images, "date": record["date"]} if network.images else {}),
         "operations": {kind: value for kind, value in record["operations"].items() if kind != "layers"},
         **{key: record[key] for key in ("energy_joules", "energy_event_joules", "images_per_second")},
     }
 
 
-EQUIVALENT = 10  # percent: the bound of the test for equivalence
-SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
+def is_shown(row):
+    """True for a row of the tables: all steps, or stopped by confidence at a margin of 1."""
+    return row["rule"] == "none" or row["bounds"].get("gap_bound") == MARGIN_SHOWN
 
 
 def over_seeds(rows):
@@ -175,14 +165,14 @@ def over_seeds(rows):
 
 
 def paired(rows, network):
-    """How `network` differs from its baseline run for the same steps by the same rule, each seed's pair by itself: run ->
+    """How a network differs from its baseline run for the same steps by the same rule, each seed's pair by itself: run ->
     figure -> Difference."""
     runs = {}
     for row in rows:
         if (is_baseline := row["name"] == f"baseline of {network}") or row["name"] == network:
             runs.setdefault(run_of(row), ({}, {}))[is_baseline][row["seed"]] = row
-    found = {run: {name: difference(name, *pair) for name in SPREAD} for run, pair in runs.items()}
-    return {run: figures for run, figures in found.items() if figures["accuracy"]}
+    differences = {run: {name: difference(name, *pair) for name in SPREAD} for run, pair in runs.items()}
+    return {run: figures for run, figures in differences.items() if figures["accuracy"]}
 
 
 def run_of(row):
@@ -195,11 +185,31 @@ def stop_of(row):
     return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
 
 
+def stopped(rows):
+    """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
+    by_name = {}
+    for row in rows:
+        if row["rule"] == "confidence":
+            by_name.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
+    baselines = {name: f"baseline of {name}" for name in by_name}
+    return {name: (by_name[name], by_name[other]) for name, other in baselines.items() if other in by_name}
+
+
+# --- tables
+
+
+def markdown(head, rows):
+    """Lines of a Markdown table. head: its titles, between bars; rows: of cells."""
+    yield from (f"| {head} |", "|" + " --- |" * (head.count(" | ") + 1))
+    yield from (f"| {' | '.join(map(str, cells))} |" for cells in rows)
+
+
 def table(groups):
     """These lists of rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ±
     standard deviation."""
-    yield "| data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
-    yield "|" + " --- |" * 16
+    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | "
+    head += "classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
+    lines = []
     for rows in groups:
         row, of_seeds = rows[0], dict(enumerate(rows))
         accuracy, total, *energies = (spread(name, of_seeds).text(FIGURES[name].form) for name in SPREAD)
@@ -207,32 +217,26 @@ def table(groups):
         spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in PARTS.values()]
         steps, acs = fmean(row["mean_steps"] for row in rows), fmean(row["operations"]["event_acs"] for row in rows)
         run = row["name"], len(rows), row["timesteps"], row["epsilon"] or "off", stop_of(row), f"{steps:.1f}"
-        cells = images, *run, accuracy, *spikes, total, f"{acs / 1000:,.0f} k", *energies
-        yield f"| {' | '.join(map(str, cells))} |"
-
-
-ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
+        lines.append([images, *run, accuracy, *spikes, total, f"{acs / 1000:,.0f} k", *energies])
+    return markdown(head, lines)
 
 
 def short_table(folder):
     """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
-    yield "| network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ |"
-    yield "|" + " --- |" * 5
-    seeds = range(NETWORKS["quick_baseline"].seeds)
-    logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in seeds]
+    logs = [HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl" for seed in range(NETWORKS["quick_baseline"].seeds)]
     tested = spread("accuracy", {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)})
-    baseline = ledger_of(records_of(folder, "quick_baseline", "none")[0], load(HOME / "trained_models/snn/quick_baseline.pth"))
+    models = {recipe: load(HOME / f"trained_models/snn/{recipe}.pth") for recipe in ("quick_baseline", "quick_feedback")}
+    baseline = ledger_of(records_of(folder, "quick_baseline", "none")[0], models["quick_baseline"])
     arithmetic, memory = (1e6 * baseline.ann_joules(one, 8) for one in (ARITHMETIC, WITH_MEMORY))
     ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
-    yield f"| {ann} | {tested.text('.2f')} | - | {arithmetic:.2f} | {memory:.1f} |"
-    for (words, rule), (name, recipe) in product(
-        {"early exit, margin 1": "confidence", "T = 50": "none"}.items(),
-        {"baseline": "quick_baseline", "blocking": "quick_feedback"}.items(),
-    ):
-        records, model = records_of(folder, recipe, rule), load(HOME / f"trained_models/snn/{recipe}.pth")
+    rows = [[ann, tested.text(".2f"), "-", f"{arithmetic:.2f}", f"{memory:.1f}"]]
+    for (words, rule), (recipe, model) in product((("early exit, margin 1", "confidence"), ("T = 50", "none")), models.items()):
+        records = records_of(folder, recipe, rule)
         memory = [1e6 * ledger_of(record, model).joules(WITH_MEMORY, "event-driven") for record in records.values()]
         cells = [spread(figure, records).text(FIGURES[figure].form) for figure in ("accuracy", "spikes", "energy_event_joules")]
-        yield f"| {name}, {words} | {' | '.join(cells)} | {fmean(memory):,.1f} ± {stdev(memory):.1f} |"
+        name = "blocking" if model.has_feedback else "baseline"
+        rows.append([f"{name}, {words}", *cells, f"{fmean(memory):,.1f} ± {stdev(memory):.1f}"])
+    return markdown("network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ", rows)
 
 
 def records_of(folder, recipe, rule):
@@ -255,80 +259,64 @@ def ledger_of(record, model):
 def pairs_table(rows):
     """What feedback with blocking changes against the baseline, as a Markdown table: paired by seed, with 95 % intervals; then
     which differences are left after correction, and which are equivalent."""
-    yield "| data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven |"
-    yield "|" + " --- |" * 9
-    blocked, several = [row for row in rows if row["blocking"] or not row["feedback"]], {}
+    blocked, lines, several = [row for row in rows if row["blocking"] or not row["feedback"]], [], {}
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in blocked if row["feedback"]):
         for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
-            cells = " | ".join(found.text(FIGURES[name]) for name, found in figures.items())
-            yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"
+            texts = [change.text(FIGURES[name]) for name, change in figures.items()]
+            lines.append([dataset, network, figures["accuracy"].pairs, steps, stop, *texts])
             run = f"{network}, T = {steps}{f', {stop}' * bool(stop)}"
-            several |= {(run, FIGURES[name].title): found for name, found in figures.items() if found.half}
+            several |= {(run, FIGURES[name].title): change for name, change in figures.items() if change.half}
+    head = "data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven"
+    yield from markdown(head, lines)
     kept = {}
-    for run, title in surviving(several):
+    for run, title in comparing.surviving(several):
         kept.setdefault(run, []).append(title.removesuffix(", µJ"))
     yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0:", "")
     yield from (f"- {run}: {'; '.join(titles)}" for run, titles in kept.items())
-    shares = {": ".join(key): found for key, found in several.items() if key[1] != FIGURES["accuracy"].title}
-    yield from ("", equivalence_line(shares, EQUIVALENT))
-
-
-def stopped(rows):
-    """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
-    found = {}
-    for row in rows:
-        if row["rule"] == "confidence":
-            found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
-    return {name: (seeds, found[f"baseline of {name}"]) for name, seeds in found.items() if f"baseline of {name}" in found}
+    shares = {": ".join(key): change for key, change in several.items() if key[1] != FIGURES["accuracy"].title}
+    yield from ("", comparing.equivalence_line(shares, EQUIVALENT))
 
 
 def equal_table(rows):
     """How feedback with early exit differs from the baseline at equal spikes and at equal accuracy, the highest in tenths of a
     percent that all networks of the family have, as a Markdown table; then which differences are left after correction."""
-    yield "| network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference |"
-    yield "|" + " --- |" * 7
-    several = {}
+    lines, several = [], {}
     for name, both in stopped(rows).items():
         best = min(max(row["accuracy"] for row in runs) for seeds in both for runs in seeds.values())
         level = floor(1000 * best + 1e-9) / 10
-        spikes = [{seed: at_accuracy(runs, level) for seed, runs in seeds.items()} for seeds in both]
-        accuracy, saved = at_spikes(*both), difference("spikes", *spikes)
-        cells = accuracy.text(FIGURES["accuracy"]), f"{level:.1f}", *(spread("spikes", seeds).text(",.0f") for seeds in spikes)
-        yield f"| {name} | {accuracy.pairs} | {' | '.join(cells)} | {saved.text(FIGURES['spikes'])} |"
-        named = {f"{name}, accuracy at equal spikes": accuracy, f"{name}, spikes at equal accuracy": saved}
-        several |= {what: found for what, found in named.items() if found.half}
-    left = "; ".join(surviving(several)) or "none"
-    yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0: {left}.")
+        there = [{seed: comparing.at_accuracy(runs, level) for seed, runs in seeds.items()} for seeds in both]
+        accuracy, spikes = comparing.at_spikes(*both), difference("spikes", *there)
+        spreads = [spread("spikes", seeds).text(",.0f") for seeds in there]
+        texts = accuracy.text(FIGURES["accuracy"]), f"{level:.1f}", *spreads, spikes.text(FIGURES["spikes"])
+        lines.append([name, accuracy.pairs, *texts])
+        several |= {f"{name}, accuracy at equal spikes": accuracy, f"{name}, spikes at equal accuracy": spikes}
+    head = "network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference"
+    yield from markdown(head, lines)
+    yield from ("", comparing.correction_line({name: change for name, change in several.items() if change.half}))
+
+
+def zoo_table():
+    """Every network that a recipe makes, as a Markdown table, by the logs of seed 0."""
+    rows = []
+    for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
+        flags, known = recipe.flags, known_of(recipe)
+        images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
+        figures = [known[name] for name in ("accuracy", "spikes", "energy", "checkpoint", "training")]
+        rows.append([f"`{recipe.path.stem}`", flags["architecture"], images, flags["timesteps"], *figures])
+    return markdown("recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training", rows)
 
 
 def verdicts(dataset, apart):
-    """(network -> which one is ahead, the finding) in words. apart: network -> Difference of accuracy at equal spikes. First come
-    differences over several seeds, then of one seed, then none detected."""
+    """(network -> which one is ahead, and all in one line) in words. apart: network -> Difference of accuracy at equal spikes.
+    First come differences over several seeds, then of one seed, then none detected."""
     unsure, words, ahead = {name: abs(one.mean) <= (one.half or 0) for name, one in apart.items()}, {}, []
     for name in sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)):
         one, first = apart[name], "feedback" if apart[name].mean > 0 else "baseline"
         verdict = "no difference detected" if unsure[name] else f"{first} ahead"
         words[name] = f"{one.pairs} seed{'s' * (one.pairs > 1)}\n{one.text(FIGURES['accuracy'])} points: {verdict}"
         ahead += [one.pairs] * (verdict == "baseline ahead")
-    finding = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
-    return words, finding + f" ({ahead.count(1)} with one seed)" * (1 in ahead)
-
-
-def zoo_table():
-    """Every network that a recipe makes, as a Markdown table, by the logs of seed 0."""
-    yield "| recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training |"
-    yield "|" + " --- |" * 9
-    for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
-        flags, path, found = recipe.flags, recipe.committed.best_path, evaluation_of(recipe)
-        images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
-        energy = found.get("energy_event_joules")
-        cells = (
-            f"`{recipe.path.stem}`", flags["architecture"], images, str(flags["timesteps"]),
-            f"{100 * found['accuracy']:.2f}" if found else "-", f"{found['spikes']['total']:,.0f}" if found else "-",
-            f"{1e6 * energy:.2f}" if energy else "-", f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "-",
-            f"{round(seconds / 60)} minutes" if (seconds := seconds_of(recipe)) else "-",
-        )  # fmt: skip
-        yield f"| {' | '.join(cells)} |"
+    line = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
+    return words, line + f" ({ahead.count(1)} with one seed)" * (1 in ahead)
 
 
 def put_into(page, lines):

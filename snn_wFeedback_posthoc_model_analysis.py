@@ -47,11 +47,11 @@ def main(argv=None):
         film = replace(film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()})
         theirs = spikes_over_time(beside.model, charted.batches(args.batch_size, posthoc.device), args.seed)[0]
         baseline = Path(args.baseline).stem, theirs
-    save_gif(run.picture(".gif"), film, args.frame_seconds)
-    save_contact_sheet(run.picture(".png"), film)
+    posthoc.draw(".gif", save_gif, film, args.frame_seconds)
+    posthoc.draw(".png", save_contact_sheet, film)
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share, film.setting, all_charted, baseline)
+    posthoc.draw("_spikes.png", save_spikes_over_time, spikes, open_share, film.setting, all_charted, baseline)
     right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
     run.say(f"the {counted(len(film.images), 'image')} shown:")
@@ -60,20 +60,13 @@ def main(argv=None):
         line = f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked"
         run.record(line, event="step", step=t + 1, squared_error=float(error), blocked_share=float(share), epsilon=args.epsilon)
     run.say(f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}")
-    posthoc.wrote(".gif", ".png", "_spikes.png")
     if args.raster:
-        draw_raster(posthoc)
-    posthoc.finish()
-
-
-def draw_raster(posthoc):
-    """The raster of the first image that the flags name, as a picture and as arrays."""
-    batch, run = posthoc.chosen(), posthoc.run
-    raster = raster_of(posthoc.model, batch, posthoc.args.seed, posthoc.args.raster)
-    title = f"One image through the network ({posthoc.titles(batch)[0]})"
-    save_raster(run.picture("_raster.png"), raster, title, posthoc.model.classes)
-    write_whole(run.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
-    posthoc.wrote("_raster.png", "_raster.npz")
+        batch = posthoc.chosen()
+        raster = raster_of(model, batch, args.seed, args.raster)
+        title = f"One image through the network ({posthoc.titles(batch)[0]})"
+        posthoc.draw("_raster.png", save_raster, raster, title, model.classes)
+        posthoc.draw("_raster.npz", write_whole, lambda file: np.savez_compressed(file, **raster.arrays))
+    return posthoc.finish()
 
 
 if __name__ == "__main__":

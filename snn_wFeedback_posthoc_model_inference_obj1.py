@@ -5,20 +5,17 @@ Several values of --readout_slew or --timesteps: all combinations are tried on h
 
 import shlex
 from itertools import product
-from pathlib import Path
 
 from harness import UserError
 from harness.command_line.flags import add_baseline_flag, posthoc_parser
-from harness.command_line.parser import typed
+from harness.command_line.parser import add_output_flag, typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.recipes import as_flags
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_choices, save_extremes, save_sweep
 from harness.measuring.comparing import difficulty_correlations, on_front
 from harness.measuring.tables import blocking_table, choices_table, class_lines, difficulty_lines, operations_table
-from harness.runs.commands import program
-from harness.runs.run import read_records
-from harness.runs.saving import check_output
+from harness.runs.run import log_beside, program, read_records
 from self_models.basics.settings import settings_in
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -33,14 +30,12 @@ def build_parser(argv=None):
         told = {"default": known[name].default, "help": f"{known[name].help}; one or several (default: the checkpoint's)"}
         group.add_argument(f"--{name}", type=typed(known[name].kind), nargs="+", **told)
     add_baseline_flag(group, "the baseline's accuracy and spikes")
-    group.add_argument("--picture", default="", metavar="X.png", help="also draw accuracy against spikes")
+    add_output_flag(group, "--picture", "also draw accuracy against spikes", ".png")
     return parser
 
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
-    if args.picture:
-        check_output("--picture", args.picture, ".png")
     if len(args.typed.get("timesteps", ())) == 1:
         args = args.having("typed", timesteps=args.timesteps[0])  # which may be part of the checkpoint's name
     args, start = resolve_evaluation(args)
@@ -51,13 +46,13 @@ def main(argv=None):
     if chooses and not args.holdout:
         args = args.having("script", holdout=held_out_by(args.pretrained_snn))
     suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, epsilons))
-    widest = {"epsilon": max(epsilons), "readout_slew": slews[0], "timesteps": max(timesteps)}
-    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **widest)
+    largest = {"epsilon": max(epsilons), "readout_slew": max(slews), "timesteps": max(timesteps)}
+    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **largest)
     run, records, baselines = posthoc.run, posthoc.records, []
     for steps in timesteps:
         for slew, epsilon in product(slews, epsilons):
             posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
-            per_image = posthoc.evaluate(readout_slew=slew)[1]
+            _, per_image = posthoc.evaluate(readout_slew=slew)
             correlations = difficulty_correlations(per_image)
             run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
         if beside := posthoc.baseline():
@@ -65,16 +60,15 @@ def main(argv=None):
     if chooses:
         run.result(*choices_table(records, on_front(records)), *recommended(records, args))
     else:
-        baseline = baselines[0] if baselines else None
+        baseline = next(iter(baselines), None)
         run.result(*blocking_table(records, baseline), "", *operations_table(records))
-        by_class = class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
-        run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
-        save_sweep(run.picture("_sweep.png"), records, baseline)
-        save_extremes(run.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
-        posthoc.wrote("_sweep.png", "_extremes.png")
+        run.say(*difficulty_lines(epsilon, correlations))
+        run.say(*class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilon:g}"))
+        posthoc.draw("_sweep.png", save_sweep, records, baseline)
+        posthoc.draw("_extremes.png", save_extremes, posthoc.test, per_image, epsilon)
     if args.picture:
         save_choices(args.picture, records, on_front(records), baselines)
-        run.say(f"wrote {args.picture}")
+        posthoc.pictures.append(args.picture)
     return posthoc.finish()
 
 
@@ -91,10 +85,10 @@ def recommended(records, args):
 
 def held_out_by(path):
     """How many training images a checkpoint's training held out, by its log. Raises UserError where that is not known, or 0."""
-    folder, log = Path(path).absolute().parents[2], f"logs/snn/{Path(path).stem}.jsonl"
-    counts = [record["parameters"].get("holdout") for record in read_records(folder / log) if record["event"] == "run"]
+    log = log_beside(path)
+    counts = [record["parameters"].get("holdout") for record in read_records(log) if record["event"] == "run"]
     if not (counts and counts[-1]):
-        raise UserError(f"{folder / log} names no held-out training images: choose on the last N of them by --holdout N")
+        raise UserError(f"{log} names no held-out training images: choose on the last N of them by --holdout N")
     return counts[-1]
 
 

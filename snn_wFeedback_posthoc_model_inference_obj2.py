@@ -28,14 +28,13 @@ def build_parser(argv=None):
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     posthoc = open_posthoc(*resolve_evaluation(args), AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
-    run, series = posthoc.run, sweep(posthoc)
-    run.result(*adaptive_table(series))
+    series = sweep(posthoc)
+    posthoc.run.result(*adaptive_table(series))
     rule, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(rule, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
-    save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
-    save_step_histograms(run.picture("_steps.png"), *shown)
-    posthoc.wrote(".png", "_steps.png")
+    posthoc.draw(".png", save_adaptive, {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
+    posthoc.draw("_steps.png", save_step_histograms, *shown)
     return posthoc.finish()
 
 
@@ -45,12 +44,12 @@ def sweep(posthoc):
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
     rank_correlation_per_ink is that of spikes per total intensity.
     """
-    series = {}
-    to_try = [(rule, bounds) for rule in posthoc.args.rules for bounds in bounds_of(rule, posthoc.args)]
-    for rule, bounds in to_try:
-        posthoc.model.change(rule=rule, **bounds)
-        doing = setting_in_words(f"evaluating {rule}", bounds)
-        series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
+    series = {rule: [] for rule in posthoc.args.rules}
+    for rule in series:
+        for bounds in bounds_of(rule, posthoc.args):
+            posthoc.model.change(rule=rule, **bounds)
+            doing = setting_in_words(f"evaluating {rule}", bounds)
+            series[rule].append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
     series["all timesteps"] = [posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})]
     difficulty = -series["all timesteps"][0][1]["margin"]

@@ -38,10 +38,8 @@ def main(argv=None):
         posthoc.records.append(summary)
         run.record(**summary)
         run.result(*contrast_table(rows, summary))
-        save_dimming(run.picture(".png"), rows, args.epsilon, len(posthoc.test))
-        posthoc.wrote(".png")
-    save_gif(run.picture(".gif"), posthoc.watch(sets.get("bottom half")), args.frame_seconds)
-    posthoc.wrote(".gif")
+        posthoc.draw(".png", save_dimming, rows, args.epsilon, len(posthoc.test))
+    posthoc.draw(".gif", save_gif, posthoc.watch(sets.get("bottom half")), args.frame_seconds)
     return posthoc.finish()
 
 
@@ -49,7 +47,7 @@ def accuracies(posthoc, dimming, images):
     """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls."""
     own, row = posthoc.args.contrast, {"dimming": dimming}
     cases = {"plain": ("none", images), "contrast": (own, images)}
-    cases |= {name: ("none", normalised(images, window)) for name, window in CONTROLS.items()}
+    cases |= {name: ("none", changed(images, normalised, window)) for name, window in CONTROLS.items()}
     for name, (contrast, shown) in cases.items():
         posthoc.model.change(contrast=contrast)
         row[name] = posthoc.evaluate(shown, dimming=dimming, contrast=contrast, case=name)[0]["accuracy"]
@@ -61,31 +59,29 @@ def dimmed_sets(images):
     """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
     middle, centre = (size // 2 for size in images.images.shape[2:])
     where = {"top half": np.s_[..., :middle, :], "bottom half": np.s_[..., middle:, :]}
-    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:], "whole": ...}
-    return {name: dimmed(images, place, WHOLE if name == "whole" else HALF) for name, place in where.items()}
+    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:]}
+    sets = {name: changed(images, dimmed, half, HALF) for name, half in where.items()}
+    return sets | {"whole": changed(images, dimmed, ..., WHOLE)}
 
 
-def dimmed(images, where, part):
-    """An ImageSet like this one; in its batches the pixels of where, an index, have this part of their light, rounded."""
-
-    def change(pixels):
-        pixels[where] = (pixels[where] * part).round().to(pixels.dtype)
-        return pixels
-
-    return replace(images, change=change)
+def changed(images, change, *how):
+    """An ImageSet like this one, in whose batches pixels are change(pixels, *how)."""
+    before = images.change or (lambda pixels: pixels)
+    return replace(images, change=lambda pixels: change(before(pixels), *how))
 
 
-def normalised(images, window):
-    """An ImageSet like this one; in its batches each pixel is divided by the brightest in a square of this side around it,
-    or in the image if it is 0, but by a tenth at least."""
+def dimmed(pixels, where, part):
+    """Pixels of which those of where, an index, have this part of their light, rounded; changed in place."""
+    pixels[where] = (pixels[where] * part).round().to(pixels.dtype)
+    return pixels
 
-    def change(pixels):
-        pixels = (images.change(pixels) if images.change else pixels).float()
-        brightest = pixels.amax(1, keepdim=True)
-        brightest = F.max_pool2d(brightest, window, 1, window // 2) if window else brightest.amax((2, 3), keepdim=True)
-        return (255 * pixels / brightest.clamp(min=25.5)).round().byte()
 
-    return replace(images, change=change)
+def normalised(pixels, window):
+    """Each pixel is divided by the brightest in a square of this side around it, or in the image if it is 0, but by a tenth at
+    least."""
+    brightest = pixels.float().amax(1, keepdim=True)
+    brightest = F.max_pool2d(brightest, window, 1, window // 2) if window else brightest.amax((2, 3), keepdim=True)
+    return (255 * pixels.float() / brightest.clamp(min=25.5)).round().byte()
 
 
 def contrast_summary(rows):

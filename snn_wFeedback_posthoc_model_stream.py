@@ -4,10 +4,8 @@
 from pathlib import Path
 from statistics import fmean
 
-import torch
-
 from harness import UserError
-from harness.building.start import LEAKING
+from harness.building.start import LEAKING, forgetting
 from harness.command_line.flags import add_baseline_flag, posthoc_parser
 from harness.command_line.parser import SwitchAction, typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
@@ -17,6 +15,7 @@ from harness.data.sets import ImageSet
 from harness.drawing.film import save_gif
 from harness.drawing.reel import Reel, save_stream
 from harness.runs.run import counted
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.running.outputs import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -45,34 +44,19 @@ def main(argv=None):
     args, start = resolve_evaluation(args)
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
-    if args.update == "phased":
-        raise UserError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
-    posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
-    run, baseline = posthoc.run, baseline_of(posthoc)
+    posthoc, baseline = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"), None
+    if args.baseline:
+        leaks = forgetting(load_checkpoint(args.baseline)["settings"], blocks=False)
+        baseline = posthoc.baseline(**leaks)
+        posthoc.run.say(f"baseline {Path(args.baseline).stem}: {', '.join(f'{name} {leak}' for name, leak in leaks.items())}")
     what, frames = (f"scene {args.scene}", scene_of(posthoc)) if args.scene else (args.frames, posthoc.test)
     reel, lines = watched(posthoc, frames, f"{Path(start.path).stem}: {what}")
-    beside, more = watched(baseline, frames, "", "baseline") if baseline else (None, ())
-    run.result(*lines, *more)
-    save_stream(run.picture(".png"), reel, beside)
-    posthoc.wrote(".png")
+    beside, more = watched(baseline, frames, "", "baseline ") if baseline else (None, ())
+    posthoc.run.result(*lines, *more)
+    posthoc.draw(".png", save_stream, reel, beside)
     if film := reel.film():
-        save_gif(run.picture(".gif"), film, args.frame_seconds)
-        posthoc.wrote(".gif")
+        posthoc.draw(".gif", save_gif, film, args.frame_seconds)
     return posthoc.finish()
-
-
-def baseline_of(posthoc):
-    """The Posthoc of the network of --baseline, None without the flag. One that was not trained to forget leaks. Raises UserError
-    for one with a decoder."""
-    if not (baseline := posthoc.baseline()):
-        return None
-    path = posthoc.args.baseline
-    if baseline.model.has_feedback:
-        raise UserError(f"--baseline {path} has a decoder: give a network without one; --pretrained_snn streams this one")
-    if baseline.model.settings["output_leak"] == 1:
-        baseline = posthoc.baseline(**LEAKING)
-    posthoc.run.say(f"baseline {Path(path).stem}: " + ", ".join(f"{name} {baseline.model.settings[name]}" for name in LEAKING))
-    return baseline
 
 
 def scene_of(posthoc):
@@ -84,52 +68,43 @@ def scene_of(posthoc):
 
 
 def watched(posthoc, frames, title, which=""):
-    """(the Reel of a network on these frames, figures of the whole stream as lines). What has come of each frame is said and
-    recorded; which: of the networks, '' or 'baseline'."""
-    model, args = posthoc.model, posthoc.args
-    steps = args.steps_per_frame or (1 if args.scene else 4)
+    """(the Reel of a network on these frames, figures of the whole stream as lines). Each frame has a record and a line, which is
+    printed where the answer changes. which: of the networks, '' or 'baseline '."""
+    model, args, run, records = posthoc.model, posthoc.args, posthoc.run, posthoc.records
+    steps, event = args.steps_per_frame or (1 if args.scene else 4), which.replace(" ", "_")
     reel, stream = Reel(model, steps * len(frames), title), model.stream(args.seed)
-    for number in range(len(frames)):
-        batch = frames.batch(torch.tensor([number]), posthoc.device)
+    for number, batch in enumerate(frames.batches(1, posthoc.device)):
         figures = reel.add(batch, stream(batch.images, steps))
-        posthoc.run.begin()
-        tell(posthoc, number, figures, which)
-    return reel, conclude(posthoc, steps, which)
+        record, line = of_frame(number, figures, model.classes)
+        changed = not records or records[-1]["answer"] != record["answer"]
+        records.append({"event": f"{event}frame"} | record)
+        run.begin()
+        run.record(**records[-1])
+        (run.say if changed else run.note)(f"{which}frame {number}: {line}")
+    spikes = [record["spikes"]["total"] for record in records]
+    right = [record["answer"] == record["label"] for record in records if record["label"] is not None]
+    whole = {"event": f"{event}stream", **{name: model.settings[name] for name in LEAKING}, "frames": len(frames)}
+    whole |= {"steps_per_frame": steps, "spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(frames)}
+    lines = [f"{whole['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * whole['silent_frames']:.0f} % of "
+             f"{counted(len(frames), 'frame')} of {counted(steps, 'timestep')}"]  # fmt: skip
+    if right:
+        whole["accuracy"] = fmean(right)
+        lines.insert(0, f"accuracy {100 * whole['accuracy']:.1f} %, over the {counted(len(right), 'frame')} with a label")
+    run.record(**whole)
+    records.append(whole)
+    return reel, [f"{which.strip()}: {line}".removeprefix(": ") for line in lines]
 
 
-def tell(posthoc, number, figures, which):
-    """What has come of a frame, as a line and as a record. figures: name -> (T,), of its steps."""
-    run, records, names = posthoc.run, posthoc.records, posthoc.model.classes
+def of_frame(number, figures, names):
+    """(record, line) of what has come of a frame. figures: name -> (T,), of its steps; names: of the classes."""
     answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
-    spikes["total"] = total = sum(spikes.values())
+    spikes["total"] = sum(spikes.values())
     answered, right = names[answer] if answer >= 0 else None, names[label] if label >= 0 else None
-    record = {"event": f"{which}_frame".strip("_"), "frame": number, "answer": answered, "label": right, "sure": sure}
-    record |= {"spikes": spikes, "open_share": is_open}
-    changed = number == 0 or records[-1]["answer"] != answered
-    records.append(record)
-    run.record(**record)
     verdict = "" if right is None else ", right" if answered == right else f", wrong: {right}"
     said = "no answer" if answered is None else f"{answered} (certainty {100 * sure:.0f} %){verdict}"
-    line = f"{said}; {total:,.0f} spike{'' if total == 1 else 's'}, {100 * is_open:.1f} % of the input open"
-    (run.say if changed else run.note)(f"{which} frame {number}: {line}".strip())
-
-
-def conclude(posthoc, steps, which):
-    """The figures of the whole stream: lines of them, and a record. steps: of each frame."""
-    rows, settings = posthoc.records, posthoc.model.settings
-    spikes = [row["spikes"]["total"] for row in rows]
-    silent, known = spikes.count(0) / len(rows), [row["answer"] == row["label"] for row in rows if row["label"] is not None]
-    record = {"event": f"{which}_stream".strip("_"), **{name: settings[name] for name in LEAKING}}
-    record |= {"frames": len(rows), "steps_per_frame": steps, "spikes_per_step": fmean(spikes) / steps, "silent_frames": silent}
-    lines = [f"{record['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * silent:.0f} % of "
-             f"{counted(len(rows), 'frame')} of {counted(steps, 'timestep')}"]  # fmt: skip
-    if known:
-        record["accuracy"] = fmean(known)
-        lines.insert(0, f"accuracy {100 * record['accuracy']:.1f} %, over the {counted(len(known), 'frame')} with a label")
-    posthoc.run.record(**record)
-    posthoc.records.append(record)
-    return [f"{which}: {line}".removeprefix(": ") for line in lines]
+    record = {"frame": number, "answer": answered, "label": right, "sure": sure, "spikes": spikes, "open_share": is_open}
+    return record, f"{said}; {counted(round(spikes['total']), 'spike')}, {100 * is_open:.1f} % of the input open"
 
 
 if __name__ == "__main__":

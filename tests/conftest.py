@@ -26,8 +26,7 @@ from torch import nn
 import harness.command_line.scripts
 import harness.data.sets
 from harness.building.models import imported
-from harness.runs.commands import COMMANDS
-from harness.runs.run import read_records
+from harness.runs.run import COMMANDS, read_records
 from harness.training.losses import LOSSES
 from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint

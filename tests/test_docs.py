@@ -16,7 +16,7 @@ import torch
 from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, run_undrawn, write
 
 import results
-from harness.runs.commands import COMMANDS
+from harness.runs.run import COMMANDS
 from self_models import evaluate, load, load_data
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES

@@ -235,7 +235,7 @@ def test_preset_list_shows_what_is_known_of_each_recipe(capsys):
     assert stop.value.code == 0 and list(rows) == [path.stem for path in FILES]
     for name, line in rows.items():
         assert line.endswith((FOLDER / f"{name}.toml").read_text().splitlines()[0].removeprefix("# "))
-    assert re.search(" 98.66 +3,598 +5 min +here ", rows["quick_feedback"]) and " - " in rows["own"]
+    assert re.search(r" 98.66 +3,598 +5 minutes +\d\.\d MB ", rows["quick_feedback"]) and " - " in rows["own"]
 
 
 def test_what_is_typed_holds_instead():

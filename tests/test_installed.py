@@ -14,7 +14,7 @@ from conftest import OBJ1, REPOSITORY, SCRIPTS
 
 import harness.data.sets
 from harness.command_line.scripts import wfeedback
-from harness.runs.commands import COMMANDS, program
+from harness.runs.run import COMMANDS, program
 
 
 def test_the_program_as_pip_installs_it(tmp_path):

@@ -19,10 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.parser import Parser, add_output_flag, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import chart, log_scale
-from harness.runs.saving import check_output
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
@@ -41,8 +40,6 @@ RUNS = {"event": "#aa3377", "dense": "#4477aa", "ann": "#222222", "ann_int8": "#
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    if args.picture:
-        check_output("--picture", args.picture, ".png")
     torch.set_num_threads(args.threads)
     records = []
     for width in args.widths:
@@ -66,7 +63,7 @@ def build_parser():
     parser.add_argument("--batches", nargs="+", type=typed(COUNT), default=[1, 32], metavar="N", help="images at once")
     parser.add_argument("--repeats", type=typed(COUNT), default=3, metavar="N", help="of what is timed; the least counts")
     parser.add_argument("--threads", type=typed(COUNT), default=1, metavar="N", help="of all")
-    parser.add_argument("--picture", default="", metavar="PNG", help="a map of all cases")
+    add_output_flag(parser, "--picture", "a map of all cases", ".png")
     return parser
 
 

@@ -26,11 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from benchmarks.speed.peers import SIMULATORS, Peer, is_installed
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, add_output_flag, typed
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.drawing.figures import chart
-from harness.runs.saving import check_output
 from self_models import load
 from self_models.basics.settings import COUNT
 from self_models.running.draws import EVALUATION, Draws
@@ -50,8 +49,6 @@ def main(argv=None):
     for batch in args.batches:
         if args.images % batch:
             raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
-    if args.picture:
-        check_output("--picture", args.picture, ".png")
     peers, records = [name for name in args.peers if is_installed(name)], []
     for threads in args.threads:
         torch.set_num_threads(threads)
@@ -75,7 +72,7 @@ def build_parser():
     parser.add_argument("--rounds", type=typed(COUNT), default=5, metavar="N", help="all images, by each simulator in turn")
     parser.add_argument("--peers", nargs="+", choices=list(SIMULATORS), default=list(SIMULATORS), help="which; others are null")
     parser.add_argument("--machine", default="", metavar="WORDS", help="what the records call this machine")
-    parser.add_argument("--picture", default="", metavar="PNG", help="a chart of the cases with the first number of threads")
+    add_output_flag(parser, "--picture", "a chart of the cases with the first number of threads", ".png")
     return parser
 
 

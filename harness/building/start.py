@@ -37,9 +37,9 @@ class Start(NamedTuple):
 
     kind: str = ""
     path: str = ""
-    saved: dict | None = None
+    saved: dict = {}  # noqa: RUF012
 
-    settings = property(lambda self: (self.saved or {}).get("settings", {}))
+    settings = property(lambda self: self.saved.get("settings", {}))
     run = property(lambda self: self.saved if self.kind == "run" else None)  # the checkpoint of a run that goes on
 
 
@@ -55,16 +55,12 @@ def resolve(config, kind, name=""):
             raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
     start = Start("run", config.resume, saved) if saved else checkpoint_of(config, flags)
     if start.kind in ("ann", "snn"):
-        cls = class_for(config.model, CLASSES[kind])
-        names = cls.known_settings().keys()
-        if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
-            names = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        config = adopted(config, start.saved, cls, names)
+        config = adopted(config, start, kind)
     config = with_facts(config)
     if kind == "snn":
         config = config.having("followed", **followed(config, start))
-    if start.kind == "ann" and kind == "snn":
-        check_conversion(config, start)
+        if start.kind == "ann":
+            check_conversion(config, start)
     return config, start
 
 
@@ -82,20 +78,23 @@ def checkpoint_of(config, flags):
     return Start()
 
 
-def adopted(config, saved, cls, names):
-    """The Configuration with these settings (names) of a checkpoint, for a class, what its epoch was chosen on, if known, and
-    what it knows of its images."""
-    own, known, values = saved.get("settings", {}), cls.known_settings(), {}
-    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | own
-    for name in known.keys() & names & settings.keys():
+def adopted(config, start, kind):
+    """The Configuration with what a checkpoint says of the network that is made, an ANN or SNN (kind), what its epoch was chosen
+    on, if known, and what it knows of its images."""
+    known, own, values = class_for(config.model, CLASSES[kind]).known_settings(), start.settings, {}
+    settings = getattr(MODELS.get(str(start.saved.get("model"))), "defaults", {}) | own
+    if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
+        both = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+        known = {name: one for name, one in known.items() if name in both}
+    for name in known.keys() & settings.keys():
         flag = known[name].flag(name)
         if flag and (known[name].scope == "network" or flag in config.default):  # what this script does not ask, its class says
             values[flag] = known[name].check(name, settings[name])
     if "dataset" in values:
         values["dataset"] = lasting_name(values["dataset"])
-    selected_on = saved.get("selected_on", None if own else "test")  # the original's choice; some committed files do not say
-    plan = None if "architecture" in config.given else own.get("plan")
     config = config.having("checkpoint", **values)
+    selected_on = start.saved.get("selected_on", None if own else "test")  # the original's choice; some files do not say
+    plan = None if "architecture" in config.given else own.get("plan")
     facts = {"facts": facts_of(settings, config.dataset)} if own else {}
     return config.having("found", plan=plan, selected_on=selected_on if selected_on in SELECTED_ON else None, **facts)
 
@@ -123,16 +122,22 @@ def followed(config, start):
     if "resume" not in config.default:  # it only evaluates
         if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
             own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
-            follows |= {flag: was[name] for name, flag in own.items() if name in was}
+            follows |= {flag: was[name] for name, flag in own.items() if name in was}  # without it the network is another
         if is_phased or not find_plan(config.architecture, config.plan).decoder:
             follows["epsilon"] = 0.0  # there are no predictions by which to block
     if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
-    if "scene" in config.default:  # a stream: old evidence must decay; as in the network, if it was trained for streams
-        default = FORGETTING if now("gate") != "open" and now("epsilon") > 0 else LEAKING
-        trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
-        follows |= {flag: trained.get(flag, default[flag]) for flag in default}
+    if "scene" in config.default:  # a stream: old evidence must decay
+        follows |= forgetting(was, blocks=now("gate") != "open" and now("epsilon") > 0)
     return follows
+
+
+def forgetting(was, blocks):
+    """name -> value of what makes a network stream: its own settings (was), if it was trained for that; else FORGETTING where it
+    blocks, LEAKING where not."""
+    default = FORGETTING if blocks else LEAKING
+    trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
+    return {name: trained.get(name, default[name]) for name in default}
 
 
 def check_conversion(config, start):

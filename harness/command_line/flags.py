@@ -4,11 +4,10 @@ import argparse
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from harness import UserError
 from harness.building.models import class_for
-from harness.command_line.parser import Parser, SwitchAction, typed
+from harness.command_line.parser import Parser, SwitchAction, new_file, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
 from self_models.basics.settings import (
@@ -46,14 +45,6 @@ def plain_name(text):
     """The text, the name of a file. Raises ValueError for another."""
     if "/" in text or text.startswith((".", " ")) or not text.isprintable():
         raise ValueError(f"{text}: give a plain file name; --output_dir says where")
-    return text
-
-
-def new_file(text):
-    """The text, the path of a file in a folder that is there. Raises ValueError for another."""
-    path = Path(text).absolute()
-    if text and (not path.parent.is_dir() or (path.exists() and not path.is_file())):
-        raise ValueError(f"{text}: give a file in a folder that exists")
     return text
 
 
@@ -106,7 +97,7 @@ class OfAll:
         "shifted, colour ones mirrored and shifted", common=True)
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", scope="run")
-    results_json: str = command_setting("", Text(new_file), "also write all evaluations here", group="results", metavar="PATH",
+    results_json: str = command_setting("", new_file(), "also write all evaluations here", group="results", metavar="PATH",
         common=True)
 
 

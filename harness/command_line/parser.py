@@ -8,11 +8,12 @@ import argparse
 import re
 import sys
 from functools import partial
+from pathlib import Path
 
 from harness import UserError
 from harness.command_line import recipes
 from harness.command_line.scripts import fail
-from self_models.basics.settings import Choice, Number, Switch, meant
+from self_models.basics.settings import Choice, Number, Switch, Text, meant
 
 GROUPS = (  # of --help, in this order
     "run", "checkpoint", "engine", "conversion", "data", "network", "spiking", "forgetting", "gate", "stopping", "training",
@@ -40,6 +41,24 @@ def typed(kind):
     return parse
 
 
+def new_file(*endings):
+    """The kind of a flag that names a file to be written, with one of these endings, if any, in a folder that exists."""
+
+    def parse(text):
+        path = Path(text).absolute()
+        if text and (not path.parent.is_dir() or path.is_dir() or (endings and path.suffix.lower() not in endings)):
+            what = f"a name that ends in {' or '.join(endings)}" if endings else "a file"
+            raise ValueError(f"{text}: give {what}, in a folder that exists")
+        return text
+
+    return Text(parse)
+
+
+def add_output_flag(group, flag, help, *endings, default=""):
+    """A flag that names a file with one of these endings."""
+    group.add_argument(flag, type=typed(new_file(*endings)), default=default, metavar=f"X{'|'.join(endings)}", help=help)
+
+
 class Configuration:
     """Settings as attributes. layers: name -> dict of the settings that it says: default; checkpoint (what the network is);
     script (what this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them,
@@ -47,11 +66,11 @@ class Configuration:
     --help."""
 
     def __init__(self, known=None, groups=None, **layers):
-        self.known, self.groups, self.layers = known or {}, groups or {}, {name: layers.get(name, {}) for name in LAYERS}
-        self.default, self.recipe, self.typed = (self.layers[name] for name in ("default", "recipe", "typed"))
-        self.given = self.recipe | self.typed  # what the user said
+        self.known, self.groups, self.layers = known or {}, groups or {}, {name: {} for name in LAYERS} | layers
+        default, checkpoint, script, followed, recipe, typed, found = self.layers.values()
+        self.values = default | checkpoint | script | followed | recipe | typed | found
+        self.default, self.recipe, self.typed, self.given = default, recipe, typed, recipe | typed  # given: what the user said
         self.origins = {name: layer for layer in LAYERS for name in self.layers[layer]}
-        self.values = {name: self.layers[layer][name] for name, layer in self.origins.items()}
 
     def __getattr__(self, name):
         if name not in vars(self).get("values", ()):
@@ -102,33 +121,39 @@ class Parser(argparse.ArgumentParser):
                      for name, flag in flags.items()},
             typed={name: value for name, value in vars(said).items() if value is not ABSENT},
         )  # fmt: skip
-        if "preset" not in config.typed:
-            return config
+        return self._with_recipe(config) if "preset" in config.typed else config
+
+    def _with_recipe(self, config):
+        """The Configuration with what the recipe of --preset says, and the networks that it takes."""
         if config.preset == "list":
             print(recipes.recipe_list())
             self.exit()
         recipe = recipes.find(config.preset, "ann" if self.table == "ann" else "snn")
-        told = recipe.of(self.table, config.typed)
-        config = config.having("recipe", **{name: self._checked(recipe, name, value) for name, value in told.items()})
+        flags, told = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, recipe.of(self.table, config.typed)
+        if unknown := [name for name in told if name not in flags]:
+            likely = meant(unknown[0], flags)
+            raise UserError(f"{recipe.path}: {unknown[0]} is no flag of this script: {likely}--help_all lists them")
+        try:
+            config = config.having("recipe", **{name: _checked(flags[name], value) for name, value in told.items()})
+        except ValueError as error:
+            raise UserError(f"{recipe.path}: {error}") from None
         networks, made_by = recipe.networks(config)
         several = {name for name, flag in flags.items() if flag.nargs == "+"}
         words = recipes.as_flags({name: value for name, value in told.items() if name not in config.typed}, several)
         return config.having("followed", **networks).having("found", preset_flags=words, made_by=made_by)
 
-    def _checked(self, recipe, name, value):
-        """The value of a recipe's flag. Raises UserError, with the file and the flag, for one that is not or cannot be."""
-        flags = {flag.dest: flag for flag in self._actions if _kind_of(flag)}
-        if name not in flags:
-            raise UserError(f"{recipe.path}: {name} is no flag of this script: {meant(name, flags)}--help_all lists them")
-        kind, takes_several = _kind_of(flags[name]), flags[name].nargs == "+"
-        if not takes_several and not isinstance(kind, Number | Switch):
-            value = " ".join(map(str, value)) if isinstance(value, list) else str(value)  # the words that would be typed
-        values = value if takes_several and isinstance(value, list) else [value]
-        try:
-            checked = [kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values]
-        except ValueError as error:
-            raise UserError(f"{recipe.path}: {name}: {error}") from None
-        return checked if takes_several else checked[0]
+
+def _checked(flag, value):
+    """The value that a recipe gives a parser's flag. Raises ValueError, with the flag's name, for one that cannot be."""
+    kind, takes_several = _kind_of(flag), flag.nargs == "+"
+    if not takes_several and not isinstance(kind, Number | Switch):
+        value = " ".join(map(str, value)) if isinstance(value, list) else str(value)  # the words that would be typed
+    values = value if takes_several and isinstance(value, list) else [value]
+    try:
+        checked = [kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values]
+    except ValueError as error:
+        raise ValueError(f"{flag.dest}: {error}") from None
+    return checked if takes_several else checked[0]
 
 
 def _kind_of(flag):

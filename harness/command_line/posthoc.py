@@ -1,4 +1,4 @@
-"""What the post-hoc scripts share: opening the trained SNN, its data and its run; an evaluation, and its records."""
+"""What the post-hoc scripts share: opening the trained SNN, its data and its run; an evaluation, its records and pictures."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,8 +24,6 @@ from self_models.loading import load
 from self_models.objectives.stopping import RULES
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-
-MOST = 50  # files of one's own that a picture shows
 
 
 def resolve_evaluation(args, as_trained=False):
@@ -61,12 +59,13 @@ def open_posthoc(args, start, cls, suffix, **own):
     run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines, *lines_on_own(args.model))
     start_snn(model, start, train, args, run).eval()
-    was, gate = start.settings.get("gate", "open"), model.settings["gate"]
-    if was not in ("open", gate):
-        run.say(f"note: this SNN was trained with gate {was}, and runs with gate {gate} here; --gate {was} runs it as trained")
-    trained = start.settings.get("epsilon")
-    if trained and trained not in (args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]):
-        run.say(f"note: this SNN was trained with epsilon {trained:g}")
+    was, gate = start.settings, model.settings["gate"]
+    if was.get("gate", "open") not in ("open", gate):
+        again = f"--gate {was['gate']} runs it as trained"
+        run.say(f"note: this SNN was trained with gate {was['gate']}, and runs with gate {gate} here; {again}")
+    epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
+    if was.get("epsilon") and was["epsilon"] not in epsilons:
+        run.say(f"note: this SNN was trained with epsilon {was['epsilon']:g}")
     return Posthoc(args, model, test, run, [path.name for path in files], train=train)
 
 
@@ -80,22 +79,15 @@ def open_network(parser, words, suffix, **settled):
 def own_files(args):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag."""
     words = getattr(args, "images", [1])
-    numbers = [word for word in words if isinstance(word, int)]
     if "images" in args.given and args.index:
         raise UserError("--index and --images both choose the images: leave out one of the two")
-    if len(words) == len(numbers) == 1:
-        return []
-    if numbers:
-        raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    if len(files := image_sources(words)) > MOST:
-        raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
-    return files
+    return [] if isinstance(words[0], int) and len(words) == 1 else image_sources(list(map(str, words)))
 
 
 @dataclass
 class Posthoc:
-    """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, the names of the files
-    where the images are somebody's own, the records of what was evaluated, and the training images, None where none are read."""
+    """An evaluation of a trained SNN. test: the ImageSet that it is evaluated on; files: names of somebody's own images; records:
+    of what was evaluated; train: training images, None where none are read; pictures: paths of what was drawn."""
 
     args: object
     model: object
@@ -104,6 +96,7 @@ class Posthoc:
     files: list = field(default_factory=list)
     records: list = field(default_factory=list)
     train: object = None
+    pictures: list = field(default_factory=list)
 
     @property
     def device(self):
@@ -123,11 +116,10 @@ class Posthoc:
         """(record, per_image) of the model as it is now, on its ImageSet or another. doing: what the progress bar says; more:
         for the record."""
         self.run.begin()
-        criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
-        shared = self.args, self.run, self.counts
-        result = evaluate_with_bar(self.model, test or self.test, criterion, *shared, doing=doing)
-        more = {"holdout": self.args.holdout} | more if self.args.holdout else more
-        record = evaluation_record(self.model, result, self.args, **more)
+        args, criterion = self.args, Criterion(self.args.trade_off, self.args.trade_off_type)
+        result = evaluate_with_bar(self.model, test or self.test, criterion, args, self.run, self.counts, doing=doing)
+        more = {"holdout": args.holdout} | more if args.holdout else more
+        record = evaluation_record(self.model, result, args, **more)
         self.run.say(*silent_outputs(result))
         self.records.append(record)
         self.run.record(**record)
@@ -170,15 +162,18 @@ class Posthoc:
         """What to call the images of what chosen() gave."""
         return self.files or [f"label: {self.model.classes[label]}" for label in batch.labels.tolist()]
 
+    def draw(self, ending, save, *shown):
+        """save(path, *shown) a picture of the run, whose name ends so."""
+        self.pictures.append(path := self.run.picture(ending))
+        save(path, *shown)
+
     def finish(self):
-        """Write the records where --results_json says, and name the log."""
+        """Write the records where --results_json says, and name the files. Returns the records."""
+        if self.pictures:
+            self.run.say(f"wrote {', '.join(map(str, self.pictures))}")
         if self.args.results_json:
             save_results_json(self.args.results_json, self.records)
             self.run.say(f"wrote {self.args.results_json}")
         if self.args.log:
             self.run.say(f"log: {self.run.log_path}")
         return self.records
-
-    def wrote(self, *endings):
-        """Name these pictures of the run."""
-        self.run.say(f"wrote {', '.join(str(self.run.picture(ending)) for ending in endings)}")

@@ -16,8 +16,7 @@ from pathlib import Path
 from harness import UserError
 from harness.data.folders import LAYOUT
 from harness.measuring.tables import aligned
-from harness.runs.commands import program
-from harness.runs.run import Paths, numbered, read_records
+from harness.runs.run import Paths, numbered, program, read_records
 from self_models.basics import HOME
 from self_models.basics.images import reason
 from self_models.basics.settings import meant
@@ -136,24 +135,29 @@ def find(word, kind, teller=None, key=""):
 
 
 def recipe_list():
-    """A table of all recipes, by name: seed 0 as trained, without early exit; - for what is not known here."""
+    """A table of all recipes, by name: seed 0 as trained, without early exit."""
     of_snns, rows = names("snn"), []
     for name in sorted({*names("ann"), *of_snns}):
         recipe = find(name, "snn" if name in of_snns else "ann")
-        record, seconds = evaluation_of(recipe), seconds_of(recipe)
-        accuracy = f"{100 * record['accuracy']:.2f}" if record else "-"
-        spikes = f"{record['spikes']['total']:,.0f}" if "spikes" in record else "-"
-        time, place = f"{seconds / 60:,.0f} min" if seconds else "-", "here" if recipe.committed.best_path.is_file() else "-"
-        aim = recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        rows.append([name, accuracy, spikes, time, place, aim])
+        known, aim = known_of(recipe), recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        rows.append([name, *(known[column] for column in ("accuracy", "spikes", "training")), known["checkpoint"], aim])
     return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
 
 
-def evaluation_of(recipe):
-    """The JSON object of the last evaluation of the recipe's network, seed 0, as trained; {} where there is none."""
-    result = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json"
+def known_of(recipe):
+    """What is known here of a recipe's network, seed 0, as texts, - for what is not: accuracy in %, spikes per image, energy in
+    µJ, the checkpoint's size, how long training took."""
+    result, path = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json", recipe.committed.best_path
     log = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else read_records(recipe.committed.json_path)
-    return next((record for record in reversed(log) if record["event"] == "evaluation"), {})
+    record = next((record for record in reversed(log) if record["event"] == "evaluation"), {})
+    spikes, energy, seconds = record.get("spikes"), record.get("energy_event_joules"), seconds_of(recipe)
+    return {
+        "accuracy": f"{100 * record['accuracy']:.2f}" if record else "-",
+        "spikes": f"{spikes['total']:,.0f}" if spikes else "-",
+        "energy": f"{1e6 * energy:.2f}" if energy else "-",
+        "checkpoint": f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "-",
+        "training": f"{round(seconds / 60)} minutes" if seconds else "-",
+    }
 
 
 def seconds_of(recipe):

@@ -4,7 +4,9 @@ import ast
 import ctypes
 import importlib
 import os
+import shlex
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
@@ -15,9 +17,8 @@ import torch
 from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
-from harness.runs.commands import COMMANDS
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import is_numbered, numbered, run_name
+from harness.runs.run import COMMANDS, is_numbered, numbered, program, run_name
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -102,6 +103,14 @@ def train_each(train, parser, argv, kind):
         except Finished as done:
             say(f"left as it is: {done}")
     return results
+
+
+def call(name, flags, folder=None):
+    """Run a command as the user would, in a process of its own, from this folder; where it fails, this program ends, too."""
+    print(f"\n$ {shlex.join(program(name))} {flags}", flush=True)
+    done = subprocess.run([sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)], cwd=folder)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 # --- the command `wfeedback`, of an installed package: every script by its name, from any folder

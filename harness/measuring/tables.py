@@ -7,7 +7,7 @@ import re
 from datetime import date
 from itertools import zip_longest
 
-from harness.runs.commands import command_line
+from harness.runs.run import command_line
 from harness.runs.saving import write_whole
 from self_models.basics import ModelError
 from self_models.basics.images import ELSEWHERE

@@ -1,9 +1,10 @@
-"""A run: its name, where it writes, what it says, and how far something has come."""
+"""A run: its command and name, where it writes, what it says, and how far something has come."""
 
 import functools
 import glob
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from contextlib import AbstractContextManager, suppress
@@ -18,13 +19,39 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.runs import ranks
-from harness.runs.commands import command_line
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
 
 BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
+    "ann": "ann_wFeedback",
+    "snn": "snn_wFeedback",
+    "analysis": "snn_wFeedback_posthoc_model_analysis",
+    "obj1": "snn_wFeedback_posthoc_model_inference_obj1",
+    "obj2": "snn_wFeedback_posthoc_model_inference_obj2",
+    "obj3": "snn_wFeedback_posthoc_model_inference_obj3",
+    "stream": "snn_wFeedback_posthoc_model_stream",
+    "compare": "compare",
+    "report": "report",
+    "energy": "energy",
+    "export": "export",
+    "nir": "run_nir",
+    "results": "results",
+    "demo": "demo",
+}
+PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started the script
 NOT_PARAMETERS = ("made_by", "seeds")
 TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+
+
+def program(name):
+    """The words that start a script of COMMANDS: wfeedback NAME where this one was started so, else python and its file."""
+    return [PREFIX, name] if sys.argv[0].startswith(f"{PREFIX} ") else ["python", f"{COMMANDS[name]}.py"]
+
+
+def command_line():
+    """The command that started this program, as typed."""
+    return f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 class Paths:
@@ -48,10 +75,6 @@ class Paths:
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
-
-    def taken(self, paths):
-        """The first of these paths that is there, or None."""
-        return next((path for path in paths if path.exists()), None)
 
 
 class Run(Paths, AbstractContextManager):
@@ -79,23 +102,22 @@ class Run(Paths, AbstractContextManager):
             self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
 
     def _take_name(self):
-        """Lock the name. The system lets go of a lock when the process dies."""
+        """Lock the name; for an evaluation, the next one that is free. The system lets go of a lock when the process dies."""
         name, replaces = self.name, self.is_resumed or self.args.overwrite
         for number in count(2):
             self._lock = FileLock(self.files / f".{self.name}.lock", timeout=0)
             try:
                 self._lock.acquire()
-                taken = not replaces and self.taken(self.of_training if self.trains else self.of_evaluation)
-                if not taken:
-                    return
-                self.release()
-                why = f"{taken} exists: {TAKEN}"
-                if self.trains and self.args.seed and not self.args.seeds and not is_numbered(self.args):
-                    why += f", --seeds {self.args.seed} trains {numbered(name, self.args.seed)}"
             except Timeout:
                 why = f"the run {self.name} in {self.files} is being written by another process: wait for it, or end it"
             except OSError as error:
                 raise self._cannot_write(error) from None
+            else:
+                taken = [path for path in (self.of_training if self.trains else self.of_evaluation) if path.exists()]
+                if replaces or not taken:
+                    return
+                self.release()
+                why = f"{taken[0]} exists: {TAKEN}"
             if self.trains or replaces:
                 raise UserError(why)
             self.name = f"{name}_{number}"
@@ -216,6 +238,12 @@ def snn_name(args):
 
 
 # --- its records
+
+
+def log_beside(checkpoint):
+    """Path of the records of the run that wrote an SNN's checkpoint, where folders are as it made them."""
+    path = Path(checkpoint).absolute()
+    return path.parent.parent.parent / f"logs/snn/{path.stem}.jsonl"
 
 
 def read_records(path):

@@ -21,13 +21,6 @@ def save_checkpoint(path, model, **more):
     write_whole(path, lambda file: torch.save(saved, file))
 
 
-def check_output(flag, path, *endings):
-    """Raises UserError unless a file can be written to the path that this flag names: said before hours of work, not after."""
-    path = Path(path)
-    if path.suffix.lower() not in endings or not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"{flag} {path}: give a name that ends in {' or '.join(endings)}, in a folder that exists")
-
-
 def write_whole(path, write, any_rank=False):
     """Call write(file) on a temporary file beside path, then rename it; only the first rank does, or any. Raises UserError."""
     if not (any_rank or ranks.is_first()):

@@ -106,19 +106,15 @@ class TrainingState:
         if saved is None:
             return run.say(f"{path} is not there yet: the run begins")
         restore(self.model, saved, path)
-        try:
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
-            self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
-            self.average = Average(**saved["average"]) if ranks.is_first() else Average()
-            self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
+        self.average = Average(**saved["average"]) if ranks.is_first() else Average()
+        self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
         # a raised --epochs changes the rate of the present step
-        for group, base, factor in zip(
-            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = base * factor(self.schedule.last_epoch)
+        schedule = self.schedule
+        for group, base, factor in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)
         if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not run.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
         if saved["gone"]:
