@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Train an ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.building.models import lines_on_own, load_ann, new_ann, teacher_from
+from harness.building.models import lines_on_flags, load_ann, new_ann, teacher_from
 from harness.building.start import resolve, whiten_first_layer
 from harness.command_line.flags import training_parser
-from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.run import Run, run_name
-from harness.training.fit import fit, test_once
+from harness.training.fit import fit
 from harness.training.losses import Criterion
 
 
@@ -29,12 +28,9 @@ def train(args):
     model.precision = args.precision
     teacher = teacher_from(args)
     args, data = data_for(args, model)
-    shown = (None, None, data[2]) if args.test_only else data
     with Run("ann", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_unused(args, model), *lines_on(shown, model.classes), *about_start, *lines_on_own(args.model))
+        run.say(*lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), *about_start)
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
-        if args.test_only:
-            return test_once(model, data[2], criterion, args, run)
         if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
         return fit(model, data, criterion, args, run, start.run)

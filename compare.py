@@ -72,9 +72,9 @@ def measured(args, argv):
         check_there(of_seeds, args)
     for word, of_seeds in networks.items():
         is_unique = [Path(other).stem for other in words].count(Path(word).stem) == 1
-        for one in of_seeds:
-            runs.append(evaluated(one, argv) if args.evaluate else read(one))
-            runs[-1].seed, runs[-1].recipe = one.seed, Path(word).stem if is_unique else word
+        for network in of_seeds:
+            runs.append(evaluated(network, argv) if args.evaluate else read(network))
+            runs[-1].seed, runs[-1].recipe = network.seed, Path(word).stem if is_unique else word
     several = comparing.series_of(runs)
     for series in several:
         if series.on != several[0].on:
@@ -115,48 +115,48 @@ def trained(word, seed, output_dir):
 
 def check_there(networks, args):
     """Raises UserError where a file of these Trained, of all seeds, is missing, with the command that makes it if it is known."""
-    missing = [one for one in networks if not (one.checkpoint if args.evaluate else one.log).is_file()]
+    missing = [network for network in networks if not (network.checkpoint if args.evaluate else network.log).is_file()]
     if not missing:
         return
-    one, seeds = missing[0], [other.seed for other in missing]
-    if one.checkpoint.is_file():
-        raise UserError(f"{one.log} is missing, but {one.checkpoint} is there: --evaluate measures it")
-    if one.recipe:
-        flags = as_flags({"preset": one.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"])
+    network, seeds = missing[0], [other.seed for other in missing]
+    if network.checkpoint.is_file():
+        raise UserError(f"{network.log} is missing, but {network.checkpoint} is there: --evaluate measures it")
+    if network.recipe:
+        flags = as_flags({"preset": network.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"])
         makes = f"{' '.join(program('snn'))} {flags} makes it{OF_REPOSITORY if INSTALLED else ''}"
     elif len(missing) < len(networks):
         makes = f"train it as the others were, with {as_flags({'seeds': seeds}, ['seeds'])}"
     else:
-        known = [*names("snn"), *(log.stem for log in Paths("snn", one.word, args.output_dir).logs.glob("*.jsonl"))]
-        makes = f"{meant(one.word, known)}give a recipe, a run's name or the path of a checkpoint"
-    raise UserError(f"{one.name} is missing: {makes}")
+        known = [*names("snn"), *(log.stem for log in Paths("snn", network.word, args.output_dir).logs.glob("*.jsonl"))]
+        makes = f"{meant(network.word, known)}give a recipe, a run's name or the path of a checkpoint"
+    raise UserError(f"{network.name} is missing: {makes}")
 
 
-def read(one):
+def read(network):
     """The Run of a network's log. Raises UserError where it holds no result, or is of another seed or another training than the
     checkpoint beside it."""
-    run = read_run(one.log)
+    run = read_run(network.log)
     if not run.is_spiking:
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
-    if run.epochs and run.seed != one.seed:
-        raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
-    saved = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
+    if run.epochs and run.seed != network.seed:
+        raise UserError(f"{run.path} is of seed {run.seed}, not {network.seed}: name it without its number, or give its seed")
+    saved = load_checkpoint(network.checkpoint) if run.epochs and network.checkpoint.is_file() else {}
     chosen = {epoch["epoch"]: epoch.get("evaluated", {}).get("accuracy") for epoch in run.epochs}
     if "accuracy" in saved and chosen.get(saved.get("epoch")) != saved["accuracy"]:
-        raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
+        raise UserError(f"{run.path} is of another training than {network.checkpoint}: --evaluate measures the checkpoint")
     return run
 
 
-def evaluated(one, argv):
+def evaluated(network, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
-    recipe = ["--preset", one.recipe] if one.recipe else []
-    words = [*argv, *recipe, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)]
-    posthoc = open_network(build_parser(argv), words, "", run_name=f"{one.name}_compared")
+    recipe = ["--preset", network.recipe] if network.recipe else []
+    words = [*argv, *recipe, "--pretrained_snn", str(network.checkpoint), "--seed", str(network.seed)]
+    posthoc = open_network(build_parser(argv), words, "", run_name=f"{network.name}_compared")
     for margin in MARGINS if posthoc.args.at_accuracy else [{}]:
         posthoc.model.change(**margin)
         record, _ = posthoc.evaluate()
         stopped = f", margin {margin['gap_bound']:g}" if margin else ""
-        posthoc.run.say(f"{one.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images")
+        posthoc.run.say(f"{network.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images")
     return read_run(posthoc.run.json_path)
 
 

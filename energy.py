@@ -70,7 +70,7 @@ def main(argv=None):
             posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
             lines += said
     if args.format == "json":
-        print(json.dumps({word: numbers_of(one, prices, *anns.get(word, ())) for word, one in ledgers.items()}, indent=1))
+        print(json.dumps({word: numbers_of(costs, prices, *anns.get(word, ())) for word, costs in ledgers.items()}, indent=1))
     else:
         print(as_text(energy_rows(ledgers, prices, anns), args.format))
         for word, rows in parts.items():
@@ -101,7 +101,7 @@ def accuracies_of_ann(posthoc, word):
     if differ := [name for name in weights if shapes.get(name) != wanted[name]]:
         raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
     few = posthoc.train.batch(torch.arange(min(IMAGES, len(posthoc.train)))).images
-    return tuple(evaluate(one, posthoc.test)["accuracy"] for one in (ann, in_eight_bits(ann, few)))
+    return tuple(evaluate(model, posthoc.test)["accuracy"] for model in (ann, in_eight_bits(ann, few)))
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring import comparing
 from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.tables import save_results_json
-from harness.runs.run import numbered
+from harness.runs.run import counted, numbered
 from harness.runs.saving import write_whole
 from self_models import load
 from self_models.basics import HOME
@@ -77,7 +77,7 @@ NETWORKS = {  # by the recipes of their SNNs, in the order of the tables
 }
 RECIPES = {recipe: find(recipe, "snn") for recipe in NETWORKS}
 CHECKPOINTS = {  # name -> (its recipe, seed)
-    numbered(RECIPES[recipe].run, seed): (recipe, seed) for recipe, one in NETWORKS.items() for seed in range(one.seeds)
+    numbered(RECIPES[recipe].run, seed): (recipe, seed) for recipe, network in NETWORKS.items() for seed in range(network.seeds)
 }
 ADD_FOLDER = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 
@@ -156,22 +156,26 @@ def is_shown(row):
     return row["rule"] == "none" or row["bounds"].get("gap_bound") == MARGIN_SHOWN
 
 
+def grouped(rows, key):
+    """key(row) -> the rows that have it, in their order."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
 def over_seeds(rows):
     """Lists of the rows that only the seed tells apart."""
-    same = {}
-    for row in rows:
-        same.setdefault((row["name"], row["dataset"], row["epsilon"], *run_of(row)), []).append(row)
-    return list(same.values())
+    return list(grouped(rows, lambda row: (row["name"], row["dataset"], row["epsilon"], *run_of(row))).values())
 
 
 def paired(rows, network):
     """How a network differs from its baseline run for the same steps by the same rule, each seed's pair by itself: run ->
     figure -> Difference."""
-    runs = {}
-    for row in rows:
-        if (is_baseline := row["name"] == f"baseline of {network}") or row["name"] == network:
-            runs.setdefault(run_of(row), ({}, {}))[is_baseline][row["seed"]] = row
-    differences = {run: {name: difference(name, *pair) for name in SPREAD} for run, pair in runs.items()}
+    both, differences = (network, f"baseline of {network}"), {}
+    for run, alike in grouped((row for row in rows if row["name"] in both), run_of).items():
+        pair = [{row["seed"]: row for row in alike if row["name"] == name} for name in both]
+        differences[run] = {name: difference(name, *pair) for name in SPREAD}
     return {run: figures for run, figures in differences.items() if figures["accuracy"]}
 
 
@@ -187,12 +191,9 @@ def stop_of(row):
 
 def stopped(rows):
     """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
-    by_name = {}
-    for row in rows:
-        if row["rule"] == "confidence":
-            by_name.setdefault(row["name"], {}).setdefault(row["seed"], []).append(row)
-    baselines = {name: f"baseline of {name}" for name in by_name}
-    return {name: (by_name[name], by_name[other]) for name, other in baselines.items() if other in by_name}
+    by_name = grouped((row for row in rows if row["rule"] == "confidence"), lambda row: row["name"])
+    by_seed = {name: grouped(rows, lambda row: row["seed"]) for name, rows in by_name.items()}
+    return {name: (by_seed[name], by_seed[f"baseline of {name}"]) for name in by_seed if f"baseline of {name}" in by_seed}
 
 
 # --- tables
@@ -227,7 +228,7 @@ def short_table(folder):
     tested = spread("accuracy", {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)})
     models = {recipe: load(HOME / f"trained_models/snn/{recipe}.pth") for recipe in ("quick_baseline", "quick_feedback")}
     baseline = ledger_of(records_of(folder, "quick_baseline", "none")[0], models["quick_baseline"])
-    arithmetic, memory = (1e6 * baseline.ann_joules(one, 8) for one in (ARITHMETIC, WITH_MEMORY))
+    arithmetic, memory = (1e6 * baseline.ann_joules(prices, 8) for prices in (ARITHMETIC, WITH_MEMORY))
     ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
     rows = [[ann, tested.text(".2f"), "-", f"{arithmetic:.2f}", f"{memory:.1f}"]]
     for (words, rule), (recipe, model) in product((("early exit, margin 1", "confidence"), ("T = 50", "none")), models.items()):
@@ -251,8 +252,8 @@ def ledger_of(record, model):
     layers, steps = record["operations"]["layers"], record["mean_steps"]
     kinds = {"acs": "effective_acs", "macs": "effective_macs", "dense": "dense", "events": "event_acs"}
     kinds = {kind: layers[name] for kind, name in kinds.items()} | {"steps": dict.fromkeys(layers["dense"], steps)}
-    found = {"images": 1, "spikes": record["spikes_per_layer"], "comparisons": record["comparisons"]}
-    entries = entries_of(model, kinds | {"biases": {}, "reached": {}}, found)
+    figures = {"images": 1, "spikes": record["spikes_per_layer"], "comparisons": record["comparisons"]}
+    entries = entries_of(model, kinds | {"biases": {}, "reached": {}}, figures)
     return Ledger("", record["images"], record["accuracy"], model.timesteps, steps, leaks=False, entries=entries)
 
 
@@ -268,11 +269,9 @@ def pairs_table(rows):
             several |= {(run, FIGURES[name].title): change for name, change in figures.items() if change.half}
     head = "data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven"
     yield from markdown(head, lines)
-    kept = {}
-    for run, title in comparing.surviving(several):
-        kept.setdefault(run, []).append(title.removesuffix(", µJ"))
     yield from ("", f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0:", "")
-    yield from (f"- {run}: {'; '.join(titles)}" for run, titles in kept.items())
+    for run, both in grouped(comparing.surviving(several), lambda key: key[0]).items():
+        yield f"- {run}: {'; '.join(title.removesuffix(', µJ') for _, title in both)}"
     shares = {": ".join(key): change for key, change in several.items() if key[1] != FIGURES["accuracy"].title}
     yield from ("", comparing.equivalence_line(shares, EQUIVALENT))
 
@@ -309,14 +308,16 @@ def zoo_table():
 def verdicts(dataset, apart):
     """(network -> which one is ahead, and all in one line) in words. apart: network -> Difference of accuracy at equal spikes.
     First come differences over several seeds, then of one seed, then none detected."""
-    unsure, words, ahead = {name: abs(one.mean) <= (one.half or 0) for name, one in apart.items()}, {}, []
+    unsure = {name: abs(change.mean) <= (change.half or 0) for name, change in apart.items()}
+    words, ahead = {}, []  # ahead: how many seeds there are of each network whose baseline is
     for name in sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)):
-        one, first = apart[name], "feedback" if apart[name].mean > 0 else "baseline"
-        verdict = "no difference detected" if unsure[name] else f"{first} ahead"
-        words[name] = f"{one.pairs} seed{'s' * (one.pairs > 1)}\n{one.text(FIGURES['accuracy'])} points: {verdict}"
-        ahead += [one.pairs] * (verdict == "baseline ahead")
+        change = apart[name]
+        verdict = "no difference detected" if unsure[name] else f"{'feedback' if change.mean > 0 else 'baseline'} ahead"
+        words[name] = f"{counted(change.pairs, 'seed')}\n{change.text(FIGURES['accuracy'])} points: {verdict}"
+        if verdict == "baseline ahead":
+            ahead.append(change.pairs)
     line = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
-    return words, line + f" ({ahead.count(1)} with one seed)" * (1 in ahead)
+    return words, f"{line} ({ahead.count(1)} with one seed)" if 1 in ahead else line
 
 
 def put_into(page, lines):

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import choose_trained, lines_on_own, new_snn, teacher_from, use_engine
+from harness.building.models import choose_trained, lines_on_flags, new_snn, teacher_from, use_engine
 from harness.building.start import resolve, start_snn
 from harness.command_line.flags import training_parser
-from harness.command_line.parser import lines_on_unused
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.runs.run import Run, run_name
-from harness.training.fit import fit, test_once
+from harness.training.fit import fit
 from harness.training.losses import Criterion, own_losses
 
 
@@ -32,13 +31,10 @@ def train(args):
     terms = args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
     criterion = Criterion(trade_off, *terms, own_losses(args, model))
     args, data = data_for(args, model)
-    shown = (None, None, data[2]) if args.test_only else data
     engine = use_engine(model, args)
     with Run("snn", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_unused(args, model), *lines_on(shown, model.classes), engine, *lines_on_own(args.model))
+        run.say(*lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), engine)
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
-        if args.test_only:
-            return test_once(model, data[2], criterion, args, run)
         return fit(model, data, criterion, args, run, start.run)
 
 

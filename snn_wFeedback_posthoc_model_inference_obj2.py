@@ -20,8 +20,9 @@ def build_parser(argv=None):
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
-    for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
-        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=[*one.tried] or [one.default], help=one.help)
+    for name, bound in settings_in(*RULES.values()).items():  # those of --model's file are among them
+        tried = [*bound.tried] or [bound.default]
+        group.add_argument(f"--{name}s", nargs="+", type=typed(bound.kind), default=tried, help=bound.help)
     return parser
 
 

@@ -198,4 +198,4 @@ def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
     run_here(ANALYSIS, f"{flags} --images 2 --chart_images 4 {DATA}")
     run_here(STREAM, f"{flags} --scene switch --scene_frames 2 --limit_test 16")
     other = REPOSITORY / "trained_models/snn/cifar10_baseline.pth"
-    assert f"--baseline {other}: its images" in refused(ANALYSIS, flags, f"--baseline {other} --images 1 {DATA}")
+    assert f"--baseline {other} has colour images" in refused(ANALYSIS, flags, f"--baseline {other} --images 1 {DATA}")

@@ -231,7 +231,6 @@ REFUSED = [
     (ANN, "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
     (SNN, "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
     (ANALYSIS, "{snn} --images {own}/text.png", "text.png: not an image"),
-    (ANALYSIS, "{snn} --images 2 --index 7", "--index and --images both choose the images: leave out one of the two"),
     (ANALYSIS, "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),

@@ -76,7 +76,7 @@ def outcome(name, flags):
     out, err, status = io.StringIO(), io.StringIO(), 0
     module, stop = importlib.import_module(name), mock.Mock(side_effect=Reached)
     with contextlib.ExitStack() as stack:
-        for place, attribute in ((module, "fit"), (module, "test_once"), (Posthoc, "evaluate"), (Posthoc, "watch")):
+        for place, attribute in ((module, "fit"), (Posthoc, "evaluate"), (Posthoc, "watch")):
             if hasattr(place, attribute) and not (attribute == "fit" and "--resume" in flags):
                 stack.enter_context(mock.patch.object(place, attribute, stop))
         stack.enter_context(mock.patch("harness.data.sets.load_set", kept))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.speed.inference_peers import LOOKS, save_simulators
 from benchmarks.speed.peers import SIMULATORS
-from results import between
+from results import between, markdown
 
 PAGE, PICTURE = Path(__file__).with_suffix(".md"), Path(__file__).parents[1] / "inference_speed.png"
 RESULTS = Path(__file__).parents[2] / "results"
@@ -18,32 +18,26 @@ def records(name):
 
 def inference_table():
     """A row for each case of each machine."""
-    yield from row("machine, threads", "network", "T", "batch", "event", "dense", "best", "ANN", "event / best", "dense / best")
-    yield "|" + " --- |" * 10
-    for one in records("inference_peers"):
-        best, name = max((one[name], LOOKS[name][0]) for name in SIMULATORS)
-        event, dense, ann = (one[name] for name in ("ours_event", "ours_dense", "ann"))
-        run = f"{one['machine']}, {one['threads']}", one["network"], one["timesteps"], one["batch"]
+    rows = []
+    for case in records("inference_peers"):
+        best, name = max((case[name], LOOKS[name][0]) for name in SIMULATORS)
+        event, dense, ann = (case[name] for name in ("ours_event", "ours_dense", "ann"))
+        run = f"{case['machine']}, {case['threads']}", case["network"], case["timesteps"], case["batch"]
         speeds = f"{event:,.0f}", f"{dense:,.0f}", f"{best:,.0f} ({name})", f"{ann:,.0f}"
-        yield from row(*run, *speeds, f"{event / best:.1f}", f"{dense / best:.2f}")
+        rows.append([*run, *speeds, f"{event / best:.1f}", f"{dense / best:.2f}"])
+    head = "machine, threads | network | T | batch | event | dense | best | ANN | event / best | dense / best"
+    return markdown(head, rows)
 
 
 def nir_table():
     """A row for each network and batch size; a dash where a simulator fails."""
-    found = records("nir_peers")
-    simulators = list(dict.fromkeys(one["simulator"] for one in found))
-    yield from row("network", "timesteps", "batch", *(LOOKS.get(name, [name])[0] for name in simulators))
-    yield "|" + " --- |" * (3 + len(simulators))
-    runs = {}
-    for one in found:
-        speed = one.get("recordings_per_second")
-        runs.setdefault((one["network"], one["timesteps"], one["batch"]), []).append(f"{speed:,.1f}" if speed else "-")
-    for run, speeds in runs.items():
-        yield from row(*run, *speeds)
-
-
-def row(*cells):
-    yield f"| {' | '.join(map(str, cells))} |"
+    cases, runs = records("nir_peers"), {}
+    simulators = dict.fromkeys(case["simulator"] for case in cases)
+    for case in cases:
+        speed = case.get("recordings_per_second")
+        runs.setdefault((case["network"], case["timesteps"], case["batch"]), []).append(f"{speed:,.1f}" if speed else "-")
+    head = " | ".join(["network | timesteps | batch", *(LOOKS.get(name, [name])[0] for name in simulators)])
+    return markdown(head, ([*run, *speeds] for run, speeds in runs.items()))
 
 
 def page():

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from results import between
+from results import between, markdown
 
 PAGE, RESULTS = Path(__file__).with_suffix(".md"), Path(__file__).parents[2] / "results/microcontroller.jsonl"
 MARKS = "<!-- {}: by docs/how_to/microcontroller.py -->", "<!-- end -->"
@@ -23,21 +23,17 @@ for (name, _), runs in FOUND.items():
         ANNS.setdefault((sizes, tuple(each["ann_instructions"] for each in runs.values())), {})[name.split("_")[0]] = None
 
 
-def row(*cells):
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def figures_table():
     """A row for each network and each ANN; which networks need less than their ANN."""
-    yield row("network", "weights", "timesteps", "flash, kB", "RAM, kB", *CORES.values())
-    yield row(*["---"] * (5 + len(CORES)))
+    rows = []
     for (name, weights), runs in FOUND.items():
         one = runs["m4"]
         counts = (f"{runs[core]['instructions'] / 1e6:.1f}" for core in CORES)
-        yield row(f"`{name}`", weights, one["timesteps"], *(f"{one[key] / 1e3:.0f}" for key in ("flash", "ram")), *counts)
+        rows.append([f"`{name}`", weights, one["timesteps"], *(f"{one[key] / 1e3:.0f}" for key in ("flash", "ram")), *counts])
     for (sizes, counts), families in ANNS.items():
         cells = [f"{size / 1e3:.0f}" for size in sizes] + [f"{count / 1e6:.1f}" for count in counts]
-        yield row(f"ANN of {', '.join(families)}", "int8", "-", *cells)
+        rows.append([f"ANN of {', '.join(families)}", "int8", "-", *cells])
+    yield from markdown(" | ".join(["network | weights | timesteps | flash, kB | RAM, kB", *CORES.values()]), rows)
     yield ""
     for core, title in (("m4", "a Cortex-M4"), ("rv32", "RISC-V")):
         fewer = {}
@@ -50,14 +46,16 @@ def figures_table():
 
 def compared_table():
     """Ours, on a Cortex-M4, beside what others have published."""
-    yield row("network", "weights", "task", "accuracy, %", "timesteps", "thousand instructions per timestep", "energy, µJ")
-    yield row(*["---"] * 7)
+    rows = []
     for (name, weights), about in COMPARED.items():
         one = FOUND[name, weights]["m4"]
-        yield row(f"`{name}`", weights, *about, one["timesteps"], f"{one['instructions'] / one['timesteps'] / 1e3:,.0f}", "-")
+        thousands = f"{one['instructions'] / one['timesteps'] / 1e3:,.0f}"
+        rows.append([f"`{name}`", weights, *about, one["timesteps"], thousands, "-"])
         if "ann_instructions" in one:
-            yield row("its ANN", "int8", about[0], "-", "one pass", f"{one['ann_instructions'] / 1e3:,.0f}", "-")
-    yield row("recurrent SNN (ISCAS 2023)", "-", "N-MNIST", "97.2", "-", "up to 150 µs: 27 thousand cycles at 180 MHz", "4.1")
+            rows.append(["its ANN", "int8", about[0], "-", "one pass", f"{one['ann_instructions'] / 1e3:,.0f}", "-"])
+    rows.append(["recurrent SNN (ISCAS 2023)", "-", "N-MNIST", "97.2", "-", "up to 150 µs: 27 thousand cycles at 180 MHz", "4.1"])
+    head = "network | weights | task | accuracy, % | timesteps | thousand instructions per timestep | energy, µJ"
+    return markdown(head, rows)
 
 
 def page():

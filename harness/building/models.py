@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.data.facts import shape_and_classes
+from harness.data.facts import check_same, shape_and_classes
 from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
 from self_models.basics import INSTALLED, compute_exactly
@@ -45,7 +45,7 @@ def new_snn(args, cls=None, **own):
 
 def settings_from(cls, args):
     """The arguments of the constructor of cls, from the flags."""
-    flags = {name: one.flag(name) for name, one in cls.known_settings().items()}
+    flags = {name: setting.flag(name) for name, setting in cls.known_settings().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
     return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None)}
 
@@ -133,9 +133,8 @@ def teacher_from(args):
     if args.test_only or not args.teacher_ann:
         return None
     model = ann_of(args.teacher_ann, args)
-    if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
-        was = model.settings["dataset"]
-        raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {was}; give one of {args.dataset}")
+    known = shape_and_classes(args.facts, args.dataset)
+    check_same(f"--teacher_ann {args.teacher_ann}", (model.image_shape, model.classes), known)
     return Teacher(model, args.distillation, args.temperature, args.precision)
 
 
@@ -198,10 +197,15 @@ def word_for(word, path):
     return f"{file}:{name}" if name in imported(file).classes else str(file)
 
 
-def lines_on_own(word):
-    """A line on the file of a --model, if there is one: its digest, and the classes that it defines."""
-    if word:
-        path = parts_of(word)[0]
+def lines_on_flags(args, model):
+    """Lines on what was typed: flags without effect, of parts that the model has not chosen and, with --test_only, of training (a
+    recipe's are not judged, since it serves every way of using its network); the file of --model, its digest and classes."""
+    idle = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
+    unused = {flag for flag, known in args.known.items() if flag in idle or (known.training and args.test_only)}
+    if typed := [flag for flag in args.typed if flag in unused]:
+        yield f"note: without effect here: --{', --'.join(typed)}"
+    if args.model:
+        path = parts_of(args.model)[0]
         digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
         yield f"--model: {path.name}, digest {digest}, classes: {', '.join(imported(path).classes) or 'none'}"
 

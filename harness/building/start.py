@@ -85,7 +85,7 @@ def adopted(config, start, kind):
     settings = getattr(MODELS.get(str(start.saved.get("model"))), "defaults", {}) | own
     if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
         both = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        known = {name: one for name, one in known.items() if name in both}
+        known = {name: setting for name, setting in known.items() if name in both}
     for name in known.keys() & settings.keys():
         flag = known[name].flag(name)
         if flag and (known[name].scope == "network" or flag in config.default):  # what this script does not ask, its class says
@@ -105,7 +105,7 @@ def followed(config, start):
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
 
-    def now(name):
+    def value_of(name):
         return config.given.get(name, follows.get(name, getattr(config, name)))
 
     if frames:
@@ -120,15 +120,16 @@ def followed(config, start):
         if "M" in find_plan(config.architecture, was.get("plan")).encoder:
             follows["max_pool"] = "count"  # the highest activation is the highest count
     if "resume" not in config.default:  # it only evaluates
-        if gate.stays_in_evaluation and "gate" not in config.given and config.default["gate"] != "contrast":
-            own = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
+        asks_for_another = "gate" in config.given or config.default["gate"] == "contrast"  # as objective 3 does
+        if gate.stays_in_evaluation and not asks_for_another:
+            own = {name: setting.flag(name) for name, setting in settings_in(gate).items()} | {"gate": "gate"}
             follows |= {flag: was[name] for name, flag in own.items() if name in was}  # without it the network is another
         if is_phased or not find_plan(config.architecture, config.plan).decoder:
             follows["epsilon"] = 0.0  # there are no predictions by which to block
-    if now("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
+    if value_of("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
-    if "scene" in config.default:  # a stream: old evidence must decay
-        follows |= forgetting(was, blocks=now("gate") != "open" and now("epsilon") > 0)
+    if "scene" in config.default and not is_phased:  # a stream, which phased refuses: old evidence must decay
+        follows |= forgetting(was, blocks=value_of("gate") != "open" and value_of("epsilon") > 0)
     return follows
 
 
@@ -161,29 +162,24 @@ def start_snn(model, start, train, config, run, may_grow=False):
     if start.kind == "ann":
         convert_ann(model, start, train, config, run)
     elif start.kind == "snn":
-        load_snn(model, start, config, run, may_grow)
+        saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
+        fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
+        if of_original:
+            from_original(model, saved)
+        if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
+            model.set_leak(config.leak)
     elif not start.kind:
         thresholds = f"with every threshold at {config.default_threshold:g}"
         run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
     return model
 
 
-def load_snn(model, start, config, run, may_grow):
-    """Give the SNN the weights of an SNN's checkpoint, and the leak that was asked for."""
-    saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
-    fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
-    if of_original:
-        from_original(model, saved)
-    if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
-        model.set_leak(config.leak)
-
-
 def convert_ann(model, start, train, config, run):
     """Give the SNN the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
     saved, has_bounds = weights_for(model, start, config, run)
     state = saved["state_dict"]
-    if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
-        needed = f"--readout {model.settings['readout']} needs one for {without[0]}: choose a membrane read-out"
+    if has_bounds and (unbound := [name for name in model.neurons() if in_stages(name) and f"{name}.threshold" not in state]):
+        needed = f"--readout {model.settings['readout']} needs one for {unbound[0]}: choose a membrane read-out"
         raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
     fill(model, saved, start.path, run.say, may_lack=(".threshold", ".leak", ".bias"))
     for name, parameter in model.named_parameters():
@@ -196,6 +192,7 @@ def convert_ann(model, start, train, config, run):
     def drawn(t):
         return draws.at_step(t, model.image_shape, images.device)
 
+    # Thresholds fit what arrives at each layer: bounds that training has found, levels of activations, or the largest current.
     if has_bounds:
         conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
@@ -206,15 +203,15 @@ def convert_ann(model, start, train, config, run):
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
         steps = config.balance_timesteps
-        with telling("balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run) as told:
-            conversion.balance_thresholds(model, images, drawn, steps, config.balance_percentile, *told)
+        with telling("balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run) as callbacks:
+            conversion.balance_thresholds(model, images, drawn, steps, config.balance_percentile, *callbacks)
     conversion.scale_thresholds(model, config.scaling_factor)
     conversion.fit_biases(model, biases)  # to the thresholds as they are now
-    if config.calibrate:
+    if config.calibrate:  # T timesteps round rates off: biases make up for what is lost on average
         rates = conversion.rates_of(ann_of(config.pretrained_ann, config), model, images)
         line, rounds = "mean rates of its channels off by {:.4f}, now by {:.4f}", conversion.ROUNDS + 1
-        with telling("calibrating biases", line, model, len(images), model.timesteps, rounds, run) as told:
-            conversion.calibrate_biases(model, rates, images, drawn, *told)
+        with telling("calibrating biases", line, model, len(images), model.timesteps, rounds, run) as callbacks:
+            conversion.calibrate_biases(model, rates, images, drawn, *callbacks)
 
 
 def weights_for(model, start, config, run):
@@ -245,14 +242,14 @@ def whiten_first_layer(model, images):
     uncorrelated, each channel of variance 1. Filters are the leading eigenvectors of the patches' covariance, each divided by the
     root of its eigenvalue + SMALL. Returns a line on them."""
     weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
-    each, size = weight.shape[0] // 2, weight.shape[-1]
+    count, size = weight.shape[0] // 2, weight.shape[-1]
     index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))
     for part in index.split(100):
         patches = F.unfold(images.batch(part).images.flatten(0, -4).double(), size).transpose(1, 2).flatten(0, 1)
         number, sums, squares = number + len(patches), sums + patches.sum(0), squares + patches.t() @ patches
     mean = sums / number
-    variances, patterns = (found.flip(-1) for found in torch.linalg.eigh(squares / number - mean.outer(mean)))
-    filters = (patterns[:, :each] / (variances[:each].clamp(min=0) + SMALL).sqrt()).t().float()
+    variances, patterns = (values.flip(-1) for values in torch.linalg.eigh(squares / number - mean.outer(mean)))
+    filters = (patterns[:, :count] / (variances[:count].clamp(min=0) + SMALL).sqrt()).t().float()
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))
-    share = 100 * (variances[:each].sum() / variances.sum()).item()
-    return f"whitening: {each} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"
+    share = 100 * (variances[:count].sum() / variances.sum()).item()
+    return f"whitening: {count} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"

@@ -7,6 +7,7 @@ from functools import partial
 
 from harness import UserError
 from harness.building.models import class_for
+from harness.building.start import CLASSES
 from harness.command_line.parser import Parser, SwitchAction, new_file, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
@@ -26,8 +27,7 @@ from self_models.basics.settings import (
     with_defaults,
 )
 from self_models.loading import ENGINES
-from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback import PRECISIONS
 
 recipe_setting = partial(setting, scope="recipe")
 run_setting = partial(setting, group="run", scope="run")
@@ -67,6 +67,8 @@ class OfAll:
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU if there is one", common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU, if there are several")
+    pretrained_ann: str = run_setting("", Text(), "ANN checkpoint to start from, or to evaluate", group="checkpoint",
+        metavar="PATH", common=True)
     test_only: bool = command_setting(False, Switch(), "evaluate once, without training", common=True)
     overwrite: bool = command_setting(False, Switch(), "replace an earlier run of the same name", common=True)
     data_dir: str = run_setting("", Text(), "folder of a known data set's files; default: data/ of the repository, or of the "
@@ -138,12 +140,6 @@ class OfEvaluation:
 
 
 @dataclass
-class OfANN:
-    pretrained_ann: str = run_setting("", Text(), "ANN checkpoint to start from, or to evaluate", group="checkpoint",
-        metavar="PATH", common=True)
-
-
-@dataclass
 class OfSNN:
     """Flags of every script that trains or evaluates an SNN."""
 
@@ -152,8 +148,6 @@ class OfSNN:
     engine: str = run_setting("auto", Choice(list(ENGINES)), "of evaluation; dense: PyTorch, layer by layer; event: the "
         "event-driven kernel in C, on the CPU; reference: step(), step by step; auto: event if the kernel can, else dense",
         group="engine", common=True)
-    pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", scope="run",
-        metavar="PATH", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)
     balance_images: int = conversion_setting(128, COUNT, "training images for threshold balancing (original: 512)")
     balance_timesteps: int = conversion_setting(100, COUNT, "timesteps for threshold balancing (original: 1000)")
@@ -184,7 +178,6 @@ BARE = (
     "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; --preset own --dataset FOLDER "
     "trains on your own images; --dataset MNIST is the original's run, many hours on a CPU"
 )
-TRAINED = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}  # kind -> class of the network
 
 
 def class_in(argv, table, cls):
@@ -202,9 +195,9 @@ def class_in(argv, table, cls):
 
 def training_settings(kind, cls=None):
     """name -> Setting of all flags of the script that trains an ANN or SNN (kind). cls: of a network of somebody's own."""
-    network = (cls or TRAINED[kind]).known_settings()
+    network = (cls or CLASSES[kind]).known_settings()
     if kind == "ann":
-        return joined(settings_in(OfAll, OfTraining, OfANN), network)
+        return joined(settings_in(OfAll, OfTraining), network)
     return joined(loss_settings(), with_defaults(settings_in(OfAll, OfTraining, OfSNN, OfFineTuning), SNN_DEFAULTS), network)
 
 
@@ -227,7 +220,7 @@ def joined(*declared):
 
 def training_parser(description, kind, argv=None):
     """The parser of the script that trains an ANN or SNN (kind). argv: where a --model is looked for, see class_in."""
-    return Parser(description, kind, training_settings(kind, class_in(argv, kind, TRAINED[kind])), bare=BARE)
+    return Parser(description, kind, training_settings(kind, class_in(argv, kind, CLASSES[kind])), bare=BARE)
 
 
 def posthoc_parser(description, argv, cls, without=()):
@@ -235,7 +228,7 @@ def posthoc_parser(description, argv, cls, without=()):
     without: settings that get no flag here, nor do those of the parts that they choose."""
     out = {*without, *settings_in(*(part for kind in without for part in cls.parts.get(kind, {}).values()))}
     network = class_in(argv, "evaluation", cls)
-    known = {name: one for name, one in posthoc_settings(cls, network).items() if name not in out}
+    known = {name: kind for name, kind in posthoc_settings(cls, network).items() if name not in out}
     kept = {name for name in network.known_settings().keys() & known.keys() if known[name].scope == "network"}
     known |= {name: replace(known[name], help=f"{known[name].help} (default: the checkpoint's)") for name in kept}
     parser, seldom = Parser(description, "evaluation", known), {*kept.difference(EVALUATED_WITH), *SELDOM}

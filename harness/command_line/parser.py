@@ -62,7 +62,7 @@ def add_output_flag(group, flag, help, *endings, default=""):
 class Configuration:
     """Settings as attributes. layers: name -> dict of the settings that it says: default; checkpoint (what the network is);
     script (what this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them,
-    as how many images are held out). known: name -> Setting of the declared ones; groups: flag -> title of its group in
+    as how many images are held out). known: flag -> Setting of the declared ones; groups: flag -> title of its group in
     --help."""
 
     def __init__(self, known=None, groups=None, **layers):
@@ -90,9 +90,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description, table="", settings=(), bare=""):
-        self.bare, self.table, self.known = bare, table, dict(settings)
-        flags = {name: one for name, one in self.known.items() if one.option_strings(name)}
-        self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
+        self.bare, self.table = bare, table
+        self.known = {known.flag(name): known for name, known in dict(settings).items() if known.option_strings(name)}
+        self.rare = {flag for flag, known in self.known.items() if not known.common}
         form = partial(_Help, parser=self)
         super().__init__(description=description, allow_abbrev=False, formatter_class=form, usage="%(prog)s [FLAG ...]")
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
@@ -100,9 +100,9 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help=PRESET)
         for title in GROUPS:
             group = self.add_argument_group(title)  # --help leaves out one without flags
-            for name, one in flags.items():
-                if one.group == title:
-                    group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
+            for flag, known in self.known.items():
+                if known.group == title:
+                    group.add_argument(*known.option_strings(flag), default=known.default, help=known.help, **_of_kind(known))
 
     def error(self, message):
         typo = re.search("unrecognized arguments: (--[^ =]+)", message)
@@ -215,12 +215,3 @@ class SwitchAction(argparse.Action):
             setattr(namespace, self.dest, not negative if value is None else Switch().parse("" if negative else value))
         except ValueError as error:
             parser.error(f"argument {option_string}: {error}")
-
-
-def lines_on_unused(args, model):
-    """A line that names the typed flags without effect, if there are any: settings of parts that the model has not chosen, and
-    with --test_only those of training. A recipe's flags are not judged, since it serves every way of using its network."""
-    others = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
-    unused = {one.flag(name) for name, one in args.known.items() if name in others or (one.training and args.test_only)}
-    if typed := [flag for flag in args.typed if flag in unused]:
-        yield f"note: without effect here: --{', --'.join(typed)}"

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.models import lines_on_own, new_snn, use_engine, word_for
+from harness.building.models import lines_on_flags, new_snn, use_engine, word_for
 from harness.building.start import resolve, start_snn
-from harness.command_line.parser import lines_on_unused
 from harness.data.events import read_frames
-from harness.data.facts import images_for
+from harness.data.facts import check_same, images_for
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
 from harness.measuring.tables import counts_operations, evaluation_record, save_results_json, silent_outputs
@@ -35,7 +34,7 @@ def resolve_evaluation(args, as_trained=False):
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.having("followed", pretrained_snn=str(path))
     if not as_trained:
-        asked = {one.flag(name) for name, one in args.known.items() if one.scope == "objective"}
+        asked = [flag for flag, known in args.known.items() if known.scope == "objective"]
         args = args.having("script", **{flag: args.default[flag] for flag in asked})
     return resolve(args, "snn")
 
@@ -44,10 +43,9 @@ def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
     own: settings of no shared flag."""
     model = new_snn(args, cls, **own)
-    lines = [*lines_on_unused(args, model)]
-    files, frames, train = own_files(args), getattr(args, "frames", ""), None
-    if args.holdout and args.limit_test:
-        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+    lines, words = [*lines_on_flags(args, model)], getattr(args, "images", [1])
+    files = [] if isinstance(words[0], int) and len(words) == 1 else image_sources(list(map(str, words)))
+    frames, train = getattr(args, "frames", ""), None
     if start.kind == "ann" or "settings" not in start.saved or not (files or frames):  # to balance, or to evaluate on
         train, held_out, test = images_for(args, model, args.holdout)
         test = held_out or test
@@ -57,7 +55,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = Run("snn", args.run_name or name + suffix, args, trains=False)
-    run.say(*lines, *lines_on_own(args.model))
+    run.say(*lines)
     start_snn(model, start, train, args, run).eval()
     was, gate = start.settings, model.settings["gate"]
     if was.get("gate", "open") not in ("open", gate):
@@ -74,14 +72,6 @@ def open_network(parser, words, suffix, **settled):
     args = parser.parse_args(words)
     args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
     return open_posthoc(*resolve_evaluation(args, as_trained=True), InputBlockingSNN, suffix)
-
-
-def own_files(args):
-    """The files that --images names, Paths; none where it is a number, or the script has no such flag."""
-    words = getattr(args, "images", [1])
-    if "images" in args.given and args.index:
-        raise UserError("--index and --images both choose the images: leave out one of the two")
-    return [] if isinstance(words[0], int) and len(words) == 1 else image_sources(list(map(str, words)))
 
 
 @dataclass
@@ -133,8 +123,7 @@ class Posthoc:
         settings = self.model.settings
         shared = {name: settings[name] for name in ("timesteps", "rule", *settings_in(RULES[settings["rule"]]))}
         model = load(path, self.args.engine, self.device, **shared | changed)
-        if (model.image_shape, model.classes) != (self.model.image_shape, self.model.classes):
-            raise UserError(f"--baseline {path}: its images or classes are others than those of this network")
+        check_same(f"--baseline {path}", (model.image_shape, model.classes), (self.model.image_shape, self.model.classes))
         return replace(self, model=model, records=[])
 
     def chosen(self, images=None):

@@ -18,13 +18,13 @@ from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, is_numbered, numbered, program, run_name
+from harness.runs.run import COMMANDS, numbered, program, run_name
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
 
 HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
-OF_ONE_RUN = ("seed", "results_json")  # flags
+OF_ONE_RUN = {"seed", "results_json"}  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
 
@@ -81,25 +81,20 @@ def train_each(train, parser, argv, kind):
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
-    if one := [flag for flag in OF_ONE_RUN if flag in args.typed]:
-        raise UserError(f"--{one[0]} is of one run, and --seeds makes several: leave out one of the two")
-    if args.resume not in ("", "last"):
-        raise UserError(f"--resume {args.resume} is one run's checkpoint: with --seeds say --resume alone")
+    for flag in OF_ONE_RUN & args.typed.keys():
+        raise UserError(f"--{flag} is of one run, and --seeds makes several: leave out one of the two")
     words, results = list(sys.argv[1:] if argv is None else argv), []
+    say = partial(print, flush=True) if ranks.is_first() else str
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
-        if not is_numbered(own):
+        if "run_name" in args.given or not own.run_name:  # else a recipe has named it, with its seed
             own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        lines = [f"== seed {seed}: {own.run_name}"]
-        for flag in STARTS:
-            path = Path(getattr(own, flag, "") or ".")
-            if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                own = own.having("found", **{flag: str(sibling)})
-                lines.append(f"--{flag} {sibling}")
-        say = partial(print, flush=True) if ranks.is_first() else str
-        say("; ".join(lines))
+        paths = {flag: Path(getattr(own, flag)) for flag in STARTS if flag in args.given and getattr(own, flag)}
+        siblings = {flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()}
+        siblings = {flag: str(path) for flag, path in siblings.items() if path.is_file()}
+        say("; ".join([f"== seed {seed}: {own.run_name}", *(f"--{flag} {path}" for flag, path in siblings.items())]))
         try:
-            results.append(train(own))
+            results.append(train(own.having("found", **siblings)))
         except Finished as done:
             say(f"left as it is: {done}")
     return results
@@ -117,10 +112,10 @@ def call(name, flags, folder=None):
 
 
 def wfeedback():
-    run_script(run_command)
+    run_script(run_named)
 
 
-def run_command():
+def run_named():
     """Run the script that the first word names, as in COMMANDS or by its file, with the other words as its flags."""
     name, *flags = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--help_all"):

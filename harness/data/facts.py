@@ -16,8 +16,8 @@ def with_facts(args):
     """The Configuration with `facts`, the settings FACTS, a checkpoint's or the data set's. Raises UserError for other images."""
     if facts := getattr(args, "facts", None):
         if args.dataset in IMAGE_SHAPES:  # before it is downloaded
-            known = shape_and_classes(facts, args.dataset)
-            check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
+            known = IMAGE_SHAPES[args.dataset], CLASSES[args.dataset]
+            check_same(f"--dataset {args.dataset}", known, shape_and_classes(facts, args.dataset))
     elif args.dataset in IMAGE_SHAPES:
         facts = {"labels": len(CLASSES[args.dataset])}
     else:
@@ -61,32 +61,34 @@ def shape_and_classes(facts, dataset):
 
 def check_fits(images, model):
     """Raises UserError unless the ImageSet's images have the shape, and its classes the names, that the network knows."""
-    check_same(images.name, tuple(images.images.shape[-3:]), images.classes or model.classes, model.image_shape, model.classes)
+    known = tuple(images.images.shape[-3:]), images.classes or model.classes
+    check_same(f"--dataset {images.name}", known, (model.image_shape, model.classes))
 
 
-def check_same(name, shape, classes, known_shape, known_classes):
-    """Raises UserError where this data set's image shape or classes are not those that a network knows."""
+def check_same(what, images, known):
+    """Raises UserError where what a flag names has images of another shape or other classes than are known: (shape, classes) of
+    both."""
+    (shape, classes), (known_shape, known_classes) = images, known
     if shape != known_shape:
-        taken = f"the network takes {described(known_shape)}: give it one that fits"
-        raise UserError(f"--dataset {name} has {described(shape)}, and {taken}")
+        raise UserError(f"{what} has {described(shape)}, and the network takes {described(known_shape)}: give one that fits")
     if list(classes) != list(known_classes):
-        raise UserError(
-            f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
-            "data set of its own classes, or train a new one"
-        )
+        told = f"has the classes {some(classes)}, and the network was trained on {some(known_classes)}"
+        raise UserError(f"{what} {told}: give one of its own classes, or train a new network")
 
 
-def lines_on(data, names):
-    """What a network is given, in lines. data: (training, selection, test) ImageSets, or None each; names: of the classes."""
+def lines_on(data, names, test_only):
+    """What a network is given, in lines. data: (training, selection or None, test) ImageSets, of which test_only takes the last;
+    names: of the classes."""
     parts = {part: images for part, images in zip(("training", "held out", "test"), data, strict=True) if images}
+    if test_only:
+        parts = {"test": data[2]}
     counts = {part: images.labels.bincount(minlength=len(names)).tolist() for part, images in parts.items()}
     said = []
     for part, of_classes in counts.items():
         least, most = min(of_classes), max(of_classes)
         ends = f"{least:,} of {names[of_classes.index(least)]} to {most:,} of {names[of_classes.index(most)]}"
         said.append(f"{part} {sum(of_classes):,} ({f'{least:,} of each class' if least == most else ends})")
-    first = next(iter(parts.values()))
-    yield f"data: {first.name}, {described(first.images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
+    yield f"data: {data[2].name}, {described(data[2].images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
     rare = [f"{name} ({count})" for name, count in zip(names, counts.get("training", ()), strict=False) if count < FEWEST]
     if rare:
         yield f"warning: fewer than {FEWEST} training images of class {some(rare)}: more of them would be learned from better"

@@ -87,8 +87,8 @@ class Run(Paths, AbstractContextManager):
 
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
-        self.args, self.trains, self._lock = args, trains, None
-        self._records, self._begun = [], False
+        self.args, self.trains = args, trains
+        self._lock, self._records, self._begun = None, [], False
         self.is_resumed = bool(trains and args.resume) and self.wrote(Path(args.resume))
         try:
             for folder in (self.logs, self.files) if ranks.is_first() else ():
@@ -208,11 +208,6 @@ def numbered(name, seed):
     return f"{name}_{seed}" if seed else name
 
 
-def is_numbered(args):
-    """True where the run's name has its seed in it already, since a recipe named it."""
-    return bool(args.run_name) and "run_name" not in args.given
-
-
 def run_name(kind, args):
     """What a training script's run is called: --run_name; the checkpoint of --test_only; the run that --resume PATH goes on; else
     as the original names it."""
@@ -282,10 +277,10 @@ def opening_record(args, name, began):
     time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
     parameters = {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS}
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    training, groups = {setting.flag(key) for key, setting in args.known.items() if setting.training}, {}
+    idle, groups = {flag for flag, known in args.known.items() if known.training and args.test_only}, {}
     for flag, title in args.groups.items():
         value = parameters.get(flag, args.default[flag])
-        if value != args.default[flag] and not (flag in training and parameters.get("test_only")):
+        if value != args.default[flag] and flag not in idle:
             groups.setdefault(title, []).append(f"{flag}={value}")
     lines = (
         f"{began} {time}",

@@ -24,9 +24,12 @@ FEW = 300  # updates below which a network from scratch or from a conversion har
 
 
 def fit(model, data, criterion, args, run, saved=None):
-    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
-    None, test) ImageSets; saved: what resumed() returned. Returns the best epoch's figures, measured once at the end on the test
-    images. SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised."""
+    """Train for args.epochs epochs, or with --test_only evaluate. The best epoch's checkpoint is kept, and the last for --resume.
+
+    data: (training, selection or None, test) ImageSets; saved: what resumed() returned. Returns the best epoch's figures on the
+    test images, measured once, at the end. SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised."""
+    if args.test_only:
+        return test_once(model, data[2], criterion, args, run)
     train, updates, args = length_of(data[0], args)
     state = TrainingState(model, (train, *data[1:]), args, run, updates)
     if args.resume:
@@ -141,18 +144,17 @@ def record_epoch(state, epoch, learned, judgement, seconds):
 def judged(state, criterion, epoch):
     """Keep the model where it is the best so far, or no images choose. Returns {'evaluated': its figures on the images that
     choose, 'best': the best accuracy}, empty where none do."""
-    args, run, images = state.args, state.run, state.judging
-    if not images:
-        state.check_finite()
-        state.best = {"epoch": epoch}
-        save_checkpoint(run.best_path, state.model, epoch=epoch, selected_on=args.selected_on)
-        return {}
-    figures = evaluate_with_bar(state.model, images, criterion, args, run, False, state.save_if_asked)
-    figures.pop("per_image", None)
-    state.check_finite(figures["total"])
-    if state.best is None or figures["accuracy"] > state.best["accuracy"]:
+    args, run, figures, accuracy = state.args, state.run, {}, {}
+    if state.judging:
+        figures = evaluate_with_bar(state.model, state.judging, criterion, args, run, False, state.save_if_asked)
+        figures.pop("per_image", None)
+        accuracy = {"accuracy": figures["accuracy"]}
+    state.check_finite(figures.get("total", 0.0))
+    if not figures or state.best is None or figures["accuracy"] > state.best["accuracy"]:
         state.best = {"epoch": epoch, **figures}
-        save_checkpoint(run.best_path, state.model, epoch=epoch, accuracy=figures["accuracy"], selected_on=args.selected_on)
+        save_checkpoint(run.best_path, state.model, epoch=epoch, **accuracy, selected_on=args.selected_on)
+    if not figures:
+        return {}
     evaluated = {name: value for name, value in figures.items() if name != "confusion" or args.selected_on == "test"}
     return {"evaluated": evaluated, "best": state.best["accuracy"]}
 

@@ -36,8 +36,8 @@ LOSSES.expects(Loss)
 def loss_settings():
     """NAME_SETTING -> Setting of all losses that are registered."""
     return {
-        f"{name}_{own}": replace(one, help=f"{loss.__name__}: {one.help}", group="training", training=True)
-        for name, loss in LOSSES.items() for own, one in settings_in(loss).items()
+        f"{name}_{own}": replace(known, help=f"{loss.__name__}: {known.help}", group="training", training=True)
+        for name, loss in LOSSES.items() for own, known in settings_in(loss).items()
     }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def classification_loss(logits, labels, smoothing=0.0, teacher=None, taught=None
     loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     if teacher is None:
         return loss
-    student, taught = ((each / teacher.temperature).log_softmax(1) for each in (logits, taught))
+    student, taught = ((values / teacher.temperature).log_softmax(1) for values in (logits, taught))
     divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
     return (1 - teacher.weight) * loss + teacher.weight * teacher.temperature**2 * divergence
 

@@ -124,7 +124,7 @@ class TrainingState:
 
 def kept_settings(args):
     """flag -> Setting of those that a last checkpoint keeps, and that --resume takes from it."""
-    return {one.flag(name): one for name, one in args.known.items() if one.scope != "command" and one.flag(name)}
+    return {flag: known for flag, known in args.known.items() if known.scope != "command"}
 
 
 def resumed(args, kind, name, own=None):
@@ -135,15 +135,13 @@ def resumed(args, kind, name, own=None):
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
     args = args.having("found", resume=str(path))
-    if args.overwrite and paths.wrote(path):
-        raise UserError(f"--resume goes on with the run {name}, and --overwrite replaces it: leave out one of the two")
     saved = ranks.from_first(lambda: load_known(path, own) if path.exists() or not paths.wrote(path) else None)
     if saved is None:
         check_may_begin(args, paths)
         return args, None
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
-    was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
+    was = {flag: known.default for flag, known in loss_settings().items()} | saved["flags"]  # losses that it did not know
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
     check_same_flags(args, path, was)
@@ -159,7 +157,7 @@ def check_same_flags(args, path, was):
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
-    fixed = [flag for flag, one in kept_settings(args).items() if one.scope in FIXED and flag in was]
+    fixed = [flag for flag, known in kept_settings(args).items() if known.scope in FIXED and flag in was]
     if changed := [flag for flag in fixed if args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
     if args.updates and not was.get("updates"):
@@ -182,7 +180,7 @@ def check_may_begin(args, paths):
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
     if epochs not in ([], [1]) or (not records and paths.best_path.exists()):  # an epoch is recorded before it is saved
         raise UserError(f"{paths.last_path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
-    says = {one.flag(name) for name, one in args.known.items() if one.scope in FIXED and one.group != "run"}
+    says = {flag for flag, known in args.known.items() if known.scope in FIXED and known.group != "run"}
     if not (says | {"preset", "pretrained_ann", "pretrained_snn"}) & args.typed.keys():
         nothing = f"{paths.last_path} is not there, and no flag says what to train"
         raise UserError(f"--resume: {nothing}: give its --run_name, or more flags")
