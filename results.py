@@ -106,8 +106,6 @@ def main(argv=None):
         raise UserError("the trained networks and the pages are in the repository alone: run this in a clone of it")
     wanted = list(CHECKPOINTS) if args.only is None else args.only
     without = [name for name in wanted if NETWORKS[CHECKPOINTS[name][0]].images and not args.dataset]
-    if args.only and without:
-        raise UserError(f"{without[0]} needs its images: {ADD_FOLDER}")
     if args.dataset:
         list_folder(args.dataset)  # raises, before hours of work
     folder, rows = HERE / "results", []

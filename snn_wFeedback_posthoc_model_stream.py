@@ -46,7 +46,7 @@ def main(argv=None):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
     posthoc, baseline = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"), None
     if args.baseline:
-        leaks = forgetting(load_checkpoint(args.baseline)["settings"], blocks=False)
+        leaks = forgetting(load_checkpoint(args.baseline).get("settings", {}), blocks=False)
         baseline = posthoc.baseline(**leaks)
         posthoc.run.say(f"baseline {Path(args.baseline).stem}: {', '.join(f'{name} {leak}' for name, leak in leaks.items())}")
     what, frames = (f"scene {args.scene}", scene_of(posthoc)) if args.scene else (args.frames, posthoc.test)
