@@ -55,13 +55,15 @@ def save_frames(path, drawn, count, seconds):
     write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
 
 
-def stack_parts(draw, places, counts, width, colours=PART_COLOURS):
-    """Bars of a network's parts on each other. draw: an axis's bar or barh; counts: part -> (N,). Returns (last bars, sums)."""
-    sums = np.zeros(len(places))
-    for part, count in counts.items():
-        bars = draw(places, count, width, sums.copy(), label=part, color=colours[part])
-        sums += count
-    return bars, sums
+def stack_parts(draw, places, bars, width, colours=PART_COLOURS):
+    """Bars whose parts stand on each other. draw: an axis's bar or barh; bars: part -> value, for each. Returns (what was drawn
+    last, sums)."""
+    sums = np.zeros(len(bars))
+    for part, colour in colours.items():
+        values = np.array([bar.get(part, 0) for bar in bars])
+        drawn = draw(places, values, width, sums.copy(), label=part, color=colour)
+        sums += values
+    return drawn, sums
 
 
 def log_scale(axis, subs, form="{x:,.10g}"):

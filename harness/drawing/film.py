@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from scipy.special import softmax
 
-from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, STYLE, WRONG, frame_of, picture, plt, save_frames, stack_parts
+from harness.drawing.figures import NO_ANSWER, RIGHT, STYLE, WRONG, frame_of, picture, plt, save_frames, stack_parts
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
 from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_step, part_of
@@ -272,8 +272,7 @@ def _draw_spikes(axis, film, t):
         bars.append(by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()}))
     words = {part: [f"{spikes[part]:,.0f}" for spikes in bars] for part in bars[0]}
     axis.clear()
-    counts = {part: np.array([spikes[part] for spikes in bars]) for part in PART_COLOURS}
-    stack_parts(axis.barh, range(len(bars)), counts, 0.9)
+    stack_parts(axis.barh, range(len(bars)), bars, 0.9)
     for container, (part, (ours, *beside)) in zip(axis.containers, words.items(), strict=False):
         container.set_label(f"{part} {ours}" + "".join(f" ({count})" for count in beside))
     most = max(film.spikes[-1].sum(-1).mean(), sum(count[-1] for count in theirs.values()), 1)
