@@ -7,12 +7,14 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.film import gate_in_words
-from harness.drawing.plots import save_adaptive, save_step_histograms
+from harness.drawing.plots import looks_of, save_accuracies, save_step_histograms
 from harness.measuring.comparing import spike_correlations
 from harness.measuring.tables import adaptive_table, setting_in_words
 from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+
+FIGURES = "mean_steps", "spikes", "energy_event_joules"  # against which accuracy is drawn
 
 
 def build_parser(argv=None):
@@ -33,9 +35,9 @@ def main(argv=None):
     posthoc.run.result(*adaptive_table(series))
     rule, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(rule, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
-    shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
-    posthoc.draw(".png", save_adaptive, {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
-    posthoc.draw("_steps.png", save_step_histograms, *shown)
+    by_rule = {name: [record for record, _ in rows] for name, rows in series.items()}
+    posthoc.draw(".png", save_accuracies, by_rule, looks_of(by_rule), FIGURES)
+    posthoc.draw("_steps.png", save_step_histograms, per_image, posthoc.model.timesteps, setting, posthoc.model.classes)
     return posthoc.finish()
 
 

@@ -337,9 +337,9 @@ def damage(folder, place="train/cat", count=1, left=60):
 FAULTS = {  # what is done to a folder, flags, words
     "absent": (shutil.rmtree, "", "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
     "no train": (lambda folder: shutil.rmtree(folder / "train"), "", "has no folder train/"),
-    "one class": (lambda folder: shutil.rmtree(folder / "train/dog"), "", "/train, which has cat:"),
-    "an empty class": (empty_class, "", "no images (.jpg, .jpeg, .png, .webp, .bmp, .ppm, .pgm, .tif, .tiff) in train/dog: add"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", "only one has train/dog, test/cow"),
+    "one class": (lambda folder: [shutil.rmtree(each) for each in folder.glob("*/dog")], "", "pets, which has cat:"),
+    "an empty class": (empty_class, "", "no images (.jpg, .jpeg, .png, .webp, .bmp, .ppm, .pgm, .tif, .tiff) in train/dog: "),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", "in train/cow, test/dog: train/"),
     "two sizes": (
         lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))), "",
         "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",

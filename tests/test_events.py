@@ -217,7 +217,7 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
     for path in sorted((folder / "1").iterdir())[4:]:
         path.unlink()
-    assert "fewer than 5 recordings in 1: add some, or make train/ and test/" in refused(SNN, f"--dataset {folder} {trained}")
+    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused(SNN, f"--dataset {folder} {trained}")
 
 
 # --- the page

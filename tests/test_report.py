@@ -95,8 +95,8 @@ def test_what_charts_show(tmp_path, pictures):
         write(tmp_path / "c.jsonl", EPOCH, later),
     ]
     runs = find_runs(map(str, logs), ".")
-    looks, path = plots.looks_of(runs), tmp_path / "x.png"
-    plots.save_costs(path, runs[:2], looks)
+    looks, path = plots.looks_of(run.name for run in runs), tmp_path / "x.png"
+    plots.save_accuracies(path, {run.name: [result.record for result in run.results] for run in runs[:2]}, looks)
     spikes, _ = pictures[-1].axes
     (one, *_), (other, *_) = spikes.containers
     assert points_of(one) == [(3, pytest.approx(80)), (7, pytest.approx(90))] and points_of(other) == [(7000, pytest.approx(80))]

@@ -130,45 +130,30 @@ def starts_of(place):
 
 
 def compare(place, other):
-    """What differs between two finished runs, as a list of words."""
-    found = []
+    """Names of what differs between two finished runs."""
+    a, b = contents(place), contents(other)
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def contents(place):
+    """What a finished run has written, name -> value, see timeless()."""
+    found = {}
     for name in ("x.pth", "x_last.pth"):
-        a, b = (load_checkpoint(folder / "trained_models/snn" / name) for folder in (place, other))
-        found += [f"{name}: {key}" for key in a if key != "seconds" and not same(a[key], b.get(key), CLOCK)]
-    for reading in (epochs_in_text, records):
-        if reading(place) != reading(other):
-            found.append(reading.__name__)
-    found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
-    return found
+        checkpoint = timeless(load_checkpoint(place / "trained_models/snn" / name))
+        found |= {f"{name}: {key}": value for key, value in checkpoint.items()}
+    log, records = (place / "logs/snn/x.log").read_text().splitlines(), read_records(place / "logs/snn/x.jsonl")
+    found["epochs in the log"] = [line.rpartition(";")[0] for line in log if line.startswith("epoch ")]
+    found["records"] = [timeless(record) for record in records if record["event"] in ("epoch", "evaluation")]
+    return found | {"left over": [path.name for path in place.rglob(".*.tmp")]}
 
 
-def same(a, b, aside=()):
-    """Whether two checkpoints' contents are equal bit by bit, except for the entries of these names."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key], aside) for key in a if key not in aside)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(same(*pair, aside) for pair in zip(a, b, strict=True))
-    return a == b
-
-
-def epochs_in_text(place):
-    """The readable log's lines on epochs and the result, without the seconds."""
-    lines = (place / "logs/snn/x.log").read_text().splitlines()
-    return [line.rpartition(";")[0] for line in lines if line.startswith("epoch ")]
-
-
-def records(place):
-    """The records of epochs and evaluations, without what depends on the clock or the command."""
-    found = read_records(place / "logs/snn/x.jsonl")
-    return [without_clock(record) for record in found if record["event"] in ("epoch", "evaluation")]
-
-
-def without_clock(value):
+def timeless(value):
+    """A value without entries that depend on the clock or the command, tensors as what they are bit by bit."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.cpu().contiguous().numpy().tobytes()
     if isinstance(value, dict):
-        return {key: without_clock(part) for key, part in value.items() if key not in CLOCK}
-    return value
+        return {key: timeless(part) for key, part in value.items() if key not in CLOCK}
+    return type(value)(map(timeless, value)) if isinstance(value, list | tuple) else value
 
 
 if __name__ == "__main__":

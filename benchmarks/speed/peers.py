@@ -6,6 +6,8 @@ simulators have none: Peer calls them timestep by timestep.
 
 import copy
 from collections import ChainMap, OrderedDict
+from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def stage_of(stage, simulator, by_layer):
     layers = OrderedDict()
     for name, module in stage.named_children():
         if isinstance(module, SpikingNeuron):
-            layers[name] = SIMULATORS[simulator](module.threshold.item(), by_layer)
+            layers[name] = Neurons(simulator, module.threshold.item(), by_layer)
         elif not isinstance(module, HeldDropout):
             layers[name] = EachStep(copy.deepcopy(module)) if by_layer else copy.deepcopy(module)
     return nn.Sequential(layers)
@@ -42,119 +44,80 @@ class EachStep(nn.Module):
 class Neurons(nn.Module):
     """One layer of integrate-and-fire neurons without leak: charge, fire above theta, reset by subtraction of theta.
 
-    by_layer: forward takes and gives all steps at once, (T, B, ...), or (B, T, ...) where time_axis is 1; else one, (B, ...).
+    by_layer: forward takes and gives all steps at once, (T, B, ...), of sinabs (B, T, ...); else one, (B, ...). reset() is for
+    the next batch.
     """
 
-    time_axis = 0
-
-    def __init__(self, theta, by_layer):
+    def __init__(self, simulator, theta, by_layer):
         super().__init__()
-        self.by_layer = by_layer
+        self.neuron, self.run, self.reset = SIMULATORS[simulator](theta, by_layer)
 
-    def reset(self):
-        """Reset the neurons for the next batch."""
-
-    def per_image(self, spikes):
-        """What forward gives, summed for each image (B,)."""
-        return spikes.flatten(2).sum((self.time_axis, 2)) if self.by_layer else spikes.flatten(1).sum(1)
+    def forward(self, drive):
+        return self.run(drive)
 
 
-class InputNeurons(Neurons):
-    """Pass on the input spikes, so that they can be counted."""
-
-    def __init__(self, by_layer, time_axis):
-        super().__init__(None, by_layer)
-        self.time_axis = time_axis
-
-    def forward(self, signal):
-        return signal
-
-
-class SnnTorch(Neurons):
+def snntorch(theta, by_layer):
     """Leaky with beta 1. It subtracts theta one timestep later: V[t] = V[t-1] + drive[t] - theta s[t-1], which is ours but for
     rounding (with reset_delay=False, a neuron that is still above theta after its reset would forget it)."""
+    from snntorch import Leaky
 
-    def __init__(self, theta, by_layer):
-        import snntorch
-
-        super().__init__(theta, by_layer)
-        self.neuron = snntorch.Leaky(beta=1.0, threshold=theta, init_hidden=True)
-
-    def forward(self, drive):
-        return torch.stack([self.neuron(step) for step in drive]) if self.by_layer else self.neuron(drive)
-
-    def reset(self):
-        self.neuron.reset_mem()
+    neuron = Leaky(beta=1.0, threshold=theta, init_hidden=True)
+    return neuron, (lambda drive: torch.stack([*map(neuron, drive)])) if by_layer else neuron, neuron.reset_mem
 
 
-class SpikingJelly(Neurons):
+def spikingjelly(theta, by_layer):
     """IFNode, multi-step (step_mode "m") by layer. It fires at V >= v_threshold, so that is the next float above theta. It also
     subtracts that, so rounding may differ."""
+    from spikingjelly.activation_based.neuron import IFNode
 
-    def __init__(self, theta, by_layer):
-        from spikingjelly.activation_based.neuron import IFNode
-
-        super().__init__(theta, by_layer)
-        self.neuron = IFNode(v_threshold=next_above(theta), v_reset=None, step_mode="m" if by_layer else "s")
-
-    def forward(self, drive):
-        return self.neuron(drive)
-
-    def reset(self):
-        self.neuron.reset()
+    neuron = IFNode(v_threshold=next_above(theta), v_reset=None, step_mode="m" if by_layer else "s")
+    return neuron, neuron, neuron.reset
 
 
-class Norse(Neurons):
+def norse(theta, by_layer):
     """Its integrate-and-fire step (iaf_feed_forward_step) resets V to a value; here the same step with Norse's own
     reset_subtract, in Norse's modules. That is exactly ours."""
+    from norse.torch.functional.iaf import IAFFeedForwardState, IAFParameters
+    from norse.torch.functional.reset import reset_subtract
+    from norse.torch.functional.threshold import threshold
+    from norse.torch.module.snn import SNN, SNNCell
 
-    def __init__(self, theta, by_layer):
-        from norse.torch.functional.iaf import IAFFeedForwardState, IAFParameters
-        from norse.torch.functional.reset import reset_subtract
-        from norse.torch.functional.threshold import threshold
-        from norse.torch.module.snn import SNN, SNNCell
+    def step(drive, state, p, dt):
+        v = state.v + drive
+        spikes = threshold(v - p.v_th, p.method, p.alpha)
+        return spikes, IAFFeedForwardState(reset_subtract(spikes, v, p.v_reset, p.v_th))
 
-        def step(drive, state, p, dt):
-            v = state.v + drive
-            spikes = threshold(v - p.v_th, p.method, p.alpha)
-            return spikes, IAFFeedForwardState(reset_subtract(spikes, v, p.v_reset, p.v_th))
+    def rest(drive):
+        return IAFFeedForwardState(torch.zeros_like(drive[0] if by_layer else drive))
 
-        def rest(drive):
-            return IAFFeedForwardState(torch.zeros_like(drive[0] if by_layer else drive))
+    parameters = IAFParameters(v_th=torch.tensor(theta), method="heaviside")
+    neuron, state = (SNN if by_layer else SNNCell)(step, rest, parameters), None
 
-        super().__init__(theta, by_layer)
-        parameters = IAFParameters(v_th=torch.tensor(theta), method="heaviside")
-        self.neuron, self.state = (SNN if by_layer else SNNCell)(step, rest, parameters), None
-
-    def forward(self, drive):
-        spikes, self.state = self.neuron(drive, self.state)
+    def run(drive):
+        nonlocal state
+        spikes, state = neuron(drive, state)
         return spikes
 
-    def reset(self):
-        self.state = None
+    def reset():
+        nonlocal state
+        state = None
+
+    return neuron, run, reset
 
 
-class Sinabs(Neurons):
+def sinabs(theta, by_layer):
     """IAF with SingleSpike, since it would else emit several spikes in a timestep. It fires at V >= spike_threshold, the next
     float above theta, and subtracts theta: exactly ours. Time is its second dimension."""
+    from sinabs.activation import MembraneSubtract, SingleSpike
+    from sinabs.layers import IAF
 
-    time_axis = 1
-
-    def __init__(self, theta, by_layer):
-        from sinabs.activation import MembraneSubtract, SingleSpike
-        from sinabs.layers import IAF
-
-        super().__init__(theta, by_layer)
-        self.neuron = IAF(torch.tensor(next_above(theta)), spike_fn=SingleSpike, reset_fn=MembraneSubtract(theta))
-
-    def forward(self, drive):
-        return self.neuron(drive) if self.by_layer else self.neuron(drive[:, None])[:, 0]
-
-    def reset(self):
-        self.neuron.reset_states()
+    neuron = IAF(torch.tensor(next_above(theta)), spike_fn=SingleSpike, reset_fn=MembraneSubtract(theta))
+    return neuron, neuron if by_layer else (lambda drive: neuron(drive[:, None])[:, 0]), neuron.reset_states
 
 
-SIMULATORS = {"snntorch": SnnTorch, "spikingjelly": SpikingJelly, "norse": Norse, "sinabs": Sinabs}  # package -> its neurons
+# package -> (theta, by_layer) -> (its module, what forward calls, what resets it)
+SIMULATORS = {"snntorch": snntorch, "spikingjelly": spikingjelly, "norse": norse, "sinabs": sinabs}
+INSTALLED = [name for name in SIMULATORS if find_spec(name)]
 
 
 def next_above(theta):
@@ -174,15 +137,6 @@ def watch(neurons, total):
     return counts
 
 
-def is_installed(simulator):
-    """Whether the package of a simulator can be used here."""
-    try:
-        SIMULATORS[simulator](1.0, by_layer=False)
-    except ImportError:
-        return False
-    return True
-
-
 # --- networks
 
 
@@ -199,17 +153,18 @@ class Peer(nn.Module):
         super().__init__()
         self.gate, self.encoding, self.readout = model.gate, model.encoding, model.readout
         self.integrate, self.on_pixel_scale = model.integrate, model.on_pixel_scale
-        self.by_layer, self.time_axis = by_layer, SIMULATORS[simulator].time_axis
-        ahead = by_layer and not self.gate.reacts
-        self.input = InputNeurons(ahead, self.time_axis)
-        self.features = stage_of(model.features, simulator, ahead)
+        self.by_layer, self.time_axis = by_layer, int(simulator == "sinabs")
+        self.ahead = by_layer and not self.gate.reacts
+        self.input = nn.Identity()  # where input spikes are counted
+        self.features = stage_of(model.features, simulator, self.ahead)
         self.classifier = stage_of(model.classifier, simulator, by_layer)
         self.generate = stage_of(model.generate, simulator, False) if self.gate.reacts else None
 
     @torch.inference_mode()
     def forward(self, x, uniforms):
-        for neurons in self.neurons().values():
-            neurons.reset()
+        for module in self.modules():
+            if isinstance(module, Neurons):
+                module.reset()
         if not self.by_layer:
             return sum(self.classifier(codes.flatten(1)) for codes in self.encoded(x, uniforms))
         if self.gate.reacts:
@@ -229,11 +184,12 @@ class Peer(nn.Module):
                 view = self.gate.next_view(x, self.on_pixel_scale(self.readout.prediction(readout_sum)), view)
             yield codes
 
-    def neurons(self):
-        """Name, as in SNNOutput.spikes -> Neurons."""
-        found = {name: module for name, module in self.named_modules() if isinstance(module, Neurons)}
-        return {"input": found.pop("input"), **found}
-
     def counting(self):
-        """A mapping that collects what the neurons send from now on: name -> spikes of each image (B,)."""
-        return ChainMap(*(watch({name: neurons}, neurons.per_image) for name, neurons in self.neurons().items()))
+        """What the neurons send from now on, collected: name, as in SNNOutput.spikes -> spikes of each image (B,)."""
+        neurons = {"input": self.input} | {name: each for name, each in self.named_modules() if isinstance(each, Neurons)}
+        of_classifier = {name: neurons.pop(name) for name in [*neurons] if name.startswith("classifier")}
+        return ChainMap(watch(neurons, partial(self.sent, self.ahead)), watch(of_classifier, partial(self.sent, self.by_layer)))
+
+    def sent(self, by_layer, spikes):
+        """How many spikes there are for each image (B,); of an analog input values other than 0."""
+        return (spikes != 0).flatten(2).sum((self.time_axis, 2)) if by_layer else (spikes != 0).flatten(1).sum(1)

@@ -26,12 +26,10 @@ from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import Criterion
-from harness.training.losses import make_optimizer
+from harness.training.losses import Criterion, make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
 from self_models.objectives.encoders import poisson
-from self_models.network.neurons import HeldDropout
 from self_models.running.draws import Draws
 from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback import PRECISIONS
@@ -153,9 +151,9 @@ def build_parser():
 def network(args, images):
     """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and SpikingJelly's surrogate
     gradient max(0, 1 - |v|)."""
-    settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "update": "immediate", "readout": "membrane"}
-    settings |= BLOCKS if args.gate == "block" else {}
-    model = VGG_SNN_STDB_wFeedback(args.architecture, dropout=0.0, **settings)
+    settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "dropout": 0.0, "fc_dropout": 0.0, "update": "immediate"}
+    settings |= BLOCKS if args.gate == "block" else {"readout": "membrane"}
+    model = VGG_SNN_STDB_wFeedback(args.architecture, **settings)
     draw = torch.Generator().manual_seed(0)
     thresholds = balance_thresholds(model, images[:8], lambda t: torch.rand(images[:8].shape, generator=draw), 4)
     for (name, neuron), threshold in zip(model.neurons().items(), thresholds, strict=True):
@@ -163,9 +161,6 @@ def network(args, images):
         getattr(model, stage)[int(position) - 1].weight.data /= 0.7 * threshold
         neuron.surrogate = neuron.surrogate._replace(scale=1.0)
     model.set_thresholds([1.0] * len(thresholds))
-    for module in model.modules():
-        if isinstance(module, HeldDropout):
-            module.p = 0.0
     return model.train()
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.speed.inference_peers import LOOKS, save_simulators
+from benchmarks.speed.inference import LOOKS, save_simulators
 from benchmarks.speed.peers import SIMULATORS
 from results import between, markdown
 

@@ -66,12 +66,9 @@ def list_folder(name):
     kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
     files = {part: of_kind(kind, classes) for part, classes in files.items()}
     if is_whole:
-        whole = files[""]
-        if few := [name for name, paths in whole.items() if len(paths) < 5]:
-            raise UserError(f"{folder}: fewer than 5 recordings in {some(few)}: add some, or make train/ and test/")
         say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
-        train = {name: [path for n, path in enumerate(paths) if n % 5 < 4] for name, paths in whole.items()}
-        files = {"train": train, "test": {name: paths[4::5] for name, paths in whole.items()}}
+        train = {name: [path for n, path in enumerate(paths) if n % 5 < 4] for name, paths in files[""].items()}
+        files = {"train": train, "test": {name: paths[4::5] for name, paths in files[""].items()}}
     check_classes(folder, kind, files)
     # the n-th of a class's N files stands at (n + 1/2) / N of its part
     mixed = sorted(
@@ -125,16 +122,13 @@ def labelled_recordings(folder):
 
 
 def check_classes(folder, kind, files):
-    """Raises UserError where a part has fewer than two classes, not those of the other part, or one without files."""
-    for part, classes in files.items():
-        if len(classes) < 2:
-            where = folder / part if (folder / part).is_dir() else folder
-            raise UserError(f"two class folders or more are needed in {where}, which has {some([*classes]) or 'none'}: {LAYOUT}")
-    both = files["train"].keys() & files["test"].keys()
-    if lone := [f"{part}/{name}" for part in PARTS for name in files[part] if name not in both]:
-        raise UserError(f"--dataset {folder}: train/ and test/ must have the same classes, and only one has {some(lone)}")
-    if empty := [f"{part}/{name}" for part, classes in files.items() for name, paths in classes.items() if not paths]:
-        raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
+    """Raises UserError unless both parts have the same classes, two or more, each with files."""
+    names = sorted(files["train"].keys() | files["test"].keys())
+    if len(names) < 2:
+        raise UserError(f"two class folders or more are needed in {folder}, which has {some(names) or 'none'}: {LAYOUT}")
+    if lacking := [f"{part}/{name}" for part in PARTS for name in names if not files[part].get(name)]:
+        endings = ", ".join(KINDS[kind])
+        raise UserError(f"{folder}: no {kind} ({endings}) in {some(lacking)}: train/ and test/ need some of each class")
 
 
 # --- their shape

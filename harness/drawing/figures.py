@@ -40,28 +40,36 @@ def chart(path, size=(7, 4), panels=1, columns=None, **layout):
         yield axes.flat[:panels]
 
 
-def frame_of(figure):
-    """A figure as it is drawn now: an array of bytes (H, W, 3)."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+def save_frames(path, begin, numbers, seconds):
+    """A GIF of these frames, of which the last stays longer. begin() -> (figure, draw), draw(number) draws a frame in it."""
 
+    def drawn(chosen):
+        """The frames as arrays of bytes (H, W, 3)."""
+        with plt.rc_context(STYLE):
+            figure, draw = begin()
+            for number in chosen:
+                draw(number)
+                figure.canvas.draw()
+                figure.set_layout_engine("none")  # from now on everything stays where it is
+                yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+            plt.close(figure)
 
-def save_frames(path, drawn, count, seconds):
-    """A GIF of so many frames, of which drawn(numbers) yields those as arrays of bytes; the last stays longer."""
-    some = np.concatenate([*drawn(range(0, count, -(-count // 8)))])
+    some = np.concatenate([*drawn(numbers[:: -(-len(numbers) // 8)])])
     palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
-    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn(range(count)))
-    look = {"save_all": True, "append_images": frames, "duration": [1000 * seconds] * (count - 1) + [3000], "loop": 0}
+    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn(numbers))
+    look = {"save_all": True, "append_images": frames, "duration": [1000 * seconds] * (len(numbers) - 1) + [3000], "loop": 0}
     write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
 
 
-def stack_parts(draw, places, counts, width, colours=PART_COLOURS):
-    """Bars of a network's parts on each other. draw: an axis's bar or barh; counts: part -> (N,). Returns (last bars, sums)."""
-    sums = np.zeros(len(places))
-    for part, count in counts.items():
-        bars = draw(places, count, width, sums.copy(), label=part, color=colours[part])
-        sums += count
-    return bars, sums
+def stack_parts(draw, places, bars, width, colours=PART_COLOURS):
+    """Bars whose parts stand on each other. draw: an axis's bar or barh; bars: part -> value, for each. Returns (what was drawn
+    last, sums)."""
+    sums = np.zeros(len(bars))
+    for part, colour in colours.items():
+        values = np.array([bar.get(part, 0) for bar in bars])
+        drawn = draw(places, values, width, sums.copy(), label=part, color=colour)
+        sums += values
+    return drawn, sums
 
 
 def log_scale(axis, subs, form="{x:,.10g}"):

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from scipy.special import softmax
 
-from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, STYLE, WRONG, frame_of, picture, plt, save_frames, stack_parts
+from harness.drawing.figures import NO_ANSWER, RIGHT, WRONG, picture, plt, save_frames, stack_parts
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
 from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_step, part_of
@@ -172,7 +172,7 @@ def as_pixels(images):
 def save_gif(path, film, seconds_per_step):
     """One frame per step, from the first in which a pixel is blocked: input, the rows of rows_of, answer, spikes so far."""
     first = film.blocked.any(1).argmax()  # 0 where none ever is
-    save_frames(path, lambda chosen: _frames(film, [first + t for t in chosen]), len(film.blocked) - first, seconds_per_step)
+    save_frames(path, partial(_begin, film), range(first, len(film.blocked)), seconds_per_step)
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
@@ -205,35 +205,33 @@ def rows_of(film):
     return rows | {"prediction": film.predictions, "input neurons": (255 * colours).astype(np.uint8)[film.states]}
 
 
-def _frames(film, chosen):
-    """The picture at each of these steps, from 0, as an array of bytes."""
+def _begin(film):
+    """(a figure, draw(t), which shows step t, from 0, in it)."""
     steps, images = film.labels.shape
     rows = {"input": np.broadcast_to(film.images, film.predictions.shape)}
     rows |= ({} if film.seen is None else {"seen by neurons": film.seen}) | rows_of(film)
-    with plt.rc_context(STYLE):
-        ratios = [*[1] * len(rows), 0.2 if film.baseline else 0.12]
-        figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=ratios)
-        spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
-        first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
-        axes = grid[:-1, first : first + images]
-        for row, (label, frames) in zip(axes, rows.items(), strict=True):
-            row[0].set_ylabel(label)
-            drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
-        heading = figure.suptitle("", wrap=True)
-        _explain(figure, grid[:-1], film)
-        for t in chosen:
-            now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
-            heading.set_text("\n".join(filter(None, (film.heading, now, _rule_of(film), SURE))))
-            for number, (above, below) in enumerate(zip(axes[0], axes[-1], strict=True)):
-                above.set_title(_short(film.titles[t, number]))
-                _say_answer(below, film, t, number)
-            for image, frames in drawn:
-                image.set_data(frames[t])
-            _draw_spikes(spikes, film, t)
-            frame = frame_of(figure)
-            figure.set_layout_engine("none")  # from now on everything stays where it is
-            yield frame
-        plt.close(figure)
+    ratios = [*[1] * len(rows), 0.2 if film.baseline else 0.12]
+    figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=ratios)
+    spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
+    first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
+    axes = grid[:-1, first : first + images]
+    for row, (label, frames) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(label)
+        drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
+    heading = figure.suptitle("", wrap=True)
+    _explain(figure, grid[:-1], film)
+
+    def draw(t):
+        now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
+        heading.set_text("\n".join(filter(None, (film.heading, now, _rule_of(film), SURE))))
+        for number, (above, below) in enumerate(zip(axes[0], axes[-1], strict=True)):
+            above.set_title(_short(film.titles[t, number]))
+            _say_answer(below, film, t, number)
+        for image, frames in drawn:
+            image.set_data(frames[t])
+        _draw_spikes(spikes, film, t)
+
+    return figure, draw
 
 
 def _rule_of(film):
@@ -272,8 +270,7 @@ def _draw_spikes(axis, film, t):
         bars.append(by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()}))
     words = {part: [f"{spikes[part]:,.0f}" for spikes in bars] for part in bars[0]}
     axis.clear()
-    counts = {part: np.array([spikes[part] for spikes in bars]) for part in PART_COLOURS}
-    stack_parts(axis.barh, range(len(bars)), counts, 0.9)
+    stack_parts(axis.barh, range(len(bars)), bars, 0.9)
     for container, (part, (ours, *beside)) in zip(axis.containers, words.items(), strict=False):
         container.set_label(f"{part} {ours}" + "".join(f" ({count})" for count in beside))
     most = max(film.spikes[-1].sum(-1).mean(), sum(count[-1] for count in theirs.values()), 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import UserError
-from harness.drawing.plots import looks_of, save_confusion, save_costs, save_curves, save_parts
+from harness.drawing.plots import looks_of, save_accuracies, save_confusion, save_curves, save_parts
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import MOST_CLASSES
 from harness.runs.saving import write_whole
@@ -43,14 +43,15 @@ def save_page(path, runs, overwrite):
 
 def compared(runs):
     """Parts of the page that show all runs."""
-    looks, results = looks_of(runs), [(run, result) for run in runs for result in run.results]
+    looks, results = looks_of(run.name for run in runs), [(run, result) for run in runs for result in run.results]
     names = dict.fromkeys(name for _, result in results for name in result.settings)
     differ = [name for name in names if len({result.settings.get(name) for _, result in results}) > 1]
     if results:
         rows = [result_row(run, result, result.label(differ)) for run, result in results]
         yield f"<h2>Results</h2>{table(HEAD, rows, 'results')}<p>{RESULTS}</p>"
     if spiking := {f"{run.name} {result.label(differ)}".strip(): result.record for run, result in results if result.spikes}:
-        yield "<h2>Accuracy against spikes and energy</h2>" + drawn(save_costs, [run for run in runs if run.is_spiking], looks)
+        costs = {run.name: [result.record for result in run.results] for run in runs if run.is_spiking}
+        yield "<h2>Accuracy against spikes and energy</h2>" + drawn(save_accuracies, costs, looks)
         yield "<h2>Spikes by part of the network</h2>" + drawn(save_parts, spiking)
     if trained := [run for run in runs if run.epochs]:
         yield f"<h2>Training</h2>{drawn(save_curves, trained, looks)}<p>{CURVES}</p>"

@@ -47,8 +47,7 @@ def save_sweep(path, records, baseline=None):
         percents, spread = accuracies(all_records)
         accuracy.errorbar(places, percents, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
         accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2)
-        counts = {part: np.array([record["spikes"][part] for record in all_records]) for part in PART_COLOURS}
-        bars, totals = stack_parts(spikes.bar, places, counts, 0.7)
+        bars, totals = stack_parts(spikes.bar, places, [record["spikes"] for record in all_records], 0.7)
         spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
         spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * totals.max()))
         spikes.yaxis.set_major_formatter("{x:,.0f}")
@@ -122,61 +121,14 @@ def save_extremes(path, images, per_image, epsilon, count=10):
         axis.figure.suptitle(title, wrap=True)
 
 
-def save_adaptive(path, series, per_image, timesteps, setting, names):
-    """Accuracy against mean timesteps and against spikes for each rule, and the timesteps of each class under one setting of it.
-
-    series: name -> list of evaluation records; per_image: of this setting, which is named in words; names: of the classes.
-    """
-    with chart(path, size=(14, 4.2), panels=3) as (by_steps, by_spikes, boxes):
-        for name, records in series.items():
-            accuracy, spread = accuracies(records)
-            style = {"fmt": "o-", "label": name, "yerr": spread, "elinewidth": 0.5}
-            by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
-            by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
-        by_steps.set(title="accuracy against timesteps, 95 % intervals", ylabel="accuracy in %", xlabel="mean timesteps")
-        by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %", xscale="log", xlabel=SPIKES)
-        log_scale(by_spikes.xaxis, (1, 2, 3, 5))
-        by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
-        steps = steps_by_class(per_image)
-        labels = list(steps)
-        boxes.boxplot(steps.values(), whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
-        boxes.set(title=f"timesteps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="timesteps")
-        boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
-        boxes.set_ylim(0, timesteps + 1)
-        whole_numbers(by_steps.xaxis, boxes.yaxis)
-
-
-def save_choices(path, records, front, baselines=()):
-    """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
-    front = sorted(front, key=lambda record: record["spikes"]["total"])
-    shown = (("this network", records, "o"), ("not beaten in both", front, "o-"), ("baseline", baselines, "s"))
-    with chart(path, (6.5, 4.2)) as (axis,):
-        for (label, some, form), colour in zip(shown, ("#e69f5e", "#e66100", ACCURACY_COLOUR), strict=True):
-            if some:
-                found, spread = accuracies(some)
-                spikes, look = [record["spikes"]["total"] for record in some], {"color": colour, "elinewidth": 0.5}
-                axis.errorbar(spikes, found, spread, fmt=form, label=label, **look)
-        for record in front:
-            setting = f"ε {record['epsilon']:g}, slew {record['readout_slew']:g}, T {record['timesteps']}"
-            place, look = (record["spikes"]["total"], 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
-            axis.annotate(setting, place, (4, -8), textcoords="offset points", **look)
-        axis.set(xlabel=SPIKES, ylabel="accuracy in %", title=f"{records[0]['images']:,} images, 95 % intervals")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.legend(frameon=False, loc="lower right")
-
-
-def steps_by_class(per_image):
-    """label -> timesteps of its images, in order of the labels."""
-    return {label: per_image["steps"][per_image["label"] == label].numpy() for label in sorted(set(per_image["label"].tolist()))}
-
-
 def save_step_histograms(path, per_image, timesteps, setting, names):
     """One histogram of timesteps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
-    classes = steps_by_class(per_image)
-    columns = min(5, len(classes))
-    size = (2.2 * columns, 1.8 * -(-len(classes) // columns) + 0.9)
-    with chart(path, size, len(classes), columns, sharex=True, sharey=True) as axes:
-        for axis, (label, steps) in zip(axes, classes.items(), strict=True):
+    labels = sorted(set(per_image["label"].tolist()))
+    columns = min(5, len(labels))
+    size = (2.2 * columns, 1.8 * -(-len(labels) // columns) + 0.9)
+    with chart(path, size, len(labels), columns, sharex=True, sharey=True) as axes:
+        for axis, label in zip(axes, labels, strict=True):
+            steps = per_image["steps"][per_image["label"] == label].numpy()
             axis.hist(steps, np.arange(0.5, timesteps + 1.5), color="#4477aa")
             axis.set_title(f"class {names[label]}", fontsize=9)
         axes[0].figure.suptitle(f"timesteps until an image stops, {setting}")
@@ -244,8 +196,8 @@ def save_energies(path, ledgers, conventions):
     with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(ledgers)), len(conventions), sharey=True) as axes:
         for axis, convention in zip(axes, conventions.values(), strict=True):
             places, of_ann = np.arange(len(ledgers)), [1e6 * one.ann_joules(convention, 8) for one in ledgers.values()]
-            energies = {part: [1e6 * one.joules(convention, "event-driven", part) for one in ledgers.values()] for part in PARTS}
-            stack_parts(axis.barh, places, energies, 0.6, ENERGY_COLOURS)
+            bars = [{part: 1e6 * one.joules(convention, "event-driven", part) for part in PARTS} for one in ledgers.values()]
+            stack_parts(axis.barh, places, bars, 0.6, ENERGY_COLOURS)
             axis.vlines(of_ann, places - 0.4, places + 0.4, "black", label="its ANN, 8 bits")
             axis.set(title=convention.title, xlabel="µJ per image")
             axis.set_yticks(places, list(ledgers))
@@ -253,46 +205,58 @@ def save_energies(path, ledgers, conventions):
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
 
 
-# --- runs of a report, told apart by colour and marker
+# --- networks, runs or settings, told apart by colour and marker
 
 
-def looks_of(runs):
-    """A run's name -> how matplotlib draws it."""
-    looks = enumerate(run.name for run in runs)
-    return {name: {"color": HUES[n % len(HUES)], "marker": MARKERS[n % len(MARKERS)], "label": name} for n, name in looks}
+def looks_of(names):
+    """name -> how matplotlib draws it."""
+    return {name: {"color": HUES[n % len(HUES)], "marker": MARKERS[n % len(MARKERS)]} for n, name in enumerate(names)}
 
 
-def name_runs(figure, runs, looks):
-    """The key of a figure: which colour and marker is which run."""
-    figure.legend(handles=[Line2D([], [], **looks[run.name]) for run in runs], loc="outside lower left", ncols=3, frameon=False)
+def name_all(figure, looks):
+    """The key of a figure: which colour and marker is which of these names."""
+    key = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    figure.legend(handles=key, loc="outside lower left", ncols=3, frameon=False)
 
 
-def save_costs(path, runs, looks):
-    """Accuracy, with 95 % intervals, against spikes and energy."""
-    records = [result.record for run in runs for result in run.results]
-    figures = [FIGURES[name] for name in COSTS if any(FIGURES[name].of(record) is not None for record in records)]
+def save_accuracies(path, series, looks, figures=COSTS, notes=()):
+    """Accuracy, with 95 % intervals, against some of FIGURES. series: name -> evaluation records; looks: see looks_of; notes:
+    (record, text that stands at its point) in the first panel."""
+    known = [record for records in series.values() for record in records]
+    figures = [FIGURES[name] for name in figures if any(FIGURES[name].of(record) is not None for record in known)]
     with chart(path, (5.5 * len(figures), 4.5), len(figures), sharey=True) as axes:
         for axis, figure in zip(axes, figures, strict=True):
-            for run in runs:
-                records = [result.record for result in run.results if figure.of(result.record) is not None]
-                if records := sorted(records, key=figure.of):
-                    accuracy, spread = accuracies(records)
-                    axis.errorbar([*map(figure.of, records)], accuracy, spread, linewidth=1, capsize=3, **looks[run.name])
+            for name, records in series.items():
+                if records := sorted((one for one in records if figure.of(one) is not None), key=figure.of):
+                    look = {"linewidth": 1, "capsize": 3} | looks[name]
+                    axis.errorbar([*map(figure.of, records)], *accuracies(records), **look)
             axis.set(xlabel=f"{figure.title}, per image")
             low, high = axis.dataLim.intervalx
             if high > 10 * low > 0:
                 axis.set_xscale("log")
                 log_scale(axis.xaxis, (1, 2, 5))
             axis.xaxis.set_major_formatter("{x:,.10g}")
-        axes[0].set(ylabel="accuracy, %")
-        name_runs(axes[0].figure, runs, looks)
+        for record, text in notes:
+            place, look = (figures[0].of(record), 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
+            axes[0].annotate(text, place, (4, -8), textcoords="offset points", **look)
+        axes[0].set(ylabel="accuracy, %, 95 % intervals")
+        name_all(axes[0].figure, {name: looks[name] for name in series})
+
+
+def save_choices(path, records, front, baselines):
+    """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
+    series = {"this network": records, "not beaten in both": front, "baseline": baselines}
+    looks = {"this network": {"color": "#e69f5e", "marker": "o", "linestyle": ""},
+             "not beaten in both": {"color": "#e66100", "marker": "o"},
+             "baseline": {"color": ACCURACY_COLOUR, "marker": "s", "linestyle": ""}}  # fmt: skip
+    notes = [(one, f"ε {one['epsilon']:g}, slew {one['readout_slew']:g}, T {one['timesteps']}") for one in front]
+    save_accuracies(path, {name: some for name, some in series.items() if some}, looks, ["spikes"], notes)
 
 
 def save_parts(path, records):
     """Spikes by part of the network. records: label -> record of an evaluation."""
     with chart(path, (11, 1.2 + 0.4 * len(records))) as (axis,):
-        counts = {part: np.array([record["spikes"].get(part, 0) for record in records.values()]) for part in PART_COLOURS}
-        bars, totals = stack_parts(axis.barh, list(records), counts, 0.7)
+        bars, totals = stack_parts(axis.barh, list(records), [record["spikes"] for record in records.values()], 0.7)
         axis.bar_label(bars, [f"{total:,.0f}" for total in totals], padding=3)
         axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
         axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -334,4 +298,4 @@ def save_curves(path, runs, looks):
                 axis.plot(points.keys(), points.values(), markersize=4, **looks[run_name], **LINES[images])
             axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
             whole_numbers(axis.xaxis)
-        name_runs(axis.figure, runs, looks)
+        name_all(axis.figure, {run.name: looks[run.name] for run in runs})

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, STYLE, chart, frame_of, plt, save_frames, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, whole_numbers
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import part_of, spaces_of
@@ -122,28 +122,29 @@ def save_recording(path, model, rows, steps, names, title):
     most_spikes = max(spikes.sum(0).max() / (len(ends) - 1), 1)
     limits = min(outputs.min(), 0), max(outputs.max(), 1)
 
-    def drawn(chosen):
-        with plt.rc_context(STYLE):
-            figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
-            seen, middle, bars = axes
-            for begin, end in ((ends[number], ends[number + 1]) for number in chosen):
-                for axis in axes:
-                    axis.clear()
-                pixels = as_pixels(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy()
-                seen.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-                middle.imshow(side_by_side(spikes[begin:end].sum(0)), cmap="magma", vmin=0, vmax=most_spikes)
-                sums = outputs[end - 1]
-                colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
-                bars.barh(range(len(names)), sums, color=colours)
-                bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
-                seen.set(xticks=[], yticks=[], title="events: on orange, off blue")
-                middle.set(xticks=[], yticks=[], title=f"spikes of node {first}")
-                several = f"s {begin + 1} to" if end > begin + 1 else ""
-                figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
-                yield frame_of(figure)
-            plt.close(figure)
+    def begin():
+        figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
 
-    save_frames(path, drawn, len(ends) - 1, SECONDS)
+        def draw(number):
+            start, end = ends[number], ends[number + 1]
+            for axis in axes:
+                axis.clear()
+            seen, middle, bars = axes
+            pixels = as_pixels(torch.from_numpy(events[start:end].sum(0).clip(max=1))).numpy()
+            seen.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            middle.imshow(side_by_side(spikes[start:end].sum(0)), cmap="magma", vmin=0, vmax=most_spikes)
+            sums = outputs[end - 1]
+            colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
+            bars.barh(range(len(names)), sums, color=colours)
+            bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
+            seen.set(xticks=[], yticks=[], title="events: on orange, off blue")
+            middle.set(xticks=[], yticks=[], title=f"spikes of node {first}")
+            several = f"s {start + 1} to" if end > start + 1 else ""
+            figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
+
+        return figure, draw
+
+    save_frames(path, begin, range(len(ends) - 1), SECONDS)
 
 
 def side_by_side(values):

@@ -80,11 +80,10 @@ def layers_of(model):
     the layer's places: those of the next layers (forward), and those of the decoder (feedback)."""
     graph, layers = model.graph, []
     of_decoder = {node.name for node in graph.needed("decoded")} - {node.name for node in graph.needed("output")} | {"decoded"}
-    for layer in model.layers:
-        name = layer
-        part = part_of(name)
+    for node in model.layers:
+        part = part_of(node)
         number = sum(layer["part"] == part for layer in layers)
-        links = [link for link in graph.links if graph.before_pools(link.source) == layer and link.target not in graph.pools]
+        links = [link for link in graph.links if graph.before_pools(link.source) == node and link.target not in graph.pools]
         forward, feedback = (
             sum(link.chain.reach().mean() for link in links if (link.target in of_decoder) == asked) for asked in (False, True)
         )

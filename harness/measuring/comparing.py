@@ -4,7 +4,6 @@ tables of both.
 A record is the JSON object of an evaluation, or a mapping with the same names."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from itertools import takewhile
@@ -28,35 +27,30 @@ EXPLAINED = (
 
 
 class Figure(NamedTuple):
-    """A figure of an evaluation. of: record -> number, or None where it has none; form: of a mean; points: the unit of a
-    difference, '' where it is one in percent of what is compared with."""
+    """A figure of an evaluation. path: of its place in a record; form: of a mean; points: the unit of a difference, '' where it
+    is one in percent of what is compared with; scale: of the record's number."""
 
     title: str
-    of: Callable
+    path: tuple
     form: str
     points: str = ""
+    scale: float = 1
 
-
-def _joules(name):
-    return lambda record: None if record.get(name) is None else 1e6 * record[name]
-
-
-def _spikes(part):
-    return lambda record: (record.get("spikes") or {}).get(part)
-
-
-def _open_at_the_end(record):
-    return 100 * record["open_share"][-1] if record.get("open_share") else None
+    def of(self, record):
+        """The number in a record, None where it has none."""
+        for key in self.path:
+            record = record[key] if record and (key == -1 or key in record) else None
+        return None if record is None else self.scale * record
 
 
 FIGURES = {
-    "accuracy": Figure("accuracy, %", lambda record: 100 * record["accuracy"], ".2f", "points"),
-    "spikes": Figure("spikes, all parts", _spikes("total"), ",.0f"),
-    **{part: Figure(f"spikes, {part}", _spikes(part), ",.0f") for part in PARTS.values()},
-    "mean_steps": Figure("timesteps", lambda record: record.get("mean_steps"), ".2f", "timesteps"),
-    "energy_joules": Figure("energy layer by layer, µJ", _joules("energy_joules"), ".1f"),
-    "energy_event_joules": Figure("energy event-driven, µJ", _joules("energy_event_joules"), ".2f"),
-    "open_share": Figure("input open at the end, %", _open_at_the_end, ".1f", "points"),
+    "accuracy": Figure("accuracy, %", ("accuracy",), ".2f", "points", 100),
+    "spikes": Figure("spikes, all parts", ("spikes", "total"), ",.0f"),
+    **{part: Figure(f"spikes, {part}", ("spikes", part), ",.0f") for part in PARTS.values()},
+    "mean_steps": Figure("timesteps", ("mean_steps",), ".2f", "timesteps"),
+    "energy_joules": Figure("energy layer by layer, µJ", ("energy_joules",), ".1f", scale=1e6),
+    "energy_event_joules": Figure("energy event-driven, µJ", ("energy_event_joules",), ".2f", scale=1e6),
+    "open_share": Figure("input open at the end, %", ("open_share", -1), ".1f", "points", 100),
 }
 
 

@@ -92,15 +92,11 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
 
 def compared(model, events, sent):
     """(verdict, in words) of what another simulator's nodes have sent, against a GraphSNN."""
-    recorded = model(events, record=dict.fromkeys(model.layers[1:], "spikes")).recorded
-    ours = {name: recorded[name]["spikes"].float() for name in model.layers[1:]}
-    for name, spikes in ours.items():
+    ours, theirs = model(events, record=dict.fromkeys(model.layers[1:], "spikes")), {}
+    for name in model.layers[1:]:
         if name not in sent:
             return "fails", f"it has no node {name!r}"
-        differs = sent[name].reshape(spikes.shape) != spikes
-        if differs.any():
-            step, image, *_ = differs.nonzero()[0].tolist()
-            neuron = int(differs[step, image].flatten().nonzero()[0])
-            a, b = (each[step, image].flatten()[neuron].item() for each in (spikes, sent[name].reshape(spikes.shape)))
-            return "differs", f"recording {image}, timestep {step}, node {name}, neuron {neuron}: {a:g} here and {b:g} there"
-    return "same", f"{sum(int(spikes.sum()) for spikes in ours.values()):,} spikes of {len(ours)} nodes"
+        theirs[name] = {"spikes": sent[name].reshape(ours.recorded[name]["spikes"].shape)}
+    if difference := first_difference(ours, ours._replace(recorded=ours.recorded | theirs)):
+        return "differs", f"{difference} (here, there)"
+    return "same", f"{sum(int(ours.spikes[name].sum()) for name in theirs):,} spikes of {len(theirs)} nodes"

@@ -312,11 +312,10 @@ def energy_rows(ledgers, conventions, anns):
 def part_rows(ledger, convention):
     """A network by its parts, event-driven, means per image."""
     rows = [["part", "spikes", "SynOps", "MACs, layer by layer", "membrane updates", f"{convention.title}, µJ"]]
-    for name, parts in (*((part, (part,)) for part in PARTS), ("all", PARTS)):
-        if entries := [entry for entry in ledger.entries if entry.part in parts]:
+    for part in (*PARTS, None):
+        if entries := [entry for entry in ledger.entries if part in (None, entry.part)]:
             counts = [sum(getattr(entry, count) for entry in entries) for count in ("spikes", "synops", "macs", "reached")]
-            joules = 1e-12 * sum(entry.picojoules(convention, EXECUTIONS[0], ledger.leaks) for entry in entries)
-            rows.append([name, *counts, 1e6 * joules])
+            rows.append([part or "all", *counts, 1e6 * ledger.joules(convention, EXECUTIONS[0], part)])
     return rows
 
 
