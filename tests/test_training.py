@@ -32,7 +32,7 @@ from conftest import (
 import harness.training.fit
 from harness import UserError
 from harness.data.sets import default_holdout, load_data
-from harness.runs.run import ann_name, snn_name
+from harness.runs.run import Run, ann_name, snn_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
@@ -258,6 +258,11 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
     run_here(ANN, flags, "--overwrite")
     assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+    (tmp_path / "trained_models/snn").mkdir(parents=True)
+    (tmp_path / "trained_models/snn/x.gif").touch()  # a picture takes a name, too
+    with Run("snn", "x", parse(OBJ1, "--output_dir", str(tmp_path)), trains=False) as run:
+        run.begin()
+        assert run.name == "x_2"
 
 
 def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path):
