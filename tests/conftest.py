@@ -64,7 +64,6 @@ fast/run.py (dense), kernel/network.c (events, C, the page) and integers.py (who
 STEPS, COUNT, GRID = 9, 5, 16
 BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
-DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
 BIAS = {"bias": True, "initial_potential": 0.5}
 COUNTED = {"max_pool": "count"}
@@ -203,11 +202,6 @@ def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
             for n in range(count):
                 write(folder / part / name / f"{n}.png", pixels(offset + 10 * label + n, shape))
     return folder
-
-
-def flip(raw, position):
-    """Bytes, one bit of which is another."""
-    return raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :]
 
 
 def build(cls=InputBlockingSNN, on_grid=True, **settings):

@@ -5,15 +5,13 @@ import json
 from collections import Counter
 from math import prod
 
-import conftest as known
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, UNKNOWN, run_here
+from conftest import DATA, REPOSITORY, run_here
 from test_engines import LASTS, networks, on_grid
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
 from harness.measuring.comparing import difficulty_correlations
@@ -89,32 +87,11 @@ def test_two_layers_by_hand():
     assert result["layers"]["active_share"]["features.1"] == pytest.approx(8 / 24)
 
 
-def test_a_pool_and_biases_by_hand():
-    """A 1x1 convolution to 2 channels on 4x4 pixels, three of one 2x2 square and one of another sent in each of two steps: every
-    neuron there fires, and the pool lets one spike of each square through."""
-    own = {"shape": (1, 4, 4), "steps": 2, "default_threshold": 0.5, "kernel_size": 1, "fc_layers": 1}
-    model = build([[2, "M"], []], bias=True, **own)
-    for layer in (model.features[0], *model.classifier[::3]):
-        nn.init.ones_(layer.weight)
-    x = torch.zeros(1, 1, 4, 4)
-    x[0, 0, 0, 0] = x[0, 0, 0, 1] = x[0, 0, 1, 1] = x[0, 0, 3, 2] = 1
-    with torch.no_grad(), OperationCounter(model) as counter:
-        output = model(x, torch.full((2, 1, 1, 4, 4), 0.5))
-    result = counter.result(1)
-    assert output.spikes["features.1"].item() == 2 * 4 * 2  # at the neurons, before the pool
-    assert result["layers"]["event_acs"]["features.0"] == 2 * 4 * 2
-    assert result["layers"]["effective_acs"]["classifier.0"] == result["layers"]["event_acs"]["classifier.0"] == 2 * (2 * 2) * 7
-    assert result["effective_macs"] == 0 and result["layers"]["dense"]["classifier.0"] == 2 * (2 * 2 * 2) * 7
-    assert result["bias_additions"] == 2 * (2 * 16 + 7)  # at each step to each neuron, the outputs are none
-    assert result["activation_sparsity"] == 1 - (2 * 4 * 2 + 2 * 7) / (2 * (2 * 16 + 7))
-    assert "bias_additions" not in run(build([[2, "M"], []], **own))[-1]
-
-
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_averages_are_real_values_whatever_they_are(engine):
     """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
-    steps. So all averages are 1, and they are multiplied."""
-    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0)
+    steps. So all averages are 1, and they are multiplied; biases are 0, and added in each step."""
+    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0, bias=True)
     model.engine = EventEngine(model) if engine == "event" else None
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -122,7 +99,9 @@ def test_averages_are_real_values_whatever_they_are(engine):
     with torch.no_grad(), OperationCounter(model) as counter:
         output = model(torch.ones(1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), 0.5))
     assert [count.item() for count in output.spikes.values()] == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
-    layers = counter.result(1)["layers"]
+    result = counter.result(1)
+    layers = result["layers"]
+    assert result["activation_sparsity"] == 0 and result["bias_additions"] == 2 * (16 * 2 + 4 * 3)
     assert list(layers["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
@@ -180,8 +159,6 @@ def test_difficulty_takes_ink_out():
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
     found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
     assert found["reconstruction error"] == {"spikes": pytest.approx(0.8), "spikes_per_ink": None}
-    faint = per_image | {"ink": ink / 100, "spikes": torch.tensor([1.0, 3.0, 6.0, 12.0])}  # 100, 150, 200 and 300 per ink
-    assert difficulty_correlations(faint)["small margin"]["spikes_per_ink"] == pytest.approx(1)
     black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
     assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
 
@@ -198,20 +175,6 @@ def test_energy_of_both_executions_by_hand(analog, event):
         assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
     assert energies(operations, 20, analog) == energies(operations | {"bias_additions": 0}, 20, analog)  # as without biases
     assert analog or energies(operations, 20) == energies(operations, 20, False)  # spikes unless told otherwise
-
-
-def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations():
-    """What it does there is not known, and a count without it would be wrong."""
-    model = known.build()
-    x, labels = known.inputs(model)[0], torch.zeros(known.COUNT, dtype=torch.int64)
-    for change in UNKNOWN.values():
-        change(model)
-    with pytest.raises(ModelError, match=r"^a count of operations does not know "):
-        evaluate(model, x, labels)
-    found, output = evaluate(model, x, labels, operations=False), model(x, seed=0)
-    assert "operations" not in found and "energy_joules" not in found
-    assert found["spikes"] == {name: pytest.approx(count.mean().item()) for name, count in output.spikes.items()}
-    assert found["parts"]["total"] == pytest.approx(sum(found["spikes"].values()))
 
 
 class Recount:
@@ -357,7 +320,6 @@ def test_memory_is_priced_by_its_size():
     [
         (("add = 0.1\n", ""), "a table has .*: it needs add"), (("year", "jear"), "got an unexpected keyword argument 'jear'"),
         (("add = 0.1", "add = -1"), "-1 is no number from 0 to 1e"),
-        (("source = ", 'counts = "rate"\nsource = '), "counts must be 'exact', or, where there is no memory"),
         (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
     ],
 )  # fmt: skip
@@ -378,8 +340,7 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'}")
     lines = said.splitlines()
     assert lines[0].startswith("network") and "with memory, 45 nm" in lines[0]
-    (found_of,) = (line for line in lines if line.startswith(f"{trained.snn}, means over 16 images; event-driven it costs "))
-    assert "than its ANN in 8 bits under: " in found_of
+    assert f"\n{trained.snn}, means over 16 images; event-driven it costs " in said
     assert (tmp_path / "x.png").stat().st_size > 5000
     told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
     assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
@@ -400,9 +361,8 @@ def test_eight_bits_are_integers_times_a_scale():
     torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
     assert evaluate(small, test)["accuracy"] == pytest.approx(evaluate(model, test)["accuracy"], abs=0.01)
     x = test.batch(torch.arange(8)).images
-    with torch.no_grad():  # of a decoder, too, however many images there are
-        found, wanted = (torch.cat([one(each).predictions for each in x.split(1)], 1) for one in (small, model))
-        torch.testing.assert_close(found, small(x).predictions)
+    with torch.no_grad():  # of a decoder, too
+        found, wanted = small(x).predictions, model(x).predictions
     assert (found - wanted).abs().mean() < 0.02 < wanted.std()
 
 
@@ -429,18 +389,10 @@ LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 def test_averages_are_exact_and_have_no_gradient():
     """In float32 the sum would stay at 2 ** 24."""
-    evaluation, losses = Evaluation(None), Average()
-    for counts in ([2.0**24, 1.0, 1.0], [1.0]):
-        evaluation.add(
-            spiking_output([1] * len(counts))._replace(spikes={"input": torch.tensor(counts)}),
-            torch.zeros(len(counts), 1, 1, 1),
-            torch.zeros(len(counts)),
-        )
-    assert evaluation.result()["spikes"] == {"input": (2**24 + 3) / 4}
-    losses.add(2, loss=torch.tensor(3.0, requires_grad=True))
-    losses.add(1, loss=torch.tensor(0.0))
-    assert losses.means() == {"loss": 2.0} and losses.sums["loss"].dtype == torch.float64
-    assert not losses.sums["loss"].requires_grad
+    losses = Average()
+    losses.add(2, loss=torch.tensor(2.0**23, requires_grad=True))
+    losses.add(2, loss=torch.tensor(0.5))
+    assert losses.means() == {"loss": (2**24 + 1) / 4} and not losses.sums["loss"].requires_grad
     resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
     resumed.add(1, spikes=torch.zeros(2, device="meta"))
     assert resumed.sums["spikes"].device.type == "meta"
@@ -468,9 +420,7 @@ def test_batches_of_several_sizes_are_one_evaluation():
     assert found["loss"] == pytest.approx((3 * 1 + 3 * 4 + 7) / 7)
 
 
-def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
-    clock = iter([10.0, 14.0])
-    monkeypatch.setattr(self_models.counting.evaluation.time, "perf_counter", lambda: next(clock))
+def test_what_an_ann_has_not():
     evaluation = Evaluation(None)
     errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(2, 2, 1, 1, 2)
     output = ANNOutput(torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]]), None, errors)
@@ -478,7 +428,8 @@ def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
     found = evaluation.result()
     figures = {name: values.tolist() for name, values in found.pop("per_image").items()}
     assert figures == {"label": [1, 0], "found": [1, 1], "correct": [True, False], "margin": [0.5, 1.0], "error": [11.0, 16.0]}
-    assert found == {"images": 2, "accuracy": 0.5, "error": 13.5, "seconds": 4.0, "images_per_second": 0.5}
+    assert found.pop("images_per_second") * found.pop("seconds") == pytest.approx(2)
+    assert found == {"images": 2, "accuracy": 0.5, "error": 13.5}
 
 
 def test_figures_of_spiking_images():
@@ -498,11 +449,6 @@ def test_evaluate_has_seed_0_and_a_run_of_its_own(x):
     output = model(x, seed=0)
     found = evaluate(model, x, LABELS)
     assert found["spikes"] == {name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()}
-    assert found["images"] == 5 and found["per_image"]["label"].tolist() == LABELS.tolist()
-    assert found["open_share"][0] == 1 and len(found["open_share"]) == 3
-    small = evaluate(model, x, LABELS, batch_size=2)
-    assert small["spikes"] == found["spikes"] and small["operations"]["event_acs"] == found["operations"]["event_acs"]
-    assert evaluate(model, x, LABELS, seed=1)["spikes"] != found["spikes"]
     assert not any(value.requires_grad for value in found["per_image"].values())
 
 
@@ -519,18 +465,12 @@ def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
     assert model.training
 
 
-@pytest.mark.parametrize(("engine", "encoding"), [("dense", "poisson"), ("dense", "direct"), ("event", "poisson")])
-def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
-    """And each event of an analog input multiplies, event by event."""
+@pytest.mark.parametrize("encoding", ["poisson", "direct"])
+def test_energy_is_of_the_operations_and_comparisons_of_an_evaluation(x, encoding):
     model = snn(encoding=encoding)
-    model.engine = EventEngine(model) if engine == "event" else None
     found = evaluate(model, x, LABELS)
-    operations, events = found["operations"], found["operations"]["layers"]["event_acs"]
-    analog = events["features.0"] if encoding == "direct" else 0.0
-    by_layer, by_event = (operations["effective_acs"], operations["effective_macs"]), (sum(events.values()) - analog, analog)
-    for name, (acs, macs) in {"energy_joules": by_layer, "energy_event_joules": by_event}.items():
-        assert found[name] == pytest.approx(0.9e-12 * (acs + found["comparisons"]) + 4.6e-12 * macs), name
-    assert events["features.0"] > 0 < operations["effective_macs"]
+    expected = energies(found["operations"], found["comparisons"], encoding == "direct")
+    assert expected.items() <= found.items()
     assert found["comparisons"] == model(x, seed=0).comparisons.mean(dtype=torch.float64).item() > 0
 
 

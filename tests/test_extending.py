@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +20,6 @@ from conftest import (
     TINY,
     build,
     commands_in,
-    digests,
     images,
     records,
     refused,
@@ -39,7 +37,6 @@ from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
-from self_models.kernel.engine import EventEngine
 from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.draws import EVALUATION, Draws
@@ -65,11 +62,9 @@ def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
     found, said = run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")
     assert found[0]["bounds"] == {"lead": 0.1}
     assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
-    said = run_here("compare", trained.snn, path, f"--evaluate {here}")[1]  # each as it was trained
-    assert "T = 3, ε = 0.2, gate = relative, rule = settled, lead = 0.4" in said and "the SNN was trained with gate" not in said
+    run_here("compare", trained.snn, path, f"--evaluate {here}")  # each as it was trained
     one, again = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("own", "own_compared"))
     assert one["spikes"] == again["spikes"] and one["bounds"] == again["bounds"] == {"lead": 0.4}
-    assert "gate open has no epsilon, which is varied here: --gate block, or snn_" in refused(OBJ1, later, "--gate open")
     kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.3, "rule": "settled", "lead": 0.4}
     assert kept.items() <= load(path, slack=0.3).settings.items()
     parser = snn_wFeedback.build_parser(["--model", str(tmp_path / "parts.py")])
@@ -85,20 +80,18 @@ LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
 
 
 @pytest.mark.parametrize(
-    ("registry", "name", "part", "words"),
+    ("part", "words"),
     [
-        (RULES, "x", type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
-        (RULES, "x", type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
-        (RULES, "x", rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
-        (RULES, "confidence", type("Own", (Rule,), {"holds": id}), "rule 'confidence' is there already"),
+        (type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
+        (type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
+        (rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
     ],
 )
-def test_what_a_part_lacks_is_said_at_once(registry, name, part, words):
+def test_what_a_part_lacks_is_said_at_once(part, words):
     """A setting is declared once: another rule's name would change that rule's default."""
-    before = dict(registry)
     with pytest.raises(ModelError, match=words):
-        registry.register(name)(part)
-    assert registry == before
+        RULES.register("x")(part)
+    assert "x" not in RULES
 
 
 def test_a_part_does_not_take_a_flag_of_a_script(monkeypatch):
@@ -126,7 +119,6 @@ class MySNN(VGG_SNN_STDB_wFeedback):
     ("word", "text", "said"),
     [
         ("none.py:MySNN", "", "none.py: there is no such file"),
-        ("my_idea", "", "--model my_idea: give FILE.py:CLASS, or FILE.py alone for what it registers"),
         ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
         ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, which this script needs"),
         ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),
@@ -136,10 +128,8 @@ class MySNN(VGG_SNN_STDB_wFeedback):
 def test_what_model_cannot_take_is_one_line(word, text, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.py").write_text(text)
-    before = digests(tmp_path)
     imported.cache_clear()
-    assert said in refused(SNN, f"--model {word} {DATA} --output_dir {tmp_path}")
-    assert digests(tmp_path) == before or list(tmp_path.iterdir()) == [tmp_path / "x.py", tmp_path / "__pycache__"]
+    assert said in refused(SNN, f"--model {word} {DATA} --output_dir {tmp_path}") and not (tmp_path / "logs").exists()
 
 
 def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
@@ -154,16 +144,12 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     run_here(SNN, convert, f"--model {file}:MySNN --teacher_ann {ann}")
     assert "holds 'MySNN', a network of somebody's own" in refused("export", snn, "--to torch")
     assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
-    for wrong in (f"--pretrained_snn {snn} --test_only --model {file}", "--run_name x --resume --epochs 2"):
-        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here)
-
     own = named(f"{file}:MySNN")
     assert type(load(snn, model=own)) is type(load(trained.snn, model=own)) is own
     blocking = load(REPOSITORY / "trained_models/snn/accurate_feedback.pth", model=own)  # its file leaves the gate to its class
     assert type(blocking) is own and blocking.settings["gate"] == "block"
     for path, cls, words in (
         (ann, own, "holds 'MyANN', a network of somebody's own"),
-        (trained.ann, own, "holds 'VGG_wFeedback', and MySNN is derived from VGG_SNN_STDB_wFeedback"),
         (snn, dict, "dict is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
     ):
         with pytest.raises(ModelError, match=words):
@@ -217,21 +203,14 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
     cls, flags, not_counted = IDEAS[name]
     word, path, here = word_for(name, tmp_path), tmp_path / "trained_models/snn/x.pth", f"--output_dir {tmp_path}"
     said = run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, f"--model {word} {flags} {here} --run_name x")[1]
-    assert len(Path(word.removesuffix(f":{cls}")).read_text().splitlines()) <= 40
     why = "reference (it replaces methods, or has parts or hooks of its own)" if cls else "dense (the event engine has no form"
     assert f"engine: {why}" in said
-    assert cls != "TwoDecoders" or f"{trained.ann} has no generate2.0, generate2.1: what is TwoDecoders's own starts" in said
-    assert records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]["model"] == word
     assert load_checkpoint(path)["model"] == (cls or "VGG_SNN_STDB_wFeedback")
-
-    assert ("operations" in records(tmp_path / "logs/snn/x.jsonl", "evaluation")[0]) == (not cls)
 
     resumed = f"--run_name x --resume --epochs 2 {here}"
     if cls:
         assert f"holds '{cls}', a network of somebody's own: --model FILE.py:{cls}, or load(" in refused(SNN, resumed)
     run_here(SNN, resumed, f"--model {word}")
-    assert [one["epoch"] for one in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2]
-
     later = f"--pretrained_snn {path} --model {word} {flags} {DATA} {here}"
     rows, said = run_here(OBJ1, later, "--epsilon 0 0.9")
     assert rows[1]["spikes"]["input"] < rows[0]["spikes"]["input"]
@@ -240,8 +219,6 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
     if name == "two_decoders":  # one with a step of its own is compared and drawn, a gate is shown a stream
         said = run_here("compare", trained.snn, path, f"--evaluate --model {word} {DATA} {here}")[1]
         assert re.search(r"run with +T = 5, ε = 0.0 +T = 5, ε = 0.0, class = TwoDecoders\n", said)
-        (first,), (second,) = (records(tmp_path / f"logs/snn/{one}_compared.jsonl", "evaluation") for one in ("tiny", "x"))
-        assert (first["engine"], second["engine"]) == ("event", "reference")  # each is what its checkpoint says
         run_here(ANALYSIS, later, "--images 2 --raster")
     if name == "neighbours":
         run_here(STREAM, later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
@@ -296,8 +273,6 @@ def test_a_stream_keeps_all_of_a_state_of_ones_own(name, tmp_path):
     assert len(state[key]) == 2 and state[key].any()
     with pytest.raises(ModelError, match="this state is damaged, or that of another network's stream"):
         build(VGG_SNN_STDB_wFeedback, plan=[[4, "D", 6], ["U", "in"]]).stream().load_state_dict(state)
-    with pytest.raises(ModelError, match="the event engine does not know"):
-        EventEngine(model).check()
 
 
 def test_neighbours_by_hand():
@@ -389,10 +364,6 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
     assert "trained with other settings (variance_steps)" in refused(SNN, f"{PLAIN} {again} --variance_steps 2")
     run_here(SNN, again)
     assert same_weights(weights / "part_last.pth", weights / "whole_last.pth")
-    for both in zip(*(records(logs / f"{name}.jsonl", "epoch") for name in ("part", "whole")), strict=True):
-        assert both[0]["train"] == both[1]["train"] and both[0]["train"]["variance_loss"] > 0
-    line = next(line for line in (logs / "whole.log").read_text().splitlines() if line.startswith("epoch 1/2"))
-    assert line.count(" | variance_loss ") == 2
 
     LOSSES.clear()
     words = "part_last.pth was trained with --variance_weight 0.02, a loss that is not registered here: add its --model FILE.py"
@@ -413,18 +384,11 @@ def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance)
     assert seen == [(True, True, {5})] * 3  # two batches to learn from, one to judge
 
 
-def test_a_loss_that_cannot_be_is_refused(tmp_path, variance):
-    here = f"--epochs 1 --output_dir {tmp_path}"
-    plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
-    assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
-    LOSSES.clear()
-    assert "unrecognized arguments: --variance_weight" in refused(SNN, f"{PLAIN} {here} --variance_weight 1")
-    assert not any(tmp_path.iterdir())
-
-
 def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, variance):
     here = f"--pretrained_snn {trained.snn} --train decoder --trade_off 0 --epochs 1 {DATA} --select test --run_name x"
     assert "--trade_off above 0" in refused(SNN, f"{here} --output_dir {tmp_path}")
+    without = f"-a VGG5_small --epochs 1 {DATA} --output_dir {tmp_path} --variance_weight 1"
+    assert "VGG5_small has no decoder" in refused(SNN, without)
     run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
     before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
     assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}

@@ -21,7 +21,7 @@ import self_models.kernel.engine
 from self_models.basics import ModelError
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
-from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built, Network, Settings, State
+from self_models.kernel.build import FOLDER, KINDS, Built, Network, Settings, State
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
 from self_models.kernel.tables import settings_of
@@ -79,8 +79,7 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
             model = load(QUICK)
         drawn = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
-        said = run_here(OBJ1, f"{FEW} {fresh}")[1]
-        assert said.count("no C compiler") == said.count("engine: dense (the event engine") == 1 and "use --engine" not in said
+        assert run_here(OBJ1, f"{FEW} {fresh}")[1].count("engine: dense (the event engine: no C compiler") == 1
         assert "pip install ziglang brings one; --engine dense runs it" in refused(OBJ1, f"{FEW} {fresh} --engine event")
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
@@ -102,34 +101,20 @@ def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
         engine.update()
 
 
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("#!/bin/sh\nexit 0\n", "network.so"), ("", "No such file"),
-        ("#!/bin/sh\necho a warning >&2\necho error: no licence >&2\nexit 1\n", "(cc: error: no licence)"),
-    ],
-)  # fmt: skip
-def test_a_compiler_that_fails(fresh, monkeypatch, script, words):
+def test_a_compiler_that_fails(fresh, monkeypatch):
     """One line if there is no other; else it is passed over."""
     compiler = fresh / "cc"
-    if script:
-        compiler.write_text(script)
-        compiler.chmod(0o755)
+    compiler.write_text("#!/bin/sh\necho a warning >&2\necho error: no licence >&2\nexit 1\n")
+    compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     with monkeypatch.context() as patch:
         patch.setattr(build, "compilers", lambda: [[str(compiler)]])
         with pytest.raises(ModelError, match="pip install ziglang") as error:
             Built()
-    assert words in str(error.value).replace(f"{fresh}/", "") and "\n" not in str(error.value) and not libraries()
+    assert "cc: error: no licence)" in str(error.value) and "\n" not in str(error.value) and not libraries()
     if shutil.which("cc"):
         found = Built()
         assert found.command[0] == "cc" and str(compiler) in found.reasons[0] and [found.path] == libraries()
-
-
-def test_variables_that_cannot_be_read(fresh, monkeypatch):
-    monkeypatch.setenv("CFLAGS", '"')
-    with pytest.raises(ModelError, match="CFLAGS cannot be read "):
-        Built()
 
 
 @needs_cc
@@ -183,22 +168,6 @@ def test_a_build_that_rounds_sums_in_another_way_does_not_begin(tmp_path):
         assert done.returncode and "sums must be rounded one by one" in done.stderr
 
 
-@needs_cc
-def test_structs_lie_as_in_c(tmp_path):
-    """What Python reads out of network.h and runs.c, against sizeof and offsetof."""
-    fields = [(name, field, getattr(one, field)) for name, one in STRUCTS.items() for field, _ in one._fields_]
-    lines = [f"offsetof(Network{name}, {field}), sizeof(((Network{name} *)0)->{field})" for name, field, _ in fields]
-    lines += [f"sizeof(Network{name}), (size_t)0" for name in STRUCTS]
-    lines += [f"(size_t)NETWORK_{name}, (size_t)0" for name in build.numbers_of()]
-    lines = [f'printf("%zu %zu\\n", {line});' for line in lines]
-    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "runs.c"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
-    subprocess.run(["cc", "-I", FOLDER, "a.c", "-lm", "-o", "a"], cwd=tmp_path, check=True)
-    said = subprocess.run(["./a"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    wanted = [(one.offset, one.size) for *_, one in fields] + [(ctypes.sizeof(one), 0) for one in STRUCTS.values()]
-    wanted += [(number, 0) for number in build.numbers_of().values()]
-    assert [tuple(map(int, line.split())) for line in said.splitlines()] == wanted
-
-
 # --- where it is kept
 
 
@@ -214,20 +183,14 @@ def test_a_library_is_kept_and_one_that_does_not_load_is_built_again(fresh, monk
 
 
 @needs_cc
-@pytest.mark.parametrize("what", ["cannot be written", "no home"])
-def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypatch, what):
+def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypatch):
     """And nothing of it stays."""
-    temporary, cache = fresh / "temporary", build.users_folder()
+    temporary = fresh / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    if what == "no home":
-        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        monkeypatch.setattr(Path, "home", lambda: Path("~nobody_of_this_name").expanduser())
-    else:
-        cache.parent.touch()
+    build.users_folder().parent.touch()
     found = Built()
     assert not found.kept and found.loaded.network_runs and not list(temporary.iterdir())
-    assert not cache.is_dir() or not libraries()
 
 
 @needs_cc

@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import STREAM, digests, records, refused, run_here, run_script
+from conftest import STREAM, records, run_here, run_script
 from PIL import Image
 
 from harness import UserError
@@ -180,7 +180,6 @@ def test_a_video(tmp_path, model):
 
 FRAMES = {  # file -> (who writes it, words on it)
     "large.npy": (lambda path: np.save(path, np.zeros((4, 30, 30), np.uint8)), r"\(B, 1, 28, 28\).*\(4, 1, 30, 30\)"),
-    "two.npz": (lambda path: np.savez(path, a=np.zeros(2), b=np.zeros(2)), "a, b: name the array of the frames 'frames'"),
     "broken.gif": (lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "can be read|damaged"),
     "clip.mp4": (lambda path: path.touch(), "package is needed: pip install av|not a video, or damaged"),
     "words.txt": (lambda path: path.touch(), "give a folder of images"),
@@ -207,7 +206,6 @@ def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
     log = (tmp_path / f"logs/snn/{NAME}.log").read_text()
     changes = [number for number in range(5) if number == 0 or frames[number]["answer"] != frames[number - 1]["answer"]]
     assert [int(number) for number in re.findall(r"^frame (\d+)", done.stdout, re.MULTILINE)] == changes
-    assert log.startswith(f"accuracy {100 * whole['accuracy']:.1f} %, over the ") and "\n\nstarted " in log
     assert [int(number) for number in re.findall(r"^frame (\d+)", log, re.MULTILINE)] == [0, 1, 2, 3, 4]
     assert len(frames) == whole["frames"] == 5 and json.loads((tmp_path / "a.json").read_text()) == logged
     for number, record in enumerate(frames):
@@ -237,17 +235,16 @@ def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path,
     assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
     forgets = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
     does_what_it_says(load(trained.snn, "dense", **forgets), found, moving(2))
-    found, _ = run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
-    does_what_it_says(load(baseline, "dense", output_leak=0.8, membrane_floor=0.0, leak=0.9), found, moving(2))
-    run_here(STREAM, f"--pretrained_snn {baseline} --invert --overwrite --run_name b {here}")
+    found, _ = run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
+    does_what_it_says(load(baseline, "dense", output_leak=0.8, membrane_floor=0.0, leak=0.9), found, 255 - moving(2))
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 
 def test_a_baseline_leaks_sees_the_same_draws_and_is_logged(trained, baseline, tmp_path):
     np.save(tmp_path / "a.npy", moving(3))
     flags = f"--pretrained_snn {trained.snn} --frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --seed 3"
-    said = run_here(STREAM, flags, f"--run_name a --baseline {baseline}")[1]
-    log, leaks = (tmp_path / "logs/snn/a.log").read_text(), {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+    run_here(STREAM, flags, f"--run_name a --baseline {baseline}")
+    leaks = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
     found, (whole,) = (records(tmp_path / "logs/snn/a.jsonl", f"baseline_{event}") for event in ("frame", "stream"))
     does_what_it_says(load(baseline, "dense", **leaks), found, moving(3), 3)
     assert whole["frames"] == len(found) == 3 and leaks.items() <= whole.items()
@@ -267,24 +264,12 @@ def test_a_network_that_was_trained_for_streams_forgets_as_it_was_trained(traine
     does_what_it_says(model, run_here(STREAM, flags, f"--pretrained_snn {path} --run_name a")[0], moving(3))
     parameters = records(tmp_path / "logs/snn/a.jsonl", "run")[0]["parameters"]
     assert parameters | forgetting == parameters
-    if not gate:
-        run_here(STREAM, flags, f"--pretrained_snn {trained.snn} --baseline {path} --run_name b")
-        does_what_it_says(model, records(tmp_path / "logs/snn/b.jsonl", "baseline_frame"), moving(3))
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"), [("", "give --frames PATH, or --scene with one of switch"), ("--frames {}", "no such file or folder")]
-)
-def test_bad_streams_get_a_line(trained, tmp_path, flags, words):
-    typed = flags.format(tmp_path / "none")
-    assert words in refused(STREAM, f"--pretrained_snn {trained.snn} --output_dir {tmp_path}", typed)
-    assert digests(tmp_path) == {}
 
 
 def filmed(model, frames, labels, steps=1):
     """A Reel of a stream that these frames are shown to, for so many steps each."""
     images = ImageSet("frames", frames, labels)
-    reel, stream = Reel(model, steps * len(images), "words " * 30), model.stream(0)
+    reel, stream = Reel(model, steps * len(images), "words"), model.stream(0)
     for batch in images.batches(1):
         reel.add(batch, stream(batch.images, steps))
     return reel
@@ -298,8 +283,6 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
-    assert np.array_equal(film.labels[:, 0], figures["label"][2::3]) and film.titles[0] == ["label: 3"]
-    assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 80
 
 
 def test_pictures_of_a_coloured_scene(tmp_path):

@@ -32,12 +32,11 @@ from conftest import (
 import harness.training.fit
 from harness import UserError
 from harness.data.sets import default_holdout, load_data
-from harness.measuring.comparing import FIGURES, interval
 from harness.runs.run import Run, ann_name, snn_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
-from results import NETWORKS, equal_table, over_seeds, paired, row_of, table
+from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
 from self_models.loading import load
@@ -133,17 +132,16 @@ def test_schedules_by_hand():
     assert seen[5:] == sorted(seen[5:], reverse=True) and 0 < seen[-1] < 0.001
 
 
-@pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
-def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_thresholds_leaks_and_gains_have_no_weight_decay(name):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
     optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
     weights, scalars = optimizer.param_groups
     made = optimizer.defaults
     assert made["fused"] and made.get("amsgrad", True) and made.get("momentum", 0.95) == 0.95
-    assert isinstance(optimizer, kind) and weights["lr"] == scalars["lr"] == 0.5
+    assert type(optimizer).__name__ == name and weights["lr"] == scalars["lr"] == 0.5
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
-    assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
     ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
     gains = make_optimizer(ann, parse(ANN, "--optimizer", name)).param_groups[1]["params"]
     assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
@@ -212,9 +210,8 @@ def test_an_evaluation_has_draws_of_its_own():
     for name in ("classification", "reconstruction", "total", "error", "open_share"):
         assert found[name] == pytest.approx(large[name], rel=1e-5), name
     assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
-    for epoch, equal in ((EVALUATION, True), (1, False)):
-        spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
-        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == equal
+    spikes = model(digits.whole().images, draws=Draws(3, EVALUATION, torch.arange(5))).spikes
+    assert found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})
     assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
 
 
@@ -225,14 +222,10 @@ def test_names_are_the_originals():
 
 def test_log_begins_with_results_and_with_what_is_not_by_default(trained):
     """All parameters are in its .jsonl, and where each comes from."""
-    lines = (trained.folder / "logs/ann/tiny.log").read_text().splitlines()
-    result = lines.index("")
-    head = lines[result + 1 : lines.index("", result + 1)]
-    listed = [word for line in head if line.startswith("  ") for word in line.split(": ", 1)[1].split(", ")]
-    assert " accuracy " in f" {lines[0]}" and result > 0 and {"learning_rate=0.005", "batch_size=16"} <= {*listed}
-    assert not any(word.startswith(("seed=", "lr_interval=")) for word in listed)
+    result, head, *_ = (trained.folder / "logs/ann/tiny.log").read_text().split("\n\n")
+    assert "accuracy " in result.splitlines()[0] and "learning_rate=0.005" in head and "lr_interval=" not in head
     for words in ("started 20", f"command: {ANN}.py", "versions: Python", "seed: 0", "git revision: "):
-        assert any(words in line for line in head), words
+        assert words in head, words
     opening = json.loads((trained.folder / "logs/ann/tiny.jsonl").read_text().splitlines()[0])
     assert (opening["event"], opening["began"], opening["seed"]) == ("run", "started", 0)
     assert opening["parameters"].keys() >= (parse(ANN).values.keys() - {"seeds"}) | {"selected_on"}
@@ -335,10 +328,6 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert model.thresholds == pytest.approx(thresholds)
     assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
-    run_here(SNN, f"--pretrained_snn {path} --leak 1 --test_only --overwrite", typed)
-    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name ours --output_dir {tmp_path}")
-    theirs, ours = (figures(records(tmp_path / f"logs/snn/{name}.jsonl")) for name in ("x", "ours"))
-    assert theirs == ours
 
 
 # --- training
@@ -351,15 +340,13 @@ def test_an_ann_with_all_that_deep_plans_need(tmp_path):
     made = "--whitening --init dirac --norm batch --no-norm_scale --activation_ann qcfs --qcfs_levels 8 --fc_layers 0"
     made += " --optimizer SGD --nesterov --momentum 0.8 --label_smoothing 0.1 --bias_lr_factor 8"
     command = f"-a VGG5_wFeedback_small -lr 5e-3 --lr_interval 1 --select test {DATA} {made} --output_dir {tmp_path} --run_name"
-    best, said = run_here(ANN, f"{command} whole --epochs 2")
-    assert "whitening: 8 patterns of 3x3 pixels have " in said
+    best, _ = run_here(ANN, f"{command} whole --epochs 2")
     run_here(ANN, f"{command} parts --epochs 1")
     files = tmp_path / "trained_models/ann"
     first = load_checkpoint(files / "parts_last.pth")["state_dict"]
-    _, said = run_here(ANN, f"--run_name parts --output_dir {tmp_path} --resume --epochs 2")
-    assert "whitening" not in said
-    here, there = (load_checkpoint(files / f"{name}_last.pth")["state_dict"] for name in ("whole", "parts"))
-    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+    run_here(ANN, f"--run_name parts --output_dir {tmp_path} --resume --epochs 2")
+    assert same_weights(files / "whole_last.pth", files / "parts_last.pth")
+    here = load_checkpoint(files / "whole_last.pth")["state_dict"]
     assert torch.equal(here["features.0.weight"], first["features.0.weight"]) and here["features.1.num_batches_tracked"] == 4
     scales = {f"{place}.weight" for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")}
     assert {name for name in here if torch.equal(here[name], first[name])} == {"features.0.weight", *scales}
@@ -381,56 +368,6 @@ def test_each_epoch_has_an_order_and_augments_anew():
     assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
     plain = torch.cat([batch.images for batch in training_batches(train, parse(ANN), 1, "cpu")])
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
-
-
-def test_training_lowers_the_loss(tmp_path):
-    for name, base, kind in ((ANN, TINY, "ann"), (SNN, f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}", "snn")):
-        run_here(name, base, f"--epochs 6 -lr 3e-3 --weight_decay 0 --dropout 0 --run_name x --output_dir {tmp_path}")
-        losses = [record["train"]["total"] for record in records(tmp_path / f"logs/{kind}/x.jsonl")]
-        assert losses[-1] < 0.9 * losses[0], name
-
-
-def test_results_are_means_over_seeds():
-    def row(seed, accuracy, total, gap=1.0, rule="confidence"):
-        spikes = {"input": 1.0, "encoder": 1.0, "decoder": 0.0, "classifier": 1.0, "total": total}
-        figures = {"accuracy": accuracy, "mean_steps": 2.0, "spikes": spikes, "operations": {"event_acs": 2000.0}}
-        names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
-        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6, "energy_event_joules": 2e-7}
-
-    found = over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
-    assert [len(rows) for rows in found] == [2, 1]
-    # 50 and 100 %, 100 and 300 spikes: deviations 50 / sqrt(2) = 35.36 and 200 / sqrt(2) = 141.4
-    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 ± 35.36 | 1 | 1 | 0 | 1 | 200 ± 141 | 2 k | 1.0 ± 0.0 |"
-    assert list(table(found))[2] == f"{line} 0.20 ± 0.00 |"
-    assert list(table(found))[3].startswith("| MNIST | n | 1 | 50 | 0.2 | confidence 2 | 2.0 | 80.00 | 1 | 1 | 0 | 1 | 300 |")
-
-
-def test_pairs_of_seeds_by_hand():
-    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a baseline is out."""
-
-    def row(name, seed, total, energy=1e-6):
-        figures = {"accuracy": 0.99, "spikes": {"total": total}, "energy_joules": energy, "energy_event_joules": energy}
-        return {"name": name, "seed": seed, "timesteps": 8, "rule": "none", "bounds": {}, **figures}
-
-    rows = [row("baseline of n", seed, 100.0) for seed in range(3)]
-    rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
-    (found,) = paired(rows, "n").values()
-    mean, half, count = found["spikes"]
-    assert found["spikes"].text(FIGURES["spikes"]) == "-8 ± 29 %" and interval([3.0]) == (3.0, None, 1)
-    assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
-    assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
-
-
-def test_equal_spikes_and_equal_accuracy_by_hand():
-    """Lines from 50 to 70 % at 100 to 300 spikes and from 60 to 100 % at 200 to 400: from 200 to 300, -0 to -10 points; 70 % is
-    reached at 300 and 250."""
-
-    def rows(name, *points):
-        common = {"name": name, "rule": "confidence", "seed": 0}
-        return [common | {"accuracy": accuracy, "spikes": {"total": spikes}} for spikes, accuracy in points]
-
-    found = [*rows("n", (300, 0.7), (100, 0.5)), *rows("baseline of n", (200, 0.6), (400, 1.0))]
-    assert [*equal_table(found)][2:3] == ["| n | 1 | -5.00 | 70.0 | 300 | 250 | +20 % |"]
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
@@ -467,27 +404,25 @@ HELD_OUT, TESTED = ("train", [59997, 59998, 59999]), ("test", list(range(16)))
 
 
 @pytest.mark.parametrize(
-    ("flags", "selected_on", "looked_at", "epoch", "words"),
+    ("flags", "selected_on", "looked_at", "epoch"),
     [
-        ("", "held-out", [HELD_OUT] * 3 + [TESTED], 2, "best: epoch 2, held-out accuracy 50.00 %, "),  # of a tie the earlier
-        ("--holdout 0", "last epoch", [TESTED], 3, "last: epoch 3, nothing was chosen, "),
-        ("--select test", "test", [TESTED] * 3, 2, "best: epoch 2, test accuracy 50.00 %, chosen on the test images, "),
+        ("", "held-out", [HELD_OUT] * 3 + [TESTED], 2),  # of a tie the earlier
+        ("--holdout 0", "last epoch", [TESTED], 3),
+        ("--select test", "test", [TESTED] * 3, 2),
     ],
 )
-def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, epoch, words):
+def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, epoch):
     """That which the held-out images choose; the last where there are none; that of the test images only where told."""
-    result, said = run_here(ANN, NEW, f"{flags} --output_dir {tmp_path}")
+    result, _ = run_here(ANN, NEW, f"{flags} --output_dir {tmp_path}")
     assert [(kind, index) for kind, index, _ in judged] == looked_at
     epochs, tested = (records(tmp_path / "logs/ann/x.jsonl", event) for event in ("epoch", "evaluation"))
     best, last = (tmp_path / f"trained_models/ann/x{ending}.pth" for ending in ("", "_last"))
     assert [record["selected_on"] for record in (*epochs, *tested)] == [selected_on] * (3 + (selected_on != "test"))
     kept = load_checkpoint(best)
-    assert kept["epoch"] == epoch and same_weights(best, last) == (epoch == 3) and f"{words}{best}" in said
+    assert kept["epoch"] == epoch and same_weights(best, last) == (epoch == 3)
     judged_last = judged[1 if selected_on == "test" else -1][2]  # the test is of the epoch that is kept
     assert all(torch.equal(judged_last[name], value) for name, value in kept["state_dict"].items())
-    assert [{"evaluated", "best"} <= record.keys() for record in epochs] == [selected_on != "last epoch"] * 3
     assert result["accuracy"] == {"held-out": 0.4, "last epoch": 0.2, "test": 0.5}[selected_on]
-    assert said.count("; test (which chooses) classification") == 3 * (selected_on == "test")
 
 
 def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):
