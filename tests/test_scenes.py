@@ -248,8 +248,6 @@ def test_a_baseline_leaks_sees_the_same_draws_and_is_logged(trained, baseline, t
     found, (whole,) = (records(tmp_path / "logs/snn/a.jsonl", f"baseline_{event}") for event in ("frame", "stream"))
     does_what_it_says(load(baseline, "dense", **leaks), found, moving(3), 3)
     assert whole["frames"] == len(found) == 3 and leaks.items() <= whole.items()
-    assert "\nbaseline baseline: output_leak 0.8, membrane_floor 0.0, leak 0.9\n" in log
-    assert log.count("\nbaseline frame ") == 3 and re.search(r"^baseline: [\d,.]+ spikes per timestep", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
