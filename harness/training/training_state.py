@@ -106,11 +106,14 @@ class TrainingState:
         if saved is None:
             return run.say(f"{path} is not there yet: the run begins")
         restore(self.model, saved, path)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
-        self.average = Average(**saved["average"]) if ranks.is_first() else Average()
-        self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
+        try:
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
+            self.average = Average(**saved["average"]) if ranks.is_first() else Average()
+            self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
+        except (KeyError, TypeError, ValueError) as error:  # of another version, or damaged
+            raise UserError(f"{path} does not fit this run's optimiser ({error}): train anew") from None
         # a raised --epochs changes the rate of the present step
         schedule = self.schedule
         for group, base, factor in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
