@@ -14,8 +14,6 @@ from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
-FIGURES = "mean_steps", "spikes", "energy_event_joules"  # against which accuracy is drawn
-
 
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule",))
@@ -36,7 +34,7 @@ def main(argv=None):
     rule, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(rule, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
     by_rule = {name: [record for record, _ in rows] for name, rows in series.items()}
-    posthoc.draw(".png", save_accuracies, by_rule, looks_of(by_rule), FIGURES)
+    posthoc.draw(".png", save_accuracies, by_rule, looks_of(by_rule), ("mean_steps", "spikes", "energy_event_joules"))
     posthoc.draw("_steps.png", save_step_histograms, per_image, posthoc.model.timesteps, setting, posthoc.model.classes)
     return posthoc.finish()
 

@@ -17,7 +17,7 @@ from harness import UserError
 from harness.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from harness.runs import ranks
 from self_models.basics import HOME, INSTALLED, sent, users_folder
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, scaled
+from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scaled
 from self_models.running.draws import Batch, Draws
 
 BUNDLED = HOME / "data"
@@ -210,11 +210,14 @@ def load_set(name, folder, is_train):
         if len(files) == 2:
             images, labels = (read_idx(files[file]) for file in IDX_FILES[is_train])
             return ImageSet(name, images[:, None], labels.long())
+    where = FILES[name].format(folder=folder)
+    if folder != BUNDLED and any(is_image(path.name) for pattern in ("*", "train/*/*") for path in folder.glob(pattern)):
+        own = f"for your own images give --dataset {folder} with {folder}/train/CLASS/"  # nothing is downloaded into it
+        raise UserError(f"--data_dir {folder} has image files, and {name} is expected there as {where}; {own}")
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
-        where = FILES[name].format(folder=folder)
         raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
     images = torch.as_tensor(np.asarray(data.data))
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
