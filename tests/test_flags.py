@@ -31,9 +31,11 @@ from conftest import (
 )
 
 from harness import UserError
-from harness.building.models import find_device
+from harness.building.models import find_device, new_snn
 from harness.building.start import whiten_first_layer
+from harness.command_line.flags import training_parser
 from harness.command_line.recipes import FOLDER, find, names
+from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
@@ -52,6 +54,7 @@ def test_a_setting_that_cannot_be_changes_nothing():
     assert "attention" not in tiny(VGG_SNN_STDB_wFeedback, gate="block", attention=0.5).settings
     with pytest.raises(ModelError, match="attention belongs to a gate or read-out that is not chosen"):
         model.change(attention=0.25)
+    assert "attention" not in model.settings
 
 
 def test_a_name_that_nobody_has_registered_asks_for_its_file():
@@ -273,6 +276,13 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_1():
         found = F.conv2d(train.whole().images, filters).transpose(0, 1).flatten(1)
         torch.testing.assert_close(found[:half].cov(correction=0), whole[:half, :half], atol=0.02, rtol=0)
         assert torch.equal(filters[half:], -filters[:half]) and not filters.requires_grad
+
+
+def test_the_seed_draws_the_weights():
+    words = ["-a", "VGG5_wFeedback_small", "--fc_width", "8", "--seed"]
+    first, same, other = (new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed]))) for seed in "334")
+    draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
 # --- devices
