@@ -9,6 +9,7 @@ the table of such rows; results/moving.jsonl has ours.
 
 import argparse
 import json
+import math
 import sys
 import time
 from itertools import product
@@ -70,7 +71,7 @@ class Predictor(nn.Module):
     D: two maps for each of 25 velocities, on blocks of 4 x 4 pixels: they spike where the block has more, or fewer, white pixels
     than it would had it moved so. V: in each block a race of the velocities, which D, in the 3 x 3 blocks around, holds back; the
     first to spike silence the others. M: white pixels that were there a frame ago, moved by a velocity that has won. The decoder
-    moves M on. These synapses are wired by hand, but for NUMBERS of them.
+    moves M on. In spikes all this is wired by hand, but for NUMBERS.
     """
 
     NUMBERS = ("corner", "side", "difference", "around", "beside", "aslant", "rate", "silence")
@@ -83,10 +84,11 @@ class Predictor(nn.Module):
         self.spiking = spiking
         self.to_d, self.to_v = nn.Conv2d(2, 2 * n, 8, 4), nn.Conv2d(2 * n, n, 3, groups=n)
         self.race, self.to_pixels = nn.Conv2d(n, n, 1, bias=False), nn.ConvTranspose2d(n, n, 4, 4, groups=n, bias=False)
-        self.to_m, self.decoder = nn.Conv2d(2, n, 5, bias=False), nn.Conv2d(n, 1, 5, bias=False)
+        self.to_m, self.decoder = (nn.Conv2d(*of, 5, bias=not spiking) for of in ((2, n), (n, 1)))
         surrogate = SURROGATES["Triangle"](0, 0)
         self.d, self.v, self.m = (SpikingNeuron(surrogate, "immediate", *of) for of in ((1.0, 0.0), (1.0, 1.0), (2.5, 1.0)))
-        self.wire(self.START)
+        if spiking:
+            self.wire(self.START)
 
     @torch.no_grad()
     def wire(self, numbers):
@@ -121,8 +123,8 @@ class Predictor(nn.Module):
             current = self.to_v.bias.view(1, -1, 1, 1) + self.race(now)
         v = sum(v) if self.spiking else current.relu()
         pixels = pixels + self.to_pixels(v)  # at most one spike of M for each pixel: the sum stays below twice the threshold
-        m = self.m(pixels)[0] if self.spiking else (pixels - 2).relu()
-        return self.decoder(wrapped(m, 2))[:, 0] - 0.5, {"D": d, "V": v, "M": m}
+        m = self.m(pixels)[0] if self.spiking else pixels.relu()
+        return self.decoder(wrapped(m, 2))[:, 0] - 0.5 * self.spiking, {"D": d, "V": v, "M": m}
 
     def as_graph(self, engine="auto"):
         """The same as a GraphSNN, which takes in the first of T timesteps the frames with a margin of 10 pixels: what lies near
@@ -256,7 +258,7 @@ def models(seed, asked, train):
     digits, labels, found = train.images[:TRAINING, 0], train.labels[:TRAINING], {}
     for name, build, make in (
         ("ours", Predictor, lambda: searched(digits, seed, asked)),
-        ("float", lambda: Predictor(spiking=False), lambda: trained(Predictor(spiking=False), digits, seed, asked, 1e-3)),
+        ("float", lambda: Predictor(spiking=False), lambda: trained(Predictor(spiking=False), digits, seed, asked, 1e-2)),
         ("plain", Plain, lambda: trained(Plain(), digits, seed, asked, 2e-3, penalty=3e-4)),
         ("classifier", Classifier, lambda: trained_classifier(digits, labels, seed, asked)),
     ):
@@ -344,23 +346,34 @@ def waiting(right, becomes):
 
 
 def in_words(values, form=".1f"):
-    if None in values:
+    if not all(value is not None and math.isfinite(value) for value in values):
         return "-"
     one = interval(values)
     return f"{one.mean:{form}}" + (f" ± {one.half:{form}}" if one.half is not None else "")
 
 
+def computing(row):
+    """pJ per frame of two predictors, at arithmetic_45nm."""
+    return 2 * row["inside"]["additions"] * conventions()["arithmetic_45nm"].picojoules["add"]
+
+
 def price(row):
-    """pJ of an event at which ours and send-on-delta cost the same: two predictors, at arithmetic_45nm."""
+    """pJ of an event at which ours and send-on-delta cost the same, infinite where ours sends more."""
     fewer = row["events"]["send-on-delta"][0] - row["events"]["ours"][0]
-    return 2 * row["inside"]["additions"] * conventions()["arithmetic_45nm"].picojoules["add"] / fewer
+    return computing(row) / fewer if fewer > 0 else math.inf
+
+
+def by_scene(rows):
+    """Kind and noise in words -> its rows."""
+    scenes = {}
+    for row in rows:
+        scenes.setdefault(row["kind"] + ", 1 % noise" * bool(row["noise"]), []).append(row)
+    return scenes
 
 
 def summary(rows):
     """The table of these rows: arms, and what else is measured, by scene."""
-    scenes = {}
-    for row in rows:
-        scenes.setdefault(row["kind"] + ", 1 % noise" * bool(row["noise"]), []).append(row)
+    scenes = by_scene(rows)
     yield "| | " + " | ".join(scenes) + " |"
     yield "| --- |" + " --- |" * len(scenes)
     for name in rows[0]["events"]:
