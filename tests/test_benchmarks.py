@@ -156,7 +156,7 @@ def test_moving_counts_by_hand(tmp_path):
     for _ in range(2):  # the second time there is nothing to do
         run_here("benchmarks.findings.moving", asked)
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(moving.TESTED_ON)
-    assert run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count("send-on-delta") == 2
+    assert run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count("| ours |") == 2
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

@@ -4,7 +4,7 @@
 For each seed trains the predictors and a classifier of single frames on scenes of training digits, then measures all arms on
 scenes of test digits: one JSON object per seed, kind of scene and noise. docs/notebook/moving.md says what the figures mean,
 docs/explanation/findings.md what came out. --folder keeps what is trained, and rows.jsonl: a second run goes on. --summary PATH:
-the table of such rows; results/moving.jsonl has ours.
+the tables of such rows; results/moving.jsonl has ours.
 """
 
 import argparse
@@ -363,25 +363,27 @@ def price(row):
     return computing(row) / fewer if fewer > 0 else math.inf
 
 
-def by_scene(rows):
-    """Kind and noise in words -> its rows."""
-    scenes = {}
+def by_kind(rows, noise=0.0):
+    """Kind of scene -> its rows with this noise."""
+    kinds = {}
     for row in rows:
-        scenes.setdefault(row["kind"] + ", 1 % noise" * bool(row["noise"]), []).append(row)
-    return scenes
+        if row["noise"] == noise:
+            kinds.setdefault(row["kind"], []).append(row)
+    return kinds
 
 
 def summary(rows):
-    """The table of these rows: arms, and what else is measured, by scene."""
-    scenes = by_scene(rows)
-    yield "| | " + " | ".join(scenes) + " |"
-    yield "| --- |" + " --- |" * len(scenes)
+    """The table of these rows of one noise: arms, then what else is measured, by kind of scene."""
+    kinds = by_kind(rows, rows[0]["noise"])
+    yield "| | " + " | ".join(kinds) + " |"
+    yield "| --- |" + " --- |" * len(kinds)
     for name in rows[0]["events"]:
-        yield f"| {name} | " + " | ".join(in_words([row["events"][name][0] for row in of]) for of in scenes.values()) + " |"
+        yield f"| {name} | " + " | ".join(in_words([row["events"][name][0] for row in of]) for of in kinds.values()) + " |"
     for name, form, figure in (
         ("ours, after news", ".1f", lambda row: row["events"]["ours"][1]),
         ("ours, elsewhere", ".1f", lambda row: row["events"]["ours"][2]),
         ("send-on-delta : ours", ".2f", lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0]),
+        ("best shift - ours", ".1f", lambda row: row["events"]["best shift"][0] - row["events"]["ours"][0]),
         ("spikes inside, ours", ".0f", lambda row: sum(row["inside"][name] for name in "DVM")),
         ("spikes inside, random start", ".0f", lambda row: row["inside"]["plain"]),
         ("additions, ours, thousands", ".1f", lambda row: row["inside"]["additions"] / 1000),
@@ -389,13 +391,15 @@ def summary(rows):
         ("accuracy, %", ".1f", lambda row: 100 * row["accuracy"]),
         ("frames until right", ".2f", lambda row: row["frames_until_right"]),
     ):
-        yield f"| {name} | " + " | ".join(in_words([figure(row) for row in of], form) for of in scenes.values()) + " |"
+        yield f"| {name} | " + " | ".join(in_words([figure(row) for row in of], form) for of in kinds.values()) + " |"
 
 
 def main(argv=None):
     asked = build_parser().parse_args(argv)
     if asked.summary:
-        print("\n".join(summary(rows_of(asked.summary))))
+        rows = rows_of(asked.summary)
+        for noise in (0.0, 0.01):
+            print(*summary([row for row in rows if row["noise"] == noise]), "", sep="\n")
         return
     train, _, test = load_data("MNIST")
     asked.folder.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
-LINKS = {"on a chip": (1.7, 70), "on a board": (22, 300), "by radio": (1.6e5, 2.1e6)}  # pJ per event: see finding 12
+LINKS = {"on a chip": (1.7, 40), "on a board": (22, 72), "by radio": (1.6e5, 2.1e6)}  # pJ per event: see docs/notebook/moving.md
 PANELS = "the scene", "predicted", "send-on-delta sends", "ours sends"
 
 
 def draw_chart(rows):
-    scenes = [of for of in moving.by_scene(rows).values() if not of[0]["noise"]]
+    scenes = list(moving.by_kind(rows).values())
     with chart(HERE / "moving.png", (10, 4), panels=2) as (left, right):
         for number, (name, colour) in enumerate(ARMS.items()):
             found = [moving.interval([row["events"][name][0] for row in of]) for of in scenes]
@@ -33,7 +33,7 @@ def draw_chart(rows):
         left.set_xticks(range(len(scenes)), [of[0]["kind"] for of in scenes])
         left.set(ylabel="events over the link per frame", title="Events, without noise")
         left.legend(frameon=False)
-        price, two = np.logspace(0, 7, 200), moving.by_scene(rows)["two"]
+        price, two = np.logspace(0, 7, 200), moving.by_kind(rows)["two"]
         for name in ("send-on-delta", "ours"):
             events = fmean(row["events"][name][0] for row in two)
             inside = fmean(moving.computing(row) for row in two) * (name == "ours")
