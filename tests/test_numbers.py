@@ -10,11 +10,12 @@ import pytest
 from conftest import REPOSITORY
 
 import results
+from benchmarks.findings import moving
 from harness.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, written
 
 FOLDER = REPOSITORY / "results"
 NO_NUMBERS = re.compile(
-    r"`[^`]*`|CIFAR-10|VGG\d|\b\d+-bit|\b\d+ bits|findings? \d( and \d)?|#+ \d+\. |\b\d+\. (?=\*\*)|T = \d+\b"
+    r"`[^`]*`|CIFAR-10|VGG\d|\b\d+-bit|\b\d+ bits|findings? \d+( and \d+)?|#+ \d+\. |\b\d+\. (?=\*\*)|T = \d+\b"
     r"|[Mm]argins?( of)? [\d.]+"
 )
 NOT_MADE = {  # page -> what stands there -> where it is from
@@ -184,8 +185,16 @@ def of_streams():
     yield f"on {runs['switch', 'ramp'][0]['streams']} streams"
 
 
+def of_motion():
+    """What finding 12 says: its tables."""
+    rows = records("moving.jsonl")
+    assert {(row["scenes"], row["seed"]) for row in rows} == {(100, seed) for seed in range(5)}
+    for noise in (0.0, 0.01):
+        yield from moving.summary([row for row in rows if row["noise"] == noise])
+
+
 @pytest.mark.parametrize(
-    ("page", "made"), {"README.md": (of_readme,), "docs/explanation/findings.md": (of_findings, of_streams)}.items()
+    ("page", "made"), {"README.md": (of_readme,), "docs/explanation/findings.md": (of_findings, of_streams, of_motion)}.items()
 )
 def test_every_number_is_made_of_results_or_named(page, made):
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\u2212", "-").replace("\u00d7", "x")

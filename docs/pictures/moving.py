@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
-LINKS = {"on a chip": (1.7, 40), "on a board": (22, 72), "by radio": (1.6e5, 2.1e6)}  # pJ per event: see docs/notebook/moving.md
+LINKS = {"chip": (1.7, 40, 0.5), "board": (22, 72, 0.1), "radio": (1.6e5, 2.1e6, 0.5)}  # pJ: docs/notebook/moving.md; height
 PANELS = "the scene", "predicted", "send-on-delta sends", "ours sends"
 
 
@@ -31,21 +31,19 @@ def draw_chart(rows):
             places = np.arange(len(scenes)) + 0.2 * (number - 1.5)
             left.bar(places, [one.mean for one in found], 0.2, yerr=[one.half for one in found], color=colour, label=name)
         left.set_xticks(range(len(scenes)), [of[0]["kind"] for of in scenes])
-        left.set(ylabel="events over the link per frame", title="Events, without noise")
+        left.set(ylim=(0, None), ylabel="events over the link per frame", title="Events, without noise")
         left.legend(frameon=False)
         price, two = np.logspace(0, 7, 200), moving.by_kind(rows)["two"]
         for name in ("send-on-delta", "ours"):
             events = fmean(row["events"][name][0] for row in two)
             inside = fmean(moving.computing(row) for row in two) * (name == "ours")
             right.loglog(price, (inside + price * events) / 1000, color=ARMS[name], label=name)
-        for name, (low, high) in LINKS.items():
+        top = right.get_ylim()[1]
+        for name, (low, high, height) in LINKS.items():
             right.axvspan(low, high, color="#dddddd", alpha=0.6, lw=0)
-            right.text(
-                (low * high) ** 0.5, right.get_ylim()[1] * 0.5, name.replace(" ", "\n", 1), ha="center", va="top", fontsize=9
-            )
-        right.set(
-            xlabel="price of an event over the link, pJ", ylabel="energy per frame, nJ", title="Two digits: link and computing"
-        )
+            right.text((low * high) ** 0.5, height * top, name, ha="center", va="top", fontsize=9)
+        right.set(xlabel="price of an event over the link, pJ", ylabel="energy per frame, nJ")
+        right.set_title("Two digits: link and computing")
         right.legend(frameon=False, loc="lower right")
 
 
