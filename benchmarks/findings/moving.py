@@ -24,7 +24,7 @@ from harness.data.scenes import moving_scenes
 from harness.data.sets import load_data
 from harness.measuring.comparing import interval
 from self_models.basics.settings import COUNT, WHOLE
-from self_models.counting.prices import conventions
+from self_models.counting.operations import conventions
 from self_models.graph import GraphSNN
 from self_models.network.graph import Graph
 from self_models.network.neurons import SpikingNeuron
