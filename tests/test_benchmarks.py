@@ -8,12 +8,17 @@ import torch
 from conftest import refused, run_here
 from PIL import Image
 
-from benchmarks.findings import streams
+from benchmarks.findings import moving, streams
 from benchmarks.robustness import fuzz
+from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+def digits():
+    return load_data("MNIST", limit_test=50)[2].images[:, 0]
 
 
 def test_streams_counts_by_hand():
@@ -128,6 +133,30 @@ def test_train_step_trains_the_same_network_three_times():
     assert every["ratio_to_fastest_peer_s"] > 0 and 0 < every["products_share"] < 1 and alone["ours_gb"] > 0.1
     assert "snntorch_s" not in alone and blocking["ours_first_loss_and_gradient"] != first
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
+
+
+def test_a_moving_scene_is_predicted_alike_in_each_engine():
+    model = moving.Predictor().eval()
+    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits(), 1, 8)))
+    events = torch.zeros(len(frames), moving.T, 2, 48, 48)
+    events[:, 0] = moving.wrapped(frames, 10)
+    with torch.no_grad():
+        sums, sent = model(frames)
+        by_event, dense = (model.as_graph(engine)(events) for engine in ("event", "dense"))
+    assert torch.equal(by_event.logits, dense.logits) and by_event.spikes.keys() == dense.spikes.keys()
+    assert all(torch.equal(counts, dense.spikes[name]) for name, counts in by_event.spikes.items())
+    assert torch.equal(by_event.logits.view_as(sums) - 0.5, sums) and all(signal.any() for signal in sent.values())
+    assert ((sums > 0) != following).sum() < (frames[:, 0] != following).sum()  # better than send-on-delta
+
+
+def test_moving_counts_by_hand(tmp_path):
+    right, becomes = torch.tensor([[1, 1, 0, 0, 1, 1, 0, 0]]).bool(), torch.tensor([[0, 0, 1, 0, 0, 1, 1, 0]]).bool()
+    assert moving.waiting(right, becomes) == [3, 1]
+    asked = f"--seeds 0 --folder {tmp_path} --generations 1 --updates 1 --scenes 2"
+    for _ in range(2):  # the second time there is nothing to do
+        run_here("benchmarks.findings.moving", asked)
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(moving.TESTED_ON)
+    assert run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count("| ours |") == 2
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

@@ -10,7 +10,7 @@ from conftest import PLAN, tiny
 from self_models import first_difference
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
-from self_models.objectives.gates import Blocking
+from self_models.objectives.gates import Blocking, Reconstruct
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
@@ -48,6 +48,26 @@ def test_latch_holds_the_prediction_of_a_blocked_pixel(images):
     assert ((free.predictions[1:] != free.predictions[:-1]) & ~free.is_open[1:]).any()
     guess = held.predictions[-1].clamp(0, 1)  # images lie in [0, 1], so guesses do
     assert ((guess - images[0]).abs() < 0.3)[~held.is_open[-1]].all()
+
+
+def test_what_is_sent_and_predicted_rebuilds_the_frame(images):
+    """Exactly where the image is black and white, and below epsilon elsewhere; what is open is sent."""
+    (image, _), gate = images, Reconstruct(epsilon=0.25)
+    guess = torch.rand(image.shape, generator=torch.Generator().manual_seed(1))
+    view = gate.next_view(image, guess, gate.start(image))
+    assert ((view.image - image).abs() < 0.25).all() and torch.equal(view.image[view.is_open], image[view.is_open])
+    assert torch.equal(view.is_open, (guess - image).abs() >= 0.25) and torch.equal(view.events, view.is_open)
+    white = (image > 0.5).float()
+    view = Reconstruct(epsilon=0.4).next_view(white, guess.round(), None)
+    assert torch.equal(view.image, white) and view.events.sum() == (guess.round() != white).sum()
+    again = gate.on_image_change(white, guess, view, white != image)
+    assert torch.equal(again.image, torch.where((guess - white).abs() < 0.25, guess, white))
+
+
+def test_a_network_runs_with_what_it_rebuilds(images):
+    out = run(build(InputBlockingSNN, gate="reconstruct"), images)
+    wrong = (out.predictions.clamp(0, 1) - images[0]).abs() >= 0.3
+    assert torch.equal(out.is_open[1:], wrong[:-1]) and wrong.any() and not wrong.all()
 
 
 @pytest.mark.parametrize("batched", [True, False])

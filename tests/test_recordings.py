@@ -40,6 +40,7 @@ CASES = {
     "open": {},
     "block": {**BLOCKS, "latch": True},
     "next": {**BLOCKS, "predict": "next", "encoding": "direct", "surprise": 2.0},
+    "rebuilt": {"gate": "reconstruct", "epsilon": 0.2, "predict": "next", "encoding": "direct"},
     "stops": {**BLOCKS, "predict": "next", "rule": "confidence", "gap_bound": 0.015},
 }
 
@@ -81,7 +82,7 @@ def moving(tmp_path):
 # --- the network
 
 
-@pytest.mark.parametrize("case", ["open", "block", "next"])
+@pytest.mark.parametrize("case", ["open", "block", "next", "rebuilt"])
 def test_a_recording_is_a_stream_of_its_frames(case):
     """That a step sees its own frame follows from this, however many steps are taken at once."""
     model, x = spiking(case), recordings()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness import UserError
 from harness.data.events import read_frames
-from harness.data.scenes import SCENES, make_scene
+from harness.data.scenes import KINDS, SCENES, make_scene, moving_scenes
 from harness.data.sets import ImageSet, load_data
 from harness.drawing.film import save_gif
 from harness.drawing.reel import MOST, Reel, save_stream
@@ -295,3 +295,34 @@ def test_pictures_of_a_coloured_scene(tmp_path):
     save_gif(tmp_path / "a.gif", film, 0.02)
     with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
         assert gif.n_frames == 2 and min(chart.size) > 500
+
+
+def digits(many=50):
+    return load_data("MNIST", limit_test=many)[2].images[:, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moving_scene_is_that_of_its_seed(kind):
+    one, again, other = (moving_scenes(kind, digits(), 3, 20, seed) for seed in (1, 1, 2))
+    assert all(map(torch.equal, one, again)) and not torch.equal(one.frames, other.frames)
+    assert one.frames.unique().tolist() == [0, 255] and len(moving_scenes(kind, digits(), 3, 20, grey=True).frames.unique()) > 50
+    noisy = moving_scenes(kind, digits(), 3, 20, 1, noise=0.1)
+    assert torch.equal(noisy.digits, one.digits) and 0.08 < (noisy.frames != one.frames).double().mean() < 0.12
+
+
+@pytest.mark.parametrize("kind", ["one", "two", "still"])
+def test_digits_move_by_their_velocity(kind):
+    scene, seen = moving_scenes(kind, digits(), 6, 40), digits() > 127
+    assert scene.velocity.abs().max() == (0 if kind == "still" else 2)
+    lone = moving_scenes("one" if kind == "two" else kind, digits(), 6, 40)
+    for frames, changed, (velocity,) in zip(lone.frames, lone.changed, lone.velocity.movedim(2, 1), strict=True):
+        for at in range(1, 40):
+            assert changed[at] or torch.equal(frames[at], frames[at - 1].roll(velocity[at].tolist(), (0, 1)))
+    ink = seen[scene.digits].sum((-1, -2))
+    assert ((scene.frames > 0).sum((-1, -2)) <= ink.sum(-1)).all() and ((scene.frames > 0).sum((-1, -2)) >= ink.amax(-1)).all()
+    assert (scene.changed[:, 1:] >= (scene.digits[:, 1:] != scene.digits[:, :-1]).any(-1)).all() and scene.changed[:, 0].all()
+
+
+def test_a_bar_stands_still_before_the_digit():
+    frames = moving_scenes("bar", digits(), 2, 30).frames
+    assert ((frames == 255).all(1).all(1).sum(1) == 6).all() and (frames[:, 1:] != frames[:, :-1]).any()

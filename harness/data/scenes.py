@@ -127,3 +127,56 @@ def noise(source, epsilon):
             for _ in range(40):
                 flicker = 255 * most * source.draw.uniform(-1, 1, source.shape)
                 yield np.clip(np.round(image + flicker), 0, 255).astype(np.uint8), label
+
+
+# --- scenes that move
+
+
+class Moving(NamedTuple):
+    """frames: uint8 (N, T, H, W); digits: which images are seen, int64 (N, T, digits); changed: bool (N, T), frames with a new
+    velocity or another digit, the first among them; velocity: int64 (N, T, digits, 2), rows and columns per frame."""
+
+    frames: torch.Tensor
+    digits: torch.Tensor
+    changed: torch.Tensor
+    velocity: torch.Tensor
+
+
+KINDS = {"one": 1, "two": 2, "turn": 1, "bar": 1, "still": 1}  # of moving scenes -> digits
+
+
+def moving_scenes(kind, images, scenes, frames, seed=0, noise=0.0, grey=False, fastest=2):
+    """Moving scenes of digits (M, H, H) uint8 on a torus. one; two, each its own way, of which the brighter pixel is seen; turn:
+    it rotates, too; bar: behind a white bar that stands still; still: it does not move. Each digit has a new velocity, of up to
+    `fastest` pixels per frame and direction, in 3 % of the frames, and becomes another in 2 %. noise: share of the pixels that
+    are inverted; grey: else black and white. The same seed shows the same."""
+    draw, size = np.random.default_rng(seed_for(seed, f"moving {kind}")), images.shape[-1]
+    count, axes = KINDS[kind], (scenes, frames, KINDS[kind])
+
+    def held(values, when):
+        """Values that are drawn anew where `when`, and kept in between."""
+        first = np.maximum.accumulate(np.where(when, np.arange(frames)[:, None], 0), 1)
+        return np.take_along_axis(values, first.reshape(first.shape + (1,) * (values.ndim - 3)), 1)
+
+    turns_off, becomes = draw.random(axes) < 0.03, draw.random(axes) < 0.02
+    digits = held(draw.integers(len(images), size=axes), becomes)
+    velocity = held(draw.integers(-fastest, fastest + 1, (*axes, 2)), turns_off) * (kind != "still")
+    place = draw.integers(size, size=(scenes, 1, count, 2)) + velocity.cumsum(1)
+    angle = held(draw.uniform(-10, 10, axes), turns_off).cumsum(1) * (np.pi / 180) * (kind == "turn")
+    # of each pixel: how far it lies from the digit's middle on the torus, then where that is in the digit as it is drawn
+    offset = [((np.arange(size) - place[..., axis, None] + size // 2) % size) - size // 2 for axis in (0, 1)]
+    down, right, (cosine, sine) = offset[0][..., None], offset[1][..., None, :], (np.cos(angle), np.sin(angle))
+    cosine, sine = (each[..., None, None] for each in (cosine, sine))
+    seen = cosine * down - sine * right, sine * down + cosine * right
+    rows, columns = (np.rint(at).astype(np.int64) + size // 2 for at in seen)
+    inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    pixels = images.numpy()[digits[..., None, None], rows.clip(0, size - 1), columns.clip(0, size - 1)] * inside
+    pixels = pixels.max(2)
+    if kind == "bar":
+        left = draw.integers(size, size=scenes)[:, None]
+        pixels[np.broadcast_to(((np.arange(size) - left) % size < 6)[:, None, None], pixels.shape)] = 255
+    if not grey:
+        pixels = (pixels > 127) * np.uint8(255)
+    pixels = np.where(draw.random(pixels.shape) < noise, 255 - pixels, pixels)
+    changed = (turns_off | becomes).any(2) | (np.arange(frames) == 0)
+    return Moving(*map(torch.from_numpy, (pixels, digits, changed, velocity)))

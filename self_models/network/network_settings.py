@@ -120,7 +120,7 @@ class SpikingSettings(NetworkSettings):
     surprise: float = objective_setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of non-zero "
         "pixels reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting", metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels are sent; open: all; block: those not predicted; "
-        "contrast: the same, with more contrast", group="gate", common=True)
+        "contrast: the same, with more contrast; reconstruct: predictions stand in for the others", group="gate", common=True)
     rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "
         "which this rule holds", group="stopping", common=True)
 # fmt: on

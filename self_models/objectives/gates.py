@@ -133,3 +133,30 @@ class Blocking(Tolerance):
             return super().compared(view)
         where = torch.ones_like(view.is_open) if self.reopens else view.is_open
         return (where if view.attended is None else where & view.attended).sum((1, 2, 3))
+
+
+# --- a link: what is predicted is not sent
+
+
+@GATES.register("reconstruct")
+@dataclass
+class Reconstruct(Tolerance):
+    """Sensor and receiver predict alike. A pixel that the prediction misses by epsilon or more is open: it is sent, and counts as
+    an event. The network sees a pixel where it is open, elsewhere its prediction: the frame as the receiver rebuilds it."""
+
+    reacts = True
+    reopens = True
+
+    def start(self, image):
+        everywhere = torch.ones_like(image, dtype=torch.bool)
+        return View(image, everywhere, ~everywhere, events=everywhere)
+
+    def next_view(self, image, prediction, view):
+        predicted = self.is_predicted(image, prediction)
+        return View(torch.where(predicted, prediction, image), ~predicted, predicted, events=~predicted)
+
+    def on_image_change(self, image, prediction, view, changed):
+        return self.next_view(image, prediction, view)
+
+    def compared(self, view):
+        return torch.full_like(super().compared(view), view.is_open[0].numel())

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Writes moving.png and moving.gif beside itself, of finding 12: events by scene, what an event may cost; two digits that move.
+
+`python docs/pictures/moving.py`, from results/moving.jsonl and runs/moving/ours_0.pth: benchmarks/findings/moving.py trains it.
+"""
+
+import sys
+from pathlib import Path
+from statistics import fmean
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.findings import moving  # noqa: I001  (harness before torch)
+from harness.drawing.figures import chart, save_frames
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+HERE = Path(__file__).resolve().parent
+ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
+LINKS = {"chip": (1.7, 40, 0.5), "board": (22, 72, 0.1), "radio": (1.6e5, 2.1e6, 0.5)}  # pJ: docs/notebook/moving.md; height
+PANELS = "the scene", "predicted", "send-on-delta sends", "ours sends"
+
+
+def draw_chart(rows):
+    scenes = list(moving.by_kind(rows).values())
+    with chart(HERE / "moving.png", (10, 4), panels=2) as (left, right):
+        for number, (name, colour) in enumerate(ARMS.items()):
+            found = [moving.interval([row["events"][name][0] for row in of]) for of in scenes]
+            places = np.arange(len(scenes)) + 0.2 * (number - 1.5)
+            left.bar(places, [one.mean for one in found], 0.2, yerr=[one.half for one in found], color=colour, label=name)
+        left.set_xticks(range(len(scenes)), [of[0]["kind"] for of in scenes])
+        left.set(ylim=(0, None), ylabel="events over the link per frame", title="Events, without noise")
+        left.legend(frameon=False)
+        price, two = np.logspace(0, 7, 200), moving.by_kind(rows)["two"]
+        for name in ("send-on-delta", "ours"):
+            events = fmean(row["events"][name][0] for row in two)
+            inside = fmean(moving.computing(row) for row in two) * (name == "ours")
+            right.loglog(price, (inside + price * events) / 1000, color=ARMS[name], label=name)
+        top = right.get_ylim()[1]
+        for name, (low, high, height) in LINKS.items():
+            right.axvspan(low, high, color="#dddddd", alpha=0.6, lw=0)
+            right.text((low * high) ** 0.5, height * top, name, ha="center", va="top", fontsize=9)
+        right.set(xlabel="price of an event over the link, pJ", ylabel="energy per frame, nJ")
+        right.set_title("Two digits: link and computing")
+        right.legend(frameon=False, loc="lower right")
+
+
+def draw_gif():
+    model = moving.Predictor().eval()
+    model.load_state_dict(torch.load("runs/moving/ours_0.pth", weights_only=True))
+    digits = moving.load_data("MNIST")[2].images[:, 0]
+    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 60, seed=12)))
+    with torch.no_grad():
+        guess = (model(frames)[0] > 0).float()
+    shown = [following, guess, (frames[:, 0] != following).float(), (guess != following).float()]
+    font, side = ImageFont.load_default(13), 5 * moving.SIZE
+
+    def drawn(numbers):
+        for at in numbers:
+            image = Image.new("RGB", (4 * side + 50, side + 50), "white")
+            words = ImageDraw.Draw(image)
+            for place, (title, panel) in enumerate(zip(PANELS, shown, strict=True)):
+                left = 10 + place * (side + 10)
+                pixels = Image.fromarray(255 * panel[at].numpy().astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+                image.paste(pixels, (left, 25))
+                words.text((left, 6), title, "black", font)
+                if place > 1:
+                    words.text((left, side + 29), f"{int(panel[at].sum())} events", "black", font)
+            yield np.asarray(image)
+
+    save_frames(HERE / "moving.gif", drawn, len(following), 0.15)
+
+
+if __name__ == "__main__":
+    draw_chart(moving.rows_of(HERE.parents[1] / "results/moving.jsonl"))
+    draw_gif()
