@@ -41,7 +41,7 @@ void loop()
     for (int32_t y = 0; y < network_tables.node[0].height; y++) {
         draw(network_pixel, y);
         Serial.print(" | ");
-        draw(network_predicted, y);
+        draw(network_prediction, y);
         Serial.println();
     }
     Serial.print("class ");
