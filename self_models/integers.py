@@ -27,7 +27,7 @@ from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
-from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.network.stages import chains, encoder_parts
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.running.steps import SHARES, decayed, in_shares
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -220,7 +220,7 @@ def in_whole_numbers(model, fold=False):
     with torch.random.fork_rng([]):
         whole = IntegerSNN(**model.settings)
     for name, stage in model.named_children():
-        for position, layer in list_layers(stage):
+        for position, layer in stage.named_children():
             if not isinstance(layer, SpikingNeuron):  # it may be another than the plan's
                 getattr(whole, name)._modules[position] = copy.deepcopy(layer)
     whole.load_state_dict(model.state_dict())
@@ -232,10 +232,10 @@ def in_whole_numbers(model, fold=False):
     before_fork, after_fork = encoder_parts(whole.features)
     charges, most = (whole.timesteps if whole.phased else 1), (NARROW // whole.latency if fold else None)
     forked = quantise(before_fork, Signal(whole.input_unit, largest_sent(whole)), charges, most)
-    whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges, most).unit
+    whole.logits_unit = quantise([*after_fork, *whole.classifier.named_children()], forked, charges, most).unit
     if whole.has_feedback:
         whole.generate = in_one(whole.generate, whole.image_shape[1:])
-        whole.decoded_unit = quantise(list_layers(whole.generate), forked, charges).unit
+        whole.decoded_unit = quantise(whole.generate.named_children(), forked, charges).unit
     return whole.requires_grad_(False)
 
 
@@ -313,7 +313,7 @@ def strides_folded(features, size):
     behind it are one: the second kernel passed through the first, turned around, as if it were an image. An odd side is left:
     its last row would be seen where the second has padding."""
     made, fork, before = [], features.fork, size
-    for at, (position, module) in enumerate(list_layers(features)):
+    for at, (position, module) in enumerate(features.named_children()):
         first = made[-1][1] if made else None
         strided = isinstance(first, nn.Conv2d) and first.stride == first.kernel_size == (2, 2) and first.bias is None
         strided = strided and at != features.fork
@@ -338,6 +338,6 @@ def in_one(decoder, image_size):
     def is_small(chain, up, _):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
-    nodes = in_a_row(list_layers(decoder))
+    nodes = in_a_row(decoder.named_children())
     layers = ((node.name, node.module) for node in folded(nodes, nodes[-1].name, 1, image_size, is_small))
     return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))

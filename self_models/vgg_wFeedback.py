@@ -13,7 +13,7 @@ from self_models.network.graph import in_a_row
 from self_models.network.network_settings import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, list_layers, pass_on
+from self_models.network.stages import build_stages, encoder_parts, pass_on
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, Sums
 
@@ -57,11 +57,12 @@ class VGG_wFeedback(Configured, nn.Module):
         own = self.settings
         return NORMS[own["norm"]](channels, ACTIVATIONS[own["activation_ann"]](stage, own), own["norm_scale"])
 
+    @torch.no_grad()
     def clamp_dynamics(self):
-        """Bring learned bounds of the nonlinearity back into their range; call after each optimiser step."""
+        """Bring learned bounds of the nonlinearity back above 0; call after each optimiser step."""
         for module in self.modules():
             if isinstance(module, QCFS):
-                module.clamp_bound()
+                module.bound.clamp_(min=1e-2)
 
     @property
     def has_feedback(self):
@@ -102,7 +103,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            decoder = list_layers(self.generate)
+            decoder = list(self.generate.named_children())
             if self.training:
                 nodes = folded(in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:])
                 decoder = [(node.name, node.module) for node in nodes]
@@ -110,7 +111,7 @@ class VGG_wFeedback(Configured, nn.Module):
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))
                 predictions.append(predict())
-        return stage("classifier", list_layers(self.classifier), f.flatten(1)).to(x.dtype), predictions
+        return stage("classifier", self.classifier.named_children(), f.flatten(1)).to(x.dtype), predictions
 
 
 def mixed_precision(model, x):

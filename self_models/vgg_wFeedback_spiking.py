@@ -167,8 +167,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
         is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        at_once, neurons = self.takes_steps_at_once(asked), self.neurons()
-        logits, draws = x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
+        neurons, logits, draws = self.neurons(), x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
         memory = self.graph.masks(draws, x.device)
         if self.phased:
             for name, neuron in neurons.items():
@@ -176,7 +175,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             memory |= self.graph.at_rest(x, neurons)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=memory, at_once=at_once, nodes=self.nodes_for(x, at_once),
+            memory=memory, nodes=self.nodes_for(x, asked),
         )  # fmt: skip
 
     def segment(self, run, draws, frames):
@@ -184,7 +183,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         first, sent = run.steps, {} if self.watcher else None
         run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
         each = (self.step(run, run.shown_now(), u) for u in draws)
-        shown = fast.advance(self, run, draws) if run.at_once else stacked([*each])
+        shown = fast.advance(self, run, draws) if run.nodes is not None else stacked([*each])
         if frames:
             return run, shown
         if run.recording is None:
@@ -269,8 +268,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     phased = property(lambda self: self.settings["update"] == "phased")  # layers charge, and then fire, T timesteps each
-    output_leak = property(lambda self: self.settings["output_leak"])
+    fingerprint = fingerprint  # a method, see network/known.py
     has_colour = property(lambda self: has_colour(self.image_shape[0]))
+    output_leak = property(lambda self: self.settings["output_leak"])
     frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
 
     @property
@@ -321,19 +321,17 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
-        return bool((own_methods(type(self)) | (methods_here() & vars(self).keys())).difference(but))
+        cls, here = type(self), VGG_SNN_STDB_wFeedback
+        own = {name for name in methods_here() if name in vars(self) or getattr(cls, name) is not getattr(here, name)}
+        return bool(own.difference(but))
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
         return self.batched and not asked and fast.can_run(self)
 
-    def nodes_for(self, x, at_once):
-        """The graph's nodes as a run on images x (B, C, H, W) takes them. at_once: as in RunState."""
-        return fast.prepared(self, x) if at_once else self.graph.nodes
-
-    def fingerprint(self):
-        """See network/known.py."""
-        return fingerprint(self)
+    def nodes_for(self, x, asked):
+        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded."""
+        return fast.prepared(self, x) if self.takes_steps_at_once(asked) else None
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
@@ -347,9 +345,3 @@ def methods_here():
     """Names of the methods and properties of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
     names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron", "build", "make_graph")) | {"forward"}
     return {name for name in names if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType)}
-
-
-@functools.cache
-def own_methods(cls):
-    """Those of them that a class derived from VGG_SNN_STDB_wFeedback replaces."""
-    return {name for name in methods_here() if getattr(cls, name) is not getattr(VGG_SNN_STDB_wFeedback, name)}

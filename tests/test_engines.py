@@ -35,7 +35,6 @@ from self_models.fast.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.network.graph import in_a_row
-from self_models.network.stages import list_layers
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
@@ -228,7 +227,7 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     memory format, and step by step in a stream."""
     model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
     x, u = inputs(model)
-    chains = [node.module for node in model.nodes_for(x, at_once=True) if node.name.startswith("generate")]
+    chains = [node.module for node in model.nodes_for(x, {}) if node.name.startswith("generate")]
     assert [type(one) for one in chains] == [FoldedChain] and chains[0].stride == 4
     wanted, stream, plain = model(x, u), model.stream(), by_steps(model).stream()
     with OperationCounter(model):
@@ -273,7 +272,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     on it pays. The map stays the same, also where the encoder has halved odd sizes."""
     plan = [[4, "D", 6, "D", 8, "D"], ["U", "U", "U", "in"]]
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
-    plain, signal = in_a_row(list_layers(generate)), torch.rand(signals, 8, 2, 3)
+    plain, signal = in_a_row(generate.named_children()), torch.rand(signals, 8, 2, 3)
     chain = folded(plain, plain[-1].name, signals, (19, 27))
     found, wanted = (functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain))
     assert (len(chain), len(plain)) == (layers, 4) and wanted.shape == (signals, 3, 19, 27)

@@ -446,15 +446,17 @@ def test_surrogates_by_hand(activation, v, age, expected):
 
 
 def test_clamp_dynamics():
-    layer = neuron(learn_threshold=True, learn_leak=True)
+    snn = tiny(learn_threshold=True, learn_leak=True)
+    layer = snn.features[1]
     for given, kept in (((-1.0, 1.5), (0.01, 1.0)), ((0.7, -0.2), (0.7, 0.0)), ((2.0, 0.5), (2.0, 0.5))):
         layer.threshold.data.fill_(given[0])
         layer.leak.data.fill_(given[1])
-        layer.clamp_dynamics()
+        snn.clamp_dynamics()
         assert (layer.threshold.item(), layer.leak.item()) == pytest.approx(kept)
-    qcfs = QCFS(4, -1.0)
-    qcfs.clamp_bound()
-    assert qcfs.bound > 0
-    balanced = neuron(threshold=0.005)
+    ann = tiny(VGG_wFeedback, activation_ann="qcfs")
+    ann.features[1].bound.data.fill_(-1.0)
+    ann.clamp_dynamics()
+    assert ann.features[1].bound > 0
+    balanced = tiny(default_threshold=0.005)
     balanced.clamp_dynamics()
-    assert balanced.threshold.item() == pytest.approx(0.005)  # not learned: as balancing found it
+    assert balanced.thresholds == pytest.approx([0.005] * len(balanced.thresholds))  # not learned: as balancing found them

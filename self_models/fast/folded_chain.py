@@ -9,6 +9,7 @@ from torch import nn
 
 from self_models.network.known import is_hooked
 
+UP = (2, 2), (2, 2), (0, 0), 1, None  # the token U: kernel, stride, padding, groups, bias: an output comes from one input
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
@@ -23,7 +24,8 @@ def folded(nodes, end, signals, image_size, pays=None):
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
-            if chain and takers[end] == 1 and is_up(module) and pays(chain, module, signals * prod(size)):
+            form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
+            if chain and takers[end] == 1 and form == UP and pays(chain, module, signals * prod(size)):
                 chain.fold_in(module)
                 by_name[last] = by_name[last]._replace(sources=(source,))
                 del by_name[end]
@@ -42,12 +44,6 @@ def can_begin(module):
     """True if a transposed convolution may end a FoldedChain, which is built from its end."""
     is_plain = (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1))
     return is_plain and len({*module.kernel_size}) == len({*module.padding}) == 1
-
-
-def is_up(module):
-    """True if a transposed convolution is the token U: each of its outputs comes from one input."""
-    form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
-    return form == ((2, 2), (2, 2), (0, 0), 1, None)
 
 
 class FoldedChain:

@@ -20,7 +20,7 @@ from self_models.network.neurons import PhasedNeuron, delayed
 from self_models.network.stages import LINEAR
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
-from self_models.running.stream import dtypes_of, shapes_of
+from self_models.running.stream import forms_of
 
 
 class Engine:
@@ -142,7 +142,7 @@ class EventEngine(Engine):
     def state_of(self, left_on):
         """As state_of of running/stream.py."""
         left_on.settle()
-        return left_on.state_dict(shapes_of(self.model), dtypes_of(self.model))
+        return left_on.state_dict(forms_of(self.model))
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""

@@ -133,15 +133,14 @@ class LeftOn:
         names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
         return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.rooms.tables.header["output"])]
 
-    def state_dict(self, shapes, kinds):
-        """See state_of of running/stream.py; shapes: of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
+    def state_dict(self, forms):
+        """See state_of of running/stream.py; forms: of its forms_of. Membranes must be up to date."""
         parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and any(room.state.subtracts_prediction for room in self.states):
             parts["explained"] = [room.pixels("prediction") for room in self.states]
         parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
-        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in parts.items()}
-        kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
-        return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
+        values = {name: in_space(torch.from_numpy(np.stack(each)), forms[name][0]).contiguous() for name, each in parts.items()}
+        return {name: value.to(forms[name][1]) for name, value in values.items()}
 
     def load(self, state, steps):
         """Fill in what state_dict gave, after so many steps."""

@@ -16,7 +16,6 @@ from self_models.network.neurons import (
     PhasedNeuron,
     SpikingNeuron,
 )
-from self_models.network.stages import list_layers
 from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
@@ -70,7 +69,7 @@ def unknown(model, own=False):
     known, update = {""}, UPDATES.find(model.settings["update"])
     for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
         if type(stage) in (nn.Sequential, nn.ModuleDict):
-            plain = {at for at, layer in list_layers(stage) if is_plain(layer) and getattr(layer, "update", update) == update}
+            plain = {at for at, layer in stage.named_children() if is_plain(layer) and getattr(layer, "update", update) == update}
             known |= {name, *(f"{name}.{at}" for at in plain)}
     parts = [*model._parameters.items(), *model._buffers.items()]
     parts += [(name, module) for name, module in model.named_modules() if name not in known]

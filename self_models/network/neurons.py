@@ -166,14 +166,6 @@ class SpikingNeuron(nn.Module):
         lowest = -self.floor * self.threshold
         return torch.where(v < lowest, lowest, v)
 
-    @torch.no_grad()
-    def clamp_dynamics(self):
-        """Bring a learned threshold or leak back into its range after an optimiser step; what is not learned stays."""
-        if self.threshold.requires_grad:
-            self.threshold.clamp_(min=1e-2)
-        if self.leak.requires_grad:
-            self.leak.clamp_(0, 1)
-
 
 class Integrator(SpikingNeuron):
     """Neurons without a threshold (LI, I, CubaLI of NIR), which send V itself in each step."""
@@ -245,10 +237,14 @@ class SpikingLayers:
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
 
+    @torch.no_grad()
     def clamp_dynamics(self):
-        """Bring learned thresholds and leaks back into their range; call after each optimiser step."""
+        """Bring learned thresholds and leaks back into their range; call after each optimiser step. What is not learned stays."""
         for neuron in self.neurons().values():
-            neuron.clamp_dynamics()
+            if neuron.threshold.requires_grad:
+                neuron.threshold.clamp_(min=1e-2)
+            if neuron.leak.requires_grad:
+                neuron.leak.clamp_(0, 1)
 
 
 class CountingMaxPool(nn.MaxPool2d):

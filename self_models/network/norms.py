@@ -32,8 +32,6 @@ class ScaledByBatch(nn.Module):
     tenth of the way at each pass.
     """
 
-    momentum = MOMENTUM
-
     def __init__(self, channels, nonlinearity, learns_scale=True):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(channels), requires_grad=learns_scale)
@@ -45,7 +43,7 @@ class ScaledByBatch(nn.Module):
         if self.training:
             norm = torch.linalg.vector_norm(x, dim=(0, *range(2, x.dim())), dtype=torch.float32)
             mean_square = norm**2 / (x.numel() // x.shape[1])
-            self.mean_square.lerp_(mean_square.detach(), self.momentum)
+            self.mean_square.lerp_(mean_square.detach(), MOMENTUM)
         scale = scale_of(self.gain, mean_square).to(x.dtype)
         return self.nonlinearity(x * by_channel(scale, x))
 
@@ -136,11 +134,6 @@ class QCFS(nn.Module):
 
     def forward(self, x):
         return Staircase.apply(x, self.bound, self.levels)
-
-    @torch.no_grad()
-    def clamp_bound(self):
-        """Bring the bound back above 0 after an optimiser step."""
-        self.bound.clamp_(min=1e-2)
 
 
 BOUND, NORMALISED_BOUND = 8.0, 2.5  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1

@@ -18,7 +18,6 @@ from self_models.network.plans import HALVING, halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
-LINEAR_OR_POOL = (*LINEAR, *POOLS.values())
 MAX_POOLS = {"or": nn.MaxPool2d, "count": CountingMaxPool}  # of spikes: --max_pool -> class of the token M
 
 
@@ -44,7 +43,10 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     classifier = _classifier(flat, settings, partial(nonlinearity, "classifier"))
     stages = nn.ModuleList(filter(None, (features, generate, classifier)))
     for stage in stages:
-        initialise(stage, settings["init"])
+        for layer, after in pairwise([*stage, None]):
+            if isinstance(layer, LINEAR):
+                is_rectified = not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None)))
+                INITS[settings["init"]](layer, is_rectified)
     for layer, module in enumerate(module for module in stages.modules() if isinstance(module, HeldDropout)):
         module.layer = layer
     return features, generate, classifier
@@ -97,13 +99,6 @@ def _classifier(width, settings, nonlinearity):
     return nn.Sequential(*layers, nn.Linear(width, settings["labels"], bias=False))
 
 
-def initialise(stage, init):
-    """Draw a stage's weights as the function of this name in INITS does, see there."""
-    for layer, after in pairwise([*stage, None]):
-        if isinstance(layer, LINEAR):
-            INITS[init](layer, rectified=not isinstance(after, (*LINEAR_OR_POOL, HeldDropout, type(None))))
-
-
 def add_biases(stages):
     """Give each linear layer a bias whose output goes to neurons at once. Others need none: they are linear together with the one
     after them, or their output is only added up."""
@@ -118,7 +113,7 @@ def new_bias(layer):
     return nn.Parameter(torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels))
 
 
-INITS = Registry("init")  # name -> function (layer, rectified: whether a nonlinearity follows)
+INITS = Registry("init")  # name -> function (layer, rectified: whether a nonlinearity follows) that draws its weights
 
 
 @INITS.register("original")
@@ -147,14 +142,9 @@ def dirac(layer, rectified):
         nn.init.dirac_(filters[: filters.shape[1]])
 
 
-def list_layers(stage):
-    """The (position, module) pairs of a stage."""
-    return list(stage.named_children())
-
-
 def encoder_parts(features):
-    """The same of the encoder in two parts: up to where the decoder takes its input, and the rest, maybe none."""
-    layers = list_layers(features)
+    """The encoder's (position, module) pairs in two parts: up to where the decoder takes its input, and the rest, maybe none."""
+    layers = list(features.named_children())
     return layers[: features.fork], layers[features.fork :]
 
 

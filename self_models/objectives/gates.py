@@ -13,7 +13,6 @@ from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, 
 from self_models.running.steps import View
 
 GATES = Registry("gate")
-BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
 
 
 # --- no gate
@@ -97,8 +96,8 @@ class Blocking(Tolerance):
     """
 
     blocking: str = objective_setting(
-        "permanent", Choice(BLOCKINGS), "permanent: once blocked, always blocked; dynamic: a blocked pixel may reopen",
-        group="gate",
+        "permanent", Choice(("permanent", "dynamic")), "permanent: once blocked, always blocked; dynamic: a blocked pixel may "
+        "reopen", group="gate",
     )  # fmt: skip
     latch: bool = setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", common=True)
     residual: bool = setting(False, Switch(), "an open pixel sends its prediction error instead of its value", group="gate")
@@ -106,7 +105,7 @@ class Blocking(Tolerance):
 
     @property
     def reopens(self):
-        return BLOCKINGS[self.blocking]
+        return self.blocking == "dynamic"
 
     def start(self, image):
         everywhere = torch.ones_like(image, dtype=torch.bool)

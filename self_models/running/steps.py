@@ -65,8 +65,7 @@ class RunState:
     streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
-    at_once: bool = False  # whether layers take many steps at once, see fast
-    nodes: list = field(default_factory=list)  # then the graph's, as they are run
+    nodes: list | None = None  # the graph's, where layers take many steps at once, see fast; None: step() is taken
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
@@ -115,7 +114,7 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     x, begin, stops = run.image, run.steps, model.rule.stops and not model.training and not run.streams
     running, shown = torch.arange(len(x), device=x.device), {}  # the images that have not stopped; what all steps show
     taken = torch.full_like(running, steps)
-    length = chunk_length(model, x, steps, stops, one_by_one=run.streams or not run.at_once)
+    length = chunk_length(model, x, steps, stops, one_by_one=run.streams or run.nodes is None)
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, at = drawn if len(running) == len(x) else drawn[:, running], run.steps - begin
         keeps = not model.training or model.bptt_segments == 0 or at + len(drawn) >= steps

@@ -13,7 +13,6 @@ from self_models.running.steps import all_steps, with_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
-KEPT = "number, dtype or device of the images", "settings", "weights or modules"  # until reset()
 
 
 class Stream:
@@ -55,9 +54,10 @@ class Stream:
         model, (modules, self._tensors) = self.model, self.model.fingerprint()
         parts = model.gate, model.readout
         settings = model.settings, [getattr(part, name) for part in parts for name in settings_in(type(part))]
-        now = (len(x), x.dtype, x.device), settings, modules
-        for what, (was, each) in zip(KEPT, zip(self._began or now, now, strict=True), strict=True):
-            if was != each:
+        images = len(x), x.dtype, x.device
+        now = {"number, dtype or device of the images": images, "settings": settings, "weights or modules": modules}
+        for what, was in (self._began or now).items():
+            if was != now[what]:
                 raise ModelError(f"the {what} of this stream changed since it began: call reset() to begin anew")
         return now
 
@@ -108,9 +108,9 @@ class Dense:
     def go_on(self, run, x, steps, frames, asked):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
-        run, at_once = replace(with_image(model, run, x), asked=asked), model.takes_steps_at_once(asked)
-        if at_once != run.at_once:
-            run.at_once, run.nodes = at_once, model.nodes_for(x, at_once)
+        run = replace(with_image(model, run, x), asked=asked)
+        if model.takes_steps_at_once(asked) == (run.nodes is None):
+            run.nodes = model.nodes_for(x, asked)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, asked), run
 
@@ -140,28 +140,24 @@ class Dense:
         return replace(run, view=run.view._replace(**view), memory=run.memory | memory, **rest)
 
 
-def shapes_of(model):
-    """Name -> shape, (C, H, W) or (N,), of what a state may have of each image."""
-    spaces = spaces_of(model)
-    shapes = dict.fromkeys(("image", "readout_sum", "is_open", "predicted", "explained"), model.image_shape)
-    return shapes | {"logits": spaces["output"]} | {MEMBRANES + name: spaces[name] for name in model.neurons()}
-
-
-def dtypes_of(model):
-    """Name -> dtype of a state's potentials: outputs are added up as membranes are."""
-    membranes = {MEMBRANES + name: neuron.threshold.dtype for name, neuron in model.neurons().items()}
-    return membranes | {"logits": next(iter(membranes.values()))}
+def forms_of(model):
+    """Name -> (shape of each image, (C, H, W) or (N,); dtype) of what a state may have. Outputs are added up as membranes are."""
+    spaces, neurons, kind = spaces_of(model), model.neurons(), dtype_of(model)
+    forms = dict.fromkeys(("image", "readout_sum", "explained"), (model.image_shape, kind))
+    forms |= dict.fromkeys(("is_open", "predicted"), (model.image_shape, torch.bool))
+    forms |= {MEMBRANES + name: (spaces[name], neuron.threshold.dtype) for name, neuron in neurons.items()}
+    return forms | {"logits": (spaces["output"], next(iter(neurons.values())).threshold.dtype)}
 
 
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
-    shapes, dtypes, image = shapes_of(model), dtypes_of(model), state.get("image")
+    forms, image = forms_of(model), state.get("image")
     wrong = {"image", "logits", "readout_sum"} - state.keys()
     if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
-        wrong |= state.keys() - shapes.keys() - {"seed", "steps"}
-    for name in (shapes.keys() & state.keys()) - wrong:
-        usual = torch.bool if name in ("is_open", "predicted") else dtype_of(model)
-        wanted = dtypes.get(name, usual), image.device, (len(image), *shapes[name])
+        wrong |= state.keys() - forms.keys() - {"seed", "steps"}
+    for name in (forms.keys() & state.keys()) - wrong:
+        shape, dtype = forms[name]
+        wanted = dtype, image.device, (len(image), *shape)
         if (state[name].dtype, state[name].device, state[name].shape) != wanted or not state[name].isfinite().all():
             wrong.add(name)
     if wrong:
