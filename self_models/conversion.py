@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
 from self_models.fast.run import fired
-from self_models.network.known import check_known, in_stages
+from self_models.network.known import check_known
 from self_models.network.neurons import PhasedNeuron, SpikingNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import pass_on
@@ -230,12 +230,6 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
 def channel_means(values):
     """(B, C, ...) -> (C,)"""
     return values.mean((0, *range(2, values.dim())))
-
-
-def scale_thresholds(model, factor):
-    """Multiply the thresholds that are balanced by factor, as the original does before use (0.7)."""
-    neurons = model.neurons().items()
-    model.set_thresholds([(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons])
 
 
 def bounds_as_thresholds(state):

@@ -363,7 +363,6 @@ def test_golden_images_are_free_of_ties_in_all_timesteps():
     x = pixels(model, 30)
     model.engine = SimpleNamespace(serves=lambda: True, run=lambda *args, **flags: other.change(rule="never")(*args, **flags))
     free, model.engine = agreed(model, x), None
-    assert model.batched and model.settings["rule"] == "confidence"
     runs = [each.change(rule="never")(x, seed=0).spikes_by_step for each in (model, other)]
     spikes = [torch.stack([*run.values()]) for run in runs]
     same = (spikes[0] == spikes[1]).all(0)  # (T, B)
@@ -516,15 +515,15 @@ def test_what_run_cannot_read_is_refused(tmp_path):
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and words in done.stderr, option
     done = subprocess.run([runner.folder / "run"], input=bytes(x[0].numel() + 9), capture_output=True)
     assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and b"the last one has 9: it is left out" in done.stderr
-    same = runner.answers(x, "-n", "2", "-k", "1000", "4294967295")
-    assert np.array_equal(runner.answers(x, "-n", "0x2", "-k", "1e3", "0xffffffff"), same)
+    same = runner.run(x, "-n", "2", "-k", "1000", "4294967295")
+    assert runner.run(x, "-n", "0x2", "-k", "1e3", "0xffffffff") == same
     with open("/dev/full", "w") as full:
         done = subprocess.run([runner.folder / "run"], input=x.numpy().tobytes(), stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2 and done.stderr == b"not all could be written: is the disk full?\n"
     with pytest.raises(ModelError, match="numbers that follow each other"):
         runner(x, draws=Draws(0, EVALUATION, torch.tensor([0, 2, 3, 4])))
     with pytest.raises(ModelError, match="images of a C build must be uint8"):
-        runner.answers(x.float())
+        runner.run(x.float())
 
 
 # --- the committed networks

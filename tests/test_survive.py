@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from itertools import count
 from math import cos, pi
 from pathlib import Path
@@ -34,12 +35,13 @@ from torch import nn
 import harness.training.fit
 import harness.training.training_state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
+from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.measuring.logs import find_runs
 from harness.runs import ranks
 from harness.runs.ranks import Interrupted, noted_signals
 from harness.runs.run import read_records
-from harness.training.fit import is_finite
+from harness.training.fit import check_step
 from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
@@ -248,9 +250,10 @@ def test_resume_wants_the_same_recipe_network_and_images(alone):
 
 def test_what_is_finite():
     nan, inf, model = torch.nan, torch.inf, torch.nn.Linear(2, 1)  # its bias has no gradient
-    for loss, gradient, finite in ((1.0, [1e30, -2.0], True), (nan, [1.0, 1.0], False), (1.0, [inf, -inf], False)):
+    for loss, gradient, fault in ((1.0, [1e30, -2.0], ""), (nan, [1.0, 1.0], "loss"), (1.0, [inf, -inf], "gradient")):
         model.weight.grad = torch.tensor([gradient])
-        assert is_finite(torch.tensor(loss), model) == finite
+        with pytest.raises(UserError, match=fault) if fault else nullcontext():
+            check_step(torch.tensor(loss), model, "epoch 1")
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

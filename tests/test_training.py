@@ -32,7 +32,7 @@ from conftest import (
 import harness.training.fit
 from harness import UserError
 from harness.data.sets import default_holdout, load_data
-from harness.runs.run import Run, ann_name, snn_name
+from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
@@ -216,8 +216,8 @@ def test_an_evaluation_has_draws_of_its_own():
 
 
 def test_names_are_the_originals():
-    assert ann_name(parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
-    assert snn_name(parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+    assert original_name("ann", parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
+    assert original_name("snn", parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
 
 
 def test_log_begins_with_results_and_with_what_is_not_by_default(trained):

@@ -205,7 +205,8 @@ def convert_ann(model, start, train, config, run):
         steps = config.balance_timesteps
         with telling("balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run) as callbacks:
             conversion.balance_thresholds(model, images, drawn, steps, config.balance_percentile, *callbacks)
-    conversion.scale_thresholds(model, config.scaling_factor)
+    factor, neurons = config.scaling_factor, model.neurons().items()  # the original scales by 0.7
+    model.set_thresholds([(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons])
     conversion.fit_biases(model, biases)  # to the thresholds as they are now
     if config.calibrate:  # T timesteps round rates off: biases make up for what is lost on average
         rates = conversion.rates_of(ann_of(config.pretrained_ann, config), model, images)

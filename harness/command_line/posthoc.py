@@ -14,7 +14,7 @@ from harness.data.facts import check_same, images_for
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
 from harness.measuring.tables import counts_operations, evaluation_record, save_results_json, silent_outputs
-from harness.runs.run import Paths, Run, snn_name
+from harness.runs.run import Paths, Run, original_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.images import image_sources, read_images
@@ -29,7 +29,7 @@ def resolve_evaluation(args, as_trained=False):
     """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean.
     as_trained: its objective's settings are the checkpoint's, too, where no flag was given."""
     if not args.pretrained_snn and not args.pretrained_ann:
-        path = Paths("snn", snn_name(args), args.output_dir).best_path
+        path = Paths("snn", original_name("snn", args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.having("followed", pretrained_snn=str(path))
@@ -53,7 +53,7 @@ def open_posthoc(args, start, cls, suffix, **own):
         images = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
         test = ImageSet("own images", images, None, names=tuple(model.classes))
     lines.append(use_engine(model, args))
-    name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
+    name = Path(args.pretrained_snn).stem if args.pretrained_snn else original_name("snn", args)
     run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines)
     start_snn(model, start, train, args, run).eval()

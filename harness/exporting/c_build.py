@@ -47,10 +47,6 @@ class CBuild:
             raise ModelError(f"{self.folder / 'run'}: {done.stderr.decode().strip()}")
         return done.stdout
 
-    def answers(self, inputs, *options):
-        """(class, steps, spikes) of each input, int (B, 3)."""
-        return np.array([line.split() for line in self.run(inputs, *options).splitlines()], int)
-
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for others,
         and for uniforms, which C draws by itself."""

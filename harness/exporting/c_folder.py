@@ -1,11 +1,11 @@
 """A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of a few inputs to check it by: images, or,
 of a NIR graph, recordings of events."""
 
+import copy
 import ctypes
 import re
 import subprocess
 import warnings
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from string import Template
@@ -63,7 +63,7 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino)
     if not arduino:
         notes.append(f"checked here: {checked(files)}")
-    notes.append(f"operations: {operations_of(model, tables, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
+    notes.append(f"operations: {operations_of(model, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
     if leaves_out_entropy(model):
         notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
     if arduino and flash > ROOMY:
@@ -126,19 +126,11 @@ def leaves_out_entropy(model):
     return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
 
 
-@contextmanager
 def by_step(model):
-    """The model takes all timesteps, by step(), as golden.c has them; gives the engine that it has else."""
-    engine, settings = model.engine, getattr(model, "settings", {})
-    rule, batched, model.engine = settings.get("rule"), getattr(model, "batched", None), None
-    if rule:
-        model.change(rule="never").batched = False
-    try:
-        yield engine
-    finally:
-        model.engine = engine
-        if rule:
-            model.change(rule=rule).batched = batched
+    """(a copy of the model that takes all timesteps, by step(), as golden.c has them; the engine of that copy, or None)"""
+    model = copy.deepcopy(model)
+    engine, model.engine, model.batched = model.engine, None, False
+    return model if isinstance(model, GraphSNN) else model.change(rule="never"), engine
 
 
 def output_of(model, inputs, numbers, record=None):
@@ -154,34 +146,33 @@ def agreed(model, inputs):
     numbers = range(len(inputs))
     if isinstance(model, IntegerSNN):
         return [*numbers]
-    with by_step(model) as engine:
-        runs = [output_of(model, inputs, numbers)]
-        if not isinstance(model, GraphSNN):
-            model.batched = True
-            runs.append(output_of(model, inputs, numbers))
-        if engine:
-            model.engine = engine
-            runs.append(output_of(model, inputs, numbers))
+    model, engine = by_step(model)
+    runs = [output_of(model, inputs, numbers)]
+    if not isinstance(model, GraphSNN):
+        model.batched = True
+        runs.append(output_of(model, inputs, numbers))
+    if engine:
+        model.engine = engine
+        runs.append(output_of(model, inputs, numbers))
     wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
     return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()
 
 
 @torch.no_grad()
-def operations_of(model, tables, inputs):
+def operations_of(model, inputs):
     """Additions an input takes, mean of these: each event that a module is given adds so many weights as it reaches neurons, on
     average."""
+    model, _ = by_step(model)  # all modules are called, at each step
     modules = {*model.modules()}
-    chains = [chain for chain in tables.chains.values() if chain.modules[0] in modules]
+    chains = [chain for chain in tables_of(model).chains.values() if chain.modules[0] in modules]
     counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
 
     def count(module, given):
         counts[module] += (given[0] != 0).sum().item()
 
-    hooks = [module.register_forward_pre_hook(count) for module in counts]
-    with by_step(model):  # all modules are called, at each step
-        output_of(model, inputs, range(len(inputs)))
-    for hook in hooks:
-        hook.remove()
+    for module in counts:
+        module.register_forward_pre_hook(count)
+    output_of(model, inputs, range(len(inputs)))
     return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(inputs)
 
 
@@ -305,8 +296,7 @@ def golden_c(model, tables, inputs, numbers):
     timestep lists that end in -1, of blocked pixels, of the events that arrive, or of pixels that spike, and for each layer of
     neurons that spike; logits. Neurons and pixels by row, column, channel."""
     is_graph, names = isinstance(model, GraphSNN), tables.names
-    with by_step(model):
-        output = output_of(model, inputs, numbers, dict.fromkeys(names, "spikes"))
+    output = output_of(by_step(model)[0], inputs, numbers, dict.fromkeys(names, "spikes"))
     steps, (first, *layers) = len(output.logits_by_step), (output.recorded[name]["spikes"] for name in names)
     blocked = torch.zeros_like(first) if output.is_open is None else ~output.is_open
     sent, shapes = [inputs.transpose(0, 1) if is_graph else first, *layers], tables.shapes[: len(names)]

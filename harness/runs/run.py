@@ -195,9 +195,14 @@ class Run(Paths, AbstractContextManager):
             raise UserError(f"cannot write {self.json_path}: {error.strerror}{kept}") from None
 
     def _write_log(self):
-        if self.args.log:
-            text = "".join(f"{line}\n" for line in readable(self._records))
-            write_whole(self.log_path, lambda file: file.write(text.encode()))
+        """NAME.log, whole: results first, the last of them on top."""
+        if not self.args.log:
+            return
+        records = [record for record in latest(self._records) if "lines" in record]
+        results = [(*record["lines"], "") for record in reversed(records) if record["event"] == "result"]
+        others = [record["lines"] for record in records if record["event"] != "result"]
+        text = "".join(f"{line}\n" for lines in (*results, *others) for line in lines)
+        write_whole(self.log_path, lambda file: file.write(text.encode()))
 
 
 # --- its name
@@ -210,26 +215,22 @@ def numbered(name, seed):
 
 def run_name(kind, args):
     """What a training script's run is called: --run_name; the checkpoint of --test_only; the run that --resume PATH goes on; else
-    as the original names it."""
+    original_name()."""
     if args.run_name:
         return args.run_name
     if args.test_only:
         return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
     if args.resume not in ("", "last"):
         return Path(args.resume).stem.removesuffix("_last")
-    return ann_name(args) if kind == "ann" else snn_name(args)
+    return original_name(kind, args)
 
 
-def ann_name(args):
-    """As the original names its runs."""
-    network = f"{args.architecture}_t{args.timesteps}_{Path(args.dataset).name}".lower()
-    return f"ann_{network}_tradeoff{args.trade_off}_lr{args.learning_rate}"
-
-
-def snn_name(args):
-    """As the original names its runs; the learning rate and newer flags are in the log, not in the name."""
-    network = f"{args.architecture}_{Path(args.dataset).name}_{args.timesteps}".lower()
-    return f"snn_{network}_tradeoff{args.trade_off}_type{args.trade_off_type}"
+def original_name(kind, args):
+    """As the original names its runs; newer flags, and an SNN's learning rate, are in the log, not in the name."""
+    architecture, dataset, more = args.architecture, Path(args.dataset).name, f"tradeoff{args.trade_off}"
+    if kind == "ann":
+        return f"ann_{architecture}_t{args.timesteps}_{dataset}_".lower() + f"{more}_lr{args.learning_rate}"
+    return f"snn_{architecture}_{dataset}_{args.timesteps}_".lower() + f"{more}_type{args.trade_off_type}"
 
 
 # --- its records
@@ -258,17 +259,6 @@ def latest(records):
         last.pop(key, None)
         last[key] = record
     return [*last.values()]
-
-
-def readable(records):
-    """The lines of NAME.log: results first, the last of them on top."""
-    with_lines = [record for record in latest(records) if "lines" in record]
-    for record in reversed(with_lines):
-        if record["event"] == "result":
-            yield from (*record["lines"], "")
-    for record in with_lines:
-        if record["event"] != "result":
-            yield from record["lines"]
 
 
 def opening_record(args, name, began):

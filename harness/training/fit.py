@@ -56,7 +56,7 @@ def fit(model, data, criterion, args, run, saved=None):
                     model.clamp_dynamics()
                     state.count(len(batch.labels), figures_of(output, losses, batch), time.perf_counter() - began)
                     advance(bar, state.average)
-                    state.save_if_asked(state.wants_saving())
+                    state.save_if_asked()
             learned = state.learned()
             judgement = judged(state, criterion, epoch)  # a signal leaves only this to be made again
             seconds = time.perf_counter() - began
@@ -101,16 +101,12 @@ def training_batches(train, args, epoch, device, first=0):
 
 
 def check_step(loss, model, when):
-    """Raises UserError, with weights as before the step, where the loss or a gradient is not finite on one of the ranks."""
-    if ranks.largest(not is_finite(loss, model)):
+    """Raises UserError, with weights as before the step, where the loss or a gradient is not finite on one of the ranks. They are
+    judged by their sums: where those overflow, an optimiser's squares would, too."""
+    values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    if ranks.largest(not torch.stack([value.sum() for value in values]).isfinite().all()):
         fault = "a gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
         raise UserError(f"{fault} at {when}; {NOT_FINITE}")
-
-
-def is_finite(loss, model):
-    """True where loss and gradients are finite, by their sums (where those overflow, an optimiser's squares would, too)."""
-    values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
-    return bool(torch.stack([value.sum() for value in values]).isfinite().all())
 
 
 def figures_of(output, losses, batch):

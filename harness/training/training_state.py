@@ -32,6 +32,7 @@ class TrainingState:
 
     def __init__(self, model, data, args, run, updates):
         self.model, self.data, self.args, self.run = model, data, args, run
+        self.judging = data[2] if args.selected_on == "test" else data[1]  # images that choose the best epoch, None where none do
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, args)
         self.schedule = make_schedule(self.optimizer, args, updates)
@@ -39,11 +40,6 @@ class TrainingState:
         self.step, self.average, self.seconds = 0, Average(), 0.0  # of the epoch after them: steps, their figures, their time
         self.finished = False  # the final evaluation has been reported, too
         self.saved_at, self.signals = time.monotonic(), None  # see noted_signals
-
-    @property
-    def judging(self):
-        """The images that choose the best epoch, None where none do."""
-        return self.data[2] if self.args.selected_on == "test" else self.data[1]
 
     def count(self, images, figures, seconds):
         """Count a step: figures are means over its images; seconds: since the epoch began."""
@@ -57,11 +53,6 @@ class TrainingState:
         whole = sum(ranks.gathered(self.average.to_cpu()), Average())
         self.average = whole if ranks.is_first() else Average()
         return whole.means()
-
-    def wants_saving(self):
-        """True where --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
-        minutes = self.args.checkpoint_minutes
-        return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self):
         """Write the last checkpoint. Raises UserError for weights not finite."""
@@ -80,9 +71,12 @@ class TrainingState:
         )
         self.saved_at = time.monotonic()
 
-    def save_if_asked(self, wants_saving=False):
-        """Save where a rank wants it, or was sent a signal, for which Interrupted is raised; every rank must ask."""
-        wish = ranks.largest(self.signals.caught or wants_saving)  # 0, 1, or a signal's larger number
+    def save_if_asked(self):
+        """Save where --checkpoint_minutes have passed since the first rank has saved, or a rank was sent a signal, for which
+        Interrupted is raised; every rank must ask."""
+        minutes = self.args.checkpoint_minutes
+        is_due = ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+        wish = ranks.largest(self.signals.caught or is_due)  # 0, 1, or a signal's larger number
         if wish:
             self.save()
         if wish > 1:
