@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import itertools
 import random
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_stream_is_the_same_however_it_is_cut_saved_and_run(first):
         except Exception as error:
             error.add_note(f"of {case}")
             raise
+
+
+def test_what_the_gate_reconstruct_shows_is_part_of_a_streams_state():
+    model = build(gate="reconstruct", epsilon=0.3, readout="membrane_linear")
+    whole, cut = model.stream(), model.stream()
+    for frame, steps in itertools.product(scene(model)[0], (2, 4)):  # each is saved while it is shown
+        state, cut = cut.state_dict(), model.stream()
+        cut.load_state_dict(state)
+        check_joined([cut(frame, steps)], wanted := whole(frame, steps), rtol=0, atol=0)
+        assert 0 < wanted.spikes["input"].sum() < steps * frame.numel()
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])

@@ -118,7 +118,8 @@ class Dense:
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         view = run.view
         held = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
-        held |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
+        held |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained, "events": view.events}
+        held |= {} if view.events is None else {"seen": view.image}  # else it is the image where that is open
         for name, state in run.memory.items():
             values = state._asdict() if hasattr(state, "_asdict") else {"": state}
             held |= {key_of(field, name): value for field, value in values.items()}
@@ -128,8 +129,8 @@ class Dense:
         """The run of which that is the state_dict."""
         run, view = self.begun(state["image"], draws), {}
         if run.view.is_open is not None:
-            view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
-            view["image"] = run.image * view.get("is_open", 1)
+            view = {name: state[name] for name in ("is_open", "predicted", "explained", "events") if name in state}
+            view["image"] = state["seen"] if "seen" in state else run.image * view.get("is_open", 1)
         memory = {key.removeprefix(MEMORY): value for key, value in state.items() if key.startswith(MEMORY)}
         for name, neuron in self.model.neurons().items():
             if (key := key_of("v", name)) in state:
@@ -143,8 +144,8 @@ class Dense:
 def forms_of(model):
     """Name -> (shape of each image, (C, H, W) or (N,); dtype) of what a state may have. Outputs are added up as membranes are."""
     spaces, neurons, kind = spaces_of(model), model.neurons(), dtype_of(model)
-    forms = dict.fromkeys(("image", "readout_sum", "explained"), (model.image_shape, kind))
-    forms |= dict.fromkeys(("is_open", "predicted"), (model.image_shape, torch.bool))
+    forms = dict.fromkeys(("image", "readout_sum", "explained", "seen"), (model.image_shape, kind))
+    forms |= dict.fromkeys(("is_open", "predicted", "events"), (model.image_shape, torch.bool))
     forms |= {MEMBRANES + name: (spaces[name], neuron.threshold.dtype) for name, neuron in neurons.items()}
     return forms | {"logits": (spaces["output"], next(iter(neurons.values())).threshold.dtype)}
 
