@@ -146,13 +146,9 @@ def agreed(model, inputs):
     numbers = range(len(inputs))
     if isinstance(model, IntegerSNN):
         return [*numbers]
-    model, engine = by_step(model)
-    runs = [output_of(model, inputs, numbers)]
-    if not isinstance(model, GraphSNN):
-        model.batched = True
-        runs.append(output_of(model, inputs, numbers))
-    if engine:
-        model.engine = engine
+    (model, engine), runs = by_step(model), []
+    for kernel, at_once in ((None, False), (None, True), (engine, True)):  # step(), whole layers, events
+        model.engine, model.batched = kernel, at_once
         runs.append(output_of(model, inputs, numbers))
     wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
     return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()
