@@ -40,6 +40,8 @@ def page(checkpoint, own, weights="float32", **data):
     is_snn, size = isinstance(model, VGG_SNN_STDB_wFeedback), (model.image_shape, len(model.classes))
     if not (is_snn and model.has_feedback) or size != ((1, 28, 28), 10):
         raise UserError(f"{checkpoint}: a page shows an SNN with a decoder, of 28 x 28 grey pixels and 10 classes: try --to c")
+    if model.phased:
+        raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
     model = load(checkpoint, engine="dense", model=own, weights=TRAVELS.get(weights, weights), gate="block", **SHOWN)
     test = test_images(model, **data)
