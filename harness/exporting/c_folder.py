@@ -63,6 +63,7 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino)
     if not arduino:
         notes.append(f"checked here: {checked(files)}")
+    notes.append(f"operations: {operations_of(model, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
     if leaves_out_entropy(model):
         notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
     if arduino and flash > ROOMY:
@@ -151,6 +152,24 @@ def agreed(model, inputs):
         runs.append(output_of(model, inputs, numbers))
     wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
     return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()
+
+
+@torch.no_grad()
+def operations_of(model, inputs):
+    """Additions an input takes, mean of these: each event that a module is given adds so many weights as it reaches neurons, on
+    average."""
+    model, _ = by_step(model)  # all modules are called, at each step
+    modules = {*model.modules()}
+    chains = [chain for chain in tables_of(model).chains.values() if chain.modules[0] in modules]
+    counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
+
+    def count(module, given):
+        counts[module] += (given[0] != 0).sum().item()
+
+    for module in counts:
+        module.register_forward_pre_hook(count)
+    output_of(model, inputs, range(len(inputs)))
+    return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(inputs)
 
 
 def files_of(model, tables, inputs, numbers, name, arduino=False):
