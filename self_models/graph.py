@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError, wide
-from self_models.basics.settings import Text, setting
-from self_models.kernel.engine import GraphEngine
+from self_models.basics.settings import Choice, Text, required, setting
+from self_models.kernel.engine import ENGINES, GraphEngine, engine_of
 from self_models.network.chains import Scale
 from self_models.network.graph import Graph
 from self_models.network.network_settings import SpikingSettings
@@ -20,6 +20,7 @@ from self_models.running.steps import stacked
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 NEURON, KINDS = "neuron", {cls.__name__: cls for cls in (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten, nn.Identity)}
+KINDS["Scale"] = lambda: Scale(torch.ones(()))
 
 
 class GraphSNN(nn.Module):
@@ -30,22 +31,15 @@ class GraphSNN(nn.Module):
     'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be.
     """
 
-    engine, stays, metadata = None, "", {}
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
     input_shape = property(lambda self: self.graph.shape)
 
     def __init__(self, graph, dt=1.0, engine="auto"):
         super().__init__()
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
+        self.metadata = {}  # of a NIR file
         self.layers = [name for name in graph.senders if getattr(graph.modules.get(name), "fires", True)]
-        if engine not in ("auto", "event", "dense", "reference"):
-            raise ModelError(f"engine must be auto, event or dense, not {engine!r}")
-        try:
-            self.engine = GraphEngine(self) if engine in ("auto", "event") else None
-        except ModelError as error:
-            if engine == "event":
-                raise
-            self.stays = str(error)
+        self.engine, self.stays = engine_of(GraphEngine, self, required(Choice(ENGINES), "engine", engine))
 
     def refresh(self):
         """See VGG_SNN_STDB_wFeedback."""
@@ -75,7 +69,10 @@ class GraphSNN(nn.Module):
             given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []
             events = None if on_kernel else frames_of(lists, shape, timesteps)
         else:
-            events = self.checked(events)
+            events = torch.as_tensor(events)
+            if tuple(events.shape[2:]) != shape or 0 in events.shape:
+                spaces = ", ".join(map(str, shape))
+                raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})")
             on_kernel, timesteps = on_kernel and not events.requires_grad and events.device.type == "cpu", events.shape[1]
             frames = events.detach().numpy() if on_kernel else ()
             given = [for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32)) for each in frames]
@@ -101,14 +98,6 @@ class GraphSNN(nn.Module):
             logits=logits[-1], predictions=None, errors=None, spikes=total, steps=steps, logits_by_step=logits,
             spikes_by_step=spikes, recorded=recorded(asked, shown),
         )  # fmt: skip
-
-    def checked(self, events):
-        """Events as a tensor. Raises ModelError."""
-        events = torch.from_numpy(events) if isinstance(events, np.ndarray) else events
-        if tuple(events.shape[2:]) != self.graph.shape or 0 in events.shape:
-            spaces = ", ".join(map(str, self.graph.shape))
-            raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})")
-        return events
 
 
 def lists_of(recordings, shape, timesteps):
@@ -160,14 +149,8 @@ class TracedSNN(VGG_SNN_STDB_wFeedback):
     def build(self):
         self.has_feedback = False
         self.change()
-        self.network = nn.ModuleDict({name: self.made(kind, own) for name, kind, own, _ in self.settings["nodes"]})
-
-    def made(self, kind, arguments):
-        if kind == NEURON:
-            return self.new_neuron("network")
-        if kind == "Scale":
-            return Scale(torch.ones(()))
-        return (MAX_POOLS[self.settings["max_pool"]] if kind == "MaxPool2d" else KINDS[kind])(**arguments)
+        kinds = KINDS | {NEURON: lambda: self.new_neuron("network"), "MaxPool2d": MAX_POOLS[self.settings["max_pool"]]}
+        self.network = nn.ModuleDict({name: kinds[kind](**own) for name, kind, own, _ in self.settings["nodes"]})
 
     def make_graph(self):
         modules = {f"network.{name}": module for name, module in self.network.items()}

@@ -1,17 +1,16 @@
 """A trained network from its file, ready to use: load(path)."""
 
 import warnings
-from functools import partial
 
 import torch
 
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
-from self_models.basics.settings import Registry
+from self_models.basics.settings import Choice, required
 from self_models.graph import TracedSNN
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built
-from self_models.kernel.engine import EventEngine
+from self_models.kernel.engine import ENGINES, EventEngine, engine_of
 from self_models.network.known import names_of_ones_own
 from self_models.network.plans import find_plan
 from self_models.nir import from_nir
@@ -23,54 +22,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN, TracedSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
-
-
-ENGINES = Registry("engine")  # name -> function that has a model, which runs dense, run otherwise
-WEIGHTS = Registry("weights")  # name -> function that changes a model's weights, or makes another model
-
-
-@WEIGHTS.register("float32")
-def as_trained(model):
-    return model
-
-
-@WEIGHTS.register("float16")
-@torch.no_grad()
-def in_sixteen_bits(model):
-    """The model, its weights rounded to 16 bits, as export.py --to half writes them."""
-    for value in model.parameters():
-        if value.dim() > 1:
-            value.copy_(value.half())
-    return model
-
-
-WEIGHTS.register("int8")(in_whole_numbers)
-WEIGHTS.register("int8_folded")(partial(in_whole_numbers, fold=True))
-
-
-@ENGINES.register("auto")
-def by_events_if_possible(model):
-    try:
-        by_events(model)
-    except ModelError as error:
-        model.stays = str(error)
-
-
-@ENGINES.register("dense")
-def layer_by_layer(model):
-    pass
-
-
-@ENGINES.register("event")
-def by_events(model):
-    if next(model.parameters()).device.type != "cpu":
-        raise ModelError("the event engine runs on the CPU")
-    model.engine = EventEngine(model)
-
-
-@ENGINES.register("reference")
-def step_by_step(model):
-    model.batched = False
+WEIGHTS = ("float32", "float16", "int8", "int8_folded")
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
@@ -110,10 +62,21 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     restore(model, saved, path, names_of_ones_own(model) if saved_class in CLASSES else ()).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
-    model = on_engine(WEIGHTS.find(weights)(model).to(device), engine)
+    model = on_engine(with_weights(model, weights).to(device), engine)
     might_run = engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
     if might_run and isinstance(built(), ModelError):
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
+    return model
+
+
+@torch.no_grad()
+def with_weights(model, weights):
+    """The model, or another one, with its weights in this form of WEIGHTS, see load()."""
+    if required(Choice(WEIGHTS), "weights", weights).startswith("int8"):
+        return in_whole_numbers(model, fold=weights == "int8_folded")
+    for value in model.parameters() if weights == "float16" else ():
+        if value.dim() > 1:  # as export.py --to half writes them
+            value.copy_(value.half())
     return model
 
 
@@ -173,14 +136,14 @@ def kind_of(cls):
 def on_engine(model, engine):
     """The model, moved to the engine of this name, see load(); an SNN's `stays` says why auto leaves it dense. Raises ModelError
     for one that there is not, or that cannot serve."""
-    use = ENGINES.find(engine)
+    required(Choice(ENGINES), "engine", engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         if engine == "event":
             raise ModelError("the event engine runs SNNs, and this is an ANN: load with engine='dense'")
         return model
-    model.batched, model.engine, model.stays = True, None, None
+    model.batched, model.engine, model.stays = engine != "reference", None, None
     try:
-        use(model)
+        model.engine, model.stays = engine_of(EventEngine, model, engine)
     except ModelError as error:
         raise ModelError(f"{error}; --engine dense runs it") from None
     return model

@@ -121,7 +121,7 @@ def test_a_model_can_be_moved_from_each_engine_to_each():
         on_engine(model, engine)
         assert (bool(model.engine), model.runs_by) == places[engine], engine
     on_engine(model, "reference")
-    with pytest.raises(ModelError, match="unknown engine"):
+    with pytest.raises(ModelError, match="engine: unknown name"):
         on_engine(model, "fast")
     model.propagate = model.propagate  # which nobody else's is
     with pytest.raises(ModelError, match="does not know"):

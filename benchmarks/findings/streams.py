@@ -58,7 +58,7 @@ def build_parser():
     parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
-    parser.add_argument("--engine", choices=list(ENGINES), default="auto", help="of all but the ramp, which is dense")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="of all but the ramp, which is dense")
     parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
     return parser
 

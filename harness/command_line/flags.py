@@ -145,7 +145,7 @@ class OfSNN:
 
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; flags that you type override its settings", group="checkpoint",
         metavar="PATH", common=True)
-    engine: str = run_setting("auto", Choice(list(ENGINES)), "of evaluation; dense: PyTorch, layer by layer; event: the "
+    engine: str = run_setting("auto", Choice(ENGINES), "of evaluation; dense: PyTorch, layer by layer; event: the "
         "event-driven kernel in C, on the CPU; reference: step(), step by step; auto: event if the kernel can, else dense",
         group="engine", common=True)
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "factor on balanced thresholds", common=True)

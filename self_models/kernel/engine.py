@@ -22,15 +22,30 @@ from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.steps import check_uniforms
 from self_models.running.stream import forms_of
 
+ENGINES = ("auto", "dense", "event", "reference")  # see load()
+
+
+def engine_of(kind, model, name):
+    """(an Engine of this kind, or None where the model runs dense; why 'auto' leaves it so, or None). name: of ENGINES. Raises
+    ModelError where 'event' cannot be."""
+    try:
+        return kind(model) if name in ("auto", "event") else None, None
+    except ModelError as error:
+        if name == "event":
+            raise
+        return None, str(error)
+
 
 class Engine:
     """Runs a model on the kernel, in torch.get_num_threads() threads. Its tables are laid out at the first run, and again when
-    the model has changed as made_of() tells, or after refresh(). Raises ModelError without a C compiler."""
+    the model has changed as made_of() tells, or after refresh(). Raises ModelError without a C compiler, and for a model that
+    the kernel cannot run."""
 
     def __init__(self, model):
         library("int8" if whole_form(model) else "float32")
         self.model, self._counted = model, None
         self.forget()
+        self.update()
 
     def __getstate__(self):
         """Of a copy, or a pickle, which lays out tables of its own."""
@@ -52,11 +67,9 @@ class Engine:
         """(what is equal while the tables fit the model, its tensors)"""
         return fingerprint(self.model)
 
-    def check(self):
-        """Raises ModelError where the kernel cannot run the model as it is now."""
-
     def update(self):
-        """Forget tables that are not the model's any more. Raises ModelError as check does."""
+        """Forget tables that are not the model's any more. Raises ModelError where its check() does: where the kernel cannot run
+        the model as it is now."""
         made_of, tensors = self.made_of()
         if made_of != self._made_of:
             if self._counted is not None:
@@ -83,14 +96,12 @@ class Engine:
 
 class EventEngine(Engine):
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput. Epsilon, rule and the like are read at
-    every run. Raises ModelError for a model that the kernel cannot run, too."""
-
-    def __init__(self, model):
-        super().__init__(model)
-        self.check()
+    every run."""
 
     def check(self):
         model = self.model
+        if next(model.parameters()).device.type != "cpu":
+            raise ModelError("the event engine runs on the CPU")
         if not whole_form(model):  # which was looked at when it was made
             if model.is_custom:
                 raise ModelError(f"the event engine does not know the methods or hooks of this {type(model).__name__}")
@@ -133,15 +144,15 @@ class EventEngine(Engine):
 
     def go_on(self, left_on, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
-        see engine_of of running/stream.py."""
-        if left_on.counts != (self._counted is not None):  # counting has begun, or ended, in mid-stream
-            left_on = self.restored(self.state_of(left_on) | {"steps": left_on.steps}, left_on.draws)
+        since what is recorded runs dense."""
+        if left_on.rooms.tables.header["counting"] != (self._counted is not None):  # it has begun, or ended, in mid-stream
+            state = self.state_of(left_on) | {"steps": left_on.states[0].state.steps}
+            left_on = self.restored(state, left_on.draws)
         rooms, settings = left_on.rooms, left_on.settings
         return self._run(x, None, left_on.draws, frames, steps, rooms, settings, left_on), left_on
 
     def state_of(self, left_on):
         """As state_of of running/stream.py."""
-        left_on.settle()
         return left_on.state_dict(forms_of(self.model))
 
     def restored(self, state, draws):
@@ -171,56 +182,42 @@ class EventEngine(Engine):
         model, tables, batch = self.model, rooms.tables, len(x)
         images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0]))
         given = None if uniforms is None else in_rows(uniforms.float())
-        results = new_results(
-            tables, batch, steps, images.shape[2], model.has_feedback and frames, model.has_feedback and not frames
-        )
-        runs = runs_of(
-            images, given, results, draws, steps, model.rule.stops and not left_on, model.settings["predict"] == "next"
-        )
+        of_decoder = [*(PICTURES if frames else SUMS)] if model.has_feedback else []
+        results = new_results(tables, batch, steps, of_decoder)
+        stops, ahead = model.rule.stops and not left_on, model.settings["predict"] == "next"
+        runs = runs_of(images, given, results, draws, steps, stops, ahead)
         if left_on:
             runs["state"] = [room.address for room in left_on.states]
         rooms.run(runs, settings, batch if left_on else CHUNK)
         if self._counted is not None:
             self._counted += int(runs["taken"].sum())
-        return self._output(x, results, runs, frames, tables.names)
-
-    def _output(self, x, results, runs, frames, names):
-        """The SNNOutput of what a run has filled in."""
-        model, values_by_name = self.model, {"spikes": results["counts"][..., : len(names)].astype(np.float32)}
-        values_by_name |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
-        shown = {}
-        for name, values in values_by_name.items():
-            values = torch.from_numpy(values)
+        compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))
+        shown = {"compared": compared[None]}
+        results["spikes"] = results["counts"][..., : len(tables.names)].astype(np.float32)
+        for name in ("spikes", "logits", *(of_decoder if model.gate.reacts else of_decoder[:1])):
+            values = torch.from_numpy(results[name])
             if name in PICTURES:
                 shown[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
             else:
                 shown[name] = values.transpose(0, 1)
-        compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))
-        return model.output(x, shown | {"compared": compared[None]}, taken, {}, names)
+        return model.output(x, shown, taken, {}, tables.names)
 
 
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
 PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
 
 
-def model_shows(model, frames):
-    """What steps of a run show beside logits and spikes, see running/steps.py."""
-    names = (*(PICTURES if frames else SUMS),) if model.has_feedback else ()
-    return names if model.gate.reacts else names[:1]
-
-
-def new_results(tables, batch, steps, pixels, frames, sums):
-    """Name of Run -> array that a run fills in: logits (B, T, labels), counts (B, T, nodes), error and open_share (B, T), if sums
-    are wanted; prediction, predicted and is_open (T, B, Q), if frames are."""
-    labels = prod(tables.shapes[tables.header["output"]])
+def new_results(tables, batch, steps, of_decoder=()):
+    """Name of Run -> array that a run fills in: logits (B, T, labels), counts (B, T, nodes), and of_decoder, which of SUMS (B, T)
+    and PICTURES (T, B, Q) are wanted."""
+    pixels, labels = (prod(tables.shapes[node]) for node in (0, tables.header["output"]))
     results = {
         "logits": np.empty((batch, steps, labels), np.float32),
         "counts": np.zeros((batch, steps, len(tables.nodes)), np.int32),
     }
-    if sums:
-        results |= {name: np.empty((batch, steps), np.float32) for name in SUMS}
-    if frames:
-        results |= {name: np.empty((steps, batch, pixels), kind) for name, kind in PICTURES.items()}
+    for name in of_decoder:
+        shape = (steps, batch, pixels) if name in PICTURES else (batch, steps)
+        results[name] = np.empty(shape, PICTURES.get(name, np.float32))
     return results
 
 
@@ -265,11 +262,7 @@ def add_events(events, rooms, model, steps):
 
 
 class GraphEngine(Engine):
-    """Runs a GraphSNN event by event, with the spikes of its step(). Raises ModelError for a graph that it does not run, too."""
-
-    def __init__(self, model):
-        super().__init__(model)
-        self.update()
+    """Runs a GraphSNN event by event, with the spikes of its step()."""
 
     def check(self):
         graph = self.model.graph
@@ -285,7 +278,7 @@ class GraphEngine(Engine):
         asked_by()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, runs = rooms.tables, np.zeros(batch, RUN)
-        results = new_results(tables, batch, timesteps, 0, False, False)
+        results = new_results(tables, batch, timesteps)
         runs["steps"] = timesteps
         for name in ("logits", "counts"):
             runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]

@@ -108,15 +108,6 @@ class LeftOn:
             rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
             room.state.epoch = draws.epoch
 
-    @property
-    def steps(self):
-        return self.states[0].state.steps
-
-    @property
-    def counts(self):
-        """True if these Rooms count events."""
-        return bool(self.rooms.tables.header["counting"])
-
     def settle(self):
         """Bring all membranes up to date."""
         for room in self.states:
@@ -134,7 +125,8 @@ class LeftOn:
         return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.rooms.tables.header["output"])]
 
     def state_dict(self, forms):
-        """See state_of of running/stream.py; forms: of its forms_of. Membranes must be up to date."""
+        """See state_of of running/stream.py; forms: of its forms_of."""
+        self.settle()
         parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and any(room.state.subtracts_prediction for room in self.states):
             parts["explained"] = [room.pixels("prediction") for room in self.states]
