@@ -97,7 +97,7 @@ CHANGED = [
     ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
     ({"timesteps": True}, "timesteps: True is not a whole number from 1"),
     ({"latch": 1}, "latch: 1 is neither True nor False"),
-    ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
+    ({"vgg_name": 5}, "architecture: unknown name 5: choose from VGG5"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
     ({"default_threshold": 2.0}, "set_thresholds"),
 ]  # settings of load()

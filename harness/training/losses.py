@@ -30,7 +30,7 @@ class Loss:
     needs_frames = False
 
 
-LOSSES.expects(Loss)
+LOSSES.base = Loss
 
 
 def loss_settings():

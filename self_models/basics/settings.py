@@ -26,15 +26,11 @@ def meant(value, names):
 
 class Registry(dict):
     """A dict of named classes or functions. kind: what one of them is called in an error; keeps_all: a network keeps the settings
-    of all its classes, whichever is chosen."""
+    of all its classes, whichever is chosen. base: what is registered from now on must be a dataclass derived from this class."""
 
     def __init__(self, kind, *, keeps_all=False):
         super().__init__()
         self.kind, self.keeps_all, self.base = kind, keeps_all, None
-
-    def expects(self, base):
-        """Require that what is registered from now on is a dataclass derived from this class."""
-        self.base = base
 
     def register(self, name):
         """Decorator: enter a class or function under this name. Raises ModelError for a class that cannot be used."""
@@ -64,9 +60,7 @@ class Registry(dict):
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
-        if not isinstance(name, str) or name not in self:
-            raise ModelError(f"unknown {self.kind} {name!r}: {choices(name, self)}")
-        return self[name]
+        return self[required(Choice(self), self.kind, name)]
 
     def settings_without(self, name):
         """Names of the settings that its other classes declare, and the one of this name does not."""

@@ -38,7 +38,7 @@ class Readout:
         return prediction
 
 
-READOUTS.expects(Readout)
+READOUTS.base = Readout
 
 
 @READOUTS.register("spike_count")

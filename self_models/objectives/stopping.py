@@ -40,7 +40,7 @@ class Rule(Never):
     stops = True
 
 
-RULES.expects(Rule)
+RULES.base = Rule
 
 
 @RULES.register("all_predicted")
