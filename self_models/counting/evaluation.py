@@ -108,11 +108,6 @@ def joined(batches):
     return {name: torch.cat([figures[name] for figures in batches]).cpu() for name in batches[0]} if batches else {}
 
 
-def confusion(labels, found, classes):
-    """How many images of each class (rows) were found to be of each (columns), (K, K); labels, found (N,)."""
-    return torch.bincount(labels.long() * classes + found, minlength=classes**2).view(classes, classes)
-
-
 def figures_per_image(output, images, labels):
     """Figures of each image (B,): label, found (the class), correct, margin (margin of the two largest logits); error; from
     an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
@@ -128,16 +123,17 @@ def figures_per_image(output, images, labels):
 
 
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
-    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted. data: images
-    (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an ImageSet
-    (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its order. Image
-    n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
-    scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
-    network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
+    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted, or those that
+    a given OperationCounter counts. data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with
+    their labels (N,); or alone an ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own
+    batches are taken, in its order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed
+    and n: the figures are those that the scripts report for these images, whatever the batch size. Raises ModelError for other
+    images or labels, for none, for a network of one class, and for an SNN with a part that no architecture makes, whose
+    operations are not known."""
     was_training = model.training
     try:
         parts = batches_from(model, data, labels, batch_size)
-        operations = operations and isinstance(model, VGG_SNN_STDB_wFeedback)
+        operations = isinstance(model, VGG_SNN_STDB_wFeedback) and operations
         return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
     finally:
         model.train(was_training)
@@ -181,8 +177,9 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
             if on_part:
                 on_part(number, evaluation.average)
     result = evaluation.result()
-    of, found = (result["per_image"][name] for name in ("label", "found"))
-    return Figures(result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()})
+    (labels, found), classes = (result["per_image"][name] for name in ("label", "found")), model.settings["labels"]
+    confusion = torch.bincount(labels.long() * classes + found, minlength=classes**2).view(classes, classes)  # rows: labels
+    return Figures(result | {"confusion": confusion.tolist()})
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.counting.evaluation import batches_from, evaluate_parts
+from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, synops
 from self_models.network.known import check_known
 from self_models.running.outputs import INPUT, part_of
@@ -124,14 +124,12 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise ModelError("a ledger is of an SNN: it tells what its ANN would cost, too")
     check_known(model, "an energy ledger", "it counts what architectures here are made of; evaluations tell its spikes")
-    was_training, engine = model.training, model.engine
+    counter, engine = OperationCounter(model, reaches=True), model.engine
     model.engine = None  # the event engine does not say which neurons are reached
     try:
-        counter = OperationCounter(model, reaches=True)
-        figures = evaluate_parts(model.eval(), batches_from(model, data, labels, batch_size), seed, count_operations=counter)
+        figures = evaluate(model, data, labels, batch_size, seed, operations=counter)
     finally:
         model.engine = engine
-        model.train(was_training)
     leaks = any(neuron.leak.min() < 1 for neuron in model.neurons().values())
     steps = figures["mean_steps"]
     return Ledger(
@@ -214,11 +212,9 @@ def graph_entries(model, recordings, timesteps):
     for link in graph.links:
         if link.source not in sent or (link.target in graph.ends and not link.through):
             continue
-        name, before = link.target, entries.get(link.target)
-        weights = sum(module.weight.numel() for module in link.modules if hasattr(module, "weight"))
-        entries[name] = Entry(
-            name, "encoder", prod(link.chain.after), weights + (before.weights if before else 0),
-            spikes=sent[name].sum().item() if name in sent else 0.0,
-            synops=synops(link, sent[link.source]) + (before.synops if before else 0.0),
-        )  # fmt: skip
+        name, weights = link.target, sum(module.weight.numel() for module in link.modules if hasattr(module, "weight"))
+        spikes = sent[name].sum().item() if name in sent else 0.0
+        synaptic = synops(link, sent[link.source])
+        entry = Entry(name, "encoder", prod(link.chain.after), weights, spikes=spikes, synops=synaptic)
+        entries[name] = joined(entries[name], entry) if name in entries else entry
     return [*entries.values()]

@@ -55,6 +55,23 @@ class Convention:
     memory: dict | None = None
     counts: str = "exact"
 
+    def __post_init__(self):
+        """Raises ValueError, or TypeError, for prices that are not complete, or no numbers."""
+        prices, memory = self.picojoules, self.memory
+        for table, wanted in ((prices, PRICES), (memory or dict.fromkeys(MEMORY), MEMORY)):
+            if {*table} != {*wanted}:
+                raise ValueError(f"a table has {', '.join(table)}: it needs {', '.join(wanted)}")
+        numbers = [*prices.values()]
+        if memory:
+            sizes, costs = (memory[name] for name in MEMORY)
+            if len(sizes) != len(costs) or len(sizes) < 2 or sizes != sorted(set(sizes)) or costs != sorted(costs):
+                raise ValueError("memory: give two bytes or more, which rise, and as many picojoules, which do not fall")
+            numbers += sizes + costs
+        if wrong := [value for value in numbers if not 0 <= value <= MOST]:
+            raise ValueError(f"{wrong[0]} is no number from 0 to {MOST:g}")
+        if self.counts not in ("exact", "rate") or (memory and self.counts == "rate"):
+            raise ValueError("counts must be 'exact', or, where there is no memory, 'rate'")
+
     def access(self, words, word=WORD):
         """pJ of an access to so many bytes in a memory of so many words."""
         if not self.memory:
@@ -76,29 +93,9 @@ def conventions():
 def read_convention(path):
     """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
     try:
-        convention = Convention(**tomllib.loads(Path(path).read_text(encoding="utf-8")))
-        check_convention(convention)
+        return Convention(**tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: {str(error).removeprefix('Convention.__init__() ')}") from None
-    return convention
-
-
-def check_convention(convention):
-    """Raises ValueError, or TypeError, for prices that are not complete, or no numbers."""
-    prices, memory = convention.picojoules, convention.memory
-    for table, wanted in ((prices, PRICES), (memory or dict.fromkeys(MEMORY), MEMORY)):
-        if {*table} != {*wanted}:
-            raise ValueError(f"a table has {', '.join(table)}: it needs {', '.join(wanted)}")
-    numbers = [*prices.values()]
-    if memory:
-        sizes, costs = (memory[name] for name in MEMORY)
-        if len(sizes) != len(costs) or len(sizes) < 2 or sizes != sorted(set(sizes)) or costs != sorted(costs):
-            raise ValueError("memory: give two bytes or more, which rise, and as many picojoules, which do not fall")
-        numbers += sizes + costs
-    if wrong := [value for value in numbers if not 0 <= value <= MOST]:
-        raise ValueError(f"{wrong[0]} is no number from 0 to {MOST:g}")
-    if convention.counts not in ("exact", "rate") or (memory and convention.counts == "rate"):
-        raise ValueError("counts must be 'exact', or, where there is no memory, 'rate'")
 
 
 def energy_joules(acs, macs):
