@@ -53,9 +53,10 @@ Node, Network, Settings, Block, Part, State, Run = map(
 MAGIC, VERSION = b"SNN ", int(re.search(r"NETWORK_API (\d+)", (FOLDER / "network.h").read_text())[1])
 
 
-def numbers_of(header=FOLDER / "network.h"):
+def numbers_of():
     """Name, without its prefix, -> number of the enums of network.h."""
-    enums = re.findall(r"enum \{([^}]*)\}", re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.S))
+    text = (FOLDER / "network.h").read_text()
+    enums = re.findall(r"enum \{([^}]*)\}", re.sub(r"/\*.*?\*/", "", text, flags=re.S))
     return {name.strip().removeprefix("NETWORK_"): number for names in enums for number, name in enumerate(names.split(","))}
 
 

@@ -31,7 +31,7 @@ class Layout:
 
     def __init__(self, model, compact=False, counting=False):
         self.graph, self.whole = model.graph, whole_form(model)
-        self.compact, self.delayed, self.numbers, self.nodes, self.relays = compact or self.whole, set(), {}, [], {}
+        self.compact, self.numbers, self.nodes, self.relays = compact or self.whole, {}, [], {}
         graph = self.graph
         for name in model.layers:
             self.new(name, K.NEURONS)
@@ -47,17 +47,15 @@ class Layout:
         links, done = {}, set()
         for link in graph.links:
             links.setdefault(link.target, []).append(link)
-        self.orders = []
+        self.forward, self.feedback = [], []
         for end in ("output", "decoded")[: len(graph.ends)]:
-            self.order = []
+            self.order = self.forward if end == "output" else self.feedback
             wanted = {node.name for node in graph.needed(end)} | {end}
             for target in [name for name in links if name in wanted - done]:
                 self.reach(target, links[target])
             done |= wanted
-            self.orders.append(self.order)
         if lost := [name for name in (*graph.senders[1:], *graph.pools) if name not in done]:
             raise ModelError(f"node {lost[0]!r} leads to no end: it runs dense")
-        self.forward, self.feedback = self.orders if len(self.orders) > 1 else (self.order, [])
         self.maps = len(self.nodes)
         for n in range(self.maps) if counting else ():
             for count in range(1, len(self.nodes[n]["chain"].modules) if "chain" in self.nodes[n] else 0):

@@ -17,15 +17,14 @@ from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRescaled, SpikeCount, SpikeCountRescaled
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
-NUMBERS = numbers_of()
-K = SimpleNamespace(**NUMBERS)
+K = SimpleNamespace(**numbers_of())
 FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
-    "rule": {cls: NUMBERS[name] for cls, name in (
-        (Never, "NEVER"), (Confidence, "CONFIDENCE"), (Entropy, "ENTROPY"), (AllPredicted, "ALL_PREDICTED"), (Both, "BOTH"))},
-    "readout": {cls: NUMBERS[name] for cls, name in (
-        (SpikeCount, "SPIKE_COUNT"), (SpikeCountRescaled, "SPIKE_COUNT_RESCALED"), (Membrane, "MEMBRANE"),
-        (MembraneLinear, "MEMBRANE_LINEAR"), (MembraneRescaled, "MEMBRANE_RESCALED"))},
+    "rule": {Never: K.NEVER, Confidence: K.CONFIDENCE, Entropy: K.ENTROPY, AllPredicted: K.ALL_PREDICTED, Both: K.BOTH},
+    "readout": {
+        SpikeCount: K.SPIKE_COUNT, SpikeCountRescaled: K.SPIKE_COUNT_RESCALED, Membrane: K.MEMBRANE,
+        MembraneLinear: K.MEMBRANE_LINEAR, MembraneRescaled: K.MEMBRANE_RESCALED,
+    },
     "encoding": {poisson: K.POISSON, direct: K.DIRECT},
 }  # fmt: skip
 OF_PARTS = (
@@ -63,14 +62,8 @@ class Tables(NamedTuple):
         names = "".join(f"{name}\0" for name in self.names).encode()
         arrays = [self.nodes, self.order, self.places, self.constants]
         lengths = map(len, (self.places, self.constants, self.weights, names))
-        head = Block(
-            int.from_bytes(MAGIC, "little"),
-            VERSION,
-            self.weights.itemsize,
-            *(self.header[name] for name in HEADER),
-            *lengths,
-            settings,
-        )
+        header = [self.header[name] for name in HEADER]
+        head = Block(int.from_bytes(MAGIC, "little"), VERSION, self.weights.itemsize, *header, *lengths, settings)
         before = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
         return [bytes(head), *arrays, bytes(-before % LINE), self.weights, names]
 
