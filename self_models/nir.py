@@ -143,9 +143,7 @@ def flat(graph, prefix=""):
         else:
             nodes[full] = node
     for a, b in graph.edges:
-        if not {a, b} <= entry.keys():
-            raise ModelError(f"the edge {prefix + a} -> {prefix + b} leads to no node")
-        edges.append((leaving[a], entry[b]))
+        edges.append((leaving.get(a, prefix + a), entry.get(b, prefix + b)))  # Graph refuses one that leads to no node
     return nodes, list(dict.fromkeys(edges))
 
 
@@ -201,11 +199,12 @@ def sends_spikes(node):
 
 def ends_of(graph, which):
     """Names of its Input and its Output."""
-    ends = [[name for name, node in graph.nodes.items() if type(node).__name__ == kind] for kind in ("Input", "Output")]
-    for kind, names in zip(("Input", "Output"), ends, strict=True):
+    ends = []
+    for kind in ("Input", "Output"):
+        ends += (names := [name for name, node in graph.nodes.items() if type(node).__name__ == kind])
         if len(names) != 1:
             raise ModelError(f"{which} must have one {kind}, and has {len(names)}")
-    return ends[0][0], ends[1][0]
+    return ends
 
 
 def module_of(name, node, convention):

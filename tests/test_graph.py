@@ -189,7 +189,7 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
     graph.metadata["initial_potential"] = [0, 1.5, 0.5][seed % 3]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # padding 'same' of even kernels
-        if "of their own" in from_nir(graph).stays:
+        if "of their own" in (from_nir(graph).stays or ""):
             graph.metadata["initial_potential"] = 0
         model, plain = (from_nir(graph, engine=engine) for engine in ("event", "dense"))
         draw = torch.Generator().manual_seed(seed)
@@ -381,7 +381,7 @@ FAULTS = {
     "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
     "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 2))),
     "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),
-    "leads to no node": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
+    "asks for the node 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
     "must have one Output, and has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
     "node '0' is not reached from the input": nir.NIRGraph(PAIR, [("input", "output")], type_check=False),
     "a time constant must be above 0 seconds, not 0": chain(equations("LIF", tau=0, r=1, v_leak=0)),

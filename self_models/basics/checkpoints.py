@@ -52,7 +52,10 @@ def restore(model, saved, path, may_lack=()):
     try:
         model.load_state_dict(state)
     except RuntimeError:
-        words = differences(own, state)
+        words = [f"{name} is missing" for name in own if name not in state]
+        words += [f"{name} is not in the model" for name in state if name not in own]
+        shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+        words += [f"{name} is {shape}, not {wanted}" for name, (shape, wanted) in shapes.items() if shape != wanted]
         more = f" and {len(words) - 3} more" if len(words) > 3 else ""
         advice = "give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …), or another copy"
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(words[:3])}{more}; {advice}") from None
@@ -60,14 +63,6 @@ def restore(model, saved, path, may_lack=()):
         if not value.isfinite().all() or (name.endswith(POSITIVE) and (value <= 0).any()):
             raise CheckpointError(f"{path} is damaged: {name} is not finite, or not above 0; use another copy")
     return model
-
-
-def differences(own, state):
-    """How a state_dict differs from a model's own in names and shapes, as a list of words."""
-    words = [f"{name} is missing" for name in own if name not in state]
-    words += [f"{name} is not in the model" for name in state if name not in own]
-    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
-    return words + [f"{name} is {shape}, not {wanted}" for name, (shape, wanted) in shapes.items() if shape != wanted]
 
 
 def from_original(model, saved):
