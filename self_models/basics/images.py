@@ -1,5 +1,6 @@
 """Images: what is known of the named data sets, what a network takes, checked and never rescaled in silence, and image files."""
 
+import os
 import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -169,11 +170,15 @@ def image_sources(images):
         if isinstance(image, Image.Image) or not Path(image).is_dir():
             sources.append(image if isinstance(image, Image.Image) else Path(image))
             continue
-        visible = (path for path in Path(image).iterdir() if not path.name.startswith("."))
-        if not (inside := sorted(path for path in visible if path.name.lower().endswith(ENDINGS))):
+        if not (inside := sorted(path for path in Path(image).iterdir() if is_image(path.name))):
             raise ModelError(f"{image} has no image files ({', '.join(ENDINGS)})")
         sources += inside
     return sources
+
+
+def is_image(name):
+    """True for the name of an image file that is not hidden."""
+    return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
 
 
 def decoded(source, shape):
