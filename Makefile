@@ -32,7 +32,7 @@ demo: .venv/ready
 docs: .venv/others
 	$(BIN)/mkdocs build --strict
 
-.venv/ready: requirements.txt setup.py
+.venv/ready: requirements.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
@@ -40,7 +40,7 @@ docs: .venv/others
 	$(BIN)/python -m self_models.kernel || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.kernel; }
 	touch $@
 
-.venv/dev: .venv/ready pyproject.toml
+.venv/dev: .venv/ready
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@
 

@@ -126,6 +126,7 @@ def main(argv=None):
     put_into(HERE / TABLES, [*table(over_seeds(shown)), "", *pairs_table(shown), "", *equal_table(rows), ""])
     put_into(HERE / README, short_table(folder))
     put_into(HERE / ZOO, zoo_table())
+    print(f"wrote results/results.json, the charts of docs/, and the tables of {README}, {TABLES} and {ZOO}")
     if without:
         print(f"not evaluated, and rows of before stay as they are: {', '.join(without)}; {ADD_FOLDER}")
 

@@ -94,12 +94,13 @@ def test_resume_of_a_run_that_is_not_there(tmp_path, monkeypatch):
     [
         (SNN, "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3", "--holdout, --dropout, --alpha, --latch, --gap_bound"),
         (OBJ1, "--contrast local --trade_off 2 --no-amsgrad --epsilon 0", "--contrast, --amsgrad"),
+        (OBJ1, "--pretrained_snn {baseline} --gate block", "--gate"),
     ],
 )
-def test_one_line_names_typed_flags_of_training_and_of_parts_that_are_not_chosen(trained, tmp_path, name, flags, unused):
+def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(trained, baseline, tmp_path, name, flags, unused):
     more = "--test_only" if name == SNN else ""
     here = f"--pretrained_snn {trained.snn} {more} {DATA} --run_name x --output_dir {tmp_path}"
-    _, said = run_undrawn(name, here, flags)
+    _, said = run_undrawn(name, here, flags.format(baseline=baseline))
     line = f"note: without effect here: {unused}"
     assert line in said.splitlines() and line in (tmp_path / "logs/snn/x.log").read_text().splitlines()
     assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]

@@ -60,7 +60,7 @@ COMMANDS = [  # script, flags, words of its one line
     # what a checkpoint, or a file, cannot be
     (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
         (OBJ1, "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),
-        (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
+        (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "blocking needs a decoder:"),
         (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
         (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json: {here}: give a file, in a folder that exists"),
         (OBJ1, "--pretrained_snn {snn} --timesteps 2 3", "tiny.jsonl names no held-out training images: choose on the last"),

@@ -198,9 +198,11 @@ def word_for(word, path):
 
 
 def lines_on_flags(args, model):
-    """Lines on what was typed: flags without effect, of parts that the model has not chosen and, with --test_only, of training (a
+    """Lines on what was typed: flags without effect, of parts that the model does not use and, with --test_only, of training (a
     recipe's are not judged, since it serves every way of using its network); the file of --model, its digest and classes."""
     idle = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
+    if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
+        idle.add("gate")
     unused = {flag for flag, known in args.known.items() if flag in idle or (known.training and args.test_only)}
     if typed := [flag for flag in args.typed if flag in unused]:
         yield f"note: without effect here: --{', --'.join(typed)}"

@@ -76,23 +76,23 @@ class TrainingState:
         Interrupted is raised; every rank must ask."""
         minutes = self.args.checkpoint_minutes
         is_due = ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        wish = ranks.largest(self.signals.caught or is_due)  # 0, 1, or a signal's larger number
-        if wish:
+        if wish := ranks.largest(self.signals.caught or is_due):  # 0, 1, or a signal's larger number
             self.save()
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
-            done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.last_path}"
+            done = f"stopped by {signal.Signals(wish).name} {self.where()}, saved in {self.run.last_path}"
             raise ranks.Interrupted(wish, f"{done}; the same command with --resume goes on")
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
         spoilt = [f"weight {name}" for name, value in self.model.state_dict().items() if not value.isfinite().all()]
         if spoilt or not isfinite(loss):
-            raise UserError(f"{(*spoilt, 'the loss')[0]} is not finite after epoch {self.where()}; {NOT_FINITE}")
+            raise UserError(f"{(*spoilt, 'the loss')[0]} is not finite {self.where()}; {NOT_FINITE}")
 
     def where(self):
-        """'3, update 17': the epoch and update that were done last."""
-        return f"{self.epoch + 1}, update {self.step}" if self.step else f"{self.epoch}"
+        """'in epoch 3 of 4, after update 17', or 'after epoch 3': what was done last."""
+        within = f"in epoch {self.epoch + 1} of {self.args.epochs}, after update {self.step}"
+        return within if self.step else f"after epoch {self.epoch}"
 
     def resume(self, saved):
         """Go on from a last checkpoint, as resumed() read it; None: the run begins. Raises Finished where nothing is left."""
@@ -116,7 +116,7 @@ class TrainingState:
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
         if saved["gone"]:
             run.say(f"note: {path} has {ignored(saved)}")
-        run.say(f"resumed from {path} after epoch {self.where()}")
+        run.say(f"resumed from {path} {self.where()}")
 
 
 def kept_settings(args):

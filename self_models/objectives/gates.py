@@ -76,9 +76,7 @@ class Tolerance(Gate):
 
     def check(self, has_feedback):
         if self.epsilon and not has_feedback:
-            raise ModelError(
-                "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0"
-            )
+            raise ModelError("epsilon: blocking needs a decoder: choose an architecture named ..._wFeedback, or epsilon 0")
 
     def is_predicted(self, image, prediction):
         """bool (B, C, H, W)"""
