@@ -256,7 +256,7 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, mon
 
     monkeypatch.setattr(TrainingState, "learned", spoil)
     line = refused(SNN, f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --output_dir {tmp_path}")
-    assert "epoch 1, update 2" in line and list(tmp_path.rglob("*.pth")) == []
+    assert "in epoch 1 of 1, after update 2" in line and list(tmp_path.rglob("*.pth")) == []
 
 
 def test_existing_run_is_not_overwritten(trained, tmp_path):
