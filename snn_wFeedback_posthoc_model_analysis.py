@@ -39,19 +39,20 @@ def main(argv=None):
     posthoc = open_posthoc(*resolve_evaluation(build_parser(argv).parse_args(argv)), InputBlockingSNN, "_posthoc_analysis")
     posthoc.check_predicts()
     model, run, args = posthoc.model, posthoc.run, posthoc.args
-    film, beside, baseline = posthoc.watch(), posthoc.baseline(), None
+    film, beside = posthoc.watch(), posthoc.baseline()
     charted = posthoc.test.part(0, args.chart_images)
     spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, posthoc.device), args.seed)
+    networks = {Path(args.pretrained_snn or args.pretrained_ann).stem: spikes}
     if beside:
         theirs = spikes_over_time(beside.model, [posthoc.chosen()], args.seed)[0]
         film = replace(film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()})
         theirs = spikes_over_time(beside.model, charted.batches(args.batch_size, posthoc.device), args.seed)[0]
-        baseline = Path(args.baseline).stem, theirs
+        networks[Path(args.baseline).stem] = theirs
     posthoc.draw(".gif", save_gif, film, args.frame_seconds)
     posthoc.draw(".png", save_contact_sheet, film)
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    posthoc.draw("_spikes.png", save_spikes_over_time, spikes, open_share, film.setting, all_charted, baseline)
+    posthoc.draw("_spikes.png", save_spikes_over_time, networks, open_share, film.setting, all_charted)
     right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
     run.result(f"{right}: {all_charted}", spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})))
     run.say(f"the {counted(len(film.images), 'image')} shown:")

@@ -159,7 +159,7 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
     assert [sum(bar.get_height() for bar in column) for column in zip(*bars.containers, strict=True)] == [10, 10, 10]
     assert share.lines[0].get_ydata().tolist() == [100, 50]
     spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
-    plots.save_spikes_over_time(tmp_path / "a.png", spikes, [1.0, 0.5], "ε = 0.1", "7 images", ("its baseline", spikes))
+    plots.save_spikes_over_time(tmp_path / "a.png", {"a": spikes, "b": spikes}, [1.0, 0.5], "ε = 0.1", "7 images")
     sums, table, *_ = pictures[-1].axes
     assert [line.get_ydata().tolist() for line in sums.lines] == [[1, 4]] * 2
     assert table.images[0].get_array().tolist() == [[1, 2], [0, 1]]

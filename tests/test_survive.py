@@ -348,7 +348,7 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
     statuses, said = in_ranks(2, tmp_path / "said", SNN, SNN_RUN, flags, act=stop_second)
     assert statuses == [143, 143]
-    assert "stopped by SIGTERM in epoch 2 of 2, after update 1, saved" in said[0][1] and said[1][1] == ""
+    assert "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1] and said[1][1] == ""
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
     succeed(4, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 {flags}")

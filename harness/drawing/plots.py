@@ -70,20 +70,19 @@ def _draw_open(axis, open_share, **look):
     whole_numbers(axis.xaxis)
 
 
-def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=None):
-    """Mean spikes so far of the network and of its baseline; below, spikes of each layer at each timestep as a table of colours,
-    and the share of open input.
+def save_spikes_over_time(path, networks, open_share, setting, images):
+    """Mean spikes so far of the network and of its baseline; below, spikes of each layer of the first at each timestep as a table
+    of colours, and the share of open input.
 
-    spikes: layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which they are of, in words;
-    baseline: (name, layer -> (T,)) of the network without a decoder.
+    networks: name -> layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which, in words.
     """
+    network, spikes = next(iter(networks.items()))
     ratios = [2.6, 0.45 * len(spikes) + 0.4, 1.8][: 2 if open_share is None else 3]
     with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (sums, table, *below):
         counts = np.array(list(spikes.values()))
         steps = np.arange(1, counts.shape[1] + 1)
         looks = {"color": PART_COLOURS["encoder"]}, {"color": ACCURACY_COLOUR, "linestyle": "--"}
-        networks = [("this network", spikes), *filter(None, [baseline])]
-        for (name, by_layer), look in zip(networks, looks, strict=False):
+        for (name, by_layer), look in zip(networks.items(), looks, strict=False):
             total = np.array(list(by_layer.values())).sum(0).cumsum()
             sums.plot(steps, total, linewidth=2, label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}", **look)
         sums.set(ylabel="spikes so far", ylim=(0, None), title=f"spikes per image so far, mean of {images}, {setting}")
@@ -94,7 +93,7 @@ def save_spikes_over_time(path, spikes, open_share, setting, images, baseline=No
         colours = table.imshow(counts, **look)
         names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         table.set_yticks(range(len(spikes)), names)
-        table.set_title("this network by layer (in brackets: sum over all timesteps)")
+        table.set_title(f"{network} by layer (in brackets: sum over all timesteps)")
         table.figure.colorbar(colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}")
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])
