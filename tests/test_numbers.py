@@ -40,6 +40,7 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "21 ± 8 % more spikes": "of these seeds",
         "slew limit is 0.15 per": "recipes/fashion_feedback.toml",
         "s < 2 epsilon": "a condition",
+        "first 200 test images.": "a default of the command below it",
         "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
         "At most 50 timesteps": "a flag of results.py",
         "0.3 and 0.1.": "flags of results.py",
