@@ -43,7 +43,6 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "first 200 test images.": "a default of the command below it",
         "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
         "At most 50 timesteps": "a flag of results.py",
-        "0.3 and 0.1.": "flags of results.py",
         "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
         "within 7 x 7 |": "a setting",
         "| unchanged | 98.9 | 98.7 | 98.9 | 98.8 |": "the command below it: notebook/trials.md, objective 3",
