@@ -123,8 +123,7 @@ class Predictor(nn.Module):
         modules = dict(self.named_children()) | {"crop": crop, "to_pixels": to_pixels}
         paths = "input to_d d to_v v to_pixels m decoder", "input crop to_m m", "v race v"
         edges = [edge for path in paths for edge in pairwise(path.split())]
-        shape = (2, SIZE + 20, SIZE + 20)
-        return GraphSNN(Graph(modules, edges, shape, {"output": "decoder"}), engine=engine).eval()
+        return GraphSNN(Graph(modules, edges, (2, SIZE + 20, SIZE + 20), {"output": "decoder"}), engine=engine).eval()
 
 
 class Plain(nn.Module):
@@ -276,11 +275,12 @@ def measured(scene, labels, found):
             view = GATE.next_view(true[:, None], predict(seen)[:, None].float(), None)
             assert torch.equal(view.image[:, 0], true)  # who receives the events rebuilds the frame
             events[name].append(view.events.sum((1, 2, 3)).double())
-        for name, signal in (*found["ours"](seen)[1].items(), ("plain", found["plain"](seen)[1]["encoder"])):
+        for name, signal in found["ours"](seen)[1].items():
             inside[name].append(signal.sum((1, 2, 3)))
         # one for each synapse that a spike, or a white pixel, reaches; and V's neurons rise in each timestep
         white, (d, v, m) = seen.sum((1, 2, 3)), (inside[name][-1] for name in "DVM")
         inside["additions"].append(3 * N * white + 9 * d + (N + 16) * v + m + T * N * (SIZE // 4) ** 2)
+        inside["plain"].append(found["plain"](seen)[1]["encoder"].sum((1, 2, 3)))
     news = F.pad(scene.changed[:, 1:], (SINCE, 0)).unfold(1, SINCE, 1).any(-1)[:, 2:]  # all is new in the first: no change
     events = {name: torch.stack(counts) for name, counts in events.items()}
     classes = F.one_hot(labels[scene.digits[:, 2:]], 10).amax(2)
