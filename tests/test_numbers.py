@@ -51,6 +51,7 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "with the 95 % interval over five seeds, 100 scenes of 60 frames": "a definition; flags of moving.py",
         "With 1 % of the pixels inverted": "a setting",
         "with 3,000 updates, the network from a random start with 400:": "UPDATES of moving.py",
+        "With 3,000 updates it has 63 events": "notebook/moving.md, tried after the first look",
         "lies above 2,": "the plan: notebook/moving.md",
         "at 0.9 pJ,": "the convention arithmetic_45nm",
         "(1.7 to 40 pJ) or between chips of a board (22 to 72 pJ)": "notebook/moving.md, prices of links",
