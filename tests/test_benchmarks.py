@@ -149,13 +149,16 @@ def test_a_moving_scene_is_predicted_alike_in_each_engine():
     assert ((sums > 0) != following).sum() < (frames[:, 0] != following).sum()  # better than send-on-delta
 
 
-def test_moving_counts_by_hand(tmp_path):
+def test_moving_counts_by_hand(tmp_path, monkeypatch):
     right, becomes = torch.tensor([[1, 1, 0, 0, 1, 1, 0, 0]]).bool(), torch.tensor([[0, 0, 1, 0, 0, 1, 1, 0]]).bool()
     assert moving.waiting(right, becomes) == [3, 1]
-    asked = f"--seeds 0 --folder {tmp_path} --generations 1 --updates 1 --scenes 2"
-    for _ in range(2):  # the second time there is nothing to do
-        run_here("benchmarks.findings.moving", asked)
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(moving.TESTED_ON)
+    for name, value in {"GENERATIONS": 1, "UPDATES": dict.fromkeys(moving.UPDATES, 1), "SCENES": 2}.items():
+        monkeypatch.setattr(moving, name, value)
+    rows = []
+    for _ in range(2):  # the second time there is nothing to train
+        run_here("benchmarks.findings.moving", f"--seeds 0 --folder {tmp_path}")
+        rows.append((tmp_path / "rows.jsonl").read_text())
+    assert rows[0] == rows[1] and rows[0].count("\n") == len(moving.TESTED_ON)
     assert run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count("| ours |") == 2
 
 

@@ -3,16 +3,16 @@
 
 For each seed trains the predictors and a classifier of single frames on scenes of training digits, then measures all arms on
 scenes of test digits: one JSON object per seed, kind of scene and noise. docs/notebook/moving.md says what the figures mean,
-docs/explanation/findings.md what came out. --folder keeps what is trained, and rows.jsonl: a second run goes on. --summary PATH:
-the tables of such rows; results/moving.jsonl has ours.
+docs/explanation/findings.md what came out. --folder keeps what is trained, which a second run reads, and rows.jsonl. --summary
+PATH: the tables of such rows; results/moving.jsonl has ours.
 """
 
 import argparse
 import json
-import math
 import sys
-import time
-from itertools import product
+from collections import defaultdict
+from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
 
@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.data.scenes import moving_scenes
+from harness.data.scenes import KINDS, moving_scenes
 from harness.data.sets import load_data
 from harness.measuring.comparing import interval
-from self_models.basics.settings import COUNT, WHOLE
+from self_models.basics.settings import WHOLE
 from self_models.counting.operations import conventions
 from self_models.graph import GraphSNN
 from self_models.network.graph import Graph
@@ -38,23 +38,13 @@ import torch.nn.functional as F
 from torch import nn
 
 FASTEST, SIZE, T = 2, 28, 16
-VELOCITIES = [(down, right) for down in range(-FASTEST, FASTEST + 1) for right in range(-FASTEST, FASTEST + 1)]
+VELOCITIES = [*product(range(-FASTEST, FASTEST + 1), repeat=2)]  # down, right
+N = len(VELOCITIES)
 TRAINED_ON = [("two", 0.0), ("one", 0.0), ("two", 0.01), ("two", 0.0), ("one", 0.01), ("turn", 0.0), ("two", 0.0), ("bar", 0.0)]
 TESTED_ON = [(kind, noise) for kinds in (["one", "two"], ["turn", "bar", "still"]) for noise in (0.0, 0.01) for kind in kinds]
-SINCE, TRAINING = 5, 55_000  # frames from a change on that count as after news; digits: the others are for choices
+SINCE, TRAINING, SCENES = 5, 55_000, 100  # frames after news; digits, the others being for choices; per kind, noise and seed
+GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 400, "classifier": 4000}  # of the search; of what gradients train
 GATE = Reconstruct(epsilon=0.5)
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=typed(WHOLE), nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--folder", type=Path, default=Path("runs/moving"))
-    parser.add_argument("--generations", type=typed(COUNT), default=15, help="of the wired predictor's search")
-    parser.add_argument("--updates", type=typed(COUNT), default=400, help="of what is trained by gradients")
-    parser.add_argument("--scenes", type=typed(COUNT), default=100, help="test scenes per kind and seed")
-    parser.add_argument("--summary", type=Path, metavar="PATH")
-    parser.add_argument("--speed", action="store_true", help="only milliseconds per frame of ours as it starts, by engine")
-    return parser
 
 
 # --- the predictor
@@ -72,31 +62,28 @@ class Predictor(nn.Module):
     D: two maps for each of 25 velocities, on blocks of 4 x 4 pixels: they spike where the block has more, or fewer, white pixels
     than it would had it moved so. V: in each block a race of the velocities, which D, in the 3 x 3 blocks around, holds back; the
     first to spike silence the others. M: white pixels that were there a frame ago, moved by a velocity that has won. The decoder
-    moves M on. In spikes all this is wired by hand, but for NUMBERS.
+    moves M on. In spikes all this is wired by hand, but for eight numbers.
     """
 
-    NUMBERS = ("corner", "side", "difference", "around", "beside", "aslant", "rate", "silence")
-    START = (0.0, 0.3, 0.2, 1.3, 0.9, 0.5, 0.44, 6.5)  # chosen on scenes of the last 5,000 training digits
+    START = (0.0, 0.3, 0.2, 1.3, 0.9, 0.5, 0.44, 6.5)  # of wire; chosen on scenes of the last 5,000 training digits
     STEPS = (0.04, 0.04, 0.04, 0.1, 0.1, 0.1, 0.05, 0.5)  # of the search, at first
 
     def __init__(self, spiking=True):
         super().__init__()
-        n = len(VELOCITIES)
         self.spiking = spiking
-        self.to_d, self.to_v = nn.Conv2d(2, 2 * n, 8, 4), nn.Conv2d(2 * n, n, 3, groups=n)
-        self.race, self.to_pixels = nn.Conv2d(n, n, 1, bias=False), nn.ConvTranspose2d(n, n, 4, 4, groups=n, bias=False)
-        self.to_m, self.decoder = (nn.Conv2d(*of, 5, bias=not spiking) for of in ((2, n), (n, 1)))
+        self.to_d, self.to_v = nn.Conv2d(2, 2 * N, 8, 4), nn.Conv2d(2 * N, N, 3, groups=N)
+        self.race, self.to_pixels = nn.Conv2d(N, N, 1, bias=False), nn.ConvTranspose2d(N, N, 4, 4, groups=N, bias=False)
+        self.to_m, self.decoder = (nn.Conv2d(*of, 5, bias=not spiking) for of in ((2, N), (N, 1)))
         surrogate = SURROGATES["Triangle"](0, 0)
         self.d, self.v, self.m = (SpikingNeuron(surrogate, "immediate", *of) for of in ((1.0, 0.0), (1.0, 1.0), (2.5, 1.0)))
         if spiking:
-            self.wire(self.START)
+            self.wire(*self.START)
 
     @torch.no_grad()
-    def wire(self, numbers):
+    def wire(self, corner, side, difference, around, beside, aslant, rate, silence):
         """Set all synapses. corner, side: weights of a block's pixels in D, the middle ones 1; difference: D's threshold; around,
         beside, aslant: of the block itself and its neighbours in V; rate: by which V rises in a timestep; silence: by which a
         spike of V holds back all."""
-        corner, side, difference, around, beside, aslant, rate, silence = map(float, numbers)
         for module in (self.to_d, self.to_m, self.decoder):
             module.weight.zero_()
         pixels, blocks = torch.full((4, 4), side), torch.full((3, 3), beside)
@@ -130,25 +117,13 @@ class Predictor(nn.Module):
     def as_graph(self, engine="auto"):
         """The same as a GraphSNN, which takes in the first of T timesteps the frames with a margin of 10 pixels: what lies near
         its borders stands twice. Its logits are white above 0.5."""
-        n = len(VELOCITIES)
-        crop, to_pixels = nn.ConvTranspose2d(2, 2, 1, padding=6, bias=False), nn.ConvTranspose2d(n, n, 4, 4, 2, bias=False)
+        crop, to_pixels = nn.ConvTranspose2d(2, 2, 1, padding=6, bias=False), nn.ConvTranspose2d(N, N, 4, 4, 2, bias=False)
         crop.weight.data = torch.eye(2)[..., None, None]
-        to_pixels.weight.data = self.to_pixels.weight * torch.eye(n)[..., None, None]
-        modules = {"to_d": self.to_d, "d": self.d, "to_v": self.to_v, "v": self.v, "race": self.race, "to_pixels": to_pixels}
-        modules |= {"crop": crop, "to_m": self.to_m, "m": self.m, "decoder": self.decoder}
-        edges = ["input to_d", "to_d d", "d to_v", "to_v v", "v race", "race v", "v to_pixels", "to_pixels m"]
-        edges += ["input crop", "crop to_m", "to_m m", "m decoder"]
-        size = SIZE + 20
-        graph = Graph(modules, [tuple(edge.split()) for edge in edges], (2, size, size), {"output": "decoder"})
-        return GraphSNN(graph, engine=engine).eval()
-
-    @staticmethod
-    def additions(frames, sent):
-        """Additions of each frame (B,): one for each synapse that a spike, or a white pixel, reaches, and for each of V's
-        neurons in each timestep, by which it rises."""
-        white, n = frames.sum((1, 2, 3)), len(VELOCITIES)
-        d, v, m = (sent[name].sum((1, 2, 3)) for name in "DVM")
-        return 3 * n * white + 9 * d + (n + 16) * v + m + T * n * (SIZE // 4) ** 2
+        to_pixels.weight.data = self.to_pixels.weight * torch.eye(N)[..., None, None]
+        modules = dict(self.named_children()) | {"crop": crop, "to_pixels": to_pixels}
+        paths = "input to_d d to_v v to_pixels m decoder", "input crop to_m m", "v race v"
+        edges = [edge for path in paths for edge in pairwise(path.split())]
+        return GraphSNN(Graph(modules, edges, (2, SIZE + 20, SIZE + 20), {"output": "decoder"}), engine=engine).eval()
 
 
 class Plain(nn.Module):
@@ -181,19 +156,18 @@ def drawn(digits, seed, kind, noise, scenes, frames):
 
 
 @torch.no_grad()
-def searched(digits, seed, asked, price=0.02, candidates=12):
-    """A Predictor whose NUMBERS an evolution strategy has found: normal draws around their mean, in mirrored pairs; the better
-    half moves the mean and the widths. What falls: events per frame, and `price` times the spikes inside."""
-    model, random = Predictor(), np.random.default_rng(seed_for(seed, "search"))
-    mean, width = np.array(model.START), np.array(model.STEPS)
+def search(model, digits, seed, price=0.02, candidates=12):
+    """Wires a Predictor by an evolution strategy: normal draws around the mean of its numbers, in mirrored pairs; the better half
+    moves the mean and the widths. What falls: events per frame, and `price` times the spikes inside."""
+    random, mean, width = np.random.default_rng(seed_for(seed, "search")), np.array(model.START), np.array(model.STEPS)
     weight = np.log(candidates / 2 + 0.5) - np.log(np.arange(1, candidates // 2 + 1))
     weight /= weight.sum()
-    for generation in range(asked.generations):
+    for generation in range(GENERATIONS):
         batches = [drawn(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12) for i, of in enumerate(TRAINED_ON)]
         normal = random.normal(size=(candidates // 2, len(mean)))
         normal, costs = np.concatenate([normal, -normal]), []
         for each in normal:
-            model.wire(mean + width * each)
+            model.wire(*(mean + width * each))
             costs.append(0.0)
             for frames, following in batches:
                 sums, sent = model(frames)
@@ -201,34 +175,30 @@ def searched(digits, seed, asked, price=0.02, candidates=12):
         best = normal[np.argsort(costs)[: candidates // 2]]
         mean = mean + width * (weight @ best)
         width = width * np.exp(0.15 * (weight @ best**2 - 1))
-    model.wire(mean)
-    print(seed, dict(zip(model.NUMBERS, mean.round(3).tolist(), strict=True)), file=sys.stderr)
-    return model
+    model.wire(*mean)
 
 
-def fitted(model, loss_of, updates, rate):
-    """The model after so many updates by Adam; loss_of: number of the update -> loss."""
+def descend(model, loss_of, name, rate):
+    """UPDATES of this name by Adam; loss_of: number of the update, kind of scene, noise -> loss."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    for update in range(updates):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES[name])
+    for update in range(UPDATES[name]):
         optimizer.zero_grad()
-        loss_of(update).backward()
+        loss_of(update, *TRAINED_ON[update % len(TRAINED_ON)]).backward()
         optimizer.step()
         schedule.step()
-    return model
 
 
-def trained(model, digits, seed, asked, rate, penalty=0.0):
-    """A predictor, trained by gradients; penalty: per spike, beside the cross-entropy of all pixels."""
+def train_predictor(model, digits, seed, name, rate, penalty=0.0):
+    """Trains by gradients; penalty: per spike, beside the cross-entropy of all pixels."""
 
-    def loss_of(update):
-        kind = TRAINED_ON[update % len(TRAINED_ON)]
-        frames, following = drawn(digits, seed_for(seed, f"update {update}"), *kind, 12, 6)
+    def loss_of(update, kind, noise):
+        frames, following = drawn(digits, seed_for(seed, f"update {update}"), kind, noise, 12, 6)
         sums, sent = model(frames)
         loss = F.binary_cross_entropy_with_logits(sums, following, reduction="sum")
         return (loss + penalty * sum(map(torch.sum, sent.values()))) / len(sums)
 
-    return fitted(model, loss_of, asked.updates, rate)
+    descend(model, loss_of, name, rate)
 
 
 class Classifier(nn.Sequential):
@@ -245,35 +215,33 @@ class Classifier(nn.Sequential):
         return last(x.amax((2, 3)))
 
 
-def trained_classifier(digits, labels, seed, asked):
-    model = Classifier()
-
-    def loss_of(update):
-        kind, noise = TRAINED_ON[update % len(TRAINED_ON)]
+def train_classifier(model, digits, seed, labels):
+    def loss_of(update, kind, noise):
         scene = moving_scenes(kind, digits, 64, 1, seed_for(seed, f"classifier {update}"), noise)
         seen = F.one_hot(labels[scene.digits[:, 0]], 10).amax(1).float()
         return F.binary_cross_entropy_with_logits(model((scene.frames[:, 0] > 127).float()), seen)
 
-    return fitted(model, loss_of, 10 * asked.updates, 4e-3)
+    descend(model, loss_of, "classifier", 4e-3)
 
 
-def models(seed, asked, train):
-    """Name -> model of this seed, from --folder or trained."""
-    digits, labels, found = train.images[:TRAINING, 0], train.labels[:TRAINING], {}
-    for name, build, make in (
-        ("ours", Predictor, lambda: searched(digits, seed, asked)),
-        ("float", lambda: Predictor(spiking=False), lambda: trained(Predictor(spiking=False), digits, seed, asked, 1e-2)),
-        ("plain", Plain, lambda: trained(Plain(), digits, seed, asked, 2e-3, penalty=3e-4)),
-        ("classifier", Classifier, lambda: trained_classifier(digits, labels, seed, asked)),
+def models(seed, folder, train):
+    """Name -> model of this seed, from the folder or trained."""
+    found = {}
+    for name, build, fit in (
+        ("ours", Predictor, search),
+        ("float", partial(Predictor, spiking=False), partial(train_predictor, name="float", rate=1e-2)),
+        ("plain", Plain, partial(train_predictor, name="plain", rate=2e-3, penalty=3e-4)),
+        ("classifier", Classifier, partial(train_classifier, labels=train.labels[:TRAINING])),
     ):
-        path, begun = asked.folder / f"{name}_{seed}.pth", time.process_time()
-        if not path.exists():
-            torch.manual_seed(seed_for(seed, name))
-            torch.save(make().state_dict(), path)
-            print(f"{path}: {time.process_time() - begun:.0f} s of processor time", file=sys.stderr, flush=True)
-        found[name] = build()
-        found[name].load_state_dict(torch.load(path, weights_only=True))
-        found[name].eval()
+        torch.manual_seed(seed_for(seed, name))
+        path, model = folder / f"{name}_{seed}.pth", build()
+        if path.exists():
+            model.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            fit(model, train.images[:TRAINING, 0], seed)
+            torch.save(model.state_dict(), path)
+            print(path, file=sys.stderr, flush=True)
+        found[name] = model.eval()
     return found
 
 
@@ -288,107 +256,88 @@ def best_shift(frames, block=SIZE):
     return torch.stack([now.roll(by, (1, 2)) for by in VELOCITIES]).gather(0, misses[None])[0]
 
 
-def predicted(model):
-    return lambda frames: (model(frames)[0] > 0).float()
-
-
 @torch.no_grad()
 def measured(scene, labels, found):
-    """The figures of a Moving: means per frame, from the third on. events: of each arm over the link: in all, within SINCE frames
-    from a change on, elsewhere."""
+    """The figures of a Moving, means per frame from the third on. events: of each arm over the link: in all, within SINCE frames
+    from a change on, elsewhere. accuracy: on the frames, which each arm rebuilds."""
     arms = {
         "all pixels": lambda frames: torch.zeros_like(frames[:, 0]),
         "send-on-delta": lambda frames: frames[:, 0],
         "best shift": best_shift,
         "block matching": lambda frames: best_shift(frames, 7),
-        "float network": predicted(found["float"]),
-        "trained from a random start": predicted(found["plain"]),
-        "ours": predicted(found["ours"]),
+        "float network": lambda frames: found["float"](frames)[0] > 0,
+        "trained from a random start": lambda frames: found["plain"](frames)[0] > 0,
+        "ours": lambda frames: found["ours"](frames)[0] > 0,
     }
-    frames, following = frames_of(scene)
-    changed = scene.changed & (torch.arange(scene.changed.shape[1]) > 0)
-    news = torch.stack([changed.roll(by, 1) & (torch.arange(changed.shape[1]) >= by) for by in range(SINCE)]).any(0)[:, 2:]
-    events, inside = {name: [] for name in arms}, {}
+    events, inside, (frames, following) = defaultdict(list), defaultdict(list), frames_of(scene)
     for seen, true in zip(frames, following, strict=True):
         for name, predict in arms.items():
-            view = GATE.next_view(true[:, None], predict(seen)[:, None], None)
+            view = GATE.next_view(true[:, None], predict(seen)[:, None].float(), None)
             assert torch.equal(view.image[:, 0], true)  # who receives the events rebuilds the frame
             events[name].append(view.events.sum((1, 2, 3)).double())
-        sent = found["ours"](seen)[1]
-        counts = {name: signal.sum((1, 2, 3)) for name, signal in sent.items()}
-        counts |= {"additions": Predictor.additions(seen, sent), "plain": found["plain"](seen)[1]["encoder"].sum((1, 2, 3))}
-        for name, count in counts.items():
-            inside.setdefault(name, []).append(count)
-    parts = {name: (counts, counts[news], counts[~news]) for name, counts in ((n, torch.stack(c)) for n, c in events.items())}
-    return {
-        "events": {name: [round(each.mean().item(), 3) for each in three] for name, three in parts.items()},
-        "inside": {name: round(torch.cat(counts).double().mean().item(), 1) for name, counts in inside.items()},
-        **answered(scene, labels, found["classifier"]),
-    }
-
-
-@torch.no_grad()
-def answered(scene, labels, classifier):
-    """Accuracy on the frames of a Moving, which each arm rebuilds, and the mean number of frames until it is right."""
+        for name, signal in found["ours"](seen)[1].items():
+            inside[name].append(signal.sum((1, 2, 3)))
+        # one for each synapse that a spike, or a white pixel, reaches; and V's neurons rise in each timestep
+        white, (d, v, m) = seen.sum((1, 2, 3)), (inside[name][-1] for name in "DVM")
+        inside["additions"].append(3 * N * white + 9 * d + (N + 16) * v + m + T * N * (SIZE // 4) ** 2)
+        inside["plain"].append(found["plain"](seen)[1]["encoder"].sum((1, 2, 3)))
+    news = F.pad(scene.changed[:, 1:], (SINCE, 0)).unfold(1, SINCE, 1).any(-1)[:, 2:]  # all is new in the first: no change
+    events = {name: torch.stack(counts) for name, counts in events.items()}
     classes = F.one_hot(labels[scene.digits[:, 2:]], 10).amax(2)
-    ranks = torch.stack([*map(classifier, frames_of(scene)[1])]).argsort(-1, descending=True).argsort(-1)
+    ranks = torch.stack([*map(found["classifier"], following)]).argsort(-1, descending=True).argsort(-1)
     right = ((ranks < classes.sum(-1, keepdim=True)) == (classes > 0)).all(-1)
     waits = waiting(right, (scene.digits[:, 2:] != scene.digits[:, 1:-1]).any(-1))
-    return {"accuracy": right.double().mean().item(), "frames_until_right": fmean(waits) if waits else None}
+    return {
+        "events": {name: [round(e.mean().item(), 3) for e in (each, each[news], each[~news])] for name, each in events.items()},
+        "inside": {name: round(torch.cat(counts).double().mean().item(), 1) for name, counts in inside.items()},
+        "accuracy": right.double().mean().item(),
+        "frames_until_right": fmean(waits) if waits else None,
+    }
 
 
 def waiting(right, becomes):
     """Of each change of a digit: how many frames until the answer is right, 1 for at once; those that the next change, or the
     end, comes before are left out. right, becomes: bool (N, T)."""
     found = []
-    for answers, changes in zip(right.tolist(), becomes.tolist(), strict=True):
-        begun = None
-        for frame, (answer, change) in enumerate(zip(answers, changes, strict=True)):
-            begun = frame if change else begun
-            if begun is not None and answer:
-                found.append(frame - begun + 1)
-                begun = None
+    for answers, changes in zip(right, becomes, strict=True):
+        for begun, ended in pairwise([*changes.nonzero().flatten().tolist(), len(changes)]):
+            found += (answers[begun:ended].nonzero()[:1, 0] + 1).tolist()
     return found
 
 
 # --- what the rows say together
 
 
-def in_words(values, form=".1f"):
-    if not all(value is not None and math.isfinite(value) for value in values):
+def in_words(values, form):
+    if None in values:
         return "-"
-    one = interval(values)
-    return f"{one.mean:{form}}" + (f" ± {one.half:{form}}" if one.half is not None else "")
+    mean, half, _ = interval(values)
+    return f"{mean:{form}}" + (f" ± {half:{form}}" if half is not None else "")
 
 
 def computing(row):
-    """pJ per frame of two predictors, at arithmetic_45nm."""
-    return 2 * row["inside"]["additions"] * conventions()["arithmetic_45nm"].picojoules["add"]
+    """nJ per frame of two predictors, at arithmetic_45nm."""
+    return 2 * row["inside"]["additions"] * conventions()["arithmetic_45nm"].picojoules["add"] / 1000
 
 
 def price(row):
-    """pJ of an event at which ours and send-on-delta cost the same, infinite where ours sends more."""
+    """nJ of an event at which ours and send-on-delta cost the same, None where ours sends more."""
     fewer = row["events"]["send-on-delta"][0] - row["events"]["ours"][0]
-    return computing(row) / fewer if fewer > 0 else math.inf
+    return computing(row) / fewer if fewer > 0 else None
 
 
 def by_kind(rows, noise=0.0):
     """Kind of scene -> its rows with this noise."""
-    kinds = {}
-    for row in rows:
-        if row["noise"] == noise:
-            kinds.setdefault(row["kind"], []).append(row)
-    return kinds
+    return {kind: [row for row in rows if (row["kind"], row["noise"]) == (kind, noise)] for kind in KINDS}
 
 
-def summary(rows):
-    """The table of these rows of one noise: arms, then what else is measured, by kind of scene."""
-    kinds = by_kind(rows, rows[0]["noise"])
+def summary(rows, noise):
+    """The table of the rows with this noise: arms, then what else is measured, by kind of scene."""
+    kinds = by_kind(rows, noise)
     yield "| | " + " | ".join(kinds) + " |"
     yield "| --- |" + " --- |" * len(kinds)
-    for name in rows[0]["events"]:
-        yield f"| {name} | " + " | ".join(in_words([row["events"][name][0] for row in of]) for of in kinds.values()) + " |"
     for name, form, figure in (
+        *((arm, ".1f", lambda row, arm=arm: row["events"][arm][0]) for arm in rows[0]["events"]),
         ("ours, after news", ".1f", lambda row: row["events"]["ours"][1]),
         ("ours, elsewhere", ".1f", lambda row: row["events"]["ours"][2]),
         ("send-on-delta : ours", ".2f", lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0]),
@@ -396,54 +345,35 @@ def summary(rows):
         ("spikes inside, ours", ".0f", lambda row: sum(row["inside"][name] for name in "DVM")),
         ("spikes inside, random start", ".0f", lambda row: row["inside"]["plain"]),
         ("additions, ours, thousands", ".1f", lambda row: row["inside"]["additions"] / 1000),
-        ("price of an event, nJ", ".2f", lambda row: price(row) / 1000),
+        ("price of an event, nJ", ".2f", price),
         ("accuracy, %", ".1f", lambda row: 100 * row["accuracy"]),
         ("frames until right", ".2f", lambda row: row["frames_until_right"]),
     ):
         yield f"| {name} | " + " | ".join(in_words([figure(row) for row in of], form) for of in kinds.values()) + " |"
 
 
-@torch.no_grad()
-def speed(digits):
-    """Milliseconds of processor time per frame of two digits, by engine of the GraphSNN: fastest of three times 58."""
-    frames, found = frames_of(moving_scenes("two", digits, 1, 60))[0][0], {}
-    events = torch.zeros(len(frames), T, 2, SIZE + 20, SIZE + 20)
-    events[:, 0] = wrapped(frames, 10)
-    for engine in ("event", "dense"):
-        model, times = Predictor().as_graph(engine), []
-        for _ in range(3):
-            begun = time.process_time()
-            model(events)
-            times.append(time.process_time() - begun)
-        found[engine] = 1000 * min(times) / len(frames)
-    return found
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def main(argv=None):
-    asked = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=typed(WHOLE), nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--folder", type=Path, default=Path("runs/moving"))
+    parser.add_argument("--summary", type=Path, metavar="PATH")
+    asked = parser.parse_args(argv)
     if asked.summary:
-        rows = rows_of(asked.summary)
         for noise in (0.0, 0.01):
-            print(*summary([row for row in rows if row["noise"] == noise]), "", sep="\n")
+            print(*summary(rows_of(asked.summary), noise), "", sep="\n")
         return
     train, _, test = load_data("MNIST")
-    if asked.speed:
-        print(json.dumps(speed(test.images[:, 0])))
-        return
     asked.folder.mkdir(parents=True, exist_ok=True)
-    found = {seed: models(seed, asked, train) for seed in asked.seeds}
-    path = asked.folder / "rows.jsonl"
-    done = {(row["kind"], row["noise"], row["seed"]) for row in rows_of(path)} if path.exists() else ()
-    for (kind, noise), seed in product(TESTED_ON, asked.seeds):
-        if (kind, noise, seed) not in done:
-            scene = moving_scenes(kind, test.images[:, 0], asked.scenes, 60, seed_for(seed, "test"), noise)
-            row = {"kind": kind, "noise": noise, "seed": seed, "scenes": asked.scenes}
-            with path.open("a") as file:
-                print(json.dumps(row | measured(scene, test.labels, found[seed])), file=file)
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    found = {seed: models(seed, asked.folder, train) for seed in asked.seeds}
+    with (asked.folder / "rows.jsonl").open("w") as file:
+        for (kind, noise), seed in product(TESTED_ON, asked.seeds):
+            scene = moving_scenes(kind, test.images[:, 0], SCENES, 60, seed_for(seed, "test"), noise)
+            row = {"kind": kind, "noise": noise, "seed": seed, "scenes": SCENES}
+            print(json.dumps(row | measured(scene, test.labels, found[seed])), file=file, flush=True)
 
 
 if __name__ == "__main__":

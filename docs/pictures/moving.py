@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes moving.png and moving.gif beside itself, of finding 12: events by scene, what an event may cost; two digits that move.
+"""Writes moving.png and moving.gif beside itself, of finding 11: events by scene, what an event may cost; two digits that move.
 
 `python docs/pictures/moving.py`, from results/moving.jsonl and runs/moving/ours_0.pth: benchmarks/findings/moving.py trains it.
 """
@@ -11,11 +11,10 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.findings import moving  # noqa: I001  (harness before torch)
-from harness.drawing.figures import chart, save_frames
+from harness.drawing.figures import chart, plt, save_frames
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
@@ -37,7 +36,7 @@ def draw_chart(rows):
         for name in ("send-on-delta", "ours"):
             events = fmean(row["events"][name][0] for row in two)
             inside = fmean(moving.computing(row) for row in two) * (name == "ours")
-            right.loglog(price, (inside + price * events) / 1000, color=ARMS[name], label=name)
+            right.loglog(price, inside + price * events / 1000, color=ARMS[name], label=name)
         top = right.get_ylim()[1]
         for name, (low, high, height) in LINKS.items():
             right.axvspan(low, high, color="#dddddd", alpha=0.6, lw=0)
@@ -55,22 +54,20 @@ def draw_gif():
     with torch.no_grad():
         guess = (model(frames)[0] > 0).float()
     shown = [following, guess, (frames[:, 0] != following).float(), (guess != following).float()]
-    font, side = ImageFont.load_default(13), 5 * moving.SIZE
 
-    def drawn(numbers):
-        for at in numbers:
-            image = Image.new("RGB", (4 * side + 50, side + 50), "white")
-            words = ImageDraw.Draw(image)
-            for place, (title, panel) in enumerate(zip(PANELS, shown, strict=True)):
-                left = 10 + place * (side + 10)
-                pixels = Image.fromarray(255 * panel[at].numpy().astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
-                image.paste(pixels, (left, 25))
-                words.text((left, 6), title, "black", font)
-                if place > 1:
-                    words.text((left, side + 29), f"{int(panel[at].sum())} events", "black", font)
-            yield np.asarray(image)
+    def begin():
+        figure, axes = plt.subplots(1, len(PANELS), figsize=(6.4, 2), layout="constrained")
 
-    save_frames(HERE / "moving.gif", drawn, len(following), 0.15)
+        def draw(number):
+            for axis, title, panel in zip(axes, PANELS, shown, strict=True):
+                axis.clear()
+                axis.imshow(panel[number], cmap="gray", vmin=0, vmax=1)
+                count = f"{int(panel[number].sum())} events" if title.endswith("sends") else ""
+                axis.set(xticks=[], yticks=[], title=title, xlabel=count)
+
+        return figure, draw
+
+    save_frames(HERE / "moving.gif", begin, range(len(following)), 0.15)
 
 
 if __name__ == "__main__":
