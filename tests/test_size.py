@@ -7,18 +7,18 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_705,
-    "C": 2_754,
-    "tests": 11_720,
-    "benchmarks": 2_466,
-    "scripts": 1_581,
+    "self_models and harness, Python": 14_695,
+    "C": 2_735,
+    "tests": 11_174,
+    "benchmarks": 2_381,
+    "scripts": 1_500,
 }
-FILES = 100  # of self_models and harness, Python
+FILES = 95  # of self_models and harness, Python
 
 
 def counted_as(path):
     """Which of LIMITS a file counts for, None for no code."""
-    rooms = {"tests": "tests", "benchmarks": "benchmarks", "self_models": "self_models and harness, Python",
+    rooms = {"tests": 11_174"tests", "benchmarks": 2_381"benchmarks", "self_models": "self_models and harness, Python",
              "harness": "self_models and harness, Python", path.name: "scripts"}  # fmt: skip
     return {".py": rooms.get(path.parts[0]), ".c": "C", ".h": "C"}.get(path.suffix)
 
