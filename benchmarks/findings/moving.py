@@ -43,7 +43,7 @@ N = len(VELOCITIES)
 TRAINED_ON = [("two", 0.0), ("one", 0.0), ("two", 0.01), ("two", 0.0), ("one", 0.01), ("turn", 0.0), ("two", 0.0), ("bar", 0.0)]
 TESTED_ON = [(kind, noise) for kinds in (["one", "two"], ["turn", "bar", "still"]) for noise in (0.0, 0.01) for kind in kinds]
 SINCE, TRAINING, SCENES = 5, 55_000, 100  # frames after news; digits, the others being for choices; per kind, noise and seed
-GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 400, "classifier": 4000}  # of the search; of what gradients train
+GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000}  # of the search; of what gradients train
 GATE = Reconstruct(epsilon=0.5)
 
 
