@@ -4,10 +4,10 @@
 Networks: files, or `recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST, or random events, 5 %
 of the input in each timestep. One JSON object for each network, simulator and batch size: recordings per second (the fastest of
 --repeats; events already split into timesteps; a network that is fresh for each batch, made before the clock starts), or why it
-fails. Then `PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
+fails. From results/nir_peers.jsonl `PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
 
     python export.py quick_baseline --to nir --output vgg.nir
-    python benchmarks/speed/nir_peers.py examples/nmnist.nir recurrent residual vgg.nir cnn_sinabs.nir > results/nir_peers.jsonl
+    python benchmarks/speed/nir_peers.py cnn_sinabs.nir examples/nmnist.nir vgg.nir braille.nir recurrent residual
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def main(argv=None):
     parser.add_argument("--recordings", default=64, help="of each simulator", **counts)
     parser.add_argument("--batches", nargs="+", default=[1, 64], help="sizes of batches", **counts)
     parser.add_argument("--threads", default=2, help="of PyTorch", **counts)
-    parser.add_argument("--repeats", default=3, help="of this repository's engine, whose runs are short", **counts)
+    parser.add_argument("--repeats", default=3, help="of each, of which the fastest counts", **counts)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)  # what others say of the file
@@ -100,7 +100,7 @@ def main(argv=None):
                 engine = {"engine": "dense" if model.stays else "event"}
                 speed = timed(lambda count: lambda part: model(part, steps), rows, batch, args.repeats)  # noqa: B023
             else:
-                engine, speed = {}, timed(partial(runner, simulator, graph, model.dt), events, batch, 1)
+                engine, speed = {}, timed(partial(runner, simulator, graph, model.dt), events, batch, args.repeats)
             print(json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}), flush=True)
 
 
