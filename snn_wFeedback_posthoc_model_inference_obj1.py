@@ -29,6 +29,7 @@ def build_parser(argv=None):
     for name in GRID:
         told = {"default": known[name].default, "help": f"{known[name].help}; one or several (default: the checkpoint's)"}
         group.add_argument(f"--{name}", type=typed(known[name].kind), nargs="+", **told)
+    parser.set_defaults(epsilon=[known["epsilon"].default])
     add_baseline_flag(group, "the baseline's accuracy and spikes")
     add_output_flag(group, "--picture", "also draw accuracy against spikes", ".png")
     return parser
@@ -75,8 +76,7 @@ def main(argv=None):
 def recommended(records, args):
     """Lines on the combination of fewest spikes whose accuracy is within half a point of the highest, with its command."""
     highest = max(record["accuracy"] for record in records)
-    near = [record for record in records if record["accuracy"] >= highest - 0.005]
-    chosen = min(near, key=lambda record: record["spikes"]["total"])
+    chosen = min((one for one in records if one["accuracy"] >= highest - 0.005), key=lambda one: one["spikes"]["total"])
     words = {name: args.typed[name] for name in ("preset", "pretrained_snn", "model", "dataset") if name in args.typed}
     yield f"{args.holdout:,} held-out training images; *: no other has fewer spikes and as high an accuracy"
     yield "fewest spikes within 0.5 points of the highest accuracy; on the test images:"

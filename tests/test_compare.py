@@ -59,7 +59,7 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     before = digests(folder)
     found, printed = run_here(SNN, f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
     assert found == [] and printed.count("left as it is: ") == 2
-    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 1 2 --output_dir {folder}")
+    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")  # before seed 2 trains
     assert "baseline_1.pth exists: --resume goes on with that run" in line and digests(folder) == before
 
 

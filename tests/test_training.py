@@ -187,7 +187,7 @@ OF_SNN = COMMON | {
         (ANN, COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
         (SNN, OF_SNN | {"test_only": False}),
         (ANALYSIS, OF_SNN | {"test_only": True}),
-        (OBJ1, OF_SNN | {"test_only": True, "epsilon": 0.1}),
+        (OBJ1, OF_SNN | {"test_only": True, "epsilon": [0.1]}),
     ],
 )
 def test_defaults_are_the_originals(name, expected):

@@ -18,7 +18,7 @@ from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, numbered, program, run_name
+from harness.runs.run import COMMANDS, TAKEN, Paths, numbered, program, run_name
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -83,7 +83,7 @@ def train_each(train, parser, argv, kind):
         return train(args)
     for flag in OF_ONE_RUN & args.typed.keys():
         raise UserError(f"--{flag} is of one run, and --seeds makes several: leave out one of the two")
-    words, results = list(sys.argv[1:] if argv is None else argv), []
+    words, runs, results = list(sys.argv[1:] if argv is None else argv), [], []
     say = partial(print, flush=True) if ranks.is_first() else str
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
@@ -92,9 +92,15 @@ def train_each(train, parser, argv, kind):
         paths = {flag: Path(getattr(own, flag)) for flag in STARTS if flag in args.given and getattr(own, flag)}
         siblings = {flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()}
         siblings = {flag: str(path) for flag, path in siblings.items() if path.is_file()}
-        say("; ".join([f"== seed {seed}: {own.run_name}", *(f"--{flag} {path}" for flag, path in siblings.items())]))
+        taken = [path for path in Paths(kind, own.run_name, own.output_dir).of_training if path.exists()]
+        if taken and ranks.is_first() and not (own.resume or own.overwrite or own.test_only):  # before the first seed trains
+            raise UserError(f"{taken[0]} exists: {TAKEN}")
+        begin = "; ".join([f"== seed {seed}: {own.run_name}", *(f"--{flag} {path}" for flag, path in siblings.items())])
+        runs.append((own.having("found", **siblings), begin))
+    for own, begin in runs:
+        say(begin)
         try:
-            results.append(train(own.having("found", **siblings)))
+            results.append(train(own))
         except Finished as done:
             say(f"left as it is: {done}")
     return results

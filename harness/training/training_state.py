@@ -50,7 +50,8 @@ class TrainingState:
 
     def learned(self):
         """Mean figures of the epoch so far, of all ranks. The first has their sums from now on, the others begin at nothing."""
-        whole = sum(ranks.gathered(self.average.to_cpu()), Average())
+        own = Average({name: value.cpu() for name, value in self.average.sums.items()}, self.average.images)
+        whole = sum(ranks.gathered(own), Average())
         self.average = whole if ranks.is_first() else Average()
         return whole.means()
 

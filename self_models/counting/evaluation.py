@@ -34,9 +34,6 @@ class Average:
         """name -> mean: a number, or a list of them."""
         return {name: (value / self.images).tolist() for name, value in self.sums.items()}
 
-    def to_cpu(self):
-        return Average({name: value.cpu() for name, value in self.sums.items()}, self.images)
-
     def __add__(self, other):
         sums = {name: value + other.sums.get(name, 0) for name, value in self.sums.items()}
         return Average({**other.sums, **sums}, self.images + other.images)

@@ -213,8 +213,8 @@ class OperationCounter:
                 kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
                 kinds["steps"][name] = steps = events.ran
                 kinds["dense"][name] = weights * steps
-            if link.is_biased and link.target not in biased:  # several biases of a neuron are added as one
-                biased.add(link.target)
+            if any(getattr(module, "bias", None) is not None for module in link.modules) and link.target not in biased:
+                biased.add(link.target)  # several biases of a neuron are added as one
                 kinds["biases"][link.end] = prod(link.chain.after) * events.ran
             if link.through:
                 met = synops(link, events.arrived.get(link.way, torch.zeros(prod(link.chain.before))))

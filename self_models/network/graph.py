@@ -56,10 +56,6 @@ class Link(NamedTuple):
         return self.source, self.path, self.target
 
     @property
-    def is_biased(self):
-        return any(getattr(module, "bias", None) is not None for module in self.modules)
-
-    @property
     def end(self):
         """Name of the last module, or of the target where there is none."""
         return self.through[-1] if self.through else self.target
