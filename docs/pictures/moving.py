@@ -54,20 +54,16 @@ def draw_gif():
     with torch.no_grad():
         guess = (model(frames)[0] > 0).float()
     shown = [following, guess, (frames[:, 0] != following).float(), (guess != following).float()]
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(6.4, 2), layout="constrained")
 
-    def begin():
-        figure, axes = plt.subplots(1, len(PANELS), figsize=(6.4, 2), layout="constrained")
+    def draw(number):
+        for axis, title, panel in zip(axes, PANELS, shown, strict=True):
+            axis.clear()
+            axis.imshow(panel[number], cmap="gray", vmin=0, vmax=1)
+            count = f"{int(panel[number].sum())} events" if title.endswith("sends") else ""
+            axis.set(xticks=[], yticks=[], title=title, xlabel=count)
 
-        def draw(number):
-            for axis, title, panel in zip(axes, PANELS, shown, strict=True):
-                axis.clear()
-                axis.imshow(panel[number], cmap="gray", vmin=0, vmax=1)
-                count = f"{int(panel[number].sum())} events" if title.endswith("sends") else ""
-                axis.set(xticks=[], yticks=[], title=title, xlabel=count)
-
-        return figure, draw
-
-    save_frames(HERE / "moving.gif", begin, range(len(following)), 0.15)
+    save_frames(HERE / "moving.gif", figure, draw, range(len(following)), 0.15)
 
 
 if __name__ == "__main__":

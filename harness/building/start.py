@@ -1,6 +1,7 @@
 """What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
 
 import contextlib
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -104,10 +105,6 @@ def followed(config, start):
     typed, or what a recipe says, holds instead."""
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
-
-    def value_of(name):
-        return config.given.get(name, follows.get(name, getattr(config, name)))
-
     if frames:
         follows["blocking"] = "dynamic"  # blocked pixels must reopen, because a recording changes
         if start.kind in ("", "ann"):
@@ -126,10 +123,11 @@ def followed(config, start):
             follows |= {flag: was[name] for name, flag in own.items() if name in was}  # without it the network is another
         if is_phased or not find_plan(config.architecture, config.plan).decoder:
             follows["epsilon"] = 0.0  # there are no predictions by which to block
-    if value_of("gate") == "open" and "gate" not in config.given and config.given.get("epsilon"):
+    now = config.having("followed", **follows)
+    if now.gate == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
     if "scene" in config.default and not is_phased:  # a stream, which phased refuses: old evidence must decay
-        follows |= forgetting(was, blocks=value_of("gate") != "open" and value_of("epsilon") > 0)
+        follows |= forgetting(was, blocks=follows.get("gate", now.gate) != "open" and now.epsilon > 0)
     return follows
 
 
@@ -187,11 +185,8 @@ def convert_ann(model, start, train, config, run):
             torch.nn.init.zeros_(parameter)
     biases = conversion.biases_of(model)
     batch = train.batch(torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device)
-    images, draws = batch.images, Draws(config.seed, 0, batch.index)
-
-    def drawn(t):
-        return draws.at_step(t, model.image_shape, images.device)
-
+    images = batch.images
+    drawn = partial(Draws(config.seed, 0, batch.index).at_step, shape=model.image_shape, device=images.device)  # of a timestep
     # Thresholds fit what arrives at each layer: bounds that training has found, levels of activations, or the largest current.
     if has_bounds:
         conversion.fit_thresholds(model)

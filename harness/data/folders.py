@@ -10,6 +10,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from glob import escape, glob
 from itertools import chain
 from pathlib import Path
 
@@ -90,21 +91,12 @@ def digest_of(words):
 
 
 def files_by_class(folder, part=""):
-    """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted. Raises UserError where
-    they cannot be read."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith("."))
-        return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-
-
-def files_below(folder, within):
-    """The paths, within the folder, of the files below one of its folders, hidden ones aside."""
-    for entry in os.scandir(folder / within):
-        path = f"{within}/{entry.name}"
-        if not entry.name.startswith("."):
-            yield from files_below(folder, path) if entry.is_dir() else [path]
+    """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted; what is hidden aside."""
+    classes, within = {}, folder / part
+    for name in sorted(path[:-1] for path in glob("*/", root_dir=within)):
+        paths = (os.path.join(part, path) for path in glob(f"{escape(name)}/**", root_dir=within, recursive=True))
+        classes[name] = sorted((path for path in paths if not os.path.isdir(folder / path)), key=os.path.split)
+    return classes
 
 
 def of_kind(kind, classes):

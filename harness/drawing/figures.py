@@ -14,51 +14,53 @@ from harness.runs.saving import write_whole
 from self_models.running.outputs import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
+plt.rcParams.update(STYLE | {"legend.frameon": False})
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 ACCURACY_COLOUR = "#222222"
 
 
-@contextmanager
-def picture(path):
-    """What is drawn inside, in the style of all pictures, becomes a PNG."""
-    with plt.rc_context(STYLE):
-        yield
-        figure = plt.gcf()
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
+def save(path, figure):
+    """Write a figure as a PNG, and close it."""
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    plt.close(figure)
 
 
 @contextmanager
 def chart(path, size=(7, 4), panels=1, columns=None, **layout):
     """A PNG with as many axes as panels, which are yielded; columns: how many of them stand side by side, by default all."""
     columns = columns or panels
-    with picture(path), plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        _, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
+    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
         for spare in axes.flat[panels:]:
             spare.remove()
         yield axes.flat[:panels]
+        save(path, figure)
 
 
-def save_frames(path, begin, numbers, seconds):
-    """A GIF of these frames, of which the last stays longer. begin() -> (figure, draw), draw(number) draws a frame in it."""
+def save_frames(path, figure, draw, numbers, seconds):
+    """A GIF of a figure in which draw(number) draws each frame; the last stays longer."""
 
     def drawn(chosen):
         """The frames as arrays of bytes (H, W, 3)."""
-        with plt.rc_context(STYLE):
-            figure, draw = begin()
-            for number in chosen:
-                draw(number)
-                figure.canvas.draw()
-                figure.set_layout_engine("none")  # from now on everything stays where it is
-                yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-            plt.close(figure)
+        for number in chosen:
+            draw(number)
+            figure.canvas.draw()
+            figure.set_layout_engine("none")  # from now on everything stays where it is
+            yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
     some = np.concatenate([*drawn(numbers[:: -(-len(numbers) // 8)])])
     palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
     frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn(numbers))
     look = {"save_all": True, "append_images": frames, "duration": [1000 * seconds] * (len(numbers) - 1) + [3000], "loop": 0}
     write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
+    plt.close(figure)
+
+
+def show(axis, image):
+    """A picture, values 0 to 255, (H, W) in grey or (H, W, 3), without ticks."""
+    axis.set(xticks=[], yticks=[])
+    return axis.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
 def stack_parts(draw, places, bars, width, colours=PART_COLOURS):

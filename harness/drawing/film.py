@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from scipy.special import softmax
 
-from harness.drawing.figures import NO_ANSWER, RIGHT, WRONG, picture, plt, save_frames, stack_parts
+from harness.drawing.figures import NO_ANSWER, RIGHT, WRONG, plt, save, save_frames, show, stack_parts
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
 from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_step, part_of
@@ -171,8 +171,33 @@ def as_pixels(images):
 
 def save_gif(path, film, seconds_per_step):
     """One frame per step, from the first in which a pixel is blocked: input, the rows of rows_of, answer, spikes so far."""
+    steps, images = film.labels.shape
+    rows = {"input": np.broadcast_to(film.images, film.predictions.shape)}
+    rows |= ({} if film.seen is None else {"seen by neurons": film.seen}) | rows_of(film)
+    ratios = [*[1] * len(rows), 0.2 if film.baseline else 0.12]
+    figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=ratios)
+    spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
+    left, shown = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
+    axes = grid[:-1, left : left + images]
+    for row, (label, frames) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(label)
+        shown += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
+    heading = figure.suptitle("", wrap=True)
+    _explain(figure, grid[:-1], film)
+
+    def draw(t):
+        """Step t, from 0."""
+        now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
+        heading.set_text("\n".join(filter(None, (film.heading, now, _rule_of(film), SURE))))
+        for number, (above, below) in enumerate(zip(axes[0], axes[-1], strict=True)):
+            above.set_title(_short(film.titles[t, number]))
+            _say_answer(below, film, t, number)
+        for image, frames in shown:
+            image.set_data(frames[t])
+        _draw_spikes(spikes, film, t)
+
     first = film.blocked.any(1).argmax()  # 0 where none ever is
-    save_frames(path, partial(_begin, film), range(first, len(film.blocked)), seconds_per_step)
+    save_frames(path, figure, draw, range(first, steps), seconds_per_step)
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
@@ -180,22 +205,22 @@ def save_contact_sheet(path, film, images=3, columns=6):
     together at the beginning, where more happens."""
     steps, rows, titles = len(film.predictions), rows_of(film), film.titles[0][:images]
     chosen = sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
-    with picture(path):
-        figure, axes = _grid(film, len(rows) * len(titles), 1 + len(chosen), 0.55 * len(titles))
-        for number, title in enumerate(titles):
-            pictures = axes[len(rows) * number :][: len(rows)]
-            _picture(pictures[0][0], film.images[number])
-            pictures[0][0].set(xlabel=_short(title), ylabel="input" if film.inputs is None else "most of all timesteps")
-            for row, (label, frames) in zip(pictures, rows.items(), strict=True):
-                row[1].set_ylabel(label)
-                for axis, t in zip(row[1:], chosen, strict=True):
-                    _picture(axis, frames[t - 1, number])
-            for axis, t in zip(pictures[-1][1:], chosen, strict=True):
-                _say_answer(axis, film, t - 1, number)
-        for axis, t in zip(axes[0][1:], chosen, strict=True):
-            axis.set_title(f"timestep {t}")
-        figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{_rule_of(film)}\n{SURE}", wrap=True)
-        _explain(figure, axes, film)
+    figure, axes = _grid(film, len(rows) * len(titles), 1 + len(chosen), 0.55 * len(titles))
+    for number, title in enumerate(titles):
+        pictures = axes[len(rows) * number :][: len(rows)]
+        _picture(pictures[0][0], film.images[number])
+        pictures[0][0].set(xlabel=_short(title), ylabel="input" if film.inputs is None else "most of all timesteps")
+        for row, (label, frames) in zip(pictures, rows.items(), strict=True):
+            row[1].set_ylabel(label)
+            for axis, t in zip(row[1:], chosen, strict=True):
+                _picture(axis, frames[t - 1, number])
+        for axis, t in zip(pictures[-1][1:], chosen, strict=True):
+            _say_answer(axis, film, t - 1, number)
+    for axis, t in zip(axes[0][1:], chosen, strict=True):
+        axis.set_title(f"timestep {t}")
+    figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{_rule_of(film)}\n{SURE}", wrap=True)
+    _explain(figure, axes, film)
+    save(path, figure)
 
 
 def rows_of(film):
@@ -203,35 +228,6 @@ def rows_of(film):
     rows = {} if film.inputs is None else {"input": film.inputs}
     colours = np.array([to_rgb(colour) for colour in STATE_COLOURS])
     return rows | {"prediction": film.predictions, "input neurons": (255 * colours).astype(np.uint8)[film.states]}
-
-
-def _begin(film):
-    """(a figure, draw(t), which shows step t, from 0, in it)."""
-    steps, images = film.labels.shape
-    rows = {"input": np.broadcast_to(film.images, film.predictions.shape)}
-    rows |= ({} if film.seen is None else {"seen by neurons": film.seen}) | rows_of(film)
-    ratios = [*[1] * len(rows), 0.2 if film.baseline else 0.12]
-    figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=ratios)
-    spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
-    first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
-    axes = grid[:-1, first : first + images]
-    for row, (label, frames) in zip(axes, rows.items(), strict=True):
-        row[0].set_ylabel(label)
-        drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
-    heading = figure.suptitle("", wrap=True)
-    _explain(figure, grid[:-1], film)
-
-    def draw(t):
-        now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
-        heading.set_text("\n".join(filter(None, (film.heading, now, _rule_of(film), SURE))))
-        for number, (above, below) in enumerate(zip(axes[0], axes[-1], strict=True)):
-            above.set_title(_short(film.titles[t, number]))
-            _say_answer(below, film, t, number)
-        for image, frames in drawn:
-            image.set_data(frames[t])
-        _draw_spikes(spikes, film, t)
-
-    return figure, draw
 
 
 def _rule_of(film):
@@ -277,7 +273,7 @@ def _draw_spikes(axis, film, t):
     axis.set(xlim=(0, most), ylim=(len(bars) - 0.5, -0.5), yticks=[], xticks=[])
     totals = "; baseline (lower bar, in brackets): ".join(words["total"])
     axis.set_title(f"spikes so far{', mean of these images' if len(film.images) > 1 else ''}: {totals}")
-    axis.legend(ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(0, 0))
+    axis.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, 0))
 
 
 def _grid(film, rows, columns, words=0.0, **ratios):
@@ -297,9 +293,9 @@ def _explain(figure, axes, film):
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=words[state]) for state in states]
     title = "a pixel's colour: open if any channel is" if film.colour else None
     look = {"ncols": 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
-    figure.legend(handles=key, loc="outside lower left", frameon=False, **look)
+    figure.legend(handles=key, loc="outside lower left", **look)
 
 
 def _picture(axis, image):
     axis.set_visible(True)
-    return axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    return show(axis, image)

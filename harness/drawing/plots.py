@@ -5,7 +5,7 @@ import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.lines import Line2D
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, stack_parts, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, show, stack_parts, whole_numbers
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import LOSSES, accuracy_by_class
@@ -51,7 +51,7 @@ def save_sweep(path, records, baseline=None):
         spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
         spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * totals.max()))
         spikes.yaxis.set_major_formatter("{x:,.0f}")
-        spikes.legend(frameon=False, loc="upper right", ncols=2)
+        spikes.legend(loc="upper right", ncols=2)
         for axis, height in ((accuracy, percents[0]), (spikes, totals[0])):
             if baseline:
                 axis.axhline(height, color=ACCURACY_COLOUR, linestyle="--", linewidth=1, zorder=0)
@@ -60,7 +60,7 @@ def save_sweep(path, records, baseline=None):
         for share in shares:
             for record in blocking:
                 _draw_open(share, record["open_share"], label=f"epsilon {record['epsilon']:g}")
-            share.legend(frameon=False)
+            share.legend()
 
 
 def _draw_open(axis, open_share, **look):
@@ -87,7 +87,7 @@ def save_spikes_over_time(path, networks, open_share, setting, images):
             sums.plot(steps, total, linewidth=2, label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}", **look)
         sums.set(ylabel="spikes so far", ylim=(0, None), title=f"spikes per image so far, mean of {images}, {setting}")
         sums.yaxis.set_major_formatter("{x:,.0f}")
-        sums.legend(frameon=False, loc="upper left")
+        sums.legend(loc="upper left")
         extent = (0.5, counts.shape[1] + 0.5, len(spikes) - 0.5, -0.5)
         look = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": PowerNorm(0.5, vmin=0), "extent": extent}
         colours = table.imshow(counts, **look)
@@ -108,12 +108,11 @@ def save_extremes(path, images, per_image, epsilon, count=10):
     pixels = as_pixels(still(images.batch(chosen).images)).numpy()
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
         for axis, number, image in zip(axes, chosen.tolist(), pixels, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+            show(axis, image)
             predicted = int(per_image["found"][number])
             name = images.classes[predicted] if images.classes else predicted
             verdict = "right" if per_image["correct"][number] else f"predicted {name}"
             axis.set_title(f"{per_image['spikes'][number]:,.0f} spikes\n{verdict}", fontsize=8)
-            axis.set(xticks=[], yticks=[])
         for axis, label in zip(axes[::count], ("fewest spikes", "most spikes"), strict=True):
             axis.set_ylabel(label)
         title = f"The {count} test images with the fewest and the {count} with the most spikes, ε = {epsilon:g}"
@@ -151,7 +150,7 @@ def save_dimming(path, rows, epsilon, images):
         title = "Dimmed images: contrast takes mean accuracy from {:.0f} to {:.0f} %, the best control to {:.0f} %"
         about = f"{images:,} images, 95 % intervals; the same weights, ε = {epsilon:g}"
         axis.figure.suptitle(f"{title.format(*means[:2], max(means[2:]))}\n{about}")
-        axis.figure.legend(frameon=False, ncols=2, loc="outside lower center")
+        axis.figure.legend(ncols=2, loc="outside lower center")
 
 
 # --- several networks
@@ -185,7 +184,7 @@ def save_accuracy_against_spikes(path, runs, verdicts, title):
         axis.figure.supylabel("accuracy in %", fontsize=10)
         points = f"Early exit; points from left to right: margin {', '.join(f'{one:g}' for one in margins)}"
         about = f"{title}\n{points}\n±: 95 % interval, uncorrected. Bars: standard deviation over seeds"
-        look = {"title": about, "ncols": 2, "frameon": False, "loc": "outside upper center"}
+        look = {"title": about, "ncols": 2, "loc": "outside upper center"}
         axis.figure.legend(*axis.get_legend_handles_labels(), **look).get_title().set_multialignment("center")
 
 
@@ -201,7 +200,7 @@ def save_energies(path, ledgers, conventions):
             axis.set(title=convention.title, xlabel="µJ per image")
             axis.set_yticks(places, list(ledgers))
         axes[0].invert_yaxis()
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 
 
 # --- networks, runs or settings, told apart by colour and marker
@@ -215,7 +214,7 @@ def looks_of(names):
 def name_all(figure, looks):
     """The key of a figure: which colour and marker is which of these names."""
     key = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-    figure.legend(handles=key, loc="outside lower left", ncols=3, frameon=False)
+    figure.legend(handles=key, loc="outside lower left", ncols=3)
 
 
 def save_accuracies(path, series, looks, figures=COSTS, notes=()):
@@ -260,7 +259,7 @@ def save_parts(path, records):
         axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.invert_yaxis()
-        axis.figure.legend(loc="outside lower left", ncols=len(PART_COLOURS), frameon=False)
+        axis.figure.legend(loc="outside lower left", ncols=len(PART_COLOURS))
 
 
 def save_confusion(path, record):

@@ -1,11 +1,13 @@
 """What single neurons do: spikes and membrane potentials on one image; events and spikes on a recording of an event camera."""
 
+from math import ceil, sqrt
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torchvision.utils import make_grid
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, show, whole_numbers
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import part_of, spaces_of
@@ -74,8 +76,7 @@ def save_raster(path, raster, title, names):
         stops = f" (the image stops after {raster.steps} of {len(output)})" if raster.steps < len(output) else ""
         for axis in (axes[-4], axes[-1]):
             axis.set_xlabel(f"timestep{stops}")
-        axes[1].imshow(raster.image, cmap="gray", vmin=0, vmax=255)
-        axes[1].set(xticks=[], yticks=[])
+        show(axes[1], raster.image)
         axes[1].set_title("the image", loc="left", fontsize=9)
         axes[-2].set_axis_off()
         axes[-2].text(0, 0.5, WORDS, va="center", transform=axes[-2].transAxes)
@@ -121,36 +122,24 @@ def save_recording(path, model, rows, steps, names, title):
     np.add.at(events, tuple(rows.T), 1)
     most_spikes = max(spikes.sum(0).max() / (len(ends) - 1), 1)
     limits = min(outputs.min(), 0), max(outputs.max(), 1)
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+    seen, middle, bars = axes
 
-    def begin():
-        figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+    def draw(number):
+        start, end = ends[number], ends[number + 1]
+        for axis in axes:
+            axis.clear()
+        show(seen, as_pixels(torch.from_numpy(events[start:end].sum(0).clip(max=1))).numpy())
+        channels = torch.from_numpy(spikes[start:end].sum(0)).reshape(len(spikes[0]), 1, *spikes.shape[2:] or (1, 1))
+        grid = make_grid(channels, ceil(sqrt(len(channels))), padding=min(channels.shape[-1] - 1, 1))[0]
+        middle.imshow(grid, cmap="magma", vmin=0, vmax=most_spikes)
+        sums = outputs[end - 1]
+        colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
+        bars.barh(range(len(names)), sums, color=colours)
+        bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
+        seen.set_title("events: on orange, off blue")
+        middle.set(xticks=[], yticks=[], title=f"spikes of node {first}")
+        several = f"s {start + 1} to" if end > start + 1 else ""
+        figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
 
-        def draw(number):
-            start, end = ends[number], ends[number + 1]
-            for axis in axes:
-                axis.clear()
-            seen, middle, bars = axes
-            pixels = as_pixels(torch.from_numpy(events[start:end].sum(0).clip(max=1))).numpy()
-            seen.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            middle.imshow(side_by_side(spikes[start:end].sum(0)), cmap="magma", vmin=0, vmax=most_spikes)
-            sums = outputs[end - 1]
-            colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
-            bars.barh(range(len(names)), sums, color=colours)
-            bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
-            seen.set(xticks=[], yticks=[], title="events: on orange, off blue")
-            middle.set(xticks=[], yticks=[], title=f"spikes of node {first}")
-            several = f"s {start + 1} to" if end > start + 1 else ""
-            figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
-
-        return figure, draw
-
-    save_frames(path, begin, range(len(ends) - 1), SECONDS)
-
-
-def side_by_side(values):
-    """Channels (C, H, W), or values (N,), as one picture."""
-    values = values if values.ndim == 3 else values.reshape(-1, 1, 1)
-    columns = int(np.ceil(np.sqrt(len(values))))
-    values = np.pad(values, [(0, -len(values) % columns), (0, values.shape[1] > 1), (0, values.shape[2] > 1)])
-    _, height, width = values.shape
-    return values.reshape(-1, columns, height, width).swapaxes(1, 2).reshape(-1, columns * width)
+    save_frames(path, figure, draw, range(len(ends) - 1), SECONDS)

@@ -118,7 +118,7 @@ def draw_answers(axis, steps, networks, names):
     axis.set_title("answer at each timestep", loc="left")
     for word, colour in VERDICTS.items():
         axis.barh(0, 0, color=colour, label=word)
-    axis.legend(frameon=False, ncols=5, **BESIDE_TITLE)
+    axis.legend(ncols=5, **BESIDE_TITLE)
 
 
 def draw_spikes(axis, count, networks):
@@ -133,5 +133,5 @@ def draw_spikes(axis, count, networks):
         means.append(f"{name} {sum(parts).mean():,.0f}")
     axis.set(ylabel="spikes", ylim=(0, None), xlim=(0.5, count + 0.5), xlabel="timestep")
     axis.set_title(f"spikes in each timestep; mean: {', '.join(means)}", loc="left")
-    axis.legend(frameon=False, ncols=5, **BESIDE_TITLE)
+    axis.legend(ncols=5, **BESIDE_TITLE)
     whole_numbers(axis.xaxis)

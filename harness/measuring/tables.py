@@ -93,18 +93,14 @@ def running(means, names=("accuracy", *LOSSES, "spikes")):
     return " | ".join(f"{name} {percent(value) if name == 'accuracy' else figure(value)}" for name, value in chosen)
 
 
-def losses_text(means):
-    """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
-    return f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
-
-
 def epoch_line(epoch, epochs, learned, seconds, on, evaluated=None, best=0.0):
     """One line per epoch: losses and accuracy in training and, where images choose the epoch, on those, best, spikes; seconds."""
-    parts = [f"epoch {epoch}/{epochs}: train {losses_text(learned)}"]
+    train, judged = (means and f"{running(means, LOSSES)}, {running(means, ['accuracy'])}" for means in (learned, evaluated))
+    line = f"epoch {epoch}/{epochs}: train {train}"
     if evaluated:
-        spikes = f", {figure(evaluated['parts']['total'])} spikes per image" if "parts" in evaluated else ""
-        parts.append(f"{JUDGES[on]} {losses_text(evaluated)} (best {100 * best:.2f} %){spikes}")
-    return "; ".join([*parts, f"{seconds:.1f} s"])
+        line += f"; {JUDGES[on]} {judged} (best {100 * best:.2f} %)"
+        line += f", {figure(evaluated['parts']['total'])} spikes per image" if "parts" in evaluated else ""
+    return f"{line}; {seconds:.1f} s"
 
 
 def best_line(best, on):

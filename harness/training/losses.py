@@ -77,23 +77,11 @@ class Teacher(NamedTuple):
             return self.model(images).logits
 
 
-def classification_loss(logits, labels, smoothing=0.0, teacher=None, taught=None):
-    """Mean cross-entropy of the logits (B, labels) with the labels, of which this part is spread evenly over all classes (Szegedy
-    et al., CVPR 2016); with a Teacher, whose logits are these, (1 - w) of it + w τ² KL(teacher || student), both softened by the
-    temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    if teacher is None:
-        return loss
-    student, taught = ((values / teacher.temperature).log_softmax(1) for values in (logits, taught))
-    divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
-    return (1 - teacher.weight) * loss + teacher.weight * teacher.temperature**2 * divergence
-
-
 @dataclass(frozen=True)
 class Criterion:
     """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
-    classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
-    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for the ANN."""
+    reconstruction: the sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for
+    the ANN."""
 
     trade_off: float
     kind: str
@@ -122,11 +110,20 @@ class Criterion:
         return {name: value for name, (_, value) in terms.items()} | {"total": total}
 
     def classification(self, output, labels, images):
-        by_step = getattr(output, "logits_by_step", None)
+        """Mean over the steps, weighted by step_weights(classification_kind), of the cross-entropy with the labels, of which the
+        part `smoothing` is spread evenly over all classes (Szegedy et al., CVPR 2016); with a Teacher (1 - w) of that + w τ²
+        KL(teacher || student), both softened by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
+        by_step, teacher, per_step = getattr(output, "logits_by_step", None), self.teacher, []
         if by_step is None or self.classification_kind == "last_t":
             by_step = output.logits[None]
-        taught = self.teacher and self.teacher.logits(images)
-        per_step = [classification_loss(logits, labels, self.smoothing, self.teacher, taught) for logits in by_step]
+        taught = teacher and (teacher.logits(images) / teacher.temperature).log_softmax(1)
+        for logits in by_step:
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+            if teacher:
+                student = (logits / teacher.temperature).log_softmax(1)
+                divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
+                loss = (1 - teacher.weight) * loss + teacher.weight * teacher.temperature**2 * divergence
+            per_step.append(loss)
         weights = step_weights(self.classification_kind, len(by_step), labels.device)
         return weights @ torch.stack(per_step) / weights.sum()
 
