@@ -58,8 +58,8 @@ def save_frames(path, figure, draw, numbers, seconds):
 
 
 def show(axis, image):
-    """A picture, values 0 to 255, (H, W) in grey or (H, W, 3), without ticks."""
-    axis.set(xticks=[], yticks=[])
+    """A picture, values 0 to 255, (H, W) in grey or (H, W, 3), on an axis without ticks, which may have been hidden."""
+    axis.set(xticks=[], yticks=[], visible=True)
     return axis.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
@@ -79,9 +79,3 @@ def log_scale(axis, subs, form="{x:,.10g}"):
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(form)
     axis.axes.minorticks_off()
-
-
-def whole_numbers(*axes):
-    """Only whole numbers on these x or y axes."""
-    for axis in axes:
-        axis.get_major_locator().set_params(integer=True)

@@ -181,13 +181,13 @@ def save_gif(path, film, seconds_per_step):
     axes = grid[:-1, left : left + images]
     for row, (label, frames) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(label)
-        shown += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
+        shown += [(show(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
     heading = figure.suptitle("", wrap=True)
     _explain(figure, grid[:-1], film)
 
     def draw(t):
         """Step t, from 0."""
-        now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
+        now = f"timestep {film.every * (t + 1)} of {film.every * steps}   |   {100 * film.blocked[t].mean():.0f} % blocked"
         heading.set_text("\n".join(filter(None, (film.heading, now, _rule_of(film), SURE))))
         for number, (above, below) in enumerate(zip(axes[0], axes[-1], strict=True)):
             above.set_title(_short(film.titles[t, number]))
@@ -208,12 +208,12 @@ def save_contact_sheet(path, film, images=3, columns=6):
     figure, axes = _grid(film, len(rows) * len(titles), 1 + len(chosen), 0.55 * len(titles))
     for number, title in enumerate(titles):
         pictures = axes[len(rows) * number :][: len(rows)]
-        _picture(pictures[0][0], film.images[number])
+        show(pictures[0][0], film.images[number])
         pictures[0][0].set(xlabel=_short(title), ylabel="input" if film.inputs is None else "most of all timesteps")
         for row, (label, frames) in zip(pictures, rows.items(), strict=True):
             row[1].set_ylabel(label)
             for axis, t in zip(row[1:], chosen, strict=True):
-                _picture(axis, frames[t - 1, number])
+                show(axis, frames[t - 1, number])
         for axis, t in zip(pictures[-1][1:], chosen, strict=True):
             _say_answer(axis, film, t - 1, number)
     for axis, t in zip(axes[0][1:], chosen, strict=True):
@@ -236,11 +236,6 @@ def _rule_of(film):
     return f"{rule}, in % of {'pixel channels' if film.colour else 'pixels'} that are not 0"
 
 
-def _amount(film, t, number=slice(None)):
-    """How much of an image, or of all in the mean, is blocked."""
-    return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
-
-
 def _short(title):
     """The title, cut where it would not fit above a small picture."""
     return title if len(title) <= 18 else title[:17] + "…"
@@ -255,7 +250,7 @@ def _say_answer(axis, film, t, number):
         verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
         stopped = f", T = {film.stopped[number]}" if t >= film.stopped[number] else ""
         words = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
-    axis.set_xlabel(f"{words}\n{_amount(film, t, number)}", color=colour)
+    axis.set_xlabel(f"{words}\n{100 * film.blocked[t, number]:.0f} % blocked", color=colour)
 
 
 def _draw_spikes(axis, film, t):
@@ -294,8 +289,3 @@ def _explain(figure, axes, film):
     title = "a pixel's colour: open if any channel is" if film.colour else None
     look = {"ncols": 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="outside lower left", **look)
-
-
-def _picture(axis, image):
-    axis.set_visible(True)
-    return show(axis, image)

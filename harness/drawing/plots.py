@@ -5,7 +5,7 @@ import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.lines import Line2D
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, show, stack_parts, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, show, stack_parts
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import LOSSES, accuracy_by_class
@@ -67,7 +67,7 @@ def _draw_open(axis, open_share, **look):
     """The share of open input at each timestep."""
     axis.plot(np.arange(1, len(open_share) + 1), 100 * np.array(open_share), ".-", **look)
     axis.set(title=STILL_OPEN, xlabel="timestep", ylabel="open in %", ylim=(0, 105))
-    whole_numbers(axis.xaxis)
+    axis.locator_params("x", integer=True)
 
 
 def save_spikes_over_time(path, networks, open_share, setting, images):
@@ -97,7 +97,7 @@ def save_spikes_over_time(path, networks, open_share, setting, images):
         table.figure.colorbar(colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}")
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])
-        whole_numbers(table.xaxis)
+        table.locator_params("x", integer=True)
         (below or [table])[0].set_xlabel("timestep")
 
 
@@ -295,5 +295,5 @@ def save_curves(path, runs, looks):
             for (run_name, images), points in lines.items():
                 axis.plot(points.keys(), points.values(), markersize=4, **looks[run_name], **LINES[images])
             axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
-            whole_numbers(axis.xaxis)
+            axis.locator_params("x", integer=True)
         name_all(axis.figure, {run.name: looks[run.name] for run in runs})

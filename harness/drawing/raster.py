@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, show, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, show
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import part_of, spaces_of
@@ -72,7 +72,7 @@ def save_raster(path, raster, title, names):
         draw_outputs(axes[-1], output, names)
         for axis in (*axes[:-2:2], *axes[3::2]):
             axis.set_xlim(0.5, raster.steps + 0.5)
-            whole_numbers(axis.xaxis)
+            axis.locator_params("x", integer=True)
         stops = f" (the image stops after {raster.steps} of {len(output)})" if raster.steps < len(output) else ""
         for axis in (axes[-4], axes[-1]):
             axis.set_xlabel(f"timestep{stops}")

@@ -6,7 +6,7 @@ from textwrap import fill
 import numpy as np
 from scipy.special import softmax
 
-from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart, whole_numbers
+from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart
 from harness.drawing.film import answers_of, as_pixels, film_of
 from self_models.running.outputs import by_part, open_share_by_step
 
@@ -134,4 +134,4 @@ def draw_spikes(axis, count, networks):
     axis.set(ylabel="spikes", ylim=(0, None), xlim=(0.5, count + 0.5), xlabel="timestep")
     axis.set_title(f"spikes in each timestep; mean: {', '.join(means)}", loc="left")
     axis.legend(ncols=5, **BESIDE_TITLE)
-    whole_numbers(axis.xaxis)
+    axis.locator_params("x", integer=True)

@@ -28,6 +28,7 @@ SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_boun
 PRICES = conventions()["arithmetic_45nm"]
 SLEW = """ A prediction moves by up to {} in a timestep,
 so with an epsilon below half of that it may jump over its pixel for ever."""
+CHECKED = 12  # timesteps of each image by which a page checks itself
 PIECE = 4096  # weights that travel in one way
 LOOKED_AT = {"Tables": (), "Settings": ("epsilon", "gap_bound", "feedback"), "State": ("is_open", "prediction", "logits")}
 
@@ -46,6 +47,8 @@ def page(checkpoint, own, weights="float32", **data):
     model = load(checkpoint, engine="dense", model=own, weights=TRAVELS.get(weights, weights), gate="block", **SHOWN)
     test = test_images(model, **data)
     images = test.images[[int((test.labels == label).nonzero()[0]) for label in range(10)]]
+    stream = model.stream(seed=0)
+    spikes = (stream(image[None], CHECKED, frames=False).spikes_by_step for image in images)
     network = {
         "name": checkpoint.stem,
         "weights": f"weights of {16 if weights == 'float32' else 8} bits",
@@ -59,7 +62,7 @@ def page(checkpoint, own, weights="float32", **data):
         "source": PRICES.source,
         "images": [text_of(image.numpy()) for image in images],
         "key": key_for(0, "input"),
-        "golden": spikes_of(model, images),
+        "golden": [torch.cat([*by_layer.values()], 1).int().tolist() for by_layer in spikes],  # by image, step and layer
         "runtime": text_of((FOLDER / f"{weights.removesuffix('_folded')}.wasm").read_bytes()),
         **kernel_of(model),
     }
@@ -90,13 +93,6 @@ def layers_of(model):
         name = part if part == "input" else f"{part} {number + 1}"
         layers.append({"name": name, "part": part, "number": number, "forward": forward, "feedback": feedback})
     return layers
-
-
-def spikes_of(model, images, steps=12):
-    """Spikes by image, step and layer of a stream that is shown these images one after the other."""
-    stream = model.stream(seed=0)
-    outputs = [stream(image[None], steps, frames=False) for image in images]
-    return [torch.cat(list(output.spikes_by_step.values()), 1).int().tolist() for output in outputs]
 
 
 def kernel_of(model):

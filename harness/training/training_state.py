@@ -145,8 +145,12 @@ def resumed(args, kind, name, own=None):
     check_same_flags(args, path, was)
     args = args.having("checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was})
     args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
-    if args.dataset not in IMAGE_SHAPES:
-        check_same_files(args.dataset, path, saved["files"])
+    files, were = {} if args.dataset in IMAGE_SHAPES else list_folder(args.dataset).known_by, saved["files"]
+    if changed := [f"{part}/ had {were[part]} and has {files[part]}" for part in files if were[part] != files[part]]:
+        raise UserError(
+            f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them "
+            "back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+        )
     return args, saved
 
 
@@ -160,16 +164,6 @@ def check_same_flags(args, path, was):
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-
-
-def check_same_files(dataset, path, were):
-    """Raises UserError where a folder has other files than when the run of this checkpoint began."""
-    now = list_folder(dataset).known_by
-    if changed := [f"{part}/ had {were[part]} and has {now[part]}" for part in now if were[part] != now[part]]:
-        raise UserError(
-            f"the images of {dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
-            "begin a new run: another --run_name, or --overwrite, in place of --resume"
-        )
 
 
 def check_may_begin(args, paths):
