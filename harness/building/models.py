@@ -214,8 +214,7 @@ def lines_on_flags(args, model):
 
 @functools.cache
 def imported(path):
-    """The module of a file, imported once; classes: name -> class of those that it defines. Raises UserError, with the line, for
-    what it raises itself."""
+    """A file's module, imported once; `classes`: name -> class of its own. Raises UserError, with the line, for its errors."""
     if not path.is_file():
         raise UserError(f"--model {path}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)

@@ -132,8 +132,7 @@ def followed(config, start):
 
 
 def forgetting(was, blocks):
-    """name -> value of what makes a network stream: its own settings (was), if it was trained for that; else FORGETTING where it
-    blocks, LEAKING where not."""
+    """How a network streams: by its own settings (was) if it was trained so, else FORGETTING if it blocks, else LEAKING."""
     default = FORGETTING if blocks else LEAKING
     trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
     return {name: trained.get(name, default[name]) for name in default}
@@ -234,9 +233,8 @@ def telling(what, line, model, images, steps, rounds, run):
 
 @torch.no_grad()
 def whiten_first_layer(model, images):
-    """Fill the first convolution with filters that whiten the patches of an ImageSet, and their negatives: what it sends is
-    uncorrelated, each channel of variance 1. Filters are the leading eigenvectors of the patches' covariance, each divided by the
-    root of its eigenvalue + SMALL. Returns a line on them."""
+    """Fill the first convolution with filters that whiten an ImageSet's patches, and their negatives: leading eigenvectors of the
+    patches' covariance, each divided by the root of its eigenvalue + SMALL. Returns a line on them."""
     weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
     count, size = weight.shape[0] // 2, weight.shape[-1]
     index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))

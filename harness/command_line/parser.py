@@ -84,10 +84,8 @@ class Configuration:
 
 class Parser(argparse.ArgumentParser):
     """The flags of name -> Setting in their groups. Fails with one line and exit status 2; parse_args returns a Configuration.
-
-    --help leaves out the flags that are `rare`, --help_all shows all. table: of the recipe that --preset names (recipes.py); '':
-    there is no --preset. bare: what to say where nothing is typed at all.
-    """
+    --help leaves out the flags that are `rare`. table: of the recipe that --preset names (recipes.py), '' without --preset.
+    bare: what to say where nothing is typed at all."""
 
     def __init__(self, description, table="", settings=(), bare=""):
         self.bare, self.table = bare, table

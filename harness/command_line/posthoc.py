@@ -40,8 +40,7 @@ def resolve_evaluation(args, as_trained=False):
 
 
 def open_posthoc(args, start, cls, suffix, **own):
-    """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
-    own: settings of no shared flag."""
+    """The Posthoc of these flags, see resolve_evaluation. cls: of the model; suffix: of the run's name; own: other settings."""
     model = new_snn(args, cls, **own)
     lines, words = [*lines_on_flags(args, model)], getattr(args, "images", [1])
     files = [] if isinstance(words[0], int) and len(words) == 1 else image_sources(list(map(str, words)))
@@ -103,8 +102,7 @@ class Posthoc:
         return counts_operations(self.model, self.run.say)
 
     def evaluate(self, test=None, doing="evaluating", **more):
-        """(record, per_image) of the model as it is now, on its ImageSet or another. doing: what the progress bar says; more:
-        for the record."""
+        """(record, per_image) of the model as it is now. test: another ImageSet; doing: for the bar; more: for the record."""
         self.run.begin()
         args, criterion = self.args, Criterion(self.args.trade_off, self.args.trade_off_type)
         result = evaluate_with_bar(self.model, test or self.test, criterion, args, self.run, self.counts, doing=doing)
@@ -116,8 +114,7 @@ class Posthoc:
         return record, result["per_image"]
 
     def baseline(self, **changed):
-        """A Posthoc of the network of --baseline, with the same images, timesteps and rule, and these settings changed; None
-        without the flag."""
+        """A Posthoc of --baseline with the same images, timesteps and rule, and these settings changed; None without the flag."""
         if not (path := self.args.baseline):
             return None
         settings = self.model.settings

@@ -61,8 +61,7 @@ class Recipe:
         return flags
 
     def networks(self, config):
-        """(flag -> the run's name, and the networks that it takes where no flag names them; path of such a network -> the command
-        that makes it)."""
+        """(flag -> the run's name, and networks that no flag names; path of such a network -> the command that makes it)."""
         evaluates, given, follows, made_by = config.test_only, config.given, {}, {}
         if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
             raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
@@ -106,8 +105,7 @@ def as_flags(values, several=()):
 
 
 def find(word, kind, teller=None, key=""):
-    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller, key: the recipe that names it, and where;
-    its neighbours are meant first."""
+    """The Recipe of an ANN or SNN (kind): NAME or PATH.toml. teller, key: recipe and flag that name it; its folder is first."""
     says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]

@@ -42,8 +42,7 @@ class Events(NamedTuple):
 
 
 def recording_in(path, channels=2):
-    """The Events of a file, or counts (T, C, H, W): of N-MNIST (.bin), SpikingJelly or tonic. channels: C may be 1 where this
-    is 1. Raises ModelError."""
+    """Events, or counts (T, C, H, W), of N-MNIST (.bin), SpikingJelly or tonic; C may be `channels` or 2. Raises ModelError."""
     arrays = nmnist_in(path) if path.suffix.lower() == ".bin" else arrays_in(path)
     if arrays.keys() >= {*Events._fields}:
         return checked_events(*(arrays[name] for name in Events._fields))
@@ -56,8 +55,7 @@ def recording_in(path, channels=2):
 
 
 def nmnist_in(path):
-    """Field -> array of a file of N-MNIST: of each event bytes x and y, a bit of polarity and 23 of microseconds. Raises
-    ModelError."""
+    """Fields of a file of N-MNIST: of each event bytes x and y, a bit of polarity, 23 of microseconds. Raises ModelError."""
     try:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -90,9 +88,8 @@ def size_in(path):
 
 
 def steps_in(path, shape, bound, split_by="time"):
-    """A recording as uint8 (T, 2, H, W), this shape. A pixel that has had `bound` events or more in a timestep is 255, fewer
-    count in proportion. Events are split into T parts alike in 'time' or 'number'; of frames neighbours are added up, as even as
-    can be. Raises ModelError."""
+    """A recording as uint8 (T, 2, H, W), this shape: 255 for `bound` events or more, fewer in proportion. Events are split into T
+    equal parts in 'time' or 'number'; of frames neighbours are added up, as even as can be. Raises ModelError."""
     recording = recording_in(path)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(*shape[2:])

@@ -66,8 +66,7 @@ def check_fits(images, model):
 
 
 def check_same(what, images, known):
-    """Raises UserError where what a flag names has images of another shape or other classes than are known: (shape, classes) of
-    both."""
+    """Raises UserError where images that a flag names differ from those that are known: (shape, classes) of both."""
     (shape, classes), (known_shape, known_classes) = images, known
     if shape != known_shape:
         raise UserError(f"{what} has {described(shape)}, and the network takes {described(known_shape)}: give one that fits")
@@ -77,8 +76,7 @@ def check_same(what, images, known):
 
 
 def lines_on(data, names, test_only):
-    """What a network is given, in lines. data: (training, selection or None, test) ImageSets, of which test_only takes the last;
-    names: of the classes."""
+    """Lines on a network's images. data: (training, selection or None, test) ImageSets; test_only: only the last count."""
     parts = {part: images for part, images in zip(("training", "held out", "test"), data, strict=True) if images}
     if test_only:
         parts = {"test": data[2]}

@@ -90,10 +90,8 @@ def first_of_each_class(labels, count):
 
 def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
     """The batch with each image, or recording, changed at random: in colour mirrored and shifted, else turned, scaled, shifted.
-
-    mirror: 'random', or 'alternate': in every second epoch, of which seed and image say whether it is an even one (Jordan,
-    arXiv:2404.00498). shift: at most so many pixels, see mirrored and moved. cutout: side of a square that is cut out, 0: none.
-    """
+    mirror: 'random', or 'alternate': in every second epoch, of which seed and image say whether it is even (Jordan,
+    arXiv:2404.00498). shift: most pixels, see mirrored and moved. cutout: side of a square that is cut out, 0: none."""
     (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
     if mirror == "alternate":
         (first,) = Draws(seed, 0, batch.index).numbers("augmentation", 4, batch.images.device)
@@ -106,8 +104,7 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
 
 
 def moved(images, numbers, shift=None):
-    """Each image turned by up to 10 degrees, scaled by up to 10 %, and shifted by up to `shift` pixels (2). numbers: (B, 4) in
-    [0, 1)."""
+    """Images turned by up to 10 degrees, scaled by up to 10 %, shifted by up to `shift` pixels (2). numbers: (B, 4) in [0, 1)."""
     most = 2 if shift is None else shift
     height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
@@ -152,10 +149,7 @@ def default_holdout(count):
 def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, **of_folder):
     """Training, selection and test ImageSets of a known data set or a folder of images or recordings, see folders.py. selection:
     the last `holdout` training images, None for 0 of them; with holdout None as many as default_holdout says of those that
-    limit_train leaves. of_folder: see load_folder.
-
-    Raises UserError where files are absent, corrupt, or fewer than asked for.
-    """
+    limit_train leaves. of_folder: see load_folder. Raises UserError where files are absent, corrupt, or fewer than asked for."""
     if name in IMAGE_SHAPES:
         folder = Path(data_dir) if data_dir else usual_folder(name)
         if data_dir and not folder.is_dir():

@@ -64,8 +64,7 @@ def show(axis, image):
 
 
 def stack_parts(draw, places, bars, width, colours=PART_COLOURS):
-    """Bars whose parts stand on each other. draw: an axis's bar or barh; bars: part -> value, for each. Returns (what was drawn
-    last, sums)."""
+    """Bars stacked by part. draw: an axis's bar or barh; bars: part -> value, for each. Returns (bars of the last part, sums)."""
     sums = np.zeros(len(bars))
     for part, colour in colours.items():
         values = np.array([bar.get(part, 0) for bar in bars])

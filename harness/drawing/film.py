@@ -242,8 +242,7 @@ def _short(title):
 
 
 def _say_answer(axis, film, t, number):
-    """Below an image: what the network would answer after step t, from 0, how sure it is, whether it has stopped, in colour
-    whether it is right; what is blocked."""
+    """Below an image: the answer after step t, from 0, how sure, in colour whether right; if it has stopped; what is blocked."""
     answer, label = film.answers[t, number], film.labels[t, number]
     words, colour = "no answer yet\n", NO_ANSWER
     if answer >= 0:

@@ -71,11 +71,9 @@ def _draw_open(axis, open_share, **look):
 
 
 def save_spikes_over_time(path, networks, open_share, setting, images):
-    """Mean spikes so far of the network and of its baseline; below, spikes of each layer of the first at each timestep as a table
-    of colours, and the share of open input.
-
-    networks: name -> layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which, in words.
-    """
+    """Mean spikes so far of the network and its baseline; spikes of each layer of the first at each timestep as a table of
+    colours; the share of open input. networks: name -> layer -> (T,) per image; open_share: (T,) or None; setting: of the gate,
+    images: which, in words."""
     network, spikes = next(iter(networks.items()))
     ratios = [2.6, 0.45 * len(spikes) + 0.4, 1.8][: 2 if open_share is None else 3]
     with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (sums, table, *below):
@@ -157,11 +155,9 @@ def save_dimming(path, rows, epsilon, images):
 
 
 def save_accuracy_against_spikes(path, runs, verdicts, title):
-    """Accuracy against spikes with early exit, a panel for each network and its baseline, a point for each margin; bars are
-    standard deviations over the seeds.
-
-    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set; verdicts: network -> what is said
-    above its panel, in their order."""
+    """Accuracy against spikes with early exit: a panel for each network and its baseline, a point for each margin, bars of a
+    standard deviation over the seeds. runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set;
+    verdicts: network -> what is said above its panel, in their order."""
     families = {}
     for row, *spreads in runs:
         if row["rule"] == "confidence":
@@ -189,8 +185,7 @@ def save_accuracy_against_spikes(path, runs, verdicts, title):
 
 
 def save_energies(path, ledgers, conventions):
-    """Energy of each network, event-driven, stacked by its parts, and a line at that of its ANN in 8 bits: a panel for each
-    convention. ledgers: name -> Ledger."""
+    """Each network's energy, event-driven, by part, and its ANN's in 8 bits; a panel per convention. ledgers: name -> Ledger."""
     with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(ledgers)), len(conventions), sharey=True) as axes:
         for axis, convention in zip(axes, conventions.values(), strict=True):
             places, of_ann = np.arange(len(ledgers)), [1e6 * one.ann_joules(convention, 8) for one in ledgers.values()]

@@ -60,8 +60,7 @@ class CBuild:
         return self.output(trace, images.shape[1] if self.of_graph else None)
 
     def output(self, trace, timesteps=None):
-        """The SNNOutput of a trace, of so many timesteps, or as many as the network has: an image that the rule stopped before
-        shows its last one again, without spikes."""
+        """The SNNOutput of a trace. An image that stopped early shows its last timestep again, without spikes."""
         *names, output = self.spaces
         sizes = [prod(self.spaces[name]) for name in names]
         kind = "<i4" if self.whole else "<f4"

@@ -35,10 +35,8 @@ ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", 
 def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32", **data):
     """Write a checkpoint's network in another format. checkpoint: its path, or the name of a network that came with the program;
     to: a name in FORMATS; output: the path of the file, or folder, else beside the checkpoint, or here; own: the network's class,
-    where it is somebody's own; weights: float32, or int8, and data, see test_images: of a format in RUNNING.
-
-    Returns what to tell the user, line by line. Raises UserError and CheckpointError, writing nothing.
-    """
+    where it is somebody's own; weights: float32, or int8, and data, see test_images: of a format in RUNNING. Returns what to tell
+    the user, line by line. Raises UserError and CheckpointError, writing nothing."""
     ending, content_of = FORMATS[to]
     checkpoint, committed = Path(checkpoint), HOME / f"trained_models/snn/{checkpoint}.pth"
     path = Path(output) if output else checkpoint.with_name(checkpoint.stem + ending)
@@ -121,8 +119,7 @@ class Layer(NamedTuple):
 
 @torch.no_grad()
 def forward_layers(model):
-    """The Layers of encoder and classifier, without dropout. Raises UserError for an ANN, ModelError for what no architecture
-    makes."""
+    """The Layers of encoder and classifier, without dropout. Raises UserError for an ANN, ModelError for an unknown part."""
     check_spiking(model)
     check_known(model, "an export")
     graph = model.graph

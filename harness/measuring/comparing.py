@@ -219,8 +219,7 @@ def at_accuracy(records, accuracy):
 
 @dataclass
 class Series:
-    """Results of a network run in one way (settings) on some images. results: seed -> record; trained_on: how many images, in
-    words, '' where the log does not say."""
+    """Results of a network run in one way on some images. results: seed -> record; trained_on: how many images, '' if unknown."""
 
     name: str
     settings: dict
@@ -266,8 +265,7 @@ def at_equal_accuracy(several, accuracy):
 
 
 def pairs_of(several):
-    """(Series, the one that it is compared with or None): with the network named last, run alike on the same images. What is in
-    no pair is there without a second one."""
+    """Each Series with the one of the network named last that was run alike on the same images, or with None."""
     last = [series for series in several if series.name == several[-1].name]
     pairs = [(series, _partner(series, several, last)) for series in several if series not in last]
     return pairs + [(series, None) for series in last if not any(series is other for _, other in pairs)]

@@ -76,8 +76,7 @@ class Run:
 
 
 def find_runs(words, output_dir):
-    """The Runs that these words name: paths of logs, or names of runs in output_dir, an ANN's and an SNN's. Raises UserError for
-    a word that names none."""
+    """The Runs that words name: paths of logs, or names in output_dir (ANN and SNN). Raises UserError for any other word."""
     runs = [read_run(path) for path in dict.fromkeys(path.resolve() for word in words for path in find_logs(word, output_dir))]
     for run in runs:
         alike = [other.path.parent for other in runs if other.path.stem == run.path.stem]

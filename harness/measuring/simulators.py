@@ -39,8 +39,7 @@ def outputs(name, network, events):
 
 
 def sent_by_modules(name, network, events):
-    """Module -> what it sends (T, B, ...) for the events (B, T, ...), a recording at a time: not all simulators take batches.
-    network: () -> a fresh one."""
+    """Module -> what it sends (T, B, ...) for events (B, T, ...), one recording at a time. network: () -> a fresh one."""
     sent = {}  # module -> recording -> step -> (1, ...)
 
     def keep(node, number, module, given, output):

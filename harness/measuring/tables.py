@@ -212,8 +212,7 @@ def save_results_json(path, records):
 
 
 def blocking_table(records, baseline=None):
-    """A row per record; with a decoder the reconstruction error and the open input, too. baseline: the record of the network
-    without a decoder, the last row."""
+    """A row per record; with a decoder its error and the open input. baseline: the record of a network without, the last row."""
     parts = ("input", "encoder", "decoder", "classifier", "total")
     of_decoder = [] if records[0]["reconstruction_error"] is None else ["error", "open at the end"]
     rows = [["epsilon", "accuracy", *parts, *of_decoder]]
@@ -292,8 +291,7 @@ def contrast_table(rows, summary):
 
 
 def energy_rows(ledgers, conventions, anns):
-    """Networks under conventions. ledgers: name -> Ledger; conventions: name -> Convention; anns: name -> (accuracy of its ANN or
-    None, of the same in 8 bits or None)."""
+    """Networks by convention. ledgers, conventions: by name; anns: name -> accuracies of its ANN in 32 and 8 bits, or None."""
     rows = [["network", "accuracy, %", "spikes", *(f"{one.title}, µJ" for one in conventions.values())]]
     for name, ledger in ledgers.items():
         for execution in EXECUTIONS:

@@ -214,8 +214,7 @@ def numbered(name, seed):
 
 
 def run_name(kind, args):
-    """What a training script's run is called: --run_name; the checkpoint of --test_only; the run that --resume PATH goes on; else
-    original_name()."""
+    """A training run's name: --run_name, the --test_only checkpoint, the run that --resume PATH continues, or original_name()."""
     if args.run_name:
         return args.run_name
     if args.test_only:

@@ -68,8 +68,7 @@ def fit(model, data, criterion, args, run, saved=None):
 
 
 def length_of(train, args):
-    """(the ImageSet of an epoch, its updates, the Configuration). With --updates an epoch has LEAST updates or more, and `epochs`
-    becomes the number of them."""
+    """(ImageSet of an epoch, its updates, Configuration). --updates: epochs of LEAST updates or more, and how many of them."""
     if args.updates:
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
         args = args.having("found", epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))

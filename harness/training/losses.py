@@ -80,8 +80,7 @@ class Teacher(NamedTuple):
 @dataclass(frozen=True)
 class Criterion:
     """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
-    reconstruction: the sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for
-    the ANN."""
+    reconstruction: squared errors, summed over pixels and steps, weighted by step_weights(kind), 'sum' for the ANN."""
 
     trade_off: float
     kind: str
