@@ -80,8 +80,7 @@ def checkpoint_of(config, flags):
 
 
 def adopted(config, start, kind):
-    """The Configuration with what a checkpoint says of the network that is made, an ANN or SNN (kind), what its epoch was chosen
-    on, if known, and what it knows of its images."""
+    """The Configuration with what a checkpoint says of its network, for an ANN or SNN (kind), of its images and its epoch."""
     known, own, values = class_for(config.model, CLASSES[kind]).known_settings(), start.settings, {}
     settings = getattr(MODELS.get(str(start.saved.get("model"))), "defaults", {}) | own
     if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
@@ -101,8 +100,7 @@ def adopted(config, start, kind):
 
 
 def followed(config, start):
-    """flag -> value of what follows, for an SNN, from other settings, from its images and from what it starts from. What was
-    typed, or what a recipe says, holds instead."""
+    """flag -> value that follows, for an SNN, from other flags, images and its start. What was typed, or a recipe's, holds."""
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
     if frames:
@@ -224,8 +222,7 @@ def weights_for(model, start, config, run):
 
 @contextlib.contextmanager
 def telling(what, line, model, images, steps, rounds, run):
-    """(on_layer, on_step) as balance_thresholds and calibrate_biases call them: a line of each layer's figures, and a progress
-    bar of all its steps, taken so many rounds."""
+    """(on_layer, on_step) for a conversion: a line of each layer's figures, and a progress bar over all steps and rounds."""
     run.say(f"{what}: {counted(images, 'image')}, {counted(steps, 'timestep')}")
     with progress_bar(what, rounds * steps * sum(map(in_stages, model.neurons()))) as bar:
         yield lambda name, *figures: run.say(f"  {name}: {line.format(*figures)}"), bar.update

@@ -143,8 +143,7 @@ def recipe_list():
 
 
 def known_of(recipe):
-    """What is known here of a recipe's network, seed 0, as texts, - for what is not: accuracy in %, spikes per image, energy in
-    µJ, the checkpoint's size, how long training took."""
+    """What is known of a recipe's network, seed 0, as texts, else -: accuracy, spikes, energy in µJ, size, time of training."""
     result, path = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json", recipe.committed.best_path
     log = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else read_records(recipe.committed.json_path)
     record = next((record for record in reversed(log) if record["event"] == "evaluation"), {})

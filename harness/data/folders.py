@@ -52,8 +52,7 @@ class Listing:
 
 
 def list_folder(name):
-    """The Listing of a folder, of recordings where it has no images. Of recordings in FOLDER/CLASS/ every fifth of a class is for
-    testing. Raises UserError where it makes no data set."""
+    """The Listing of a folder; of recordings in FOLDER/CLASS/ every fifth is for testing. Raises UserError if it is none."""
     folder = Path(name)
     parts = [part for part in PARTS if (folder / part).is_dir()]
     is_whole = not parts and any(path.suffix.lower() in RECORDINGS for path in folder.glob("*/*"))
@@ -127,8 +126,7 @@ def check_classes(folder, kind, files):
 
 
 def shape_of(listing, image_size=None, grey=None):
-    """(C, H, W) of a Listing's images, where not given their own: grey where all files are, and their size. Raises UserError
-    where they have several, or are not square, and where no file can be read."""
+    """(C, H, W) of a Listing's images: grey if all are, their size. Raises UserError if sizes differ, or none can be read."""
     if image_size is None or grey is None:
         heads = heads_of(listing, head_of)
     if grey is None:

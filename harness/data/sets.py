@@ -116,8 +116,7 @@ def moved(images, numbers, shift=None):
 
 
 def mirrored(images, numbers, shift=None):
-    """Half of the images mirrored, left for right, and each shifted by up to `shift` pixels (an eighth of its size), edges being
-    reflected. numbers: (B, 4) in [0, 1)."""
+    """Half of the images mirrored, all shifted by up to `shift` pixels (size / 8), edges reflected. numbers: (B, 4) in [0, 1)."""
     places = []
     for size, number in zip(images.shape[2:], numbers[:, :2].T, strict=True):
         most = size // 8 if shift is None else shift
@@ -130,8 +129,7 @@ def mirrored(images, numbers, shift=None):
 
 
 def without_square(images, side, numbers):
-    """Each image with a square of this side set to 0, its middle anywhere in the image (cutout; DeVries and Taylor,
-    arXiv:1708.04552). numbers: (B, 2) in [0, 1)."""
+    """Images with a square of this side set to 0 (cutout: DeVries, Taylor, arXiv:1708.04552). numbers: (B, 2) in [0, 1)."""
     inside = []
     for size, number in zip(images.shape[2:], numbers.T, strict=True):
         first = (number * size).long()[:, None] - side // 2

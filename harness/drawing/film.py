@@ -201,8 +201,7 @@ def save_gif(path, film, seconds_per_step):
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
-    """A PNG: for the first images, each its input, then the rows of rows_of and the answer at selected steps, which are closer
-    together at the beginning, where more happens."""
+    """A PNG: of the first images input, the rows of rows_of and answer, at steps that are closer together at the beginning."""
     steps, rows, titles = len(film.predictions), rows_of(film), film.titles[0][:images]
     chosen = sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
     figure, axes = _grid(film, len(rows) * len(titles), 1 + len(chosen), 0.55 * len(titles))

@@ -38,8 +38,7 @@ def accuracies(records):
 
 
 def save_sweep(path, records, baseline=None):
-    """Accuracy, spikes by part and, where input is blocked, what is open over time, for evaluation records by epsilon; baseline:
-    the record of the network without a decoder, drawn first and as a line."""
+    """Accuracy, spikes by part and, with blocking, the open input, of evaluation records by epsilon; baseline: a record."""
     blocking, all_records = [record for record in records if record.get("open_share")], [*filter(None, [baseline]), *records]
     places, panels = np.arange(len(all_records)), 3 if blocking else 2
     names = [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records]
@@ -213,8 +212,7 @@ def name_all(figure, looks):
 
 
 def save_accuracies(path, series, looks, figures=COSTS, notes=()):
-    """Accuracy, with 95 % intervals, against some of FIGURES. series: name -> evaluation records; looks: see looks_of; notes:
-    (record, text that stands at its point) in the first panel."""
+    """Accuracy against some of FIGURES. series: name -> evaluation records; looks: see looks_of; notes: (record, text there)."""
     known = [record for records in series.values() for record in records]
     figures = [FIGURES[name] for name in figures if any(FIGURES[name].of(record) is not None for record in known)]
     with chart(path, (5.5 * len(figures), 4.5), len(figures), sharey=True) as axes:

@@ -74,8 +74,7 @@ class Reel:
 
 
 def save_stream(path, reel, baseline=None):
-    """A PNG over the timesteps of a Reel: its images; the answers, right or wrong where labels are known; spikes by part.
-    baseline: the Reel of the same images that the network without a decoder has seen, drawn beside."""
+    """A PNG over the timesteps of a Reel: images; answers, right or wrong; spikes by part. baseline: a Reel drawn beside."""
     networks = {"this network": reel.so_far()} | ({"baseline": baseline.so_far()} if baseline else {})
     count = len(networks["this network"]["answer"])
     ratios = [1, 0.35 + 0.35 * len(networks), 2.4]
@@ -103,8 +102,7 @@ def draw_images(axis, images, steps):
 
 
 def draw_answers(axis, steps, networks, names):
-    """For each network a row that says in colours whether it is right, and in words what it answers, where there is room.
-    networks: name -> figures; names: of the classes."""
+    """A row for each network (name -> figures): right or wrong in colours, and the answer in words where there is room."""
     for row, figures in enumerate(networks.values()):
         answer, label = figures["answer"], figures["label"]
         verdict = np.select([answer < 0, label < 0, answer == label], [3, 2, 0], 1)

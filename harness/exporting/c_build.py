@@ -48,8 +48,7 @@ class CBuild:
         return done.stdout
 
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for others,
-        and for uniforms, which C draws by itself."""
+        """The SNNOutput, all recorded, of images numbered one after the other. Raises ModelError for others, and for uniforms."""
         if uniforms is not None:
             raise ModelError("a C build draws by itself: give a seed or draws in place of uniforms")
         draws = draws_for(images, draws, seed)

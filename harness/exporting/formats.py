@@ -79,8 +79,7 @@ def renamed(content, name):
 
 
 def block(checkpoint, own, weights="float32"):
-    """(the block of bytes of a checkpoint's network, or of a NIR file's, see network_open() in network.h; a line on it). Raises
-    UserError and ModelError for a network that network.c cannot run."""
+    """(a network's bytes for network_open() of network.h, a line); it may be a NIR file. Raises UserError and ModelError."""
     model = load(checkpoint, engine="event", model=own, weights=weights)
     settings = model.engine.settings(1) if isinstance(model, GraphSNN) else settings_of(model)
     content = c_folder.tables_of(model).block(settings).tobytes()
@@ -88,8 +87,7 @@ def block(checkpoint, own, weights="float32"):
 
 
 def half(checkpoint, own=None):
-    """(a checkpoint file like this one, but for weights in float16, a line on it); load() makes float32 of them again. Thresholds
-    and leaks stay as they are. Raises CheckpointError for a file that is none."""
+    """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are."""
     saved, file = load_checkpoint(checkpoint), io.BytesIO()
     state = {name: value.half() if value.dim() > 1 else value for name, value in saved["state_dict"].items()}
     torch.save({**saved, "state_dict": state}, file)

@@ -246,8 +246,7 @@ def series_of(runs):
 
 
 def at_equal_accuracy(several, accuracy):
-    """A Series for each network of these, of one data set: its spikes at an accuracy in %, between the margins that it was run
-    with. Raises UserError for one without early exit, or that stays below the accuracy."""
+    """A Series for each network: its spikes at an accuracy in %, between its margins. Raises UserError for one without it."""
     networks = {}
     for series in several:
         networks.setdefault(series.name, []).extend([series] if series.settings.get("rule") == "confidence" else [])
@@ -272,8 +271,7 @@ def pairs_of(several):
 
 
 def _partner(series, several, last):
-    """The one of `last` that is run like this series, what a network is and epsilon aside, which one without a decoder lacks;
-    with the same epsilon, if there are several."""
+    """The one of `last` run like this series, but for epsilon and what a network is; of several that with the same epsilon."""
 
     def told_apart_by(one):
         return {name: value for name, value in one.settings.items() if name not in ("ε", *USUAL)}
@@ -307,8 +305,7 @@ def comparison(series, other):
 
 
 def differences(pairs, only_shares=False):
-    """Title, and name of the network where several are compared -> Difference of several pairs: of all figures that vary over the
-    seeds, or of those compared in percent, varying or not."""
+    """Title, and name where several are compared -> Difference of several pairs: of all that varies, or of shares in percent."""
     both, by_title = [(series, other) for series, other in pairs if other], {}
     for series, other in both:
         for name, figure in FIGURES.items():

@@ -38,8 +38,7 @@ class Result:
 
 @dataclass
 class Run:
-    """A run: its log, and event -> the JSON objects in it. seed: of its random choices; recipe: what runs have in common that
-    only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
+    """A run: its log, and event -> the JSON objects in it. recipe: its name without the seed's number, common to its siblings."""
 
     path: Path
     records: dict

@@ -261,8 +261,7 @@ def latest(records):
 
 
 def opening_record(args, name, began):
-    """The first record of a run, once more where it goes on. Its lines: by group the parameters that differ from their defaults
-    and count in this run. began: 'started' or 'resumed'."""
+    """The first record of a run, 'started' or 'resumed' (began). Its lines: by group, parameters that are no defaults."""
     time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
     parameters = {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS}
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}

@@ -137,8 +137,7 @@ def record_epoch(state, epoch, learned, judgement, seconds):
 
 
 def judged(state, criterion, epoch):
-    """Keep the model where it is the best so far, or no images choose. Returns {'evaluated': its figures on the images that
-    choose, 'best': the best accuracy}, empty where none do."""
+    """Keep the model if it is the best so far, or nothing chooses. Returns {'evaluated': figures, 'best': accuracy}, or {}."""
     args, run, figures, accuracy = state.args, state.run, {}, {}
     if state.judging:
         figures = evaluate_with_bar(state.model, state.judging, criterion, args, run, False, state.save_if_asked)

@@ -73,8 +73,7 @@ class TrainingState:
         self.saved_at = time.monotonic()
 
     def save_if_asked(self):
-        """Save where --checkpoint_minutes have passed since the first rank has saved, or a rank was sent a signal, for which
-        Interrupted is raised; every rank must ask."""
+        """Save after --checkpoint_minutes, or for a signal to any rank, which then raises Interrupted; every rank must ask."""
         minutes = self.args.checkpoint_minutes
         is_due = ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
         if wish := ranks.largest(self.signals.caught or is_due):  # 0, 1, or a signal's larger number
