@@ -198,8 +198,7 @@ def word_for(word, path):
 
 
 def lines_on_flags(args, model):
-    """Lines on what was typed: flags without effect, of parts that the model does not use and, with --test_only, of training (a
-    recipe's are not judged, since it serves every way of using its network); the file of --model, its digest and classes."""
+    """Lines on typed flags without effect: of parts that are not used, of training with --test_only; and on --model's file."""
     idle = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
         idle.add("gate")

@@ -26,8 +26,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 
 def resolve_evaluation(args, as_trained=False):
-    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags, or the run's name, mean.
-    as_trained: its objective's settings are the checkpoint's, too, where no flag was given."""
+    """(Configuration, Start) of the checkpoint that flags, or the run's name, mean. as_trained: with its objective's settings."""
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", original_name("snn", args), args.output_dir).best_path
         if not path.is_file():

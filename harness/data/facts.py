@@ -38,10 +38,9 @@ def where_images_lie(dataset, facts):
     if not dataset.startswith(ELSEWHERE):
         return dataset
     shape, classes = shape_and_classes(facts, dataset)
-    raise UserError(
-        f"the network was trained on a folder of images, {dataset.removeprefix(ELSEWHERE)} ({described(shape)}, {len(classes)} "
-        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER ({LAYOUT})"
-    )
+    folder = f"{dataset.removeprefix(ELSEWHERE)} ({described(shape)}, {len(classes)} classes: {some(classes)})"
+    told = f"the network was trained on a folder of images, {folder}, and nothing says where it is"
+    raise UserError(f"{told}: add --dataset FOLDER ({LAYOUT})")
 
 
 def facts_of(settings, dataset):

@@ -140,7 +140,7 @@ def shape_of(listing, image_size=None, grey=None):
         if len(sizes) > 1 or image_size != height:
             named = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
             raise UserError(
-                f"the images of {listing.folder} are not square and of one size, but {named}: add --image_size N (it crops)"
+                f"{listing.folder}: images are not square and of one size, but {named}: add --image_size N (it crops)"
             )
     return 1 if grey else 3, image_size, image_size
 
@@ -154,16 +154,12 @@ def recorded_shape(listing, frames, image_shape=None):
         return frames, *(image_shape or np.max(list(shapes), 0).tolist()[1:])
     if len(shapes) > 1:
         named = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
-        raise UserError(
-            f"the recordings of {listing.folder} are not of one shape (T, C, H, W), but {named}: split each into as many "
-            "frames as the others, of one size"
-        )
+        raise UserError(f"{listing.folder}: recordings are not of one shape (T, C, H, W), but {named}: give each as many frames")
     return next(iter(shapes))
 
 
 def heads_of(listing, take):
-    """[(take(path) as a list, path)] of the files of a Listing whose heads can be read, in its order. pixels_of tells of the
-    others, with those that are damaged behind their heads; here UserError only where all are."""
+    """[(take(path) as a list, path)] of a Listing's files whose heads can be read. Raises UserError only where none can."""
     heads, bad = decoded_once(listing, "heads", take, "sizes of images")
     if len(bad) == len(listing.paths):
         check_left(listing, bad, skip_bad=True)
@@ -180,8 +176,7 @@ def head_of(path):
 
 
 def pixels_of(listing, shape, skip_bad=False, bound=1, split_by="time"):
-    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound, split_by: of recordings, see steps_in. Raises
-    UserError for files that cannot be read, unless they are to be skipped, which a line then says."""
+    """'train', 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound, split_by: see steps_in. Raises UserError."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
         name, take = f"to_{bound}_by_{split_by}_{name}", partial(steps_in, shape=shape, bound=bound, split_by=split_by)

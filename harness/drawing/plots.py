@@ -132,8 +132,7 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
 
 
 def save_dimming(path, rows, epsilon, images):
-    """Accuracy on each kind of dimmed digits, with plain blocking, with contrast, and with plain blocking of images that are made
-    bright again; rows: dicts dimming, plain, contrast, normalised, locally; images: how many were evaluated."""
+    """Accuracy on dimmed digits, by case of DIMMING. rows: dicts of `dimming` and case -> accuracy; images: how many."""
     places, means = np.arange(len(rows)), []  # means: of the dimmed images
     with chart(path, size=(10, 4.8)) as (axis,):
         for number, (key, (label, colour)) in enumerate(DIMMING.items()):

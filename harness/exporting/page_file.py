@@ -79,8 +79,7 @@ def filled(network):
 
 
 def layers_of(model):
-    """Of each layer its name in words, its part, its number within that, and how many neurons a spike reaches, on average over
-    the layer's places: those of the next layers (forward), and those of the decoder (feedback)."""
+    """Each layer's name in words, part, number within that, and mean of the neurons that a spike reaches, forward and back."""
     graph, layers = model.graph, []
     of_decoder = {node.name for node in graph.needed("decoded")} - {node.name for node in graph.needed("output")} | {"decoded"}
     for node in model.layers:

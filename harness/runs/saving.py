@@ -14,9 +14,7 @@ from self_models.integers import IntegerSNN
 def save_checkpoint(path, model, **more):
     """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers."""
     if isinstance(model, IntegerSNN):
-        raise UserError(
-            "a network with weights int8 is not saved: keep its checkpoint, of which load(path, weights='int8') makes it"
-        )
+        raise UserError("a network with weights int8 is not saved: keep its checkpoint, and load(path, weights='int8')")
     saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
     write_whole(path, lambda file: torch.save(saved, file))
 

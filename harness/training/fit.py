@@ -79,15 +79,11 @@ def plan_lines(model, train, updates, args):
     """Lines on the network, how long it trains on this ImageSet, and how large its checkpoint is; a warning if that is short."""
     weights, total = sum(value.numel() for value in model.state_dict().values()), args.epochs * updates
     passes = f"{train.passes} times each of " if train.passes > 1 else ""
-    yield (
-        f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
-        f"{passes}{counted(len(train.images), 'image')}; checkpoint {4e-6 * weights:.1f} MB"
-    )
+    length = f"{counted(total, 'update')} in {counted(args.epochs, 'epoch')} of {passes}{counted(len(train.images), 'image')}"
+    yield f"training {args.architecture}, {weights:,} weights: {length}; checkpoint {4e-6 * weights:.1f} MB"
     if total < FEW:
-        yield (
-            f"warning: {counted(total, 'update')} {'is' if total == 1 else 'are'} few: most networks need {FEW} or more, however "
-            "few their images; --updates N sets how many, instead of --epochs"
-        )
+        are_few = f"{counted(total, 'update')} {'is' if total == 1 else 'are'} few"
+        yield f"warning: {are_few}: most networks need {FEW} or more: --updates N sets how many, instead of --epochs"
 
 
 def training_batches(train, args, epoch, device, first=0):

@@ -146,10 +146,8 @@ def resumed(args, kind, name, own=None):
     args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
     files, were = {} if args.dataset in IMAGE_SHAPES else list_folder(args.dataset).known_by, saved["files"]
     if changed := [f"{part}/ had {were[part]} and has {files[part]}" for part in files if were[part] != files[part]]:
-        raise UserError(
-            f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them "
-            "back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
-        )
+        again = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+        raise UserError(f"the images of {args.dataset} are not those that {path} began with: {'; '.join(changed)}; {again}")
     return args, saved
 
 
