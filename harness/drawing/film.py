@@ -17,16 +17,15 @@ from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_s
 from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # of a pixel's input neurons in a step
-STATES = (
-    "value 0: never spikes",
-    "open: predicted too dark",
-    "open: predicted too bright",
-    "predicted now: blocked next",
-    "blocked: was predicted",
-    "open, too dim for the present gain: waits",
-)
+STATES = {  # in words -> its colour
+    "value 0: never spikes": "#20262e",
+    "open: predicted too dark": "#4c9be8",
+    "open: predicted too bright": "#e8743b",
+    "predicted now: blocked next": "#f5f5f5",
+    "blocked: was predicted": "#8b9098",
+    "open, too dim for the present gain: waits": "#7a5ea8",
+}
 OF_OWN_GATE = {PREDICTED: "open: predicted", BLOCKED: "blocked by the gate", WAITS: "open: waits"}  # what others do nobody knows
-STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")
 CELL = 1.45  # inches of one small picture
 FEWEST = 5  # columns that a GIF has room for, for the words below and above
 SURE = "sure: softmax of the network's outputs so far"
@@ -225,7 +224,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
 def rows_of(film):
     """What pictures show of each step: label -> pixels (T, B, H, W) or (T, B, H, W, 3), 0 to 255."""
     rows = {} if film.inputs is None else {"input": film.inputs}
-    colours = np.array([to_rgb(colour) for colour in STATE_COLOURS])
+    colours = np.array([to_rgb(colour) for colour in STATES.values()])
     return rows | {"prediction": film.predictions, "input neurons": (255 * colours).astype(np.uint8)[film.states]}
 
 
@@ -281,9 +280,9 @@ def _explain(figure, axes, film):
     if not film.colour:
         greys = plt.cm.ScalarMappable(plt.Normalize(0, 1), "gray")
         figure.colorbar(greys, ax=axes, shrink=0.4, aspect=25, label="grey value")
-    words = dict(enumerate(STATES)) | (OF_OWN_GATE if film.own_gate else {})
-    states = sorted({*np.unique(film.states).tolist(), *range(DARK, WAITS)})
-    key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=words[state]) for state in states]
+    own, shown = OF_OWN_GATE if film.own_gate else {}, {*np.unique(film.states).tolist(), *range(DARK, WAITS)}
+    key = [Patch(facecolor=colour, edgecolor="#888888", label=own.get(state, words))
+           for state, (words, colour) in enumerate(STATES.items()) if state in shown]  # fmt: skip
     title = "a pixel's colour: open if any channel is" if film.colour else None
     look = {"ncols": 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="outside lower left", **look)

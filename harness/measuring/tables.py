@@ -145,10 +145,8 @@ def silent_outputs(result):
     """A warning where an SNN's outputs say nothing, since the layer before them sends no spike."""
     hidden = [layer for layer in result.get("spikes", ()) if part_of(layer) == "classifier"]
     if hidden and not result["spikes"][hidden[-1]]:
-        yield (
-            "warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0 and the first class "
-            f"is always predicted: {HELPS_AGAINST_SILENCE}"
-        )
+        words = "sent no spike on any image, so all outputs are 0 and the first class is always predicted"
+        yield f"warning: the classifier's last hidden layer {words}: {HELPS_AGAINST_SILENCE}"
 
 
 def accuracy_by_class(confusion):
