@@ -131,7 +131,7 @@ def save_recording(path, model, rows, steps, names, title):
             axis.clear()
         show(seen, as_pixels(torch.from_numpy(events[start:end].sum(0).clip(max=1))).numpy())
         channels = torch.from_numpy(spikes[start:end].sum(0)).reshape(len(spikes[0]), 1, *spikes.shape[2:] or (1, 1))
-        grid = make_grid(channels, ceil(sqrt(len(channels))), padding=min(channels.shape[-1] - 1, 1))[0]
+        grid = make_grid(channels, ceil(sqrt(len(channels))), padding=min(channels.shape[-1] - 1, 1))[0].numpy()
         middle.imshow(grid, cmap="magma", vmin=0, vmax=most_spikes)
         sums = outputs[end - 1]
         colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
