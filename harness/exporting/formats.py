@@ -16,7 +16,7 @@ from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
-from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.graph import GraphSNN
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
@@ -87,9 +87,12 @@ def block(checkpoint, own, weights="float32"):
 
 
 def half(checkpoint, own=None):
-    """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are."""
+    """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are.
+    Raises CheckpointError for weights that are too large."""
     saved, file = load_checkpoint(checkpoint), io.BytesIO()
     state = {name: value.half() if value.dim() > 1 else value for name, value in saved["state_dict"].items()}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise CheckpointError(f"{checkpoint} has weights too large for 16 bits (65,504): it stays as it is")
     torch.save({**saved, "state_dict": state}, file)
     return file.getvalue(), f"{file.tell():,} bytes; evaluate it anew, its weights are rounded"
 
