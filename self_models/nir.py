@@ -11,7 +11,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.settings import POSITIVE, Choice, required
 from self_models.graph import GraphSNN
-from self_models.network.chains import Pool, Scale
+from self_models.network.chains import Scale
 from self_models.network.graph import Graph, searched
 from self_models.network.neurons import AsElsewhere, Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
@@ -240,8 +240,10 @@ def convolution(node):
 
 
 def pool(node):
-    sizes = [whole(each, 2) for each in (node.kernel_size, node.stride, node.padding)]
-    return Pool(*sizes, mean=type(node).__name__ == "AvgPool2d")
+    kernel, stride, padding = (whole(each, 2) for each in (node.kernel_size, node.stride, node.padding))
+    if any(2 * border > size for border, size in zip(padding, kernel, strict=True)):
+        raise ValueError(f"its padding {padding} is more than half of its windows {kernel}")
+    return nn.AvgPool2d(kernel, stride, padding, divisor_override=1 if type(node).__name__ == "SumPool2d" else None)
 
 
 def flatten(node):

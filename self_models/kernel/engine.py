@@ -246,18 +246,15 @@ def add_events(events, rooms, model, steps):
         return in_space(torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]).flatten(1)
 
     for name in (*tables.names, *graph.pools):
-        events.sent[name] += sent_by(numbers[name]).sum(0)
-    for link in graph.links:
-        if link.target not in graph.pools:
-            events.arrived[link.way] += sent_by(numbers[link.source]).sum(0)
+        events.sent[name] += sent_by(numbers[name])
     done = set()
     for target, chain in tables.chains.items():
-        for count, module in enumerate(chain.modules if target < tables.maps else ()):
-            node, of_map = of_map if count else int(tables.nodes[target]["source"]), of_map + (count > 0)
+        for count, module in enumerate(chain.modules[1:] if target < tables.maps else (), 1):
             shared = int(tables.nodes[target]["source"]), *chain.modules[: count + 1]
             if isinstance(module, LINEAR) and shared not in done:  # the encoder's last feed both classifier and decoder
-                events.inputs[names[module]] += sent_by(node)
+                events.inputs[names[module]] += sent_by(of_map)
             done.add(shared)
+            of_map += 1
     events.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
 
 

@@ -22,19 +22,6 @@ from self_models.basics import ModelError
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 
 
-class Pool(nn.Module):
-    """SumPool2d and AvgPool2d of NIR: sums over windows, or means, to which the border's zeros count; sizes are pairs."""
-
-    def __init__(self, kernel_size, stride, padding, mean):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding, self.mean = kernel_size, stride, padding, mean
-
-    def forward(self, x):
-        (top, left) = self.padding
-        x = F.pad(x, (left, left, top, top))
-        return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=None if self.mean else 1)
-
-
 class Scale(nn.Module):
     """Values times a scale, of one value or one for each."""
 
@@ -212,7 +199,7 @@ class Chain:
             step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
                 at = then - first * step.stride if step.transposed else then * step.stride - first
-                is_alike = count == 1 and isinstance(module, (nn.AvgPool2d, Pool))  # all places of a window have one weight
+                is_alike = count == 1 and isinstance(module, nn.AvgPool2d)  # all places of a window have one weight
                 kind.append((None if is_alike else at, count, more))
             elif isinstance(module, nn.Linear) or self.by_place[n]:
                 kind.append((first, count))
@@ -336,8 +323,8 @@ class Chain:
             weight, groups = module.weight.double(), module.groups
             weight = weight.reshape(*weight.shape[:2], *sizes)
         else:
-            divisor = 1 if getattr(module, "mean", True) is False else getattr(module, "divisor_override", None) or prod(sizes)
-            weight, groups = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64), channels
+            groups, divisor = channels, module.divisor_override or prod(sizes)
+            weight = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64)
         stride, dilation = [step.stride for step in steps], [step.dilation for step in steps]
         cut = []  # from the right to the left: columns, then rows
         for step, (first, count), (begin, more) in zip(steps, at, then, strict=True):

@@ -51,11 +51,6 @@ class Link(NamedTuple):
         return getattr(self.modules[-1], "bias", None) if self.modules else None
 
     @property
-    def way(self):
-        """What no other link has: several may share modules behind a sum, and an end."""
-        return self.source, self.path, self.target
-
-    @property
     def end(self):
         """Name of the last module, or of the target where there is none."""
         return self.through[-1] if self.through else self.target
