@@ -13,7 +13,7 @@ from self_models.network.graph import in_a_row
 from self_models.network.network_settings import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, pass_on
+from self_models.network.stages import build_stages, pass_on
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, Sums
 
@@ -87,7 +87,7 @@ class VGG_wFeedback(Configured, nn.Module):
     def run(self, x, draws):
         """(logits, list of T predictions)"""
         masks, activation = {}, torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid  # masks are held over all passes
-        before_fork, after_fork = encoder_parts(self.features)
+        encoder = list(self.features.named_children())
 
         def stage(name, layers, signal):
             for position, layer in layers:
@@ -95,8 +95,8 @@ class VGG_wFeedback(Configured, nn.Module):
             return signal
 
         def encode(signal):
-            forked = stage("features", before_fork, signal)
-            return forked, stage("features", after_fork, forked)
+            forked = stage("features", encoder[: self.features.fork], signal)
+            return forked, stage("features", encoder[self.features.fork :], forked)
 
         def predict():
             return activation(stage("generate", decoder, forked))

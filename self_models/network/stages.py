@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from self_models.basics.settings import Registry
-from self_models.network.graph import Graph, chained, has_state, passes
+from self_models.network.graph import Graph, chained, has_state
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
 
@@ -142,12 +142,6 @@ def dirac(layer, rectified):
         nn.init.dirac_(filters[: filters.shape[1]])
 
 
-def encoder_parts(features):
-    """The encoder's (position, module) pairs in two parts: up to where the decoder takes its input, and the rest, maybe none."""
-    layers = list(features.named_children())
-    return layers[: features.fork], layers[features.fork :]
-
-
 def graph_of_stages(features, generate, classifier, shape):
     """The Graph of a network's stages, for images of this shape. Ends: 'output', and 'decoded' with a decoder (generate)."""
 
@@ -172,16 +166,3 @@ def pass_on(layer, signal, memory, key, draws=None):
         return layer(signal)
     signal, memory[key] = layer(signal, memory.get(key))
     return signal
-
-
-def chains(layers):
-    """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
-    linear = []
-    for position, module in layers:
-        if isinstance(module, SpikingNeuron):
-            yield linear, (position, module)
-            linear = []
-        elif not passes(module):
-            linear.append((position, module))
-    if linear:
-        yield linear, None
