@@ -80,9 +80,9 @@ class VGG_wFeedback(Configured, nn.Module):
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
         errors = (x - predictions) ** 2
-        return (
-            ANNOutput(logits, predictions, errors) if frames else ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
-        )
+        if frames:
+            return ANNOutput(logits, predictions, errors)
+        return ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
 
     def run(self, x, draws):
         """(logits, list of T predictions)"""

@@ -11,6 +11,8 @@ from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
 from self_models.fast import run as fast
+from self_models.fast.folded_chain import folded
+from self_models.fast.neuron_steps import UPDATES
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
@@ -327,11 +329,21 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
-        return self.batched and not asked and fast.can_run(self)
+        if asked or not self.batched or self.is_custom or self.unknown:
+            return False
+        if self.phased:
+            return self.graph.ends.keys().isdisjoint(self.graph.early)
+        return {neuron.update for neuron in self.neurons().values()} <= UPDATES.keys()
 
     def nodes_for(self, x, asked):
-        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded."""
-        return fast.prepared(self, x) if self.takes_steps_at_once(asked) else None
+        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded.
+        Linear layers of the decoder are folded into one where that pays; in evaluation for one signal, so that they are the same
+        ones in any batch, and in a stream. A phased network's decoder runs once an image: it is left."""
+        if not self.takes_steps_at_once(asked):
+            return None
+        if not self.has_feedback or self.phased:
+            return self.graph.nodes
+        return folded(self.graph.nodes, self.graph.ends["decoded"], len(x) * self.timesteps if self.training else 1, x.shape[2:])
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused

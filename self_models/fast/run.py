@@ -5,8 +5,7 @@ import operator
 
 import torch
 
-from self_models.fast.folded_chain import folded
-from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
+from self_models.fast.neuron_steps import accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.graph import has_state, is_sender, passes
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import LINEAR
@@ -14,27 +13,9 @@ from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
 
 
-def can_run(model):
-    """True if the model's steps can be taken at once; else step() runs it."""
-    updates = {neuron.update for neuron in model.neurons().values()}
-    if model.is_custom or model.unknown:
-        return False
-    return model.graph.ends.keys().isdisjoint(model.graph.early) if model.phased else updates <= {*UPDATES}
-
-
-def prepared(model, x):
-    """The graph's nodes for images x, chains of the decoder's linear layers folded into one where that pays: in evaluation for
-    one signal, so that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image:
-    it is left."""
-    nodes = model.graph.nodes
-    if not model.has_feedback or model.phased:
-        return nodes
-    signals = len(x) * model.timesteps if model.training else 1
-    return folded(nodes, model.graph.ends["decoded"], signals, x.shape[2:])
-
-
 def advance(model, run, draws):
-    """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show, with pictures.
+    """T steps of a model that takes_steps_at_once, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show,
+    with pictures.
 
     A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
     the prediction of the step before.
@@ -58,21 +39,27 @@ def advance(model, run, draws):
 def decode(model, run, nodes, draws):
     """T steps of these nodes, those that the decoder needs, on what the input neurons see now, in place. draws: (T, B, C, H, W).
     Returns (name -> what a node sends (T, B, ...), the input and what others need, what each step shows)."""
-    steps = range(run.steps, run.steps + len(draws))
-    if run.recording is not None and len(draws) > 1:  # several frames of a recording are seen at once, (T, B, C, H, W)
-        view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
-    else:
-        show_image(model, run, run.shown_now())
-        view = run.view
-    sent = {INPUT: model.encoding.send(view.unexplained(), draws)}
-    if run.sent is not None:
-        run.note(INPUT, sent[INPUT].flatten(0, 1), steps)
-    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(sent[INPUT]))))
-    propagate(run, nodes, sent, steps)
+    sent = {INPUT: input_of(model, run, draws)}
+    propagate(run, nodes, sent, range(run.steps, run.steps + len(draws)))
     decoded = sent.pop(model.graph.ends["decoded"]) if model.has_feedback else [None] * len(draws)
     taken = {source for node in run.nodes if node not in nodes for source in node.sources}
     shown = [model.read_out_and_gate(run, codes) for codes in decoded]
     return {name: signal for name, signal in sent.items() if name in taken}, shown
+
+
+def input_of(model, run, draws):
+    """What the input neurons send in the next T steps (T, B, C, H, W), on what they see now, or of a recording its frames."""
+    steps = range(run.steps, run.steps + len(draws))
+    if run.recording is not None and len(draws) > 1:  # several frames are seen at once, (T, B, C, H, W)
+        view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
+    else:
+        show_image(model, run, run.shown_now())
+        view = run.view
+    signal = model.encoding.send(view.unexplained(), draws)
+    if run.sent is not None:
+        run.note(INPUT, signal.flatten(0, 1), steps)
+    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(signal))))
+    return signal
 
 
 def propagate(run, nodes, sent, steps):
@@ -110,14 +97,8 @@ def at_once(run, name, module, signal, steps):
 
 def advance_phased(model, run, draws):
     """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
-    graph, steps, times, signal = model.graph, len(draws), model.timesteps, []
-    for step, u in enumerate(draws[:times]):
-        show_image(model, run, run.shown_now())
-        signal.append(model.encoding.send(run.view.unexplained(), u))
-        run.counts.setdefault(INPUT, []).append(([step], count_events(run.view.sent(signal[-1])[None])))
-        run.steps += 1
-    sent = {INPUT: torch.stack(signal)}
-    run.note(INPUT, sent[INPUT].flatten(0, 1), range(times))
+    graph, steps, times = model.graph, len(draws), model.timesteps
+    sent = {INPUT: torch.stack([*input_of(model, run, draws[:times])])}  # in memory, since sums over steps round by layout
     propagate_phases(model, run, sent)
 
     def in_its_phase(end, before, after):
@@ -127,7 +108,7 @@ def advance_phased(model, run, draws):
 
     sent["output"] = accumulated(run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training)
     logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
-    run.logits, run.steps, decoded = logits[-1], 0, [None] * steps
+    run.logits, decoded = logits[-1], [None] * steps
     if model.has_feedback:
         sent["decoded"] = sent[graph.ends["decoded"]]
         nothing = torch.zeros_like(sent["decoded"][0])

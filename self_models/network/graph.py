@@ -148,11 +148,8 @@ class Graph:
 
     def needed(self, *ends):
         """The nodes that these ends need, in their order."""
-        wanted, names = {INPUT}, [self.ends[end] for end in ends]
-        while names:
-            if (name := names.pop()) not in wanted:
-                wanted.add(name)
-                names += [*self._node[name].sources, *self._node[name].back]
+        sources = {INPUT: ()} | {node.name: (*node.sources, *node.back) for node in self.nodes}
+        wanted = {name for end in ends for name in searched(self.ends[end], sources)[0]}
         return [node for node in self.nodes if node.name in wanted]
 
     # --- structure
