@@ -18,7 +18,7 @@ from self_models.network.known import fingerprint, is_hooked, modules_of, unknow
 from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, graph_of_stages, new_bias
+from self_models.network.stages import build_stages, graph_of_stages
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
@@ -225,15 +225,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def build(self):
         """Make the layers, and settle what the settings ask of them."""
-        own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
+        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
         last = self.new_neuron("generate") if self.readout.spiking else None
-        self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, own, self.new_neuron, last)
-        if own["bias"]:
-            add_biases(filter(None, (self.features, self.generate, self.classifier)))
-        if own["output_bias"]:
-            self.classifier[-1].bias = new_bias(self.classifier[-1])
+        stages = build_stages(plan, self.image_shape, self.settings, self.new_neuron, last)
+        self.features, self.generate, self.classifier = stages
 
     def make_graph(self):
         """The Graph of the layers as they are now."""

@@ -17,6 +17,7 @@ import functools
 import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -162,13 +163,16 @@ class OperationCounter:
             taken = torch.arange(count, device=ends.device)[:, None] < ends
         # of a phased network one phase counts, as each layer charges in one
         events.ran += sum(images for at, images in enumerate(taken.sum(1).tolist()) if self.model.sends(first + at))
-        signals, counted = {name: joined(pieces) for name, pieces in run.sent.items()}, set()
+        signals, counted = {}, set()
 
         def rows(steps):
             """Which signals of these steps, bool (t B,), are of images that take them."""
             return taken[torch.tensor([step - first for step in steps], device=taken.device)].flatten()
 
-        for source, (steps, signal) in signals.items():
+        for source, pieces in run.sent.items():
+            numbers, parts = zip(*pieces, strict=True)
+            steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
+            signals[source] = steps, signal
             events.sent[source] += sent_of(signal, rows(steps), None if source == INPUT else True)
         for link in self._links:
             steps, signal = signals[link.source]
@@ -239,12 +243,6 @@ class OperationCounter:
 def synops(link, sent):
     """Additions of a link: of what each neuron of its source has sent (N,), one for each neuron of the target that it reaches."""
     return (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach())).sum().item()
-
-
-def joined(pieces):
-    """Pieces of a signal, (steps, (t B, ...)), as one."""
-    steps, signals = zip(*pieces, strict=True)
-    return [step for numbers in steps for step in numbers], signals[0] if len(signals) == 1 else torch.cat(signals)
 
 
 def sent_of(signal, rows, is_binary=None):
