@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
-from self_models.basics.settings import Configured, settings_in
+from self_models.basics.images import checked_images, has_colour
+from self_models.basics.settings import settings_in
 from self_models.fast import run as fast
 from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
-from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
+from self_models.network.network_settings import CHANGEABLE, Network, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, graph_of_stages
@@ -32,7 +32,7 @@ from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
+class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     step() is the program: the input neurons send what the gate leaves of the image (a View); one step of the graph of layers; O
@@ -54,15 +54,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
-
-    def __init__(self, vgg_name=None, **settings):
-        super().__init__()
-        self.configure(vgg_name, settings)
-        own = self.settings
-        self.image_shape, self.classes = find_image_shape(own), class_names(own)
-        self.background = background(own)
-        self.build()
-        self.to(memory_format=torch.channels_last)
 
     # --- one timestep: the equations
 

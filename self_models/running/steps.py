@@ -215,7 +215,7 @@ def prediction_targets(model, x, steps=None):
 
 
 def show_image(model, run, image):
-    """Put another image (B, C, H, W) in place of the run's own, from its next step on. In place, but for what the memory holds."""
+    """Put another image (B, C, H, W) in the place of the run's own, from its next step on; the run changes, not its memory."""
     if image is run.image or not (changed := image != run.image).any():
         return
     before = run.view
