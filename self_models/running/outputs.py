@@ -115,15 +115,15 @@ OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of 
 
 class Asked(NamedTuple):
     """What is asked of a layer: kinds, of KINDS; space: its shape, (C, H, W) or (N,); neurons: their numbers in the order of the
-    flattened space, (n,), or None for all."""
+    flattened space, a list, or None for all."""
 
     kinds: tuple
     space: tuple
-    neurons: torch.Tensor | None
+    neurons: list | None
 
     def chosen(self, values):
         """Of the layer's values, (..., C, H, W) or (..., N), those that are asked for, (..., n) or all."""
-        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons.to(values.device)]
+        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons]
 
 
 def asked_by(record, model):
@@ -142,7 +142,7 @@ def asked_by(record, model):
         if not spaces[name]:
             raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
         *kinds, last = [words] if isinstance(words, str) else words
-        kinds, numbers = ((*kinds, last), None) if isinstance(last, str) else (tuple(kinds), torch.as_tensor(last))
+        kinds, numbers = ((*kinds, last), None) if isinstance(last, str) else (tuple(kinds), torch.as_tensor(last).tolist())
         has = kinds_of(neurons, name)
         if wrong := [kind for kind in kinds if kind not in has]:
             raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
