@@ -166,7 +166,11 @@ class OperationCounter:
             numbers, parts = zip(*pieces, strict=True)
             steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
             signals[source] = steps, signal
-            self.sent[source] += sent_of(signal, rows(steps), None if source == INPUT else True)
+            if source == INPUT:
+                self.sent[source] += sent_of(signal, rows(steps), may_be_binary=True)
+            else:
+                spikes = sum_over_batch(signal, rows(steps)).flatten()
+                self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
         for link in self._links:
             steps, signal = signals[link.source]
             if self.reaches:
@@ -175,7 +179,7 @@ class OperationCounter:
                 shared = link.source, link.through[: at + 1]  # of what a sender sends, once on the same way
                 signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
                 if at and isinstance(module, LINEAR) and shared not in counted:
-                    self.inputs[name] += sent_of(signal, rows(steps), is_binary=False)
+                    self.inputs[name] += sent_of(signal, rows(steps), may_be_binary=False)
                 counted.add(shared)
                 if module is not link.modules[-1]:
                     signal = signal.to(run.logits.dtype)  # of spikes alone: a bias is none of the inputs that events bring
@@ -238,13 +242,12 @@ def synops(link, sent):
     return (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach())).sum().item()
 
 
-def sent_of(signal, rows, is_binary=None):
-    """How often each value was not 0 in these rows of a signal (N, ...), bool (N,): (2, ...), see OperationCounter. is_binary:
-    whether all values are -1, 0 and 1, which by default is looked at."""
-    if is_binary is None:
+def sent_of(signal, rows, may_be_binary):
+    """How often each value was not 0 in these rows of a signal (N, ...), bool (N,): (2, ...), see OperationCounter."""
+    is_binary = torch.zeros_like(rows)
+    if may_be_binary:
         is_binary = ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
-    binary = rows & is_binary
-    return sum_over_batch((signal != 0).float(), torch.stack([binary, rows ^ binary])).flatten(1)
+    return sum_over_batch((signal != 0).float(), torch.stack([rows & is_binary, rows & ~is_binary])).flatten(1)
 
 
 def sum_over_batch(active, rows):
