@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.fast.folded_chain import FoldedChain, folded
+from self_models.fast.run import FoldedChain, folded
 from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row

@@ -6,7 +6,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
-from self_models.fast.folded_chain import folded
+from self_models.fast.run import folded
 from self_models.network.graph import in_a_row
 from self_models.network.network_settings import ANNSettings, Network
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS

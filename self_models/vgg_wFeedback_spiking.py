@@ -11,7 +11,6 @@ from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
 from self_models.basics.settings import settings_in
 from self_models.fast import run as fast
-from self_models.fast.folded_chain import folded
 from self_models.fast.neuron_steps import UPDATES
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
@@ -331,7 +330,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             return None
         if not self.has_feedback or self.phased:
             return self.graph.nodes
-        return folded(self.graph.nodes, self.graph.ends["decoded"], len(x) * self.timesteps if self.training else 1, x.shape[2:])
+        signals = len(x) * self.timesteps if self.training else 1
+        return fast.folded(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused

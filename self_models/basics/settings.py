@@ -186,9 +186,8 @@ def setting(default, kind, help, **more):
     return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
 
 
-def objective_setting(default, kind, help, **more):
-    """A setting of what a trained network is told to do: scripts that evaluate have their own."""
-    return setting(default, kind, help, scope="objective", **more)
+# of what a trained network is told to do: scripts that evaluate have their own
+objective_setting = functools.partial(setting, scope="objective")
 
 
 @functools.cache
