@@ -290,19 +290,15 @@ class Chain:
             impulses[torch.arange(len(part)), part] = 1
             for i, row in enumerate(rows):
                 for j, column in enumerate(columns):
-                    window = self._window(impulses, self.ways[0][row].ranges, self.ways[1][column].ranges)
+                    window, ranges = impulses, zip(self.ways[0][row].ranges, self.ways[1][column].ranges, strict=True)
+                    for n, (at, then) in enumerate(pairwise(ranges)):
+                        window = self._through(n, window, at, then)
                     height, width = window.shape[2:]
                     lines = np.zeros((len(part), self.side, self.side, self.after[0]), np.float32)
                     lines[:, self.side - height :, self.side - width :] = window.permute(0, 2, 3, 1).float().numpy()
                     lines = lines.reshape(len(part), self.side, -1)
                     folded[i, j, part[0] : part[-1] + 1, :, : lines.shape[2]] = lines
         return folded.reshape(-1, *folded.shape[2:])
-
-    def _window(self, signal, rows, columns):
-        """What the modules make of a signal (B, C, height, width) that lies at the first of these ranges, where the last lie."""
-        for n in range(len(self.modules)):
-            signal = self._through(n, signal, (rows[n], columns[n]), (rows[n + 1], columns[n + 1]))
-        return signal
 
     def _through(self, n, signal, at, then):
         """What module n makes of a signal that lies at these ranges of rows and columns, where those lie, without its bias."""
