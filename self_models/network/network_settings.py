@@ -1,4 +1,5 @@
-"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own. Which go together."""
+"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own. What a Network makes of
+them, and which go together."""
 
 import os
 from dataclasses import dataclass

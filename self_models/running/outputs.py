@@ -156,9 +156,10 @@ def recorded_now(asked, sent, memory, neurons):
     values = {}
     for name, layer in asked.items():
         nothing = torch.zeros(len(sent[INPUT]), *layer.space, device=sent[INPUT].device)
-        for kind in layer.kinds if name != "output" else ():
-            state = memory.get(name) or neurons[name].at_rest(nothing) if kind == "membrane" else None
-            values[name, kind] = layer.chosen(state.v if state else sent.get(name, nothing) != 0)
+        if name != "output" and "spikes" in layer.kinds:
+            values[name, "spikes"] = layer.chosen(sent.get(name, nothing) != 0)
+        if name != "output" and "membrane" in layer.kinds:
+            values[name, "membrane"] = layer.chosen((memory.get(name) or neurons[name].at_rest(nothing)).v)
     return values
 
 
