@@ -272,20 +272,10 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """True if what the input neurons send may be other than 0 and 1."""
         return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
 
-    @property
-    def graph(self):
-        """What takes what from which, see network/graph.py. Ends: 'output', and 'decoded' with a decoder."""
-        return self._looked_at()[1]
-
-    @property
-    def layers(self):
-        """'input', then the names of the spiking layers, those beside the stages last."""
-        return self._looked_at()[2]
-
-    @property
-    def unknown(self):
-        """The first part that no architecture makes, in words, or None: see network/known.py."""
-        return self._looked_at()[3]
+    # what takes what from which, see network/graph.py; its ends are 'output', and 'decoded' with a decoder
+    graph = property(lambda self: self._looked_at()[1])
+    layers = property(lambda self: self._looked_at()[2])  # 'input', then the spiking layers by name, those beside the stages last
+    unknown = property(lambda self: self._looked_at()[3])  # the first part that no architecture makes, in words, or None
 
     def _looked_at(self):
         modules = modules_of(self)

@@ -236,15 +236,8 @@ class Chain:
         """Numbers of one row of a window, with zeros at its end: fours are added faster than ones."""
         return -(-self.side * self.after[0] // 4) * 4
 
-    @property
-    def count(self):
-        """Of phases."""
-        return len(self.phases[2]) * len(self.phases[3])
-
-    @property
-    def size(self):
-        """How many folded weights there are, with these zeros."""
-        return self.count * self.before[0] * self.side * self.row
+    count = property(lambda self: len(self.phases[2]) * len(self.phases[3]))  # of phases
+    size = property(lambda self: self.count * self.before[0] * self.side * self.row)  # of the folded weights, with these zeros
 
     @functools.cached_property
     def places(self):

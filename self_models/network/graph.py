@@ -41,9 +41,7 @@ class Link(NamedTuple):
     chain: Chain
     is_back: bool = False
 
-    @property
-    def modules(self):
-        return self.chain.modules
+    modules = property(lambda self: self.chain.modules)
 
     @property
     def bias(self):
