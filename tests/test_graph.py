@@ -380,7 +380,6 @@ FAULTS = {
     "is no NIR file that can be read": damaged,
     "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
     "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 2))),
-    "more than half of its windows (3, 3)": chain(nir.SumPool2d(*np.int64([[3, 3], [1, 1], [2, 2]])), shape=(1, 4, 4)),
     "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),
     "asks for the node 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
     "must have one Output, and has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
@@ -389,6 +388,7 @@ FAULTS = {
     "node '1': its time constant of 0.0002 s is shorter than dt, 0.001 s: give dt=0.0001": chain(
         equations("LIF", tau=9e-4, r=1, v_leak=0), nir.CubaLI(*map(torch.tensor, ([5e-4], [2e-4], [1.0], [0.0])))),
     "one of its values is not finite": chain(equations("IF", r=np.nan)),
+    "more than half of its windows (3, 3)": chain(nir.SumPool2d(*np.int64([[3, 3], [1, 1], [2, 2]])), shape=(1, 4, 4)),
     "the shapes of its sources differ": nir.NIRGraph(
         {"input": nir.Input(np.array([2])), "0": nir.Linear(np.eye(1, 2, dtype=np.float32)), "1": equations("IF", r=1),
          "output": nir.Output(SHAPE)},
