@@ -38,9 +38,8 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
     like: the simulator whose conventions hold, see LIKE; 'nir' by default. What is given wins over it, and it over what the
     file says. dt: seconds of a timestep, by which time constants are read, else a millisecond. reset: of neurons that have
     spiked: 'zero', to v_reset; 'subtract', by the threshold; or 'none'. reset_delay: in the next timestep, as snnTorch has it.
-    membrane_floor: lower bound of V, in thresholds below 0. engine: 'event', the kernel; 'dense', step() alone; or 'auto', the
-    kernel where it knows all nodes; its `stays` says which not. Raises ModelError for a file that cannot be read, and for a
-    graph that cannot be run."""
+    membrane_floor: lower bound of V, in thresholds below 0. engine: see GraphSNN. Raises ModelError for a file that cannot be
+    read, and for a graph that cannot be run."""
     graph, where = read(source)
     facts = {name: said(value) for name, value in graph.metadata.items()}
     if facts.get("update") == "phased":

@@ -293,10 +293,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             return "event"
         return "dense" if self.takes_steps_at_once({}) else "reference"
 
-    @property
-    def is_custom(self):
-        """True if it replaces methods or has forward hooks: then it runs by step()."""
-        return self.replaces() or any(map(is_hooked, modules_of(self)))
+    # True if it replaces methods or has forward hooks: then it runs by step()
+    is_custom = property(lambda self: self.replaces() or any(map(is_hooked, modules_of(self))))
 
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""

@@ -192,6 +192,7 @@ class OperationCounter:
         reached of the last one before neurons, spikes and neurons of spiking layers."""
         shapes, kinds, biased = self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
         inputs, sent = self.inputs.copy(), {name: counts.sum(0) for name, counts in self.sent.items()}
+        # what a sender sends is what the first module behind it gets, once, however many links begin with it
         for name, source in dict.fromkeys((link.through[0], link.source) for link in self._links if link.through):
             inputs[name] = inputs[name] + (self.sent[source] if source in sent else torch.zeros(2, 1))
         for link in self._links:

@@ -29,6 +29,7 @@ def advance(model, run, draws):
     if model.phased:
         return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
+    # what the decoder needs runs first, maybe step by step; all else then takes all steps at once
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
     before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
     parts = [decode(model, run, before, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
