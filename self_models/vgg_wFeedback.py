@@ -30,6 +30,7 @@ class VGG_wFeedback(Network):
     frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
 
     def build(self):
+        """Make the layers. Raises ModelError for settings that contradict each other."""
         plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
