@@ -21,14 +21,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.fast.folded_chain import FoldedChain, folded
+from self_models.fast.run import FoldedChain, folded
 from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
 from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
-from self_models.network.stages import chains, encoder_parts
+from self_models.network.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
+from self_models.running.outputs import INPUT
 from self_models.running.steps import SHARES, decayed, in_shares
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -229,13 +230,10 @@ def in_whole_numbers(model, fold=False):
     whole.input_unit = 1 / BRIGHTEST if whole.encoding.send is whole_pixels else 1.0
     if fold:
         whole.features = strides_folded(whole.features, whole.image_shape[1:])
-    before_fork, after_fork = encoder_parts(whole.features)
-    charges, most = (whole.timesteps if whole.phased else 1), (NARROW // whole.latency if fold else None)
-    forked = quantise(before_fork, Signal(whole.input_unit, largest_sent(whole)), charges, most)
-    whole.logits_unit = quantise([*after_fork, *whole.classifier.named_children()], forked, charges, most).unit
     if whole.has_feedback:
         whole.generate = in_one(whole.generate, whole.image_shape[1:])
-        whole.decoded_unit = quantise(whole.generate.named_children(), forked, charges).unit
+    ends = quantise(whole, NARROW // whole.latency if fold else None)
+    whole.logits_unit, whole.decoded_unit = (ends[end].unit if end in ends else 1.0 for end in ("output", "decoded"))
     return whole.requires_grad_(False)
 
 
@@ -245,22 +243,25 @@ def largest_sent(model):
     return BRIGHTEST * (1 + bool(getattr(model.gate, "residual", False))) if sends_values else 1
 
 
-def quantise(layers, signal, charges, most=None):
-    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. charges: timesteps
-    whose currents a neuron adds up before it may fire; most: largest current into neurons, where that leaves FEWEST levels."""
-    for linear, neuron in chains(layers):
-        for position, module in linear:
-            if isinstance(module, nn.MaxPool2d):
-                continue
-            ends = neuron and module is linear[-1][1]
-            signal = whole_sums(module.double(), signal, neuron[1].threshold.item() if ends else None, most if ends else None)
-            if signal.bound * charges > LARGEST:
-                raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
-        if neuron:
-            theta, neuron[1].unit = neuron[1].threshold.item(), signal.unit
-            neuron[1].threshold = nn.Parameter(torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False)
+def quantise(model, most=None):
+    """Give a network's layers whole numbers, in place; returns its ends' Signals, by name. most: largest current into neurons,
+    those of the decoder aside, where that leaves FEWEST levels."""
+    graph, charges = model.graph, model.timesteps if model.phased else 1  # before it fires a neuron adds up so many currents
+    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.senders}
+    signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
+    for name, module, (source,), _ in graph.nodes:
+        signal, neuron = signals[source], before.get(name)
+        if isinstance(module, SpikingNeuron):
+            theta, module.unit = module.threshold.item(), signal.unit
+            module.threshold = nn.Parameter(torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False)
             signal = Signal(1.0, 1, signed=False)
-    return signal
+        elif isinstance(module, (*LINEAR, nn.AvgPool2d)):
+            theta, of_decoder = neuron and neuron.threshold.item(), name.startswith("generate")
+            signal = whole_sums(module.double(), signal, theta, most if neuron and not of_decoder else None)
+            if signal.bound * charges > LARGEST:
+                raise ModelError(f"{WHO}: sums of layer {name} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
+        signals[name] = signal
+    return {end: signals[name] for end, name in graph.ends.items()}
 
 
 def whole_sums(module, signal, theta=None, most=None):

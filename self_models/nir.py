@@ -11,7 +11,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.settings import POSITIVE, Choice, required
 from self_models.graph import GraphSNN
-from self_models.network.chains import Pool, Scale
+from self_models.network.chains import Scale
 from self_models.network.graph import Graph, searched
 from self_models.network.neurons import AsElsewhere, Integrator, SpikingNeuron
 from self_models.network.surrogates import triangle
@@ -38,9 +38,8 @@ def from_nir(source, dt=None, reset=None, engine="auto", like=None, reset_delay=
     like: the simulator whose conventions hold, see LIKE; 'nir' by default. What is given wins over it, and it over what the
     file says. dt: seconds of a timestep, by which time constants are read, else a millisecond. reset: of neurons that have
     spiked: 'zero', to v_reset; 'subtract', by the threshold; or 'none'. reset_delay: in the next timestep, as snnTorch has it.
-    membrane_floor: lower bound of V, in thresholds below 0. engine: 'event', the kernel; 'dense', step() alone; or 'auto', the
-    kernel where it knows all nodes; its `stays` says which not. Raises ModelError for a file that cannot be read, and for a
-    graph that cannot be run."""
+    membrane_floor: lower bound of V, in thresholds below 0. engine: see GraphSNN. Raises ModelError for a file that cannot be
+    read, and for a graph that cannot be run."""
     graph, where = read(source)
     facts = {name: said(value) for name, value in graph.metadata.items()}
     if facts.get("update") == "phased":
@@ -240,8 +239,10 @@ def convolution(node):
 
 
 def pool(node):
-    sizes = [whole(each, 2) for each in (node.kernel_size, node.stride, node.padding)]
-    return Pool(*sizes, mean=type(node).__name__ == "AvgPool2d")
+    kernel, stride, padding = (whole(each, 2) for each in (node.kernel_size, node.stride, node.padding))
+    if any(2 * border > size for border, size in zip(padding, kernel, strict=True)):
+        raise ValueError(f"its padding {padding} is more than half of its windows {kernel}")
+    return nn.AvgPool2d(kernel, stride, padding, divisor_override=1 if type(node).__name__ == "SumPool2d" else None)
 
 
 def flatten(node):

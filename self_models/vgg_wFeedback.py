@@ -3,24 +3,22 @@
 from contextlib import nullcontext
 
 import torch
-from torch import nn
 
 from self_models.basics import ModelError
-from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
-from self_models.basics.settings import Configured
-from self_models.fast.folded_chain import folded
+from self_models.basics.images import checked_images, has_colour
+from self_models.fast.run import folded
 from self_models.network.graph import in_a_row
-from self_models.network.network_settings import ANNSettings
+from self_models.network.network_settings import ANNSettings, Network
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, pass_on
+from self_models.network.stages import build_stages, pass_on
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, Sums
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-class VGG_wFeedback(Configured, nn.Module):
+class VGG_wFeedback(Network):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
@@ -31,9 +29,8 @@ class VGG_wFeedback(Configured, nn.Module):
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
     frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
 
-    def __init__(self, vgg_name=None, **settings):
-        super().__init__()
-        self.configure(vgg_name, settings)
+    def build(self):
+        """Make the layers. Raises ModelError for settings that contradict each other."""
         plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
@@ -43,15 +40,12 @@ class VGG_wFeedback(Configured, nn.Module):
                 f"norm {self.settings['norm']} keeps one set of statistics, but the passes of {self.timesteps} timesteps differ: "
                 "give 1 timestep, or norm none"
             )
-        self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
-        self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
         if self.settings["whitening"]:
             width, most = self.features[0].out_channels, 2 * self.features[0].weight[0].numel()
             if width % 2 or width > most:
                 raise ModelError(f"whitening: the plan's first number, {width}, must be even, and at most {most}")
             self.features[0].weight.requires_grad_(False)  # filled from training images, see ann_wFeedback.py
-        self.to(memory_format=torch.channels_last)
 
     def _nonlinearity(self, stage, channels):
         own = self.settings
@@ -80,14 +74,14 @@ class VGG_wFeedback(Configured, nn.Module):
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
         errors = (x - predictions) ** 2
-        return (
-            ANNOutput(logits, predictions, errors) if frames else ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
-        )
+        if frames:
+            return ANNOutput(logits, predictions, errors)
+        return ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
 
     def run(self, x, draws):
         """(logits, list of T predictions)"""
         masks, activation = {}, torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid  # masks are held over all passes
-        before_fork, after_fork = encoder_parts(self.features)
+        encoder = list(self.features.named_children())
 
         def stage(name, layers, signal):
             for position, layer in layers:
@@ -95,8 +89,8 @@ class VGG_wFeedback(Configured, nn.Module):
             return signal
 
         def encode(signal):
-            forked = stage("features", before_fork, signal)
-            return forked, stage("features", after_fork, forked)
+            forked = stage("features", encoder[: self.features.fork], signal)
+            return forked, stage("features", encoder[self.features.fork :], forked)
 
         def predict():
             return activation(stage("generate", decoder, forked))

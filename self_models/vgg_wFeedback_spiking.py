@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
-from self_models.basics.settings import Configured, settings_in
+from self_models.basics.images import checked_images, has_colour
+from self_models.basics.settings import settings_in
 from self_models.fast import run as fast
+from self_models.fast.neuron_steps import UPDATES
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
-from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
+from self_models.network.network_settings import CHANGEABLE, Network, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, graph_of_stages, new_bias
+from self_models.network.stages import build_stages, graph_of_stages
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
@@ -30,7 +31,7 @@ from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
+class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     step() is the program: the input neurons send what the gate leaves of the image (a View); one step of the graph of layers; O
@@ -52,15 +53,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
-
-    def __init__(self, vgg_name=None, **settings):
-        super().__init__()
-        self.configure(vgg_name, settings)
-        own = self.settings
-        self.image_shape, self.classes = find_image_shape(own), class_names(own)
-        self.background = background(own)
-        self.build()
-        self.to(memory_format=torch.channels_last)
 
     # --- one timestep: the equations
 
@@ -223,15 +215,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def build(self):
         """Make the layers, and settle what the settings ask of them."""
-        own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
+        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
         last = self.new_neuron("generate") if self.readout.spiking else None
-        self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, own, self.new_neuron, last)
-        if own["bias"]:
-            add_biases(filter(None, (self.features, self.generate, self.classifier)))
-        if own["output_bias"]:
-            self.classifier[-1].bias = new_bias(self.classifier[-1])
+        stages = build_stages(plan, self.image_shape, self.settings, self.new_neuron, last)
+        self.features, self.generate, self.classifier = stages
 
     def make_graph(self):
         """The Graph of the layers as they are now."""
@@ -283,20 +272,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """True if what the input neurons send may be other than 0 and 1."""
         return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
 
-    @property
-    def graph(self):
-        """What takes what from which, see network/graph.py. Ends: 'output', and 'decoded' with a decoder."""
-        return self._looked_at()[1]
-
-    @property
-    def layers(self):
-        """'input', then the names of the spiking layers, those beside the stages last."""
-        return self._looked_at()[2]
-
-    @property
-    def unknown(self):
-        """The first part that no architecture makes, in words, or None: see network/known.py."""
-        return self._looked_at()[3]
+    # what takes what from which, see network/graph.py; its ends are 'output', and 'decoded' with a decoder
+    graph = property(lambda self: self._looked_at()[1])
+    layers = property(lambda self: self._looked_at()[2])  # 'input', then the spiking layers by name, those beside the stages last
+    unknown = property(lambda self: self._looked_at()[3])  # the first part that no architecture makes, in words, or None
 
     def _looked_at(self):
         modules = modules_of(self)
@@ -314,10 +293,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             return "event"
         return "dense" if self.takes_steps_at_once({}) else "reference"
 
-    @property
-    def is_custom(self):
-        """True if it replaces methods or has forward hooks: then it runs by step()."""
-        return self.replaces() or any(map(is_hooked, modules_of(self)))
+    # True if it replaces methods or has forward hooks: then it runs by step()
+    is_custom = property(lambda self: self.replaces() or any(map(is_hooked, modules_of(self))))
 
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
@@ -327,11 +304,22 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def takes_steps_at_once(self, asked):
         """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
-        return self.batched and not asked and fast.can_run(self)
+        if asked or not self.batched or self.is_custom or self.unknown:
+            return False
+        if self.phased:
+            return self.graph.ends.keys().isdisjoint(self.graph.early)
+        return {neuron.update for neuron in self.neurons().values()} <= UPDATES.keys()
 
     def nodes_for(self, x, asked):
-        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded."""
-        return fast.prepared(self, x) if self.takes_steps_at_once(asked) else None
+        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded.
+        Linear layers of the decoder are folded into one where that pays; in evaluation for one signal, so that they are the same
+        ones in any batch, and in a stream. A phased network's decoder runs once an image: it is left."""
+        if not self.takes_steps_at_once(asked):
+            return None
+        if not self.has_feedback or self.phased:
+            return self.graph.nodes
+        signals = len(x) * self.timesteps if self.training else 1
+        return fast.folded(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused

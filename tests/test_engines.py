@@ -31,7 +31,7 @@ from torch import nn
 from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference
 from self_models.counting.operations import OperationCounter
-from self_models.fast.folded_chain import FoldedChain, folded
+from self_models.fast.run import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.network.graph import in_a_row

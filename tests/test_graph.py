@@ -388,6 +388,7 @@ FAULTS = {
     "node '1': its time constant of 0.0002 s is shorter than dt, 0.001 s: give dt=0.0001": chain(
         equations("LIF", tau=9e-4, r=1, v_leak=0), nir.CubaLI(*map(torch.tensor, ([5e-4], [2e-4], [1.0], [0.0])))),
     "one of its values is not finite": chain(equations("IF", r=np.nan)),
+    "more than half of its windows (3, 3)": chain(nir.SumPool2d(*np.int64([[3, 3], [1, 1], [2, 2]])), shape=(1, 4, 4)),
     "the shapes of its sources differ": nir.NIRGraph(
         {"input": nir.Input(np.array([2])), "0": nir.Linear(np.eye(1, 2, dtype=np.float32)), "1": equations("IF", r=1),
          "output": nir.Output(SHAPE)},

@@ -84,7 +84,7 @@ def test_what_is_charged_in_five_steps_fits_by_hand():
         membranes = output.recorded["features.1"]["membrane"].flatten().tolist()
         assert membranes[0 if update == "immediate" else 4] == charged
     in_whole_numbers(one_pixel(2**22))
-    with pytest.raises(ModelError, match=r"sums of layer 0 \(Conv2d\) might not fit 32 bits"):
+    with pytest.raises(ModelError, match=r"sums of layer features.0 \(Conv2d\) might not fit 32 bits"):
         in_whole_numbers(one_pixel(2**22, update="phased"))
 
 

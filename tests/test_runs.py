@@ -158,7 +158,7 @@ def test_records_by_hand(update, traces):
 
 @torch.no_grad()
 def test_chosen_neurons_are_those_of_the_whole():
-    model = build(leak=0.5)
+    model = build(leak=0.5, rule="confidence", gap_bound=0.5)  # images stop one after the other
     x, uniforms = inputs(model)
     whole = model(x, uniforms, record=everything(model)).recorded
     chosen = {"input": ("spikes", [300, 7]), "features.1": ("membrane", torch.tensor([9, 400, 1])), "output": ("membrane", [2])}

@@ -15,7 +15,7 @@ from self_models.basics import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
-from self_models.running.stream import with_image
+from self_models.running.steps import show_image
 
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 
@@ -154,15 +154,13 @@ def test_surprise_by_hand():
     stream.load_state_dict(state)
     after = image.clone()
     after[0, 0, 0, 0], after[0, 0, 3, 3] = 0, 1  # one goes, one comes
-    run = with_image(model, stream._run, after)
+    show_image(model, same := copy.copy(stream._run), image), show_image(model, run := copy.copy(same), after)
     assert run.logits.unique().tolist() == [1.5] and run.memory["features.1"].v.unique().tolist() == [0.0625]
-    expected = torch.zeros(4, 4)
-    expected[0] = torch.tensor([0, 0.5, 0.5, 0.5])
-    assert torch.equal(run.readout_sum[0, 0], expected)
+    assert run.readout_sum[0, 0].tolist() == [[0, 0.5, 0.5, 0.5], *[[0] * 4] * 3]
     open_now = torch.zeros(4, 4, dtype=torch.bool)
     open_now[0, 1:], open_now[3, 3] = True, True  # whose prediction has faded, and the new one; the one that went is dark again
     assert torch.equal(run.view.is_open[0, 0], open_now)
-    assert with_image(model, stream._run, image) is stream._run
+    assert all(value is vars(stream._run)[name] for name, value in vars(same).items())
 
 
 # --- bounds and refusals

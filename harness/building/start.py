@@ -13,7 +13,7 @@ from harness.data.facts import SELECTED_ON, facts_of, with_facts
 from harness.runs.run import counted, progress_bar
 from harness.training.training_state import resumed
 from self_models import conversion
-from self_models.basics.checkpoints import from_original, may_hold
+from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import settings_in
 from self_models.loading import MODELS
@@ -160,7 +160,10 @@ def start_snn(model, start, train, config, run, may_grow=False):
         saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
         fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
         if of_original:
-            from_original(model, saved)
+            if "thresholds" in saved:  # scaled already
+                model.set_thresholds(saved["thresholds"])
+            if (leak := saved.get("leak", saved.get("leak_mem"))) is not None:
+                model.set_leak(float(leak))
         if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
             model.set_leak(config.leak)
     elif not start.kind:

@@ -63,12 +63,3 @@ def restore(model, saved, path, may_lack=()):
         if not value.isfinite().all() or (name.endswith(POSITIVE) and (value <= 0).any()):
             raise CheckpointError(f"{path} is damaged: {name} is not finite, or not above 0; use another copy")
     return model
-
-
-def from_original(model, saved):
-    """Take over what a checkpoint of the original keeps beside the state: thresholds, scaled already, and leak."""
-    if "thresholds" in saved:
-        model.set_thresholds(saved["thresholds"])
-    leak = saved.get("leak", saved.get("leak_mem"))
-    if leak is not None:
-        model.set_leak(float(leak))

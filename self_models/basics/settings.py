@@ -186,9 +186,8 @@ def setting(default, kind, help, **more):
     return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
 
 
-def objective_setting(default, kind, help, **more):
-    """A setting of what a trained network is told to do: scripts that evaluate have their own."""
-    return setting(default, kind, help, scope="objective", **more)
+# of what a trained network is told to do: scripts that evaluate have their own
+objective_setting = functools.partial(setting, scope="objective")
 
 
 @functools.cache
@@ -200,58 +199,3 @@ def settings_in(*declarations):
 def with_defaults(settings, defaults):
     """These name -> Setting, but for the defaults that name -> value says."""
     return settings | {name: dataclasses.replace(settings[name], default=value) for name, value in defaults.items()}
-
-
-class Configured:
-    """A module that is built from declared settings and keeps them in self.settings. Settings: the declaration of its own; parts:
-    setting -> Registry of the classes that it may name, each a declaration, too; defaults: where this class's differ from its
-    bases'."""
-
-    Settings = None
-    parts = {}  # noqa: RUF012
-    defaults = {}  # noqa: RUF012
-
-    @classmethod
-    def known_settings(cls):
-        """name -> Setting, with this class's defaults; those of all parts are among them."""
-        known, defaults = settings_in(cls.Settings), {}
-        for kind, registry in cls.parts.items():
-            parts = settings_in(*registry.values())
-            if both := known.keys() & parts.keys():
-                raise ModelError(f"a {kind} declares a setting {min(both)}, which {cls.__name__} has already: take another name")
-            known = known | parts
-        for base in reversed(cls.__mro__):
-            defaults |= vars(base).get("defaults", {})
-        return with_defaults(known, defaults)
-
-    @classmethod
-    def checked(cls, values):
-        """All settings in force, these values among them, without those of parts that are not chosen. Raises ModelError for an
-        unknown name or an impossible value."""
-        known = cls.known_settings()
-        if unknown := [name for name in values if name not in known]:
-            raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
-        checked = {name: one.check(name, values.get(name, one.default)) for name, one in known.items()}
-        for kind, registry in cls.parts.items():
-            idle = () if registry.keeps_all else registry.settings_without(checked[kind])
-            checked = {name: value for name, value in checked.items() if name not in idle}
-        return checked
-
-    def configure(self, vgg_name, settings):
-        """Fill self.settings from a constructor's arguments. Raises ModelError as checked() does."""
-        self.settings = self.checked(settings if vgg_name is None else {"vgg_name": vgg_name, **settings})
-
-    @staticmethod
-    def check_in_force(asked, settings):
-        """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
-        if idle := sorted(asked - settings.keys()):
-            raise ModelError(f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too")
-
-    def make_parts(self, **common):
-        """setting -> the part that it names, made of the settings that the part declares; common: attributes that all get."""
-        made = {}
-        for name, registry in self.parts.items():
-            cls = registry.find(self.settings[name])
-            made[name] = cls(**{own: self.settings[own] for own in settings_in(cls)})
-            vars(made[name]).update(common)
-        return made

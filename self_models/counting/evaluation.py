@@ -1,6 +1,7 @@
 """An evaluation: what a model's outputs, batch by batch, add up to."""
 
 import time
+from contextlib import ExitStack
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -47,22 +48,19 @@ class Figures(dict):
         return repr({name: tensors if name == "per_image" else value for name, value in self.items()})
 
 
-class Evaluation:
+class Evaluation(ExitStack):
     """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result()."""
 
     def __init__(self, model, count_operations=False):
+        super().__init__()
         self.average, self.spikes, self.per_image, self.began = Average(), [], [], time.perf_counter()
         self.counter = OperationCounter(model) if count_operations is True else count_operations or None
         self.interval = {"interval": model.timesteps} if getattr(model, "phased", False) else {}
 
     def __enter__(self):
         if self.counter:
-            self.counter.__enter__()
+            self.enter_context(self.counter)
         return self
-
-    def __exit__(self, *exception):
-        if self.counter:
-            self.counter.__exit__(*exception)
 
     def add(self, output, images, labels, **losses):
         """An ANNOutput or SNNOutput of images (B, C, H, W) with labels (B,); losses: further means over these images."""

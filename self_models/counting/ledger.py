@@ -158,13 +158,17 @@ def entries_of(model, kinds, figures):
 
         of_end = [end] if end in own else []  # several links may share it
         dense, steps, biases = per_image("dense"), ran / images, per_image("biases", of_end)
+        formula = 0  # weights times places, borders as if they were full
+        for module, before, after in zip(link.modules, link.chain.shapes, link.chain.shapes[1:], strict=False):
+            places = before if isinstance(module, nn.ConvTranspose2d) else after
+            formula += module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0
         entry = Entry(
             layer=name,
             part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
             neurons=size,
             weights=sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
             sources=prod(link.chain.before),
-            formula=multiply_adds(link.chain),
+            formula=formula,
             real=analog and source == INPUT,
             rate=spikes[source] / prod(graph.shapes[link.source]),
             spikes=spikes.get(name, 0.0),
@@ -189,15 +193,6 @@ def joined(entry, other):
     rate = entry.rate * entry.formula + other.rate * other.formula  # of what each takes
     both |= {"rate": rate / max(1, both["formula"]), "real": entry.real or other.real}
     return replace(entry, **both, reached=max(entry.reached, other.reached))
-
-
-def multiply_adds(chain):
-    """Of a Chain in a step: weights times places, borders as if they were full."""
-    total = 0
-    for module, before, after in zip(chain.modules, chain.shapes, chain.shapes[1:], strict=False):
-        places = before if isinstance(module, nn.ConvTranspose2d) else after
-        total += module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0
-    return total
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import functools
 import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -117,28 +118,20 @@ def energies(operations, comparisons, analog_input=False):
     }
 
 
-class Events:
-    """What has reached the layers of a network, of all images and steps together. Sums of counts, which are exact.
-
-    inputs: linear module -> (2, N): how often each of its inputs was not 0, where all of an image's and step's inputs were -1, 0
-    or 1, and else; arrived: the way of a link -> (N,): how often it took a spike of each neuron of its source;
-    sent: layer, or pool -> (N,): how often each neuron has spiked; ran: how many steps, each of one image; reached: last module
-    -> how many neurons something arrived at, if that is asked for.
-    """
-
-    def __init__(self):
-        self.inputs, self.arrived, self.sent, self.reached = (defaultdict(int) for _ in range(4))
-        self.ran = 0
-
-
 class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. reaches:
     also the neurons that something arrives at in a step, which the event engine does not tell. Raises ModelError for a network
-    with a part or a method whose operations are not known."""
+    with a part or a method whose operations are not known.
+
+    What has reached the layers, of all images and steps together, sums of counts, which are exact: sent: layer, or pool ->
+    (2, N): how often each neuron has sent something, where all that was sent in an image's step was -1, 0 or 1, and else; inputs:
+    linear module that takes what another one gives -> the same of its inputs; ran: how many steps, each of one image; reached:
+    last module -> how many neurons something arrived at, if that is asked for."""
 
     def __init__(self, model, reaches=False):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
-        self.model, self.reaches, self.events = model, reaches, Events()
+        self.model, self.reaches, self.ran = model, reaches, 0
+        self.inputs, self.sent, self.reached = (defaultdict(int) for _ in range(3))
         self._links = [link for link in model.graph.links if link.target not in model.graph.pools]
 
     def __enter__(self):
@@ -150,48 +143,43 @@ class OperationCounter:
     def __exit__(self, *exception):
         self.model.watcher = None
         if self.model.engine:
-            self.model.engine.stop_counting(self.events)
+            self.model.engine.stop_counting(self)
 
     # --- from a run to events
 
     @torch.no_grad()
     def add(self, run, count, ends=None):
         """Count the last `count` steps of a RunState; ends: how many of them each image took (B,), None for all."""
-        first, events = run.steps - count, self.events
+        first = run.steps - count
         taken = torch.ones(count, len(run.image), dtype=torch.bool, device=run.image.device)
         if ends is not None:
             taken = torch.arange(count, device=ends.device)[:, None] < ends
         # of a phased network one phase counts, as each layer charges in one
-        events.ran += sum(images for at, images in enumerate(taken.sum(1).tolist()) if self.model.sends(first + at))
-        signals, sums, counted = {name: joined(pieces) for name, pieces in run.sent.items()}, {}, set()
+        self.ran += sum(images for at, images in enumerate(taken.sum(1).tolist()) if self.model.sends(first + at))
+        signals, counted = {}, set()
 
         def rows(steps):
-            """Which signals of these steps (t B,) are of images that take them."""
+            """Which signals of these steps, bool (t B,), are of images that take them."""
             return taken[torch.tensor([step - first for step in steps], device=taken.device)].flatten()
 
-        def spikes(source):
-            """How often each neuron of a source has spiked."""
-            if source not in sums:
-                steps, signal = signals[source]
-                active = (signal != 0).float() if source == "input" else signal
-                sums[source] = sum_over_batch(active, rows(steps)).flatten()
-            return sums[source]
-
-        for source in signals:
-            events.sent[source] += spikes(source)
+        for source, pieces in run.sent.items():
+            numbers, parts = zip(*pieces, strict=True)
+            steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
+            signals[source] = steps, signal
+            if source == INPUT:
+                self.sent[source] += sent_of(signal, rows(steps), may_be_binary=True)
+            else:
+                spikes = sum_over_batch(signal, rows(steps)).flatten()
+                self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
         for link in self._links:
             steps, signal = signals[link.source]
-            events.arrived[link.way] += spikes(link.source)
             if self.reaches:
-                events.reached[link.end] += reached(link, signal[rows(steps)] != 0)
+                self.reached[link.end] += reached(link, signal[rows(steps)] != 0)
             for at, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
-                is_first, shared = at == 0, (link.source, link.through[: at + 1])  # of what a sender sends, once on the same way
+                shared = link.source, link.through[: at + 1]  # of what a sender sends, once on the same way
                 signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
-                if isinstance(module, LINEAR) and shared not in counted:
-                    if is_first and link.source != INPUT:
-                        events.inputs[name] += torch.stack([spikes(link.source), torch.zeros_like(spikes(link.source))])
-                    else:
-                        events.inputs[name] += inputs_of(signal, rows(steps), may_be_binary=is_first)
+                if at and isinstance(module, LINEAR) and shared not in counted:
+                    self.inputs[name] += sent_of(signal, rows(steps), may_be_binary=False)
                 counted.add(shared)
                 if module is not link.modules[-1]:
                     signal = signal.to(run.logits.dtype)  # of spikes alone: a bias is none of the inputs that events bring
@@ -202,27 +190,31 @@ class OperationCounter:
     def counts(self):
         """What was counted so far, kind -> layer -> number: acs, macs, dense, biases and steps of linear layers, events and
         reached of the last one before neurons, spikes and neurons of spiking layers."""
-        events, shapes, kinds, biased = self.events, self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
+        shapes, kinds, biased = self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
+        inputs, sent = self.inputs.copy(), {name: counts.sum(0) for name, counts in self.sent.items()}
+        # what a sender sends is what the first module behind it gets, once, however many links begin with it
+        for name, source in dict.fromkeys((link.through[0], link.source) for link in self._links if link.through):
+            inputs[name] = inputs[name] + (self.sent[source] if source in sent else torch.zeros(2, 1))
         for link in self._links:
             for name, module, shape in zip(link.through, link.modules, link.chain.shapes, strict=False):
                 if not isinstance(module, LINEAR) or name in kinds["steps"]:
                     continue
                 shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
                 met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
-                effective = events.inputs.get(name, torch.zeros(2, prod(shape))) * met.flatten()
+                effective = inputs.get(name, torch.zeros(2, 1)) * met.flatten()
                 kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
-                kinds["steps"][name] = steps = events.ran
+                kinds["steps"][name] = steps = self.ran
                 kinds["dense"][name] = weights * steps
             if any(getattr(module, "bias", None) is not None for module in link.modules) and link.target not in biased:
                 biased.add(link.target)  # several biases of a neuron are added as one
-                kinds["biases"][link.end] = prod(link.chain.after) * events.ran
+                kinds["biases"][link.end] = prod(link.chain.after) * self.ran
             if link.through:
-                met = synops(link, events.arrived.get(link.way, torch.zeros(prod(link.chain.before))))
+                met = synops(link, sent.get(link.source, torch.zeros(prod(link.chain.before))))
                 kinds["events"][link.end] = kinds["events"].get(link.end, 0) + met
-        kinds["reached"] = dict(events.reached)
+        kinds["reached"] = dict(self.reached)
         for name in self.model.layers:
-            kinds["spikes"][name] = events.sent[name].sum().item() if name in events.sent else 0
-            kinds["neurons"][name] = prod(shapes.get(name, ())) * events.ran
+            kinds["spikes"][name] = sent[name].sum().item() if name in sent else 0
+            kinds["neurons"][name] = prod(shapes.get(name, ())) * self.ran
         return kinds
 
     def result(self, images):
@@ -251,14 +243,8 @@ def synops(link, sent):
     return (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach())).sum().item()
 
 
-def joined(pieces):
-    """Pieces of a signal, (steps, (t B, ...)), as one."""
-    steps, signals = zip(*pieces, strict=True)
-    return [step for numbers in steps for step in numbers], signals[0] if len(signals) == 1 else torch.cat(signals)
-
-
-def inputs_of(signal, rows, may_be_binary):
-    """How often each input of a layer was not 0 in these rows of a signal (N, ...), bool (N,): (2, ...), see Events."""
+def sent_of(signal, rows, may_be_binary):
+    """How often each value was not 0 in these rows of a signal (N, ...), bool (N,): (2, ...), see OperationCounter."""
     is_binary = torch.zeros_like(rows)
     if may_be_binary:
         is_binary = ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)

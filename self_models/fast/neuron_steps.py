@@ -4,6 +4,7 @@ passes over the tensors."""
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from self_models.network.neurons import NeuronState, delayed, immediate
@@ -141,16 +142,11 @@ def count_events(signal):
 
 def counts_by_layer(run, names, steps):
     """Spikes of these layers in each of the last `steps` steps of a run, (T, B, layers): 0 where a layer did not run."""
-    layers, first = [], run.steps - steps
+    layers = []
     for name in names:
-        pieces = run.counts.get(name, [])
-        counts = pieces[0][1] if len(pieces) == 1 else torch.cat([values for _, values in pieces]) if pieces else ()
-        if len(counts) < steps:
-            placed = run.image.new_zeros(steps, len(run.image), dtype=torch.float32)
-            if pieces:
-                placed[[step - first for numbers, _ in pieces for step in numbers]] = counts
-            counts = placed
-        layers.append(counts)
+        numbers, pieces = zip(*run.counts[name], strict=True)
+        counts, before = torch.cat(pieces), numbers[0][0] - (run.steps - steps)
+        layers.append(F.pad(counts, (0, 0, before, steps - before - len(counts))))
     return torch.stack(layers, -1)
 
 

@@ -1,40 +1,27 @@
-"""Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says."""
+"""Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says. And
+linear layers of a decoder that run as one: the same map in fewer multiply-adds."""
 
 import functools
 import operator
+from collections import Counter
+from math import prod
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from self_models.fast.folded_chain import folded
-from self_models.fast.neuron_steps import UPDATES, accumulated, count_events, counts_by_layer, neuron_steps
+from self_models.fast.neuron_steps import accumulated, count_events, counts_by_layer, neuron_steps
 from self_models.network.graph import has_state, is_sender, passes
+from self_models.network.known import is_hooked
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import LINEAR
 from self_models.running.outputs import INPUT
 from self_models.running.steps import show_image, stacked
 
 
-def can_run(model):
-    """True if the model's steps can be taken at once; else step() runs it."""
-    updates = {neuron.update for neuron in model.neurons().values()}
-    if model.is_custom or model.unknown:
-        return False
-    return model.graph.ends.keys().isdisjoint(model.graph.early) if model.phased else updates <= {*UPDATES}
-
-
-def prepared(model, x):
-    """The graph's nodes for images x, chains of the decoder's linear layers folded into one where that pays: in evaluation for
-    one signal, so that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image:
-    it is left."""
-    nodes = model.graph.nodes
-    if not model.has_feedback or model.phased:
-        return nodes
-    signals = len(x) * model.timesteps if model.training else 1
-    return folded(nodes, model.graph.ends["decoded"], signals, x.shape[2:])
-
-
 def advance(model, run, draws):
-    """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show, with pictures.
+    """T steps of a model that takes_steps_at_once, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show,
+    with pictures.
 
     A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
     the prediction of the step before.
@@ -42,6 +29,7 @@ def advance(model, run, draws):
     if model.phased:
         return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
+    # what the decoder needs runs first, maybe step by step; all else then takes all steps at once
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
     before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
     parts = [decode(model, run, before, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
@@ -58,21 +46,27 @@ def advance(model, run, draws):
 def decode(model, run, nodes, draws):
     """T steps of these nodes, those that the decoder needs, on what the input neurons see now, in place. draws: (T, B, C, H, W).
     Returns (name -> what a node sends (T, B, ...), the input and what others need, what each step shows)."""
-    steps = range(run.steps, run.steps + len(draws))
-    if run.recording is not None and len(draws) > 1:  # several frames of a recording are seen at once, (T, B, C, H, W)
-        view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
-    else:
-        show_image(model, run, run.shown_now())
-        view = run.view
-    sent = {INPUT: model.encoding.send(view.unexplained(), draws)}
-    if run.sent is not None:
-        run.note(INPUT, sent[INPUT].flatten(0, 1), steps)
-    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(sent[INPUT]))))
-    propagate(run, nodes, sent, steps)
+    sent = {INPUT: input_of(model, run, draws)}
+    propagate(run, nodes, sent, range(run.steps, run.steps + len(draws)))
     decoded = sent.pop(model.graph.ends["decoded"]) if model.has_feedback else [None] * len(draws)
     taken = {source for node in run.nodes if node not in nodes for source in node.sources}
     shown = [model.read_out_and_gate(run, codes) for codes in decoded]
     return {name: signal for name, signal in sent.items() if name in taken}, shown
+
+
+def input_of(model, run, draws):
+    """What the input neurons send in the next T steps (T, B, C, H, W), on what they see now, or of a recording its frames."""
+    steps = range(run.steps, run.steps + len(draws))
+    if run.recording is not None and len(draws) > 1:  # several frames are seen at once, (T, B, C, H, W)
+        view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
+    else:
+        show_image(model, run, run.shown_now())
+        view = run.view
+    signal = model.encoding.send(view.unexplained(), draws)
+    if run.sent is not None:
+        run.note(INPUT, signal.flatten(0, 1), steps)
+    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(signal))))
+    return signal
 
 
 def propagate(run, nodes, sent, steps):
@@ -110,14 +104,8 @@ def at_once(run, name, module, signal, steps):
 
 def advance_phased(model, run, draws):
     """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
-    graph, steps, times, signal = model.graph, len(draws), model.timesteps, []
-    for step, u in enumerate(draws[:times]):
-        show_image(model, run, run.shown_now())
-        signal.append(model.encoding.send(run.view.unexplained(), u))
-        run.counts.setdefault(INPUT, []).append(([step], count_events(run.view.sent(signal[-1])[None])))
-        run.steps += 1
-    sent = {INPUT: torch.stack(signal)}
-    run.note(INPUT, sent[INPUT].flatten(0, 1), range(times))
+    graph, steps, times = model.graph, len(draws), model.timesteps
+    sent = {INPUT: torch.stack([*input_of(model, run, draws[:times])])}  # in memory, since sums over steps round by layout
     propagate_phases(model, run, sent)
 
     def in_its_phase(end, before, after):
@@ -127,7 +115,7 @@ def advance_phased(model, run, draws):
 
     sent["output"] = accumulated(run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training)
     logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
-    run.logits, run.steps, decoded = logits[-1], 0, [None] * steps
+    run.logits, decoded = logits[-1], [None] * steps
     if model.has_feedback:
         sent["decoded"] = sent[graph.ends["decoded"]]
         nothing = torch.zeros_like(sent["decoded"][0])
@@ -177,3 +165,96 @@ def fired(neuron, drive, steps):
         now, v = neuron.update(drive, v, *own, phase=1)
         spikes.append(now)
     return torch.cat(spikes)
+
+
+# --- linear layers as one
+
+UP = (2, 2), (2, 2), (0, 0), 1, None  # the token U: kernel, stride, padding, groups, bias: an output comes from one input
+FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
+
+
+def folded(nodes, end, signals, image_size, pays=None):
+    """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
+    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
+    width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
+    by_name, size, pays = {node.name: node for node in nodes}, list(image_size), pays or FoldedChain.pays_with
+    takers, chain, last = Counter(source for node in nodes for source in node.sources), None, None
+    while (node := by_name.get(end)) and len(node.sources) == 1:
+        module, (source,) = node.module, node.sources
+        is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
+        if is_transposed and module.stride[0] > 1:
+            size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
+            form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
+            if chain and takers[end] == 1 and form == UP and pays(chain, module, signals * prod(size)):
+                chain.fold_in(module)
+                by_name[last] = by_name[last]._replace(sources=(source,))
+                del by_name[end]
+            else:
+                chain = None
+        elif is_transposed and can_begin(module):
+            chain, last = FoldedChain(module), end
+            by_name[end] = node._replace(module=chain)
+        else:
+            chain = None
+        end = source
+    return [*by_name.values()]
+
+
+def can_begin(module):
+    """True if a transposed convolution may end a FoldedChain, which is built from its end."""
+    is_plain = (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1))
+    return is_plain and len({*module.kernel_size}) == len({*module.padding}) == 1
+
+
+class FoldedChain:
+    """A k x k transposed convolution and U layers before it, which are linear together, as one transposed convolution.
+
+    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
+    were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
+    U layer's output pixels each come from one input pixel.
+    """
+
+    def __init__(self, module):
+        self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
+        self.bias = module.bias
+
+    def pays_with(self, up, places):
+        """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
+        (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
+        channels, width, size, _ = self.kernel.shape
+        apart = places * up.weight.numel() + 4 * places * channels * width * size**2
+        return up.weight.numel() * width * size**2 + places * self.size_with(up) < apart
+
+    def size_with(self, up):
+        """How many weights its kernel has with this U layer before it folded in."""
+        return up.in_channels * self.kernel.shape[1] * (self.kernel.shape[-1] + self.stride) ** 2
+
+    def fold_in(self, up):
+        """Become the map of this U layer and what was before."""
+        self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
+        self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
+        self.stride *= up.stride[0]
+
+    def module(self):
+        """The same as a module of its own."""
+        channels, width, size, _ = self.kernel.shape
+        module = nn.ConvTranspose2d(channels, width, size, self.stride, self.padding, self.lost, bias=False)
+        module.weight, module.bias = nn.Parameter(self.kernel), self.bias
+        return module
+
+    def __call__(self, signal):
+        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
+        return transposed(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
+
+
+def transposed(signal, kernel, bias, stride, padding, lost):
+    """F.conv_transpose2d of a signal (B, C, H, W); lost: its output_padding."""
+    channels, size = kernel.shape[1], kernel.shape[-1]
+    if channels > FEW_CHANNELS:
+        return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
+    shape = [stride * (here - 1) + size - 2 * padding + rest for here, rest in zip(signal.shape[2:], lost, strict=True)]
+    # on a CPU torch.bmm has rounded alike in all batches tried, with and without a gradient, in one memory format
+    inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
+    columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)
+    output = F.fold(columns, shape, size, padding=padding, stride=stride)
+    return output if bias is None else output + bias.view(-1, 1, 1)

@@ -169,10 +169,10 @@ class EventEngine(Engine):
             self.rooms.pop(True, None)
             self._counted = 0
 
-    def stop_counting(self, events):
-        """Add to Events, see counting/operations.py, what was counted since start_counting."""
+    def stop_counting(self, counter):
+        """Add to an OperationCounter what was counted since start_counting."""
         if rooms := self.rooms.pop(True, None):
-            add_events(events, rooms, self.model, self._counted)
+            add_events(counter, rooms, self.model, self._counted)
         self._counted = None
 
     # --- a run
@@ -236,8 +236,8 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     return runs
 
 
-def add_events(events, rooms, model, steps):
-    """Add to Events what Rooms have counted in this many steps of images."""
+def add_events(counter, rooms, model, steps):
+    """Add to an OperationCounter what Rooms have counted in this many steps of images."""
     tables, graph, numbers = rooms.tables, model.graph, rooms.tables.numbers
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
@@ -246,19 +246,16 @@ def add_events(events, rooms, model, steps):
         return in_space(torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]).flatten(1)
 
     for name in (*tables.names, *graph.pools):
-        events.sent[name] += sent_by(numbers[name]).sum(0)
-    for link in graph.links:
-        if link.target not in graph.pools:
-            events.arrived[link.way] += sent_by(numbers[link.source]).sum(0)
+        counter.sent[name] += sent_by(numbers[name])
     done = set()
     for target, chain in tables.chains.items():
-        for count, module in enumerate(chain.modules if target < tables.maps else ()):
-            node, of_map = of_map if count else int(tables.nodes[target]["source"]), of_map + (count > 0)
+        for count, module in enumerate(chain.modules[1:] if target < tables.maps else (), 1):
             shared = int(tables.nodes[target]["source"]), *chain.modules[: count + 1]
             if isinstance(module, LINEAR) and shared not in done:  # the encoder's last feed both classifier and decoder
-                events.inputs[names[module]] += sent_by(node)
+                counter.inputs[names[module]] += sent_by(of_map)
             done.add(shared)
-    events.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
+            of_map += 1
+    counter.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
 
 
 class GraphEngine(Engine):

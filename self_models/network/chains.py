@@ -22,19 +22,6 @@ from self_models.basics import ModelError
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 
 
-class Pool(nn.Module):
-    """SumPool2d and AvgPool2d of NIR: sums over windows, or means, to which the border's zeros count; sizes are pairs."""
-
-    def __init__(self, kernel_size, stride, padding, mean):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding, self.mean = kernel_size, stride, padding, mean
-
-    def forward(self, x):
-        (top, left) = self.padding
-        x = F.pad(x, (left, left, top, top))
-        return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=None if self.mean else 1)
-
-
 class Scale(nn.Module):
     """Values times a scale, of one value or one for each."""
 
@@ -212,7 +199,7 @@ class Chain:
             step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
                 at = then - first * step.stride if step.transposed else then * step.stride - first
-                is_alike = count == 1 and isinstance(module, (nn.AvgPool2d, Pool))  # all places of a window have one weight
+                is_alike = count == 1 and isinstance(module, nn.AvgPool2d)  # all places of a window have one weight
                 kind.append((None if is_alike else at, count, more))
             elif isinstance(module, nn.Linear) or self.by_place[n]:
                 kind.append((first, count))
@@ -249,15 +236,8 @@ class Chain:
         """Numbers of one row of a window, with zeros at its end: fours are added faster than ones."""
         return -(-self.side * self.after[0] // 4) * 4
 
-    @property
-    def count(self):
-        """Of phases."""
-        return len(self.phases[2]) * len(self.phases[3])
-
-    @property
-    def size(self):
-        """How many folded weights there are, with these zeros."""
-        return self.count * self.before[0] * self.side * self.row
+    count = property(lambda self: len(self.phases[2]) * len(self.phases[3]))  # of phases
+    size = property(lambda self: self.count * self.before[0] * self.side * self.row)  # of the folded weights, with these zeros
 
     @functools.cached_property
     def places(self):
@@ -303,19 +283,15 @@ class Chain:
             impulses[torch.arange(len(part)), part] = 1
             for i, row in enumerate(rows):
                 for j, column in enumerate(columns):
-                    window = self._window(impulses, self.ways[0][row].ranges, self.ways[1][column].ranges)
+                    window, ranges = impulses, zip(self.ways[0][row].ranges, self.ways[1][column].ranges, strict=True)
+                    for n, (at, then) in enumerate(pairwise(ranges)):
+                        window = self._through(n, window, at, then)
                     height, width = window.shape[2:]
                     lines = np.zeros((len(part), self.side, self.side, self.after[0]), np.float32)
                     lines[:, self.side - height :, self.side - width :] = window.permute(0, 2, 3, 1).float().numpy()
                     lines = lines.reshape(len(part), self.side, -1)
                     folded[i, j, part[0] : part[-1] + 1, :, : lines.shape[2]] = lines
         return folded.reshape(-1, *folded.shape[2:])
-
-    def _window(self, signal, rows, columns):
-        """What the modules make of a signal (B, C, height, width) that lies at the first of these ranges, where the last lie."""
-        for n in range(len(self.modules)):
-            signal = self._through(n, signal, (rows[n], columns[n]), (rows[n + 1], columns[n + 1]))
-        return signal
 
     def _through(self, n, signal, at, then):
         """What module n makes of a signal that lies at these ranges of rows and columns, where those lie, without its bias."""
@@ -336,8 +312,8 @@ class Chain:
             weight, groups = module.weight.double(), module.groups
             weight = weight.reshape(*weight.shape[:2], *sizes)
         else:
-            divisor = 1 if getattr(module, "mean", True) is False else getattr(module, "divisor_override", None) or prod(sizes)
-            weight, groups = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64), channels
+            groups, divisor = channels, module.divisor_override or prod(sizes)
+            weight = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64)
         stride, dilation = [step.stride for step in steps], [step.dilation for step in steps]
         cut = []  # from the right to the left: columns, then rows
         for step, (first, count), (begin, more) in zip(steps, at, then, strict=True):

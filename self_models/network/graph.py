@@ -41,19 +41,12 @@ class Link(NamedTuple):
     chain: Chain
     is_back: bool = False
 
-    @property
-    def modules(self):
-        return self.chain.modules
+    modules = property(lambda self: self.chain.modules)
 
     @property
     def bias(self):
         """That of the last module (C',), or None."""
         return getattr(self.modules[-1], "bias", None) if self.modules else None
-
-    @property
-    def way(self):
-        """What no other link has: several may share modules behind a sum, and an end."""
-        return self.source, self.path, self.target
 
     @property
     def end(self):
@@ -106,15 +99,15 @@ class Graph:
 
     # --- a timestep
 
-    def step(self, memory, arriving, nodes=None):
-        """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; nodes: those
-        that are run, all by default. memory: name -> state of a node, replaced in place; under of_back(name) what that node has
-        sent in the timestep before, for edges back: in the first what it sends where nothing arrives, biases."""
+    def step(self, memory, arriving):
+        """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; memory: name ->
+        state of a node, replaced in place; under of_back(name) what that node has sent in the timestep before, for edges back: in
+        the first what it sends where nothing arrives, biases."""
         sent = {INPUT: arriving}
         if self.sent_back and of_back(self.sent_back[0]) not in memory:
             quiet = self.quiet(arriving)
             memory |= {of_back(name): quiet[name] for name in self.sent_back}
-        for node in self.nodes if nodes is None else nodes:
+        for node in self.nodes:
             name, module = node.name, node.module
             signal = self.arriving(node, sent, memory)
             if has_state(module):
@@ -151,13 +144,10 @@ class Graph:
             states[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
         return states
 
-    def needed(self, *ends):
-        """The nodes that these ends need, in their order."""
-        wanted, names = {INPUT}, [self.ends[end] for end in ends]
-        while names:
-            if (name := names.pop()) not in wanted:
-                wanted.add(name)
-                names += [*self._node[name].sources, *self._node[name].back]
+    def needed(self, end):
+        """The nodes that an end needs, in their order."""
+        sources = {INPUT: ()} | {node.name: (*node.sources, *node.back) for node in self.nodes}
+        wanted, _ = searched(self.ends[end], sources)
         return [node for node in self.nodes if node.name in wanted]
 
     # --- structure

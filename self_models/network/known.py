@@ -6,7 +6,7 @@ Of modules that no architecture makes, derived classes among them, nobody knows 
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.network.chains import Pool, Scale
+from self_models.network.chains import Scale
 from self_models.network.neurons import (
     UPDATES,
     AsElsewhere,
@@ -20,7 +20,7 @@ from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
 NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
-LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Pool, Scale
+LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
 KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
 OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
 PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}

@@ -1,10 +1,14 @@
-"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own. Which go together."""
+"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own. What a Network makes of
+them, and which go together."""
 
 import os
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from self_models.basics import ModelError
-from self_models.basics.images import IMAGE_SHAPES, data_set
+from self_models.basics.images import IMAGE_SHAPES, background, class_names, data_set, find_image_shape
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -18,6 +22,8 @@ from self_models.basics.settings import (
     Text,
     objective_setting,
     setting,
+    settings_in,
+    with_defaults,
 )
 from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.network.norms import ACTIVATIONS, NORMS
@@ -124,6 +130,65 @@ class SpikingSettings(NetworkSettings):
     rule: str = objective_setting("never", Choice(RULES), "early exit: an image ends, in evaluation, at the first timestep at "
         "which this rule holds", group="stopping", common=True)
 # fmt: on
+
+
+class Network(nn.Module):
+    """A network that is built from declared settings and keeps them in self.settings, and what is known of its images. Settings:
+    the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults:
+    where this class's differ from its bases'. build() makes its layers. Raises ModelError for settings that make no network."""
+
+    Settings = None
+    parts = {}  # noqa: RUF012
+    defaults = {}  # noqa: RUF012
+
+    def __init__(self, vgg_name=None, **settings):
+        super().__init__()
+        self.settings = self.checked(settings if vgg_name is None else {"vgg_name": vgg_name, **settings})
+        self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
+        self.background = background(self.settings)
+        self.build()
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def known_settings(cls):
+        """name -> Setting, with this class's defaults; those of all parts are among them."""
+        known, defaults = settings_in(cls.Settings), {}
+        for kind, registry in cls.parts.items():
+            parts = settings_in(*registry.values())
+            if both := known.keys() & parts.keys():
+                raise ModelError(f"a {kind} declares a setting {min(both)}, which {cls.__name__} has already: take another name")
+            known = known | parts
+        for base in reversed(cls.__mro__):
+            defaults |= vars(base).get("defaults", {})
+        return with_defaults(known, defaults)
+
+    @classmethod
+    def checked(cls, values):
+        """All settings in force, these values among them, without those of parts that are not chosen. Raises ModelError for an
+        unknown name or an impossible value."""
+        known = cls.known_settings()
+        if unknown := [name for name in values if name not in known]:
+            raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
+        checked = {name: one.check(name, values.get(name, one.default)) for name, one in known.items()}
+        for kind, registry in cls.parts.items():
+            idle = () if registry.keeps_all else registry.settings_without(checked[kind])
+            checked = {name: value for name, value in checked.items() if name not in idle}
+        return checked
+
+    @staticmethod
+    def check_in_force(asked, settings):
+        """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
+        if idle := sorted(asked - settings.keys()):
+            raise ModelError(f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too")
+
+    def make_parts(self, **common):
+        """setting -> the part that it names, made of the settings that the part declares; common: attributes that all get."""
+        made = {}
+        for name, registry in self.parts.items():
+            cls = registry.find(self.settings[name])
+            made[name] = cls(**{own: self.settings[own] for own in settings_in(cls)})
+            vars(made[name]).update(common)
+        return made
 
 
 def check_together(model, gate, rule):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from self_models.basics.settings import Registry
-from self_models.network.graph import Graph, chained, has_state, passes
+from self_models.network.graph import Graph, chained, has_state
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
 
@@ -25,9 +25,10 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     """features, generate (None without a decoder) and classifier, initialised. features.fork: how many layers of it the decoder
     needs.
 
-    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init, of an SNN max_pool; nonlinearity: (stage name,
-    channels) -> new module; output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have
-    no bias. Raises ModelError where the image is too small for the plan.
+    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init, of an SNN max_pool, bias, output_bias;
+    nonlinearity: (stage name, channels) -> new module; output_nonlinearity: the module after the decoder's last layer, or None.
+    With bias each linear layer right before neurons has one: the others are linear together with the one after them, or their
+    output is only added up. Raises ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
     kernel_size = settings["kernel_size"]
@@ -47,9 +48,18 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
             if isinstance(layer, LINEAR):
                 is_rectified = not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None)))
                 INITS[settings["init"]](layer, is_rectified)
+                if settings.get("bias") and isinstance(after, SpikingNeuron):
+                    add_bias(layer)
+    if settings.get("output_bias"):
+        add_bias(classifier[-1])
     for layer, module in enumerate(module for module in stages.modules() if isinstance(module, HeldDropout)):
         module.layer = layer
     return features, generate, classifier
+
+
+def add_bias(layer):
+    """Give a linear layer a bias of zeros, (C',)."""
+    layer.bias = nn.Parameter(torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels))
 
 
 def _encoder(tokens, channels, kernel_size, nonlinearity, drop, pools):
@@ -99,20 +109,6 @@ def _classifier(width, settings, nonlinearity):
     return nn.Sequential(*layers, nn.Linear(width, settings["labels"], bias=False))
 
 
-def add_biases(stages):
-    """Give each linear layer a bias whose output goes to neurons at once. Others need none: they are linear together with the one
-    after them, or their output is only added up."""
-    for stage in stages:
-        for layer, after in pairwise(stage):
-            if isinstance(layer, LINEAR) and isinstance(after, SpikingNeuron):
-                layer.bias = new_bias(layer)
-
-
-def new_bias(layer):
-    """Zeros, (C',)."""
-    return nn.Parameter(torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels))
-
-
 INITS = Registry("init")  # name -> function (layer, rectified: whether a nonlinearity follows) that draws its weights
 
 
@@ -142,12 +138,6 @@ def dirac(layer, rectified):
         nn.init.dirac_(filters[: filters.shape[1]])
 
 
-def encoder_parts(features):
-    """The encoder's (position, module) pairs in two parts: up to where the decoder takes its input, and the rest, maybe none."""
-    layers = list(features.named_children())
-    return layers[: features.fork], layers[features.fork :]
-
-
 def graph_of_stages(features, generate, classifier, shape):
     """The Graph of a network's stages, for images of this shape. Ends: 'output', and 'decoded' with a decoder (generate)."""
 
@@ -172,16 +162,3 @@ def pass_on(layer, signal, memory, key, draws=None):
         return layer(signal)
     signal, memory[key] = layer(signal, memory.get(key))
     return signal
-
-
-def chains(layers):
-    """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
-    linear = []
-    for position, module in layers:
-        if isinstance(module, SpikingNeuron):
-            yield linear, (position, module)
-            linear = []
-        elif not passes(module):
-            linear.append((position, module))
-    if linear:
-        yield linear, None

@@ -46,9 +46,7 @@ class Layer(NamedTuple):
     sources: tuple
     where: str = ""
 
-    @property
-    def is_nonlinear(self):
-        return isinstance(self.module, NONLINEARITIES)
+    is_nonlinear = property(lambda self: isinstance(self.module, NONLINEARITIES))
 
 
 class Tracer(fx.Tracer):

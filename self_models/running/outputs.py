@@ -115,15 +115,15 @@ OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of 
 
 class Asked(NamedTuple):
     """What is asked of a layer: kinds, of KINDS; space: its shape, (C, H, W) or (N,); neurons: their numbers in the order of the
-    flattened space, (n,), or None for all."""
+    flattened space, a list, or None for all."""
 
     kinds: tuple
     space: tuple
-    neurons: torch.Tensor | None
+    neurons: list | None
 
     def chosen(self, values):
         """Of the layer's values, (..., C, H, W) or (..., N), those that are asked for, (..., n) or all."""
-        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons.to(values.device)]
+        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons]
 
 
 def asked_by(record, model):
@@ -142,7 +142,7 @@ def asked_by(record, model):
         if not spaces[name]:
             raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
         *kinds, last = [words] if isinstance(words, str) else words
-        kinds, numbers = ((*kinds, last), None) if isinstance(last, str) else (tuple(kinds), torch.as_tensor(last))
+        kinds, numbers = ((*kinds, last), None) if isinstance(last, str) else (tuple(kinds), torch.as_tensor(last).tolist())
         has = kinds_of(neurons, name)
         if wrong := [kind for kind in kinds if kind not in has]:
             raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
@@ -156,9 +156,10 @@ def recorded_now(asked, sent, memory, neurons):
     values = {}
     for name, layer in asked.items():
         nothing = torch.zeros(len(sent[INPUT]), *layer.space, device=sent[INPUT].device)
-        for kind in layer.kinds if name != "output" else ():
-            state = memory.get(name) or neurons[name].at_rest(nothing) if kind == "membrane" else None
-            values[name, kind] = layer.chosen(state.v if state else sent.get(name, nothing) != 0)
+        if name != "output" and "spikes" in layer.kinds:
+            values[name, "spikes"] = layer.chosen(sent.get(name, nothing) != 0)
+        if name != "output" and "membrane" in layer.kinds:
+            values[name, "membrane"] = layer.chosen((memory.get(name) or neurons[name].at_rest(nothing)).v)
     return values
 
 

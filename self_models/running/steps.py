@@ -209,43 +209,34 @@ def drawn_for(model, run, steps, uniforms=None, length=1):
 # --- another image in the place of the one before, and what is forgotten then
 
 
-def show_image(model, run, image):
-    """with_image(), in place."""
-    if image is not run.image:
-        vars(run).update(vars(with_image(model, run, image)))
-
-
 def prediction_targets(model, x, steps=None):
     """What a model's predictions of each step are compared with, for images or recordings x. steps: see by_step."""
-    return x if x.dim() == 4 else by_step(x, steps, ahead=model.settings["predict"] == "next")
+    return by_step(x, steps, ahead=model.settings["predict"] == "next")
 
 
-def with_image(model, run, image):
-    """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
-    changed = image != run.image
-    if not changed.any():
-        return run
-    view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), run.view, changed)
-    after = replace(run, image=image, view=view)
-    if not (model.settings["surprise"] and model.gate.reopens):
-        return after
-    opened = view.is_open & ~run.view.is_open
-    return surprised(model, after, opened) if opened.any() else after
+def show_image(model, run, image):
+    """Put another image (B, C, H, W) in the place of the run's own, from its next step on; the run changes, not its memory."""
+    if image is run.image or not (changed := image != run.image).any():
+        return
+    before = run.view
+    run.view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), before, changed)
+    run.image = image
+    if model.settings["surprise"] and model.gate.reopens and (opened := run.view.is_open & ~before.is_open).any():
+        forget(model, run, opened)
 
 
-def surprised(model, run, opened):
-    """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
-    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep
-    1 - min(1, gain r), the sum of these pixels nothing; where any has opened all pixels are judged anew."""
+def forget(model, run, opened):
+    """Forget, likewise, as much as the image surprises, of which these pixels, bool (B, C, H, W), have just opened again: a share
+    r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep 1 - min(1, gain r), the
+    sum of these pixels nothing; where any has opened all pixels are judged anew."""
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
-    memory, neurons = dict(run.memory), model.neurons()
-    for name in memory.keys() & neurons.keys():
-        rest = neurons[name].rest
-        memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
-    readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
-    run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
+    neurons, run.memory = model.neurons(), dict(run.memory)
+    for name in run.memory.keys() & neurons.keys():
+        state, rest = run.memory[name], neurons[name].rest
+        run.memory[name] = state._replace(v=rest + decayed(state.v - rest, keep))
+    run.readout_sum, run.logits = decayed(run.readout_sum, keep).masked_fill(opened, 0), decayed(run.logits, keep)
     judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
-    return replace(run, view=chosen(opened.flatten(1).any(1), judged, run.view))
+    run.view = chosen(opened.flatten(1).any(1), judged, run.view)
 
 
 def chosen(images, view, other):

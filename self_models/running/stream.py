@@ -9,7 +9,7 @@ from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import asked_by, spaces_of
-from self_models.running.steps import all_steps, with_image
+from self_models.running.steps import all_steps, show_image
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
@@ -108,7 +108,8 @@ class Dense:
     def go_on(self, run, x, steps, frames, asked):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
-        run = replace(with_image(model, run, x), asked=asked)
+        run = replace(run, asked=asked)
+        show_image(model, run, x)
         if model.takes_steps_at_once(asked) == (run.nodes is None):
             run.nodes = model.nodes_for(x, asked)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
