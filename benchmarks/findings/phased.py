@@ -20,32 +20,37 @@ from harness.command_line.parser import Parser, typed  # noqa: I001  (harness be
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from self_models.basics.settings import COUNT
+from self_models.counting.operations import fan_out
 from self_models.loading import load
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-
-WEIGHTED = (nn.Conv2d, nn.Linear)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
 @torch.no_grad()
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    parser = Parser(__doc__)
+    text = "checkpoints; may be given several times"
+    parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("ANN", "SNN"), help=text)
+    parser.add_argument("--dataset", default="CIFAR10", help="as the scripts take it")
+    parser.add_argument("--data_dir", default="", help="where that is")
+    parser.add_argument("--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images")
+    parser.add_argument("--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once")
+    args = parser.parse_args(argv)
     for path, converted in args.pair:
         ann, snn = load(path), load(converted, engine="dense")
         test = load_data(args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape)[2]
         right, spikes, others = torch.zeros(2, dtype=torch.int64), 0.0, []
         products = torch.zeros(2, dtype=torch.float64)  # of an activation other than 0; all
-        hooks = [one.register_forward_pre_hook(partial(count, products)) for one in ann.modules() if isinstance(one, WEIGHTED)]
         for batch in test.batches(args.batch_size, "cpu"):
-            output, wanted = snn(batch.images, frames=False), ann(batch.images).logits.argmax(1)
+            with register_module_forward_pre_hook(partial(count, products)):
+                wanted = ann(batch.images).logits.argmax(1)
+            output = snn(batch.images, frames=False)
             found = output.logits.argmax(1)
             right += torch.stack([(answer == batch.labels).sum() for answer in (wanted, found)])
             spikes += sum(counts.sum().item() for name, counts in output.spikes.items() if name != "input")
             others += batch.index[wanted != found].tolist()
-        for hook in hooks:
-            hook.remove()
         ann_accuracy, accuracy = (100 * right / len(test)).tolist()
         about = {"ann": Path(path).stem, "levels": snn.timesteps, "latency": snn.latency, "interval": snn.timesteps}
         figures = {"ann_accuracy": ann_accuracy, "accuracy": accuracy, "other_class": len(others), "images": len(test)}
@@ -58,25 +63,22 @@ def main(argv=None):
 
 def count(products, layer, given):
     """Count the products of a layer's inputs (B, ...) with its weights: those that are not 0, and all."""
-    ones, (x,) = torch.ones_like(layer.weight[:1]), given
-    for kind, values in enumerate(((x != 0).to(x.dtype), torch.ones_like(x))):
-        is_linear = isinstance(layer, nn.Linear)
-        met = F.linear(values, ones) if is_linear else F.conv2d(values, ones, None, layer.stride, layer.padding)
-        products[kind] += met.sum(dtype=torch.float64) * len(layer.weight)
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        met = fan_out(layer, given[0].shape[1:], every=True)
+        products += torch.stack([((given[0] != 0) * met).sum(), len(given[0]) * met.sum()])
 
 
 def first_other(ann, snn, image):
     """The first layer in which spikes are not the ANN's level, how many neurons that are, and the largest distance of their
     inputs from the edge between two levels, in levels; empty if there is none."""
-    layers, hooks = [], []
-    for module in ann.modules():
-        if hasattr(module, "levels"):  # (the drive, the level) of each of its neurons, in levels
-            hooks.append(
-                module.register_forward_hook(lambda *of: layers.append([x * of[0].levels / of[0].bound for x in (*of[1], of[2])]))
-            )
-    ann(image)
-    for hook in hooks:
-        hook.remove()
+    layers = []  # of each the drive and the level of its neurons, in levels
+
+    def keep(module, given, level):
+        if hasattr(module, "levels"):
+            layers.append([x * module.levels / module.bound for x in (*given, level)])
+
+    with register_module_forward_hook(keep):
+        ann(image)
     recorded = snn(image, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
     for (name, sent), (drive, level) in zip(recorded.items(), layers, strict=True):
         differ = sent["spikes"].sum(0) != level.round()
@@ -84,17 +86,6 @@ def first_other(ann, snn, image):
             edge = (drive + 0.5 - (drive + 0.5).round())[differ].abs().max().item()
             return {"layer": name, "neurons": int(differ.sum()), "from_the_edge": edge}
     return {"layer": "output"}
-
-
-def build_parser():
-    parser = Parser(__doc__)
-    text = "checkpoints; may be given several times"
-    parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("ANN", "SNN"), help=text)
-    parser.add_argument("--dataset", default="CIFAR10", help="as the scripts take it")
-    parser.add_argument("--data_dir", default="", help="where that is")
-    parser.add_argument("--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images")
-    parser.add_argument("--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once")
-    return parser
 
 
 if __name__ == "__main__":

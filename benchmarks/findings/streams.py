@@ -20,6 +20,7 @@ accuracy_since: accuracy by timesteps since the label last changed (1: the first
 import argparse
 import json
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -51,7 +52,7 @@ SURE = {"rule": "confidence", "gap_bound": 1.0}
 ENERGIES = ("energy_joules", "energy_event_joules")
 
 
-def build_parser():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "baseline")]
     parser.add_argument("--pair", nargs=2, default=pair, metavar="PATH", help="of seed 0; of seed 1 they end in _1.pth, …")
@@ -60,12 +61,7 @@ def build_parser():
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="of all but the ramp, which is dense")
     parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
-    return parser
-
-
-def main(argv=None):
-    args, found = build_parser().parse_args(argv), {}
-    images = load_data("MNIST")[2]
+    args, images, found = parser.parse_args(argv), load_data("MNIST")[2], {}
     for name, seed in product(args.scenes, args.seeds):
         scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
         for case, run in CASES.items():
@@ -90,20 +86,12 @@ def differences(found):
 # --- cases: (path of the checkpoint, Scene, seed, engine) -> figures
 
 
-def feedback(path, scene, seed, engine):
-    return figures(scene, *left_on(load(path, engine, **FEEDBACK), scaled_frames(scene), seed))
-
-
-def ramp(path, scene, seed, engine):
-    return figures(scene, *left_on(load(path, "dense", model=RampSNN, **FEEDBACK), scaled_frames(scene), seed))
-
-
-def baseline(path, scene, seed, engine):
-    return figures(scene, *left_on(load(path, engine, **BASELINE), scaled_frames(scene), seed))
+def streamed(settings, path, scene, seed, engine):
+    return figures(scene, *left_on(load(path, **{"engine": engine} | settings), scaled(scene.frames), seed))
 
 
 def send_on_delta(path, scene, seed, engine):
-    frames = torch.stack([*scaled_frames(scene)])
+    frames = scaled(scene.frames)
     held, sent = sent_and_held(frames)
     answers, spikes, joules = left_on(load(path, engine, **BASELINE), held, seed)
     spikes["input"] = sent
@@ -122,9 +110,10 @@ def sent_and_held(frames):
 
 
 def detector(path, scene, seed, engine):
-    model, frames = load(path, engine, **SURE), torch.stack([*scaled_frames(scene)])
+    model, frames = load(path, engine, **SURE), scaled(scene.frames)
     steps, streams = scene.labels.shape
-    answers, spikes, joules = torch.full((steps, streams), -1), torch.zeros(len(PARTS), steps, streams).double(), np.zeros(2)
+    answers, joules = torch.full((steps, streams), -1), np.zeros(2)
+    spikes = {part: torch.zeros(steps, streams).double() for part in PARTS.values()}
     begins, runs = torch.zeros(streams, dtype=torch.int64), torch.arange(streams)  # of those that wake: when, and which
     while len(runs):
         images, is_first = frames[begins, runs], begins == 0
@@ -134,9 +123,9 @@ def detector(path, scene, seed, engine):
         ends = begins + output.steps
         for step in range(int(output.steps.max())):
             now, some = begins + step, (output.steps > step) & (begins + step < steps)
-            for part, counts in enumerate(by_part(output.spikes_by_step).values()):
-                if part < len(PARTS) and isinstance(counts, torch.Tensor):
-                    spikes[part, now[some], runs[some]] += counts[step, some].double()
+            for part, counts in by_part(output.spikes_by_step).items():
+                if part in spikes and isinstance(counts, torch.Tensor):
+                    spikes[part][now[some], runs[some]] += counts[step, some].double()
             shown = some & is_first
             answers[now[shown], runs[shown]] = output.logits_by_step[step, shown].argmax(1)
         wakes = torch.full_like(begins, steps)
@@ -146,7 +135,7 @@ def detector(path, scene, seed, engine):
                 wakes[number] = end + later[0]
         begins, runs = wakes[wakes < steps], runs[wakes < steps]
     joules = dict(zip(ENERGIES, joules / answers.numel(), strict=True))
-    return figures(scene, answers, dict(zip(PARTS.values(), spikes, strict=True)), joules, compared=images[0].numel())
+    return figures(scene, answers, spikes, joules, compared=images[0].numel())
 
 
 def differs(frames, image):
@@ -154,15 +143,17 @@ def differs(frames, image):
     return ((frames - image).abs() >= EPSILON).flatten(1).any(1)
 
 
-CASES = {"feedback": feedback, "ramp": ramp, "baseline": baseline, "send-on-delta": send_on_delta, "detector": detector}
+CASES = {
+    "feedback": partial(streamed, FEEDBACK),
+    "ramp": partial(streamed, FEEDBACK | {"engine": "dense", "model": RampSNN}),
+    "baseline": partial(streamed, BASELINE),
+    "send-on-delta": send_on_delta,
+    "detector": detector,
+}
 OF_FEEDBACK = ("feedback", "ramp")
 
 
 # --- what they share
-
-
-def scaled_frames(scene):
-    return (scaled(frame) for frame in scene.frames)
 
 
 def left_on(model, frames, seed):
@@ -191,17 +182,14 @@ def joules_of(counter, images, comparisons):
 
 def figures(scene, answers, spikes, joules, compared=0):
     """The figures of a case, see above. compared: pixels that are compared in each timestep, an accumulate each."""
-    labels, number = scene.labels, torch.arange(len(scene.labels))[:, None]
-    since = number - torch.where(changed(labels), number, 0).cummax(0).values + 1  # steps with this label, with this one
+    labels = scene.labels
+    since = steps_since(changed(labels)) + 1  # steps with this label, with this one
     known, right = labels >= 0, answers == labels
     total = sum(spikes.values())
     parts = {part: count.mean().item() for part, count in spikes.items()}
-    rests = torch.zeros_like(labels)  # steps since a frame changed
-    for step, changes in enumerate(changed(scene.frames.flatten(2)).any(-1)):
-        rests[step] = torch.where(changes, 0, rests[step - 1] + 1)
     row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
     row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
-    row["at_rest"] = mean_of(total, rests >= 20)
+    row["at_rest"] = mean_of(total, steps_since(changed(scene.frames.flatten(2)).any(-1)) >= 20)
     row["accuracy_since"] = [mean_of(right.double(), known & (since == step)) for step in range(1, 41)]
     settled = settling(labels, right)
     return row | {"within_6": float((settled <= 6).mean()) if len(settled) else None}
@@ -210,6 +198,12 @@ def figures(scene, answers, spikes, joules, compared=0):
 def changed(values):
     """Where values (N, ...) differ from those before them, bool (N, ...); True in the first."""
     return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
+
+
+def steps_since(happens):
+    """Timesteps since it last happened (T, B). happens: bool (T, B), True in the first."""
+    number = torch.arange(len(happens))[:, None]
+    return number - torch.where(happens, number, 0).cummax(0).values
 
 
 def mean_of(values, where):

@@ -43,15 +43,15 @@ def digest(value):
     return hashlib.sha256(f"{value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes()).hexdigest()[:16]
 
 
-def arrays_of(name, output):
+def arrays_of(name, value):
     """(name, digest) of all that an output holds."""
-    for field, value in output._asdict().items():
-        if hasattr(value, "_asdict"):
-            yield from arrays_of(f"{name} {field}", value)
-        elif isinstance(value, dict):
-            yield from ((f"{name} {field} {layer}", digest(each)) for layer, each in value.items())
-        elif value is not None:
-            yield f"{name} {field}", digest(value)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from arrays_of(f"{name} {key}", part)
+    elif value is not None:
+        yield name, digest(value)
 
 
 def images_of(model, count):
@@ -73,17 +73,13 @@ def of_networks():
         if kind == "ann":
             yield from arrays_of(f"ann {name}", model(images, seed=0))
             continue
-        runs = {"dense": model, "event": engine_or_none(path, "event"), "int8": engine_or_none(path, "event", weights="int8")}
-        for engine, one in runs.items():
-            if one is not None:
-                yield from of_engine(f"{kind} {name} {engine}", one, images)
-
-
-def engine_or_none(path, engine, **more):
-    try:
-        return load(path, engine=engine, **more)
-    except Exception as error:  # of both revisions the same networks are refused
-        print(f"{path.stem}: {error}", file=sys.stderr)
+        for run, own in {"dense": {"engine": "dense"}, "event": {"engine": "event"}, "int8": {"weights": "int8"}}.items():
+            try:
+                model = load(path, **{"engine": "event"} | own)
+            except Exception as error:  # of both revisions the same networks are refused
+                print(f"{path.stem}: {error}", file=sys.stderr)
+            else:
+                yield from of_engine(f"{kind} {name} {run}", model, images)
 
 
 @torch.no_grad()
@@ -103,7 +99,7 @@ def of_engine(name, model, images):
         parts = [images[:4], images[:4], images[4:8] if len(images) > 4 else images[:4].flip(-1)]
         for number, part in enumerate(parts):
             yield from arrays_of(f"{name} stream {number}", stream(part, 3))
-        yield from ((f"{name} stream state {key}", digest(value)) for key, value in stream.state_dict().items())
+        yield from arrays_of(f"{name} stream state", stream.state_dict())
     except Exception as error:
         yield f"{name} stream", type(error).__name__
 
@@ -126,9 +122,9 @@ def of_trainings():
         for name, words in TRAININGS.items():
             place = Path(folder) / name
             words = words.format(**made).split()
-            env = os.environ | {"OMP_NUM_THREADS": "1"}
             print(f"training {name}", file=sys.stderr, flush=True)
             command = [sys.executable, HERE / words[0], *words[1:], *COMMON.split(), "--output_dir", place]
+            env = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, check=True, cwd=HERE, stdout=subprocess.DEVNULL, env=env)
             kind = "ann" if name == "ann" else "snn"
             made[name] = place / f"trained_models/{kind}/frozen.pth"
@@ -142,7 +138,7 @@ def of_trainings():
                     yield f"training {name} epoch {record['epoch']}", digest(json.dumps(figures, sort_keys=True))
 
 
-PARTS = {"networks": of_networks, "nir": of_nir, "trainings": of_trainings}
+PARTS = {"networks": (of_networks, "ann", "snn"), "nir": (of_nir, "nir"), "trainings": (of_trainings, "training")}  # and kinds
 
 
 def main():
@@ -152,19 +148,17 @@ def main():
     parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = {name: value for part in args.part for name, value in PARTS[part]()}
+    found = {name: value for part in args.part for name, value in PARTS[part][0]()}
     if args.what == "write":
         args.file.write_text(json.dumps(found, indent=0))
         return print(f"{len(found)} arrays")
     kept = json.loads(args.file.read_text())
     differ = sorted(name for name in kept.keys() & found.keys() if kept[name] != found[name])
     print(f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new")
-    of_parts = tuple({"networks": ("ann", "snn"), "nir": ("nir",), "trainings": ("training",)}[part] for part in args.part)
-    files = {f"{path.parent.name} {path.stem}" for path in HERE.glob("trained_models/*/*.pth")}
-    lost = {" ".join(name.split()[:3]) for name in kept.keys() - found.keys() if name.startswith(sum(of_parts, ()))}
-    left = sorted(name for name in lost if name.startswith("nir") or " ".join(name.split()[:2]) in files)
-    gone = sorted(lost.difference(left))
-    print(*([f"gone: {', '.join(gone)}"] if gone else []), *(f"no longer run: {name}" for name in left), *differ, sep="\n")
+    kinds = [kind for part in args.part for kind in PARTS[part][1:]]
+    lost = {tuple(name.split()[:3]) for name in kept.keys() - found.keys() if name.split()[0] in kinds}
+    left = {name for name in lost if name[0] == "nir" or (HERE / f"trained_models/{name[0]}/{name[1]}.pth").is_file()}
+    print(*sorted(f"{'no longer run' if name in left else 'gone'}: {' '.join(name)}" for name in lost), *differ, sep="\n")
     sys.exit(bool(differ or left))
 
 

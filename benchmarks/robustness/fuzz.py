@@ -17,12 +17,11 @@ import resource
 import shlex
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 from unittest import mock
 from urllib.error import URLError
 
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -75,15 +74,14 @@ def outcome(name, flags):
     """Run a script until its work begins; returns '' then, else its one line. Anything else is a fault."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     module, stop = importlib.import_module(name), mock.Mock(side_effect=Reached)
+    patches = [mock.patch.object(Posthoc, name, stop) for name in ("evaluate", "watch")]
+    if hasattr(module, "fit") and "--resume" not in flags:
+        patches.append(mock.patch.object(module, "fit", stop))
+    patches += mock.patch("harness.data.sets.load_set", kept), mock.patch("self_models.conversion.balance_thresholds", stop)
+    patches.append(mock.patch("urllib.request.urlopen", side_effect=URLError("offline")))
     with contextlib.ExitStack() as stack:
-        for place, attribute in ((module, "fit"), (Posthoc, "evaluate"), (Posthoc, "watch")):
-            if hasattr(place, attribute) and not (attribute == "fit" and "--resume" in flags):
-                stack.enter_context(mock.patch.object(place, attribute, stop))
-        stack.enter_context(mock.patch("harness.data.sets.load_set", kept))
-        stack.enter_context(mock.patch("self_models.conversion.balance_thresholds", stop))
-        stack.enter_context(mock.patch.object(urllib.request, "urlopen", side_effect=URLError("offline")))
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(err))
+        for patch in (*patches, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
+            stack.enter_context(patch)
         try:
             run_script(lambda: module.main(flags))
         except Reached:
@@ -96,41 +94,39 @@ def outcome(name, flags):
 
 
 def fuzz(examples, check, **given_):
-    """Run `check` on that many examples, the same ones each time."""
-    options = {"max_examples": examples, "deadline": None, "database": None, "derandomize": True}
-    options |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink), "suppress_health_check": list(HealthCheck)}
+    """Run `check`, which gives what it was refused with, on that many examples, the same ones each time. Returns the counts."""
+    counts = {"examples": 0, "refused": 0}
+
+    @settings(max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(**given_)
+    def count(**example):
+        refused = check(**example)
+        counts["examples"] += 1
+        counts["refused"] += bool(refused)
+
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
     try:
-        settings(**options)(given(**given_)(check))()
+        count()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+    return counts
 
 
 # --- mutations
 
 
-def mutations(raw):
-    """Strategy of bytes that differ from raw: flipped bits, cut, a part lost, doubled, zeroed or foreign."""
-    size = len(raw)
-    place = st.integers(0, size - 1)
-    span = st.tuples(place, st.integers(1, max(1, size // 4))).map(lambda p: (p[0], min(size, p[0] + p[1])))
-
-    def flipped(changes):
-        out = bytearray(raw)
-        for position, bit in changes:
-            out[position] ^= 1 << bit
-        return bytes(out)
-
-    return st.one_of(
-        st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=4, unique=True).map(flipped),
-        place.map(lambda end: raw[:end]),
-        span.map(lambda s: raw[: s[0]] + raw[s[1] :]),
-        span.map(lambda s: raw[: s[1]] + raw[s[0] :]),
-        span.map(lambda s: raw[: s[0]] + bytes(s[1] - s[0]) + raw[s[1] :]),
-        st.tuples(place, st.binary(min_size=1, max_size=64)).map(lambda p: raw[: p[0]] + p[1] + raw[p[0] :]),
-        st.binary(max_size=200),
-    ).filter(lambda mutated: mutated != raw)
+@st.composite
+def mutations(draw, file):
+    """Not the file's bytes: a part of them, or all from somewhere on, is lost, doubled, zeroed or foreign, or a bit flipped."""
+    raw = file.read_bytes()
+    begin = draw(st.integers(0, len(raw) - 1))
+    end = draw(st.just(len(raw)) | st.integers(begin, min(len(raw), begin + len(raw) // 4)))
+    part, flipped = raw[begin:end], raw[begin] ^ 1 << draw(st.integers(0, 7))
+    new = draw(st.sampled_from([b"", 2 * part, bytes(len(part)), bytes([flipped]) + part[1:]]) | st.binary(max_size=200))
+    mutated = raw[:begin] + new + raw[end:]
+    assume(mutated != raw)
+    return mutated
 
 
 # --- checkpoints
@@ -139,19 +135,17 @@ def mutations(raw):
 def checkpoints(examples, folder):
     """A damaged last checkpoint is read, or refused in a line, by evaluation and by --resume."""
     folder = folder / "checkpoints"
-    raw, path, counts = (trained(folder) / "x_last.pth").read_bytes(), folder / "mutated.pth", {"examples": 0, "refused": 0}
+    last, path = trained(folder) / "x_last.pth", folder / "mutated.pth"
 
     def check(mutated):
         path.write_bytes(mutated)
-        counts["examples"] += 1
         where = ["--output_dir", str(folder / "out")]
         evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[len(NETWORK) :], *where])
         resumed = outcome(SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", *where])
         assert resumed, "a finished run has nothing left to do"
-        counts["refused"] += bool(evaluated)
+        return evaluated
 
-    fuzz(examples, check, mutated=mutations(raw))
-    return counts
+    return fuzz(examples, check, mutated=mutations(last))
 
 
 # --- data files
@@ -161,25 +155,22 @@ def data_files(examples, folder):
     """MNIST's test set with one damaged file is refused by its path, or read as it was."""
     place, (images, labels) = folder / "mnist", harness.data.sets.IDX_FILES[False]
     place.mkdir()
-    whole, counts = load_set("MNIST", BUNDLED, False), {"examples": 0, "refused": 0}
-    raw = {name: (BUNDLED / "mnist" / f"{name}.gz").read_bytes() for name in (images, labels)}
+    whole = load_set("MNIST", BUNDLED, False)
+    files = {name: BUNDLED / "mnist" / f"{name}.gz" for name in (images, labels)}
 
     def check(example):
         name, mutated = example
         for other in (images, labels):
-            (place / f"{other}.gz").write_bytes(mutated if other == name else raw[other])
-        counts["examples"] += 1
+            (place / f"{other}.gz").write_bytes(mutated if other == name else files[other].read_bytes())
         try:
             found = load_set("MNIST", folder, False)
         except UserError as error:
             assert str(place / f"{name}.gz") in str(error) and "corrupt" in str(error)
-            counts["refused"] += 1
-        else:
-            assert torch.equal(found.images, whole.images) and torch.equal(found.labels, whole.labels)
+            return error
+        assert torch.equal(found.images, whole.images) and torch.equal(found.labels, whole.labels)
 
-    kinds = st.sampled_from([images, labels, labels]).flatmap(lambda name: st.tuples(st.just(name), mutations(raw[name])))
-    fuzz(examples, check, example=kinds)
-    return counts
+    kinds = st.sampled_from([images, labels, labels]).flatmap(lambda name: st.tuples(st.just(name), mutations(files[name])))
+    return fuzz(examples, check, example=kinds)
 
 
 # --- flags
@@ -198,28 +189,26 @@ def values(action, folder):
 
 def flag_values(examples, folder):
     """Any value of any flag of any script is accepted or refused in one line."""
-    folder, counts = folder / "flags", {"examples": 0, "refused": 0}
+    folder = folder / "flags"
     folder.mkdir()
     snn = trained(folder) / "x.pth"
 
     def check(example):
         name, words = example
         assume(not {"-h", "--help", "--help_all"} & set(words))
-        counts["examples"] += 1
         base = [] if name == "ann_wFeedback" else ["--pretrained_snn", str(snn)]
         with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.chdir(work):  # what a relative path makes lies here
-            counts["refused"] += bool(outcome(name, [*TINY, *base, *words]))
+            return outcome(name, [*TINY, *base, *words])
 
-    def command(name):
+    @st.composite
+    def command(draw):
+        name, words = draw(st.sampled_from(SCRIPTS)), []
         actions = [each for each in importlib.import_module(name).build_parser()._actions if each.dest not in ("help", "resume")]
-        one = st.sampled_from(actions).flatmap(
-            lambda action: values(action, folder).map(lambda words: [action.option_strings[0], *words])
-        )
-        words = st.lists(one, min_size=1, max_size=3).map(lambda parts: [word for part in parts for word in part])
-        return st.tuples(st.just(name), words)
+        for action in draw(st.lists(st.sampled_from(actions), min_size=1, max_size=3)):
+            words += [action.option_strings[0], *draw(values(action, folder))]
+        return name, words
 
-    fuzz(examples, check, example=st.sampled_from(SCRIPTS).flatmap(command))
-    return counts
+    return fuzz(examples, check, example=command())
 
 
 # --- blocks

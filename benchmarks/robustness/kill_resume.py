@@ -50,22 +50,24 @@ def main(argv=None):
 def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --epochs 3"):
     """The JSON object's contents. flags: of the run; folder: an empty one."""
     draw, found = random.Random(seed), {"kills": 0, "while_writing": 0, "runs": 0, "differences": []}
-    seconds = undisturbed(flags, folder / "alone")
+    process = start(flags, folder / "alone")
+    process.join()
+    assert process.exitcode == 0
+    seconds = sum(record.get("seconds", 0) for record in read_records(folder / "alone/logs/snn/x.jsonl"))
     while found["kills"] < kills:
         found["runs"] += 1
-        place, finished = folder / str(found["runs"]), False
-        while not finished:
+        place = folder / str(found["runs"])
+        while not is_finished(place):
             process, while_writing = start(flags, place), False
             if found["kills"] < kills:
                 while_writing = kill(process, place, draw, 2 * seconds / kills)
             process.join()
-            finished = process.exitcode == 0  # else it was killed
-            if process.exitcode not in (0, -signal.SIGKILL):
-                found["differences"].append(f"exit status {process.exitcode}")
-                return found
-            found["kills"] += not finished
-            found["while_writing"] += while_writing and not finished
-            finished |= is_finished(place)  # it was killed on its way out
+            if process.exitcode == 0:
+                break
+            if process.exitcode != -signal.SIGKILL:
+                return found | {"differences": [*found["differences"], f"exit status {process.exitcode}"]}
+            found["kills"] += 1
+            found["while_writing"] += while_writing
         found["differences"] += compare(folder / "alone", place)
     return found
 
@@ -89,27 +91,15 @@ def train(flags):
         run_script(lambda: snn_wFeedback.main(flags))
 
 
-def undisturbed(flags, place):
-    """Run without kills; returns the seconds from the log's first line to the end."""
-    process = start(flags, place)
-    wait_until(lambda: starts_of(place), process)
-    began = time.monotonic()
-    process.join()
-    assert process.exitcode == 0
-    return time.monotonic() - began
-
-
 def kill(process, place, draw, longest):
     """SIGKILL at a random time after the log's first record; half of the time as soon as a file is being written. Returns
     whether one was."""
     starts = starts_of(place)
     wait_until(lambda: starts_of(place) > starts, process)
     time.sleep(draw.uniform(0, longest))
-    files, found = place / "trained_models/snn", []
-    if draw.random() < 0.5:
-        found = wait_until(lambda: list(files.glob(".*.tmp")), process)
+    while_writing = draw.random() < 0.5 and wait_until(lambda: any(place.glob("trained_models/snn/.*.tmp")), process)
     process.kill()
-    return bool(found)
+    return while_writing
 
 
 def wait_until(condition, process):

@@ -11,6 +11,8 @@ import json
 import resource
 import sys
 import time
+import timeit
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +29,7 @@ from self_models.running.draws import EVALUATION, Draws
 
 import torch
 
-WEIGHTS = ("float32", "int8", "int8_folded")
+NETWORKS, WEIGHTS = ["quick_feedback", "quick_baseline"], ("float32", "int8", "int8_folded")
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
 AT_ONCE = 100  # images whose traces are held
 children_time = lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # noqa: E731
@@ -35,8 +37,7 @@ children_time = lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  #
 
 def main(argv=None):
     parser = Parser(__doc__)
-    names = ["quick_feedback", "quick_baseline"]
-    parser.add_argument("--networks", nargs="+", default=names, metavar="NAME", help="committed ones")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="committed ones")
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["float32", "int8"], help="which")
     parser.add_argument("--ann", default=str(COMMITTED / "ann/ann_feedback.pth"), metavar="PATH", help="of the same architecture")
     parser.add_argument("--cflags", default="-O3", help="of the compiler")
@@ -48,35 +49,31 @@ def main(argv=None):
     torch.set_num_threads(1)
     images = load_data("MNIST", limit_test=args.images)[2].images
     ann = load(args.ann, timesteps=1)
-    speed = fastest(lambda: [ann(part) for part in images.split(64)], time.process_time, len(images), args)
+
+    @torch.no_grad()
+    def fastest(run, clock=time.process_time):
+        """Images per second of the fastest of several runs."""
+        return len(images) / min(timeit.repeat(run, timer=clock, repeat=args.repeats, number=1))
+
+    ann_speed = fastest(lambda: [ann(part) for part in images.split(64)])
     for name in args.networks:
-        event = load(COMMITTED / f"snn/{name}.pth", engine="event")
+        path = COMMITTED / f"snn/{name}.pth"
+        event = load(path, engine="event")
         event(images[:8], seed=0)  # folds
-        event_speed = fastest(lambda event=event: event(images, seed=0, frames=False), time.process_time, len(images), args)
+        event_speed = fastest(partial(event, images, seed=0, frames=False))
         for weights in args.weights:
-            snn = event if weights == "float32" else load(COMMITTED / f"snn/{name}.pth", weights=weights)
+            snn = event if weights == "float32" else load(path, weights=weights)
             with TemporaryDirectory() as folder:
                 for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
                     (Path(folder) / file).write_text(text)
                 network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
-                found = fastest(lambda network=network: network.run(images), children_time, len(images), args)
+                speed = fastest(partial(network.run, images), children_time)
                 compared = images if weights == "float32" else images[: args.compared]
                 differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))
-            speeds = {"c": round(found), "event_engine": round(event_speed), "ann": round(speed)}
+            speeds = {"c": round(speed), "event_engine": round(event_speed), "ann": round(ann_speed)}
             about = {"network": name, "weights": weights, "images_per_second": speeds}
-            about |= {"of_event_engine": round(found / event_speed, 2), "differing": differing, "compared": len(compared)}
+            about |= {"of_event_engine": round(speed / event_speed, 2), "differing": differing, "compared": len(compared)}
             print(json.dumps(about), flush=True)
-
-
-@torch.no_grad()
-def fastest(run, clock, count, args):
-    """Images per second of the fastest of several runs."""
-    seconds = float("inf")
-    for _ in range(args.repeats):
-        begin = clock()
-        run()
-        seconds = min(seconds, clock() - begin)
-    return count / seconds
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@
 Networks: `baseline`, the committed snn_baseline.pth; `blocking`, snn_feedback.pth with its decoder, which blocks predicted input;
 the other simulators run it in a loop over the timesteps (Peer in peers.py). `random`: random weights and colour images of
 32 x 32, analog input, T = 4, channels times --widths, thresholds at which a share `rate` of each layer's neurons spikes in a
-timestep. `ann`: one dense pass of the ANN that the network was converted from, or of the same layers; `ann_int8`, of random ones:
-that in ONNX Runtime in 8 bits (packages onnx, onnxruntime). Weights, thresholds, images and random draws are the same for all.
+timestep. `ann`: one dense pass of the ANN that the network was converted from, or of the same layers. Weights, thresholds, images
+and random draws are the same for all.
 
 Images per second are medians over rounds in which all take turns: of wall time, with one thread of processor time. A simulator
 runs by step and by layer; the faster `way` counts. `same_spikes`: true where it sends as many spikes as ours_dense in each layer
@@ -13,7 +13,7 @@ for each image, else the share that differs. Simulators that are not installed a
 engine: one for each neuron that a spike or a pixel's value reaches.
 
     python benchmarks/speed/inference.py --rounds 3                       # 15 minutes on two cores
-    python benchmarks/speed/inference.py --networks random --peers --threads 1 --picture map.png        # ten minutes
+    python benchmarks/speed/inference.py --networks random --peers --threads 1     # ten minutes
 
 docs/explanation/performance.py makes the page's table and picture from results/inference_peers.jsonl.
 """
@@ -21,8 +21,8 @@ docs/explanation/performance.py makes the page's table and picture from results/
 import json
 import statistics
 import sys
-import tempfile
 import time
+import timeit
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -34,20 +34,18 @@ from benchmarks.speed.peers import INSTALLED, SIMULATORS, Peer
 from harness.command_line.parser import Parser, add_output_flag, typed
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
-from harness.drawing.figures import chart, log_scale
+from harness.drawing.figures import chart
 from self_models import load
 from self_models.basics import HOME
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
-from self_models.network.neurons import HeldDropout
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 import numpy as np
 import torch
-from torch import nn
 
 NETWORKS = {"baseline": "baseline", "blocking": "feedback", "random": None}  # name -> that of its files
 PLAN, SHAPE, TIMESTEPS = "16 M 32 M 64 64 M", (3, 32, 32), 4  # of random ones, width 1
@@ -60,7 +58,6 @@ LOOKS = {  # name -> (label, marker, colour, of its inside)
     "norse": ("Norse", "D", "#777777", "none"),
     "sinabs": ("sinabs", "v", "#777777", "none"),
     "ann": ("ANN, one pass", "x", "#222222", "none"),
-    "ann_int8": ("ANN, 8 bits", "+", "#222222", "none"),
 }
 
 
@@ -93,8 +90,7 @@ def main(argv=None):
             records.append({"case": case, **about, **measured(model, ann, images, batch, args)})
             print(json.dumps(records[-1]), flush=True)
     if args.picture:
-        shown = [record for record in records if record["threads"] == args.threads[0]]
-        (save_map if args.networks == ["random"] else save_simulators)(args.picture, shown)
+        save_simulators(args.picture, [record for record in records if record["threads"] == args.threads[0]])
 
 
 # --- networks
@@ -140,57 +136,29 @@ def random_images(count):
     return 2 * torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0)) - 1
 
 
-def in_eight_bits(ann, images):
-    """One pass of the ANN, quantised statically on these images, in ONNX Runtime; None without it."""
-    try:
-        import onnxruntime
-        from onnxruntime.quantization import CalibrationDataReader, quantize_static
-    except ImportError:
-        return None
-
-    class Images(CalibrationDataReader):
-        left = iter([{"x": images.numpy()}])
-
-        def get_next(self):
-            return next(self.left, None)
-
-    kept = [[layer for layer in stage if not isinstance(layer, HeldDropout)] for stage in (ann.features, ann.classifier)]
-    layers = nn.Sequential(*kept[0], nn.Flatten(), *kept[1]).requires_grad_(False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        plain, small = f"{folder}/plain.onnx", f"{folder}/small.onnx"
-        torch.onnx.export(layers, (images,), plain, input_names=["x"], dynamo=False)
-        quantize_static(plain, small, Images())
-        session = onnxruntime.InferenceSession(small, options)
-    return lambda x, uniforms: session.run(None, {"x": x.numpy()})
-
-
 # --- what is measured of them
 
 
 @torch.no_grad()
 def measured(model, ann, images, batch, args):
     """What a record says of one case."""
-    parts = [(part.images, Draws(0, EVALUATION, part.index).uniforms(model.timesteps, model.image_shape))
-             for part in images.batches(batch)]  # fmt: skip
+    (every,) = images.batches(len(images))
+    x, uniforms = every.images, Draws(0, EVALUATION, every.index).uniforms(model.timesteps, model.image_shape)
+    parts = [*zip(x.split(batch), (part.contiguous() for part in uniforms.split(batch, 1)), strict=True)]
     runs = {
         ("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False),
         ("ours_dense", ""): lambda x, uniforms: model.forward(x, uniforms, frames=False),
         ("ann", ""): lambda x, uniforms: ann(x),
     }
-    if images.name == "random" and (small := in_eight_bits(ann, parts[0][0])):
-        runs["ann_int8", ""] = small
-    event, dense = (joined(runs[name, ""](*part).spikes for part in parts) for name in ("ours_event", "ours_dense"))
+    event, dense = (runs[name, ""](x, uniforms).spikes for name in ("ours_event", "ours_dense"))
     same = {"ours_event": compared(event, dense)}
     for peer in (name for name in args.peers if name in INSTALLED):
         for way, by_layer in {"by step": False, "by layer": True}.items():
             runs[peer, way] = Peer(model, peer, by_layer).eval()
-            found = compared(counted(Peer(model, peer, by_layer).eval(), parts), dense)
+            found = compared(Peer(model, peer, by_layer).eval().spikes(x, uniforms), dense)
             same[peer] = found if same.get(peer, True) is True else same[peer]
     with OperationCounter(model) as counter:
-        for part in parts:
-            model(*part, frames=False)
+        model(x, uniforms, frames=False)
     spikes, additions = round(sum(event.values()).mean().item(), 1), counter.result(args.images)["event_acs"]
     found = figures(in_turns(runs, parts, args)) | {"same_spikes": same, "spikes_per_image": spikes, "additions": additions}
     found["nanoseconds_per_addition"] = float(f"{1e9 / found['ours_event'] / additions:.4g}")
@@ -203,10 +171,7 @@ def in_turns(runs, parts, args):
     for run in runs.values():
         run(*parts[0])
     for _, (key, run) in product(range(args.rounds), runs.items()):
-        began = clock()
-        for part in parts:
-            run(*part)
-        seconds[key].append(clock() - began)
+        seconds[key].append(timeit.timeit(lambda: [run(*part) for part in parts], timer=clock, number=1))  # noqa: B023
     return {key: args.images / statistics.median(times) for key, times in seconds.items()}
 
 
@@ -215,22 +180,6 @@ def figures(speeds):
     faster = {name: (round(speed, 1), way) for (name, way), speed in sorted(speeds.items(), key=lambda pair: pair[1])}
     ways = {name: way for name, (_, way) in faster.items() if way}
     return {name: faster.get(name, (None, ""))[0] for name in LOOKS} | {"way": ways}
-
-
-def counted(network, parts):
-    """Spikes of each layer for each image, name -> (N,), of a Peer that nobody times."""
-    found = []
-    for part in parts:
-        counts = network.counting()
-        network(*part)
-        found.append(dict(counts))
-    return joined(found)
-
-
-def joined(found):
-    """Dicts name -> (B,) of all batches as one, name -> (N,)."""
-    found = list(found)
-    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
 def compared(spikes, ours):
@@ -252,42 +201,16 @@ def save_simulators(path, records):
                 ends, place = (best, record["ours_event"]), ((best * record["ours_event"]) ** 0.5, row - 0.08)
                 axis.plot(ends, [row] * 2, color=LOOKS["ours_event"][2], lw=1.2, zorder=1)
                 axis.text(*place, f"{ends[1] / best:.1f} times", ha="center", va="bottom", weight="bold")
-        draw_speeds(axis, rows, records, along="y", ms=7.5, ls="")
+        for name, (label, marker, colour, inside) in LOOKS.items():
+            speeds = [record[name] or np.nan for record in records]
+            if not np.isnan(speeds).all():
+                axis.plot(speeds, rows, marker, label=label, color=colour, mfc=inside, mew=1.4, ms=7.5, ls="")
         label = f"images per second (log scale), threads: {records[0]['threads']}"
         axis.set(xscale="log", xlabel=label, ylim=(len(records) - 0.5, -0.6))
         axis.set_yticks(rows, [words.format(**record) for record in records])
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.grid(color="#dddddd", axis="x")
         axis.figure.legend(loc="outside upper center", ncols=len(LOOKS), frameon=False, handletextpad=0.1, columnspacing=1.2)
-
-
-def draw_speeds(axis, places, records, along, **look):
-    """Images per second of all that records have, by places along the x or the y axis."""
-    for name, (label, marker, colour, inside) in LOOKS.items():
-        speeds = [record.get(name) or np.nan for record in records]
-        if not np.isnan(speeds).all():
-            points = (places, speeds) if along == "x" else (speeds, places)
-            axis.plot(*points, marker, label=label, color=colour, mfc=inside, mew=1.4, **look)
-
-
-def save_map(path, records):
-    """Of random networks a panel for each width and batch: images per second by the share of neurons that spikes. Shaded: the
-    dense engine is faster than events."""
-    panels = {}
-    for record in records:
-        panels.setdefault((record["width"], record["batch"]), []).append(record)
-    with chart(path, (10, 7), len(panels), 2) as axes:
-        for axis, (width, batch) in zip(axes, sorted(panels), strict=True):
-            rows = panels[width, batch]
-            rates = [100 * row["rate"] for row in rows]
-            draw_speeds(axis, rates, rows, along="x", ls="-")
-            axis.set(xscale="log", yscale="log", title=f"width {width}, batch {batch}")
-            axis.set(xlabel="neurons that spike in a timestep, %", ylabel="images per second")
-            log_scale(axis.xaxis, (1, 2, 5))
-            log_scale(axis.yaxis, (1, 2, 5))
-            if slower := [100 * row["rate"] for row in rows if row["ours_dense"] > row["ours_event"]]:
-                axis.axvspan(min(slower), max(rates), alpha=0.1, label="dense is faster than events")
-        axes[0].figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
 NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn", "tiny") for kind in ("feedback", "baseline")]
 COMMITTED = HOME / "trained_models/snn"
 GRAPHS = [HOME / "examples/nmnist.nir", HOME.parent / "shared/data/nir/cnn_sinabs.nir"]  # the second is somebody else's
-FOUND = r"flash: (\d+) bytes; instructions per \w+: (\d+) \(\d+ to \d+\); RAM: (\d+) bytes, and (\d+) of stack"
+FIGURES = re.compile(r"flash: (?P<flash>\d+) bytes; instructions per \w+: (?P<instructions>\d+) \(\d+ to \d+\); "
+                     r"RAM: (?P<ram>\d+) bytes, and (?P<stack>\d+) of stack")  # fmt: skip
 
 
 def main(argv=None):
@@ -51,8 +52,7 @@ def main(argv=None):
     for name, weights in dict.fromkeys((name, "float32" if name.endswith(".nir") else one) for name, one in all_weights):
         timesteps, files = files_for(name, weights)
         for core in args.cores:
-            if found := played(files, core):
-                figures = dict(zip(("equal", "flash", "ram", "stack", "instructions"), found, strict=True))
+            if figures := played(files, core):
                 about = {"network": Path(name).name, "weights": weights, "core": core}
                 control = {} if name.endswith(".nir") else ann_figures(name, core)
                 print(json.dumps(about | {"timesteps": timesteps} | figures | control), flush=True)
@@ -74,7 +74,7 @@ def files_for(name, weights):
 
 
 def played(files, core):
-    """(all equal, bytes of flash, of RAM, of stack, instructions) of a folder on a core; None without its tools."""
+    """Whether all is equal, bytes of flash, RAM and stack, and instructions of a folder on a core; None without its tools."""
     with TemporaryDirectory() as folder:
         for file, text in files.items():
             (Path(folder) / file).write_text(text)
@@ -82,18 +82,16 @@ def played(files, core):
     if "untried" in done.stdout:
         print(done.stdout, end="", file=sys.stderr)
         return None
-    if not (found := re.search(FOUND, done.stdout)):
+    if not (found := FIGURES.search(done.stdout)):
         raise RuntimeError(done.stdout + done.stderr)
-    flash, instructions, *memory = map(int, found.groups())
-    return "equal: " in done.stdout, flash, *memory, instructions
+    return {"equal": "equal: " in done.stdout} | {name: int(number) for name, number in found.groupdict().items()}
 
 
 @cache
 def ann_figures(name, core):
     control = ann_files(load(COMMITTED / f"{name}.pth", engine="dense"))
-    _, _, ram, _, instructions = played(control, core)
-    weights = re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
-    return {"ann_instructions": instructions, "ann_weights": int(weights), "ann_ram": ram}
+    figures, weights = played(control, core), re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
+    return {"ann_instructions": figures["instructions"], "ann_weights": int(weights), "ann_ram": figures["ram"]}
 
 
 def ann_files(model):

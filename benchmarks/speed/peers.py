@@ -5,7 +5,7 @@ simulators have none: Peer calls them timestep by timestep.
 """
 
 import copy
-from collections import ChainMap, OrderedDict
+from collections import OrderedDict
 from functools import partial
 from importlib.util import find_spec
 
@@ -54,6 +54,13 @@ class Neurons(nn.Module):
 
     def forward(self, drive):
         return self.run(drive)
+
+
+def reset(network):
+    """All neurons of a network are as they were before any input."""
+    for module in network.modules():
+        if isinstance(module, Neurons):
+            module.reset()
 
 
 def snntorch(theta, by_layer):
@@ -162,9 +169,7 @@ class Peer(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x, uniforms):
-        for module in self.modules():
-            if isinstance(module, Neurons):
-                module.reset()
+        reset(self)
         if not self.by_layer:
             return sum(self.classifier(codes.flatten(1)) for codes in self.encoded(x, uniforms))
         if self.gate.reacts:
@@ -184,11 +189,13 @@ class Peer(nn.Module):
                 view = self.gate.next_view(x, self.on_pixel_scale(self.readout.prediction(readout_sum)), view)
             yield codes
 
-    def counting(self):
-        """What the neurons send from now on, collected: name, as in SNNOutput.spikes -> spikes of each image (B,)."""
+    def spikes(self, x, uniforms):
+        """Spikes of each image (B,), by layer as in SNNOutput.spikes. The hooks stay: this Peer is for nothing else."""
         neurons = {"input": self.input} | {name: each for name, each in self.named_modules() if isinstance(each, Neurons)}
         of_classifier = {name: neurons.pop(name) for name in [*neurons] if name.startswith("classifier")}
-        return ChainMap(watch(neurons, partial(self.sent, self.ahead)), watch(of_classifier, partial(self.sent, self.by_layer)))
+        counts = watch(neurons, partial(self.sent, self.ahead)), watch(of_classifier, partial(self.sent, self.by_layer))
+        self(x, uniforms)
+        return counts[0] | counts[1]
 
     def sent(self, by_layer, spikes):
         """How many spikes there are for each image (B,); of an analog input values other than 0."""

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.conversion import balance_thresholds
-from benchmarks.speed.peers import Neurons, stage_of
+from benchmarks.speed.peers import reset, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
@@ -64,7 +64,7 @@ def main(argv=None):
             child = subprocess.run([*command, name], stdout=subprocess.PIPE)
             if child.returncode:
                 sys.exit(child.returncode)
-            found |= {key: value for key, value in json.loads(child.stdout).items() if key.startswith((name, "products"))}
+            found |= json.loads(child.stdout)
         for kind in ("s", "cpu_s"):
             fastest = min(found[f"{name}_{kind}"] for name in PEERS)
             found[f"ratio_to_fastest_peer_{kind}"] = round(fastest / found[f"ours_{kind}"], 3)
@@ -166,7 +166,7 @@ def network(args, images):
 
 class Peer(nn.Module):
     """The same stages with another simulator's neurons and our surrogate gradient, max(0, 1 - |v|), in its usual memory format.
-    by_layer: each layer takes all T timesteps, as SpikingJelly's multi-step mode does; else all layers take one."""
+    by_layer: each layer takes all T timesteps, as SpikingJelly's multi-step mode does; else all layers of a stage take one."""
 
     def __init__(self, ours, simulator, by_layer):
         super().__init__()
@@ -181,18 +181,14 @@ class Peer(nn.Module):
                 module.detach_reset, module.surrogate_function = True, PiecewiseQuadratic()
 
     def forward(self, x, draws):
-        for module in self.modules():
-            if isinstance(module, Neurons):
-                module.reset()
-        if self.by_layer:
-            encoded = self.features(poisson(x, draws))
-            logits, decoded = self.classifier(encoded.flatten(2)).sum(0), self.generate(encoded)
-        else:
-            encoded = [self.features(poisson(x, draw)) for draw in draws]
-            logits = sum(self.classifier(codes.flatten(1)) for codes in encoded)
-            decoded = torch.stack([self.generate(codes) for codes in encoded])
-        predictions = decoded.float().cumsum(0).sigmoid()  # under autocast both come in bfloat16
-        return SNNOutput(logits.float(), predictions, (x - predictions) ** 2, {}, None)
+        reset(self)
+        encoded = self.over_time(self.features, poisson(x, draws))
+        logits = self.over_time(self.classifier, encoded.flatten(2)).sum(0).float()
+        predictions = self.over_time(self.generate, encoded).float().cumsum(0).sigmoid()  # under autocast both come in bfloat16
+        return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
+
+    def over_time(self, stage, signals):
+        return stage(signals) if self.by_layer else torch.stack([*map(stage, signals)])
 
 
 if __name__ == "__main__":
