@@ -71,8 +71,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
     said = {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as notes:
         model = from_nir(args.network, engine=args.engine, **said)
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
@@ -108,8 +107,7 @@ def main(argv=None):
 def compare(args, run, said, recordings, steps):
     """Say, and return, what other simulators do with these recordings, see check()."""
     logging.disable(logging.WARNING)  # what they say of the file while they read it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **said)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)

@@ -42,16 +42,15 @@ def main(argv=None):
     args, start = resolve_evaluation(args)
     if "epsilon" not in settings_in(GATES[args.gate]):
         raise UserError(f"gate {args.gate} has no epsilon, which is varied here: --gate block, or snn_wFeedback.py --test_only")
-    epsilons, slews, timesteps = ([value] if not isinstance(value := getattr(args, name), list) else value for name in GRID)
-    chooses = len(slews) > 1 or len(timesteps) > 1
+    tried = {name: value if isinstance(value := getattr(args, name), list) else [value] for name in GRID}
+    chooses = len(tried["readout_slew"]) > 1 or len(tried["timesteps"]) > 1
     if chooses and not args.holdout:
         args = args.having("script", holdout=held_out_by(args.pretrained_snn))
-    suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, epsilons))
-    largest = {"epsilon": max(epsilons), "readout_slew": max(slews), "timesteps": max(timesteps)}
-    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **largest)
+    suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, tried["epsilon"]))
+    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, **{name: max(values) for name, values in tried.items()})
     run, records, baselines = posthoc.run, posthoc.records, []
-    for steps in timesteps:
-        for slew, epsilon in product(slews, epsilons):
+    for steps in tried["timesteps"]:
+        for slew, epsilon in product(tried["readout_slew"], tried["epsilon"]):
             posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
             _, per_image = posthoc.evaluate(readout_slew=slew)
             correlations = difficulty_correlations(per_image)
@@ -61,15 +60,13 @@ def main(argv=None):
     if chooses:
         run.result(*choices_table(records, on_front(records)), *recommended(records, args))
     else:
-        baseline = next(iter(baselines), None)
-        run.result(*blocking_table(records, baseline), "", *operations_table(records))
+        run.result(*blocking_table(records, *baselines), "", *operations_table(records))
         run.say(*difficulty_lines(epsilon, correlations))
         run.say(*class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilon:g}"))
-        posthoc.draw("_sweep.png", save_sweep, records, baseline)
+        posthoc.draw("_sweep.png", save_sweep, records, *baselines)
         posthoc.draw("_extremes.png", save_extremes, posthoc.test, per_image, epsilon)
     if args.picture:
-        save_choices(args.picture, records, on_front(records), baselines)
-        posthoc.pictures.append(args.picture)
+        posthoc.draw("", save_choices, records, on_front(records), baselines, path=args.picture)
     return posthoc.finish()
 
 

@@ -31,13 +31,11 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv))
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}")
     posthoc.check_predicts()
-    run, sets = posthoc.run, {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
+    sets = {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
     if sets:
         rows = [accuracies(posthoc, dimming, images) for dimming, images in sets.items()]
-        summary = {"event": "contrast"} | contrast_summary(rows)
-        posthoc.records.append(summary)
-        run.record(**summary)
-        run.result(*contrast_table(rows, summary))
+        posthoc.keep({"event": "contrast"} | contrast_summary(rows))
+        posthoc.run.result(*contrast_table(rows, posthoc.records[-1]))
         posthoc.draw(".png", save_dimming, rows, args.epsilon, len(posthoc.test))
     posthoc.draw(".gif", save_gif, posthoc.watch(sets.get("bottom half")), args.frame_seconds)
     return posthoc.finish()
@@ -59,9 +57,8 @@ def dimmed_sets(images):
     """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
     middle, centre = (size // 2 for size in images.images.shape[2:])
     where = {"top half": np.s_[..., :middle, :], "bottom half": np.s_[..., middle:, :]}
-    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:]}
-    sets = {name: changed(images, dimmed, half, HALF) for name, half in where.items()}
-    return sets | {"whole": changed(images, dimmed, ..., WHOLE)}
+    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:], "whole": np.s_[...]}
+    return {name: changed(images, dimmed, part, WHOLE if name == "whole" else HALF) for name, part in where.items()}
 
 
 def changed(images, change, *how):

@@ -44,27 +44,23 @@ def main(argv=None):
     args, start = resolve_evaluation(args)
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
-    posthoc, baseline = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"), None
-    if args.baseline:
-        leaks = forgetting(load_checkpoint(args.baseline).get("settings", {}), blocks=False)
-        baseline = posthoc.baseline(**leaks)
+    posthoc, beside, more = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"), None, []
+    leaks = forgetting(load_checkpoint(args.baseline).get("settings", {}), blocks=False) if args.baseline else {}
+    if baseline := posthoc.baseline(**leaks):
         posthoc.run.say(f"baseline {Path(args.baseline).stem}: {', '.join(f'{name} {leak}' for name, leak in leaks.items())}")
-    what, frames = (f"scene {args.scene}", scene_of(posthoc)) if args.scene else (args.frames, posthoc.test)
+    frames, what, model = posthoc.test, args.frames, posthoc.model
+    if args.scene:  # it flickers by less than the network's epsilon
+        epsilon = model.settings.get("epsilon", 0.0) / (2 if model.image_shape[0] > 1 else 1) or EPSILON
+        scene, what = make_scene(args.scene, frames, 1, args.scene_frames, args.seed, epsilon), f"scene {args.scene}"
+        frames = ImageSet(what, scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
     reel, lines = watched(posthoc, frames, f"{Path(start.path).stem}: {what}")
-    beside, more = watched(baseline, frames, "", "baseline ") if baseline else (None, ())
-    posthoc.run.result(*lines, *more)
+    if baseline:
+        beside, more = watched(baseline, frames, "", "baseline ")
+    posthoc.run.result(*lines, *(f"baseline: {line}" for line in more))
     posthoc.draw(".png", save_stream, reel, beside)
     if film := reel.film():
         posthoc.draw(".gif", save_gif, film, args.frame_seconds)
     return posthoc.finish()
-
-
-def scene_of(posthoc):
-    """An ImageSet of the frames of one scene, which flickers by less than the network's epsilon."""
-    args, model = posthoc.args, posthoc.model
-    epsilon = model.settings.get("epsilon", 0.0) / (2 if model.image_shape[0] > 1 else 1) or EPSILON
-    scene = make_scene(args.scene, posthoc.test, 1, args.scene_frames, args.seed, epsilon)
-    return ImageSet(f"scene {args.scene}", scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
 
 
 def watched(posthoc, frames, title, which=""):
@@ -73,14 +69,12 @@ def watched(posthoc, frames, title, which=""):
     model, args, run, records = posthoc.model, posthoc.args, posthoc.run, posthoc.records
     steps, event = args.steps_per_frame or (1 if args.scene else 4), which.replace(" ", "_")
     reel, stream = Reel(model, steps * len(frames), title), model.stream(args.seed)
+    run.begin()
     for number, batch in enumerate(frames.batches(1, posthoc.device)):
-        figures = reel.add(batch, stream(batch.images, steps))
-        record, line = of_frame(number, figures, model.classes)
-        changed = not records or records[-1]["answer"] != record["answer"]
-        records.append({"event": f"{event}frame"} | record)
-        run.begin()
-        run.record(**records[-1])
-        (run.say if changed else run.note)(f"{which}frame {number}: {line}")
+        record, line = of_frame(reel.add(batch, stream(batch.images, steps)), model.classes)
+        say = run.note if records and records[-1]["answer"] == record["answer"] else run.say
+        posthoc.keep({"event": f"{event}frame", "frame": number} | record)
+        say(f"{which}frame {number}: {line}")
     spikes = [record["spikes"]["total"] for record in records]
     right = [record["answer"] == record["label"] for record in records if record["label"] is not None]
     whole = {"event": f"{event}stream", **{name: model.settings[name] for name in LEAKING}, "frames": len(frames)}
@@ -90,12 +84,11 @@ def watched(posthoc, frames, title, which=""):
     if right:
         whole["accuracy"] = fmean(right)
         lines.insert(0, f"accuracy {100 * whole['accuracy']:.1f} %, over the {counted(len(right), 'frame')} with a label")
-    run.record(**whole)
-    records.append(whole)
-    return reel, [f"{which.strip()}: {line}".removeprefix(": ") for line in lines]
+    posthoc.keep(whole)
+    return reel, lines
 
 
-def of_frame(number, figures, names):
+def of_frame(figures, names):
     """(record, line) of what has come of a frame. figures: name -> (T,), of its steps; names: of the classes."""
     answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
@@ -103,7 +96,7 @@ def of_frame(number, figures, names):
     answered, right = names[answer] if answer >= 0 else None, names[label] if label >= 0 else None
     verdict = "" if right is None else ", right" if answered == right else f", wrong: {right}"
     said = "no answer" if answered is None else f"{answered} (certainty {100 * sure:.0f} %){verdict}"
-    record = {"frame": number, "answer": answered, "label": right, "sure": sure, "spikes": spikes, "open_share": is_open}
+    record = {"answer": answered, "label": right, "sure": sure, "spikes": spikes, "open_share": is_open}
     return record, f"{said}; {counted(round(spikes['total']), 'spike')}, {100 * is_open:.1f} % of the input open"
 
 

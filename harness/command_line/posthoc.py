@@ -108,9 +108,13 @@ class Posthoc:
         more = {"holdout": args.holdout} | more if args.holdout else more
         record = evaluation_record(self.model, result, args, **more)
         self.run.say(*silent_outputs(result))
+        self.keep(record)
+        return record, result["per_image"]
+
+    def keep(self, record):
+        """Write a record, and keep it for --results_json."""
         self.records.append(record)
         self.run.record(**record)
-        return record, result["per_image"]
 
     def baseline(self, **changed):
         """A Posthoc of --baseline with the same images, timesteps and rule, and these settings changed; None without the flag."""
@@ -147,9 +151,9 @@ class Posthoc:
         """What to call the images of what chosen() gave."""
         return self.files or [f"label: {self.model.classes[label]}" for label in batch.labels.tolist()]
 
-    def draw(self, ending, save, *shown):
-        """save(path, *shown) a picture of the run, whose name ends so."""
-        self.pictures.append(path := self.run.picture(ending))
+    def draw(self, ending, save, *shown, path=""):
+        """save(path, *shown) a picture; without a path, of the run, whose name ends so."""
+        self.pictures.append(path := path or self.run.picture(ending))
         save(path, *shown)
 
     def finish(self):

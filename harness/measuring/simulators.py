@@ -72,8 +72,7 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
                 verdict = ("differs", str(difference)) if difference else ("same", "")
             else:
                 version = importlib.metadata.version(name)
-                with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-                    warnings.simplefilter("ignore")
+                with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
                     sent = sent_by_modules(name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events)
                 verdict = compared(model, events, sent)
                 if verdict[0] == "differs" and name == conventions.get("like") == "snntorch":
