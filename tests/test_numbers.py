@@ -41,6 +41,8 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "slew limit is 0.15 per": "recipes/fashion_feedback.toml",
         "s < 2 epsilon": "a condition",
         "first 200 test images.": "a default of the command below it",
+        "they differ by 16 images of 10,000.": "of the table above",
+        "in steps of 0.1 %,": "a definition",
         "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
         "At most 50 timesteps": "a flag of results.py",
         "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
@@ -122,7 +124,7 @@ def decoder(*names):
 
 def of_readme():
     """What README says."""
-    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the spikes.", at_training())
+    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the baseline's spikes.", at_training())
     late, early = (compared()[FEEDBACK[0], 50, stop][1].removesuffix(STAR) for stop in (ALL, MARGIN))
     yield f"by {late} at T = 50 and {early} with early exit (95 % intervals, paired"
     for network, text in (("baseline", "[{} to {} times]"), ("blocking", "; {} to {} with blocking")):
@@ -130,8 +132,8 @@ def of_readme():
         ratios = [row["ours_event"] / max(row[name] for name in ("snntorch", "spikingjelly", "norse", "sinabs")) for row in rows]
         yield text.format(round(min(ratios)), round(max(ratios)))
     for batch, text, form in (
-        (1, "{} to {} times the fastest other simulator at batch 1", ".0f"),
-        (64, "{} to {} in batches of 64", ".2g"),
+        (1, "{} to {} times as fast as the best of those at batch 1", ".0f"),
+        (64, "{} to {} at batch 64", ".2g"),
     ):
         speeds = {}
         for row in records("nir_peers.jsonl"):
@@ -142,7 +144,7 @@ def of_readme():
     two = moving.by_kind(records("moving.jsonl"))["two"]
     ratios = [row["events"]["send-on-delta"][0] / row["events"]["ours"][0] for row in two]
     yield f"sends {moving.in_words(ratios, '.1f')} times fewer events"
-    yield f"more than about {fmean(map(moving.price, two)):.0f} nJ"
+    yield f"pays above about {fmean(map(moving.price, two)):.0f} nJ"
 
 
 def of_findings():
@@ -150,7 +152,7 @@ def of_findings():
     lines = [*results.equal_table(records("results.json"))]
     equal, left = {name: row for name, *row in table(lines)}, lines[-1].rstrip(".").split(": ")
     intervals = [text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN]
-    yield from (f"correction for [{len(intervals)} comparisons", f"of these {left[0].split()[2]} intervals")
+    yield from (f"correction for [{len(intervals)} comparisons", f"of their {left[0].split()[2]} intervals")
     yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {decoder('accuracy', 'spikes')} |")
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
@@ -179,7 +181,7 @@ def of_findings():
         yield f"| {name}, {len(pairs[name][0])} | {' | '.join(ranks)} |"
     higher = [row[RANKS[1]] > theirs[seed][RANKS[1]] for ours, theirs in pairs.values() for seed, row in ours.items()]
     yield f"in all {sum(higher) if all(higher) else 'but'} pairs"
-    yield f"a correlation of {mean(of_runs(FEEDBACK[0]), RANKS[0]):.2f}:"
+    yield f"a correlation of {mean(of_runs(FEEDBACK[0]), RANKS[0]):.2f}."
     (deep,) = (row for row in records("results.json") if row["name"] == "CIFAR-10, deep, phased")
     yield f"T is {deep['timesteps']} and the latency {deep['mean_steps']:.0f} timesteps"
 
