@@ -226,25 +226,11 @@ def test_a_floor_holds_in_a_state_that_was_loaded_by_hand():
         assert stream.state_dict()["membranes.features.1"].item() == -(2**30) + 1 + 3 * 32, engine
 
 
-@torch.no_grad()
-def test_sums_are_rounded_alike(kernel, request):
-    """On no grid, with leaks: bit for bit what plain loops give."""
-    model = build(on_grid=False, leak=0.9, output_leak=0.8, plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131)
-    x = pixels(model)
-    output = EventEngine(model)(x, seed=0)
-    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.engine, "library", functools.partial(library, plain=True))
-    plain = EventEngine(model)(x, seed=0)
-    assert first_difference(output, plain, tolerance=0) is None and spiked(output)
-    assert torch.equal(output.logits_by_step, plain.logits_by_step) and torch.equal(output.predictions, plain.predictions)
-
-
-def test_what_no_stream_can_run_is_refused(tmp_path):
-    """As in Python: it answers one image after the other, each from rest."""
+def test_a_phased_network_answers_one_image_after_the_other_from_rest(tmp_path):
     model = build(update="phased", epsilon=0.0)
-    x = write(tmp_path, model)
+    x, run = write(tmp_path, model), Running(model)
     with pytest.raises(ModelError, match="-l: this network answers one image after the other"):
         CBuild(tmp_path, model, STRICT).run(x, "-l")
-    run = Running(model)
     run.call("reset", 0, 0, 0)
     assert not run.call("streams") and run.show(x[0])
     before = run.room.pixels("image").copy()

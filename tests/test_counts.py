@@ -34,10 +34,10 @@ from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.running.steps import AT_ONCE, chunk_length
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
 BASELINE = [[3, "D", 4, 5, "D"], []]
+SMALL = [[2, "D"], ["U", "in"]]
 
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
@@ -258,6 +258,7 @@ def test_a_ledger_costs_what_an_evaluation_says(quick):
     for one in conventions().values():
         assert read.joules(one, EXECUTIONS[0]) == pytest.approx(found.joules(one, EXECUTIONS[0])) and read.entries
         assert read.ann_joules(one, 8) == pytest.approx(found.ann_joules(one, 8))
+    assert not found.leaks and ledger(small(leak=0.75), torch.rand(2, 1, 4, 6), LABELS[:2]).leaks
 
 
 def test_the_ann_beside_it_by_hand(quick):
@@ -300,13 +301,6 @@ def test_a_layers_energy_by_hand():
         assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(wanted)
     assert 1e12 * one.ann_joules(priced) == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
     assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4)  # bytes, of words at least
-
-
-def test_a_ledger_says_whether_membranes_leak(quick):
-    """Of one layer, too. What that costs: test_a_layers_energy_by_hand."""
-    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
-    next(iter(model.neurons().values())).leak.fill_(0.75)
-    assert ledger(model, load_data("MNIST", limit_test=2)[2]).leaks and not quick[-1].leaks
 
 
 def test_memory_is_priced_by_its_size():
@@ -366,19 +360,14 @@ def test_eight_bits_are_integers_times_a_scale():
     assert (found - wanted).abs().mean() < 0.02 < wanted.std()
 
 
-PLAN = [[2, "D"], ["U", "in"]]
-
-
-def snn(**settings):
-    torch.manual_seed(0)
-    own = {"plan": PLAN, "image_shape": (1, 4, 6), "fc_width": 5, "labels": 3, "timesteps": 3, "update": "immediate"}
-    model = InputBlockingSNN(**{**own, "readout": "membrane_linear", "default_threshold": 0.1, "epsilon": 0.3, **settings})
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def x():
     return torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+def small(**settings):
+    """A network that blocks, for these images."""
+    return build(SMALL, (1, 4, 6), **{"steps": 3, "gate": "block", "epsilon": 0.3, "fc_width": 5, **settings})
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -444,18 +433,21 @@ def test_figures_of_spiking_images():
 # --- evaluate
 
 
-def test_evaluate_has_seed_0_and_a_run_of_its_own(x):
-    model = snn()
-    output = model(x, seed=0)
-    found = evaluate(model, x, LABELS)
+@pytest.mark.parametrize("encoding", ["poisson", "direct"])
+def test_evaluate_counts_a_run_with_seed_0(x, encoding):
+    """Energies are those of its operations and comparisons."""
+    model = small(encoding=encoding)
+    output, found = model(x, seed=0), evaluate(model, x, LABELS)
     assert found["spikes"] == {name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()}
+    assert found["comparisons"] == output.comparisons.mean(dtype=torch.float64).item() > 0
+    assert energies(found["operations"], found["comparisons"], encoding == "direct").items() <= found.items()
     assert not any(value.requires_grad for value in found["per_image"].values())
 
 
 @pytest.mark.parametrize("is_spiking", [True, False])
 def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
     """Dropout of 1/2 would show; and operations are those of an SNN."""
-    model = snn() if is_spiking else VGG_wFeedback(plan=PLAN, image_shape=(1, 4, 6), fc_width=5, labels=3)
+    model = small() if is_spiking else VGG_wFeedback(plan=SMALL, image_shape=(1, 4, 6), fc_width=5, labels=3)
     expected = evaluate(model.eval(), x, LABELS)
     assert not model.training and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
     found = evaluate(model.train(), x, LABELS)
@@ -465,18 +457,9 @@ def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
     assert model.training
 
 
-@pytest.mark.parametrize("encoding", ["poisson", "direct"])
-def test_energy_is_of_the_operations_and_comparisons_of_an_evaluation(x, encoding):
-    model = snn(encoding=encoding)
-    found = evaluate(model, x, LABELS)
-    expected = energies(found["operations"], found["comparisons"], encoding == "direct")
-    assert expected.items() <= found.items()
-    assert found["comparisons"] == model(x, seed=0).comparisons.mean(dtype=torch.float64).item() > 0
-
-
 def test_evaluate_takes_what_people_have(x):
     """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
-    model, pairs = snn(), TensorDataset(x, LABELS)
+    model, pairs = small(), TensorDataset(x, LABELS)
     expected = evaluate(model, x, LABELS)
     for data in ([ImageSet("own", x, LABELS)], [pairs], [DataLoader(pairs, batch_size=2)], [x.numpy(), LABELS.numpy()]):
         found = evaluate(model, *data)
@@ -484,7 +467,7 @@ def test_evaluate_takes_what_people_have(x):
 
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
-    model, large = snn(timesteps=50), torch.empty(4, 3, 224, 224)
+    model, large = small(steps=50), torch.empty(4, 3, 224, 224)
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
     assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
     model.change(rule="confidence")
