@@ -50,7 +50,7 @@ from self_models.conversion import (
     units,
 )
 from self_models.graph import TracedSNN
-from self_models.network.norms import BatchNorm, Staircase, folded_in
+from self_models.network.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -212,17 +212,19 @@ def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path):
 # --- rates
 
 
-@pytest.mark.parametrize(("levels", "pool"), [(4, "M"), (2, "A"), (1, "D")])
+@pytest.mark.parametrize(("levels", "pool", "norm"), [(4, "M", "batch"), (2, "A", "batch"), (1, "D", "batch"), (3, "A", "scale")])
 @torch.no_grad()
-def test_a_phased_network_answers_what_its_ann_answers(levels, pool):
-    """With T = L steps, biases and pools: every layer's spikes are its activation, in whole numbers, and so are the logits."""
+def test_a_phased_network_answers_what_its_ann_answers(levels, pool, norm):
+    """With T = L steps, norms, biases and pools: every layer's spikes are its activation, in whole numbers, and so are logits."""
     torch.manual_seed(1)
     own = {"plan": [[6, pool, 8, 8, pool], ["U", 6, "U", "in"]], "fc_width": 16, "image_shape": (1, 12, 12), "init": "kaiming"}
-    ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", qcfs_levels=levels).eval()
+    ann = VGG_wFeedback(**own, norm=norm, activation_ann="qcfs", qcfs_levels=levels).eval()
     for module in ann.modules():
         if isinstance(module, BatchNorm):
             module.bias.uniform_(-0.2, 0.5), module.weight.uniform_(0.5, 1.5)
             module.running_mean.uniform_(-0.2, 0.2), module.running_var.uniform_(0.5, 1.5)
+        elif isinstance(module, ScaledByBatch):
+            module.gain.uniform_(0.5, 2), module.mean_square.uniform_(0.5, 1.5)
         elif hasattr(module, "bound"):
             module.bound.fill_(1.5)
     snn = VGG_SNN_STDB_wFeedback(

@@ -93,6 +93,7 @@ OF_PART = {
     "open": (),
     "block": ("epsilon", "blocking", "latch", "residual", "together"),
     "contrast": ("epsilon", "blocking", "latch", "contrast"),
+    "reconstruct": ("epsilon",),  # of streams and recordings
 }
 PHASED = {
     "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "surprise": 0.0, "rule": "never", "learn_leak": False,
