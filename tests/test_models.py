@@ -164,7 +164,7 @@ FORKED = {  # plan -> the layers with weights before its fork; a dropout before 
 def test_the_decoder_sees_exactly_the_layers_before_the_fork(cls, encoder):
     """By gradients; the classifier sees all."""
     decoder = ["U"] * encoder[: encoder.index("fork")].count("D") + ["in"]
-    model = tiny(cls, plan=[list(encoder), decoder]).train()
+    model = tiny(cls, plan=[list(encoder), decoder], fc_layers=0).train()
     output = model(images(2), seed=0)
     weights = {name: value for name, value in model.features.named_parameters(prefix="features") if value.dim() > 1}
     for of, seen in ((output.predictions, FORKED[encoder]), (output.logits, [*weights])):
