@@ -62,11 +62,9 @@ fast/run.py (dense), kernel/network.c (events, C, the page) and integers.py (who
 
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16
-BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
 BIAS = {"bias": True, "initial_potential": 0.5}
-COUNTED = {"max_pool": "count"}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

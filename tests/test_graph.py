@@ -335,7 +335,6 @@ FAULTS = {
     "is no NIR file that can be read": damaged,
     "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
     "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 2))),
-    "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),
     "asks for the node 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
     "must have one Output, and has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
     "node '0' is not reached from the input": nir.NIRGraph(PAIR, [("input", "output")], type_check=False),

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import BIAS, COUNTED, FORK, MAXIMUM, POOLED, REPOSITORY, build, inputs, spiked
+from conftest import BIAS, FORK, MAXIMUM, POOLED, REPOSITORY, build, inputs, spiked
 from torch import nn
 
 from harness import UserError
@@ -108,7 +108,7 @@ def test_logits_stay_within_32_bits():
 
 CASES = [
     {}, {"plan": FORK}, {**BIAS, "update": "delayed", "timesteps": 12}, {**POOLED, "encoding": "direct"}, MAXIMUM,
-    {**BIAS, **MAXIMUM, **COUNTED, "fc_layers": 0}, {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]]},
+    {**BIAS, **MAXIMUM, "max_pool": "count", "fc_layers": 0}, {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]]},
     {"plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]], "latch": True, "residual": True, "blocking": "dynamic"},
     {"image_shape": (3, 9, 11), "readout": "spike_count", "together": True}, {"membrane_floor": 0.5},
     {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5}, {**MAXIMUM, **BIAS, "update": "phased"},

@@ -113,18 +113,11 @@ def saved_at_50():
     return f"saves {-max(shares):.0f} to {-min(shares):.0f} %"
 
 
-def at_training():
-    steps = [steps for _, steps, _ in compared() if steps != 50]
-    return f"the T of training, {min(steps)} to {max(steps)}, no saving is"
-
-
-def decoder(*names):
-    return cells({seed: row for seed, row in of_runs(FEEDBACK[0], steps=6).items() if seed < 3}, *names)
-
-
 def of_readme():
     """What README says."""
-    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the baseline's spikes.", at_training())
+    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the baseline's spikes.")
+    trained = [steps for _, steps, _ in compared() if steps != 50]
+    yield f"the T of training, {min(trained)} to {max(trained)}, no saving is"
     late, early = (compared()[FEEDBACK[0], 50, stop][1].removesuffix(STAR) for stop in (ALL, MARGIN))
     yield f"by {late} at T = 50 and {early} with early exit (95 % intervals, paired"
     for network, text in (("baseline", "[{} to {} times]"), ("blocking", "; {} to {} with blocking")):
@@ -153,7 +146,8 @@ def of_findings():
     equal, left = {name: row for name, *row in table(lines)}, lines[-1].rstrip(".").split(": ")
     intervals = [text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN]
     yield from (f"correction for [{len(intervals)} comparisons", f"of their {left[0].split()[2]} intervals")
-    yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {decoder('accuracy', 'spikes')} |")
+    three = {seed: row for seed, row in of_runs(FEEDBACK[0], steps=6).items() if seed < 3}
+    yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {cells(three, 'accuracy', 'spikes')} |")
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
         star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))

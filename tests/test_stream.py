@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from conftest import BASELINE, FORK, POOLED, build, check_same, inputs
+from conftest import FORK, POOLED, build, check_same, inputs
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models.basics import ModelError
@@ -158,7 +158,7 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
     (x, _), model = inputs(model), in_event(model) if engine == "event" else model
     stream, other = model.stream(), model.stream()
     stream(x, 3), other(x, 3)
-    state, without = other.state_dict(), build(plan=BASELINE, epsilon=0.0)
+    state, without = other.state_dict(), build(plan=[[4, "D"], []], epsilon=0.0)
     for call, words in (
         (lambda: stream(x[:2]), r"the number, dtype or device of the images of this stream changed .*: call reset\(\)"),
         (lambda: stream(x[..., :9]), r"images must be a tensor or array \(B, 1, 28, 28\)"),
