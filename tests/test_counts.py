@@ -42,12 +42,11 @@ SMALL = [[2, "D"], ["U", "in"]]
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
     torch.manual_seed(1)
-    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, "fc_width": 7, **settings}
-    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, labels=3, **settings)
-    for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
-        if parameter.dim() > 1:
-            parameter.data *= torch.rand_like(parameter) > 0.1
-    return model.eval()
+    own = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, "fc_width": 7, "labels": 3, **settings}
+    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, **own).eval()
+    for parameter in (each for each in model.parameters() if each.dim() > 1):
+        parameter.data *= torch.rand_like(parameter) > 0.1  # some weights are 0, so that effective and dense differ
+    return model
 
 
 def run(model, count=4):

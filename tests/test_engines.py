@@ -245,25 +245,9 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     assert first_difference(found, plain(x, 4), tolerance=1e-5) is None and found.spikes["input"].any()
 
 
-LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
-BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
-CRITERION = Criterion(0.1, "linear_over_t", 1e-3)
-LEARNED = {"learn_threshold": True, "learn_leak": True, "leak": 0.9}
-
-
-def trainable(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
-    """A network that spikes, in training mode, with this dropout everywhere and biases that are not 0."""
-    model = tiny(cls, **{"dropout": dropout, "fc_dropout": dropout, **settings}).train()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.data.uniform_(-0.05, 0.1)
-    return model
-
-
-def five_images(model):
-    """Images, and draws, that are always the same."""
-    x = images(5, model.image_shape)
-    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(2))
+def trainable(**settings):
+    """A network that spikes, in training mode, without dropout."""
+    return tiny(dropout=0.0, fc_dropout=0.0, **settings).train()
 
 
 @pytest.mark.parametrize(("signals", "layers"), [(1, 2), (3, 2), (4, 1)])
@@ -282,15 +266,18 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
 
 def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
     """A rounded drive can flip a spike, so gradients differ; losses do not by much, at the start and after learning."""
-    losses, (x, u) = {}, five_images(trainable())
+    losses, x = {}, images(5)
+    u = torch.rand(6, *x.shape, generator=torch.Generator().manual_seed(2))
+    own = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2, "latch": True, "readout_slew": 0.38}
+    own |= {"plan": [[4, "D", 6, 6, "D"], ["U", "U", "in"]], "learn_threshold": True, "learn_leak": True, "leak": 0.9}
     for precision in ("float32", "bfloat16"):
-        model = trainable(**BLOCKING, **LEARNED, plan=LINEAR, latch=True, readout_slew=0.38).train()
+        model = trainable(**own)
         model.precision = precision
         optimizer, losses[precision] = torch.optim.Adam(model.parameters(), 5e-3), []
         for _ in range(12):
             optimizer.zero_grad()
             output = model(x, u, record={"features.1": "membrane"})
-            loss = CRITERION(output, torch.arange(5))["total"]
+            loss = Criterion(0.1, "linear_over_t", 1e-3)(output, torch.arange(5))["total"]
             loss.backward()
             optimizer.step()
             losses[precision].append(loss.item())
@@ -307,7 +294,7 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
 def test_segments_keep_less_for_the_backward_pass():
     kept = {}
     for segments in (0, 3):
-        model, sizes = trainable(timesteps=9).train(), []
+        model, sizes = trainable(timesteps=9), []
         model.set_bptt_segments(segments)
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
             model(images(2))
