@@ -104,6 +104,20 @@ def test_frames_are_timesteps(tmp_path):
         rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3)
 
 
+def test_neighbouring_frames_are_added_up(tmp_path):
+    counts = np.zeros((5, 2, 1, 2), np.int64)
+    counts[:, 0, 0, 0], counts[:, 1, 0, 1] = [1, 2, 3, 4, 5], [0, 0, 0, 1, 0]
+    write(tmp_path / "a.npz", counts)
+    np.save(tmp_path / "a.npy", counts.astype(np.float32))
+    for name in ("a.npz", "a.npy"):
+        taken = {steps: steps_in(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)}
+        assert [taken[steps][:, 0, 0, 0].tolist() for steps in (1, 2, 3, 5)] == [
+            [255], [191, 255], [96, 223, 159], [32, 64, 96, 128, 159]
+        ]  # fmt: skip
+        assert taken[5][:, 1, 0, 1].tolist() == [0, 0, 0, 32, 0]
+    assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
+
+
 @pytest.mark.others
 def test_recordings_are_read_as_tonic_reads_them():
     tonic = pytest.importorskip("tonic")
@@ -215,28 +229,7 @@ def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
     assert found["accuracy"] > 0.5  # of those that it has seen
 
 
-def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
-    """Without train/ and test/ a fifth of each class is for testing; frames are those of the network afterwards, too."""
-    for label in "01234":
-        shutil.copytree(RECORDINGS / label, folder / label, dirs_exist_ok=True)
-    for label in "56789":
-        shutil.rmtree(folder / label)
-    net = f"-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x --output_dir {tmp_path}"
-    _, said = run_here(ANN, f"--dataset {folder} --event_frames 3 {net}")
-    assert "34x34 pixels, 5 classes" in said and "recordings of" in said
-    train, _, test = load_data(str(folder), frames=3)
-    assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
-    assert len({*list_folder(folder).paths}) == 50  # none is in both
-    spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
-    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
-    model = load(tmp_path / "trained_models/snn/x.pth")
-    assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
-    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
-    (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
-    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
-    for path in sorted((folder / "1").iterdir())[4:]:
-        path.unlink()
-    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused(SNN, f"--dataset {folder} {trained}")
+# --- feedback networks
 
 
 SIZE, FRAMES = (2, 12, 12), 6
@@ -284,9 +277,6 @@ def moving(tmp_path):
                     frames[line] = draw.integers(1, 4, 7)
                 write(tmp_path / "moving" / part / name / f"{number}.npz", frames)
     return tmp_path / "moving"
-
-
-# --- feedback networks
 
 
 @pytest.mark.parametrize("case", ["open", "block", "next", "rebuilt"])
@@ -351,20 +341,6 @@ def test_what_makes_no_network_and_is_no_recording():
             spiking("open")(wrong)
 
 
-def test_neighbouring_frames_are_added_up(tmp_path):
-    counts = np.zeros((5, 2, 1, 2), np.int64)
-    counts[:, 0, 0, 0], counts[:, 1, 0, 1] = [1, 2, 3, 4, 5], [0, 0, 0, 1, 0]
-    write(tmp_path / "a.npz", counts)
-    np.save(tmp_path / "a.npy", counts.astype(np.float32))
-    for name in ("a.npz", "a.npy"):
-        taken = {steps: steps_in(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)}
-        assert [taken[steps][:, 0, 0, 0].tolist() for steps in (1, 2, 3, 5)] == [
-            [255], [191, 255], [96, 223, 159], [32, 64, 96, 128, 159]
-        ]  # fmt: skip
-        assert taken[5][:, 1, 0, 1].tolist() == [0, 0, 0, 32, 0]
-    assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
-
-
 def test_augmentation_moves_all_frames_alike():
     square = torch.zeros(2, 3, *SIZE)
     square[..., 4:8, 4:8] = 1
@@ -425,6 +401,30 @@ def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
         assert words in refused(name, flags)
 
 
+def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
+    """Without train/ and test/ a fifth of each class is for testing; frames are those of the network afterwards, too."""
+    for label in "01234":
+        shutil.copytree(RECORDINGS / label, folder / label, dirs_exist_ok=True)
+    for label in "56789":
+        shutil.rmtree(folder / label)
+    net = f"-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x --output_dir {tmp_path}"
+    _, said = run_here(ANN, f"--dataset {folder} --event_frames 3 {net}")
+    assert "34x34 pixels, 5 classes" in said and "recordings of" in said
+    train, _, test = load_data(str(folder), frames=3)
+    assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
+    assert len({*list_folder(folder).paths}) == 50  # none is in both
+    spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
+    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
+    model = load(tmp_path / "trained_models/snn/x.pth")
+    assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
+    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
+    (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
+    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
+    for path in sorted((folder / "1").iterdir())[4:]:
+        path.unlink()
+    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused(SNN, f"--dataset {folder} {trained}")
+
+
 FIRST = "train/down/0.npz"
 
 
@@ -437,6 +437,7 @@ def frames_of(*shape, value=0.0):
     [
         (lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txy", np.arange(9))), "it holds t, x, y: name the array"),
         (frames_of(4, 2, 12, 10), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
+        (frames_of(4, 3, 12, 12), "frames must be (T, 2, H, W), of events off and on, not of shape"),
         (frames_of(4, 2, 12, 12, value=-1), "frames must be counts of events, and some are negative"),
         (lambda folder: (folder / FIRST).write_bytes(b"PK"), "no array can be read from it"),
     ],
