@@ -71,19 +71,6 @@ def write(folder, model, compact=False, numbers=NUMBERS, small=True):
     return x
 
 
-def written(folder, model):
-    """The same, in which names begin with the folder's; returns those images."""
-    x = write(folder, model, small=False)
-    for name, text in renamed({path.name: path.read_text() for path in folder.iterdir()}, folder.name).items():
-        (folder / name).write_text(text)
-    return x
-
-
-def all_of(model):
-    """What a trace has of a model, to be recorded in Python."""
-    return dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {"input": "spikes"}
-
-
 class Running:
     """A state of a network's, by the functions of network.h."""
 
@@ -155,7 +142,8 @@ def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
     x = write(tmp_path, model, is_compact)
     found = CBuild(tmp_path, model, *flags)
     assert check(tmp_path).stdout.startswith("equal: 4 images"), case
-    record, tolerance = all_of(model), 0 if form == "int8" else 1e-4
+    record, tolerance = dict.fromkeys(model.neurons(), ("spikes", "membrane")), 0 if form == "int8" else 1e-4
+    record |= {"input": "spikes"}
     output = model(x, seed=0, record=record)
     assert first_difference(output, found(x, seed=0), tolerance=tolerance) is None and output.spikes["input"].any(), case
     if model.settings.get("max_pool") != "count" and not model.phased and model.gate.follows_changes:
@@ -328,7 +316,9 @@ def test_networks_link_into_one_program_as_on_the_page(tmp_path):
         page = re.sub(rf"\b{form('digits')}(?!/)", form("network"), page)
     text, objects = "#define OUTPUT 1\n#include <stdio.h>\n", []
     for folder, model in networks.items():
-        x = written(tmp_path / folder, model)
+        x = write(tmp_path / folder, model, small=False)
+        for name, text_of in renamed({path.name: path.read_text() for path in (tmp_path / folder).iterdir()}, folder).items():
+            (tmp_path / folder / name).write_text(text_of)
         text += renamed({"": page.replace("digits/", f"{folder}/")}, folder)[""]
         subprocess.run(["make", "network.o", "weights.o"], cwd=tmp_path / folder, check=True)
         objects += [f"{folder}/network.o", f"{folder}/weights.o"]

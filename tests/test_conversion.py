@@ -342,23 +342,11 @@ def trained_stack(pool):
     torch.manual_seed(0)
     relu = nn.ReLU()  # one module in several places
     stack = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6, eps=0.1), relu),
-        nn.Conv2d(6, 6, 2, stride=2, bias=False),
-        nn.Conv2d(6, 8, 3, padding="same", bias=False),
-        nn.BatchNorm2d(8, affine=False),
-        relu,
-        nn.Dropout2d(0.2),
-        pool(2),
-        nn.Identity(),
-        nn.Flatten(),
-        nn.Linear(8 * 3 * 3, 24),
-        nn.BatchNorm1d(24),
-        relu,
-        nn.Dropout(0.5),
-        nn.Linear(24, 24),
-        relu,
-        weight_norm(nn.Linear(24, 5)),
-    )
+        nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6, eps=0.1), relu), nn.Conv2d(6, 6, 2, stride=2, bias=False),
+        nn.Conv2d(6, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8, affine=False), relu, nn.Dropout2d(0.2), pool(2),
+        nn.Identity(), nn.Flatten(), nn.Linear(8 * 3 * 3, 24), nn.BatchNorm1d(24), relu, nn.Dropout(0.5),
+        nn.Linear(24, 24), relu, weight_norm(nn.Linear(24, 5)),
+    )  # fmt: skip
     for seed in range(30):
         stack(images(8, (3, 12, 12), seed))
     return stack

@@ -7,7 +7,7 @@ from math import prod
 
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, run_here
+from conftest import DATA, REPOSITORY, inputs, run_here
 from test_engines import LASTS, networks, on_grid
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -47,15 +47,6 @@ def build(plan, shape=(1, 9, 10), steps=5, **settings):
     for parameter in (each for each in model.parameters() if each.dim() > 1):
         parameter.data *= torch.rand_like(parameter) > 0.1  # some weights are 0, so that effective and dense differ
     return model
-
-
-def run(model, count=4):
-    draw = torch.Generator().manual_seed(2)
-    x = torch.rand(count, *model.image_shape, generator=draw) * (torch.rand(count, *model.image_shape, generator=draw) > 0.5)
-    u = torch.rand(model.timesteps, *x.shape, generator=draw)
-    with torch.no_grad(), OperationCounter(model) as counter:
-        output = model(x, u)
-    return x, u, output, counter.result(count)
 
 
 def test_two_layers_by_hand():
@@ -128,7 +119,10 @@ def test_neurobench_counts_the_same(settings):
         pytest.importorskip(f"neurobench.{name}") for name in ("hooks.layer", "hooks.neuron", "metrics.workload")
     )
     model = build(**settings)
-    x, u, _, ours = run(model)
+    x, u = inputs(model, 4)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        model(x, u)
+    ours = counter.result(4)
     connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
 

@@ -37,14 +37,6 @@ def in_event(model):
     return baseline
 
 
-def scene(model, count=3):
-    """Three frames, other images and then a part of the first ones, and how many steps each is shown."""
-    x, _ = inputs(model, 2 * count)
-    part = x[count:].clone()
-    part[:, :, : x.shape[2] // 2] = x[:count, :, : x.shape[2] // 2]
-    return (x[:count], x[count:], part), (6, 6, 6)
-
-
 def streaming(numbers):
     """(case, its network) of these numbers: those of the property test, as far as they may stream."""
     for case in map(drawn, numbers):
@@ -107,10 +99,9 @@ def test_a_stream_on_one_image_is_a_run(settings):
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
     model = build(image_shape=(1, 8, 8), plan=[[4, "D"], ["U", "in"]], surprise=2.0, membrane_floor=1.0, **DYNAMIC)
-    stream, (frames, _) = (in_event(model) if engine == "event" else model).stream(), scene(model, 1)
-    sizes = []
+    stream, sizes = (in_event(model) if engine == "event" else model).stream(), []
     for _ in range(4):
-        for frame in frames:
+        for frame in inputs(model, 3)[0].split(1):
             stream(frame, 8, frames=False)
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
