@@ -176,8 +176,8 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
     graph.metadata["update"] = ["immediate", "delayed"][seed % 5 == 0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # padding 'same' of even kernels
-        if "of their own" in (from_nir(graph).stays or ""):
-            graph.metadata["initial_potential"] = 0
+        for words, name, value in [("of their own", "initial_potential", 0), ("below 0", "update", "immediate")] * 2:
+            graph.metadata |= {name: value} if words in (from_nir(graph).stays or "") else {}
         model, plain = (from_nir(graph, engine=engine) for engine in ("event", "dense"))
         draw = torch.Generator().manual_seed(seed)
         events = torch.randint(-1, 4, (2, 6, *model.graph.shape), generator=draw).clamp(min=0)
