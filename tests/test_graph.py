@@ -1,6 +1,7 @@
 """Networks of NIR graphs: each node's equations by hand, the kernel against step() on random graphs, what is refused."""
 
 import copy
+import ctypes
 import pickle
 import shutil
 import subprocess
@@ -75,6 +76,21 @@ def test_neurons_by_hand(node, reset, arriving, potentials, spikes, engine):
     if spikes is not None:
         assert output.spikes_by_step["0"].flatten().tolist() == spikes
         assert output.recorded["0"]["spikes"].flatten().tolist() == list(map(bool, spikes))
+
+
+@pytest.mark.skipif(isinstance(build.built(), ModelError), reason="there is no C compiler")
+def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
+    """As C programs read them: 1 arrives at both, of which two timesteps keep 1/4 and 9/16."""
+    neurons = equations("LIF", tau=[2, 4], r=[2, 4], v_leak=[0, 0], v_threshold=[4, 4], v_reset=[0, 0])
+    model = from_nir(chain(neurons, shape=(2,)), dt=1)
+    rooms, of_kernel = model.engine.current(), build.library()
+    room, events = rooms.new(model.engine.settings(3)), (ctypes.c_int32 * 2)(0, 1)
+    state, potential = ctypes.c_void_p(room.address), of_kernel.network_potential
+    potential.restype = ctypes.c_float
+    of_kernel.network_reset(state, 0, 0, 0)
+    of_kernel.network_arrive(state, events, 2)
+    found = [[potential(state, 1, n) for n in (0, 1)] for _ in range(3) if of_kernel.network_step(state) == 0]
+    assert found == [[1, 1], [0.5, 0.75], [0.25, 0.5625]]
 
 
 def grid(draw, *shape):
