@@ -158,7 +158,7 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
 
 
 def test_the_example_shows_what_its_quantised_ann_answers(capsys):
-    residual.main(limit=320)
+    residual.main(limit=640)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[2:3].isdigit()]
     assert [row[0] for row in rows] == ["1", "2", "4", "8"]
     for _, wanted, found, differ, *_ in rows:
