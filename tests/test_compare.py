@@ -4,24 +4,9 @@ import csv
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-from conftest import (
-    ANN,
-    BALANCE,
-    DATA,
-    REPOSITORY,
-    SNN,
-    commands_in,
-    digests,
-    records,
-    refused,
-    run_as_program,
-    run_here,
-    run_script,
-    same_weights,
-)
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, digests, records, refused, run_here, run_script, same_weights
 
 from harness.command_line.scripts import train_each
 from harness.measuring import comparing
@@ -40,11 +25,11 @@ def recipes(tmp_path_factory):
     """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `baseline`, of seeds 0 and 1 each."""
     folder = tmp_path_factory.mktemp("recipes")
     here = f"--seeds 0 1 --output_dir {folder}"
-    run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
+    run_here("ann", f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
     ann = folder / "trained_models/ann/ann.pth"
-    fed = run_as_program(SNN, "--pretrained_ann", ann, f"{FED} --run_name fed {here}")
-    run_here(SNN, f"-a VGG5_small {SHORT} --run_name baseline {here}")
-    return folder, fed.stdout
+    fed = run_here("snn", "--pretrained_ann", ann, f"{FED} --run_name fed {here}")
+    run_here("snn", f"-a VGG5_small {SHORT} --run_name baseline {here}")
+    return folder, fed[1]
 
 
 def test_seeds_one_after_the_other(recipes, tmp_path):
@@ -53,13 +38,13 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     ann = folder / "trained_models/ann/ann_1.pth"
     assert re.findall("== seed .*", said) == ["== seed 0: fed; --pretrained_ann " + str(ann).replace("_1", ""),
                                               f"== seed 1: fed_1; --pretrained_ann {ann}"]  # fmt: skip
-    run_here(SNN, "--pretrained_ann", ann, FED, f"--seed 1 --run_name alone --output_dir {tmp_path}")
+    run_here("snn", "--pretrained_ann", ann, FED, f"--seed 1 --run_name alone --output_dir {tmp_path}")
     alone, fed = tmp_path / "trained_models/snn/alone.pth", folder / "trained_models/snn/fed_1.pth"
     assert same_weights(alone, fed) and not same_weights(alone, folder / "trained_models/snn/fed.pth")
     before = digests(folder)
-    found, printed = run_here(SNN, f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
+    found, printed = run_here("snn", f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
     assert found == [] and printed.count("left as it is: ") == 2
-    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")  # before seed 2 trains
+    line = refused("snn", f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")  # before seed 2 trains
     assert "baseline_1.pth exists: --resume goes on with that run" in line and digests(folder) == before
 
 
@@ -129,7 +114,6 @@ def test_what_is_wider_than_everything_is_not_known():
     ours, theirs = of(100, 300), of(100, 100)
     found = difference("spikes", ours, theirs)
     assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "too uncertain")
-    assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
     assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
 
 
@@ -147,21 +131,11 @@ def test_correction_and_equivalence_by_hand():
     assert comparing.equivalence_line({}, 10).startswith("Equivalence was not tested: it needs several seeds")
 
 
-def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (first, second), (ann, snn, _, (_, words), (_, look), (_, report)) = ("feedback", "baseline"), commands_in(PAGE)
-    said = run_here("compare", *words)[1]
+def test_the_page_shows_what_is_printed():
+    said = run_here("compare", *commands_in(PAGE)[3][1])[1]
     text = (REPOSITORY / PAGE).read_text(encoding="utf-8")
     (shown,) = re.findall(r"--equivalence 10\n\n(.*?)\n\n- ", text, re.DOTALL)
     assert {line.strip() for line in shown.splitlines()} <= {line.strip() for line in said.splitlines()}
-    small = {ANN: HELD_OUT, SNN: f"{SHORT} --balance_images 8 --balance_timesteps 5"}
-    for kind in (first, second):
-        for name, training in (ann, snn):
-            run_here(name, *(word.replace(first, kind) for word in training if word != "2"), small[name])
-    assert "2 pairs" in run_here("compare", "quick_feedback quick_baseline --seeds 0 1 --output_dir runs")[1]
-    run_here("snn_wFeedback_posthoc_model_analysis", *look, "--limit_test 16 --images 1")
-    run_here("report", *report)
-    assert Path("logs/snn/look.jsonl").is_file() and "look" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +145,8 @@ def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
         ("input", 27.6, 28.4, "+28 ± 28 %"),  # which holds it, too
         ("input", 8.44, 8.42, "+8.44 ± 8.42 %"),  # 8 ± 8 and 8.4 ± 8.4 hold it
         ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
-        ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
         ("input", -28.4, None, "-28 %"),
-        ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as the whole
-        ("input", 20.0, 50.1, "too uncertain"),  # and wider
+        ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as can be shown
     ],
 )
 def test_rounding_does_not_move_an_interval_onto_0_or_off_it(name, mean, half, text):

@@ -9,7 +9,7 @@ import subprocess
 import nir
 import pytest
 import torch
-from conftest import BIAS, CHROMIUM, FORK, GRID, PLAN, REPOSITORY, browsed, build, commands_in, digests, images, refused, run_here
+from conftest import BIAS, FORK, PLAN, REPOSITORY, build, commands_in, digests, images, refused, run_here
 
 from benchmarks.speed.peers import watch
 from harness.exporting import page_file
@@ -32,9 +32,6 @@ def exported(tmp_path):
 
     def export(to, **settings):
         model = build(**settings)
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.data.uniform_(-0.1, 0.2).mul_(GRID).round_().div_(GRID)
         save_checkpoint(tmp_path / "net.pth", model)
         run_here("export", tmp_path / "net.pth", "--overwrite --to", to)
         return load(tmp_path / "net.pth", engine="dense"), tmp_path / ("net.nir" if to == "nir" else "net_torch.pt")
@@ -216,6 +213,7 @@ def test_half_is_the_whole_network_with_weights_in_sixteen_bits(tmp_path):
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node: apt-get install nodejs")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
 
 USE = """
@@ -297,8 +295,16 @@ def test_layers_and_the_energy_of_a_spike_by_hand(html, tmp_path):
 
 @needs_browser
 def test_one_draws_and_the_network_falls_silent(html, tmp_path):
-    """Each time after spikes; only the baseline goes on. The page has found its spikes to be Python's."""
-    found = browsed(html, tmp_path, USE)
+    """Each time after spikes; only the baseline goes on. The page, 500 pixels wide, has found its spikes to be Python's."""
+    report = """<script>const errors = []; window.onerror = (message) => errors.push(message);
+    const found = (more) => { const report = {errors, wide: document.documentElement.scrollWidth, inner: innerWidth, ...more};
+    document.body.insertAdjacentHTML("beforeend", `<pre id=found>${JSON.stringify(report)}</pre>`); };</script>"""
+    (tmp_path / "page.html").write_text(html.replace("</head>", f"{report}<script>{USE}</script></head>"), encoding="utf-8")
+    flags = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --window-size=500,900 --virtual-time-budget=20000"
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{tmp_path}/page.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    found = json.loads(re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.DOTALL)[1])
+    assert found["errors"] == [] and "CONSOLE" not in done.stderr and found["wide"] <= found["inner"]
     assert found["checked"].startswith("Checked") and not re.search(r"(?:src|href)=(?!\"data:)|https?:", html)
     picked, cleared, drawn, silent, stroke, again, early, baseline = (
         found[name] for name in ("picked", "cleared", "drawn", "silent", "stroke", "again", "early", "baseline")

@@ -213,45 +213,40 @@ def test_blocking_by_hand():
         assert torch.equal(explained, guess) and not explained.requires_grad
 
 
+def strokes(light, size=20):
+    """A black image with a vertical stroke of this light in each of these columns; and that everything is open."""
+    image = torch.zeros(1, 1, size, size)
+    for column, value in light.items():
+        image[..., 2 : size - 2, column] = value
+    return image, torch.ones_like(image, dtype=torch.bool)
+
+
 def test_local_gain_follows_what_is_open():
-    """A bright stroke on the left, a dim one on the right: while both are open the gain is 1 / their mean, then 1 / 0.2."""
-    image = torch.zeros(1, 1, 20, 20)
-    image[..., 2:18, 3], image[..., 2:18, 16] = 1.0, 0.2
-    everywhere = torch.ones_like(image, dtype=torch.bool)
+    """A bright stroke on the left, a dim one on the right: while both are open the gain is 1 / their mean, then 1 / 0.2. The dim
+    one waits with what is within 3 pixels of it, as 0.2 / 0.6 is below half; farther away is nothing to wait for."""
+    image, everywhere = strokes({3: 1.0, 12: 0.2})
     gain, attended = local_gain(image, everywhere)
     assert gain.item() == pytest.approx(1 / 0.6)
-    assert attended[0, 0, 10, 3] and not attended[0, 0, 10, 16]  # 0.2 / 0.6 is below half
+    assert attended[0, 0, 10].tolist() == [True] * 9 + [False] * 7 + [True] * 4
     assert local_contrast(image, everywhere)[0, 0, 10].nonzero().tolist() == [[3]]
     right = everywhere.clone()
     right[..., :10] = False  # the bright stroke is explained
     assert local_gain(image, right)[0].item() == pytest.approx(5)
     seen = local_contrast(image, right)
-    assert seen[..., 2:18, 16].eq(1).all() and seen[..., :10].eq(0).all()
+    assert seen[..., 2:18, 12].eq(1).all() and seen[..., :10].eq(0).all()
     assert local_gain(image, ~everywhere)[0].item() == 1
 
 
 @pytest.mark.parametrize(("dim", "gain"), [(0.2, 5), (0.1, 10), (0.04, 10)])
 def test_the_largest_gain_is_10(dim, gain):
-    image = torch.zeros(1, 1, 20, 20)
-    image[..., 2:18, 8] = dim
-    found, attended = local_gain(image, torch.ones_like(image, dtype=torch.bool))
+    found, attended = local_gain(*strokes({8: dim}))
     assert found.item() == pytest.approx(gain)
     assert attended[0, 0, 10, 8].item() == (gain * dim >= 0.5)
 
 
-def test_black_surroundings_are_attended_and_dim_ones_are_not():
-    """Nothing is there to wait for: a prediction is made of pixels farther than 3 from anything that is not black."""
-    image = torch.zeros(1, 1, 20, 20)
-    image[..., 2:18, 3], image[..., 2:18, 12] = 1.0, 0.2
-    _, attended = local_gain(image, torch.ones_like(image, dtype=torch.bool))
-    assert attended[0, 0, 10].tolist() == [True] * 9 + [False] * 7 + [True] * 4  # 12 - 3 to 12 + 3
-
-
 def test_a_grey_edge_beside_a_bright_stroke_gains_nothing():
-    image = torch.zeros(1, 1, 20, 20)
-    image[..., 2:18, 8], image[..., 2:18, 9] = 1.0, 0.3
-    edge = torch.zeros_like(image, dtype=torch.bool)
-    edge[..., 9] = True
+    image, edge = strokes({8: 1.0, 9: 0.3})
+    edge[..., :9] = edge[..., 10:] = False
     assert local_contrast(image, edge)[0, 0, 10, 9].item() == pytest.approx(0.3)
 
 

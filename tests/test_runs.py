@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, FORK, REPOSITORY, build, inputs, run_undrawn
+from conftest import FORK, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
 
 from self_models import ModelError, first_difference, load, load_data
@@ -198,7 +198,7 @@ def test_what_cannot_be_recorded_is_said():
 def test_the_raster_is_what_record_gives(tmp_path):
     """Of a network and test image that stop early: silent from then on, and the arrays those of one's own run."""
     flags = f"--limit_test 8 --chart_images 1 --index 5 --engine dense --rule confidence --gap_bound 4 --output_dir {tmp_path}"
-    run_undrawn(ANALYSIS, f"--preset quick_feedback --raster 6 --seed 0 {flags}")
+    run_undrawn("analysis", f"--preset quick_feedback --raster 6 --seed 0 {flags}")
     picture, file = (tmp_path / f"trained_models/snn/quick_feedback_posthoc_analysis_raster.{end}" for end in ("png", "npz"))
     assert min(Image.open(picture).size) > 600
     arrays, snn = dict(np.load(file)), load(QUICK, engine="dense", rule="confidence", gap_bound=4)

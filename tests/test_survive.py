@@ -16,20 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import (
-    ANN,
-    OBJ1,
-    REPOSITORY,
-    SNN,
-    SPIKING,
-    TINY,
-    digests,
-    figures,
-    records,
-    refused,
-    run_here,
-    split,
-)
+from conftest import REPOSITORY, SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
 from torch import nn
 
 import harness.training.fit
@@ -49,7 +36,7 @@ from self_models.counting.evaluation import evaluate_parts
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
 
 
-def train(folder, *more, name=SNN, flags=RUN):
+def train(folder, *more, name="snn", flags=RUN):
     return run_here(name, flags, f"--output_dir {folder}", *more)
 
 
@@ -104,7 +91,7 @@ def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(alone, tmp_p
     assert compare(alone, tmp_path) == []
 
 
-def test_signals_are_noted_and_handlers_put_back(monkeypatch):
+def test_signals_are_noted_and_handlers_put_back(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with noted_signals() as signals:
         assert signals.caught == 0
@@ -119,10 +106,7 @@ def test_signals_are_noted_and_handlers_put_back(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         assert signals.caught == signal.SIGINT
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_signal_where_there_is_nothing_to_save(capsys):
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as stop:  # where there is nothing to save
         run_script(lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert stop.value.code == 143 and capsys.readouterr().err == "interrupted\n"
 
@@ -169,7 +153,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    assert "has trained 2 epochs already" in refused("snn", RUN, f"--resume --output_dir {tmp_path}")
     real, rates = TrainingState.resume, []
 
     def resume(self, saved):
@@ -188,7 +172,7 @@ JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name
 
 
 def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone, tmp_path, monkeypatch):
-    tried, second = [], ((SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES.format(alone)))
+    tried, second = [], (("snn", f"{RUN} --overwrite"), ("obj1", JUDGES.format(alone)))
     here = f"--output_dir {tmp_path}"
     after_step(monkeypatch, 1, 2, lambda: tried.extend(refused(name, flags, here) for name, flags in second))
     train(tmp_path)
@@ -215,7 +199,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
         if full == ".jsonl":
             patch.setattr(TrainingState, "save_if_asked", lambda *_: None)
         after_step(patch, 2, 1, lambda: small_files(int(share * size)))
-        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
+        line = refused("snn", RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and full in line and "File too large" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1 and list(tmp_path.rglob("*.tmp")) == []
@@ -233,7 +217,7 @@ def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path)
     log.write_bytes(b"\xff\n" + log.read_bytes())  # damaged, but it says enough
     for _ in range(2):
         before = digests(tmp_path)
-        line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+        line = refused("snn", RUN, f"--resume --output_dir {tmp_path}")
         assert str(last) in line and "--overwrite" in line and digests(tmp_path) == before
         log.unlink(missing_ok=True)  # then the best checkpoint tells
 
@@ -241,7 +225,7 @@ def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path)
 def test_resume_wants_the_same_recipe_network_and_images(alone):
     """Also where the shapes fit: the run would not be the one that is gone on with."""
     for more in ("--optimizer SGD", "--timesteps 6", "--limit_train 64", "--gate open"):
-        line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
+        line = refused("snn", RUN, more, f"--epochs 3 --resume --output_dir {alone}")
         assert more.split()[0].removeprefix("--") in line and "same flags" in line
 
 
@@ -258,11 +242,11 @@ def test_what_is_finite():
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     flags = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}"
-    _, said = run_here(SNN, flags, "--default_threshold 1e6")
+    _, said = run_here("snn", flags, "--default_threshold 1e6")
     neurons = ["features.1", "features.4", "features.7", "generate.2", "generate.5", "classifier.1", "classifier.4"]
     assert said.count("warning: epoch 2: layer ") == len(neurons)
     assert [record["silent"] for record in records(tmp_path / "logs/snn/x.jsonl")] == [neurons] * 2
-    run_here(SNN, flags, "--default_threshold 0.1 --overwrite")
+    run_here("snn", flags, "--default_threshold 0.1 --overwrite")
     assert "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
 
 
@@ -286,11 +270,12 @@ def rank_main(name, flags, environment, folder, act):
     os.environ.update(environment)
     torch.set_num_threads(1)
     rank = environment["RANK"]
-    sys.argv = [f"{name}.py", *flags]
+    module = module_of(name)
+    sys.argv = [module.__file__, *flags]
     sys.stdout, sys.stderr = (open(folder / f"{stream}{rank}", "w") for stream in ("out", "err"))  # noqa: SIM115
     if act:
         act(int(rank))
-    run_script(lambda: __import__(name).main(flags))
+    run_script(lambda: module.main(flags))
 
 
 def in_ranks(count, folder, name, *flags, act=None):
@@ -334,8 +319,8 @@ def check_same_training(folder, other, kind="snn"):
 def test_ranks_give_the_loss_curve_of_one_process(tmp_path, more):
     """Of an SNN: below, where ranks are stopped and go on."""
     flags = f"{ANN_RUN} {more} --run_name x --output_dir"
-    run_here(ANN, flags, tmp_path / "one")
-    said = succeed(2, tmp_path / "said", ANN, flags, tmp_path / "two")
+    run_here("ann", flags, tmp_path / "one")
+    said = succeed(2, tmp_path / "said", "ann", flags, tmp_path / "two")
     learned = check_same_training(tmp_path / "one", tmp_path / "two", "ann")
     assert len({figures["total"] for figures in learned}) == 3
     # one writer: the same files, and not a word from the other ranks
@@ -346,14 +331,14 @@ def test_ranks_give_the_loss_curve_of_one_process(tmp_path, more):
 def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
     """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one."""
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
-    statuses, said = in_ranks(2, tmp_path / "said", SNN, SNN_RUN, flags, act=stop_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=stop_second)
     assert statuses == [143, 143]
     assert "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1] and said[1][1] == ""
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
-    succeed(4, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 {flags}")
-    run_here(SNN, SNN_RUN, f"--resume {flags}")
-    run_here(SNN, SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
+    succeed(4, tmp_path / "said", "snn", SNN_RUN, f"--resume --epochs 2 {flags}")
+    run_here("snn", SNN_RUN, f"--resume {flags}")
+    run_here("snn", SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
     check_same_training(tmp_path / "one", tmp_path / "run")
 
 
@@ -364,7 +349,7 @@ def stop_second(rank):
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
-    statuses, said = in_ranks(2, tmp_path / "said", ANN, ANN_RUN, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "ann", ANN_RUN, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
     assert statuses == [2, 2]
     for rank in range(2):
         assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
@@ -383,7 +368,14 @@ def test_a_rank_that_dies_under_torchrun(tmp_path):
     """The others end with a line that says how to go on; one process goes on."""
     more = f"--epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"
     flags = split([SNN_RUN, more])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(REPOSITORY / f"{SNN}.py")]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(REPOSITORY / "snn_wFeedback.py"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*launch, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     log = tmp_path / "logs/snn/x.log"
@@ -396,7 +388,7 @@ def test_a_rank_that_dies_under_torchrun(tmp_path):
     assert process.returncode != 0 and "rank 0 lost the others" in line
     assert line.endswith(": --resume goes on, with any number of ranks")
     epochs = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] + 2
-    run_here(SNN, *flags, f"--epochs {epochs} --resume")
+    run_here("snn", *flags, f"--epochs {epochs} --resume")
     assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == list(range(1, epochs + 1))
 
 
@@ -412,25 +404,16 @@ def rank_of(launcher, rank):
 def test_ranks_evaluate_every_image_once(trained, tmp_path):
     """Each rank all of them: figures to the last digit."""
     flags = f"--pretrained_snn {trained.snn} --epsilon 0 0.2 --limit_test 41 --batch_size 20 --run_name x --output_dir"
-    run_here(OBJ1, flags, tmp_path / "one")
-    said = succeed(2, tmp_path / "said", OBJ1, flags, tmp_path / "two")
+    run_here("obj1", flags, tmp_path / "one")
+    said = succeed(2, tmp_path / "said", "obj1", flags, tmp_path / "two")
     one, two = (figures(records(tmp_path / f"{count}/logs/snn/x.jsonl")) for count in ("one", "two"))
     assert one == two and [record["images"] for record in two if record["event"] == "evaluation"] == [41, 41]
     assert said[1] == ["", ""]
 
 
-def main(flags):
-    """Each of two ranks trains on its part of each batch, filled up where it is smaller, normalised by that part alone."""
-    rank = ranks.rank()
-    assert ranks.largest(3 + 2 * rank) == 5 and ranks.gathered(rank) == [0, 1] and ranks.from_first(lambda: rank) == 0
-    assert [ranks.part(torch.arange(10, 10 + size)).tolist() for size in (4, 3, 1)] == [
-        [[10, 11], [10, 11], [10]], [[12, 13], [12, 10], [10]],
-    ][rank]  # fmt: skip
-
-
-def test_what_ranks_tell_each_other_and_have_of_a_batch(tmp_path):
-    succeed(2, tmp_path, "test_survive")
-    succeed(2, tmp_path, ANN, ANN_RUN, f"--norm batch --limit_train 33 --epochs 1 --run_name x --output_dir {tmp_path}")
+def test_a_rank_of_no_image_of_its_own_takes_another_ranks(tmp_path):
+    """The last batch is of one image, and each rank normalises by its own part."""
+    succeed(2, tmp_path, "ann", ANN_RUN, f"--norm batch --limit_train 33 --epochs 1 --run_name x --output_dir {tmp_path}")
     (epoch,) = records(tmp_path / "logs/ann/x.jsonl", "epoch")
     assert 0 < epoch["train"]["total"] < 1e4
 
