@@ -103,7 +103,10 @@ def test_measured_anew_it_is_the_same(recipes):
     assert [row["by_seed"].split()[0].split(":")[0] for row in rows] == ["0"] * len(rows) and float(rows[0]["mean"]) <= 100
     cells = lambda text: re.findall("^(?:accuracy|spikes|energy|timesteps|input open).*", text, re.MULTILINE)  # noqa: E731
     assert len(cells(read)) == len(FIGURES) and cells(anew) == cells(read)
-    _, said = run_here("compare", f"{flags} --evaluate --limit_test 8 --batch_size 8 --timesteps 2")
+    path, small = folder / "trained_models/snn/fed.pth", "--evaluate --limit_test 8 --batch_size 8 --timesteps 2"
+    ((recipe, _),), _ = run_here("compare", path, f"{small} --seeds 1 0 --output_dir {folder}")  # a checkpoint by its path
+    assert (recipe.name, list(recipe.results)) == ("fed", [1, 0])
+    _, said = run_here("compare", flags, small)
     assert "T = 2, ε = 0.2" in said and "8 MNIST test images" in said
 
 
@@ -223,13 +226,6 @@ def test_a_network_run_in_two_ways_is_paired_with_what_runs_alike():
     )
     assert comparing.pairs_of([three, six, other]) == [(three, other), (six, None)]
     assert comparing.pairs_of([three, other, longer]) == [(three, other), (longer, None)]
-
-
-def test_a_checkpoint_by_its_path_is_measured(recipes):
-    folder, _ = recipes
-    path = folder / "trained_models/snn/fed.pth"
-    ((recipe, other),), _ = run_here("compare", path, f"--evaluate --seeds 1 0 --limit_test 8 --output_dir {folder}")
-    assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
 
 
 def test_a_signal_stops_all_and_names_follow_seeds(tmp_path):

@@ -7,16 +7,12 @@ import runpy
 import subprocess
 import sys
 from argparse import ArgumentParser
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, module_of, pixels, run_undrawn, write
 
 from self_models import evaluate, load, load_data
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -179,35 +175,3 @@ def test_one_s_own_loop_trains_a_network(here, capsys):
     exec(code.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), {})
     assert re.fullmatch(r"(epoch \d: accuracy 0\.\d{3}\n){3}", capsys.readouterr().out)
     assert evaluate(load("mine.pth"), load_data("MNIST", limit_test=16)[2])["images"] == 16
-
-
-@pytest.mark.others
-def test_the_names_in_other_simulators():
-    """Neurons of these settings send the same spikes, of a current on which no membrane potential is exactly at its threshold."""
-    snntorch, spikingjelly = pytest.importorskip("snntorch"), pytest.importorskip("spikingjelly.activation_based.neuron")
-    from spikingjelly.activation_based import surrogate
-
-    current = torch.rand(30, 500, generator=torch.Generator().manual_seed(0)) * 1.5 - 0.4
-
-    def spikes(call):
-        state, sent = None, []
-        for drive in current:
-            found, state = call(drive, state)
-            sent.append(found.detach())
-        return torch.stack(sent)
-
-    ours = {
-        (update, leak): spikes(SpikingNeuron(SURROGATES["Triangle"](0, 0), update=update, threshold=0.8, leak=leak))
-        for update in ("immediate", "delayed")
-        for leak in (1.0, 0.9)
-    }
-    theirs = {leak: spikes(snntorch.Leaky(beta=leak, threshold=0.8)) for leak in (1.0, 0.9)}
-    assert torch.equal(theirs[1.0], ours["immediate", 1.0]) and not torch.equal(theirs[0.9], ours["immediate", 0.9])
-    assert all(torch.equal(theirs[leak][:-1], ours["delayed", leak][1:]) for leak in theirs)
-    for leak, kind in ((1.0, spikingjelly.IFNode), (0.9, partial(spikingjelly.LIFNode, tau=1 / (1 - 0.9), decay_input=False))):
-        neuron = kind(v_threshold=0.8, v_reset=None, step_mode="m")
-        assert torch.equal(neuron(current).detach(), ours["immediate", leak])
-    v = torch.linspace(-1.5, 1.5, 7, requires_grad=True)
-    surrogate.PiecewiseQuadratic(alpha=1.0)(v).sum().backward()
-    triangle = SURROGATES["Triangle"](0, 0)
-    assert torch.equal(v.grad, triangle.scale * triangle.onto(torch.ones(7), v.detach().clone(), None))

@@ -13,7 +13,7 @@ from harness.building import models as own
 from harness.building.models import imported, named, new_snn
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
-from harness.training.losses import LOSSES, Criterion, Loss
+from harness.training.losses import LOSSES, Loss
 from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
@@ -21,7 +21,6 @@ from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -289,15 +288,6 @@ def variance(forgotten):
     """The class that the example registers; nobody else's losses are there."""
     LOSSES.clear()
     return own.imported(FILE).PredictionVariance
-
-
-def test_the_variance_by_hand_and_what_its_weight_does(variance):
-    """Two images of two pixels; before the last two steps, which count, all is 9. Variances 1 and 4, 0 and 0.25: 5.25 / 2."""
-    predictions = torch.tensor([[[9, 9], [9, 9]], [[0, 1], [2, 0]], [[2, 5], [2, 1]]]).float().view(3, 2, 1, 1, 2)
-    output = SNNOutput(torch.zeros(2, 4), predictions, None, {}, None)
-    losses = Criterion(0.0, "last_t", own={"variance_loss": variance(0.5, 2)})(output, LABELS)
-    assert losses["variance_loss"].item() == 2.625
-    assert losses["total"].item() == pytest.approx(losses["classification"].item() + 1.3125)
 
 
 def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):

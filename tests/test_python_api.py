@@ -182,14 +182,6 @@ def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
     assert found["operations"] == pytest.approx(record["operations"]) and layers["event_acs"] == expected["event_acs"]
 
 
-def test_an_ann_has_the_scripts_figures_and_no_spikes(tmp_path, digits):
-    run_here("ann_wFeedback", f"--pretrained_ann {ANN} --test_only --limit_test 20 --run_name x --output_dir {tmp_path}")
-    (record,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
-    found = evaluate(load(ANN), digits.images, digits.labels)
-    assert found["accuracy"] == record["accuracy"] and found["error"] == pytest.approx(record["reconstruction_error"], rel=1e-5)
-    assert not {"spikes", "parts", "operations"} & found.keys()
-
-
 def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits):
     """Image by image: those of its own first image, start, and of what change makes of them, which is what the scripts show."""
     model = load(FEEDBACK, engine="dense", timesteps=4)

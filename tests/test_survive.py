@@ -6,17 +6,15 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import time
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from math import cos, pi
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
+from conftest import SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
 from torch import nn
 
 import harness.training.fit
@@ -250,11 +248,7 @@ def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     assert "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
 
 
-# Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's
-ANN_RUN = (
-    f"{TINY} --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--checkpoint_minutes 0 --train_acc_batches 1"
-)
+# Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's.
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 4 --update immediate --readout membrane_rescaled --epsilon 0.2 "
@@ -305,51 +299,35 @@ def succeed(count, folder, name, *flags):
     return said
 
 
-def check_same_training(folder, other, kind="snn"):
-    """The epochs of two runs have learned the same, apart from rounding. Returns what the second's have learned."""
-    here, there = ([one["train"] for one in records(place / f"logs/{kind}/x.jsonl", "epoch")] for place in (folder, other))
-    torch.testing.assert_close(there, here, rtol=TOLERANCE, atol=1e-6)
-    return there
-
-
 # --- training
 
 
-@pytest.mark.parametrize("more", ["", "--trade_off 0"])  # with 0 the loss does not reach every weight
-def test_ranks_give_the_loss_curve_of_one_process(tmp_path, more):
-    """Of an SNN: below, where ranks are stopped and go on."""
-    flags = f"{ANN_RUN} {more} --run_name x --output_dir"
-    run_here("ann", flags, tmp_path / "one")
-    said = succeed(2, tmp_path / "said", "ann", flags, tmp_path / "two")
-    learned = check_same_training(tmp_path / "one", tmp_path / "two", "ann")
-    assert len({figures["total"] for figures in learned}) == 3
-    # one writer: the same files, and not a word from the other ranks
-    assert digests(tmp_path / "one").keys() == digests(tmp_path / "two").keys()
-    assert said[0][0].count("epoch ") >= 3 and said[1] == ["", ""]
-
-
 def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
-    """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one."""
+    """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one. One rank writes. What
+    is learned is what one process learns."""
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
-    statuses, said = in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=stop_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=partial(end_second, signal.SIGTERM))
     assert statuses == [143, 143]
     assert "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1] and said[1][1] == ""
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
-    succeed(4, tmp_path / "said", "snn", SNN_RUN, f"--resume --epochs 2 {flags}")
+    said = succeed(4, tmp_path / "said", "snn", SNN_RUN, f"--resume --epochs 2 {flags}")
+    assert said[1:] == [["", ""]] * 3
     run_here("snn", SNN_RUN, f"--resume {flags}")
     run_here("snn", SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
-    check_same_training(tmp_path / "one", tmp_path / "run")
+    one, ours = ([record["train"] for record in records(tmp_path / f"{run}/logs/snn/x.jsonl", "epoch")] for run in ("one", "run"))
+    torch.testing.assert_close(ours, one, rtol=TOLERANCE, atol=1e-6)
+    assert digests(tmp_path / "one").keys() == digests(tmp_path / "run").keys()
 
 
-def stop_second(rank):
-    """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
+def end_second(number, rank):
+    """Send this signal to rank 1 alone, in its first step of epoch 2."""
     if rank == 1:
-        after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), number))
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
-    statuses, said = in_ranks(2, tmp_path / "said", "ann", ANN_RUN, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "ann", TINY, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
     assert statuses == [2, 2]
     for rank in range(2):
         assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
@@ -364,38 +342,14 @@ def spoil_second(rank):
         nn.ReLU.forward = lambda self, x: real(self, x) * (torch.nan if x.dim() == 2 else 1)
 
 
-def test_a_rank_that_dies_under_torchrun(tmp_path):
-    """The others end with a line that says how to go on; one process goes on."""
-    more = f"--epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"
-    flags = split([SNN_RUN, more])
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(REPOSITORY / "snn_wFeedback.py"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*launch, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    log = tmp_path / "logs/snn/x.log"
-    while process.poll() is None and not (log.exists() and "epoch 3/200" in log.read_text()):
-        time.sleep(0.01)
-    if process.poll() is None:
-        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    line = next((line for line in said.splitlines() if line.startswith("error (rank 0): ")), said)
-    assert process.returncode != 0 and "rank 0 lost the others" in line
-    assert line.endswith(": --resume goes on, with any number of ranks")
-    epochs = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] + 2
-    run_here("snn", *flags, f"--epochs {epochs} --resume")
-    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == list(range(1, epochs + 1))
-
-
-def rank_of(launcher, rank):
-    """Process id of a rank that the launcher has started."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return next(int(child) for child in children if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes())
+def test_a_rank_that_dies(tmp_path):
+    """The other ends with a line that says how to go on; one process goes on."""
+    flags = f"{SNN_RUN} --run_name x --output_dir {tmp_path}"
+    statuses, said = in_ranks(2, tmp_path / "said", "snn", flags, act=partial(end_second, signal.SIGKILL))
+    assert statuses == [1, -signal.SIGKILL] and "error (rank 0): rank 0 lost the others" in said[0][1]
+    assert said[0][1].endswith(": --resume goes on, with any number of ranks\n")
+    run_here("snn", flags, "--resume")
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
 
 
 # --- evaluation
@@ -412,8 +366,8 @@ def test_ranks_evaluate_every_image_once(trained, tmp_path):
 
 
 def test_a_rank_of_no_image_of_its_own_takes_another_ranks(tmp_path):
-    """The last batch is of one image, and each rank normalises by its own part."""
-    succeed(2, tmp_path, "ann", ANN_RUN, f"--norm batch --limit_train 33 --epochs 1 --run_name x --output_dir {tmp_path}")
+    """The last batch is of one image, and each rank normalises by its own part. The loss does not reach every weight."""
+    succeed(2, tmp_path, "ann", f"{TINY} --norm batch --trade_off 0 --limit_train 33 --run_name x --output_dir {tmp_path}")
     (epoch,) = records(tmp_path / "logs/ann/x.jsonl", "epoch")
     assert 0 < epoch["train"]["total"] < 1e4
 
