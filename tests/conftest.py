@@ -76,12 +76,12 @@ def module_of(name):
     return importlib.import_module(COMMANDS.get(name, name))
 
 
-def run_script(name, *flags, check=True, cwd="/"):
+def run_script(name, *flags):
     """Run a script as the user does, in a process of its own. A flag text with spaces is several flags."""
     command = [sys.executable, str(REPOSITORY / f"{COMMANDS.get(name, name)}.py"), *split(flags)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
-    assert not check or done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
     return done
 
 

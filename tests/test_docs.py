@@ -66,8 +66,7 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
 
 ELSEWHERE = {  # pages whose commands, or Python, other tests run
     "commands": "docs/how_to/c_export docs/how_to/microcontroller docs/how_to/own_model docs/reference/flags",
-    "Python": "README docs/api/counting docs/how_to/c_export docs/how_to/extend docs/how_to/nir docs/how_to/own_model "
-    "docs/how_to/streams docs/how_to/train_it_yourself docs/reference/python",
+    "Python": "docs/how_to/c_export docs/how_to/nir docs/how_to/own_model",
 }
 LONG = re.compile(
     r"^(demo|results|benchmarks/|compare.* runs$)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
@@ -112,8 +111,11 @@ def test_commands_of_a_page(page, here):
         else:
             small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
             run_undrawn(script, *words, *(flags.get(script, "") for flags in small))
+    space = {"evaluate": evaluate, "load": load, "test": load_data("MNIST")[2]} if python else {}  # as README's have them
     for block in re.findall(r"^```python\n(?!# \S+\.py\n)(.*?)^```$", text, re.MULTILINE | re.DOTALL) if python else ():
-        exec(block, {})
+        for word in re.findall(r'"([\w/]+\.\w+)"', block):
+            bring(word)
+        exec(block.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), space)
 
 
 def read(parser, *args, parse=ArgumentParser.parse_args):
@@ -165,13 +167,3 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     return tmp_path
-
-
-def test_one_s_own_loop_trains_a_network(here, capsys):
-    """That of the page, on fewer images; what it saves is loaded."""
-    page = (REPOSITORY / "docs/how_to/train_it_yourself.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(code.splitlines()) <= 22 and "loss.backward()" in code
-    exec(code.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), {})
-    assert re.fullmatch(r"(epoch \d: accuracy 0\.\d{3}\n){3}", capsys.readouterr().out)
-    assert evaluate(load("mine.pth"), load_data("MNIST", limit_test=16)[2])["images"] == 16

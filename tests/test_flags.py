@@ -38,9 +38,6 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
     assert opening["parameters"]["freshness"] == 0.5 and "freshness=" not in log and "latch=True" in log
 
 
-# --- flags without effect
-
-
 @pytest.mark.parametrize(
     ("name", "flags", "unused"),
     [
@@ -101,9 +98,6 @@ def parsed(script, *words):
     return parser_of(script).parse_args(words)
 
 
-# --- those that came with the program
-
-
 @pytest.mark.parametrize("name", [path.stem for path in FILES])
 def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
     """Its ANN's script knows each flag, its SNN's, and all that evaluate."""
@@ -160,9 +154,6 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
     args = parsed("snn", "--preset", "other.toml")
     assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
     assert parsed("snn", "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
-
-
-# --- what cannot be
 
 
 @pytest.mark.parametrize(
@@ -227,9 +218,6 @@ def test_the_seed_draws_the_weights():
     first, same, other = (new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed]))) for seed in "334")
     draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-
-
-# --- devices
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from math import log
 import numpy as np
 import pytest
 import torch
-from conftest import PLAN, tiny
+from conftest import tiny
 
 from self_models import first_difference
 from self_models.counting.evaluation import figures_per_image
@@ -14,7 +14,6 @@ from self_models.objectives.gates import Blocking, Reconstruct
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -110,14 +109,6 @@ def test_no_contrast_is_plain_blocking(images, residual):
     plain = run(build(InputBlockingSNN, residual=residual), images)
     none = run(build(ContrastAttentionSNN, contrast="none", residual=residual), images)
     assert first_difference(none, plain, tolerance=1e-5) is None
-
-
-def test_slew_limits_each_move_of_the_prediction(images):
-    """And below twice epsilon no prediction jumps over its pixel."""
-    output = run(build(InputBlockingSNN, latch=True, epsilon=0.1, readout_slew=0.19, default_threshold=0.1), images)
-    assert 0.18 < output.predictions.diff(dim=0).abs().max() <= 0.19 + 1e-6
-    before, after = output.predictions[:-1] - images[0], output.predictions[1:] - images[0]
-    assert not ((before < -0.1) & (after > 0.1)).any() and (output.predicted[1:] & (before < -0.1)).any()
 
 
 @pytest.mark.parametrize(
@@ -295,17 +286,6 @@ def test_what_contrast_wins_back_by_hand():
     expected = {"clean": 0.8, "clean_plain": 0.9, "dimmed_plain": 0.5, "dimmed_contrast": 0.7, "regained": 0.5}
     assert contrast_summary(rows) == pytest.approx(expected)
     assert contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None  # dimming has cost nothing
-
-
-def test_comparisons_are_counted_where_they_are_made(images):
-    """Open pixels under permanent blocking, all of them under dynamic, none at epsilon 0."""
-    pixels = images[0][0].numel()
-    permanent = run(build(InputBlockingSNN), images)
-    assert torch.equal(permanent.comparisons, permanent.is_open.sum((0, 2, 3, 4)))
-    assert run(build(InputBlockingSNN, blocking="dynamic"), images).comparisons.tolist() == [STEPS * pixels] * COUNT
-    assert run(build(InputBlockingSNN, epsilon=0.0), images).comparisons.tolist() == [0] * COUNT
-    everything_open = VGG_SNN_STDB_wFeedback(plan=PLAN, timesteps=2, fc_width=4).eval()
-    assert everything_open(images[0]).comparisons.sum() == 0
 
 
 @pytest.mark.parametrize(("blocking", "compared"), [("permanent", 20 * 9 - 1), ("dynamic", 20 * 9)])

@@ -193,19 +193,9 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
         assert evaluate(model, other)["per_image"]["spikes"].tolist() != expected
 
 
-# --- as a package
-
-
-def test_the_pages_python_runs_as_it_stands_and_importing_is_cheap():
-    """All blocks of these pages, one after the other, in the repository's root."""
-    names = ("reference/python", "how_to/streams", "how_to/extend", "api/counting")
-    pages = ("README.md", *(f"docs/{name}.md" for name in names))
-    text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= len(pages)
+def test_importing_is_cheap():
     cheap = "import sys, self_models; assert not {'harness', 'matplotlib', 'torchvision'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", "\n".join([cheap, *blocks])], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", cheap], cwd=REPOSITORY, check=True)
 
 
 # --- copies, odd values, own classes
@@ -235,9 +225,6 @@ def test_a_class_of_ones_own_keeps_the_defaults_of_its_base():
 
     settings = Short(plan=PLAN, fc_width=8).settings
     assert (settings["timesteps"], settings["gate"], settings["epsilon"]) == (3, "block", 0.1)
-
-
-# --- one truth for a setting
 
 
 def test_a_setting_is_changed_by_change_only():

@@ -240,9 +240,6 @@ def test_an_existing_run_is_not_overwritten_before_the_new_one_is_sure(trained, 
     assert after.keys() == before.keys() and sorted(path for path in after if after[path] != before[path]) == run
 
 
-# --- results.py
-
-
 def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
     """Without --dataset the rows of CIFAR-10 stay, and the last line says so. The tables, written anew, are as they were."""
     for path in ("results", "docs"):
@@ -260,8 +257,6 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     said.clear()
     assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
 
-
-# --- memory
 
 WORDS = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
 CONVERT, FULL_GPU = f"--pretrained_ann ANN {SPIKING}", torch.OutOfMemoryError

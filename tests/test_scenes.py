@@ -165,6 +165,9 @@ def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
     assert torch.equal(read_frames(tmp_path / "swapped.npy", model)[:, 0], torch.from_numpy(frames / 255))
     for name, white in ((".npy", 255), (".npz", 1)):
         assert read_frames(files[name], model, invert=True)[0, 0, 0, 0] == white
+    np.save(files[".npy"], frames[:, 2:])
+    with pytest.raises(UserError, match=r"a.npy: .*\(B, 1, 28, 28\).*\(12, 1, 26, 28\)"):
+        read_frames(files[".npy"], model)
 
 
 @pytest.mark.others

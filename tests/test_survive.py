@@ -163,9 +163,6 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
     assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
 
 
-# --- started twice
-
-
 JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name x --overwrite"
 
 
@@ -248,6 +245,8 @@ def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     assert "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
 
 
+# --- ranks
+
 # Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's.
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
@@ -299,9 +298,6 @@ def succeed(count, folder, name, *flags):
     return said
 
 
-# --- training
-
-
 def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
     """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one. One rank writes. What
     is learned is what one process learns."""
@@ -350,9 +346,6 @@ def test_a_rank_that_dies(tmp_path):
     assert said[0][1].endswith(": --resume goes on, with any number of ranks\n")
     run_here("snn", flags, "--resume")
     assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
-
-
-# --- evaluation
 
 
 def test_ranks_evaluate_every_image_once(trained, tmp_path):

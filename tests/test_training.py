@@ -138,9 +138,6 @@ def test_label_smoothing_by_hand():
     assert criterion.judging()(output, labels)["total"].item() == pytest.approx(-logs[0])
 
 
-# --- flags
-
-
 COMMON = {  # shared/design.md, section 7
     "seed": 0, "dataset": "MNIST", "batch_size": 64, "learning_rate": 1e-4, "epochs": 100, "lr_interval": [0.6, 0.8, 0.9],
     "lr_reduce": 10, "optimizer": "Adam", "weight_decay": 5e-4, "amsgrad": True, "kernel_size": 3, "devices": 0,
@@ -165,9 +162,6 @@ OF_SNN = COMMON | {
 def test_defaults_are_the_originals(name, expected):
     args = parse(name)
     assert {flag: getattr(args, flag) for flag in expected} == expected
-
-
-# --- figures
 
 
 def test_names_are_the_originals():
@@ -223,24 +217,21 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
 # --- checkpoints
 
 
-@pytest.mark.parametrize(("raised", "expected"), [(RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2])
-def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch, raised, expected):
+def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch):
     """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
-    path, move, moved = tmp_path / "x.pth", os.replace, []
+    path, moved, move = tmp_path / "x.pth", [], os.replace
     write_whole(path, lambda file: file.write(b"old"))
+    for raised, expected in ((RuntimeError("enforce fail"), UserError), (KeyboardInterrupt, KeyboardInterrupt)):
 
-    def write(file):
-        file.write(b"ne")
-        raise raised
+        def write(file, raised=raised):
+            file.write(b"ne")
+            raise raised
 
-    def replace(new, old):
-        moved.append((new.read_bytes(), old.read_bytes()))
-        move(new, old)
-
-    with pytest.raises(expected):
-        write_whole(path, write)
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
-    monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(expected):
+            write_whole(path, write)
+        assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
+    look = lambda new, old: (moved.append((new.read_bytes(), old.read_bytes())), move(new, old))  # noqa: E731
+    monkeypatch.setattr(os, "replace", look)
     write_whole(path, lambda file: file.write(b"new"))
     assert moved == [(b"new", b"old")] and path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
 
