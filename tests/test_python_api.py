@@ -191,6 +191,7 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
     assert evaluate(model, later, batch_size=3)["per_image"]["spikes"].tolist() == expected
     for other in (replace(later, start=0), replace(later, change=None)):
         assert evaluate(model, other)["per_image"]["spikes"].tolist() != expected
+    assert not {"spikes", "parts", "operations"} & evaluate(load(ANN), later).keys()
 
 
 def test_importing_is_cheap():
