@@ -149,7 +149,8 @@ def test_the_page_shows_what_is_printed():
         ("input", 8.44, 8.42, "+8.44 ± 8.42 %"),  # 8 ± 8 and 8.4 ± 8.4 hold it
         ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
         ("input", -28.4, None, "-28 %"),
-        ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as can be shown
+        ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as the whole
+        ("input", 20.0, 50.1, "too uncertain"),  # and wider
     ],
 )
 def test_rounding_does_not_move_an_interval_onto_0_or_off_it(name, mean, half, text):

@@ -41,6 +41,7 @@ COMMANDS = [  # script, flags, words of its one line
     ("ann", "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
         ("obj1", "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),
         ("obj1", "--pretrained_snn {baseline} --epsilon 0 0.1", "blocking needs a decoder:"),
+        ("obj3", "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
         ("obj1", "--pretrained_snn {snn} --results_json {here}", "--results_json: {here}: give a file, in a folder that exists"),
         ("obj1", "--pretrained_snn {snn} --timesteps 2 3", "tiny.jsonl names no held-out training images: choose on the last"),
         ("ann", "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),

@@ -19,7 +19,7 @@ from harness.training.losses import Criterion, Teacher, make_optimizer, make_sch
 from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.loading import load
-from self_models.running.draws import shuffled
+from self_models.running.draws import EVALUATION, shuffled
 from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -305,6 +305,7 @@ def test_each_epoch_has_an_order_and_augments_anew():
     assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
     plain = torch.cat([batch.images for batch in training_batches(train, parse("ann"), 1, "cpu")])
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
+    assert parse("ann", "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be: evaluations have their own
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
