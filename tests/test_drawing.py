@@ -39,7 +39,7 @@ def output_of(predictions=PREDICTIONS, image=IMAGE):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings))
+    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings), settings={"predict": "frame"})
     batch = Batch(image, torch.tensor([1]), torch.tensor([7]))
     return film_of(model, batch, output or output_of(), ["cat", "dog"], ["label: dog"])
 
