@@ -6,12 +6,10 @@ import functools
 import hashlib
 import importlib
 import io
-import json
 import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,58 +65,45 @@ POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold"
 BIAS = {"bias": True, "initial_potential": 0.5}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 torch.set_num_threads(1)
 harness.data.sets.load_set = functools.lru_cache(harness.data.sets.load_set)  # MNIST is unpacked once
 
 
-def run_script(name, *flags, check=True, cwd="/"):
+def module_of(name):
+    """The module of a script, which is named as in `wfeedback NAME`, or as its file is."""
+    return importlib.import_module(COMMANDS.get(name, name))
+
+
+def run_script(name, *flags):
     """Run a script as the user does, in a process of its own. A flag text with spaces is several flags."""
-    command = [sys.executable, str(REPOSITORY / f"{name}.py"), *split(flags)]
+    command = [sys.executable, str(REPOSITORY / f"{COMMANDS.get(name, name)}.py"), *split(flags)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
-    assert not check or done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
     return done
 
 
 def run_as_program(name, *flags):
     """Run a script in this process as if it were the program: from its last line on. Returns its stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err, file = io.StringIO(), io.StringIO(), f"{COMMANDS.get(name, name)}.py"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [f"{name}.py", *split(flags)])
-        runpy.run_path(str(REPOSITORY / f"{name}.py"), run_name="__main__")
+        patch.setattr(sys, "argv", [file, *split(flags)])
+        runpy.run_path(str(REPOSITORY / file), run_name="__main__")
     return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def run_here(name, *flags):
     """Run a script in this process, which saves the imports; returns what its main returns and what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        result = importlib.import_module(name).main(split(flags))
+        result = module_of(name).main(split(flags))
     return result, out.getvalue()
-
-
-def browsed(page, folder, script, flags="--virtual-time-budget=20000"):
-    """What a script in a page gives to found(...), once a browser of 500 pixels has opened it without an error. page: HTML."""
-    report = """<script>const errors = []; window.onerror = (message) => errors.push(message);
-    const found = (more) => { const report = {errors, wide: document.documentElement.scrollWidth, inner: innerWidth, ...more};
-    document.body.insertAdjacentHTML("beforeend", `<pre id=found>${JSON.stringify(report)}</pre>`); };</script>"""
-    hooked = folder / "hooked.html"
-    hooked.write_text(page.replace("</head>", f"{report}<script>{script}</script></head>"), encoding="utf-8")
-    flags = f"--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --window-size=500,900 {flags}"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={folder}/profile", "--dump-dom", f"file://{hooked}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    result = json.loads(re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.DOTALL)[1])
-    assert said == result["errors"] == [] and result["wide"] <= result["inner"]
-    return result
 
 
 def refused(name, *flags):
     """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        harness.command_line.scripts.run_script(lambda: importlib.import_module(name).main(split(flags)))
+        harness.command_line.scripts.run_script(lambda: module_of(name).main(split(flags)))
     line = err.getvalue()
     assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line
     return line.strip()
@@ -129,8 +114,9 @@ COMMAND = re.compile(r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)
 
 def commands_in(page):
     """(script, words after it) of each command in a page's blocks, as `wfeedback NAME ...` or `python SCRIPT.py ...`."""
+    names = {script: name for name, script in COMMANDS.items()}
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    return [(COMMANDS.get(name, name) or path, shlex.split(words, comments=True)) for name, path, words in COMMAND.findall(text)]
+    return [(name or names.get(path, path), shlex.split(words, comments=True)) for name, path, words in COMMAND.findall(text)]
 
 
 def split(flags):
@@ -282,20 +268,12 @@ def baseline(tmp_path_factory):
 
 def run_undrawn(name, *flags):
     """As run_here, without most pictures, which take most of the time."""
-    module = importlib.import_module(name)
+    module = module_of(name)
     with pytest.MonkeyPatch.context() as patch:
         for each, value in list(vars(module).items()):
             if each.startswith("save_") and each != "save_raster" and value.__module__.startswith("harness.drawing"):
                 patch.setattr(module, each, lambda *_, **__: None)
         return run_here(name, *flags)
-
-
-@pytest.fixture(scope="session")
-def looked(trained, tmp_path_factory):
-    """folder; run: stdout and stderr of an analysis of two images in it, under the script's own name. Read only."""
-    folder = tmp_path_factory.mktemp("looked")
-    flags = f"{DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {folder}"
-    return SimpleNamespace(folder=folder, run=run_as_program(ANALYSIS, "--pretrained_snn", trained.snn, flags))
 
 
 @pytest.fixture

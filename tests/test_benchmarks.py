@@ -17,10 +17,6 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
-def digits():
-    return load_data("MNIST", limit_test=50)[2].images[:, 0]
-
-
 def test_streams_counts_by_hand():
     labels = torch.tensor([[3] * 6 + [5] * 7 + [-1] * 2 + [4] * 6 + [2] * 3]).T
     right = torch.tensor([[0] * 6 + [0, 0, 1, 0, 1, 1, 1] + [0] * 2 + [1, 1, 1, 1, 1, 0] + [1] * 3]).T.bool()
@@ -136,8 +132,8 @@ def test_train_step_trains_the_same_network_three_times():
 
 
 def test_a_moving_scene_is_predicted_alike_in_each_engine():
-    model = moving.Predictor().eval()
-    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits(), 1, 8)))
+    model, digits = moving.Predictor().eval(), load_data("MNIST", limit_test=50)[2].images[:, 0]
+    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 8)))
     events = torch.zeros(len(frames), moving.T, 2, 48, 48)
     events[:, 0] = moving.wrapped(frames, 10)
     with torch.no_grad():

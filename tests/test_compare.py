@@ -4,24 +4,9 @@ import csv
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-from conftest import (
-    ANN,
-    BALANCE,
-    DATA,
-    REPOSITORY,
-    SNN,
-    commands_in,
-    digests,
-    records,
-    refused,
-    run_as_program,
-    run_here,
-    run_script,
-    same_weights,
-)
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, digests, records, refused, run_here, run_script, same_weights
 
 from harness.command_line.scripts import train_each
 from harness.measuring import comparing
@@ -40,11 +25,11 @@ def recipes(tmp_path_factory):
     """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `baseline`, of seeds 0 and 1 each."""
     folder = tmp_path_factory.mktemp("recipes")
     here = f"--seeds 0 1 --output_dir {folder}"
-    run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
+    run_here("ann", f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
     ann = folder / "trained_models/ann/ann.pth"
-    fed = run_as_program(SNN, "--pretrained_ann", ann, f"{FED} --run_name fed {here}")
-    run_here(SNN, f"-a VGG5_small {SHORT} --run_name baseline {here}")
-    return folder, fed.stdout
+    fed = run_here("snn", "--pretrained_ann", ann, f"{FED} --run_name fed {here}")
+    run_here("snn", f"-a VGG5_small {SHORT} --run_name baseline {here}")
+    return folder, fed[1]
 
 
 def test_seeds_one_after_the_other(recipes, tmp_path):
@@ -53,13 +38,13 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     ann = folder / "trained_models/ann/ann_1.pth"
     assert re.findall("== seed .*", said) == ["== seed 0: fed; --pretrained_ann " + str(ann).replace("_1", ""),
                                               f"== seed 1: fed_1; --pretrained_ann {ann}"]  # fmt: skip
-    run_here(SNN, "--pretrained_ann", ann, FED, f"--seed 1 --run_name alone --output_dir {tmp_path}")
+    run_here("snn", "--pretrained_ann", ann, FED, f"--seed 1 --run_name alone --output_dir {tmp_path}")
     alone, fed = tmp_path / "trained_models/snn/alone.pth", folder / "trained_models/snn/fed_1.pth"
     assert same_weights(alone, fed) and not same_weights(alone, folder / "trained_models/snn/fed.pth")
     before = digests(folder)
-    found, printed = run_here(SNN, f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
+    found, printed = run_here("snn", f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
     assert found == [] and printed.count("left as it is: ") == 2
-    line = refused(SNN, f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")  # before seed 2 trains
+    line = refused("snn", f"-a VGG5_small {SHORT} --run_name baseline --seeds 2 1 --output_dir {folder}")  # before seed 2 trains
     assert "baseline_1.pth exists: --resume goes on with that run" in line and digests(folder) == before
 
 
@@ -118,7 +103,10 @@ def test_measured_anew_it_is_the_same(recipes):
     assert [row["by_seed"].split()[0].split(":")[0] for row in rows] == ["0"] * len(rows) and float(rows[0]["mean"]) <= 100
     cells = lambda text: re.findall("^(?:accuracy|spikes|energy|timesteps|input open).*", text, re.MULTILINE)  # noqa: E731
     assert len(cells(read)) == len(FIGURES) and cells(anew) == cells(read)
-    _, said = run_here("compare", f"{flags} --evaluate --limit_test 8 --batch_size 8 --timesteps 2")
+    path, small = folder / "trained_models/snn/fed.pth", "--evaluate --limit_test 8 --batch_size 8 --timesteps 2"
+    ((recipe, _),), _ = run_here("compare", path, f"{small} --seeds 1 0 --output_dir {folder}")  # a checkpoint by its path
+    assert (recipe.name, list(recipe.results)) == ("fed", [1, 0])
+    _, said = run_here("compare", flags, small)
     assert "T = 2, ε = 0.2" in said and "8 MNIST test images" in said
 
 
@@ -129,7 +117,6 @@ def test_what_is_wider_than_everything_is_not_known():
     ours, theirs = of(100, 300), of(100, 100)
     found = difference("spikes", ours, theirs)
     assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "too uncertain")
-    assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
     assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
 
 
@@ -147,21 +134,11 @@ def test_correction_and_equivalence_by_hand():
     assert comparing.equivalence_line({}, 10).startswith("Equivalence was not tested: it needs several seeds")
 
 
-def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (first, second), (ann, snn, _, (_, words), (_, look), (_, report)) = ("feedback", "baseline"), commands_in(PAGE)
-    said = run_here("compare", *words)[1]
+def test_the_page_shows_what_is_printed():
+    said = run_here("compare", *commands_in(PAGE)[3][1])[1]
     text = (REPOSITORY / PAGE).read_text(encoding="utf-8")
     (shown,) = re.findall(r"--equivalence 10\n\n(.*?)\n\n- ", text, re.DOTALL)
     assert {line.strip() for line in shown.splitlines()} <= {line.strip() for line in said.splitlines()}
-    small = {ANN: HELD_OUT, SNN: f"{SHORT} --balance_images 8 --balance_timesteps 5"}
-    for kind in (first, second):
-        for name, training in (ann, snn):
-            run_here(name, *(word.replace(first, kind) for word in training if word != "2"), small[name])
-    assert "2 pairs" in run_here("compare", "quick_feedback quick_baseline --seeds 0 1 --output_dir runs")[1]
-    run_here("snn_wFeedback_posthoc_model_analysis", *look, "--limit_test 16 --images 1")
-    run_here("report", *report)
-    assert Path("logs/snn/look.jsonl").is_file() and "look" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +148,6 @@ def test_the_page_shows_what_is_printed(tmp_path, monkeypatch):
         ("input", 27.6, 28.4, "+28 ± 28 %"),  # which holds it, too
         ("input", 8.44, 8.42, "+8.44 ± 8.42 %"),  # 8 ± 8 and 8.4 ± 8.4 hold it
         ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
-        ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
         ("input", -28.4, None, "-28 %"),
         ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as the whole
         ("input", 20.0, 50.1, "too uncertain"),  # and wider
@@ -251,13 +227,6 @@ def test_a_network_run_in_two_ways_is_paired_with_what_runs_alike():
     )
     assert comparing.pairs_of([three, six, other]) == [(three, other), (six, None)]
     assert comparing.pairs_of([three, other, longer]) == [(three, other), (longer, None)]
-
-
-def test_a_checkpoint_by_its_path_is_measured(recipes):
-    folder, _ = recipes
-    path = folder / "trained_models/snn/fed.pth"
-    ((recipe, other),), _ = run_here("compare", path, f"--evaluate --seeds 1 0 --limit_test 8 --output_dir {folder}")
-    assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
 
 
 def test_a_signal_stops_all_and_names_follow_seeds(tmp_path):

@@ -1,46 +1,37 @@
 """What the pages say, the site made of them; tour and tutorial do what they say."""
 
 import copy
-import importlib
 import os
 import re
 import runpy
 import subprocess
 import sys
 from argparse import ArgumentParser
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, pixels, records, run_here, run_undrawn, write
+from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, module_of, pixels, run_undrawn, write
 
-import results
-from harness.runs.run import COMMANDS
 from self_models import evaluate, load, load_data
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 DELIMITER = re.compile(r"\|( *:?-+:? *\|)+$")
 REGISTRIES = [*VGG_SNN_STDB_wFeedback.parts.values(), ENCODINGS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_table_has_its_head(page):
+def test_every_table_has_its_head_and_make_the_targets_that_are_named(page):
     """A table is a head, a delimiter row and rows of as many cells; after a blank line rows would be plain text."""
-    for block in re.findall(r"(?:^\|.*\n?)+", page.read_text(), re.MULTILINE):
+    text, made = page.read_text(encoding="utf-8"), "".join((REPOSITORY / path).read_text() for path in MAKEFILES)
+    for target in " ".join(re.findall(r"^ {4}make (?:-C \S+ )?([\w./ ]*\w)", text, re.MULTILINE)).split():
+        assert re.search(rf"^([\w ]+ )?{target}( .*)?:", made, re.MULTILINE), target
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
         head, *rows = block.splitlines()
         assert rows and DELIMITER.match(rows[0]), f"no head: {head}"
         assert {row.count("|") for row in rows} == {head.count("|")}, head
-
-
-@pytest.mark.parametrize("page", [results.README, results.TABLES])
-def test_make_results_finds_its_marks(page):
-    text = (REPOSITORY / page).read_text(encoding="utf-8")
-    assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
 
 
 @pytest.mark.parametrize(
@@ -73,25 +64,13 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
 
 # --- commands and blocks
 
-HERE = "test_docs.py::test_commands_of_a_page"
-RUN = {  # a test -> the pages whose commands or Python it runs, on fewer images
-    HERE: "README docs/try_it docs/explanation/energy docs/explanation/findings docs/how_to/choose docs/how_to/long_runs "
-    "docs/explanation/performance docs/explanation/phased docs/how_to/event_cameras docs/how_to/nir "
-    "docs/how_to/own_images docs/how_to/streams docs/reference/original docs/reference/zoo",
-    "test_python_api.py::test_the_pages_python_runs_as_it_stands_and_importing_is_cheap": "README docs/api/counting "
-    "docs/how_to/extend docs/how_to/streams docs/reference/python",
-    "test_c_export.py::test_the_commands_of_the_pages_run": "docs/how_to/c_export docs/how_to/microcontroller",
-    "test_compare.py::test_the_page_shows_what_is_printed": "docs/how_to/compare",
-    "test_extending.py::test_the_pages_commands_run_one_after_the_other": "docs/how_to/extend",
-    "test_events.py::test_the_blocks_of_the_page_run": "docs/how_to/nir",
-    "test_export.py::test_the_pages_blocks_run_in_turn_and_give_its_logits": "docs/how_to/own_model",
-    "test_docs.py::test_the_tutorial_does_what_it_says": "docs/tutorials/first_experiment",
-    "test_docs.py::test_one_s_own_loop_trains_a_network": "docs/how_to/train_it_yourself",
+ELSEWHERE = {  # pages whose commands, or Python, other tests run
+    "commands": "docs/how_to/c_export docs/how_to/microcontroller docs/how_to/own_model docs/reference/flags",
+    "Python": "docs/how_to/c_export docs/how_to/nir docs/how_to/own_model",
 }
 LONG = re.compile(
-    r"^(demo|results|benchmarks/)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
+    r"^(demo|results|benchmarks/|compare.* runs$)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
 )  # flags alone are read
-MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
 SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
 SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}
 SMALL |= dict.fromkeys(("obj1", "obj2", "obj3"), "--limit_test 8 --timesteps 3")
@@ -102,44 +81,41 @@ UNLESS = {  # a word is among them -> the same
 }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_test_runs_the_commands_and_blocks_of_a_page(page):
-    """And make has the targets that it names."""
-    name, text = str(page.relative_to(REPOSITORY).with_suffix("")), page.read_text(encoding="utf-8")
-    tests = [test.split("::") for test, pages in RUN.items() if name in pages.split()]
-    assert all(f"def {test}(" in (REPOSITORY / "tests" / file).read_text() for file, test in tests)
-    if "notebook" not in page.parts and page.name != "flags.md":  # which is made by the command that it names
-        assert tests or not (commands_in(page) or "```python" in text), f"{name}: RUN lacks what runs its commands and blocks"
-        made = "".join((REPOSITORY / path).read_text() for path in MAKEFILES)
-        for target in " ".join(re.findall(r"^ {4}make (?:-C \S+ )?([\w./ ]*\w)", text, re.MULTILINE)).split():
-            assert re.search(rf"^([\w ]+ )?{target}( .*)?:", made, re.MULTILINE), target
-
-
 class Read(Exception):
     """All flags of a command have been read."""
 
 
-PEERS = pytest.param("docs/explanation/performance", marks=pytest.mark.others)  # whose benchmarks import other simulators
+PEERS = REPOSITORY / "docs/explanation/performance.md"  # whose benchmarks import other simulators
 
 
-@pytest.mark.parametrize("page", [PEERS if page in PEERS.values else page for page in RUN[HERE].split()])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.others] * (page == PEERS), id=page.stem) for page in PAGES]
+)
 @pytest.mark.usefixtures("forgotten")
 def test_commands_of_a_page(page, here):
-    """One after the other in an empty folder, with what the repository and the reader have; then its Python."""
-    names = {script: name for name, script in COMMANDS.items()}
-    for script, words in commands_in(f"{page}.md"):
+    """One after the other in an empty folder, with the files that the page shows, the reader's and the repository's; then its
+    Python. Those of the notebook are of the past."""
+    text, page = page.read_text(encoding="utf-8"), str(page.relative_to(REPOSITORY).with_suffix(""))
+    commands, python = ("notebook" not in page and page not in pages.split() for pages in ELSEWHERE.values())
+    for name, file in re.findall(r"^```\w+\n# (\S+\.(?:py|toml))\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        Path(name).write_text(file)
+    for script, words in commands_in(f"{page}.md") if commands else ():
         for word in words:
             bring(word.partition(":")[0])
-        if LONG.search(" ".join((script, *words))):
+        if Path(f"{script}.py").is_file() and not words:  # of the page
+            runpy.run_path(f"{script}.py")
+        elif LONG.search(" ".join((script, *words))):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(Read):
                 patch.setattr(ArgumentParser, "parse_args", read)
-                importlib.import_module(script.replace("/", ".")).main(words)
+                module_of(script.replace("/", ".")).main(words)
         else:
             small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
-            run_undrawn(script, *words, *(flags.get(names[script], "") for flags in small))
-    text = (REPOSITORY / f"{page}.md").read_text() * ([page in pages.split() for pages in RUN.values()].count(True) == 1)
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(block, {})
+            run_undrawn(script, *words, *(flags.get(script, "") for flags in small))
+    space = {"evaluate": evaluate, "load": load, "test": load_data("MNIST")[2]} if python else {}  # as README's have them
+    for block in re.findall(r"^```python\n(?!# \S+\.py\n)(.*?)^```$", text, re.MULTILINE | re.DOTALL) if python else ():
+        for word in re.findall(r'"([\w/]+\.\w+)"', block):
+            bring(word)
+        exec(block.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), space)
 
 
 def read(parser, *args, parse=ArgumentParser.parse_args):
@@ -185,89 +161,9 @@ def test_the_tour_says_what_is_stored_in_it(tmp_path, monkeypatch):
     assert told(stored)[1] == [[], [], [["image/png", "text/plain"]], [], []] and TOUR.stat().st_size < 300_000
 
 
-PAGE = (REPOSITORY / "docs/tutorials/first_experiment.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(python|toml|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FEWER = {  # command -> flags that make it quick
-    "ann": "--limit_train 96 --limit_test 16 --holdout 32 --epochs 1 --fc_width 8",
-    "snn": "--limit_train 96 --limit_test 16 --holdout 32 --fc_width 8 --balance_images 8 --balance_timesteps 10",
-    "analysis": "--limit_test 16 --images 2 --chart_images 8",
-}
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     return tmp_path
-
-
-@pytest.mark.usefixtures("forgotten")
-def test_the_tutorial_does_what_it_says(here):
-    said = {}
-    for kind, text in BLOCKS:
-        if kind != "bash":
-            Path(re.match(r"# (\S+)\n", text)[1]).write_text(text)
-            continue
-        for line in text.splitlines():
-            command, took = line.split("  #")
-            assert re.fullmatch(r" \d+ s", took), line
-            program, name, *flags = command.split()
-            if program == "python":
-                runpy.run_path(name)
-            else:
-                said[name] = said.get(name, "") + run_here(COMMANDS[name], *flags, FEWER.get(name, ""))[1]
-    runs = [f"{recipe}{seed}" for recipe in ("plain", "patient") for seed in ("", "_1", "_2")]
-    for name in runs:
-        (evaluation,) = records(f"logs/snn/{name}.jsonl", "evaluation")
-        assert (
-            len(evaluation["open_share"]) == 6 and evaluation["images"] == 16 and Path(f"trained_models/snn/{name}.pth").is_file()
-        )
-        assert Path(f"logs/snn/{name}.log").is_file()
-    assert records("logs/snn/patient.jsonl", "run")[0]["parameters"]["gate"] == "patient"
-    for title in re.findall(r"^\| ((?:accuracy|spikes|input).*?) \|", PAGE, re.MULTILINE):
-        assert f"\n{title}  " in said["compare"], title
-    assert "3 pairs" in said["compare"] and Path("comparison.csv").is_file()
-    assert Path("trained_models/snn/patient_posthoc_analysis.gif").is_file() and Path("open_input.pdf").stat().st_size > 1000
-
-
-def test_one_s_own_loop_trains_a_network(here, capsys):
-    """That of the page, on fewer images; what it saves is loaded."""
-    page = (REPOSITORY / "docs/how_to/train_it_yourself.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(code.splitlines()) <= 22 and "loss.backward()" in code
-    exec(code.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), {})
-    assert re.fullmatch(r"(epoch \d: accuracy 0\.\d{3}\n){3}", capsys.readouterr().out)
-    assert evaluate(load("mine.pth"), load_data("MNIST", limit_test=16)[2])["images"] == 16
-
-
-@pytest.mark.others
-def test_the_names_in_other_simulators():
-    """Neurons of these settings send the same spikes, of a current on which no membrane potential is exactly at its threshold."""
-    snntorch, spikingjelly = pytest.importorskip("snntorch"), pytest.importorskip("spikingjelly.activation_based.neuron")
-    from spikingjelly.activation_based import surrogate
-
-    current = torch.rand(30, 500, generator=torch.Generator().manual_seed(0)) * 1.5 - 0.4
-
-    def spikes(call):
-        state, sent = None, []
-        for drive in current:
-            found, state = call(drive, state)
-            sent.append(found.detach())
-        return torch.stack(sent)
-
-    ours = {
-        (update, leak): spikes(SpikingNeuron(SURROGATES["Triangle"](0, 0), update=update, threshold=0.8, leak=leak))
-        for update in ("immediate", "delayed")
-        for leak in (1.0, 0.9)
-    }
-    theirs = {leak: spikes(snntorch.Leaky(beta=leak, threshold=0.8)) for leak in (1.0, 0.9)}
-    assert torch.equal(theirs[1.0], ours["immediate", 1.0]) and not torch.equal(theirs[0.9], ours["immediate", 0.9])
-    assert all(torch.equal(theirs[leak][:-1], ours["delayed", leak][1:]) for leak in theirs)
-    for leak, kind in ((1.0, spikingjelly.IFNode), (0.9, partial(spikingjelly.LIFNode, tau=1 / (1 - 0.9), decay_input=False))):
-        neuron = kind(v_threshold=0.8, v_reset=None, step_mode="m")
-        assert torch.equal(neuron(current).detach(), ours["immediate", leak])
-    v = torch.linspace(-1.5, 1.5, 7, requires_grad=True)
-    surrogate.PiecewiseQuadratic(alpha=1.0)(v).sum().backward()
-    triangle = SURROGATES["Triangle"](0, 0)
-    assert torch.equal(v.grad, triangle.scale * triangle.onto(torch.ones(7), v.detach().clone(), None))

@@ -1,15 +1,14 @@
 """What pictures show: the facts of a run step by step, and how they are chosen."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, STREAM, records, refused, run_here
-from PIL import Image
+from conftest import DATA, REPOSITORY, records, refused, run_here
 
 import results
 from harness.data.sets import Batch, ImageSet, first_of_each_class
@@ -17,9 +16,8 @@ from harness.drawing import plots
 from harness.drawing.figures import plt
 from harness.drawing.film import film_of, save_contact_sheet, save_gif
 from harness.measuring.comparing import Difference, Spread
-from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
-from self_models.objectives.gates import GATES, Blocking, Gate
+from self_models.objectives.gates import Blocking, Gate
 from self_models.running.outputs import SNNOutput
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)
@@ -41,7 +39,7 @@ def output_of(predictions=PREDICTIONS, image=IMAGE):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings))
+    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings), settings={"predict": "frame"})
     batch = Batch(image, torch.tensor([1]), torch.tensor([7]))
     return film_of(model, batch, output or output_of(), ["cat", "dog"], ["label: dog"])
 
@@ -105,11 +103,6 @@ def test_pictures_show_the_first_of_each_class():
 # --- pictures
 
 
-@dataclass
-class Mine(Blocking):
-    tol: float = objective_setting(0.3, NOT_NEGATIVE, "")
-
-
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
 EVALUATED = {"images": 100, "accuracy": 0.9, "spikes": PARTS}
 ONE = {
@@ -118,22 +111,15 @@ ONE = {
 }  # fmt: skip
 
 
-def test_what_pictures_say(monkeypatch, tmp_path, pictures):
-    """Of grey and of colour, of a gate of one's own, of an image that stops, of a stream: what is named, and inside the picture;
-    the cheapest images first."""
-    monkeypatch.setitem(GATES, "mine", Mine)
-    torch.manual_seed(0)
-    wide = IMAGE.expand(1, 3, 1, 5)
-    stream = {
-        "titles": np.array([["label: dog"], ["no label"], ["label: cat"]]),
-        "heading": "more words than fit into a line " * 3,
-    }
+def test_what_pictures_say(tmp_path, pictures):
+    """Of colour, of an image that stops, of a stream: what is named, and inside the picture; the cheapest images first."""
+    wide, titles = IMAGE.expand(1, 3, 1, 5), np.array([["label: dog"], ["no label"], ["label: cat"]])
+    beside = {"input": [5.0, 9.0], "features.1": [0.0, 20.0]}
+    heading = "more words than fit into a line " * 3
     films = {
-        ("ε = 0.125", "open: predicted too dark", "grey value"): film(epsilon=0.125),
         ("a pixel's colour: open if any channel is",): film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide),
-        ("gate mine; blocked", "blocked by the gate"): film(gate=Mine),
-        ("T = 2",): replace(film(), stopped=np.array([2]), baseline={"input": [5.0, 9.0], "features.1": [0.0, 20.0]}),
-        ("label: cat", "answer: cat ✗", "90 % sure", "75 % blocked"): replace(film(), **stream),
+        ("T = 2", "open: predicted too dark"): replace(film(), stopped=np.array([2]), baseline=beside),
+        ("label: cat", "answer: cat ✗", "90 % sure", "75 % blocked"): replace(film(), titles=titles, heading=heading),
     }
     for words, one in films.items():
         save_gif(tmp_path / "a.gif", one, 0.5)
@@ -165,13 +151,6 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
     assert table.images[0].get_array().tolist() == [[1, 2], [0, 1]]
 
 
-def test_a_gif_begins_where_a_pixel_is_blocked(tmp_path):
-    for one, count in ((film(), 2), (film(output_of()._replace(is_open=None, predicted=None), gate=Gate), 3)):
-        save_gif(tmp_path / "a.gif", one, 0.5)
-        with Image.open(tmp_path / "a.gif") as gif:
-            assert gif.n_frames == count
-
-
 def test_families_in_the_order_of_verdicts(tmp_path, pictures):
     """Ahead with several seeds, with one, no difference detected."""
     verdicts, finding = results.verdicts(
@@ -192,10 +171,9 @@ def test_families_in_the_order_of_verdicts(tmp_path, pictures):
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
     """--baseline: a row of the table and its own record; a network of other images is refused."""
     flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --output_dir {tmp_path}"
-    said = run_here(OBJ1, f"{flags} --run_name a --epsilon 0 0.1 {DATA}")[1]
+    said = run_here("obj1", f"{flags} --run_name a --epsilon 0 0.1 {DATA}")[1]
     (beside,) = records(tmp_path / "logs/snn/a.jsonl", "baseline")
     assert re.search(rf"^baseline +{100 * beside['accuracy']:.2f} %", said, re.MULTILINE) and not beside["feedback"]
-    run_here(ANALYSIS, f"{flags} --images 2 --chart_images 4 {DATA}")
-    run_here(STREAM, f"{flags} --scene switch --scene_frames 2 --limit_test 16")
+    run_here("analysis", f"{flags} --images 2 --chart_images 4 {DATA}")
     other = REPOSITORY / "trained_models/snn/cifar10_baseline.pth"
-    assert f"--baseline {other} has colour images" in refused(ANALYSIS, flags, f"--baseline {other} --images 1 {DATA}")
+    assert f"--baseline {other} has colour images" in refused("analysis", flags, f"--baseline {other} --images 1 {DATA}")

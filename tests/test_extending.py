@@ -6,33 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import (
-    ANALYSIS,
-    ANN,
-    BALANCE,
-    DATA,
-    OBJ1,
-    OBJ2,
-    REPOSITORY,
-    SNN,
-    SPIKING,
-    STREAM,
-    TINY,
-    build,
-    commands_in,
-    images,
-    records,
-    refused,
-    run_here,
-    same_weights,
-)
+from conftest import DATA, REPOSITORY, SPIKING, TINY, build, images, records, refused, run_here, same_weights
 
 import snn_wFeedback
 from harness.building import models as own
 from harness.building.models import imported, named, new_snn
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
-from harness.training.losses import LOSSES, Criterion, Loss
+from harness.training.losses import LOSSES, Loss
 from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
@@ -40,7 +21,6 @@ from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -56,10 +36,10 @@ def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
     (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]).replace("stays_in_evaluation = True", ""))
     here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
     started = f"--pretrained_ann {trained.ann} --timesteps 3 --update immediate --balance_images 8 --balance_timesteps 6"
-    said = run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
+    said = run_here("snn", f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
     assert re.search(r"^--model: parts\.py, digest [0-9a-f]{16}, classes: .*Settled", said, re.MULTILINE)
     later = f"--pretrained_snn {path} {here}"
-    found, said = run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")
+    found, said = run_here("obj2", f"{later} --rules settled --leads 0.1 0.9")
     assert found[0]["bounds"] == {"lead": 0.1}
     assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
     run_here("compare", trained.snn, path, f"--evaluate {here}")  # each as it was trained
@@ -79,25 +59,18 @@ def rule(name, field):
 LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
 
 
-@pytest.mark.parametrize(
-    ("part", "words"),
-    [
+def test_what_a_part_lacks_or_takes_from_others_is_said_at_once(monkeypatch):
+    """A setting is declared once: another rule's name would change that rule's default, and --augment mean what a gate says."""
+    for part, words in (
         (type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
         (type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
         (rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
-    ],
-)
-def test_what_a_part_lacks_is_said_at_once(part, words):
-    """A setting is declared once: another rule's name would change that rule's default."""
-    with pytest.raises(ModelError, match=words):
-        RULES.register("x")(part)
-    assert "x" not in RULES
-
-
-def test_a_part_does_not_take_a_flag_of_a_script(monkeypatch):
-    """--augment would shift by what a gate's setting says."""
+    ):
+        with pytest.raises(ModelError, match=words):
+            RULES.register("x")(part)
+        assert "x" not in RULES
     monkeypatch.setitem(RULES, "x", rule("shift", LEAD))
-    assert "--model: --shift is a flag of this script already: give" in refused(SNN, "--epsilon 0.1")
+    assert "--model: --shift is a flag of this script already: give" in refused("snn", "--epsilon 0.1")
     monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))  # nor one of the network
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
         InputBlockingSNN.known_settings()
@@ -122,14 +95,14 @@ class MySNN(VGG_SNN_STDB_wFeedback):
         ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
         ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, which this script needs"),
         ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),
-        ("x.py", BLOCKS[1].replace('"relative"', '"block"'), "x.py:7: ModelError: gate 'block' is there already"),
+        ("x.py", BLOCKS[1].replace('"relative"', '"block"'), "x.py:8: ModelError: gate 'block' is there already"),
     ],
 )
 def test_what_model_cannot_take_is_one_line(word, text, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.py").write_text(text)
     imported.cache_clear()
-    assert said in refused(SNN, f"--model {word} {DATA} --output_dir {tmp_path}") and not (tmp_path / "logs").exists()
+    assert said in refused("snn", f"--model {word} {DATA} --output_dir {tmp_path}") and not (tmp_path / "logs").exists()
 
 
 def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
@@ -138,10 +111,10 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     ann, snn = tmp_path / "trained_models/ann/x.pth", tmp_path / "trained_models/snn/x.pth"
     file.write_text(NETWORK)
     imported.cache_clear()
-    run_here(ANN, TINY, f"--model {file}:MyANN --teacher_ann {trained.ann} --run_name x {here}")
+    run_here("ann", TINY, f"--model {file}:MyANN --teacher_ann {trained.ann} --run_name x {here}")
     convert = f"--pretrained_ann {ann} {SPIKING} --run_name x {here}"
-    assert f"{ann} holds 'MyANN', a network of somebody's own: --model FILE.py:MyANN, or load(path, m" in refused(SNN, convert)
-    run_here(SNN, convert, f"--model {file}:MySNN --teacher_ann {ann}")
+    assert f"{ann} holds 'MyANN', a network of somebody's own: --model FILE.py:MyANN, or load(path, m" in refused("snn", convert)
+    run_here("snn", convert, f"--model {file}:MySNN --teacher_ann {ann}")
     assert "holds 'MySNN', a network of somebody's own" in refused("export", snn, "--to torch")
     assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
     own = named(f"{file}:MySNN")
@@ -198,54 +171,39 @@ def word_for(name, folder=REPOSITORY / "examples"):
     return f"{path}:{IDEAS[name][0]}".rstrip(":")
 
 
-@pytest.mark.parametrize("name", [name for name in IDEAS if name != "refractory"])  # whose commands the page has
+@pytest.mark.parametrize("name", [name for name in IDEAS if name != "refractory"])  # whose commands test_docs runs
 def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_path):
     cls, flags, not_counted = IDEAS[name]
     word, path, here = word_for(name, tmp_path), tmp_path / "trained_models/snn/x.pth", f"--output_dir {tmp_path}"
-    said = run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, f"--model {word} {flags} {here} --run_name x")[1]
+    said = run_here("snn", f"--pretrained_ann {trained.ann}", ON_HELD_OUT, f"--model {word} {flags} {here} --run_name x")[1]
     why = "reference (it replaces methods, or has parts or hooks of its own)" if cls else "dense (the event engine has no form"
     assert f"engine: {why}" in said
     assert load_checkpoint(path)["model"] == (cls or "VGG_SNN_STDB_wFeedback")
 
     resumed = f"--run_name x --resume --epochs 2 {here}"
     if cls:
-        assert f"holds '{cls}', a network of somebody's own: --model FILE.py:{cls}, or load(" in refused(SNN, resumed)
-    run_here(SNN, resumed, f"--model {word}")
+        assert f"holds '{cls}', a network of somebody's own: --model FILE.py:{cls}, or load(" in refused("snn", resumed)
+    run_here("snn", resumed, f"--model {word}")
     later = f"--pretrained_snn {path} --model {word} {flags} {DATA} {here}"
-    rows, said = run_here(OBJ1, later, "--epsilon 0 0.9")
+    rows, said = run_here("obj1", later, "--epsilon 0 0.9")
     assert rows[1]["spikes"]["input"] < rows[0]["spikes"]["input"]
     assert rows[0]["engine"] == ("reference" if cls else "dense") and ("operations" in rows[0]) == (not cls)
     assert (f"note: a count of operations does not know {not_counted}: there are none" in said) == bool(cls)
     if name == "two_decoders":  # one with a step of its own is compared and drawn, a gate is shown a stream
         said = run_here("compare", trained.snn, path, f"--evaluate --model {word} {DATA} {here}")[1]
         assert re.search(r"run with +T = 5, ε = 0.0 +T = 5, ε = 0.0, class = TwoDecoders\n", said)
-        run_here(ANALYSIS, later, "--images 2 --raster")
+        run_here("analysis", later, "--images 2 --raster")
     if name == "neighbours":
-        run_here(STREAM, later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
+        run_here("stream", later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
         kept = records(tmp_path / "logs/snn/x_posthoc_stream.jsonl", "run")[0]["parameters"]
         assert (kept["gate"], kept["around"]) == ("neighbours", 0)  # as trained
-
-
-def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
-    """As in a fresh clone, in which nobody has trained anything; small here."""
-    word_for("refractory", tmp_path)
-    (tmp_path / "parts.py").write_text(next(block for block in BLOCKS if "slack" in block))
-    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
-    monkeypatch.chdir(tmp_path)
-    commands = commands_in("docs/how_to/extend.md")
-    assert [name for name, _ in commands] == [ANN, SNN, OBJ1, SNN, SNN]
-    for name, words in commands:
-        small = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 {BALANCE}", OBJ1: DATA}[name]
-        run_here(name, *words, small)
-    made = sorted(path.stem for path in (tmp_path / "trained_models/snn").glob("*.pth") if not path.stem.endswith("_last"))
-    assert made == ["refractory", "relative", "steady"]
 
 
 def test_the_page_s_surrogate_by_hand(trained, tmp_path):
     """At v = 1/3, its slope is 1 / (1 + (pi/3)^2) = 0.477; as a file it is a choice of --activation."""
     (tmp_path / "arc.py").write_text(re.search(r"```python\n([^`]*SURROGATES.register.*?)```", PAGE, re.DOTALL)[1])
     flags = f"--model {tmp_path / 'arc.py'} --activation ATan --output_dir {tmp_path} --run_name x"
-    run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, flags)
+    run_here("snn", f"--pretrained_ann {trained.ann}", ON_HELD_OUT, flags)
     neuron = load(tmp_path / "trained_models/snn/x.pth").features[1]
     v = torch.full((1,), 4 / 3, requires_grad=True)
     neuron.spike(v, torch.ones(())).backward()
@@ -332,25 +290,12 @@ def variance(forgotten):
     return own.imported(FILE).PredictionVariance
 
 
-def register(name, value, base=Loss, **more):
-    LOSSES.register(name)(dataclass(type("Own", (base,), {"value": value, **more})))
-
-
-def test_the_variance_by_hand_and_what_its_weight_does(variance):
-    """Two images of two pixels; before the last two steps, which count, all is 9. Variances 1 and 4, 0 and 0.25: 5.25 / 2."""
-    predictions = torch.tensor([[[9, 9], [9, 9]], [[0, 1], [2, 0]], [[2, 5], [2, 1]]]).float().view(3, 2, 1, 1, 2)
-    output = SNNOutput(torch.zeros(2, 4), predictions, None, {}, None)
-    losses = Criterion(0.0, "last_t", own={"variance_loss": variance(0.5, 2)})(output, LABELS)
-    assert losses["variance_loss"].item() == 2.625
-    assert losses["total"].item() == pytest.approx(losses["classification"].item() + 1.3125)
-
-
 def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
     LOSSES.clear()  # the flag --model is to bring it
     own.imported.cache_clear()
     weighed, here = f"{PLAIN} --model {FILE} --variance_weight 0.02 --variance_steps 3", f"--output_dir {tmp_path}"
-    run_here(SNN, f"{weighed} --epochs 2 --run_name whole {here}")
-    run_here(SNN, f"{weighed} --epochs 1 --run_name part {here}")
+    run_here("snn", f"{weighed} --epochs 2 --run_name whole {here}")
+    run_here("snn", f"{weighed} --epochs 1 --run_name part {here}")
     weights, logs = tmp_path / "trained_models/snn", tmp_path / "logs/snn"
     evaluated = records(logs / "part.jsonl", "epoch")[0]["evaluated"]
     test = load_data("MNIST", limit_test=16)[2].whole()
@@ -361,13 +306,13 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
     assert evaluated["total"] == pytest.approx(parts, rel=1e-4)
 
     again = f"--resume --epochs 2 --run_name part {here}"
-    assert "trained with other settings (variance_steps)" in refused(SNN, f"{PLAIN} {again} --variance_steps 2")
-    run_here(SNN, again)
+    assert "trained with other settings (variance_steps)" in refused("snn", f"{PLAIN} {again} --variance_steps 2")
+    run_here("snn", again)
     assert same_weights(weights / "part_last.pth", weights / "whole_last.pth")
 
     LOSSES.clear()
     words = "part_last.pth was trained with --variance_weight 0.02, a loss that is not registered here: add its --model FILE.py"
-    assert words in refused(SNN, again)
+    assert words in refused("snn", again)
 
 
 def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance):
@@ -379,16 +324,16 @@ def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance)
         seen.append((output.predictions is output.errors is output.is_open is None, len(images) == len(labels) == 16, steps))
         return output.logits_by_step.square().mean()
 
-    register("small", value)
-    run_here(SNN, f"{PLAIN} --small_weight 1 --epochs 1 --output_dir {tmp_path}")
+    LOSSES.register("small")(dataclass(type("Own", (Loss,), {"value": value})))
+    run_here("snn", f"{PLAIN} --small_weight 1 --epochs 1 --output_dir {tmp_path}")
     assert seen == [(True, True, {5})] * 3  # two batches to learn from, one to judge
 
 
 def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, variance):
     here = f"--pretrained_snn {trained.snn} --train decoder --trade_off 0 --epochs 1 {DATA} --select test --run_name x"
-    assert "--trade_off above 0" in refused(SNN, f"{here} --output_dir {tmp_path}")
+    assert "--trade_off above 0" in refused("snn", f"{here} --output_dir {tmp_path}")
     without = f"-a VGG5_small --epochs 1 {DATA} --output_dir {tmp_path} --variance_weight 1"
-    assert "VGG5_small has no decoder" in refused(SNN, without)
-    run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
+    assert "VGG5_small has no decoder" in refused("snn", without)
+    run_here("snn", f"{here} --variance_weight 1 --output_dir {tmp_path}")
     before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
     assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}

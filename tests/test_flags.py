@@ -1,7 +1,6 @@
 """A setting is declared once; flags, recipes and checkpoints become a model; the log names typed flags without effect."""
 
 import functools
-import importlib
 import re
 import shlex
 from dataclasses import dataclass
@@ -11,24 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import (
-    ANALYSIS,
-    ANN,
-    DATA,
-    OBJ1,
-    OBJ2,
-    OBJ3,
-    REPOSITORY,
-    SNN,
-    SPIKING,
-    STREAM,
-    digests,
-    records,
-    refused,
-    run_here,
-    run_undrawn,
-    tiny,
-)
+from conftest import DATA, REPOSITORY, SPIKING, module_of, records, refused, run_here, run_undrawn
 
 from harness import UserError
 from harness.building.models import find_device, new_snn
@@ -37,29 +19,10 @@ from harness.command_line.flags import training_parser
 from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
-from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import FRACTION, objective_setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback import VGG_wFeedback
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-
-
-def test_a_setting_that_cannot_be_changes_nothing():
-    model = tiny(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.4)
-    model.change(epsilon=1)
-    with pytest.raises(ModelError, match="epsilon: -1 is not a number from 0"):
-        model.change(epsilon=-1)
-    assert model.settings["epsilon"] == model.gate.epsilon == 1.0
-    assert "attention" not in tiny(VGG_SNN_STDB_wFeedback, gate="block", attention=0.5).settings
-    with pytest.raises(ModelError, match="attention belongs to a gate or read-out that is not chosen"):
-        model.change(attention=0.25)
-    assert "attention" not in model.settings
-
-
-def test_a_name_that_nobody_has_registered_asks_for_its_file():
-    advice = ", or add the --model FILE.py that registers it"
-    assert advice in refused(SNN, "--gate patient") and advice not in refused(SNN, "--engine mine")
 
 
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
@@ -69,36 +32,22 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
 
     monkeypatch.setitem(GATES, "fresh", Fresh)
     here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
-    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
-    run_here(OBJ1, f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
+    run_here("snn", f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
+    run_here("obj1", f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
     (opening,), log = records(tmp_path / "logs/snn/y.jsonl", "run"), (tmp_path / "logs/snn/y.log").read_text()
     assert opening["parameters"]["freshness"] == 0.5 and "freshness=" not in log and "latch=True" in log
-
-
-# --- --resume
-
-
-def test_resume_of_a_run_that_is_not_there(tmp_path, monkeypatch):
-    """Where nothing says what to train: by default it would be 43 million weights for 100 epochs."""
-    monkeypatch.setattr("harness.building.models.build", None)
-    typed = f"--run_name digits --resume --epochs 2 --seed 1 --device cpu --output_dir {tmp_path}"
-    assert "ann/digits_last.pth is not there, and no flag says what to train: " in refused(ANN, typed)
-    assert digests(tmp_path) == {}
-
-
-# --- flags without effect
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "unused"),
     [
-        (SNN, "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3", "--holdout, --dropout, --alpha, --latch, --gap_bound"),
-        (OBJ1, "--contrast local --trade_off 2 --no-amsgrad --epsilon 0", "--contrast, --amsgrad"),
-        (OBJ1, "--pretrained_snn {baseline} --gate block", "--gate"),
+        ("snn", "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3", "--holdout, --dropout, --alpha, --latch, --gap_bound"),
+        ("obj1", "--contrast local --trade_off 2 --no-amsgrad --epsilon 0", "--contrast, --amsgrad"),
+        ("obj1", "--pretrained_snn {baseline} --gate block", "--gate"),
     ],
 )
 def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(trained, baseline, tmp_path, name, flags, unused):
-    more = "--test_only" if name == SNN else ""
+    more = "--test_only" if name == "snn" else ""
     here = f"--pretrained_snn {trained.snn} {more} {DATA} --run_name x --output_dir {tmp_path}"
     _, said = run_undrawn(name, here, flags.format(baseline=baseline))
     line = f"note: without effect here: {unused}"
@@ -116,35 +65,24 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
     recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
     for name in [name for name in recipes if name in names("ann")]:
-        run_here(ANN, f"{train} --preset {name}")
+        run_here("ann", f"{train} --preset {name}")
     while recipes:  # each after what it starts from
         name, recipe = next((name, one) for name, one in recipes.items() if one.starts.get("pretrained_snn") not in recipes)
         balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
-        out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
+        out = run_here("snn", f"{train} --preset {name} {balance}")[1]
         assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
-        run_undrawn(OBJ1, f"{small} --preset {name}")
+        run_undrawn("obj1", f"{small} --preset {name}")
         assert (tmp_path / f"trained_models/snn/{recipes.pop(name).run}_7.pth").is_file()
 
 
-def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
-    line = refused(SNN, f"--preset fast_baseline --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
-    path = tmp_path / "trained_models/snn/fast_base_7.pth"
-    command = f"python snn_wFeedback.py --preset fast_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
-    assert f"--preset fast_baseline needs {path}, which is not there; this makes it: {command}" in line
-    assert digests(tmp_path) == {}
-
-
 def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
-    def parsed():
-        words = ["--preset", "fast_feedback", "--output_dir", str(tmp_path)]
-        return importlib.import_module(OBJ1).build_parser().parse_args(words)
-
-    committed = Path(parsed().pretrained_snn).resolve()  # relative to where one is, if that is above it
-    assert committed == REPOSITORY / "trained_models/snn/fast_feedback.pth" and parsed().epsilon == [0.5]
+    words = ["obj1", "--preset", "fast_feedback", "--output_dir", str(tmp_path)]
+    committed = Path(parsed(*words).pretrained_snn).resolve()  # relative to where one is, if that is above it
+    assert committed == REPOSITORY / "trained_models/snn/fast_feedback.pth"
     own = tmp_path / "trained_models/snn/fast_feedback.pth"
     own.parent.mkdir(parents=True)
     own.touch()  # what the user has trained himself comes first
-    assert parsed().pretrained_snn == str(own)
+    assert parsed(*words).pretrained_snn == str(own)
 
 
 FILES = sorted(FOLDER.glob("*.toml"))
@@ -153,14 +91,11 @@ SNN_TABLE = f'[snn]\n{BOTH}timesteps = 3\nepsilon = 0.2\nlr_interval = [0.5, 0.9
 OWN = f"[ann]\n{BOTH}learning_rate = 5e-3\n{SNN_TABLE}[evaluation]\nepsilon = [0, 0.3]\n"
 
 
-parser_of = functools.cache(lambda script: importlib.import_module(script).build_parser())
+parser_of = functools.cache(lambda script: module_of(script).build_parser())
 
 
 def parsed(script, *words):
     return parser_of(script).parse_args(words)
-
-
-# --- those that came with the program
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES])
@@ -169,8 +104,8 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
     why = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()[:3]
     assert why[0].startswith("# ") and why[1].startswith("# ") and why[2] == ""
     given = ["--dataset", "MNIST"] * (name == "own")
-    of_snn = (SNN, ANALYSIS, STREAM, OBJ1, OBJ2, OBJ3) * (name in names("snn"))
-    for script in ((ANN,) * (name in names("ann"))) + of_snn:
+    of_snn = ("snn", "analysis", "stream", "obj1", "obj2", "obj3") * (name in names("snn"))
+    for script in (("ann",) * (name in names("ann"))) + of_snn:
         args = parsed(script, "--preset", name, *given)
         plain = parsed(script, *shlex.split(args.preset_flags), *given)
         own = dict.fromkeys(("made_by", "preset", "preset_flags", "run_name", "teacher_ann"))
@@ -181,17 +116,17 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
 
 def test_preset_list_shows_what_is_known_of_each_recipe(capsys):
     with pytest.raises(SystemExit) as stop:
-        importlib.import_module(OBJ1).main(["--preset", "list"])
+        module_of("obj1").main(["--preset", "list"])
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert stop.value.code == 0 and list(rows) == [path.stem for path in FILES]
     assert re.search(r" 98.66 +3,598 +5 minutes +\d\.\d MB ", rows["quick_feedback"]) and " - " in rows["own"]
 
 
 def test_what_is_typed_holds_instead():
-    assert parsed(ANN, "--preset", "residual_feedback", "--epochs", "3").epochs == 3
-    args = parsed(SNN, "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
+    assert parsed("ann", "--preset", "residual_feedback", "--epochs", "3").epochs == 3
+    args = parsed("snn", "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
     assert (args.updates, args.timesteps, args.latch) == (None, 4, False)
-    args = parsed(OBJ1, "--preset", "fast_feedback")  # which takes its own table, and no other
+    args = parsed("obj1", "--preset", "fast_feedback")  # which takes its own table, and no other
     assert args.epsilon == [0.5] and args.given == {"preset": "fast_feedback", "epsilon": [0.5]}
 
 
@@ -208,20 +143,17 @@ def own(tmp_path, monkeypatch):
 def test_a_start_is_a_recipe_beside_it_or_a_path(own):
     """Of the same seed; one that is typed takes its place."""
     Path("longer.toml").write_text(f'{SNN_TABLE}pretrained_ann = "mine"\n')
-    args = parsed(SNN, "--preset", "longer.toml", "--seed", "2")
+    args = parsed("snn", "--preset", "longer.toml", "--seed", "2")
     assert args.run_name == "longer_2" and args.pretrained_ann == "trained_models/ann/mine_2.pth"
     assert args.made_by == {args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"}
     Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
-    args = parsed(SNN, "--preset", "other.toml")
+    args = parsed("snn", "--preset", "other.toml")
     assert (args.pretrained_snn, args.pretrained_ann) == ("trained_models/snn/longer.pth", "")
     assert args.teacher_ann == "trained_models/ann/quick_baseline.pth"
     Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "x.pth"\n')
-    args = parsed(SNN, "--preset", "other.toml")
+    args = parsed("snn", "--preset", "other.toml")
     assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
-    assert parsed(SNN, "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
-
-
-# --- what cannot be
+    assert parsed("snn", "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
 
 
 @pytest.mark.parametrize(
@@ -236,16 +168,16 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
 )
 def test_a_wrong_key_or_value_is_one_line_with_its_file(own, more, line):
     Path("mine.toml").write_text(f'[ann]\ndataset = "MNIST"\n{more}\n')
-    assert f"error: {line}" in refused(ANN, f"--preset mine.toml {DATA}") and not Path("logs").exists()
+    assert f"error: {line}" in refused("ann", f"--preset mine.toml {DATA}") and not Path("logs").exists()
 
 
 def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
-    assert refused(ANN, "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
+    assert refused("ann", "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
     Path("plain.toml").write_text("epochs = 1\n[ann]\n")
-    assert "plain.toml: epochs stands in none of the tables [ann], [snn], [evaluation]" in refused(ANN, "--preset plain.toml")
-    assert "vgg11_plain_base has no [snn]" in refused(SNN, "--preset vgg11_plain_base")
+    assert "plain.toml: epochs stands in none of the tables [ann], [snn], [evaluation]" in refused("ann", "--preset plain.toml")
+    assert "vgg11_plain_base has no [snn]" in refused("snn", "--preset vgg11_plain_base")
     Path("quick_baseline.toml").write_text(OWN)  # one of this name came with the program, and is another
-    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused(OBJ1, "--preset quick_baseline.toml")
+    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused("obj1", "--preset quick_baseline.toml")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +189,9 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     ],
 )
 def test_a_checkpoints_settings_hold_unless_typed(trained, tmp_path, flags, cls, changed):
-    run_here(SNN, f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {DATA} --run_name x --output_dir {tmp_path}")
+    run_here(
+        "snn", f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {DATA} --run_name x --output_dir {tmp_path}"
+    )
     before, after = load_checkpoint(trained.snn), load_checkpoint(tmp_path / "trained_models/snn/x.pth")
     assert after["model"] == cls and (before["settings"] | changed).items() <= after["settings"].items()
 
@@ -284,9 +218,6 @@ def test_the_seed_draws_the_weights():
     first, same, other = (new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed]))) for seed in "334")
     draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-
-
-# --- devices
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import OBJ1, REPOSITORY, SCRIPTS
+from conftest import REPOSITORY, SCRIPTS
 
 import harness.data.sets
 from harness.command_line.scripts import wfeedback
-from harness.runs.run import COMMANDS, program
+from harness.runs.run import COMMANDS
 
 
 def test_the_program_as_pip_installs_it(tmp_path):
@@ -75,7 +75,7 @@ def check_commands(installed):
     def run(words):
         return installed.run("-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *words.split())
 
-    done = run(f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense")
+    done = run(f"{COMMANDS['obj1']} --preset quick_feedback --limit_test 16 --engine dense")
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
@@ -125,10 +125,3 @@ def test_the_command_says_what_there_is(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         called("anm")
     assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err
-
-
-def test_who_started_by_a_command_is_told_commands(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["wfeedback ann"])
-    assert program("snn") == ["wfeedback", "snn"]
-    monkeypatch.setattr(sys, "argv", ["/somewhere/ann_wFeedback.py"])
-    assert program("snn") == ["python", "snn_wFeedback.py"]

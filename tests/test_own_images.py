@@ -11,23 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    ANALYSIS,
-    ANN,
-    NET,
-    OBJ1,
-    OBJ3,
-    SNN,
-    digests,
-    make_folder,
-    pixels,
-    records,
-    refused,
-    run_as_program,
-    run_here,
-    run_undrawn,
-    write,
-)
+from conftest import NET, digests, make_folder, pixels, records, refused, run_as_program, run_here, run_undrawn, write
 from PIL import Image
 
 from harness.command_line.parser import Configuration
@@ -53,8 +37,8 @@ def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     make_folder(folder / "data", CLASSES, shape=(12, 12))
     here = f"{SMALL} --dataset {folder / 'data'} --output_dir {folder}"
-    ann = run_as_program(ANN, here)
-    snn = run_as_program(SNN, here, "--timesteps 2 --balance_images 4 --balance_timesteps 3 --scaling_factor 0.1")
+    ann = run_as_program("ann", here)
+    snn = run_as_program("snn", here, "--timesteps 2 --balance_images 4 --balance_timesteps 3 --scaling_factor 0.1")
     make_folder(folder / "birds", ("crow", "gull"), count=2)
     (folder / "text.png").write_text("text")
     return folder, ann, snn
@@ -89,40 +73,40 @@ def test_an_epoch_of_several_passes_has_each_image_as_often_each_time_for_itself
 def test_a_run_counted_in_updates_goes_on_and_is_made_longer(own, tmp_path):
     folder, log = own[0], tmp_path / "logs/ann/x.jsonl"
     here = f"--run_name x --output_dir {tmp_path}"
-    _, said = run_here(ANN, f"{NET} --dataset {folder / 'data'} --updates 40 --holdout 3 {here}")
+    _, said = run_here("ann", f"{NET} --dataset {folder / 'data'} --updates 40 --holdout 3 {here}")
     assert "weights: 52 updates in 1 epoch of 23 times each of 9 images; checkpoint" in said
     (tmp_path / "moved").mkdir()
     moved = shutil.copytree(folder / "data", tmp_path / "moved/data")
-    _, said = run_here(ANN, f"--updates 90 --resume --dataset {moved} {here}")  # the same images, elsewhere
+    _, said = run_here("ann", f"--updates 90 --resume --dataset {moved} {here}")  # the same images, elsewhere
     assert [record["epoch"] for record in records(log, "epoch")] == [1, 2] and "resumed from" in said
-    assert "has trained 2 epochs already" in refused(ANN, f"--resume {here}")
-    assert "--epochs and --updates contradict each other: leave" in refused(ANN, f"--resume --epochs 9 {here}")
-    _, said = run_here(ANN, f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
+    assert "has trained 2 epochs already" in refused("ann", f"--resume {here}")
+    assert "--epochs and --updates contradict each other: leave" in refused("ann", f"--resume --epochs 9 {here}")
+    _, said = run_here("ann", f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
     assert "weights: 3 updates in 1 epoch of 11 images; " in said
     assert "\nwarning: 3 updates are few: " in said and "--updates N" in said
-    assert "x_last.pth has its length in epochs" in refused(ANN, f"--resume --updates 90 {here}")
+    assert "x_last.pth has its length in epochs" in refused("ann", f"--resume --updates 90 {here}")
 
 
 def test_a_run_goes_on_with_the_files_that_it_began_with_only(tmp_path):
     """Also where flags take no more of them than there still are; how old they are does not matter."""
     folder, out = make_folder(tmp_path / "data", CLASSES, shape=(12, 12)), tmp_path / "out"
     here = f"--run_name few --limit_train 8 --holdout 2 --limit_test 2 --output_dir {out}"
-    run_here(ANN, f"{NET} --dataset {folder} --epochs 1 {here}")
+    run_here("ann", f"{NET} --dataset {folder} --epochs 1 {here}")
     before = digests(out)
     for file, moved, count in (("test/elk/1.png", tmp_path / "1.png", 11), ("train/dog/3.png", folder / "train/dog/4.png", 12)):
         (folder / file).rename(moved)
-        line = refused(ANN, f"{here} --resume --epochs 2")
+        line = refused("ann", f"{here} --resume --epochs 2")
         words = rf"{file.split('/')[0]}/ had 12 files \(names and sizes: \w+\) and has {count} files \("
         assert re.search(words, line) and "bring them back, or begin a new run" in line and digests(out) == before
         moved.rename(folder / file)
     os.utime(folder / "train/cat/0.png", (0, 0))
-    run_here(ANN, f"{here} --resume --epochs 2")
+    run_here("ann", f"{here} --resume --epochs 2")
 
 
 # --- the preset
 
 
-def test_the_preset_from_a_folder_to_a_page(own):
+def test_the_preset_from_a_folder_to_a_comparison(own):
     folder, ann, snn = own
     for kind, done in (("ann", ann), ("snn", snn)):
         assert (
@@ -139,13 +123,10 @@ def test_the_preset_from_a_folder_to_a_page(own):
         saved = load_checkpoint(folder / f"trained_models/{kind}/own.pth")
         assert str(folder) not in str(saved["settings"]) and saved["settings"]["dataset"] == "…/data"
     here = f"--preset own --dataset {folder / 'data'} --output_dir {folder}"
-    run_here(OBJ1, here, "--epsilon 0.2 --run_name swept")
+    run_here("obj1", here, "--epsilon 0.2")
     for script, words in (("energy", "own, means over 12 images"), ("compare --evaluate", "own: accuracy .* on 12 images")):
         script, *flags = script.split()
         assert re.search(words, run_here(script, "own", *flags, here.removeprefix("--preset own "))[1])
-    run_here("report", f"own swept --output_dir {folder} --output {folder / 'page.html'}")
-    page = (folder / "page.html").read_text()
-    assert "swept" in page and "<img" in page
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
@@ -198,7 +179,7 @@ def test_own_files_need_no_data_set(own, tmp_path, monkeypatch):
     write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
     (tmp_path / "mine" / "notes.txt").touch()
     here = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth --output_dir {tmp_path}"
-    _, printed = run_here(ANALYSIS, here, "--images", mine, mine.parent)
+    _, printed = run_here("analysis", here, "--images", mine, mine.parent)
     read = records(tmp_path / "logs/snn/own_posthoc_analysis.jsonl", "image")
     assert [record["file"] for record in read] == ["photo.png", "b.jpg", "photo.png"]
     assert {record["read_as"] for record in read} <= {*CLASSES} and "accuracy" not in printed
@@ -210,7 +191,7 @@ def test_own_files_need_no_data_set(own, tmp_path, monkeypatch):
     assert torch.equal(read_images(opened, snn, invert=True), 255 - taken[1:2])
     with pytest.raises(ModelError, match="a PIL image: its values are neither of 8 nor of 16 bits"):
         read_images(Image.fromarray(np.zeros((12, 12), np.float32)), snn)
-    run_here(OBJ3, here, "--images", mine)
+    run_here("obj3", here, "--images", mine)
     assert any((tmp_path / "trained_models/snn").glob("own_contrast*.gif"))
 
 
@@ -218,23 +199,27 @@ def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_
     digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
     right, *files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
     here = f"--pretrained_snn {trained.snn} --timesteps 1 --output_dir {tmp_path} --images"
-    said = run_undrawn(ANALYSIS, here, right, files[0])[1]
+    said = run_undrawn("analysis", here, right, files[0])[1]
     assert "note: values look inverted: 1 of 2 images have a bright border (the first is a.png), and the network was" in said
     assert "--invert of the scripts, turns dark and bright round" in said
-    said = run_undrawn(ANALYSIS, here, *files[:2], "--invert")[1]
+    said = run_undrawn("analysis", here, *files[:2], "--invert")[1]
     assert "look inverted" not in said and "charted: the first 2 images of your own" in said
     with pytest.warns(UserWarning, match=r"7 of 8 images have a bright border \(the first is a.png\)"):
         read_images([right, *files], load(trained.snn))
 
 
 REFUSED = [
-    (ANN, "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
-    (SNN, "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
-    (ANALYSIS, "{snn} --images {own}/text.png", "text.png: not an image"),
-    (ANALYSIS, "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
-    (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
-    (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
-    (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
+    ("ann", "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
+    ("snn", "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
+    ("analysis", "{snn} --images {own}/text.png", "text.png: not an image"),
+    ("analysis", "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
+    (
+        "obj1",
+        "{snn}",
+        "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it",
+    ),
+    ("obj1", "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
+    ("obj1", "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
 ]
 
 

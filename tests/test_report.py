@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import PLAN, SNN, SPIKING, digests, records, refused, run_here
+from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.data.sets import load_data
 from harness.drawing import plots
 from harness.measuring import tables
-from harness.measuring.logs import Result, find_runs
+from harness.measuring.logs import find_runs
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -57,6 +57,7 @@ def rows_in(text, title):
 def test_tables_of_a_page(tmp_path):
     """Results, of a training run its best epoch; and flags that differ between the runs that have them, a row each."""
     baseline = MEASURED | {"accuracy": 0.8, "spikes": {"total": 7000.0}, "epsilon": 0.0, "holdout": 200, "feedback": False}
+    baseline |= {"gate": "mine", "encoding": "poisson", "class": "InputBlockingSNN"}  # of which the first is named
     worse = EPOCH | {"epoch": 2, "evaluated": {"images": 9, "accuracy": 0}}
     logs = (
         write(tmp_path / "snn/good.jsonl", opening(epsilon=0.1, run_name="a", epochs=1, leak=1.0), MEASURED),
@@ -69,7 +70,7 @@ def test_tables_of_a_page(tmp_path):
     assert head[:6] == ["run", "run with", "images", "accuracy, %", "95 % interval", "spikes, all parts"]
     assert rows == [
         ["good", "T = 5, ε = 0.1", "100 MNIST test images", "90.00", "82.56 to 94.48", "7", "1.00", "2.0", "5.00"],
-        ["snn/base", "T = 5", "100 200 held-out images", "80.00", "71.12 to 86.66", "7,000", "1.00", "2.0", "5.00"],
+        ["snn/base", "T = 5, gate = mine", "100 200 held-out images", "80.00", "71.12 to 86.66", "7,000", "1.00", "2.0", "5.00"],
         ["ann/base", "T = 5.0", "50 held-out images, which chose epoch 1", "60.00", "46.18 to 72.39", "10", "-", "-", "5.00"],
     ]  # fmt: skip
     assert rows_in(text, "Flags that differ") == [
@@ -103,12 +104,7 @@ def test_what_charts_show(tmp_path, pictures):
     assert spikes.get_xscale() == "log" and (one.get_color(), one.get_marker()) != (other.get_color(), other.get_marker())
     assert words_of(pictures[-1].legends[0].get_texts()) == ["a", "b"]
     plots.save_parts(path, {"a": MEASURED, "b": less})
-    assert [[bar.get_width() for bar in bars] for bars in pictures[-1].axes[0].containers] == [
-        [1, 1],
-        [2, 2],
-        [0, 0],
-        [4, 4],
-    ]
+    assert [[bar.get_width() for bar in bars] for bars in pictures[-1].axes[0].containers] == [[1, 1], [2, 2], [0, 0], [4, 4]]
     plots.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
     (axis,) = pictures[-1].axes
     assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(axis.texts) == ["50", "", "10", "40"]
@@ -130,18 +126,6 @@ def test_a_page_is_one_file_and_no_text_of_a_log_is_taken_for_html(tmp_path):
     text, _ = reported(log, other, "--output", tmp_path / "page.html")
     assert evil not in text and text.count("<script") == 0 and "&lt;!--&lt;script&gt;&lt;i&gt; test images" in text
     assert re.findall('(?:src|href)="(.{14})', text) == ["data:image/png"] * 5 and "<pre>x.py --seed 1</pre>" in text
-
-
-def test_what_a_network_ran_with_names_what_is_not_as_usual():
-    for said, told in (
-        ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
-        (
-            {"gate": "relative", "encoding": "direct", "class": "Mine"},
-            {"gate": "relative", "encoding": "direct", "class": "Mine"},
-        ),
-    ):
-        assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
-        assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
 
 
 def test_lines_that_are_no_records_are_left_out(tmp_path):
@@ -173,7 +157,7 @@ def test_lines_on_bad_input(tmp_path):
 
 def test_learned_thresholds_are_in_the_log_as_in_the_checkpoint(trained, tmp_path):
     flags = f"{SPIKING} --learn_threshold --epochs 2 -lr 0.01 --run_name x --output_dir {tmp_path}"
-    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
+    run_here("snn", f"--pretrained_ann {trained.ann}", flags)
     one, two = (record["thresholds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch"))
     saved = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
     assert two == {name.removesuffix(".threshold"): value.item() for name, value in saved.items() if "threshold" in name} != one

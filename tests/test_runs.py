@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, FORK, REPOSITORY, build, inputs, run_undrawn
+from conftest import FORK, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
 
 from self_models import ModelError, first_difference, load, load_data
@@ -92,32 +92,6 @@ def test_what_differs_beside_spikes_is_found_too():
         first_difference(output, build(timesteps=4)(x, u[:4]))
 
 
-def test_how_much_a_checkpoint_of_16_or_8_bits_differs():
-    """Half of the bits change the first spike after some steps, 8 bits sooner; the two engines none of these."""
-    images = load_data("MNIST")[2].images[:20]
-    whole, half, eight = (load(QUICK, weights=weights) for weights in ("float32", "float16", "int8"))
-    assert first_difference(whole, load(QUICK, engine="dense"), images, tolerance=1e-3) is None
-    found = [first_difference(whole, other, images) for other in (half, eight)]
-    assert found[0][:4] == (0, 3, "features.4", 5676) and "potentials 3.3" in str(found[0]) and found[1].step <= 3
-
-
-def test_what_runs_elsewhere_is_compared_when_it_is_called_like_an_snn():
-    """A runner, say of a C program: it gives SNNOutputs, and has thresholds."""
-
-    class Elsewhere:
-        def __init__(self, model):
-            self.run, self.thresholds = model, model.thresholds
-
-        def __call__(self, images, **given):
-            return self.run(images, **given)
-
-    a, b, (x, u) = build(), Elsewhere(build()), inputs(build())
-    assert first_difference(a, b, x) is None
-    b.run.set_thresholds([value + (n == 1) / 16 for n, value in enumerate(b.thresholds)])
-    found = first_difference(a, b, x, uniforms=u)
-    assert found.layer == "features.4" and found.neuron is not None and found.thresholds == (0.25, 0.25)
-
-
 def everything(model):
     """A record of all that there is."""
     return {"input": "spikes", **dict.fromkeys(model.neurons(), ("spikes", "membrane")), "output": "membrane"}
@@ -198,7 +172,7 @@ def test_what_cannot_be_recorded_is_said():
 def test_the_raster_is_what_record_gives(tmp_path):
     """Of a network and test image that stop early: silent from then on, and the arrays those of one's own run."""
     flags = f"--limit_test 8 --chart_images 1 --index 5 --engine dense --rule confidence --gap_bound 4 --output_dir {tmp_path}"
-    run_undrawn(ANALYSIS, f"--preset quick_feedback --raster 6 --seed 0 {flags}")
+    run_undrawn("analysis", f"--preset quick_feedback --raster 6 --seed 0 {flags}")
     picture, file = (tmp_path / f"trained_models/snn/quick_feedback_posthoc_analysis_raster.{end}" for end in ("png", "npz"))
     assert min(Image.open(picture).size) > 600
     arrays, snn = dict(np.load(file)), load(QUICK, engine="dense", rule="confidence", gap_bound=4)

@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import STREAM, records, run_here, run_script
+from conftest import records, run_here, run_script
 from PIL import Image
 
 from harness import UserError
@@ -165,6 +165,9 @@ def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
     assert torch.equal(read_frames(tmp_path / "swapped.npy", model)[:, 0], torch.from_numpy(frames / 255))
     for name, white in ((".npy", 255), (".npz", 1)):
         assert read_frames(files[name], model, invert=True)[0, 0, 0, 0] == white
+    np.save(files[".npy"], frames[:, 2:])
+    with pytest.raises(UserError, match=r"a.npy: .*\(B, 1, 28, 28\).*\(12, 1, 26, 28\)"):
+        read_frames(files[".npy"], model)
 
 
 @pytest.mark.others
@@ -178,20 +181,18 @@ def test_a_video(tmp_path, model):
     assert len(found) == 12 and all(a < b for a, b in pairwise(columns))
 
 
-FRAMES = {  # file -> (who writes it, words on it)
-    "large.npy": (lambda path: np.save(path, np.zeros((4, 30, 30), np.uint8)), r"\(B, 1, 28, 28\).*\(4, 1, 30, 30\)"),
-    "broken.gif": (lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "can be read|damaged"),
-    "clip.mp4": (lambda path: path.touch(), "package is needed: pip install av|not a video, or damaged"),
-    "words.txt": (lambda path: path.touch(), "give a folder of images"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FRAMES)
-def test_what_is_no_frames_gets_a_line(tmp_path, model, name):
-    write, words = FRAMES[name]
-    write(path := tmp_path / name)
-    with pytest.raises(UserError, match=rf"^--frames {path}: .*({words})") as error:
-        read_frames(path, model)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken.gif", "can be read|damaged"),
+        ("clip.mp4", "package is needed: pip install av|not a video, or damaged"),
+        ("words.txt", "give a folder of images"),
+    ],
+)
+def test_what_is_no_frames_gets_a_line(tmp_path, model, name, words):
+    (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
+    with pytest.raises(UserError, match=rf"^--frames {tmp_path / name}: .*({words})") as error:
+        read_frames(tmp_path / name, model)
     assert "\n" not in str(error.value)
 
 
@@ -200,7 +201,7 @@ def test_what_is_no_frames_gets_a_line(tmp_path, model, name):
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
     flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 5 --steps_per_frame 2 --limit_test 16"
-    done = run_script(STREAM, flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
+    done = run_script("stream", flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
     logged = [record for record in records(tmp_path / f"logs/snn/{NAME}.jsonl") if record["event"] != "run"]
     frames, whole = logged[:-1], logged[-1]
     log = (tmp_path / f"logs/snn/{NAME}.log").read_text()
@@ -227,27 +228,23 @@ def does_what_it_says(model, found, frames, seed=0):
 
 
 def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
+    """Of a network, and of a baseline beside it that sees the same draws and leaks; then of a baseline alone."""
     monkeypatch.setattr("harness.command_line.posthoc.images_for", None)  # nobody asks for one
-    np.save(tmp_path / "a.npy", moving(2))
-    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
-    found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
-    assert [record["label"] for record in found[:-1]] == [None] * 2 and found[-1]["steps_per_frame"] == 4
-    assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
-    forgets = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
-    does_what_it_says(load(trained.snn, "dense", **forgets), found, moving(2))
-    found, _ = run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
-    does_what_it_says(load(baseline, "dense", output_leak=0.8, membrane_floor=0.0, leak=0.9), found, 255 - moving(2))
-    assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
-
-
-def test_a_baseline_leaks_sees_the_same_draws_and_is_logged(trained, baseline, tmp_path):
     np.save(tmp_path / "a.npy", moving(3))
-    flags = f"--pretrained_snn {trained.snn} --frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --seed 3"
-    run_here(STREAM, flags, f"--run_name a --baseline {baseline}")
-    leaks = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
-    found, (whole,) = (records(tmp_path / "logs/snn/a.jsonl", f"baseline_{event}") for event in ("frame", "stream"))
-    does_what_it_says(load(baseline, "dense", **leaks), found, moving(3), 3)
-    assert whole["frames"] == len(found) == 3 and leaks.items() <= whole.items()
+    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02 --seed 3"
+    _, said = run_here("stream", f"--pretrained_snn {trained.snn} --baseline {baseline} --run_name a {here}")
+    events = ("frame", "stream", "baseline_frame", "baseline_stream")
+    found, (whole,), beside, (beside_whole,) = (records(tmp_path / "logs/snn/a.jsonl", event) for event in events)
+    assert [record["label"] for record in found] == [None] * 3 and whole["steps_per_frame"] == 4
+    assert "accuracy" not in whole and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
+    forgets = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
+    does_what_it_says(load(trained.snn, "dense", **forgets), found, moving(3), 3)
+    leaking = load(baseline, "dense", **(leaks := {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}))
+    does_what_it_says(leaking, beside, moving(3), 3)
+    assert beside_whole["frames"] == len(beside) == 3 and leaks.items() <= beside_whole.items()
+    alone, _ = run_here("stream", f"--pretrained_snn {baseline} --invert --run_name b {here}")
+    does_what_it_says(leaking, alone, 255 - moving(3), 3)
+    assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +256,7 @@ def test_a_network_that_was_trained_for_streams_forgets_as_it_was_trained(traine
     gate = {"gate": "block", "epsilon": 0.1} if "surprise" in forgetting else {}
     model = load(trained.snn if gate else baseline, "dense", **forgetting, **gate)
     save_checkpoint(path, model)
-    does_what_it_says(model, run_here(STREAM, flags, f"--pretrained_snn {path} --run_name a")[0], moving(3))
+    does_what_it_says(model, run_here("stream", flags, f"--pretrained_snn {path} --run_name a")[0], moving(3))
     parameters = records(tmp_path / "logs/snn/a.jsonl", "run")[0]["parameters"]
     assert parameters | forgetting == parameters
 

@@ -6,30 +6,15 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import time
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from math import cos, pi
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import (
-    ANN,
-    OBJ1,
-    REPOSITORY,
-    SNN,
-    SPIKING,
-    TINY,
-    digests,
-    figures,
-    records,
-    refused,
-    run_here,
-    split,
-)
+from conftest import SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
 from torch import nn
 
 import harness.training.fit
@@ -49,7 +34,7 @@ from self_models.counting.evaluation import evaluate_parts
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
 
 
-def train(folder, *more, name=SNN, flags=RUN):
+def train(folder, *more, name="snn", flags=RUN):
     return run_here(name, flags, f"--output_dir {folder}", *more)
 
 
@@ -104,7 +89,7 @@ def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(alone, tmp_p
     assert compare(alone, tmp_path) == []
 
 
-def test_signals_are_noted_and_handlers_put_back(monkeypatch):
+def test_signals_are_noted_and_handlers_put_back(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with noted_signals() as signals:
         assert signals.caught == 0
@@ -119,10 +104,7 @@ def test_signals_are_noted_and_handlers_put_back(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         assert signals.caught == signal.SIGINT
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_signal_where_there_is_nothing_to_save(capsys):
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as stop:  # where there is nothing to save
         run_script(lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert stop.value.code == 143 and capsys.readouterr().err == "interrupted\n"
 
@@ -169,7 +151,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    assert "has trained 2 epochs already" in refused("snn", RUN, f"--resume --output_dir {tmp_path}")
     real, rates = TrainingState.resume, []
 
     def resume(self, saved):
@@ -181,15 +163,9 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
     assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
 
 
-# --- started twice
-
-
-JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name x --overwrite"
-
-
 def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone, tmp_path, monkeypatch):
-    tried, second = [], ((SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES.format(alone)))
-    here = f"--output_dir {tmp_path}"
+    here, judges = f"--output_dir {tmp_path} --overwrite", f"--pretrained_snn {alone}/trained_models/snn/x.pth --limit_test 8"
+    tried, second = [], (("snn", RUN), ("obj1", f"{judges} --run_name x"))
     after_step(monkeypatch, 1, 2, lambda: tried.extend(refused(name, flags, here) for name, flags in second))
     train(tmp_path)
     assert len(tried) == 2 and all("is being written by another process: " in line for line in tried)
@@ -215,7 +191,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
         if full == ".jsonl":
             patch.setattr(TrainingState, "save_if_asked", lambda *_: None)
         after_step(patch, 2, 1, lambda: small_files(int(share * size)))
-        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
+        line = refused("snn", RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and full in line and "File too large" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1 and list(tmp_path.rglob("*.tmp")) == []
@@ -233,7 +209,7 @@ def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path)
     log.write_bytes(b"\xff\n" + log.read_bytes())  # damaged, but it says enough
     for _ in range(2):
         before = digests(tmp_path)
-        line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+        line = refused("snn", RUN, f"--resume --output_dir {tmp_path}")
         assert str(last) in line and "--overwrite" in line and digests(tmp_path) == before
         log.unlink(missing_ok=True)  # then the best checkpoint tells
 
@@ -241,7 +217,7 @@ def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path)
 def test_resume_wants_the_same_recipe_network_and_images(alone):
     """Also where the shapes fit: the run would not be the one that is gone on with."""
     for more in ("--optimizer SGD", "--timesteps 6", "--limit_train 64", "--gate open"):
-        line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
+        line = refused("snn", RUN, more, f"--epochs 3 --resume --output_dir {alone}")
         assert more.split()[0].removeprefix("--") in line and "same flags" in line
 
 
@@ -258,27 +234,23 @@ def test_what_is_finite():
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     flags = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}"
-    _, said = run_here(SNN, flags, "--default_threshold 1e6")
+    _, said = run_here("snn", flags, "--default_threshold 1e6")
     neurons = ["features.1", "features.4", "features.7", "generate.2", "generate.5", "classifier.1", "classifier.4"]
     assert said.count("warning: epoch 2: layer ") == len(neurons)
     assert [record["silent"] for record in records(tmp_path / "logs/snn/x.jsonl")] == [neurons] * 2
-    run_here(SNN, flags, "--default_threshold 0.1 --overwrite")
+    run_here("snn", flags, "--default_threshold 0.1 --overwrite")
     assert "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
 
 
-# Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's
-ANN_RUN = (
-    f"{TINY} --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--checkpoint_minutes 0 --train_acc_batches 1"
-)
+# --- ranks
+
+# Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's.
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 4 --update immediate --readout membrane_rescaled --epsilon 0.2 "
     "--default_threshold 0.3 --spike_penalty 1e-5 --learn_threshold --trade_off 0.02 --optimizer SGD -lr 1e-3 --lr_interval 1 "
     "--epochs 3 --limit_train 36 --limit_test 16 --batch_size 16 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
 )
-# The ranks add up the same numbers in another order: losses differ by float32 rounding, by 1e-7 where it was measured
-TOLERANCE = 1e-5
 
 
 def rank_main(name, flags, environment, folder, act):
@@ -286,11 +258,12 @@ def rank_main(name, flags, environment, folder, act):
     os.environ.update(environment)
     torch.set_num_threads(1)
     rank = environment["RANK"]
-    sys.argv = [f"{name}.py", *flags]
+    module = module_of(name)
+    sys.argv = [module.__file__, *flags]
     sys.stdout, sys.stderr = (open(folder / f"{stream}{rank}", "w") for stream in ("out", "err"))  # noqa: SIM115
     if act:
         act(int(rank))
-    run_script(lambda: __import__(name).main(flags))
+    run_script(lambda: module.main(flags))
 
 
 def in_ranks(count, folder, name, *flags, act=None):
@@ -320,51 +293,32 @@ def succeed(count, folder, name, *flags):
     return said
 
 
-def check_same_training(folder, other, kind="snn"):
-    """The epochs of two runs have learned the same, apart from rounding. Returns what the second's have learned."""
-    here, there = ([one["train"] for one in records(place / f"logs/{kind}/x.jsonl", "epoch")] for place in (folder, other))
-    torch.testing.assert_close(there, here, rtol=TOLERANCE, atol=1e-6)
-    return there
-
-
-# --- training
-
-
-@pytest.mark.parametrize("more", ["", "--trade_off 0"])  # with 0 the loss does not reach every weight
-def test_ranks_give_the_loss_curve_of_one_process(tmp_path, more):
-    """Of an SNN: below, where ranks are stopped and go on."""
-    flags = f"{ANN_RUN} {more} --run_name x --output_dir"
-    run_here(ANN, flags, tmp_path / "one")
-    said = succeed(2, tmp_path / "said", ANN, flags, tmp_path / "two")
-    learned = check_same_training(tmp_path / "one", tmp_path / "two", "ann")
-    assert len({figures["total"] for figures in learned}) == 3
-    # one writer: the same files, and not a word from the other ranks
-    assert digests(tmp_path / "one").keys() == digests(tmp_path / "two").keys()
-    assert said[0][0].count("epoch ") >= 3 and said[1] == ["", ""]
-
-
 def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
-    """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one."""
+    """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one. One rank writes. What
+    is learned is what one process learns."""
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
-    statuses, said = in_ranks(2, tmp_path / "said", SNN, SNN_RUN, flags, act=stop_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=partial(end_second, signal.SIGTERM))
     assert statuses == [143, 143]
     assert "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1] and said[1][1] == ""
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
-    succeed(4, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 {flags}")
-    run_here(SNN, SNN_RUN, f"--resume {flags}")
-    run_here(SNN, SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
-    check_same_training(tmp_path / "one", tmp_path / "run")
+    said = succeed(4, tmp_path / "said", "snn", SNN_RUN, f"--resume --epochs 2 {flags}")
+    assert said[1:] == [["", ""]] * 3
+    run_here("snn", SNN_RUN, f"--resume {flags}")
+    run_here("snn", SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
+    one, ours = ([record["train"] for record in records(tmp_path / f"{run}/logs/snn/x.jsonl", "epoch")] for run in ("one", "run"))
+    torch.testing.assert_close(ours, one, rtol=1e-5, atol=1e-6)  # the same numbers, added up in another order
+    assert digests(tmp_path / "one").keys() == digests(tmp_path / "run").keys()
 
 
-def stop_second(rank):
-    """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
+def end_second(number, rank):
+    """Send this signal to rank 1 alone, in its first step of epoch 2."""
     if rank == 1:
-        after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), number))
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
-    statuses, said = in_ranks(2, tmp_path / "said", ANN, ANN_RUN, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
+    statuses, said = in_ranks(2, tmp_path / "said", "ann", TINY, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
     assert statuses == [2, 2]
     for rank in range(2):
         assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
@@ -379,58 +333,29 @@ def spoil_second(rank):
         nn.ReLU.forward = lambda self, x: real(self, x) * (torch.nan if x.dim() == 2 else 1)
 
 
-def test_a_rank_that_dies_under_torchrun(tmp_path):
-    """The others end with a line that says how to go on; one process goes on."""
-    more = f"--epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"
-    flags = split([SNN_RUN, more])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(REPOSITORY / f"{SNN}.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*launch, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    log = tmp_path / "logs/snn/x.log"
-    while process.poll() is None and not (log.exists() and "epoch 3/200" in log.read_text()):
-        time.sleep(0.01)
-    if process.poll() is None:
-        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    line = next((line for line in said.splitlines() if line.startswith("error (rank 0): ")), said)
-    assert process.returncode != 0 and "rank 0 lost the others" in line
-    assert line.endswith(": --resume goes on, with any number of ranks")
-    epochs = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] + 2
-    run_here(SNN, *flags, f"--epochs {epochs} --resume")
-    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == list(range(1, epochs + 1))
-
-
-def rank_of(launcher, rank):
-    """Process id of a rank that the launcher has started."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return next(int(child) for child in children if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes())
-
-
-# --- evaluation
+def test_a_rank_that_dies(tmp_path):
+    """The other ends with a line that says how to go on; one process goes on."""
+    flags = f"{SNN_RUN} --run_name x --output_dir {tmp_path}"
+    statuses, said = in_ranks(2, tmp_path / "said", "snn", flags, act=partial(end_second, signal.SIGKILL))
+    assert statuses == [1, -signal.SIGKILL] and "error (rank 0): rank 0 lost the others" in said[0][1]
+    assert said[0][1].endswith(": --resume goes on, with any number of ranks\n")
+    run_here("snn", flags, "--resume")
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
 
 
 def test_ranks_evaluate_every_image_once(trained, tmp_path):
     """Each rank all of them: figures to the last digit."""
     flags = f"--pretrained_snn {trained.snn} --epsilon 0 0.2 --limit_test 41 --batch_size 20 --run_name x --output_dir"
-    run_here(OBJ1, flags, tmp_path / "one")
-    said = succeed(2, tmp_path / "said", OBJ1, flags, tmp_path / "two")
+    run_here("obj1", flags, tmp_path / "one")
+    said = succeed(2, tmp_path / "said", "obj1", flags, tmp_path / "two")
     one, two = (figures(records(tmp_path / f"{count}/logs/snn/x.jsonl")) for count in ("one", "two"))
     assert one == two and [record["images"] for record in two if record["event"] == "evaluation"] == [41, 41]
     assert said[1] == ["", ""]
 
 
-def main(flags):
-    """Each of two ranks trains on its part of each batch, filled up where it is smaller, normalised by that part alone."""
-    rank = ranks.rank()
-    assert ranks.largest(3 + 2 * rank) == 5 and ranks.gathered(rank) == [0, 1] and ranks.from_first(lambda: rank) == 0
-    assert [ranks.part(torch.arange(10, 10 + size)).tolist() for size in (4, 3, 1)] == [
-        [[10, 11], [10, 11], [10]], [[12, 13], [12, 10], [10]],
-    ][rank]  # fmt: skip
-
-
-def test_what_ranks_tell_each_other_and_have_of_a_batch(tmp_path):
-    succeed(2, tmp_path, "test_survive")
-    succeed(2, tmp_path, ANN, ANN_RUN, f"--norm batch --limit_train 33 --epochs 1 --run_name x --output_dir {tmp_path}")
+def test_a_rank_of_no_image_of_its_own_takes_another_ranks(tmp_path):
+    """The last batch is of one image, and each rank normalises by its own part. The loss does not reach every weight."""
+    succeed(2, tmp_path, "ann", f"{TINY} --norm batch --trade_off 0 --limit_train 33 --run_name x --output_dir {tmp_path}")
     (epoch,) = records(tmp_path / "logs/ann/x.jsonl", "epoch")
     assert 0 < epoch["train"]["total"] < 1e4
 

@@ -1,33 +1,13 @@
 """Losses, schedules, checkpoints, the training loop, and which epoch counts."""
 
-import importlib
 import json
 import os
-import shutil
 from dataclasses import replace
 from math import cos, log, pi
 
 import pytest
 import torch
-from conftest import (
-    ANALYSIS,
-    ANN,
-    BALANCE,
-    DATA,
-    OBJ1,
-    PLAN,
-    SNN,
-    SPIKING,
-    TINY,
-    digests,
-    figures,
-    records,
-    refused,
-    run_here,
-    same_weights,
-    split,
-    tiny,
-)
+from conftest import BALANCE, DATA, PLAN, SPIKING, TINY, digests, figures, module_of, records, refused, run_here, same_weights
 
 import harness.training.fit
 from harness import UserError
@@ -38,17 +18,15 @@ from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
 from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import evaluate_parts
 from self_models.loading import load
-from self_models.running.draws import EVALUATION, Draws, shuffled
-from self_models.running.outputs import ANNOutput, SNNOutput, by_part
+from self_models.running.draws import EVALUATION, shuffled
+from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def parse(name, *words):
-    return importlib.import_module(name).build_parser().parse_args(words)
+    return module_of(name).build_parser().parse_args(words)
 
 
 # --- losses, schedules
@@ -63,8 +41,7 @@ def output_of(logits, errors=None, **more):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reconstruction"),
-    [("last_t", 2), ("linear_over_t", (1 / 2 * 5 + 2 / 2 * 2) / 2), ("sum", 5 + 2)],
+    ("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (1 / 2 * 5 + 2 / 2 * 2) / 2), ("sum", 5 + 2)]
 )
 def test_losses_by_hand(kind, reconstruction):
     output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
@@ -111,7 +88,7 @@ def test_distillation_loss_by_hand():
 
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     """The learning rate of each optimiser step, of a rate of 1."""
-    args = parse(ANN, *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
+    args = parse("ann", *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
     for _ in range(epochs * steps_per_epoch):
@@ -133,9 +110,9 @@ def test_schedules_by_hand():
 
 
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
-def test_thresholds_leaks_and_gains_have_no_weight_decay(name):
+def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_their_own(name):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
-    optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
+    optimizer = make_optimizer(model, parse("snn", "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
     weights, scalars = optimizer.param_groups
     made = optimizer.defaults
     assert made["fused"] and made.get("amsgrad", True) and made.get("momentum", 0.95) == 0.95
@@ -143,17 +120,12 @@ def test_thresholds_leaks_and_gains_have_no_weight_decay(name):
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
     ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
-    gains = make_optimizer(ann, parse(ANN, "--optimizer", name)).param_groups[1]["params"]
+    gains = make_optimizer(ann, parse("ann", "--optimizer", name)).param_groups[1]["params"]
     assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
-
-
-def test_biases_have_a_learning_rate_of_their_own():
-    flags = parse(ANN, *split(["--optimizer SGD --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64"]))
-    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags)
-    groups = optimizer.param_groups
-    found = [([tuple(one.shape) for one in group["params"]], group["lr"], group["weight_decay"]) for group in groups]
-    assert found == [([(2, 3)], 0.5, 0.1), ([(2,)], 0.5, 0), ([(2,), (2,)], 32, 0)] and optimizer.defaults["nesterov"]
-    assert len(make_optimizer(torch.nn.Linear(3, 2, bias=False), flags).param_groups) == 2  # there are no biases
+    flags = parse("ann", *f"--optimizer {name} --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64".split())
+    biases = make_optimizer(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags)
+    found = [([*map(len, group["params"])], group["lr"], group["weight_decay"]) for group in biases.param_groups]
+    assert found == [([2], 0.5, 0.1), ([2], 0.5, 0), ([2, 2], 32, 0)] and biases.defaults.get("nesterov", True)
 
 
 def test_label_smoothing_by_hand():
@@ -164,9 +136,6 @@ def test_label_smoothing_by_hand():
     expected = -(5 / 6 * logs[0] + (logs[1] + logs[2]) / 12)
     assert criterion(output, labels)["total"].item() == pytest.approx(expected)
     assert criterion.judging()(output, labels)["total"].item() == pytest.approx(-logs[0])
-
-
-# --- flags
 
 
 COMMON = {  # shared/design.md, section 7
@@ -184,10 +153,10 @@ OF_SNN = COMMON | {
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (ANN, COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
-        (SNN, OF_SNN | {"test_only": False}),
-        (ANALYSIS, OF_SNN | {"test_only": True}),
-        (OBJ1, OF_SNN | {"test_only": True, "epsilon": [0.1]}),
+        ("ann", COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
+        ("snn", OF_SNN | {"test_only": False}),
+        ("analysis", OF_SNN | {"test_only": True}),
+        ("obj1", OF_SNN | {"test_only": True, "epsilon": [0.1]}),
     ],
 )
 def test_defaults_are_the_originals(name, expected):
@@ -195,50 +164,30 @@ def test_defaults_are_the_originals(name, expected):
     assert {flag: getattr(args, flag) for flag in expected} == expected
 
 
-# --- figures
-
-
-def test_spikes_by_part_by_hand():
-    layers = {"input": 1, "features.1": 2, "features.4": 3, "generate.2": 4, "classifier.1": 5, "classifier.4": 6}
-    assert by_part(layers) == {"input": 1, "encoder": 5, "decoder": 4, "classifier": 11, "total": 21}
-
-
-def test_an_evaluation_has_draws_of_its_own():
-    """Those of the epoch EVALUATION, which no training comes to, whatever the batch size."""
-    model, digits = tiny(InputBlockingSNN, epsilon=0.3, timesteps=4), load_data("MNIST", limit_test=5)[2]
-    found, large = (evaluate_parts(model.eval(), digits.batches(size), 3, Criterion(1.0, "last_t")) for size in (2, 5))
-    for name in ("classification", "reconstruction", "total", "error", "open_share"):
-        assert found[name] == pytest.approx(large[name], rel=1e-5), name
-    assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
-    spikes = model(digits.whole().images, draws=Draws(3, EVALUATION, torch.arange(5))).spikes
-    assert found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})
-    assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
-
-
 def test_names_are_the_originals():
-    assert original_name("ann", parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
-    assert original_name("snn", parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+    assert original_name("ann", parse("ann")) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
+    assert original_name("snn", parse("snn")) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
 
 
 def test_log_begins_with_results_and_with_what_is_not_by_default(trained):
     """All parameters are in its .jsonl, and where each comes from."""
     result, head, *_ = (trained.folder / "logs/ann/tiny.log").read_text().split("\n\n")
     assert "accuracy " in result.splitlines()[0] and "learning_rate=0.005" in head and "lr_interval=" not in head
-    for words in ("started 20", f"command: {ANN}.py", "versions: Python", "seed: 0", "git revision: "):
+    for words in ("started 20", "command: ann_wFeedback.py", "versions: Python", "seed: 0", "git revision: "):
         assert words in head, words
     opening = json.loads((trained.folder / "logs/ann/tiny.jsonl").read_text().splitlines()[0])
     assert (opening["event"], opening["began"], opening["seed"]) == ("run", "started", 0)
-    assert opening["parameters"].keys() >= (parse(ANN).values.keys() - {"seeds"}) | {"selected_on"}
+    assert opening["parameters"].keys() >= (parse("ann").values.keys() - {"seeds"}) | {"selected_on"}
     assert (opening["parameters"]["limit_train"], opening["origins"]["limit_train"]) == (32, "typed")
     assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
 
 
 def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp_path):
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
-    assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
-    assert "--trade_off above 0" in refused(SNN, grown, "--train decoder --trade_off 0")
-    _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
-    run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
+    assert "generate.0.weight is missing" in refused("snn", grown, "--test_only")
+    assert "--trade_off above 0" in refused("snn", grown, "--train decoder --trade_off 0")
+    _, said = run_here("snn", grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
+    run_here("snn", grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
     here = tmp_path / "trained_models/snn"
     baseline, grown, start = (load_checkpoint(path)["state_dict"] for path in (baseline, here / "grown.pth", here / "start.pth"))
     decoder = [name for name in grown if name.startswith("generate") and name.endswith("weight")]
@@ -252,49 +201,37 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
 
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
-    run_here(ANN, flags)
+    run_here("ann", flags)
     first = digests(tmp_path)
-    run_here(ANN, flags)
+    run_here("ann", flags)
     assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
-    run_here(ANN, flags, "--overwrite")
+    run_here("ann", flags, "--overwrite")
     assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
     (tmp_path / "trained_models/snn").mkdir(parents=True)
     (tmp_path / "trained_models/snn/x.gif").touch()  # a picture takes a name, too
-    with Run("snn", "x", parse(OBJ1, "--output_dir", str(tmp_path)), trains=False) as run:
+    with Run("snn", "x", parse("obj1", "--output_dir", str(tmp_path)), trains=False) as run:
         run.begin()
         assert run.name == "x_2"
-
-
-def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path):
-    for folder in ("logs", "trained_models"):
-        shutil.copytree(trained.folder / folder, tmp_path / folder)
-    before = digests(tmp_path)
-    flags = f"--pretrained_ann {trained.ann} -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"
-    refused(SNN, flags, f"--overwrite --run_name tiny --output_dir {tmp_path}")
-    assert digests(tmp_path) == before
 
 
 # --- checkpoints
 
 
-@pytest.mark.parametrize(("raised", "expected"), [(RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2])
-def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch, raised, expected):
+def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch):
     """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
-    path, move, moved = tmp_path / "x.pth", os.replace, []
+    path, moved, move = tmp_path / "x.pth", [], os.replace
     write_whole(path, lambda file: file.write(b"old"))
+    for raised, expected in ((RuntimeError("enforce fail"), UserError), (KeyboardInterrupt, KeyboardInterrupt)):
 
-    def write(file):
-        file.write(b"ne")
-        raise raised
+        def write(file, raised=raised):
+            file.write(b"ne")
+            raise raised
 
-    def replace(new, old):
-        moved.append((new.read_bytes(), old.read_bytes()))
-        move(new, old)
-
-    with pytest.raises(expected):
-        write_whole(path, write)
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
-    monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(expected):
+            write_whole(path, write)
+        assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
+    look = lambda new, old: (moved.append((new.read_bytes(), old.read_bytes())), move(new, old))  # noqa: E731
+    monkeypatch.setattr(os, "replace", look)
     write_whole(path, lambda file: file.write(b"new"))
     assert moved == [(b"new", b"old")] and path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
 
@@ -310,10 +247,10 @@ def test_ann_of_the_original_loads(trained, tmp_path):
     path = tmp_path / "original.pth"
     torch.save(original(load_checkpoint(trained.ann), thresholds=[1000.0] * 7), path)
     for name, checkpoint in (("ours", trained.ann), ("theirs", path)):
-        run_here(ANN, f"--pretrained_ann {checkpoint} --test_only {TINY} --run_name {name} --output_dir {tmp_path}")
+        run_here("ann", f"--pretrained_ann {checkpoint} --test_only {TINY} --run_name {name} --output_dir {tmp_path}")
     ours, theirs = (figures(records(tmp_path / f"logs/ann/{name}.jsonl")) for name in ("ours", "theirs"))
     assert ours == theirs
-    run_here(SNN, TINY, SPIKING, f"--pretrained_ann {path} --run_name own --output_dir {tmp_path}")
+    run_here("snn", TINY, SPIKING, f"--pretrained_ann {path} --run_name own --output_dir {tmp_path}")
     found, expected = (load_checkpoint(path)["state_dict"] for path in (tmp_path / "trained_models/snn/own.pth", trained.snn))
     thresholds = [name for name in expected if name.endswith(".threshold")]
     assert len(thresholds) == 7 and all(torch.equal(found[name], expected[name]) for name in thresholds)
@@ -324,7 +261,7 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
     torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
     typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
-    run_here(SNN, f"--pretrained_snn {path} -lr 1e-30 --weight_decay 0", typed)
+    run_here("snn", f"--pretrained_snn {path} -lr 1e-30 --weight_decay 0", typed)
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert model.thresholds == pytest.approx(thresholds)
     assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
@@ -340,23 +277,23 @@ def test_an_ann_with_all_that_deep_plans_need(tmp_path):
     made = "--whitening --init dirac --norm batch --no-norm_scale --activation_ann qcfs --qcfs_levels 8 --fc_layers 0"
     made += " --optimizer SGD --nesterov --momentum 0.8 --label_smoothing 0.1 --bias_lr_factor 8"
     command = f"-a VGG5_wFeedback_small -lr 5e-3 --lr_interval 1 --select test {DATA} {made} --output_dir {tmp_path} --run_name"
-    best, _ = run_here(ANN, f"{command} whole --epochs 2")
-    run_here(ANN, f"{command} parts --epochs 1")
+    best, _ = run_here("ann", f"{command} whole --epochs 2")
+    run_here("ann", f"{command} parts --epochs 1")
     files = tmp_path / "trained_models/ann"
     first = load_checkpoint(files / "parts_last.pth")["state_dict"]
-    run_here(ANN, f"--run_name parts --output_dir {tmp_path} --resume --epochs 2")
+    run_here("ann", f"--run_name parts --output_dir {tmp_path} --resume --epochs 2")
     assert same_weights(files / "whole_last.pth", files / "parts_last.pth")
     here = load_checkpoint(files / "whole_last.pth")["state_dict"]
     assert torch.equal(here["features.0.weight"], first["features.0.weight"]) and here["features.1.num_batches_tracked"] == 4
     scales = {f"{place}.weight" for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")}
     assert {name for name in here if torch.equal(here[name], first[name])} == {"features.0.weight", *scales}
     assert not load(files / "whole.pth").features[0].weight.requires_grad
-    again, _ = run_here(ANN, f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path}")
+    again, _ = run_here("ann", f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path}")
     assert again["accuracy"] == best["accuracy"] and again["total"] == pytest.approx(best["total"])
 
 
 def test_each_epoch_has_an_order_and_augments_anew():
-    args = parse(ANN, "--augment", "--batch_size", "3")
+    args = parse("ann", "--augment", "--batch_size", "3")
     train = load_data("MNIST", limit_train=6)[0]
     epochs = []
     for epoch in (1, 2, 1):
@@ -366,8 +303,9 @@ def test_each_epoch_has_an_order_and_augments_anew():
         epochs.append(torch.cat([batch.images for batch in batches])[index.argsort()])
     assert torch.equal(epochs[0], epochs[2])
     assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
-    plain = torch.cat([batch.images for batch in training_batches(train, parse(ANN), 1, "cpu")])
+    plain = torch.cat([batch.images for batch in training_batches(train, parse("ann"), 1, "cpu")])
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
+    assert parse("ann", "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be: evaluations have their own
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
@@ -413,7 +351,7 @@ HELD_OUT, TESTED = ("train", [59997, 59998, 59999]), ("test", list(range(16)))
 )
 def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, epoch):
     """That which the held-out images choose; the last where there are none; that of the test images only where told."""
-    result, _ = run_here(ANN, NEW, f"{flags} --output_dir {tmp_path}")
+    result, _ = run_here("ann", NEW, f"{flags} --output_dir {tmp_path}")
     assert [(kind, index) for kind, index, _ in judged] == looked_at
     epochs, tested = (records(tmp_path / "logs/ann/x.jsonl", event) for event in ("epoch", "evaluation"))
     best, last = (tmp_path / f"trained_models/ann/x{ending}.pth" for ending in ("", "_last"))
@@ -427,13 +365,7 @@ def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, ep
 
 def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):
     """Also long after training, and in the table."""
-    marked = {}
-    for name, typed in (("x", "--select test"), ("y", "")):
-        here = f"{SPIKING} --select held-out {typed} --run_name {name} --output_dir {tmp_path}"
-        run_here(SNN, f"--pretrained_ann {trained.ann}", here)
-        snn = tmp_path / f"trained_models/snn/{name}.pth"
-        run_here(SNN, f"--pretrained_snn {snn} --test_only {DATA} --run_name {name}_later --output_dir {tmp_path}")
-        (record,) = records(tmp_path / f"logs/snn/{name}_later.jsonl", "evaluation")
-        marked[name] = record["selected_on"], row_of(NETWORKS["baseline"], record)["name"]
-    assert marked["x"] == ("test", "baseline of feedback (chosen on test images)")
-    assert marked["y"] == ("held-out", "baseline of feedback")
+    run_here("snn", f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name later --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/later.jsonl", "evaluation")
+    assert record["selected_on"] == "test"
+    assert row_of(NETWORKS["baseline"], record)["name"] == "baseline of feedback (chosen on test images)"
