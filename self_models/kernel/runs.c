@@ -122,7 +122,7 @@ static void idle(State *run)
     const NetworkTables *network = run->network;
     int32_t i;
     for (i = 0; i < network->nodes; i++)
-        silence(run, i);
+        silence(&run->part[i]);
     propagate(run, network->output);
     run->steps++;
 }

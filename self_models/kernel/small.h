@@ -126,6 +126,7 @@ static void add_sums(potential_t *v, size_t first, const weight_t *weights, cons
 #undef OF
 }
 
+static size_t v_bytes(const Part *part) { return part->narrow ? sizeof(int16_t) : sizeof *part->v; }
 static potential_t v_at(const Part *part, size_t i) { return part->narrow ? ((const int16_t *)part->v)[i] : part->v[i]; }
 
 static void set_v(const Part *part, size_t i, potential_t v)
