@@ -32,66 +32,12 @@ enum { FEW_WORDS = 32 };                      /* words of spikes for each spike 
 enum { CHUNK = 64 };                          /* pixels read out at once */
 enum { ONES, SIGNS, NUMBERS };                /* Part.worth: what each event of a step is worth: 1; 1 or -1; any number */
 
-/* --- numbers */
-
-#ifdef NETWORK_INT8
-enum { LEAK_ONE = 32768 }; /* a leak in 2^15ths */
-
-/* floor(share x), share in 2^15ths */
-static potential_t leaked(potential_t x, potential_t share)
-{
-    const int64_t product = (int64_t)x * share;
-    return (potential_t)(product >= 0 ? product / LEAK_ONE : -((LEAK_ONE - 1 - product) / LEAK_ONE));
-}
-
-static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
-
-/* in 255ths; of two as near the even one, as 2^23 + 2^22 leaves no room for a fraction */
-static potential_t current_of(float x) { return (potential_t)(x * 255 + 12582912.0f - 12582912.0f); }
-#else
-enum { LEAK_ONE = 1 };
-
-ALWAYS potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
-static potential_t kept(potential_t x, float keep) { return keep * x; }
-static potential_t current_of(float x) { return x; }
-#endif
-
-ALWAYS float absolute(float x) { return x < 0 ? -x : x; }
-static int32_t least_of(int32_t a, int32_t b) { return a < b ? a : b; }
-
-/* tanh by float32 operations alone, so that all machines agree: a polynomial near 0, else 1 - 2 / (exp(2 |x|) + 1), with
-   exp(r + n ln 2) = 2^n exp(r) (polynomials of Cephes, S. Moshier). Both are computed, so that compilers make vectors of it. */
-ALWAYS float portable_tanh(float x)
-{
-    const float a = absolute(x), z = x * x;
-    float r = 2 * (a < 9 ? a : 9), e, small;
-    union { int32_t bits; float value; } power;
-    const int32_t n = (int32_t)(r * 1.44269504f + 0.5f);
-    small = -5.70498872745e-3f * z + 2.06390887954e-2f;
-    small = small * z - 5.37397155531e-2f;
-    small = small * z + 1.33314422036e-1f;
-    small = small * z - 3.33332819422e-1f;
-    small = small * z * x + x;
-    r = r - (float)n * 0.693359375f;
-    r = r - (float)n * -2.12194440e-4f;
-    e = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    e = e * r + 8.3334519073e-3f;
-    e = e * r + 4.1665795894e-2f;
-    e = e * r + 1.6666665459e-1f;
-    e = e * r + 5.0000001201e-1f;
-    e = e * (r * r) + r + 1;
-    power.bits = (n + 127) * 8388608; /* 2^n */
-    e = 1 - 2 / (e * power.value + 1);
-    e = a > 9 ? 1 : e;
-    return a < 0.625f ? small : x < 0 ? -e : e;
-}
-
 /* --- how a state lies in memory */
 
 enum { IS_SMALL = sizeof(pixel_t) == 1 };
+static int32_t least_of(int32_t a, int32_t b) { return a < b ? a : b; }
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
-static int pools(const Node *node) { return node->kind == NETWORK_POOL || node->kind == NETWORK_COUNTING_POOL; }
 
 /* Memory <- 0; nothing where it is 0. */
 static void wipe(void *memory, size_t bytes)
@@ -120,15 +66,14 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
     size_t end = (sizeof *run + ALIGNED - 1) / ALIGNED * ALIGNED;
     const size_t pixels = neurons_of(&network->node[0]), classes = neurons_of(&network->node[network->output]);
     const size_t windows = (size_t)network->windows + (size_t)network->windows % 2;
-    State here = *run;
-    here.part = take(memory, &end, (size_t)network->nodes, sizeof *here.part);
+    run->part = take(memory, &end, (size_t)network->nodes, sizeof *run->part);
     for (int32_t n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
         const potential_t *const constants = network->constants + NETWORK_CONSTANTS * n;
         const int is_end = node->kind == NETWORK_OUTPUT || node->kind == NETWORK_DECODED;
-        const int is_charged = n > 0 && node->kind != NETWORK_ADDING && !pools(node), lists = is_charged && !is_end;
-        const int sends = node->kind != NETWORK_ADDING && !is_end;
-        const int leaks = lists && constants[NETWORK_LEAK] != LEAK_ONE;
+        const int pools = node->kind == NETWORK_POOL || node->kind == NETWORK_COUNTING_POOL;
+        const int is_charged = n > 0 && node->kind != NETWORK_ADDING && !pools, lists = is_charged && !is_end;
+        const int sends = node->kind != NETWORK_ADDING && !is_end, leaks = lists && constants[NETWORK_LEAK] != LEAK_ONE;
         const size_t neurons = neurons_of(node);
         Part part = {.node = node, .constants = constants};
         const size_t bits_of_places = (size_t)node->height * (size_t)((node->width - 1) / 32 + 1);
@@ -147,21 +92,20 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
         part.counted = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.counted);
-        if (here.part)
-            here.part[n] = part;
+        if (run->part)
+            run->part[n] = part;
     }
-    here.begins = take(memory, &end, windows, sizeof *here.begins);
-    here.values = take(memory, &end, windows, sizeof *here.values);
-    here.image = take(memory, &end, pixels, sizeof *here.image);
-    here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
-    here.prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *here.prediction);
-    here.logits = take(memory, &end, classes, sizeof *here.logits);
-    here.is_open = take(memory, &end, pixels, 1);
-    here.scratch = take(memory, &end, pixels + 4, 1);
-    here.predicted = take(memory, &end, pixels, 1);
-    here.sending = take(memory, &end, pixels / 4 + 1 + DRAWN, sizeof *here.sending);
-    here.pixels = (int32_t)pixels, here.classes = (int32_t)classes;
-    *run = here;
+    run->begins = take(memory, &end, windows, sizeof *run->begins);
+    run->values = take(memory, &end, windows, sizeof *run->values);
+    run->image = take(memory, &end, pixels, sizeof *run->image);
+    run->readout_sum = take(memory, &end, pixels, sizeof *run->readout_sum);
+    run->prediction = take(memory, &end, IS_SMALL ? 0 : pixels, sizeof *run->prediction);
+    run->logits = take(memory, &end, classes, sizeof *run->logits);
+    run->is_open = take(memory, &end, pixels, 1);
+    run->scratch = take(memory, &end, pixels + 4, 1);
+    run->predicted = take(memory, &end, pixels, 1);
+    run->sending = take(memory, &end, pixels / 4 + 1 + DRAWN, sizeof *run->sending);
+    run->pixels = (int32_t)pixels, run->classes = (int32_t)classes;
     return end;
 }
 
@@ -280,11 +224,6 @@ ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int
             decay(run, part, (size_t)y * (size_t)part->node->width + (size_t)x, clock);
 }
 
-static void touch_all(const State *run, Part *part, uint32_t clock)
-{
-    touch(run, part, 0, part->node->height, 0, part->node->width, clock);
-}
-
 /* V <- 0: what has reached a node was for this step alone. */
 static void clear(Part *part)
 {
@@ -380,6 +319,14 @@ float network_prediction(const State *run, int pixel) { return p_of(run, kept_pr
 
 /* --- encode */
 
+/* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself: the
+   input in the first. */
+static int32_t turn(const State *run, const Node *node)
+{
+    const int32_t phase = run->settings.phase_steps;
+    return phase ? (int32_t)run->steps / phase - node->depth : 0;
+}
+
 /* Events that are given. */
 static void receive(State *run)
 {
@@ -423,10 +370,9 @@ static void encode_image(State *run)
 
 static void encode(State *run)
 {
-    const int32_t phase = run->settings.phase_steps;
     if (run->input_events)
         receive(run);
-    else if (!phase || run->steps < (uint32_t)phase) /* phased: the image is sent in the first phase */
+    else if (turn(run, &run->network->node[0]) == 0)
         encode_image(run);
     note(&run->part[0]);
 }
@@ -473,8 +419,7 @@ static int32_t add_windows(State *run, const Part *part, const int32_t *of_row, 
                  size, target->narrow, kind);
 #else
     if (count > 1 && block <= SMALL) { /* add them all up first */
-        for (int32_t i = 0; i < block; i++)
-            window[i] = 0;
+        wipe(window, (size_t)block * sizeof *window);
         add_weights(window, weights, run->begins, run->values, count, block, valued);
         for (int32_t y = top; y < bottom; y++, to += stride)
             add_all(to, window + y * row_size + left * channels, size);
@@ -488,8 +433,9 @@ static int32_t add_windows(State *run, const Part *part, const int32_t *of_row, 
     return 0;
 }
 
-/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. */
-static void add_spikes(State *run, const Part *part, int32_t first, int32_t last, uint32_t clock)
+/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. simple, a constant
+   where this is called: they are all channels, 32 at the most. */
+ALWAYS void add_spikes(State *run, const Part *part, int32_t first, int32_t last, uint32_t clock, const int simple)
 {
     const Node *node = part->node;
     const Part *source = &run->part[node->source];
@@ -509,10 +455,12 @@ static void add_spikes(State *run, const Part *part, int32_t first, int32_t last
             count = add_windows(run, part, of_row, of_column, count, clock);
         of_row = its_row, of_column = its_column;
         begin = (size_t)node->first_weight + (size_t)set * channels * block;
-        for (int32_t w = first / 32; 32 * w < last; w++) {
+        for (int32_t w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             uint32_t spikes = word_at(source, place * (size_t)words + (size_t)w);
-            spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
-            spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
+            if (!simple) {
+                spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
+                spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
+            }
             for (; spikes; spikes &= spikes - 1) {
                 if (count == most)
                     count = add_windows(run, part, of_row, of_column, count, clock);
@@ -547,13 +495,6 @@ static void add_same(State *run, const Part *part, uint32_t clock)
     }
 }
 
-/* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself. */
-static int32_t turn(const State *run, const Node *node)
-{
-    const int32_t phase = run->settings.phase_steps;
-    return phase ? (int32_t)run->steps / phase - node->depth : 0;
-}
-
 /* V <- V + b + W s, up to date with this clock. Where weights are more than the cache holds and places have many spikes, one group
    of channels after the other: its weights are read from memory once, and for all other places from the cache. */
 static void charge(State *run, Part *part, uint32_t clock)
@@ -561,12 +502,11 @@ static void charge(State *run, Part *part, uint32_t clock)
     const Node *node = part->node;
     const Part *source = &run->part[node->source];
     const int32_t channels = source->node->channels;
-    const int pays = node->group < channels;
     int32_t group = node->group;
     size_t places = 0;
     if (node->first_bias && (!run->settings.phase_steps || turn(run, node) == -1)) {
         const potential_t *bias = run->network->constants + node->first_bias;
-        touch_all(run, part, clock);
+        touch(run, part, 0, node->height, 0, node->width, clock);
         for (size_t place = 0, at = 0; place < places_of(node); place++, bias += node->first_own ? node->channels : 0)
             for (int32_t o = 0; o < node->channels; o++, at++)
                 set_v(part, at, plus(v_at(part, at), bias[o]));
@@ -577,12 +517,15 @@ static void charge(State *run, Part *part, uint32_t clock)
         add_same(run, part, clock);
         return;
     }
-    for (size_t i = 0; pays && i < bitmap_bytes(source) / sizeof *source->sent; i++)
+    for (size_t i = 0; group < channels && i < bitmap_bytes(source) / sizeof *source->sent; i++)
         places += (size_t)how_many(source->sent[i]);
     if ((size_t)source->count * (size_t)group < FOR_A_GROUP * (size_t)channels * places)
         group = channels;
-    for (int32_t first = 0; first < channels; first += group)
-        add_spikes(run, part, first, least_of(channels, first + group), clock);
+    if (source->words == 1 && group == channels)
+        add_spikes(run, part, 0, group, clock, 1);
+    else
+        for (int32_t first = 0; first < channels; first += group)
+            add_spikes(run, part, first, least_of(channels, first + group), clock, 0);
 }
 
 /* Bit i: whether V > theta, of `count` neurons, 32 at most. thetas: thresholds of their own, or 0. */
@@ -603,19 +546,19 @@ ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential
 ALWAYS int reset(const State *run, const Part *part, size_t place, int32_t w, uint32_t fired)
 {
     const Node *node = part->node;
-    const potential_t theta = part->constants[NETWORK_THRESHOLD], value = run->network->constants[node->first_reset];
-    const potential_t *const thetas = own_values(run, part, NETWORK_THRESHOLD, place);
-    const potential_t *const values = own_values(run, part, NETWORK_START, place);
+    const potential_t theta = part->constants[NETWORK_THRESHOLD], *thetas, *values;
     const size_t first = place * (size_t)node->channels;
     int still = 0;
 #ifndef NETWORK_SMALL
-    if (!node->first_reset && !thetas)
+    if (!node->first_reset && !node->first_own)
         return lower(part->v + first + 32 * (size_t)w, fired, least_of(node->channels - 32 * w, 32), theta) != 0;
 #endif
+    thetas = own_values(run, part, NETWORK_THRESHOLD, place), values = own_values(run, part, NETWORK_START, place);
     for (; fired; fired &= fired - 1) {
         const size_t o = (size_t)(32 * w + lowest(fired));
         const potential_t its_theta = thetas ? thetas[o] : theta, v = v_at(part, first + o);
-        const potential_t next = !node->first_reset ? minus(v, its_theta) : values ? values[o] : value;
+        const potential_t value = values ? values[o] : run->network->constants[node->first_reset];
+        const potential_t next = node->first_reset ? value : minus(v, its_theta);
         set_v(part, first + o, next);
         still |= next > its_theta;
     }
@@ -630,15 +573,15 @@ static void fire(State *run, Part *part, uint32_t clock)
     const Node *node = part->node;
     const potential_t theta = part->constants[NETWORK_THRESHOLD];
     const int bounds = is_bounded(run, part), later = node->resets == NETWORK_RESET_LATER, resets = node->resets == NETWORK_RESET_NOW;
+    const potential_t *const thetas = own_values(run, part, NETWORK_THRESHOLD, 0);
     const int32_t channels = node->channels, words = part->words;
-    uint32_t busy = 0;
+    uint32_t busy = 0, count = 0;
     for (int32_t y = 0; part->busy && y < node->height; y++)
         for (int32_t word = 0; word < part->row_words; word++) {
             uint32_t *const listed = &part->listed[y * part->row_words + word], keep = 0, sent = 0;
             for (uint32_t bits = *listed; bits; bits &= bits - 1) {
                 const size_t place = PLACE(part), at = place * (size_t)words;
                 const uint32_t bit = bits & (~bits + 1);
-                const potential_t *const thetas = own_values(run, part, NETWORK_THRESHOLD, place);
                 uint32_t any = 0;
                 if (part->decayed)
                     decay(run, part, place, clock);
@@ -647,11 +590,10 @@ static void fire(State *run, Part *part, uint32_t clock)
                 if (bounds)
                     bound(part, place, run->settings.immediate ? theta : 0);
                 for (int32_t w = 0; w < words; w++) {
-                    const int32_t o = 32 * w;
-                    const size_t first = place * (size_t)channels + (size_t)o;
-                    const uint32_t fired = crossed(part, first, least_of(channels - o, 32), theta, thetas ? thetas + o : 0);
+                    const size_t first = place * (size_t)channels + 32 * (size_t)w;
+                    const uint32_t fired = crossed(part, first, least_of(channels - 32 * w, 32), theta, thetas ? thetas + first : 0);
                     set_word(part, at + (size_t)w, fired);
-                    part->count += (uint32_t)how_many(fired);
+                    count += (uint32_t)how_many(fired);
                     any |= fired;
                 }
                 if (!any)
@@ -667,7 +609,7 @@ static void fire(State *run, Part *part, uint32_t clock)
             *listed = keep;
             busy |= keep;
         }
-    part->busy = busy != 0;
+    part->busy = busy != 0, part->count = count;
     note(part);
 }
 
@@ -733,9 +675,8 @@ static void add_up(State *run, Part *part)
 }
 
 /* One timestep of a node. */
-static void propagate(State *run, int32_t n)
+static void propagate(State *run, Part *part)
 {
-    Part *const part = &run->part[n];
     const Node *node = part->node;
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
     if (node->resets == NETWORK_RESET_LATER)
@@ -772,16 +713,24 @@ static void propagate(State *run, int32_t n)
 
 /* --- read out */
 
-/* p on the image's scale, from R, of pixels first to last - 1; NETWORK_SMALL finds each where it is needed. */
+/* p on the image's scale, from R, of pixels first to last - 1; NETWORK_SMALL finds each where it is needed. Compilers make vectors of
+   a loop whose form is constant. */
 static void predict(State *run, int32_t first, int32_t last)
 {
-    const int readout = run->settings.readout, colour = run->network->colour, is_linear = readout == NETWORK_MEMBRANE_LINEAR;
+#define EACH_BY(readout, colour) for (int32_t i = first; i < last; i++) p[i] = prediction_of(readout, colour, r[i])
+    const int readout = run->settings.readout, colour = run->network->colour;
     const float *const r = run->readout_sum;
     float *const p = run->prediction;
-    for (int32_t i = first; p && is_linear && i < last; i++)
-        p[i] = prediction_of(NETWORK_MEMBRANE_LINEAR, colour, r[i]);
-    for (int32_t i = first; p && !is_linear && i < last; i++)
-        p[i] = prediction_of(readout, colour, r[i]);
+    if (IS_SMALL)
+        return;
+    if (readout == NETWORK_MEMBRANE_LINEAR)
+        EACH_BY(NETWORK_MEMBRANE_LINEAR, colour);
+    else if (colour)
+        EACH_BY(NETWORK_MEMBRANE, 1);
+    else if (readout == NETWORK_MEMBRANE)
+        EACH_BY(NETWORK_MEMBRANE, 0);
+    else
+        EACH_BY(NETWORK_SPIKE_COUNT, 0);
 }
 
 /* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
@@ -829,6 +778,30 @@ static void read_out(State *run, int32_t first, int32_t count)
     }
 }
 
+/* Which pixels may send, by blocks of four, and how many there are. */
+static void list_sending(State *run)
+{
+    const pixel_t *const x = run->image;
+    const uint8_t *const is_open = run->is_open, explained = run->subtracts_prediction != 0;
+    uint8_t *const may = run->scratch; /* with zeros behind the last pixel */
+    int32_t *const sending = run->sending;
+    const int32_t pixels = run->pixels; /* not read again behind each byte that is written */
+    int32_t active = 0, open = 0, open_active = 0, blocks = 0;
+    for (int32_t i = 0; i < pixels; i++) {
+        const uint8_t is_active = x_of(run, x[i]) != 0;
+        active += is_active;
+        open += is_open[i];
+        open_active += is_active & is_open[i];
+        may[i] = is_open[i] & (is_active | explained);
+    }
+    for (int32_t i = 0; 4 * i < pixels; i++) {
+        sending[blocks] = i;
+        blocks += may[4 * i] | may[4 * i + 1] | may[4 * i + 2] | may[4 * i + 3];
+    }
+    run->active = active, run->open = open, run->open_active = open_active, run->blocks = blocks;
+    run->changed = 0;
+}
+
 /* Read-out, prediction, and the gate's look at it, of the pixels that the decoder has moved, or of all. */
 static void read_out_and_gate(State *run)
 {
@@ -848,41 +821,6 @@ static void read_out_and_gate(State *run)
         gate(run, first, last);
     }
     run->look_again = 0;
-}
-
-/* Which pixels may send, by blocks of four, and how many there are. */
-static void list_sending(State *run)
-{
-    const pixel_t *const x = run->image;
-    const uint8_t *const is_open = run->is_open, explained = run->subtracts_prediction != 0;
-    uint8_t *const may = run->scratch;
-    int32_t *const sending = run->sending;
-    const int32_t pixels = run->pixels; /* not read again behind each byte that is written */
-    int32_t active = 0, open = 0, open_active = 0, blocks = 0;
-    for (int32_t i = 0; i < pixels; i++) {
-        const uint8_t is_active = x_of(run, x[i]) != 0;
-        active += is_active;
-        open += is_open[i];
-        open_active += is_active & is_open[i];
-        may[i] = is_open[i] & (is_active | explained);
-    }
-    for (int32_t i = pixels; i % 4; i++)
-        may[i] = 0;
-    for (int32_t i = 0; 4 * i < pixels; i++) {
-        sending[blocks] = i;
-        blocks += may[4 * i] | may[4 * i + 1] | may[4 * i + 2] | may[4 * i + 3];
-    }
-    run->active = active, run->open = open, run->open_active = open_active, run->blocks = blocks;
-    run->changed = 0;
-}
-
-/* The decoder's step; then read-out and gate. */
-static void decode(State *run)
-{
-    const NetworkTables *network = run->network;
-    for (int32_t i = 0; i < network->feedback; i++)
-        propagate(run, network->order[network->forward + i]);
-    read_out_and_gate(run);
     if (run->changed || run->subtracts_prediction != run->settings.residual) {
         run->subtracts_prediction = run->settings.residual;
         list_sending(run);
@@ -932,13 +870,14 @@ int network_step(State *run)
 {
     const NetworkTables *network = run->network;
     silence(&run->part[0]);
-    for (int32_t i = 0; i < network->feedback && !run->settings.feedback; i++)
-        silence(&run->part[network->order[network->forward + i]]);
     encode(run);
-    for (int32_t i = 0; i < network->forward; i++)
-        propagate(run, network->order[i]);
+    for (int32_t i = 0; i < network->forward + network->feedback; i++)
+        if (i < network->forward || run->settings.feedback)
+            propagate(run, &run->part[network->order[i]]);
+        else
+            silence(&run->part[network->order[i]]);
     if (run->settings.feedback)
-        decode(run);
+        read_out_and_gate(run);
     for (int32_t n = 1; n < network->nodes; n++) {
         const int kind = network->node[n].kind;
         if (kind == NETWORK_RELAY || kind == NETWORK_MAP || kind == NETWORK_DECODED)
@@ -1032,7 +971,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         wipe(part->passed, sizeof *part->passed * neurons);
         part->busy = 0;
         if (n > 0 && part->node->kind == NETWORK_NEURONS && start > part->constants[NETWORK_THRESHOLD])
-            touch_all(run, part, 0);
+            touch(run, part, 0, part->node->height, 0, part->node->width, 0);
     }
     for (int32_t i = 0; i < run->pixels; i++) {
         run->is_open[i] = 1;
@@ -1056,7 +995,7 @@ int network_set(State *run, const Settings *settings)
     run->subtracts_prediction = run->subtracts_prediction && settings->feedback;
     for (int32_t n = 1; n < run->network->nodes; n++)
         if (run->network->node[n].kind == NETWORK_NEURONS)
-            touch_all(run, &run->part[n], run->steps);
+            touch(run, &run->part[n], 0, run->part[n].node->height, 0, run->part[n].node->width, run->steps);
     predict(run, 0, run->pixels);
     run->look_again = 1;
     list_sending(run);
