@@ -1,6 +1,6 @@
 /* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
-   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast, small.h
-   what needs little memory. */
+   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has numbers and
+   what is fast, small.h what needs little memory. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
 #else
@@ -227,8 +227,10 @@ ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int
 /* V <- 0: what has reached a node was for this step alone. */
 static void clear(Part *part)
 {
-    if (part->busy)
-        wipe(part->v, neurons_of(part->node) * v_bytes(part)), wipe(part->listed, bitmap_bytes(part));
+    if (!part->busy)
+        return;
+    wipe(part->v, neurons_of(part->node) * v_bytes(part));
+    wipe(part->listed, bitmap_bytes(part));
     part->busy = 0;
 }
 
@@ -242,7 +244,7 @@ static void clear(Part *part)
 #define COLUMN (32 * word + lowest(bits))
 #define PLACE(part) ((size_t)y * (size_t)(part)->node->width + (size_t)COLUMN)
 
-/* Each neuron `channel` of a place that has sent something. */
+/* Each neuron of a place that has sent something: the lowest bit of `spikes`, its word w; CHANNEL: its number within the place. */
 #define EACH_SPIKE(part, place)                                                                                                   \
     for (int32_t w = 0; w < (part)->words; w++)                                                                                   \
         for (uint32_t spikes = word_at(part, (place) * (size_t)(part)->words + (size_t)w); spikes; spikes &= spikes - 1)
@@ -303,10 +305,10 @@ ALWAYS float scaled(float grey, int colour) { return colour ? grey * 2 - 1 : gre
 
 ALWAYS float prediction_of(int readout, int colour, float r)
 {
-    const float least = colour ? -1.0f : 0.0f, tanh = portable_tanh(colour ? r : r / 2), sigmoid = (1 + tanh) / 2;
+    const float least = colour ? -1.0f : 0.0f;
     if (readout == NETWORK_MEMBRANE_LINEAR)
         return r < least ? least : r > 1 ? 1 : r;
-    return colour ? tanh : readout == NETWORK_MEMBRANE ? sigmoid : 2 * sigmoid - 1;
+    return colour ? portable_tanh(r) : readout == NETWORK_MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
 }
 
 /* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
@@ -319,8 +321,7 @@ float network_prediction(const State *run, int pixel) { return p_of(run, kept_pr
 
 /* --- encode */
 
-/* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself: the
-   input in the first. */
+/* Phased: -1 while a node charges, as its source fires; 0 in the next phase, in which it fires itself, the input in the first. */
 static int32_t turn(const State *run, const Node *node)
 {
     const int32_t phase = run->settings.phase_steps;
@@ -344,8 +345,7 @@ static void receive(State *run)
 static void encode_image(State *run)
 {
     const Node *node = &run->network->node[0];
-    const Settings *set = &run->settings;
-    const int poisson = set->encoding == NETWORK_POISSON, draws = poisson && !run->uniforms;
+    const int poisson = run->settings.encoding == NETWORK_POISSON, draws = poisson && !run->uniforms;
     const float *const kept = kept_predictions(run);
     uint32_t words[4][DRAWN];
     for (int32_t i = 0; i < run->blocks; i++) {

@@ -107,6 +107,8 @@ ALWAYS float portable_tanh(float x)
     return a < 0.625f ? small : x < 0 ? -e : e;
 }
 
+ALWAYS float sigmoid(float x) { return (1 + portable_tanh(x / 2)) / 2; }
+
 /* --- to[i] += the sum over r of values[r] weights[begins[r] + i], in the order of r, for i below size; without values each is 1 */
 
 #ifndef NETWORK_SMALL
