@@ -269,6 +269,20 @@ def test_what_a_network_has_not_is_refused_and_changes_nothing():
         assert (found[0] == 1) == takes and found[1] > 1, "events arrive in one timestep, and the image is seen in the others"
 
 
+def test_an_image_behind_events_is_sent_by_its_values():
+    """Behind a timestep in which events arrive, each worth 1: here none do, so it is as a timestep without an image."""
+    model, found = build(encoding="direct", epsilon=0.0), []
+    for has_events in (False, True):
+        run = Running(model)
+        run.call("reset", 0, 0, 0)
+        assert not has_events or run.call("arrive", (ctypes.c_int32 * 1)(), 0)
+        run.call("step")
+        run.show(torch.full(model.image_shape, 100, dtype=torch.uint8))
+        run.call("step")
+        found.append(run.room.potentials(1).copy())
+    assert np.array_equal(*found) and found[0].any()
+
+
 MAIN = """
 int main(void)
 {

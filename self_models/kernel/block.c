@@ -19,8 +19,7 @@ static int has(const Block *head, int32_t first, int64_t count)
    set of weights. */
 static int reach(const int32_t *places, int32_t count, int32_t side, int32_t size, int64_t *set)
 {
-    int32_t i;
-    for (i = 0; i < count; i++, places += NETWORK_PLACES) {
+    for (int32_t i = 0; i < count; i++, places += NETWORK_PLACES) {
         const int32_t its_set = places[NETWORK_SET], corner = places[NETWORK_CORNER], skipped = places[NETWORK_SKIPPED];
         if (its_set == -1)
             continue;
@@ -75,17 +74,17 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
 {
     const char *wrong = 0;
     int64_t inputs = 0;
-    int32_t n, i, ends = 0;
+    int32_t ends = 0;
     WANT(head->layers > 0 && head->layers <= head->nodes && head->windows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
     WANT(head->forward >= 0 && head->feedback >= 0 && (int64_t)head->forward + head->feedback == head->nodes - 1, "the order");
-    for (i = 0; i < head->nodes - 1; i++) {
+    for (int32_t i = 0; i < head->nodes - 1; i++) {
         WANT(order[i] > 0 && order[i] < head->nodes, "the order");
-        for (n = 0; n < i; n++)
+        for (int32_t n = 0; n < i; n++)
             WANT(order[n] != order[i], "the order");
     }
     WANT(head->output > 0 && head->output < head->nodes, "the output");
     WANT(head->decoded < head->nodes && (head->feedback ? head->decoded > 0 : head->decoded == -1), "the decoder");
-    for (n = 0; n < head->nodes; n++) {
+    for (int32_t n = 0; n < head->nodes; n++) {
         const Node *node = &nodes[n];
         const int64_t size = (int64_t)node->height * node->width, neurons = size > 0 && size <= MOST ? size * node->channels : INT64_MAX;
         WANT(node->kind >= 0 && node->kind <= NETWORK_ADDING && (node->kind != NETWORK_MAP || head->counting)
@@ -99,9 +98,9 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
         inputs = n ? inputs : neurons;
         WANT(n != head->decoded || neurons == inputs, "the decoder");
     }
-    for (n = 1; n < head->nodes && !wrong; n++) /* which rely on all shapes */
+    for (int32_t n = 1; n < head->nodes && !wrong; n++) /* which rely on all shapes */
         wrong = check_link(head, nodes, &nodes[n], places);
-    for (i = 0; i < head->names; i++)
+    for (int32_t i = 0; i < head->names; i++)
         ends += !names[i];
     return wrong ? wrong : ends == head->layers && !names[head->names - 1] ? 0 : "the names";
 }

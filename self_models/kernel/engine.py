@@ -181,11 +181,13 @@ class EventEngine(Engine):
         """The SNNOutput of so many steps. left_on: of a stream, whose state it goes on from."""
         model, tables, batch = self.model, rooms.tables, len(x)
         images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0]))
-        given = None if uniforms is None else in_rows(uniforms.float())
+        given = {} if uniforms is None else {"uniforms": in_rows(uniforms.float())}
         of_decoder = [*(PICTURES if frames else SUMS)] if model.has_feedback else []
         results = new_results(tables, batch, steps, of_decoder)
+        arrays, (key0, key1) = {"frames": images, **given, **results}, key_for(draws.seed, "input")
         stops, ahead = model.rule.stops and not left_on, model.settings["predict"] == "next"
-        runs = runs_of(images, given, results, draws, steps, stops, ahead)
+        runs = runs_of(batch, arrays, stride=images[:, :1].size, count=images.shape[1], steps=steps, stops=stops, ahead=ahead,
+                       key0=key0, key1=key1, number=draws.index.numpy(), epoch=draws.epoch)  # fmt: skip
         if left_on:
             runs["state"] = [room.address for room in left_on.states]
         rooms.run(runs, settings, batch if left_on else CHUNK)
@@ -221,18 +223,14 @@ def new_results(tables, batch, steps, of_decoder=()):
     return results
 
 
-def runs_of(images, given, results, draws, steps, stops, ahead):
-    """An array of Run, one for each image: images (B, F, Q); given: uniforms (T, B, Q), or None; results: of new_results."""
-    batch, frames, pixels = images.shape
-    key0, key1 = key_for(draws.seed, "input")
-    alike = {"stride": batch * pixels, "count": frames, "steps": steps, "stops": stops, "ahead": ahead}
-    alike |= {"key0": key0, "key1": key1, "epoch": draws.epoch}
-    runs, number = np.empty(batch, RUN), np.arange(batch)
-    runs[...] = tuple(alike.get(name, 0) for name in RUN.names)
-    arrays = {"frames": images, **results} | ({} if given is None else {"uniforms": given})
+def runs_of(batch, arrays, **alike):
+    """An array of Run, one for each image. arrays: by field those in which each image has its part; alike: what all have, or one
+    number for each."""
+    runs, number = np.zeros(batch, RUN), np.arange(batch)
+    for name, value in alike.items():
+        runs[name] = value
     for name, array in arrays.items():
         runs[name] = array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * number
-    runs["number"] = draws.index.numpy()
     return runs
 
 
@@ -274,11 +272,8 @@ class GraphEngine(Engine):
         """What timesteps show, by name, of recordings, each (first, events, values): see Run in network.h. asked: of
         asked_by()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
-        tables, runs = rooms.tables, np.zeros(batch, RUN)
-        results = new_results(tables, batch, timesteps)
-        runs["steps"] = timesteps
-        for name in ("logits", "counts"):
-            runs[name] = results[name].ctypes.data + np.arange(batch) * results[name].strides[0]
+        tables, results = rooms.tables, new_results(rooms.tables, batch, timesteps)
+        runs = runs_of(batch, results, steps=timesteps)
         for run, (first, events, values) in zip(runs, recordings, strict=True):
             run["first"], run["events"] = first.ctypes.data, events.ctypes.data
             run["values"] = 0 if values is None else values.ctypes.data

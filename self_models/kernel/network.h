@@ -125,6 +125,8 @@ typedef struct {
 
 /* What changes at a node. NETWORK_SMALL: v and spikes are narrower, see v_at() and word_at() in small.h. */
 typedef struct {
+    const NetworkNode *node;
+    const network_potential_t *constants; /* those of this node, from its threshold on */
     network_potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
     uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
@@ -133,7 +135,7 @@ typedef struct {
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
     uint32_t *counted; /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
-    uint32_t plain;    /* of a node whose events have values: each is 1 in this step */
+    uint32_t worth;    /* of a node whose events have values: 0: each is 1 in this step; 1: 1 or -1; 2: any */
     uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
     int32_t words, row_words; /* words of a place's spikes, and of a row of places */
     int32_t narrow, bytes; /* NETWORK_SMALL: v has 16 bits; bytes of a word of spikes */

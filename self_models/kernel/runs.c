@@ -27,14 +27,13 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
                    uint32_t key0, uint32_t key1)
 {
     uint32_t block[DRAWN], words[4][DRAWN];
-    int32_t t, b, i, j;
-    for (t = 0; t < steps; t++)
-        for (b = 0; b < images; b++, out += 4 * (size_t)blocks)
-            for (i = 0; i < blocks; i += DRAWN) {
-                for (j = 0; j < DRAWN; j++)
+    for (int32_t t = 0; t < steps; t++)
+        for (int32_t b = 0; b < images; b++, out += 4 * (size_t)blocks)
+            for (int32_t i = 0; i < blocks; i += DRAWN) {
+                for (int32_t j = 0; j < DRAWN; j++)
                     block[j] = (uint32_t)(i + j);
                 philox(block, (uint32_t)(first + t), (uint32_t)index[b], epoch, key0, key1, words);
-                for (j = 0; j < least_of(4 * DRAWN, 4 * (blocks - i)); j++)
+                for (int32_t j = 0; j < least_of(4 * DRAWN, 4 * (blocks - i)); j++)
                     out[4 * (size_t)i + j] = uniform(words[j % 4][j / 4]);
             }
 }
@@ -44,10 +43,10 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 static int is_over(const State *run)
 {
     const NetworkTables *network = run->network;
-    int32_t n, busy = run->blocks;
+    int32_t busy = run->blocks;
     if (run->settings.feedback && (run->look_again || run->settings.readout_leak != 1))
         return 0;
-    for (n = 1; n < network->nodes && !busy; n++)
+    for (int32_t n = 1; n < network->nodes && !busy; n++)
         busy |= network->node[n].first_bias != 0 || (n != network->output && run->part[n].busy);
     return !busy;
 }
@@ -63,10 +62,9 @@ static const float *shown_prediction(const State *run, float *factor)
 /* What a step shows before it is taken: what is open in it. */
 static void fill_before(const State *run, const NetworkRun *asked, int32_t t)
 {
-    int32_t i;
     if (asked->open_share)
         asked->open_share[t] = share(run->open_active, run->active);
-    for (i = 0; asked->is_open && i < run->pixels; i++)
+    for (int32_t i = 0; asked->is_open && i < run->pixels; i++)
         asked->is_open[(size_t)t * asked->stride + (size_t)i] = run->is_open[i];
 }
 
@@ -76,9 +74,9 @@ static float error_of(const State *run, const float *image)
     float factor;
     const float *const p = shown_prediction(run, &factor);
     double error[8] = {0}, total = 0;
-    int32_t i, j;
-    for (i = 0; i + 8 <= run->pixels; i += 8)
-        for (j = 0; j < 8; j++) {
+    int32_t i = 0;
+    for (; i + 8 <= run->pixels; i += 8)
+        for (int32_t j = 0; j < 8; j++) {
             const float apart = image[i + j] - (factor * p[i + j] + (1 - factor));
             error[j] += (double)(apart * apart);
         }
@@ -86,7 +84,7 @@ static float error_of(const State *run, const float *image)
         const float apart = image[i] - (factor * p[i] + (1 - factor));
         total += (double)(apart * apart);
     }
-    for (j = 0; j < 8; j++)
+    for (int32_t j = 0; j < 8; j++)
         total += error[j];
     return (float)total;
 }
@@ -97,14 +95,13 @@ static void fill_after(const State *run, const NetworkRun *asked, int32_t t, flo
     float factor;
     const float *const p = shown_prediction(run, &factor);
     const size_t at = (size_t)t * asked->stride;
-    int32_t i;
-    for (i = 0; i < run->classes; i++)
+    for (int32_t i = 0; i < run->classes; i++)
         asked->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
     if (asked->error)
         asked->error[t] = error;
-    for (i = 0; asked->prediction && i < run->pixels; i++)
+    for (int32_t i = 0; asked->prediction && i < run->pixels; i++)
         asked->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
-    for (i = 0; asked->predicted && i < run->pixels; i++)
+    for (int32_t i = 0; asked->predicted && i < run->pixels; i++)
         asked->predicted[at + (size_t)i] = run->predicted[i];
 }
 
@@ -120,10 +117,9 @@ static int32_t compared(const State *run)
 static void idle(State *run)
 {
     const NetworkTables *network = run->network;
-    int32_t i;
-    for (i = 0; i < network->nodes; i++)
-        silence(run, i);
-    propagate(run, network->output);
+    for (int32_t i = 0; i < network->nodes; i++)
+        silence(&run->part[i]);
+    propagate(run, &run->part[network->output]);
     run->steps++;
 }
 
@@ -131,7 +127,7 @@ static void run_one(State *run, NetworkRun *asked)
 {
     const NetworkTables *network = run->network;
     const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
-    int32_t t, n, stopped = 0, over = 0;
+    int32_t t, stopped = 0, over = 0;
     float error = 0;
     asked->comparisons = 0;
     for (t = 0; t < asked->steps && !stopped; t++) {
@@ -150,7 +146,7 @@ static void run_one(State *run, NetworkRun *asked)
                 run->input_values = asked->values ? asked->values + asked->first[t] : 0;
             }
             stopped = network_step(run) && asked->stops;
-            for (n = 0; n < network->nodes; n++)
+            for (int32_t n = 0; n < network->nodes; n++)
                 asked->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
         }
         if (asked->error && (shows || (run->settings.feedback && !over)))
@@ -161,7 +157,7 @@ static void run_one(State *run, NetworkRun *asked)
     for (; t < asked->steps; t++) { /* it has stopped: all stays as it is */
         if (asked->open_share)
             asked->open_share[t] = asked->open_share[t - 1];
-        for (n = 0; asked->is_open && n < run->pixels; n++)
+        for (int32_t n = 0; asked->is_open && n < run->pixels; n++)
             asked->is_open[(size_t)t * asked->stride + (size_t)n] = asked->is_open[(size_t)(t - 1) * asked->stride + (size_t)n];
         fill_after(run, asked, t, error);
     }
@@ -171,8 +167,7 @@ static void run_one(State *run, NetworkRun *asked)
 /* These runs, one after the other; of those without a state in this one. */
 void network_runs(State *run, NetworkRun *runs, int32_t count)
 {
-    int32_t i;
-    for (i = 0; i < count; i++) {
+    for (int32_t i = 0; i < count; i++) {
         State *const its = runs[i].state ? runs[i].state : run;
         if (!runs[i].state) {
             network_reset(its, runs[i].key0, runs[i].key1, runs[i].number);

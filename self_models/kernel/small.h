@@ -16,8 +16,7 @@ ALWAYS void sum_four(const weight_t *weights, const size_t *begins, const potent
                      potential_t *sum)
 {
     sum_t a = 0, b = 0, c = 0, d = 0;
-    int32_t r;
-    for (r = 0; r < count; r++) {
+    for (int32_t r = 0; r < count; r++) {
         const weight_t *const from = weights + begins[r];
         const sum_t value = kind == SPIKES ? 1 : (sum_t)values[r];
         a += value * (sum_t)from[0], b += value * (sum_t)from[1], c += value * (sum_t)from[2], d += value * (sum_t)from[3];
@@ -41,8 +40,7 @@ ALWAYS void sum_four(const weight_t *weights, const size_t *begins, const potent
 ALWAYS void sum_eight(const weight_t *weights, const size_t *begins, int32_t count, potential_t *sum)
 {
     uint32_t even = 0, odd = 0, even4 = 0, odd4 = 0, word, word4;
-    int32_t r;
-    for (r = 0; r < count; r++) {
+    for (int32_t r = 0; r < count; r++) {
         const weight_t *const from = weights + begins[r];
         memcpy(&word, from, 4);
         memcpy(&word4, from + 4, 4);
@@ -58,10 +56,9 @@ ALWAYS void sum_eight(const weight_t *weights, const size_t *begins, int32_t cou
    there are now. */
 static int32_t in_pairs(potential_t *values, size_t *begins, int32_t count)
 {
-    int32_t i;
     if (count % 2)
         values[count] = 0, begins[count] = begins[count - 1], count++;
-    for (i = 0; i < count; i += 2)
+    for (int32_t i = 0; i < count; i += 2)
         values[i / 2] = (potential_t)LOWS((uint32_t)values[i], (uint32_t)values[i + 1]);
     return count;
 }
@@ -71,8 +68,7 @@ ALWAYS void sum_pairs(const weight_t *weights, const size_t *begins, const poten
 {
     potential_t a = 0, b = 0, c = 0, d = 0;
     uint32_t one, other, odd, odd_other;
-    int32_t r;
-    for (r = 0; r < count; r += 2) {
+    for (int32_t r = 0; r < count; r += 2) {
         const uint32_t two = (uint32_t)values[r / 2];
         memcpy(&one, weights + begins[r], 4);
         memcpy(&other, weights + begins[r + 1], 4);
@@ -96,7 +92,7 @@ ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, c
 {
     int16_t *const shorts = (int16_t *)v + first;
     potential_t *const wide = v + first, sum[8];
-    int32_t i = 0, k;
+    int32_t i = 0;
 #ifdef DSP
     for (; kind == SPIKES && size - i >= 8; i += 8) {
         sum_eight(weights + i, begins, count, sum);
@@ -111,7 +107,7 @@ ALWAYS void add_sums_of(potential_t *v, size_t first, const weight_t *weights, c
         if (size - i >= 4) {
             ADD(0); ADD(1); ADD(2); ADD(3);
         } else
-            for (k = 0; k < size - i && k < 4; k++) {
+            for (int32_t k = 0; k < size - i && k < 4; k++) {
                 ADD(k);
             }
     }
@@ -126,6 +122,7 @@ static void add_sums(potential_t *v, size_t first, const weight_t *weights, cons
 #undef OF
 }
 
+static size_t v_bytes(const Part *part) { return part->narrow ? sizeof(int16_t) : sizeof *part->v; }
 static potential_t v_at(const Part *part, size_t i) { return part->narrow ? ((const int16_t *)part->v)[i] : part->v[i]; }
 
 static void set_v(const Part *part, size_t i, potential_t v)

@@ -1,5 +1,5 @@
-/* What a compiler does not find by itself: sums of weights, masks of comparisons, random numbers many at once. With -DPLAIN,
-   or a compiler that does not know vectors, plain loops instead, which give the same bits: every sum is taken in the same order. */
+/* Numbers, and what a compiler does not find by itself: sums of weights, masks of comparisons, random numbers many at once. With
+   -DPLAIN, or a compiler that does not know vectors, plain loops instead, which give the same bits: every sum is taken in the same order. */
 #ifndef VECTORS_H
 #define VECTORS_H
 
@@ -50,9 +50,64 @@ static int32_t how_many(uint32_t bits)
 #define lowest(bits) how_many(((bits) & (~(bits) + 1)) - 1)
 #endif
 
+/* --- numbers, rounded alike on all machines */
+
 ALWAYS potential_t plus(potential_t a, potential_t b) { return (potential_t)((sum_t)a + (sum_t)b); }
 ALWAYS potential_t minus(potential_t a, potential_t b) { return (potential_t)((sum_t)a - (sum_t)b); }
 ALWAYS potential_t times(potential_t a, potential_t b) { return (potential_t)((sum_t)a * (sum_t)b); }
+
+#ifdef NETWORK_INT8
+enum { LEAK_ONE = 32768 }; /* a leak in 2^15ths */
+
+/* floor(share x), share in 2^15ths */
+static potential_t leaked(potential_t x, potential_t share)
+{
+    const int64_t product = (int64_t)x * share;
+    return (potential_t)(product >= 0 ? product / LEAK_ONE : -((LEAK_ONE - 1 - product) / LEAK_ONE));
+}
+
+static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
+
+/* in 255ths; of two as near the even one, as 2^23 + 2^22 leaves no room for a fraction */
+static potential_t current_of(float x) { return (potential_t)(x * 255 + 12582912.0f - 12582912.0f); }
+#else
+enum { LEAK_ONE = 1 };
+
+ALWAYS potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
+static potential_t kept(potential_t x, float keep) { return keep * x; }
+static potential_t current_of(float x) { return x; }
+#endif
+
+ALWAYS float absolute(float x) { return x < 0 ? -x : x; }
+
+/* tanh by float32 operations alone, so that all machines agree: a polynomial near 0, else 1 - 2 / (exp(2 |x|) + 1), with
+   exp(r + n ln 2) = 2^n exp(r) (polynomials of Cephes, S. Moshier). Both are computed, so that compilers make vectors of it. */
+ALWAYS float portable_tanh(float x)
+{
+    const float a = absolute(x), z = x * x;
+    float r = 2 * (a < 9 ? a : 9), e, small;
+    union { int32_t bits; float value; } power;
+    const int32_t n = (int32_t)(r * 1.44269504f + 0.5f);
+    small = -5.70498872745e-3f * z + 2.06390887954e-2f;
+    small = small * z - 5.37397155531e-2f;
+    small = small * z + 1.33314422036e-1f;
+    small = small * z - 3.33332819422e-1f;
+    small = small * z * x + x;
+    r = r - (float)n * 0.693359375f;
+    r = r - (float)n * -2.12194440e-4f;
+    e = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * (r * r) + r + 1;
+    power.bits = (n + 127) * 8388608; /* 2^n */
+    e = 1 - 2 / (e * power.value + 1);
+    e = a > 9 ? 1 : e;
+    return a < 0.625f ? small : x < 0 ? -e : e;
+}
+
+ALWAYS float sigmoid(float x) { return (1 + portable_tanh(x / 2)) / 2; }
 
 /* --- to[i] += the sum over r of values[r] weights[begins[r] + i], in the order of r, for i below size; without values each is 1 */
 
@@ -87,24 +142,22 @@ ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights,
                         const potential_t *values, int32_t count, const int rows, const int parts, const int valued)
 {
     lanes_t sum[3][8];
-    int32_t r;
-    int k, y;
-    for (y = 0; y < rows; y++)
-        for (k = 0; k < parts; k++)
+    for (int y = 0; y < rows; y++)
+        for (int k = 0; k < parts; k++)
             sum[y][k] = *(lanes_t *)(to + (size_t)y * stride + k * LANES);
-    for (r = 0; r < count; r++)
-        for (y = 0; y < rows; y++)
-            for (k = 0; k < parts; k++)
+    for (int32_t r = 0; r < count; r++)
+        for (int y = 0; y < rows; y++)
+            for (int k = 0; k < parts; k++)
                 sum[y][k] += (valued ? (sum_t)values[r] : 1) * WIDE(weights + begins[r] + y * row_size + k * LANES);
-    for (y = 0; y < rows; y++)
-        for (k = 0; k < parts; k++)
+    for (int y = 0; y < rows; y++)
+        for (int k = 0; k < parts; k++)
             *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
 }
 
 ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
-    int32_t i = 0, r;
+    int32_t i = 0;
     while (size - i >= LANES) {
         const int left = (size - i) / LANES, parts = left < MOST ? left : MOST;
 #define OF(k) case k: add_vectors(to + i, 0, weights + i, 0, begins, values, count, 1, k, valued); break;
@@ -114,12 +167,12 @@ ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_
     }
     for (; size - i >= 4; i += 4) {
         four_t sum = *(four_t *)(to + i);
-        for (r = 0; r < count; r++)
+        for (int32_t r = 0; r < count; r++)
             sum += (valued ? (sum_t)values[r] : 1) * WIDE4(weights + begins[r] + i);
         *(four_t *)(to + i) = sum;
     }
     for (; i < size; i++)
-        for (r = 0; r < count; r++)
+        for (int32_t r = 0; r < count; r++)
             to[i] = plus(to[i], valued ? times(values[r], weights[begins[r] + i]) : weights[begins[r] + i]);
 }
 
@@ -132,19 +185,17 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
                       const int parts)
 {
     short_t sum[3][6];
-    int32_t first, r;
-    int k, y;
-    for (first = 0; first < count; first += SHORTS) {
+    for (int32_t first = 0; first < count; first += SHORTS) {
         const int32_t last = count - first < SHORTS ? count : first + SHORTS;
-        for (y = 0; y < 3; y++)
-            for (k = 0; k < parts; k++)
+        for (int y = 0; y < 3; y++)
+            for (int k = 0; k < parts; k++)
                 sum[y][k] = (short_t){0};
-        for (r = first; r < last; r++)
-            for (y = 0; y < 3; y++)
-                for (k = 0; k < parts; k++)
+        for (int32_t r = first; r < last; r++)
+            for (int y = 0; y < 3; y++)
+                for (int k = 0; k < parts; k++)
                     sum[y][k] += SHORT(weights + begins[r] + y * row_size + k * WIDTH);
-        for (y = 0; y < 3; y++)
-            for (k = 0; k < parts; k++) {
+        for (int y = 0; y < 3; y++)
+            for (int k = 0; k < parts; k++) {
                 lanes_t *const at = (lanes_t *)(to + (size_t)y * stride + k * WIDTH);
                 at[0] += HALF(sum[y][k], 0);
                 at[1] += HALF(sum[y][k], 1);
@@ -180,10 +231,9 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
 ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_t *begins, const potential_t *values, int32_t count,
                         int32_t size, const int valued)
 {
-    int32_t r, i;
-    for (r = 0; r < count; r++) {
+    for (int32_t r = 0; r < count; r++) {
         const weight_t *const from = weights + begins[r];
-        for (i = 0; i < size; i++)
+        for (int32_t i = 0; i < size; i++)
             to[i] = plus(to[i], valued ? times(values[r], from[i]) : from[i]);
     }
 }
@@ -225,12 +275,11 @@ static void add_weights(potential_t *to, const weight_t *weights, const size_t *
 ALWAYS uint32_t above(const potential_t *v, int32_t count, potential_t bound)
 {
     uint32_t bits = 0;
-    int32_t i;
 #ifdef MASK
-    for (i = 0; i < count; i += LANES)
+    for (int32_t i = 0; i < count; i += LANES)
         bits |= (uint32_t)MASK(v + i, bound) << i;
 #else
-    for (i = 0; i < count; i++)
+    for (int32_t i = 0; i < count; i++)
         bits |= (uint32_t)(v[i] > bound) << i;
 #endif
     return count < 32 ? bits & (((uint32_t)1 << count) - 1) : bits;
@@ -242,17 +291,15 @@ ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t
     uint32_t still = 0;
 #if defined(AVX512) && !defined(NETWORK_INT8)
     const __m512 thetas = _mm512_set1_ps(theta);
-    int32_t i;
-    for (i = 0; i < count; i += LANES) {
+    for (int32_t i = 0; i < count; i += LANES) {
         const __m512 before = _mm512_loadu_ps(v + i), after = _mm512_mask_sub_ps(before, (__mmask16)(fired >> i), before, thetas);
         _mm512_storeu_ps(v + i, after);
         still |= (uint32_t)_mm512_cmp_ps_mask(after, thetas, _CMP_GT_OQ) << i;
     }
     return still & fired;
 #else
-    uint32_t bits;
     (void)count;
-    for (bits = fired; bits; bits &= bits - 1) {
+    for (uint32_t bits = fired; bits; bits &= bits - 1) {
         v[lowest(bits)] = minus(v[lowest(bits)], theta);
         still |= (uint32_t)(v[lowest(bits)] > theta) << lowest(bits);
     }
@@ -269,11 +316,10 @@ static void philox(const uint32_t *blocks, uint32_t step, uint32_t image, uint32
                    uint32_t words[4][DRAWN])
 {
     uint32_t *const a = words[0], *const b = words[1], *const c = words[2], *const d = words[3];
-    int round, i;
-    for (i = 0; i < DRAWN; i++)
+    for (int i = 0; i < DRAWN; i++)
         a[i] = blocks[i], b[i] = step, c[i] = image, d[i] = epoch;
-    for (round = 0; round < 10; round++) {
-        for (i = 0; i < DRAWN; i++) {
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < DRAWN; i++) {
             const uint64_t p = (uint64_t)0xD2511F53u * a[i], q = (uint64_t)0xCD9E8D57u * c[i];
             const uint32_t next = (uint32_t)(q >> 32) ^ b[i] ^ k0;
             c[i] = (uint32_t)(p >> 32) ^ d[i] ^ k1;
