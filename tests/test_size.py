@@ -7,13 +7,13 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_695,
-    "C": 2_735,
-    "tests": 11_174,
+    "self_models and harness, Python": 14_421,
+    "C": 2_575,
+    "tests": 10_221,
     "benchmarks": 2_381,
-    "scripts": 1_500,
+    "scripts": 1_485,
 }
-FILES = 95  # of self_models and harness, Python
+FILES = 94  # of self_models and harness, Python
 
 
 def counted_as(path):
