@@ -43,7 +43,7 @@ N = len(VELOCITIES)
 TRAINED_ON = [("two", 0.0), ("one", 0.0), ("two", 0.01), ("two", 0.0), ("one", 0.01), ("turn", 0.0), ("two", 0.0), ("bar", 0.0)]
 TESTED_ON = [(kind, noise) for kinds in (["one", "two"], ["turn", "bar", "still"]) for noise in (0.0, 0.01) for kind in kinds]
 SINCE, TRAINING, SCENES = 5, 55_000, 100  # frames after news; digits, the others being for choices; per kind, noise and seed
-GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1000}  # of search, by gradients
+GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 400}  # of search, by gradients
 GATE = Reconstruct(epsilon=0.5)
 EPSILONS, LEVELS, LOST = (0.05, 0.1, 0.2, 0.3, 0.4), 15, 0.3  # in grey; of a spike, above 0; at most, points of accuracy
 
@@ -468,7 +468,7 @@ def main(argv=None):
     train, _, test = load_data("MNIST")
     asked.folder.mkdir(parents=True, exist_ok=True)
     found = {seed: models(seed, asked.folder, train, asked.grey) for seed in asked.seeds}
-    measure, tested_on, scenes = (measured_in_grey, TESTED_ON[:4], SCENES // 2) if asked.grey else (measured, TESTED_ON, SCENES)
+    measure, tested_on, scenes = (measured_in_grey, TESTED_ON[:2], SCENES // 3) if asked.grey else (measured, TESTED_ON, SCENES)
     with (asked.folder / ("grey_rows.jsonl" if asked.grey else "rows.jsonl")).open("w") as file:
         for (kind, noise), seed in product(tested_on, asked.seeds):
             scene = moving_scenes(kind, test.images[:, 0], scenes, 60, seed_for(seed, "test"), noise, asked.grey)

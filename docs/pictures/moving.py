@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes moving.png and moving.gif beside itself, of finding 11: events by scene, what an event may cost; two digits that move.
+"""Writes moving.png, moving_grey.png and moving.gif beside itself, of finding 11: events by scene, what an event may cost;
+accuracy against events in grey; two digits that move.
 
-`python docs/pictures/moving.py`, from results/moving.jsonl and runs/moving/ours_0.pth: benchmarks/findings/moving.py trains it.
+`python docs/pictures/moving.py`, from results/moving*.jsonl and runs/moving/ours_0.pth: benchmarks/findings/moving.py trains it.
 """
 
 import sys
@@ -11,13 +12,14 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.findings import moving  # noqa: I001  (harness before torch)
-from harness.drawing.figures import chart, plt, save_frames
+from harness.drawing.figures import chart, log_scale, plt, save_frames
 
 import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
 ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
+IN_GREY = {"all pixels": "#555555", **ARMS, "float network": "#009e73"}
 LINKS = {"chip": (1.7, 40, 0.5), "board": (22, 72, 0.1), "radio": (1.6e5, 2.1e6, 0.5)}  # pJ: docs/notebook/moving.md; height
 PANELS = "the scene", "predicted", "send-on-delta sends", "ours sends"
 
@@ -46,6 +48,24 @@ def draw_chart(rows):
         right.legend(frameon=False, loc="lower right")
 
 
+def draw_grey(rows):
+    of_kind = moving.by_kind(rows)
+    with chart(HERE / "moving_grey.png", (10, 4), panels=2) as axes:
+        for axis, kind in zip(axes, ("one", "two"), strict=True):
+            for name, colour in IN_GREY.items():
+                curve = moving.curve(of_kind[kind], name).values()
+                events = [moving.interval([row["events"][0] for row in of]) for of in curve]
+                lost = [moving.interval([-row["points_lost"] for row in of]) for of in curve]
+                halves = {"xerr": [each.half for each in events], "yerr": [each.half for each in lost]}
+                means = [each.mean for each in events], [each.mean for each in lost]
+                axis.errorbar(*means, **halves, color=colour, label=name, marker="o", ms=4, lw=1.5, elinewidth=0.8)
+            axis.axhline(-moving.LOST, color="#888888", lw=0.8, ls="--")
+            axis.set(xscale="log", xlabel="events over the link per frame", title=f"Grey, {kind}, epsilon 0.05 to 0.4")
+            log_scale(axis.xaxis, (1, 2, 5))
+        axes[0].set_ylabel("accuracy, less that on true frames, points")
+        axes[0].legend(frameon=False)
+
+
 def draw_gif():
     model = moving.Predictor().eval()
     model.load_state_dict(torch.load("runs/moving/ours_0.pth", weights_only=True))
@@ -68,4 +88,5 @@ def draw_gif():
 
 if __name__ == "__main__":
     draw_chart(moving.rows_of(HERE.parents[1] / "results/moving.jsonl"))
+    draw_grey(moving.rows_of(HERE.parents[1] / "results/moving_grey.jsonl"))
     draw_gif()
