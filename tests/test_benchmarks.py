@@ -168,7 +168,7 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
     for row in rows:
         row["points_lost"] = row["epsilon"] - 0.05  # so that 0.3 is the largest
     ((one,), (two,)) = moving.at_equal_accuracy(moving.by_kind(rows)).values()
-    assert {*one["epsilon"].values(), *two["epsilon"].values()} == {0.3} and len(rows) == 2 * 6 * len(moving.EPSILONS)
+    assert {*one["epsilon"].values(), *two["epsilon"].values()} == {0.3} and len(rows) == 4 * 6 * len(moving.EPSILONS)
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

@@ -468,7 +468,7 @@ def main(argv=None):
     train, _, test = load_data("MNIST")
     asked.folder.mkdir(parents=True, exist_ok=True)
     found = {seed: models(seed, asked.folder, train, asked.grey) for seed in asked.seeds}
-    measure, tested_on, scenes = (measured_in_grey, TESTED_ON[:2], SCENES // 3) if asked.grey else (measured, TESTED_ON, SCENES)
+    measure, tested_on, scenes = (measured_in_grey, TESTED_ON[:4], SCENES // 3) if asked.grey else (measured, TESTED_ON, SCENES)
     with (asked.folder / ("grey_rows.jsonl" if asked.grey else "rows.jsonl")).open("w") as file:
         for (kind, noise), seed in product(tested_on, asked.seeds):
             scene = moving_scenes(kind, test.images[:, 0], scenes, 60, seed_for(seed, "test"), noise, asked.grey)
