@@ -13,7 +13,6 @@ import torch
 from harness import UserError
 from self_models.basics.images import has_colour
 from self_models.basics.settings import Registry
-from self_models.objectives.gates import Reconstruct
 from self_models.running.draws import seed_for
 
 SCENES = Registry("scene")
@@ -181,14 +180,3 @@ def moving_scenes(kind, images, scenes, frames, seed=0, noise=0.0, grey=False, f
     pixels = np.where(draw.random(pixels.shape) < noise, 255 - pixels, pixels)
     changed = (turns_off | becomes).any(2) | (np.arange(frames) == 0)
     return Moving(*map(torch.from_numpy, (pixels, digits, changed, velocity)))
-
-
-def rebuilt_in_turn(predict, frames, epsilon):
-    """Of each frame from the third on, of scenes (B, T, 28, 28): the last two as they were rebuilt, what predict makes of them,
-    the receiver's View. The first two frames come whole. No gradient goes through what is rebuilt."""
-    gate, seen = Reconstruct(epsilon=epsilon), frames[:, [1, 0]]
-    for true in frames[:, 2:].unbind(1):
-        prediction, sent = predict(seen)
-        view = gate.next_view(true[:, None], prediction.detach()[:, None].clamp(0, 1), None)
-        yield seen, prediction, sent, view
-        seen = torch.cat([view.image, seen[:, :1]], 1)
