@@ -10,7 +10,7 @@ from functools import partial
 import nir
 import pytest
 import torch
-from conftest import BASELINE, BIAS, FORK, PLAN, POOLED, REPOSITORY, build, commands_in, digests, images, refused, run_here
+from conftest import BIAS, FORK, PLAN, POOLED, REPOSITORY, build, commands_in, digests, images, refused, run_here
 
 from benchmarks.speed.peers import watch
 from harness.exporting import page_file
@@ -78,8 +78,9 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
-BIASED = {"plan": BASELINE, "bias": True}
-PLANS = [{}, {"plan": BASELINE}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+BASELINE = {"plan": [[4, "D", 6, 6, "D"], []]}
+BIASED = BASELINE | {"bias": True}
+PLANS = [{}, BASELINE, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
 READERS = {"sinabs": PLANS, "snntorch": [*PLANS, POOLED]}  # one knows AvgPool2d
 
 
