@@ -41,10 +41,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ANN, SNN = "ann_wFeedback", "snn_wFeedback"
-ANALYSIS = "snn_wFeedback_posthoc_model_analysis"
-STREAM = "snn_wFeedback_posthoc_model_stream"
-OBJ1, OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for number in (1, 2, 3))
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
@@ -252,9 +248,9 @@ def trained(tmp_path_factory):
     ann, snn = folder / "trained_models/ann/tiny.pth", folder / "trained_models/snn/tiny.pth"
 
     here = f"--run_name tiny --output_dir {folder}"
-    ann_run = run_as_program(ANN, TINY, here)
+    ann_run = run_as_program("ann", TINY, here)
     ann_files = digests(ann.parent)
-    snn_run = run_as_program(SNN, f"--pretrained_ann {ann}", SPIKING, here)
+    snn_run = run_as_program("snn", f"--pretrained_ann {ann}", SPIKING, here)
     return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)
 
 
@@ -262,7 +258,7 @@ def trained(tmp_path_factory):
 def baseline(tmp_path_factory):
     """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
     folder = tmp_path_factory.mktemp("baseline")
-    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
+    run_here("snn", f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
     return folder / "trained_models/snn/baseline.pth"
 
 

@@ -21,20 +21,17 @@ import harness.exporting.c_folder
 import self_models.kernel.build
 import self_models.kernel.engine
 from harness import UserError
-from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import agreed, checked, files_of, memory_of, tables_of
 from harness.exporting.formats import renamed
-from self_models import ModelError
+from self_models import ModelError, first_difference, load, load_data
 from self_models.basics import HOME
-from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers
 from self_models.kernel.build import FOLDER, Built, Settings, library
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import Rooms
 from self_models.kernel.tables import settings_of
-from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN

@@ -8,16 +8,12 @@ import re
 import pytest
 import torch
 from conftest import (
-    ANN,
     BALANCE,
     BIAS,
     DATA,
-    OBJ1,
     PLAN,
     REPOSITORY,
-    SNN,
     SPIKING,
-    STREAM,
     TINY,
     UNKNOWN,
     build,
@@ -32,9 +28,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import self_models.adopting
 import self_models.conversion
-from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
-from self_models import ModelError, from_ann, load
+from self_models import ModelError, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.conversion import (
     balance_thresholds,
@@ -154,8 +149,8 @@ def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path):
     """The decoder is left out, and said; without blocking it changes nothing of what the rest does."""
     flags = f"--test_only {DATA} --output_dir {tmp_path} --pretrained_ann {trained.ann}"
     flags += f" --update immediate --timesteps 5 --readout membrane_rescaled {BALANCE}"
-    run_here(SNN, f"{flags} --run_name whole")
-    out = run_here(SNN, f"{flags} -a VGG5_small --run_name baseline")[1]
+    run_here("snn", f"{flags} --run_name whole")
+    out = run_here("snn", f"{flags} -a VGG5_small --run_name baseline")[1]
     assert f"{trained.ann} has a decoder, which VGG5_small has not: it is left out" in out
     whole, baseline = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("whole", "baseline"))
     kept = {name: count for name, count in whole["spikes_per_layer"].items() if not name.startswith("generate")}
@@ -169,41 +164,41 @@ def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path):
 def normed(tmp_path_factory):
     """Path of an ANN with batch norms and QCFS."""
     folder = tmp_path_factory.mktemp("normed")
-    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x --output_dir {folder}")
+    run_here("ann", f"{TINY} --norm batch --activation_ann qcfs --run_name x --output_dir {folder}")
     return folder / "trained_models/ann/x.pth"
 
 
 def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
     """Its accuracy is the ANN's, by every engine; the log says how long an answer takes."""
-    run_here(ANN, f"--pretrained_ann {normed} --test_only {DATA} --run_name ann --output_dir {tmp_path}")
+    run_here("ann", f"--pretrained_ann {normed} --test_only {DATA} --run_name ann --output_dir {tmp_path}")
     flags = f"{DATA} --update phased --encoding direct --timesteps 4 --epochs 0 --holdout 0 --output_dir {tmp_path}"
-    out = run_here(SNN, f"--pretrained_ann {normed} --readout membrane_linear {flags} --run_name snn")[1]
+    out = run_here("snn", f"--pretrained_ann {normed} --readout membrane_linear {flags} --run_name snn")[1]
     assert "nothing is balanced" in out and "phased: an answer after 24 timesteps, an image every 4" in out
     for engine in ("reference", "event"):
         snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --run_name {engine}"
-        run_here(OBJ1, f"{snn} --engine {engine} {DATA} --output_dir {tmp_path}")
+        run_here("obj1", f"{snn} --engine {engine} {DATA} --output_dir {tmp_path}")
     (ann,), (snn,) = (records(tmp_path / f"logs/{kind}/{kind}.jsonl", "evaluation") for kind in ("ann", "snn"))
     again = [records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")[0] for engine in ("reference", "event")]
     assert [one["accuracy"] for one in (snn, *again)] == [ann["accuracy"]] * 3 and snn["interval"] == 4
     assert len({json.dumps(one["spikes_per_layer"]) for one in (snn, *again)}) == 1
     snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --output_dir {tmp_path} {DATA}"
-    assert "update phased answers one image after the other" in refused(STREAM, snn, "--scene switch")
+    assert "update phased answers one image after the other" in refused("stream", snn, "--scene switch")
 
 
 def test_an_ann_that_began_with_relu_is_trained_on_with_qcfs(trained, tmp_path):
     """But not evaluated so: nobody trained its bounds."""
     began = f"--pretrained_ann {trained.ann} {DATA} --activation_ann qcfs --output_dir {tmp_path}"
-    run_here(ANN, f"{began} --epochs 1 --run_name q")
+    run_here("ann", f"{began} --epochs 1 --run_name q")
     later = load_checkpoint(tmp_path / "trained_models/ann/q.pth")
     assert "features.1.bound" in later["state_dict"] and later["settings"]["activation_ann"] == "qcfs"
-    evaluated = refused(ANN, f"{began} --test_only --run_name e")
+    evaluated = refused("ann", f"{began} --test_only --run_name e")
     assert "tiny.pth does not fit" in evaluated and ".bound is missing" in evaluated
 
 
 def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path):
     convert = f"{SPIKING.replace(BALANCE, '')} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
-    assert "becomes a bias" in refused(SNN, f"{convert} {normed} --no-bias")
-    assert "needs --update immediate" in refused(SNN, f"{convert} {trained.ann} --calibrate --update delayed")
+    assert "becomes a bias" in refused("snn", f"{convert} {normed} --no-bias")
+    assert "needs --update immediate" in refused("snn", f"{convert} {trained.ann} --calibrate --update delayed")
 
 
 # --- rates

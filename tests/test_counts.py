@@ -20,14 +20,7 @@ from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import (
-    CONVENTIONS,
-    Convention,
-    OperationCounter,
-    conventions,
-    energies,
-    read_convention,
-)
+from self_models.counting.operations import CONVENTIONS, Convention, OperationCounter, conventions, energies, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.outputs import ANNOutput, SNNOutput

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ANN, NET, digests, make_folder, pixels, refused, run_here, write
+from conftest import NET, digests, make_folder, pixels, refused, run_here, write
 from PIL import Image
 
 import harness.data.folders
@@ -321,7 +321,7 @@ FAULTS = {  # what is done to a folder, flags, words
 def test_a_folder_that_is_no_data_set(pets, fault):
     spoil, flags, words = FAULTS[fault]
     spoil(pets)
-    line = refused(ANN, f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
+    line = refused("ann", f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
     assert words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
     assert not (pets.parent / "out").exists()
 
@@ -350,7 +350,7 @@ def test_a_file_that_can_be_read_again_is(pets):
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert load_data(str(pets), skip_bad=True)[0].labels.bincount().tolist() == counts
         if content != whole:
-            assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
+            assert "train/dog/2.png (" in refused("ann", f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
 
 
 def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_skips(tmp_path, capsys):
@@ -358,10 +358,10 @@ def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_sk
     folder, here = make_folder(tmp_path / "x", shape=(9, 12, 3)), f"--run_name x --output_dir {tmp_path}"
     write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
     damage(folder, "train/dog")
-    run_here(ANN, f"--dataset {folder} --image_size 8 --grey --skip_bad {NET} --epochs 1 {here}")
+    run_here("ann", f"--dataset {folder} --image_size 8 --grey --skip_bad {NET} --epochs 1 {here}")
     note = f"note: 1 of 16 files in {folder} cannot be read and are left out: train/dog/0.png ("
     assert capsys.readouterr().err.count(note) == 1
-    run_here(ANN, f"{here} --resume --epochs 2")
+    run_here("ann", f"{here} --resume --epochs 2")
     model = load(tmp_path / "trained_models/ann/x.pth")
     assert model.image_shape == (1, 8, 8) and model.classes == ["cat", "dog"]
     train = load_data(str(folder), image_shape=(1, 8, 8), skip_bad=True)[0]
@@ -383,7 +383,7 @@ def test_grey_where_all_files_are(tmp_path, capsys, shape, channels):
 
 def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **more: pytest.fail("a download"))
-    line = refused(ANN, f"--data_dir {pets} --output_dir {pets.parent / 'out'}")
+    line = refused("ann", f"--data_dir {pets} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {pets} with {pets}/train/CLASS/" in line
 
 
@@ -393,7 +393,7 @@ def test_a_network_knows_shape_classes_and_background_of_its_folder(tmp_path):
         image = np.full((8, 8), light, np.uint8)
         image[1:-1, 1:-1] = 255
         write(tmp_path / part / name / "0.png", image)
-    run_here(ANN, f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}")
+    run_here("ann", f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}")
     model = load(tmp_path / "out/trained_models/ann/x.pth")
     assert (model.settings["labels"], model.image_shape, model.classes) == (2, (1, 8, 8), ["a", "b"])
     assert model.background == pytest.approx(0.3)

@@ -12,28 +12,14 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import (
-    BIAS,
-    ELSEWHERE,
-    GRID,
-    REPOSITORY,
-    STEPS,
-    UNKNOWN,
-    become,
-    build,
-    check_same,
-    images,
-    inputs,
-    tiny,
-)
+from conftest import BIAS, ELSEWHERE, GRID, REPOSITORY, STEPS, UNKNOWN, become, build, check_same, images, inputs, tiny
 from torch import nn
 
 from harness.training.losses import Criterion
-from self_models import ModelError, evaluate, first_difference
+from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
 from self_models.fast.run import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
-from self_models.loading import load
 from self_models.network.graph import in_a_row
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import Draws

@@ -13,24 +13,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    ANALYSIS,
-    ANN,
-    BALANCE,
-    OBJ1,
-    OBJ2,
-    PLAN,
-    REPOSITORY,
-    SNN,
-    STREAM,
-    digests,
-    make_folder,
-    records,
-    refused,
-    run_as_program,
-    run_here,
-    run_undrawn,
-)
+from conftest import BALANCE, PLAN, REPOSITORY, digests, make_folder, records, refused, run_as_program, run_here, run_undrawn
 from PIL import Image
 from test_stream import check_joined
 
@@ -304,10 +287,10 @@ def test_predict_next_compares_with_the_next_frame():
 
 def test_a_conversion_is_calibrated_on_the_frames_that_the_ann_sees(moving, tmp_path):
     flags = f"-a VGG5_wFeedback_small --fc_width 16 --dataset {moving} --batch_size 4 --output_dir {tmp_path}"
-    run_here(ANN, f"{flags} --epochs 1 --run_name seen")
+    run_here("ann", f"{flags} --epochs 1 --run_name seen")
     ann = f"--pretrained_ann {tmp_path}/trained_models/ann/seen.pth --update immediate --calibrate --test_only"
-    assert "sees 4 frames; give --timesteps 4" in refused(SNN, f"{flags} {ann} --timesteps 2")
-    _, said = run_here(SNN, f"{flags} {ann} --balance_timesteps 4 --run_name y")
+    assert "sees 4 frames; give --timesteps 4" in refused("snn", f"{flags} {ann} --timesteps 2")
+    _, said = run_here("snn", f"{flags} {ann} --balance_timesteps 4 --run_name y")
     assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
 
 
@@ -360,10 +343,10 @@ def test_the_colours_of_events():
 def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     """Training, conversion, evaluation by both engines, pictures and the page."""
     here, small = f"--output_dir {tmp_path}", "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4"
-    run = run_as_program(ANN, f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
+    run = run_as_program("ann", f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
     assert run.stderr == "" and "recordings of 4 frames of 12x12 pixels, 2 classes" in run.stdout
     spikes = f"--update immediate --readout membrane_linear --latch --epsilon 0.2 --epochs 1 {BALANCE} --engine dense"
-    run_here(SNN, f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
+    run_here("snn", f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
              "--batch_size 4 --count_bound 3 --predict next --run_name x --trade_off_type mean_t")  # fmt: skip
     path = tmp_path / "trained_models/snn/x.pth"
     model = load(path, engine="dense")
@@ -372,19 +355,19 @@ def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     trained = f"--pretrained_snn {path} --dataset {moving} {here} --batch_size 4"
     found = {}
     for engine in ("dense", "event"):
-        run_undrawn(OBJ1, f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
+        run_undrawn("obj1", f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
         told = ("epsilon", "spikes", "accuracy", "comparisons", "reconstruction_error", "open_share", "mean_steps")
         rows = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
         found[engine] = [{name: row[name] for name in told} for row in rows]
     torch.testing.assert_close(found["dense"], found["event"], rtol=1e-5, atol=0)
     assert [row["epsilon"] for row in found["dense"]] == [0, 0.2]
-    run_here(SNN, f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
-    run_here(SNN, f"--resume --epochs 2 --run_name y {here}")
+    run_here("snn", f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
+    run_here("snn", f"--resume --epochs 2 --run_name y {here}")
     assert load(tmp_path / "trained_models/snn/y.pth", engine="dense").frames == 2
-    run_undrawn(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
+    run_undrawn("obj2", f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
     films = []
-    monkeypatch.setattr(f"{ANALYSIS}.save_contact_sheet", lambda _, film: films.append(film))
-    run_here(ANALYSIS, f"{trained} --images 1 --run_name seen")
+    monkeypatch.setattr("snn_wFeedback_posthoc_model_analysis.save_contact_sheet", lambda _, film: films.append(film))
+    run_here("analysis", f"{trained} --images 1 --run_name seen")
     (film,) = films
     frames = np.load(moving / "test/down/0.npz")["frames"][:, 1]
     assert film.inputs.shape == (4, 1, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
@@ -395,8 +378,8 @@ def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     assert "data:image/gif" in (tmp_path / "page.html").read_text()
     make_folder(tmp_path / "pets", ("down", "right"))
     for name, flags, words in (
-        (STREAM, f"{trained} --scene watch", "takes recordings"),
-        (OBJ1, trained.replace(str(moving), f"{tmp_path}/pets"), "has images, and the network takes recordings"),
+        ("stream", f"{trained} --scene watch", "takes recordings"),
+        ("obj1", trained.replace(str(moving), f"{tmp_path}/pets"), "has images, and the network takes recordings"),
     ):
         assert words in refused(name, flags)
 
@@ -408,21 +391,21 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     for label in "56789":
         shutil.rmtree(folder / label)
     net = f"-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x --output_dir {tmp_path}"
-    _, said = run_here(ANN, f"--dataset {folder} --event_frames 3 {net}")
+    _, said = run_here("ann", f"--dataset {folder} --event_frames 3 {net}")
     assert "34x34 pixels, 5 classes" in said and "recordings of" in said
     train, _, test = load_data(str(folder), frames=3)
     assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
     assert len({*list_folder(folder).paths}) == 50  # none is in both
     spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
-    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
+    run_here("snn", f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
     trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
     (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
-    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
+    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused("snn", f"--dataset {folder} {trained}")
     for path in sorted((folder / "1").iterdir())[4:]:
         path.unlink()
-    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused(SNN, f"--dataset {folder} {trained}")
+    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused("snn", f"--dataset {folder} {trained}")
 
 
 FIRST = "train/down/0.npz"
@@ -444,7 +427,7 @@ def frames_of(*shape, value=0.0):
 )  # fmt: skip
 def test_a_folder_that_is_no_data_set(moving, tmp_path, spoil, words):
     spoil(moving)
-    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
+    line = refused("snn", f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
     assert words.format(folder=moving) in line and str(moving) in line and digests(tmp_path / "out") == {}
 
 

@@ -12,10 +12,8 @@ import snn_wFeedback
 from harness.building import models as own
 from harness.building.models import imported, named, new_snn
 from harness.data.facts import with_facts
-from harness.data.sets import load_data
 from harness.training.losses import LOSSES, Loss
-from self_models import load
-from self_models.basics import ModelError
+from self_models import ModelError, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.gates import GATES

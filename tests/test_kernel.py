@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import OBJ1, REPOSITORY, images, refused, run_here
+from conftest import REPOSITORY, images, refused, run_here
 
 import self_models.kernel.engine
-from self_models.basics import ModelError
+from self_models import ModelError, load
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
 from self_models.kernel.build import FOLDER, KINDS, Built, Network, Settings, State
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
 from self_models.kernel.tables import settings_of
-from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -79,8 +78,8 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
             model = load(QUICK)
         drawn = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
-        assert run_here(OBJ1, f"{FEW} {fresh}")[1].count("engine: dense (the event engine: no C compiler") == 1
-        assert "pip install ziglang brings one; --engine dense runs it" in refused(OBJ1, f"{FEW} {fresh} --engine event")
+        assert run_here("obj1", f"{FEW} {fresh}")[1].count("engine: dense (the event engine: no C compiler") == 1
+        assert "pip install ziglang brings one; --engine dense runs it" in refused("obj1", f"{FEW} {fresh} --engine event")
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
             Built()

@@ -12,9 +12,7 @@ import pytest
 import torch
 from conftest import PLAN, REPOSITORY, images, records, run_here
 
-from harness.data.sets import load_data
-from self_models import evaluate, load
-from self_models.basics import ModelError
+from self_models import ModelError, evaluate, load, load_data
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.images import checked_images
 from self_models.loading import on_engine

@@ -10,7 +10,7 @@ import torch
 from conftest import FORK, POOLED, build, check_same, inputs
 from test_engines import by_steps, drawn, named, network, on_grid
 
-from self_models.basics import ModelError
+from self_models import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine

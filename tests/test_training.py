@@ -17,8 +17,8 @@ from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
 from results import NETWORKS, row_of
+from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.loading import load
 from self_models.running.draws import EVALUATION, shuffled
 from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
