@@ -116,9 +116,6 @@ def few_images(monkeypatch):
     monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
 
 
-# --- small networks of every kind
-
-
 def cases(count):
     """So many numbers of the random cases of test_engines that C runs: with an open gate, or one that blocks, of images."""
     numbers = (number for number in itertools.count() if drawn(number)["gate"] != "contrast" and not drawn(number)["recorded"])
@@ -513,9 +510,6 @@ def test_what_run_cannot_read_is_refused(tmp_path):
         runner.run(x.float())
 
 
-# --- the committed networks
-
-
 def test_a_committed_network_takes_the_memory_that_is_said(tmp_path, few_images):
     said = run_here("export", "quick_feedback --to c --weights int8 --output", tmp_path / "c")[1]
     make_small(tmp_path / "c")
@@ -540,9 +534,6 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
         if "c" in words:
             done = subprocess.run(["make", "-C", tmp_path / name, "check", "all"], capture_output=True, text=True)
             assert done.returncode == 0 and "equal: " in done.stdout, done.stdout + done.stderr
-
-
-# --- what is refused
 
 
 def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_images, monkeypatch):

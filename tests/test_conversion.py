@@ -73,9 +73,6 @@ def balanced(percentile=100.0, **settings):
     return model, x, u
 
 
-# --- balancing
-
-
 def test_a_conversion_balances_with_the_draws_before_training(trained):
     """And scales what it found once; the ANN's file is as it was."""
     own = {"fc_width": 16, "update": "immediate", "readout": "membrane_rescaled"}
@@ -157,9 +154,6 @@ def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path):
     assert baseline["spikes_per_layer"] == kept != whole["spikes_per_layer"] and baseline["accuracy"] == whole["accuracy"]
 
 
-# --- ANNs with norms and QCFS, through the scripts
-
-
 @pytest.fixture(scope="module")
 def normed(tmp_path_factory):
     """Path of an ANN with batch norms and QCFS."""
@@ -199,9 +193,6 @@ def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path):
     convert = f"{SPIKING.replace(BALANCE, '')} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
     assert "becomes a bias" in refused("snn", f"{convert} {normed} --no-bias")
     assert "needs --update immediate" in refused("snn", f"{convert} {trained.ann} --calibrate --update delayed")
-
-
-# --- rates
 
 
 @pytest.mark.parametrize(("levels", "pool", "norm"), [(4, "M", "batch"), (2, "A", "batch"), (1, "D", "batch"), (3, "A", "scale")])

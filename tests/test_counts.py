@@ -311,9 +311,6 @@ def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
         read_convention(path)
 
 
-# --- the script
-
-
 def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     """For readers and for programs; in 8 bits the ANN is nearly what it was."""
     flags = f"{trained.snn} --against {trained.ann} {DATA} --output_dir {tmp_path}"
@@ -359,9 +356,6 @@ def small(**settings):
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 
-# --- averages
-
-
 def test_averages_are_exact_and_have_no_gradient():
     """In float32 the sum would stay at 2 ** 24."""
     losses = Average()
@@ -371,9 +365,6 @@ def test_averages_are_exact_and_have_no_gradient():
     resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
     resumed.add(1, spikes=torch.zeros(2, device="meta"))
     assert resumed.sums["spikes"].device.type == "meta"
-
-
-# --- an evaluation
 
 
 def spiking_output(n):
@@ -414,9 +405,6 @@ def test_figures_of_spiking_images():
         "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
         "spikes": [6.0, 9.0], "steps": [2, 3], "ink": [0.5, 0.5], "comparisons": [6.0, 9.0],
     }  # fmt: skip
-
-
-# --- evaluate
 
 
 @pytest.mark.parametrize("encoding", ["poisson", "direct"])

@@ -36,9 +36,6 @@ def image_set(count, name="MNIST", start=0):
     return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
 
 
-# --- known data sets
-
-
 def test_bundled_mnist():
     train, selection, test = load_data("MNIST")
     assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
@@ -47,9 +44,6 @@ def test_bundled_mnist():
     batch = test.batch(torch.tensor([3, 0]))
     assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
     assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
-
-
-# --- batches
 
 
 def numbers_of(batch):
@@ -67,9 +61,6 @@ def test_batches_begin_where_they_are_told_and_keep_their_positions():
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
     batch = image_set(4).whole("meta")
     assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1, 2, 3]
-
-
-# --- augmentation, and dimming
 
 
 def turned(images, turn=0, scale=0, across=0, down=0):
@@ -160,9 +151,6 @@ def test_dimmed_sets_by_hand():
     assert images.unique().tolist() == [199]
 
 
-# --- training, selection and test images
-
-
 @pytest.fixture
 def sets(monkeypatch):
     """60 training and 20 test images; returns the list of what was asked for."""
@@ -203,9 +191,6 @@ def test_what_there_is_not_is_refused(sets):
     ):
         with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
             load_data("MNIST", **more)
-
-
-# --- files
 
 
 @pytest.fixture
@@ -265,9 +250,6 @@ def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, mon
 @pytest.fixture
 def pets(tmp_path):
     return make_folder(tmp_path / "pets")
-
-
-# --- folders
 
 
 def test_a_folder_is_a_data_set(pets):
@@ -399,9 +381,6 @@ def test_a_network_knows_shape_classes_and_background_of_its_folder(tmp_path):
     assert model.background == pytest.approx(0.3)
 
 
-# --- the decoded images
-
-
 CACHED = [f"{name}.{kind}" for name in ("3x12x12.pixels", "heads") for kind in ("json", "npy")]
 
 
@@ -464,9 +443,6 @@ def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
         found = [*pool.map(load_data, [str(pets)] * 3)]
     assert sorted(decoded_here) == sorted(pets.glob("t*/*/*.png")) and sorted(digests(pets / ".cache")) == CACHED
     assert all(torch.equal(each[0].images, found[0][0].images) for each in found)
-
-
-# --- files
 
 
 def test_files_of_every_kind(tmp_path):

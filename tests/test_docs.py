@@ -62,8 +62,6 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
         assert re.search(link, page), name
 
 
-# --- commands and blocks
-
 ELSEWHERE = {  # pages whose commands, or Python, other tests run
     "commands": "docs/how_to/c_export docs/how_to/microcontroller docs/how_to/own_model docs/reference/flags",
     "Python": "docs/how_to/c_export docs/how_to/nir docs/how_to/own_model",

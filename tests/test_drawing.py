@@ -100,9 +100,6 @@ def test_pictures_show_the_first_of_each_class():
     assert first_of_each_class(labels, 99).tolist() == [1, 4, 0, 2, 3, 5]
 
 
-# --- pictures
-
-
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
 EVALUATED = {"images": 100, "accuracy": 0.9, "spikes": PARTS}
 ONE = {

@@ -22,9 +22,6 @@ KNOWN = [  # of Random123: counter, key, words
 ONE = Draws(3, 1, torch.tensor([5, 0, 70]))
 
 
-# --- the generator
-
-
 def test_known_answers():
     """By operations on whole numbers and on tensors."""
     for counter, key, words in KNOWN:
@@ -44,9 +41,6 @@ def test_operations_on_tensors_give_what_the_kernel_gives(monkeypatch, shape):
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
     monkeypatch.setattr(self_models.running.draws, "filled", lambda *_: False)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
-
-
-# --- what draws follow from
 
 
 def test_draws_do_not_depend_on_batch_or_order():
@@ -84,9 +78,6 @@ def test_order_of_an_epoch():
     places = torch.stack([shuffled(4, 0, epoch) for epoch in range(500)])
     for place in places.T:  # each of 4 images comes to each place as often
         assert place.bincount().tolist() == pytest.approx([125] * 4, abs=40)
-
-
-# --- what models make of them
 
 
 def small(cls=VGG_SNN_STDB_wFeedback, **settings):

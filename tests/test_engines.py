@@ -305,9 +305,6 @@ def test_leak_of_steps_without_spikes_is_applied_one_by_one():
             assert event.spikes["features.1"].item() == model(x, u).spikes["features.1"].item() == spikes
 
 
-# --- draws, batches, threads
-
-
 def test_the_pixels_own_draws_are_those_of_whole_images():
     """By index or seed, by the global generator, or given, even in bfloat16, which NumPy has not. The engine is first used in
     inference mode, which forbids the gradients that folding takes."""

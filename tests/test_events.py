@@ -145,9 +145,6 @@ def test_what_cannot_be_run_gets_a_line(folder, tmp_path, fault):
     assert words in line and str(folder) in line and not list((tmp_path / "out").rglob("*.log"))
 
 
-# --- networks of NIR files
-
-
 def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     """86 of 100 that it has not seen; by the kernel, by PyTorch and one at a time the same."""
     found, said = run_here(NIR, NETWORK, RECORDINGS, f"--wrong --output_dir {tmp_path}")
@@ -210,9 +207,6 @@ def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     found, _ = run_here(NIR, tmp_path / "new.nir", folder, f"--output_dir {tmp_path}")
     assert found["accuracy"] > 0.5  # of those that it has seen
-
-
-# --- feedback networks
 
 
 SIZE, FRAMES = (2, 12, 12), 6
@@ -337,9 +331,6 @@ def test_the_colours_of_events():
     ]  # fmt: skip
 
 
-# --- feedback networks, by the scripts
-
-
 def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     """Training, conversion, evaluation by both engines, pictures and the page."""
     here, small = f"--output_dir {tmp_path}", "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4"
@@ -429,9 +420,6 @@ def test_a_folder_that_is_no_data_set(moving, tmp_path, spoil, words):
     spoil(moving)
     line = refused("snn", f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
     assert words.format(folder=moving) in line and str(moving) in line and digests(tmp_path / "out") == {}
-
-
-# --- the page
 
 
 @pytest.mark.others

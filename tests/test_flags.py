@@ -55,9 +55,6 @@ def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(trained,
     assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]
 
 
-# --- presets
-
-
 @pytest.mark.parametrize("family", ["quick|stream", "fashion"])  # between them every way to begin
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
@@ -128,9 +125,6 @@ def test_what_is_typed_holds_instead():
     assert (args.updates, args.timesteps, args.latch) == (None, 4, False)
     args = parsed("obj1", "--preset", "fast_feedback")  # which takes its own table, and no other
     assert args.epsilon == [0.5] and args.given == {"preset": "fast_feedback", "epsilon": [0.5]}
-
-
-# --- one of somebody's own
 
 
 @pytest.fixture

@@ -62,9 +62,6 @@ def libraries():
     return sorted(build.kept_folder().rglob("*.so"))
 
 
-# --- compilers
-
-
 def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
     """The draws are the same, so the logits are, too; auto says so once, and --engine event is refused in one line."""
     (fresh / "ziglang").mkdir()
@@ -168,9 +165,6 @@ def test_a_build_that_rounds_sums_in_another_way_does_not_begin(tmp_path):
         assert done.returncode and "sums must be rounded one by one" in done.stderr
 
 
-# --- where it is kept
-
-
 @needs_cc
 def test_a_library_is_kept_and_one_that_does_not_load_is_built_again(fresh, monkeypatch):
     with monkeypatch.context() as patch:  # else this process has it in memory
@@ -201,9 +195,6 @@ def test_several_at_once_and_what_a_killed_build_left(fresh):
         found = list(pool.map(lambda _: Built(), range(4)))
     (path,) = {one.path for one in found}
     assert {each.name for each in build.kept_folder().iterdir()} == {"building_x", path.name}
-
-
-# --- a network as a block of bytes
 
 
 OTHERS = -1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)  # numbers in place of a block's

@@ -24,9 +24,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 
 
-# --- plans, shapes, weights
-
-
 SHAPES = [(name, (1, 32, 32) if halvings(find_plan(name).encoder) > 4 else (1, 28, 28)) for name in PLANS]
 
 
@@ -149,9 +146,6 @@ def test_thresholds_are_checked_when_set():
     assert model.thresholds == pytest.approx([0.2] * len(model.thresholds))
 
 
-# --- a fork: the decoder takes its input before the encoder's end
-
-
 FORKED = {  # plan -> the layers with weights before its fork; a dropout before D is taken away, before a fork too
     (4, "D", "fork", 6, "D"): ["features.0.weight", "features.2.weight"],
     (4, 6, "fork", "D", 6): ["features.0.weight", "features.3.weight"],
@@ -170,9 +164,6 @@ def test_the_decoder_sees_exactly_the_layers_before_the_fork(cls, encoder):
     for of, seen in ((output.predictions, FORKED[encoder]), (output.logits, [*weights])):
         found = torch.autograd.grad(of.sum(), [*weights.values()], retain_graph=True, materialize_grads=True)
         assert [name for name, value in zip(weights, found, strict=True) if value.any()] == seen
-
-
-# --- normalisation
 
 
 def test_scaling_by_the_batch_by_hand():
@@ -230,16 +221,11 @@ def test_qcfs_by_hand():
     assert clipped.bound.grad.item() == pytest.approx(1)  # of what is clipped
 
 
-# --- a run
-
-
 def test_poisson_encoding_by_hand():
     x = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.5, -0.5, -0.5, 1.0])
     u = torch.tensor([0.0, 0.1, 0.4, 0.5, 0.6, 0.2, 0.7, 0.99])
     assert poisson(x, u).tolist() == [0, 0, 1, 1, 0, -1, 0, 1]  # u <= |x| spikes with x's sign
 
-
-# --- read-outs
 
 QUARTERS = torch.tensor([0.0, log(3), log(7)]).reshape(1, 1, 1, 3)  # their sigmoids: 1/2, 3/4, 7/8
 

@@ -43,9 +43,6 @@ def own(tmp_path_factory):
     return folder, ann, snn
 
 
-# --- a length in updates
-
-
 @pytest.mark.parametrize(
     ("images", "updates", "passes", "epochs", "each"),  # 64 images an update
     [(100, 2000, 32, 40, 50), (27, 2000, 119, 40, 51), (100_000, 500, 1, 1, 1563), (3200, 51, 1, 2, 50)],
@@ -102,9 +99,6 @@ def test_a_run_goes_on_with_the_files_that_it_began_with_only(tmp_path):
     run_here("ann", f"{here} --resume --epochs 2")
 
 
-# --- the preset
-
-
 def test_the_preset_from_a_folder_to_a_comparison(own):
     folder, ann, snn = own
     for kind, done in (("ann", ann), ("snn", snn)):
@@ -158,9 +152,6 @@ def test_a_page_has_images_of_ones_own_and_names_their_classes(tmp_path):
     assert shown["classes"] == names
     found = [list(base64.b64decode(one)) for one in shown["images"]]
     assert found == load_data(str(folder))[2].images.flatten(1).tolist()
-
-
-# --- a network and its images
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])

@@ -34,9 +34,6 @@ def digits():
     return load_data("MNIST", limit_test=20)[2]
 
 
-# --- load
-
-
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_every_committed_checkpoint(path, digits):
     model, saved = load(path, engine="dense"), load_checkpoint(path)
@@ -101,9 +98,6 @@ def test_a_setting_that_is_no_more_is_named_and_ignored(tmp_path, trained):
     assert f"note: {tmp_path}/x.pth has settings that are no more, and are ignored: warp\n" in said
 
 
-# --- engines
-
-
 def test_a_model_can_be_moved_from_each_engine_to_each():
     model, places = load(FEEDBACK, engine="dense"), {"dense": (False, "dense"), "reference": (False, "reference")}
     places |= dict.fromkeys(("event", "auto"), (True, "event"))
@@ -134,9 +128,6 @@ def test_the_engine_serves_the_model_in_evaluation_only(digits):
     assert event(x, u).logits.requires_grad
 
 
-# --- images
-
-
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
 def test_bytes_are_scaled_and_floats_are_not(cls, shape):
@@ -157,9 +148,6 @@ def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken():
     x = images(2)
     for array, expected in ((x.numpy()[..., ::-1], x.flip(-1)), (x.numpy().astype(np.dtype("f4").newbyteorder()), x)):
         assert torch.equal(checked_images(array, load(ANN)), expected)
-
-
-# --- evaluate
 
 
 @pytest.mark.parametrize(("engine", "held_out"), [("dense", False), ("event", False), ("event", True)])
@@ -195,9 +183,6 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
 def test_importing_is_cheap():
     cheap = "import sys, self_models; assert not {'harness', 'matplotlib', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", cheap], cwd=REPOSITORY, check=True)
-
-
-# --- copies, odd values, own classes
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -71,8 +71,6 @@ def test_a_command_that_is_refused(trained, baseline, tmp_path, script, flags, w
     assert digests(tmp_path) == {} and digests(trained.folder) == before
 
 
-# --- calls
-
 FEEDBACK, TRAINED_ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
 CHANGED = [
     ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
@@ -167,9 +165,6 @@ def test_a_call_that_is_refused(call, words):
     assert "\n" not in str(error.value)
 
 
-# --- checkpoints
-
-
 def saved(content):
     file = io.BytesIO()
     torch.save(content, file)
@@ -204,9 +199,6 @@ def test_a_teacher_of_another_data_set(trained, tmp_path):
     torch.save(saved | {"settings": saved["settings"] | {"dataset": "FashionMNIST"}}, tmp_path / "fashion.pth")
     flags = f"--pretrained_ann {trained.ann} --teacher_ann {tmp_path}/fashion.pth {SPIKING} --output_dir {tmp_path / 'out'}"
     assert "fashion.pth has the classes T-shirt" in refused("snn", flags) and not (tmp_path / "out").exists()
-
-
-# --- training
 
 
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch):

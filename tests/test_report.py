@@ -51,9 +51,6 @@ def rows_in(text, title):
     return [re.findall("<t[hd]>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
 
 
-# --- a page
-
-
 def test_tables_of_a_page(tmp_path):
     """Results, of a training run its best epoch; and flags that differ between the runs that have them, a row each."""
     baseline = MEASURED | {"accuracy": 0.8, "spikes": {"total": 7000.0}, "epsilon": 0.0, "holdout": 200, "feedback": False}
@@ -152,9 +149,6 @@ def test_lines_on_bad_input(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-# --- figures in logs
-
-
 def test_learned_thresholds_are_in_the_log_as_in_the_checkpoint(trained, tmp_path):
     flags = f"{SPIKING} --learn_threshold --epochs 2 -lr 0.01 --run_name x --output_dir {tmp_path}"
     run_here("snn", f"--pretrained_ann {trained.ann}", flags)
@@ -172,9 +166,6 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     assert all(one == pytest.approx(other) for one, other in zip(others, same, strict=True))
     evaluated = evaluate_parts(model, digits.batches(7), seed=0)
     assert {layer: sum(steps) for layer, steps in whole.items()} == pytest.approx(evaluated["spikes"])
-
-
-# --- lines and records of evaluations
 
 
 SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.5, "total": 2922.2}

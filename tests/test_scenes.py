@@ -132,9 +132,6 @@ def test_images_of_one_class_make_no_scene():
         make_scene("part", coloured(4, classes=1), 1, 2)
 
 
-# --- frames from files
-
-
 @pytest.fixture(scope="module")
 def model():
     return VGG_SNN_STDB_wFeedback(vgg_name="VGG5_wFeedback_small", fc_width=8)
@@ -194,9 +191,6 @@ def test_what_is_no_frames_gets_a_line(tmp_path, model, name, words):
     with pytest.raises(UserError, match=rf"^--frames {tmp_path / name}: .*({words})") as error:
         read_frames(tmp_path / name, model)
     assert "\n" not in str(error.value)
-
-
-# --- the script
 
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):

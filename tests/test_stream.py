@@ -108,9 +108,6 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
     assert stream.steps == 96 and max(sizes[2:]) <= max(sizes[:2])
 
 
-# --- what is forgotten, by hand
-
-
 def test_surprise_by_hand():
     """Of the second image's 4 active pixels one was predicted to be dark: r = 1/4, and with gain 2 one half is kept of outputs,
     membranes and traces, of the opened pixel's nothing."""
@@ -135,8 +132,6 @@ def test_surprise_by_hand():
     assert torch.equal(run.view.is_open[0, 0], open_now)
     assert all(value is vars(stream._run)[name] for name, value in vars(same).items())
 
-
-# --- bounds and refusals
 
 V, OTHER = "membranes.features.1", "another network's stream"
 DAMAGED = [  # what replaces a part of a state, and the words in which it is refused

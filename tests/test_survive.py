@@ -58,9 +58,6 @@ def alone(tmp_path_factory):
     return folder
 
 
-# --- killed and stopped
-
-
 def test_killed_three_times_and_resumed(tmp_path):
     """benchmarks/robustness/kill_resume.py kills twenty times."""
     found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 160 --epochs 2")
@@ -172,9 +169,6 @@ def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone,
     assert compare(alone, tmp_path) == []
 
 
-# --- no space, no folder
-
-
 @pytest.fixture
 def small_files():
     """No file may grow beyond the limit that is set: write() fails, as on a full disk."""
@@ -199,9 +193,6 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
     assert compare(alone, tmp_path) == []
 
 
-# --- damaged files
-
-
 def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last, log = tmp_path / "trained_models/snn/x_last.pth", tmp_path / "logs/snn/x.jsonl"
@@ -221,9 +212,6 @@ def test_resume_wants_the_same_recipe_network_and_images(alone):
         assert more.split()[0].removeprefix("--") in line and "same flags" in line
 
 
-# --- networks that fail
-
-
 def test_what_is_finite():
     nan, inf, model = torch.nan, torch.inf, torch.nn.Linear(2, 1)  # its bias has no gradient
     for loss, gradient, fault in ((1.0, [1e30, -2.0], ""), (nan, [1.0, 1.0], "loss"), (1.0, [inf, -inf], "gradient")):
@@ -241,8 +229,6 @@ def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     run_here("snn", flags, "--default_threshold 0.1 --overwrite")
     assert "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
 
-
-# --- ranks
 
 # Batches of 16, and one of what is left over, have parts of one size, so that the mean of their means is the batch's.
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes

@@ -29,8 +29,6 @@ def parse(name, *words):
     return module_of(name).build_parser().parse_args(words)
 
 
-# --- losses, schedules
-
 # 2 steps, 2 images of 2 pixels; summed over pixels: 3 and 7, then 1 and 3; means 5, then 2
 ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).reshape(2, 2, 1, 1, 2)
 
@@ -214,9 +212,6 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
         assert run.name == "x_2"
 
 
-# --- checkpoints
-
-
 def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch):
     """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
     path, moved, move = tmp_path / "x.pth", [], os.replace
@@ -265,9 +260,6 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert model.thresholds == pytest.approx(thresholds)
     assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
-
-
-# --- training
 
 
 def test_an_ann_with_all_that_deep_plans_need(tmp_path):
