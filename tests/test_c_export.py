@@ -298,13 +298,10 @@ def on_the_page():
 
 def test_a_program_opens_several_files_as_on_the_page(tmp_path):
     image = load_data("MNIST", limit_test=1)[2].images
-    calls = [
-        f'printf("%d\\n", classify("{name}", pixels, 784, 0));' for name in ("quick_feedback.snn", "quick_baseline.snn", "main.c")
-    ]
-    lines = (
-        f"const uint8_t pixels[] = {{{', '.join(map(str, image.flatten().tolist()))}}}; int main(void) {{ {' '.join(calls)} }}"
-    )
-    (tmp_path / "main.c").write_text(f"{on_the_page()[2]}\n{lines}")
+    files = "quick_feedback.snn", "quick_baseline.snn", "main.c"
+    calls = " ".join(f'printf("%d\\n", classify("{name}", pixels, 784, 0));' for name in files)
+    pixels = f"const uint8_t pixels[] = {{{', '.join(map(str, image.flatten().tolist()))}}};"
+    (tmp_path / "main.c").write_text(f"{on_the_page()[2]}\n{pixels} int main(void) {{ {calls} }}")
     for name in ("quick_feedback", "quick_baseline"):
         run_here("export", name, "--to block --output", tmp_path / f"{name}.snn")
     sources = [FOLDER / "network.c", FOLDER / "block.c", "main.c", f"-I{FOLDER}"]

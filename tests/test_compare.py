@@ -128,9 +128,8 @@ def test_correction_and_equivalence_by_hand():
     assert found["d"].is_within(3.93) and not found["d"].is_within(3.91)
     assert interval([0.0, 0.0]).is_within(1) and interval([2.0, 2.0]).is_within(2.1) and not interval([2.0, 2.0]).is_within(2)
     alike = Series("twin", {"T": "3"}, "16 images", {seed: {"accuracy": 0.5, "spikes": {"total": 9}} for seed in (0, 1)})
-    assert list(comparing.differences([(alike, alike)], only_shares=True)) == ["spikes, all parts"] and not comparing.differences(
-        [(alike, alike)]
-    )
+    assert list(comparing.differences([(alike, alike)], only_shares=True)) == ["spikes, all parts"]
+    assert not comparing.differences([(alike, alike)])
     assert comparing.equivalence_line({}, 10).startswith("Equivalence was not tested: it needs several seeds")
 
 
@@ -242,7 +241,6 @@ def test_a_signal_stops_all_and_names_follow_seeds(tmp_path):
         train_each(train, build_parser(), words, "snn")
     assert [(args.seed, args.run_name) for args in called] == [(4, "quick_feedback_4"), (0, "quick_feedback")]
     assert called[0].pretrained_ann.endswith("quick_feedback_4.pth")
-    found = train_each(
-        lambda args: args, build_parser(), ["--seeds", "0", "2", "--test_only", "--pretrained_snn", "a.pth"], "snn"
-    )
+    words = ["--seeds", "0", "2", "--test_only", "--pretrained_snn", "a.pth"]
+    found = train_each(lambda args: args, build_parser(), words, "snn")
     assert [args.run_name for args in found] == ["a_test", "a_test_2"]

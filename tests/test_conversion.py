@@ -7,43 +7,14 @@ import re
 
 import pytest
 import torch
-from conftest import (
-    BALANCE,
-    BIAS,
-    DATA,
-    PLAN,
-    REPOSITORY,
-    SPIKING,
-    TINY,
-    UNKNOWN,
-    build,
-    digests,
-    images,
-    records,
-    refused,
-    run_here,
-)
+from conftest import BIAS, DATA, REPOSITORY, SPIKING, TINY, UNKNOWN, build, digests, images, records, refused, run_here, tiny
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import self_models.adopting
-import self_models.conversion
 from harness.runs.saving import save_checkpoint
-from self_models import ModelError, from_ann, load, load_data
+from self_models import ModelError, conversion, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.conversion import (
-    balance_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    calibrate_biases,
-    channel_means,
-    fit_biases,
-    fit_thresholds,
-    largest,
-    nearest_bound,
-    rates_of,
-    units,
-)
 from self_models.graph import TracedSNN
 from self_models.network.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
 from self_models.running.draws import Draws
@@ -56,19 +27,15 @@ FORKED = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
 
 def balanced(percentile=100.0, **settings):
     """A network balanced on five images, these, and the draws."""
-    torch.manual_seed(0)
-    own = {"plan": PLAN, "fc_width": 8, "timesteps": STEPS, "readout": "membrane_linear"}
-    model = VGG_SNN_STDB_wFeedback(**own | settings).eval()
-    for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
-        model.classifier[layer].weight.data *= 20
+    model = tiny(fc_width=8, timesteps=STEPS, readout="membrane_linear", default_threshold=1.0, **settings)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.uniform_(parameter, -0.05, 0.1)
     x = images(5, model.image_shape)
     u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
-    biases = biases_of(model)
-    balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
-    for link, unit in units(model):
+    biases = conversion.biases_of(model)
+    conversion.balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
+    for link, unit in conversion.units(model):
         assert link.bias is None or torch.allclose(link.bias * unit, biases[link.target]), "biases are the ANN's, in its unit"
     return model, x, u
 
@@ -80,7 +47,7 @@ def test_a_conversion_balances_with_the_draws_before_training(trained):
     model.load_state_dict(load_checkpoint(trained.ann)["state_dict"], strict=False)
     batch = load_data("MNIST", limit_train=32)[0].batch(torch.arange(8))
     draws = Draws(0, 0, batch.index)
-    expected = balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 12)
+    expected = conversion.balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 12)
     saved = load_checkpoint(trained.snn)["state_dict"]
     kept = [value.item() for name, value in saved.items() if name.endswith(".threshold")]
     assert kept == pytest.approx([0.3 * value for value in expected]) and len(set(expected)) > 3
@@ -90,12 +57,11 @@ def test_a_conversion_balances_with_the_draws_before_training(trained):
 
 
 def test_balancing_leaves_leaks_and_mode_as_they_were():
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, leak=0.5).train()
-    x = images(2)
-    found = balance_thresholds(model, x, lambda t: torch.full_like(x, 0.3), 4)
+    model, x = tiny(leak=0.5).train(), images(2)
+    found = conversion.balance_thresholds(model, x, lambda t: torch.full_like(x, 0.3), 4)
     assert model.training and {neuron.leak.item() for neuron in model.neurons().values()} == {0.5}
     model.set_leak(1.0)
-    assert found == model.thresholds == balance_thresholds(model.eval(), x, lambda t: torch.full_like(x, 0.3), 4)
+    assert found == model.thresholds == conversion.balance_thresholds(model.eval(), x, lambda t: torch.full_like(x, 0.3), 4)
     assert not model.training
 
 
@@ -116,16 +82,16 @@ POOLED = {"plan": [[4, "M", 6, "fork", "M", 6, "A"], ["U", 5, "in"]], "max_pool"
 @pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"plan": FORKED}, POOLED], ids=str)
 def test_thresholds_are_the_largest_drives_of_a_run(settings, percentile):
     """Of the decoder, too, which runs on what the encoder, or its part before a fork, sends; percentiles are of each step."""
-    model, x, u = balanced(percentile, **{"update": "immediate"} | settings)
-    found = largest_drives(model, x, u, lambda drive: largest(drive, percentile))
+    model, x, u = balanced(percentile, **settings)
+    found = largest_drives(model, x, u, lambda drive: conversion.largest(drive, percentile))
     assert model.thresholds == pytest.approx(found, rel=1e-5) and 1 not in model.thresholds
 
 
 def test_percentiles_by_hand():
-    values = torch.arange(1.0, 1001)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
-    found = {percentile: largest(values.view(10, 1, 100), percentile).item() for percentile in (100, 99.95, 99.9, 99, 55, 1e-9)}
-    assert found == {100: 1000, 99.95: 1000, 99.9: 999, 99: 990, 55: 550, 1e-9: 1}
-    assert largest(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
+    values = torch.arange(1.0, 1001)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))].view(10, 1, 100)
+    for percentile, found in {100: 1000, 99.95: 1000, 99.9: 999, 99: 990, 55: 550, 1e-9: 1}.items():
+        assert conversion.largest(values, percentile).item() == found
+    assert conversion.largest(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
 
 
 @pytest.mark.parametrize("part", ["features.1 (Tired)", "generate2 (Sequential)", "gain (Parameter)", "features.5 (Tanh)"])
@@ -136,7 +102,7 @@ def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversi
     before = {name: value.clone() for name, value in model.state_dict().items()}
     own = "Tanh" not in part
     with contextlib.nullcontext() if own else pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
-        balance_thresholds(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
+        conversion.balance_thresholds(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
     assert (model.features[1].threshold != before["features.1.threshold"]) == own
     kept = [name for name in before if not own or name.startswith(("generate2", "gain"))]
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in kept)
@@ -144,8 +110,7 @@ def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversi
 
 def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path):
     """The decoder is left out, and said; without blocking it changes nothing of what the rest does."""
-    flags = f"--test_only {DATA} --output_dir {tmp_path} --pretrained_ann {trained.ann}"
-    flags += f" --update immediate --timesteps 5 --readout membrane_rescaled {BALANCE}"
+    flags = f"--test_only {SPIKING} --output_dir {tmp_path} --pretrained_ann {trained.ann}"
     run_here("snn", f"{flags} --run_name whole")
     out = run_here("snn", f"{flags} -a VGG5_small --run_name baseline")[1]
     assert f"{trained.ann} has a decoder, which VGG5_small has not: it is left out" in out
@@ -190,9 +155,18 @@ def test_an_ann_that_began_with_relu_is_trained_on_with_qcfs(trained, tmp_path):
 
 
 def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path):
-    convert = f"{SPIKING.replace(BALANCE, '')} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
+    convert = f"{DATA} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
     assert "becomes a bias" in refused("snn", f"{convert} {normed} --no-bias")
     assert "needs --update immediate" in refused("snn", f"{convert} {trained.ann} --calibrate --update delayed")
+
+
+def converted(ann, **settings):
+    """An SNN of the ANN's weights, with its norms folded in, and its bounds as thresholds."""
+    snn = VGG_SNN_STDB_wFeedback(**settings, bias=True, encoding="direct", initial_potential=0.5).eval()
+    snn.load_state_dict(conversion.bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
+    biases = conversion.biases_of(snn)
+    conversion.fit_thresholds(snn), conversion.fit_biases(snn, biases)
+    return snn
 
 
 @pytest.mark.parametrize(("levels", "pool", "norm"), [(4, "M", "batch"), (2, "A", "batch"), (1, "D", "batch"), (3, "A", "scale")])
@@ -210,18 +184,13 @@ def test_a_phased_network_answers_what_its_ann_answers(levels, pool, norm):
             module.gain.uniform_(0.5, 2), module.mean_square.uniform_(0.5, 1.5)
         elif hasattr(module, "bound"):
             module.bound.fill_(1.5)
-    snn = VGG_SNN_STDB_wFeedback(
-        **own, bias=True, update="phased", encoding="direct", timesteps=levels, initial_potential=0.5, readout="membrane_linear",
-    ).eval()  # fmt: skip
-    snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
-    x, biases, activations = images(9, (1, 12, 12)), biases_of(snn), {}
-    fit_thresholds(snn)
-    fit_biases(snn, biases)
+    snn = converted(ann, **own, update="phased", timesteps=levels, readout="membrane_linear")
+    x, activations = images(9, (1, 12, 12)), {}
     for name, module in ann.named_modules():
         module.register_forward_hook(lambda _, given, output, name=name: activations.update({name: output}))
     wanted, found = ann(x), snn(x, record=dict.fromkeys(snn.neurons(), "spikes"))
     assert found.steps.unique() == snn.latency == 6 * levels  # five layers behind each other, and the last
-    unit = {one.target: unit / levels for one, unit in units(snn)}
+    unit = {one.target: unit / levels for one, unit in conversion.units(snn)}
     for name, neuron in snn.neurons().items():
         value = found.recorded[name]["spikes"].sum(0) * unit[name] * neuron.threshold
         torch.testing.assert_close(value, activations[name], msg=name)
@@ -239,24 +208,18 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     for _ in range(20):
         ann(x, seed=0)
     ann.eval()
-    snn = VGG_SNN_STDB_wFeedback(
-        **own, bias=True, update="immediate", encoding="direct", timesteps=4, initial_potential=0.5, max_pool="count"
-    ).eval()
-    snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
-    biases, values, said = biases_of(snn), {}, []
-    fit_thresholds(snn)
-    fit_biases(snn, biases)
-    calibrate_biases(snn, rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
+    snn, values, said = converted(ann, **own, update="immediate", timesteps=4, max_pool="count"), {}, []
+    conversion.calibrate_biases(snn, conversion.rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
     for name, module in ann.named_modules():
         if name in snn.neurons():
             module.register_forward_hook(lambda _, given, output, name=name: values.update({name: output}))
     ann(x)
     sent = snn(x, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
     assert [name for name, *_ in said] == list(snn.neurons())
-    scale = {connection.target: unit for connection, unit in units(snn)}
+    scale = {connection.target: unit for connection, unit in conversion.units(snn)}
     for name, before, after in said:
-        wanted = channel_means(values[name]) / (scale[name] * snn.neurons()[name].threshold)
-        off = (channel_means(sent[name]["spikes"].sum(0) / 4) - wanted).square().mean().sqrt().item()
+        wanted = conversion.channel_means(values[name]) / (scale[name] * snn.neurons()[name].threshold)
+        off = (conversion.channel_means(sent[name]["spikes"].sum(0) / 4) - wanted).square().mean().sqrt().item()
         assert off == pytest.approx(after, abs=1e-6)
         assert after < before / 3 or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
 
@@ -280,7 +243,7 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     x, said = torch.ones(1, 1, 1, 1), []
     ann.features[0].weight.fill_(4 * rate)
     snn.features[0].weight.zero_()
-    calibrate_biases(snn, rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
+    conversion.calibrate_biases(snn, conversion.rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
     assert said == [("features.1", pytest.approx(rate), pytest.approx(off))]
     assert snn.features[0].bias.item() == pytest.approx(bias)
 
@@ -314,13 +277,13 @@ def test_spikes_and_logits_by_hand(engine):
 
 def test_bounds_by_hand():
     """One level: with theta up to 2 all ones are sent as theta, and (4 (1 - theta)² + (3 - theta)²) / 5 is least at 7/5."""
-    assert nearest_bound(torch.tensor([0.0, 1, 1, 1, 1, 3]), 1) == pytest.approx(1.4, abs=0.01)
-    assert nearest_bound(torch.zeros(4), 4) == 1
+    assert conversion.nearest_bound(torch.tensor([0.0, 1, 1, 1, 1, 3]), 1) == pytest.approx(1.4, abs=0.01)
+    assert conversion.nearest_bound(torch.zeros(4), 4) == 1
     values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).relu()
     tried = torch.linspace(0.2, 4, 96).tolist()
     errors = [(values - Staircase.apply(values, torch.tensor(theta), 4)).square().mean() for theta in tried]
     best = tried[torch.stack(errors).argmin()]
-    assert 1 < best < values.max() and nearest_bound(values, 4) == pytest.approx(best, abs=0.05)
+    assert 1 < best < values.max() and conversion.nearest_bound(values, 4) == pytest.approx(best, abs=0.05)
 
 
 def trained_stack(pool):
@@ -345,7 +308,7 @@ def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
     before = copy.deepcopy(stack.state_dict())
     snn = from_ann(stack, x, timesteps=400, update=update, engine="dense", classes=list("abcde"))
     assert stack.training and all(torch.equal(value, before[name]) for name, value in stack.state_dict().items())
-    *_, (output, unit) = units(snn)
+    *_, (output, unit) = conversion.units(snn)
     assert output.target == "output" and snn.classes == list("abcde")
     wanted = stack.eval()(x)
     torch.testing.assert_close(snn(x).logits * unit / 400, wanted, rtol=0, atol=0.07 * wanted.abs().max().item())

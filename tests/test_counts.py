@@ -108,9 +108,8 @@ def test_additions_and_multiplications_are_told_apart_image_by_image(engine):
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
-    layers, neurons, metrics = (
-        pytest.importorskip(f"neurobench.{name}") for name in ("hooks.layer", "hooks.neuron", "metrics.workload")
-    )
+    names = "hooks.layer", "hooks.neuron", "metrics.workload"
+    layers, neurons, metrics = (pytest.importorskip(f"neurobench.{name}") for name in names)
     model = build(**settings)
     x, u = inputs(model, 4)
     with torch.no_grad(), OperationCounter(model) as counter:

@@ -222,10 +222,11 @@ def test_mnist_is_found(put, tmp_path, place, ending):
         assert found.images.dtype == torch.uint8
 
 
-@pytest.mark.parametrize(
-    ("name", "where"), [("FashionMNIST", "labels-idx1-ubyte.gz in {}/fashionmnist, or"), ("CIFAR10", "python.tar.gz in {}")]
-)
-def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, monkeypatch, tmp_path, name, where):
+WHERE = {"FashionMNIST": "labels-idx1-ubyte.gz in {}/fashionmnist, or", "CIFAR10": "python.tar.gz in {}"}
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, monkeypatch, tmp_path, name):
     """Loose files are MNIST's, and the first of a pair alone is none."""
     pixels, asked = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3), []
     pixels = pixels if name == "CIFAR10" else pixels[..., 0].copy()
@@ -243,7 +244,7 @@ def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, mon
     assert (found.name, found.labels.tolist(), found.labels.dtype) == (name, [9, 9], torch.int64)
     assert asked == [(str(tmp_path), {"train": False, "download": True})]
     monkeypatch.setattr(torchvision.datasets, name, mock.Mock(side_effect=RuntimeError("no\n  way")))
-    with pytest.raises(UserError, match=rf"^{name} is not there, .*\(no way\): put .*{where.format(tmp_path)}"):
+    with pytest.raises(UserError, match=rf"^{name} is not there, .*\(no way\): put .*{WHERE[name].format(tmp_path)}"):
         load_set(name, tmp_path, True)
 
 
@@ -293,9 +294,7 @@ FAULTS = {  # what is done to a folder, flags, words
         lambda folder: damage(folder, count=4), "",
         "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
     ),
-    "a damaged class": (
-        lambda folder: damage(folder, count=4, left=0), "--image_size 8 --grey --skip_bad", "no file of train/cat can be read: ",
-    ),
+    "a damaged class": (lambda folder: damage(folder, count=4, left=0), "--image_size 8 --skip_bad", "no file of train/cat can"),
 }  # fmt: skip
 
 

@@ -150,9 +150,8 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
 
 def test_families_in_the_order_of_verdicts(tmp_path, pictures):
     """Ahead with several seeds, with one, no difference detected."""
-    verdicts, finding = results.verdicts(
-        "MNIST", {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
-    )
+    ahead = {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
+    verdicts, finding = results.verdicts("MNIST", ahead)
     assert finding == "MNIST: at equal spikes the baseline is ahead in 2 of 3 families (1 with one seed)"
     assert [(name, words.split(": ")[1]) for name, words in verdicts.items()] == [
         ("c", "baseline ahead"), ("b", "baseline ahead"), ("a", "no difference detected")

@@ -85,9 +85,7 @@ READERS = {"sinabs": PLANS, "snntorch": [*PLANS, POOLED]}  # one knows AvgPool2d
 
 
 @pytest.mark.others
-@pytest.mark.parametrize(
-    ("package", "settings"), [(name, settings) for name, plans in READERS.items() for settings in plans], ids=str
-)
+@pytest.mark.parametrize(("package", "settings"), [(name, plan) for name, plans in READERS.items() for plan in plans], ids=str)
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
     pytest.importorskip(package, reason=f"{package} is not installed, see docs/how_to/own_model.md")

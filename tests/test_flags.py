@@ -183,9 +183,8 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     ],
 )
 def test_a_checkpoints_settings_hold_unless_typed(trained, tmp_path, flags, cls, changed):
-    run_here(
-        "snn", f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {DATA} --run_name x --output_dir {tmp_path}"
-    )
+    here = f"{DATA} --run_name x --output_dir {tmp_path}"
+    run_here("snn", f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {here}")
     before, after = load_checkpoint(trained.snn), load_checkpoint(tmp_path / "trained_models/snn/x.pth")
     assert after["model"] == cls and (before["settings"] | changed).items() <= after["settings"].items()
 

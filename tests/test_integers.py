@@ -153,11 +153,8 @@ def test_no_sum_is_rounded(update):
 
     def check_neuron(module):
         low = -round(2.3 * module.threshold.item())
-        module.register_forward_hook(
-            lambda _, given, output: called.append(
-                output[1].v.dtype == torch.int32 and low <= output[1].v.min() and output[1].v.max() <= LARGEST
-            )
-        )
+        within = lambda v: v.dtype == torch.int32 and low <= v.min() and v.max() <= LARGEST  # noqa: E731
+        module.register_forward_hook(lambda _, given, output: called.append(within(output[1].v)))
 
     for module in [*model.modules()]:
         if hasattr(module, "weight"):

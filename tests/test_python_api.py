@@ -21,10 +21,8 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-# a user's own are none of them
-LISTED = subprocess.run(
-    ["git", "ls-files", "trained_models/*.pth"], cwd=REPOSITORY, capture_output=True, text=True
-).stdout.split()
+LIST = ["git", "ls-files", "trained_models/*.pth"]  # a user's own are none of them
+LISTED = subprocess.run(LIST, cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
 COMMITTED = [REPOSITORY / path for path in LISTED] or sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
 FEEDBACK, ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
 
@@ -39,10 +37,8 @@ def test_every_committed_checkpoint(path, digits):
     model, saved = load(path, engine="dense"), load_checkpoint(path)
     assert type(model).__name__ == saved["model"] and not model.training
     assert saved["settings"].items() <= model.settings.items()
-    state = model.state_dict()
-    assert state.keys() == saved["state_dict"].keys() and all(
-        torch.equal(state[name], saved["state_dict"][name].float()) for name in state
-    )
+    state, kept = model.state_dict(), saved["state_dict"]
+    assert state.keys() == kept.keys() and all(torch.equal(state[name], kept[name].float()) for name in state)
     colour = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).to(torch.uint8)
     images = digits.images[:2] if model.image_shape == (1, 28, 28) else colour
     with torch.no_grad():

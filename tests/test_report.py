@@ -87,12 +87,8 @@ def test_what_charts_show(tmp_path, pictures):
     """Of two runs, one of which takes a thousand times the spikes; and of one that trains."""
     later = EPOCH | {"epoch": 2, "train": {"accuracy": 0.7, "total": 1.0, "my_loss": 0.5}, "evaluated": None}
     less, more = (MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": total}} for total in (3.0, 7000.0))
-    logs = [
-        write(tmp_path / "a.jsonl", MEASURED, less),
-        write(tmp_path / "b.jsonl", more),
-        write(tmp_path / "c.jsonl", EPOCH, later),
-    ]
-    runs = find_runs(map(str, logs), ".")
+    logged = {"a": (MEASURED, less), "b": (more,), "c": (EPOCH, later)}
+    runs = find_runs([str(write(tmp_path / f"{name}.jsonl", *lines)) for name, lines in logged.items()], ".")
     looks, path = plots.looks_of(run.name for run in runs), tmp_path / "x.png"
     plots.save_accuracies(path, {run.name: [result.record for result in run.results] for run in runs[:2]}, looks)
     spikes, _ = pictures[-1].axes
@@ -177,11 +173,8 @@ def test_lines_for_a_reader(file_regression):
     """Which figure stands where, in which unit: of epochs and evaluations, and tables of all scripts."""
     said = [tables.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123, "error": 3.0})]
     said.append(" ".join(map(tables.figure, (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5))))
-    for on, judged, best in (
-        ("held-out", MEANS | {"parts": {"total": 4123.4}}, 0.985),
-        ("test", MEANS, 0),
-        ("last epoch", None, 0),
-    ):
+    held_out = MEANS | {"parts": {"total": 4123.4}}
+    for on, judged, best in (("held-out", held_out, 0.985), ("test", MEANS, 0), ("last epoch", None, 0)):
         said.append(tables.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
         said.append(tables.best_line({"epoch": 3, "accuracy": 0.971}, on))
     said += [*tables.result_lines(RESULT), *tables.class_lines(RESULT["confusion"], ["cat", "elk"])]
@@ -219,9 +212,8 @@ def test_records_for_programs(tmp_path, monkeypatch, data_regression):
     monkeypatch.setattr(sys, "argv", ["/x/ann_wFeedback.py", "--seed", "3"])
     settings = {"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 8}
     ann = SimpleNamespace(settings=settings, has_feedback=False, classes=["0", "1"])
-    snn = SimpleNamespace(
-        settings=settings | {"epsilon": 0.2}, has_feedback=True, objective="blocking", runs_by="event", classes=[]
-    )
+    own = {"objective": "blocking", "runs_by": "event", "classes": []}
+    snn = SimpleNamespace(settings=settings | {"epsilon": 0.2}, has_feedback=True, **own)
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0, "per_image": {}}

@@ -178,19 +178,16 @@ def test_a_video(tmp_path, model):
     assert len(found) == 12 and all(a < b for a, b in pairwise(columns))
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
+def test_what_is_no_frames_gets_a_line(tmp_path, model):
+    for name, words in (
         ("broken.gif", "can be read|damaged"),
         ("clip.mp4", "package is needed: pip install av|not a video, or damaged"),
         ("words.txt", "give a folder of images"),
-    ],
-)
-def test_what_is_no_frames_gets_a_line(tmp_path, model, name, words):
-    (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
-    with pytest.raises(UserError, match=rf"^--frames {tmp_path / name}: .*({words})") as error:
-        read_frames(tmp_path / name, model)
-    assert "\n" not in str(error.value)
+    ):
+        (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
+        with pytest.raises(UserError, match=rf"^--frames {tmp_path / name}: .*({words})") as error:
+            read_frames(tmp_path / name, model)
+        assert "\n" not in str(error.value)
 
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
@@ -241,9 +238,7 @@ def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path,
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 
-@pytest.mark.parametrize(
-    "forgetting", [{"output_leak": 0.9}, {"surprise": 0.5, "blocking": "dynamic"}], ids=["leaks", "surprise"]
-)
+@pytest.mark.parametrize("forgetting", [{"output_leak": 0.9}, {"surprise": 0.5, "blocking": "dynamic"}], ids=str)
 def test_a_network_that_was_trained_for_streams_forgets_as_it_was_trained(trained, baseline, tmp_path, forgetting):
     np.save(tmp_path / "a.npy", moving(3))
     path, flags = tmp_path / "own.pth", f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense"

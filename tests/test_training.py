@@ -38,9 +38,7 @@ def output_of(logits, errors=None, **more):
     return SNNOutput(**{"predictions": None, "spikes": {}, "steps": None} | more, logits=logits, errors=errors)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (1 / 2 * 5 + 2 / 2 * 2) / 2), ("sum", 5 + 2)]
-)
+@pytest.mark.parametrize(("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (5 / 2 + 2) / 2), ("sum", 5 + 2)])
 def test_losses_by_hand(kind, reconstruction):
     output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
     losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
