@@ -14,7 +14,7 @@ import results
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import plt
-from harness.drawing.film import film_of, save_contact_sheet, save_gif
+from harness.drawing.film import film_of, save_gif
 from harness.measuring.comparing import Difference, Spread
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
@@ -109,23 +109,10 @@ ONE = {
 
 
 def test_what_pictures_say(tmp_path, pictures):
-    """Of colour, of an image that stops, of a stream: what is named, and inside the picture; the cheapest images first."""
-    wide, titles = IMAGE.expand(1, 3, 1, 5), np.array([["label: dog"], ["no label"], ["label: cat"]])
-    beside = {"input": [5.0, 9.0], "features.1": [0.0, 20.0]}
-    heading = "more words than fit into a line " * 3
-    films = {
-        ("a pixel's colour: open if any channel is",): film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide),
-        ("T = 2", "open: predicted too dark"): replace(film(), stopped=np.array([2]), baseline=beside),
-        ("label: cat", "answer: cat ✗", "90 % sure", "75 % blocked"): replace(film(), titles=titles, heading=heading),
-    }
-    for words, one in films.items():
-        save_gif(tmp_path / "a.gif", one, 0.5)
-        said = "\n".join(text.get_text() for text in pictures[-1].findobj(plt.Text))
-        assert all(each in said for each in words), said
-        extent = pictures[-1]._suptitle.get_window_extent()
-        assert 0 <= extent.x0 < extent.x1 <= pictures[-1].bbox.x1
-        save_contact_sheet(tmp_path / "a.png", one)
-        assert all(axis.get_visible() for axis in pictures[-1].axes if axis.images)
+    """Of an image that stops: its answer, whether right, how sure; the cheapest images first."""
+    save_gif(tmp_path / "a.gif", replace(film(), stopped=np.array([2])), 0.5)
+    said = "\n".join(text.get_text() for text in pictures[-1].findobj(plt.Text))
+    assert all(words in said for words in ("answer: cat ✗", "90 % sure, T = 2", "75 % blocked")), said
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
     plots.save_extremes(tmp_path / "a.png", digits, ONE, 0.25)
     assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]

@@ -92,18 +92,6 @@ def test_mask_by_hand():
 
 
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
-def test_a_part_of_a_batch_is_trained_as_in_the_whole(cls):
-    """What ranks rely on: input spikes and masks follow the image."""
-    model, x, draws = small(cls).train(), images(5), Draws(7, 2, torch.arange(5))
-    whole = model(x, draws=draws)
-    keep = torch.tensor([3, 1])
-    part = model(x[keep], draws=draws.select(keep))
-    torch.testing.assert_close(part.logits, whole.logits[keep])
-    torch.testing.assert_close(part.predictions, whole.predictions[:, keep])
-    assert not torch.equal(model(x, draws=Draws(7, 3, draws.index)).logits, whole.logits)
-
-
-@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 def test_layers_have_masks_of_their_own_number_and_hold_them(cls):
     model, masks = small(cls), {}
     layers = [module for module in model.modules() if isinstance(module, HeldDropout)]
