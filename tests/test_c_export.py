@@ -451,15 +451,12 @@ def test_int8_on_a_cortex_m4_needs_no_libm_no_double_and_no_allocation(tmp_path,
 
 ARDUINO_H = """
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
+#include <iostream>
 static struct {
     void begin(long) {}
-    void print(char one) { putchar(one); }
-    void print(const char *text) { printf("%s", text); }
-    void print(long number) { printf("%ld", number); }
-    void println(unsigned long number) { printf("%lu\\n", number); }
-    void println() { putchar(10); }
+    template <typename Any> void print(Any value) { std::cout << value; }
+    template <typename Any = const char *> void println(Any value = "") { std::cout << value << '\\n'; }
 } Serial;
 static unsigned long millis() { return 0; }
 static void delay(long) { static int calls; if (++calls == 2) exit(0); }

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -257,15 +258,12 @@ def test_the_ann_beside_it_by_hand(quick):
 
 def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
     """With all counts of spikes scaled to it."""
-    *_, found = quick
+    (*_, found), of_spikes = quick, ("spikes", "synops", "rate", "reached")
     for convention in conventions().values():
         factor = found.break_even(convention) / (found.total("spikes") / found.neurons)
-        entries = [
-            type(entry)(**vars(entry) | {name: factor * getattr(entry, name) for name in ("spikes", "synops", "rate", "reached")})
-            for entry in found.entries
-        ]
-        scaled = type(found)(**vars(found) | {"entries": entries})
-        assert scaled.joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
+        scaled = [{name: factor * getattr(entry, name) for name in of_spikes} for entry in found.entries]
+        entries = [replace(entry, **counts) for entry, counts in zip(found.entries, scaled, strict=True)]
+        assert replace(found, entries=entries).joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
 
 
 def test_a_layers_energy_by_hand():

@@ -128,11 +128,7 @@ FAULTS = {
     "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
     "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
     "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),
-    "too few": (
-        lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")],
-        "",
-        "and {network} 10 outputs: ",
-    ),
+    "too few": (lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")], "", "{network} 10 outputs: "),
 }
 
 

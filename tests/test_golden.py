@@ -23,15 +23,8 @@ def load(name):
 
 
 def build(cls, data, **settings):
-    plan, dataset = json.loads(str(data["plan"])), str(data["dataset"])
-    model = cls(
-        timesteps=int(data["timesteps"]),
-        dataset=dataset,
-        fc_width=int(data["fc_width"]),
-        kernel_size=int(data["kernel_size"]),
-        plan=plan,
-        **settings,
-    )
+    whole = {name: int(data[name]) for name in ("timesteps", "fc_width", "kernel_size")}
+    model = cls(plan=json.loads(str(data["plan"])), dataset=str(data["dataset"]), **whole, **settings)
     weights = {key[2:]: torch.from_numpy(value) for key, value in data.items() if key.startswith("w/")}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected and all(key.endswith((".threshold", ".leak")) for key in missing)

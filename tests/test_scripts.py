@@ -10,6 +10,7 @@ import torch
 from conftest import DATA, SCRIPTS, SPIKING, TINY, digests, figures, records, run_as_program, run_here, run_script
 
 from harness.measuring.comparing import on_front
+from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
 
 PARTS = ("input", "encoder", "decoder", "classifier")
@@ -147,6 +148,7 @@ def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, ki
     assert not list(tmp_path.rglob("*.pth")) and digests(trained.folder) == before
     if kind == "snn":
         check_spikes(record)
+        assert row_of(NETWORKS["baseline"], record)["name"] == "baseline of feedback (chosen on test images)"
 
 
 def test_segments_and_precision_by_flag(trained, tmp_path):

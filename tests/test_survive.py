@@ -117,33 +117,23 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     assert compare(alone, tmp_path) == []
 
 
-def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_path, monkeypatch):
-    """Of the second epoch. Its log has a line that was only half written."""
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_path, monkeypatch, epoch):
+    """The first epoch, before any checkpoint, of a run that was to replace another, whose last one must not be taken for its own;
+    and the second. Its log has a line that was only half written."""
+    train(tmp_path, "--seed 1")
     real, calls = TrainingState.save, count(1)
-    with monkeypatch.context() as patch:
-        save = lambda self: 1 / 0 if next(calls) == 2 else real(self)  # noqa: E731
-        patch.setattr(TrainingState, "save", save)
-        with pytest.raises(ZeroDivisionError):
-            train(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(TrainingState, "save", lambda self: 1 / 0 if next(calls) == epoch else real(self))
+        train(tmp_path, "--overwrite")
     before = read_records(tmp_path / "logs/snn/x.jsonl")
     with open(tmp_path / "logs/snn/x.jsonl", "a") as log:
         log.write('{"event": "epoch", "epo')
     assert read_records(tmp_path / "logs/snn/x.jsonl") == before
-    train(tmp_path, "--resume")
+    _, said = train(tmp_path, "--resume")
+    assert (f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said) == (epoch == 1)
     assert compare(alone, tmp_path) == []
     assert [(run.name, len(run.epochs), len(run.evaluations)) for run in find_runs(["x"], tmp_path)] == [("x", 2, 1)]
-
-
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, monkeypatch):
-    """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
-    train(tmp_path, "--seed 1")
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "save", lambda self: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(tmp_path, "--overwrite")
-    _, said = train(tmp_path, "--resume")
-    assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
-    assert compare(alone, tmp_path) == []
 
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):

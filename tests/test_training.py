@@ -16,7 +16,6 @@ from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
-from results import NETWORKS, row_of
 from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.running.draws import EVALUATION, shuffled
@@ -351,11 +350,3 @@ def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, ep
     judged_last = judged[1 if selected_on == "test" else -1][2]  # the test is of the epoch that is kept
     assert all(torch.equal(judged_last[name], value) for name, value in kept["state_dict"].items())
     assert result["accuracy"] == {"held-out": 0.4, "last epoch": 0.2, "test": 0.5}[selected_on]
-
-
-def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):
-    """Also long after training, and in the table."""
-    run_here("snn", f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name later --output_dir {tmp_path}")
-    (record,) = records(tmp_path / "logs/snn/later.jsonl", "evaluation")
-    assert record["selected_on"] == "test"
-    assert row_of(NETWORKS["baseline"], record)["name"] == "baseline of feedback (chosen on test images)"
