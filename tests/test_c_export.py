@@ -2,7 +2,6 @@
 
 import copy
 import ctypes
-import functools
 import itertools
 import platform
 import re
@@ -148,22 +147,17 @@ def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
             assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None, case
 
 
-@pytest.fixture(params=["as the engine", "without AVX-512", "by plain loops"])
-def kernel(request, monkeypatch):
-    """Lets the event engine run on a kernel that is built in this way."""
-    if request.param == "without AVX-512":
-        if platform.machine() not in ("x86_64", "AMD64"):
-            pytest.skip("no processor that might have it")
-        monkeypatch.setenv("CFLAGS", "-O1 -mno-avx512f")
-        monkeypatch.setattr(self_models.kernel.build, "built", Built)
-    plain = request.param == "by plain loops"
-    monkeypatch.setattr(self_models.kernel.engine, "library", functools.partial(library.__wrapped__, plain=plain))
+INTEL = platform.machine() in ("x86_64", "AMD64")
 
 
+@pytest.mark.parametrize("flags", ["", "-O1 -DPLAIN", *["-O1 -mno-avx512f"] * INTEL])
 @torch.no_grad()
-def test_wide_layers(kernel):
+def test_wide_layers(monkeypatch, flags):
     """512 channels that all spike at once, two groups of which reach others by nine weights, up to 31/16, which is 124 in whole
     numbers: 16 bits hold 264 of them. Windows of five, of 66 channels of the input; and layers that fill no whole vectors."""
+    monkeypatch.setenv("CFLAGS", flags)
+    monkeypatch.setattr(self_models.kernel.build, "built", Built)
+    monkeypatch.setattr(self_models.kernel.engine, "library", library.__wrapped__)
     wide = build(VGG_SNN_STDB_wFeedback, plan=[[512, 64], []], image_shape=(1, 5, 6), fc_layers=0, timesteps=4)
     wide.features[0].weight.data.fill_(1)
     wide.features[3].weight.data[32:, :400] = 31 / 16

