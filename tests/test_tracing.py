@@ -17,7 +17,7 @@ SHAPE = (2, 8, 8)
 
 
 class Random(nn.Module):
-    """A network of random layers and connections between them; a step is (layer or None, numbers of what it takes)."""
+    """A network of random layers and connections between them; a step is (layer or function, numbers of what it takes)."""
 
     def __init__(self, seed):
         super().__init__()
@@ -25,13 +25,10 @@ class Random(nn.Module):
         some = lambda *values: values[draw.integers(len(values))]  # noqa: E731
         self.steps, self.layers, signals = [], nn.ModuleList(), [torch.zeros(2, *SHAPE)]
 
-        def step(how, *taken):
-            layer = how if isinstance(how, nn.Module) else None
-            if layer is not None:
-                self.layers.append(layer.eval())
-            value = self.apply(how, [signals[each] for each in taken])
-            self.steps.append((len(self.layers) - 1 if layer is not None else how, taken))
-            signals.append(value)
+        def step(run, *taken):
+            self.layers.extend([run.eval()] if isinstance(run, nn.Module) else [])
+            self.steps.append((run, taken))
+            signals.append(run(*(signals[each] for each in taken)))
             return len(signals) - 1
 
         last = step(nn.Conv2d(2, 4, 3, padding=1), 0)
@@ -39,7 +36,6 @@ class Random(nn.Module):
             channels, size = signals[last].shape[1:3]
             alike = [n for n, signal in enumerate(signals[1:], 1) if signal.shape == signals[last].shape and n != last]
             kind = some("conv", "conv", "act", "act", "act", "add", "add", "cat", "pool", "norm")
-            spikes = isinstance(self.steps[last - 1][0], int) and isinstance(self.layers[self.steps[last - 1][0]], nn.ReLU)
             if kind == "conv":
                 groups, kernel, stride = some(1, 1, channels), some(1, 2, 3), some(1, 1, 2)
                 padding = some(0, 1) if size > 3 or kernel == 1 else 1
@@ -51,29 +47,23 @@ class Random(nn.Module):
             elif kind == "norm":
                 last = step(nn.BatchNorm2d(channels), last)
             elif kind == "add" and alike:
-                last = step("add", last, some(*alike))
+                last = step(torch.add, last, some(*alike))
             elif kind == "cat" and alike and channels < 9:
-                last = step("cat", last, some(*alike))
+                last = step(lambda *both: torch.cat(both, 1), last, some(*alike))
             elif kind == "pool" and size in (4, 8):
-                last = step(nn.MaxPool2d(2) if spikes and draw.random() < 0.7 else nn.AvgPool2d(2), last)
+                spikes = isinstance(self.steps[-1][0], nn.ReLU) and draw.random() < 0.7
+                last = step(nn.MaxPool2d(2) if spikes else nn.AvgPool2d(2), last)
         last = step(nn.ReLU(), last) if draw.random() < 0.5 else last
-        last = step("mean" if signals[last].shape[-1] in (2, 4) else "flatten", last)
+        mean, flat = lambda signal: signal.mean((2, 3)), lambda signal: signal.flatten(1)
+        last = step(mean if signals[last].shape[-1] in (2, 4) else flat, last)
         if draw.random() < 0.5:
             last = step(nn.ReLU(), step(nn.Linear(signals[last].shape[1], 12), last))
         step(nn.Linear(signals[last].shape[1], 5), last)
 
-    @staticmethod
-    def apply(how, taken):
-        if how == "add":
-            return taken[0] + taken[1]
-        if how == "cat":
-            return torch.cat(taken, 1)
-        return taken[0].mean((2, 3)) if how == "mean" else taken[0].flatten(1) if how == "flatten" else how(taken[0])
-
     def forward(self, x):
         signals = [x]
-        for how, taken in self.steps:
-            signals.append(self.apply(self.layers[how] if isinstance(how, int) else how, [signals[each] for each in taken]))
+        for run, taken in self.steps:
+            signals.append(run(*(signals[each] for each in taken)))
         return signals[-1]
 
 
