@@ -247,7 +247,7 @@ def quantise(model, most=None):
     """Give a network's layers whole numbers, in place; returns its ends' Signals, by name. most: largest current into neurons,
     those of the decoder aside, where that leaves FEWEST levels."""
     graph, charges = model.graph, model.timesteps if model.phased else 1  # before it fires a neuron adds up so many currents
-    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.senders}
+    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.neuron_names}
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
     for name, module, (source,), _ in graph.nodes:
         signal, neuron = signals[source], before.get(name)

@@ -63,7 +63,7 @@ def input_of(model, run, draws):
         show_image(model, run, run.shown_now())
         view = run.view
     signal = model.encoding.send(view.unexplained(), draws)
-    if run.sent is not None:
+    if run.noted is not None:
         run.note(INPUT, signal.flatten(0, 1), steps)
     run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(signal))))
     return signal
@@ -73,7 +73,7 @@ def propagate(run, nodes, sent, steps):
     """These nodes in the steps of these numbers, in place. sent: name -> what a node sends (t, B, ...), which is filled in. Where
     all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
-    for name, module, sources, _ in nodes:
+    for name, module, sources, _ in nodes:  # none has edges back: only a GraphSNN does, which takes Graph.step()
         signal = functools.reduce(operator.add, (sent[source] for source in sources))
         alike = times > 1 and not signal.stride(0)
         if passes(module) and name not in run.memory:
@@ -160,9 +160,9 @@ def fired(neuron, drive, steps):
     """The spikes (steps B, ...) of a PhasedNeuron that has got this drive (B, ...), as the network's step says."""
     drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
     own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
-    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, phase=0)
+    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, turn=-1)
     for _ in range(steps):
-        now, v = neuron.update(drive, v, *own, phase=1)
+        now, v = neuron.update(drive, v, *own, turn=0)
         spikes.append(now)
     return torch.cat(spikes)
 

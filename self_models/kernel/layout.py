@@ -54,7 +54,7 @@ class Layout:
             for target in [name for name in links if name in wanted - done]:
                 self.reach(target, links[target])
             done |= wanted
-        if lost := [name for name in (*graph.senders[1:], *graph.pools) if name not in done]:
+        if lost := [name for name in (*graph.neuron_names, *graph.pools) if name not in done]:
             raise ModelError(f"node {lost[0]!r} leads to no end: it runs dense")
         self.maps = len(self.nodes)
         for n in range(self.maps) if counting else ():

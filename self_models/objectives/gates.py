@@ -87,7 +87,8 @@ class Tolerance(Gate):
 @GATES.register("block")
 @dataclass
 class Blocking(Tolerance):
-    """A pixel with |prediction - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
+    """A pixel with |prediction - x| < epsilon is predicted; its input is 0 from the next step on: for good (permanent), or until
+    the prediction misses it (dynamic).
 
     residual: an open pixel sends its prediction error, x minus prediction with its sign, instead of x (predictive coding, Rao &
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
