@@ -99,7 +99,7 @@ class Layout:
             if is_refused:
                 raise ModelError(f"node {target!r} {why}: it runs dense")
         if elsewhere:
-            self.nodes[n]["resets"] = K.RESET_LATER if is_late else K.RESET_NEVER
+            self.nodes[n]["resets"] = K.RESET_NEXT_STEP if is_late else K.RESET_NEVER
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
