@@ -28,8 +28,7 @@ class GraphSNN(nn.Module):
 
     model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
     layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
-    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be.
-    """
+    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
 
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
     input_shape = property(lambda self: self.graph.shape)

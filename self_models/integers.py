@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.fast.run import FoldedChain, folded
+from self_models.fast.run import FoldedChain, joined_decoder
 from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
@@ -340,5 +340,5 @@ def in_one(decoder, image_size):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
     nodes = in_a_row(decoder.named_children())
-    layers = ((node.name, node.module) for node in folded(nodes, nodes[-1].name, 1, image_size, is_small))
+    layers = ((node.name, node.module) for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small))
     return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))

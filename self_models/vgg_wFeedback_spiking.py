@@ -40,8 +40,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     Settings: SpikingSettings in network_settings.py, and those of its parts: gate (objectives/gates.py: what the input neurons
     see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
-    predicts). Raises ModelError for settings that make no network.
-    """
+    predicts). Raises ModelError for settings that make no network."""
 
     Settings = SpikingSettings
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
@@ -323,7 +322,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         if not self.has_feedback or self.phased:
             return self.graph.nodes
         signals = len(x) * self.timesteps if self.training else 1
-        return fast.folded(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
+        return fast.joined_decoder(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused

@@ -24,8 +24,7 @@ def advance(model, run, draws):
     with pictures.
 
     A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
-    the prediction of the step before.
-    """
+    the prediction of the step before."""
     if model.phased:
         return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
@@ -173,7 +172,7 @@ UP = (2, 2), (2, 2), (0, 0), 1, None  # the token U: kernel, stride, padding, gr
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def folded(nodes, end, signals, image_size, pays=None):
+def joined_decoder(nodes, end, signals, image_size, pays=None):
     """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
     as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
     width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
@@ -211,8 +210,7 @@ class FoldedChain:
 
     Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
     were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
-    U layer's output pixels each come from one input pixel.
-    """
+    U layer's output pixels each come from one input pixel."""
 
     def __init__(self, module):
         self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]

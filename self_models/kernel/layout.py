@@ -247,7 +247,7 @@ def lay_out(model, compact=False, counting=False):
         nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
         if n in chains:
             factor = np.float32(layout.nodes[known["source"]]["factor"])
-            values = (chains[n].weights().ravel() * factor).astype(kind)
+            values = (chains[n].folded_weights().ravel() * factor).astype(kind)
             places.append(chains[n].places.ravel())
             first_place += places[-1].size
         else:

@@ -74,8 +74,7 @@ class Graph:
 
     It holds references: the network owns its modules. nodes: in an order in which each comes behind its sources; back: the
     edges that act one timestep later: those that a search from the input, depth first and by name, finds to close a circle.
-    Raises ModelError for a node that nothing reaches.
-    """
+    Raises ModelError for a node that nothing reaches."""
 
     def __init__(self, modules, edges, shape, ends):
         self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
@@ -85,11 +84,9 @@ class Graph:
         for source, target in edges:
             self.targets[source].append(target)
         finished, closing = searched(INPUT, self.targets)
-        self.back, chosen = sorted(closing), []
-        for source, target in self.back:  # where the source is reached around the target, too, there is another entry
-            if source != target and source in searched(INPUT, self.targets | {target: []})[0]:
-                chosen.append(f"{source!r} -> {target!r}")
-        if chosen:
+        self.back = sorted(closing)
+        around = {node: searched(INPUT, self.targets | {node: []})[0] for _, node in self.back}  # what is reached around a node
+        if chosen := [f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in around[b]]:  # another entry
             warnings.warn(f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}", stacklevel=3)
         if lost := [name for name in self.modules if name not in finished]:
             raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
@@ -234,8 +231,7 @@ class Graph:
             return [(name, (), False)]
         if name in passed:
             raise ModelError(f"node {name!r} lies in a circle without a neuron")
-        paths = self._paths_into(self._node[name], (*passed, name))
-        return [(sender, (*through, name), is_back) for sender, through, is_back in paths]
+        return [(sender, (*path, name), back) for sender, path, back in self._paths_into(self._node[name], (*passed, name))]
 
     # --- what follows from the links
 

@@ -92,8 +92,7 @@ class SpikingNeuron(nn.Module):
     forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
     state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
     too. threshold, leak: in the state_dict; these and the rest: one value, or one for each neuron. floor: in thresholds, below
-    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest.
-    """
+    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest."""
 
     fires = True  # else it sends V
     may_be_negative = False  # thresholds: a distance from one is then divided by its size
@@ -254,8 +253,7 @@ class CountingMaxPool(nn.MaxPool2d):
 
     After each step it has sent as many spikes as the neuron of its window that has sent most: the maximum of the rates, as in the
     ANN; the logical or of the spikes sends more wherever two neurons take turns. At most one spike a step, since a count rises by
-    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)
-    """
+    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)"""
 
     def forward(self, spikes, counts=None, steps=1):
         """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
@@ -272,8 +270,7 @@ class HeldDropout(nn.Module):
     """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
 
     forward(signal, mask, steps) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), of new_mask,
-    or None, which drops nothing.
-    """
+    or None, which drops nothing."""
 
     def __init__(self, p, layer=0):
         super().__init__()
@@ -316,3 +313,6 @@ class AsElsewhere(SpikingNeuron):
         if self.subtracts and not self.reset_delay:
             charged = charged - (spikes.detach() - before) * theta
         return spikes, NeuronState(self.floored(charged), age, synapse)
+
+
+NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere  # all kinds
