@@ -115,7 +115,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             if self.gate.reacts:
                 shown["compared"] = self.gate.compared(view)
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
-            # on purpose of two steps: what this prediction says, for the next view; what was open as this step was taken
+            # of two steps, on purpose: predicted is what the next step sees, is_open what this one saw
             shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
         if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
             run.reached.append(replace(run, memory=None, reached=None))

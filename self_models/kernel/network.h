@@ -84,7 +84,7 @@ typedef struct {
     int32_t into;         /* the node to whose V the link adds: this one; of an ADDING another */
     int32_t first_place;  /* PLACED: where its numbers begin in `places` */
     int32_t first_reset;  /* where the value lies in `constants` that V gets where a neuron has spiked; 0: theta is subtracted */
-    int32_t resets;       /* RESET_NOW: with the spike, also of a delayed update; RESET_NEXT_STEP: there, behind what arrives; RESET_NEVER */
+    int32_t resets;       /* RESET_NOW: with the spike, of a delayed update, too; RESET_NEXT_STEP: after what arrives then; RESET_NEVER */
     int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
     int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
     int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */
