@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.scripts import run_script
 from harness.drawing.page import save_page
-from harness.measuring.logs import find_runs
+from harness.measuring.read_logs import find_runs
 
 
 def build_parser():

@@ -84,10 +84,10 @@ def recorded_by(network, x, uniforms, draws):
     if uniforms is not None or model.frames or model.phased:
         return output
     x, steps = checked_images(x, model), []
-    left_on = engine.begun(x, draws)
+    memory = engine.begun(x, draws)
     for step in range(model.timesteps):
-        _, left_on = engine.go_on(left_on, x, 1, frames=False)
-        state, spikes = engine.state_of(left_on), left_on.spikes()
+        _, memory = engine.go_on(memory, x, 1, frames=False)
+        state, spikes = engine.state_of(memory), memory.spikes()
         steps.append({name: {"spikes": spiked & (step < output.steps)} for name, spiked in spikes.items()})
         for name in model.neurons():
             steps[-1][name]["membrane"] = state[MEMBRANES + name]

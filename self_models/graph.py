@@ -28,8 +28,7 @@ class GraphSNN(nn.Module):
 
     model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
     layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
-    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be.
-    """
+    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
 
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
     input_shape = property(lambda self: self.graph.shape)
@@ -38,7 +37,7 @@ class GraphSNN(nn.Module):
         super().__init__()
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
         self.metadata = {}  # of a NIR file
-        self.layers = [name for name in graph.senders if getattr(graph.modules.get(name), "fires", True)]
+        self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
         self.engine, self.stays = engine_of(GraphEngine, self, required(Choice(ENGINES), "engine", engine))
 
     def refresh(self):
@@ -48,7 +47,7 @@ class GraphSNN(nn.Module):
 
     def neurons(self):
         """Name -> neurons, those that send V among them."""
-        return {name: self.graph.modules[name] for name in self.graph.senders[1:]}
+        return {name: self.graph.modules[name] for name in self.graph.neuron_names}
 
     def step(self, memory, events):
         """One timestep. events: (B, *graph.shape); memory: see Graph. Returns name -> what each node sends (B, ...)."""

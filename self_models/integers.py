@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.fast.run import FoldedChain, folded
+from self_models.fast.run import FoldedChain, joined_decoder
 from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
@@ -247,7 +247,7 @@ def quantise(model, most=None):
     """Give a network's layers whole numbers, in place; returns its ends' Signals, by name. most: largest current into neurons,
     those of the decoder aside, where that leaves FEWEST levels."""
     graph, charges = model.graph, model.timesteps if model.phased else 1  # before it fires a neuron adds up so many currents
-    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.senders}
+    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.neuron_names}
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
     for name, module, (source,), _ in graph.nodes:
         signal, neuron = signals[source], before.get(name)
@@ -340,5 +340,5 @@ def in_one(decoder, image_size):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
     nodes = in_a_row(decoder.named_children())
-    layers = ((node.name, node.module) for node in folded(nodes, nodes[-1].name, 1, image_size, is_small))
+    layers = ((node.name, node.module) for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small))
     return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))

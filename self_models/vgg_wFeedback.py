@@ -6,7 +6,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
-from self_models.fast.run import folded
+from self_models.fast.run import joined_decoder
 from self_models.network.graph import in_a_row
 from self_models.network.network_settings import ANNSettings, Network
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
@@ -99,7 +99,7 @@ class VGG_wFeedback(Network):
         if self.has_feedback:
             decoder = list(self.generate.named_children())
             if self.training:
-                nodes = folded(in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:])
+                nodes = joined_decoder(in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:])
                 decoder = [(node.name, node.module) for node in nodes]
             predictions.append(predict())
             for _ in range(1, self.timesteps):

@@ -40,8 +40,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     Settings: SpikingSettings in network_settings.py, and those of its parts: gate (objectives/gates.py: what the input neurons
     see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
-    predicts). Raises ModelError for settings that make no network.
-    """
+    predicts). Raises ModelError for settings that make no network."""
 
     Settings = SpikingSettings
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
@@ -79,19 +78,20 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def propagate(self, run, signal):
         """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
-        return self._sent_by(self.graph, run, signal)
+        return self._run_graph(self.graph, run, signal)
 
     def through(self, run, name, signal):
         """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
         modules = {f"{name}.{position}": module for position, module in getattr(self, name).named_children()}
         graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
         run.memory = graph.masks(run.draws, signal.device) | run.memory
-        return self._sent_by(graph, run, signal)["end"]
+        return self._run_graph(graph, run, signal)["end"]
 
-    def _sent_by(self, graph, run, signal):
+    def _run_graph(self, graph, run, signal):
+        """One step of a Graph, in place: its step()'s return; the run notes what neurons and pools send."""
         sent = graph.step(run.memory, signal)
-        run.spikes |= {name: sent[name] for name in graph.senders[1:]}
-        for name in (*graph.senders[1:], *graph.pools):
+        run.spikes |= {name: sent[name] for name in graph.neuron_names}
+        for name in (*graph.neuron_names, *graph.pools):
             run.note(name, sent[name], [run.steps])
         return sent
 
@@ -99,10 +99,10 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """What of the last layer's sums (B, labels) the logits take in the coming step: all. In a phased network all in the
         phase in which the layer before fires, without the bias in the phases before it, and nothing after it."""
         current = drive.to(run.logits.dtype)
-        phase = run.steps // self.timesteps - self.graph.depths["output"] + 1 if self.phased else 0
-        if phase < 0 and "output" in run.memory:
+        turn = run.steps // self.timesteps - self.graph.depths["output"] if self.phased else -1  # -1: it takes all, see phased()
+        if turn < -1 and "output" in run.memory:
             return current - run.memory["output"]
-        return current if phase == 0 else torch.zeros_like(current)
+        return current if turn == -1 else torch.zeros_like(current)
 
     def read_out_and_gate(self, run, decoded):
         """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
@@ -115,6 +115,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             if self.gate.reacts:
                 shown["compared"] = self.gate.compared(view)
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
+            # of two steps, on purpose: predicted is what the next step sees, is_open what this one saw
             shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
         if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
             run.reached.append(replace(run, memory=None, reached=None))
@@ -163,7 +164,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         memory = self.graph.masks(draws, x.device)
         if self.phased:
             for name, neuron in neurons.items():
-                neuron.phase, neuron.steps = self.graph.depths[name] - 1, self.timesteps
+                neuron.fires_in, neuron.steps = self.graph.depths[name], self.timesteps
             memory |= self.graph.at_rest(x, neurons)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
@@ -172,10 +173,12 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def segment(self, run, draws, frames):
         """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
-        first, sent = run.steps, {} if self.watcher else None
-        run = replace(run, memory=dict(run.memory), reached=[], sent=sent, counts={})
-        each = (self.step(run, run.shown_now(), u) for u in draws)
-        shown = fast.advance(self, run, draws) if run.nodes is not None else stacked([*each])
+        first, noted = run.steps, {} if self.watcher else None
+        run = replace(run, memory=dict(run.memory), reached=[], noted=noted, counts={})
+        if run.nodes is not None:
+            shown = fast.advance(self, run, draws)
+        else:
+            shown = stacked([self.step(run, run.shown_now(), u) for u in draws])
         if frames:
             return run, shown
         if run.recording is None:
@@ -319,7 +322,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         if not self.has_feedback or self.phased:
             return self.graph.nodes
         signals = len(x) * self.timesteps if self.training else 1
-        return fast.folded(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
+        return fast.joined_decoder(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused

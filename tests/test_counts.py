@@ -176,7 +176,7 @@ class Recount:
         for one in (link for link in graph.links if link.target not in graph.pools and link.through):
             end, size = one.end, prod(one.chain.after)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
-            for steps, signal in run.sent.get(one.source, ()):
+            for steps, signal in run.noted.get(one.source, ()):
                 for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
                     self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
             for at in range(count if one.bias is not None else 0):

@@ -18,7 +18,7 @@ from torch import nn
 from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
-from self_models.fast.run import FoldedChain, folded
+from self_models.fast.run import FoldedChain, joined_decoder
 from self_models.kernel.engine import EventEngine
 from self_models.network.graph import in_a_row
 from self_models.objectives.gates import GATES, Blocking
@@ -244,7 +244,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     plan = [[4, "D", 6, "D", 8, "D"], ["U", "U", "U", "in"]]
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
     plain, signal = in_a_row(generate.named_children()), torch.rand(signals, 8, 2, 3)
-    chain = folded(plain, plain[-1].name, signals, (19, 27))
+    chain = joined_decoder(plain, plain[-1].name, signals, (19, 27))
     found, wanted = (functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain))
     assert (len(chain), len(plain)) == (layers, 4) and wanted.shape == (signals, 3, 19, 27)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

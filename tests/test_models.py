@@ -304,7 +304,7 @@ def test_updates_by_hand(update, drives, threshold, leak, start, expected):
 def test_a_phased_layer_charges_and_then_fires_by_hand(drives, start, expected):
     """T = 2, threshold 1, of the layer behind the first, after 2 steps of rest: what arrives out of its phase is lost."""
     layer = PhasedNeuron(SURROGATES.find("Linear")(0.3, 0.01), "phased", initial_potential=start)
-    layer.phase, layer.steps, state, seen = 1, 2, None, []
+    layer.fires_in, layer.steps, state, seen = 2, 2, None, []
     for drive in torch.tensor([7.0, 7.0, *drives]).view(-1, 1, 1):
         spikes, state = layer(drive, state)
         seen.append((spikes.item(), state.v.item()))

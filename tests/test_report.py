@@ -12,7 +12,7 @@ from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.drawing import plots
 from harness.measuring import tables
-from harness.measuring.logs import find_runs
+from harness.measuring.read_logs import find_runs
 from self_models import load_data
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

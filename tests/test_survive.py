@@ -22,7 +22,7 @@ import harness.training.training_state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
 from harness.command_line.scripts import run_script
-from harness.measuring.logs import find_runs
+from harness.measuring.read_logs import find_runs
 from harness.runs import ranks
 from harness.runs.ranks import Interrupted, noted_signals
 from harness.runs.run import read_records

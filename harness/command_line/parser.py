@@ -59,6 +59,11 @@ def add_output_flag(group, flag, help, *endings, default=""):
     group.add_argument(flag, type=typed(new_file(*endings)), default=default, metavar=f"X{'|'.join(endings)}", help=help)
 
 
+def merged(layers):
+    """Name -> value, of a Configuration's layers: where several say it, the last."""
+    return {name: value for values in layers.values() for name, value in values.items()}
+
+
 class Configuration:
     """Settings as attributes. layers: name -> dict of the settings that it says: default; checkpoint (what the network is);
     script (what this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them,
@@ -67,9 +72,9 @@ class Configuration:
 
     def __init__(self, known=None, groups=None, **layers):
         self.known, self.groups, self.layers = known or {}, groups or {}, {name: {} for name in LAYERS} | layers
-        default, checkpoint, script, followed, recipe, typed, found = self.layers.values()
-        self.values = default | checkpoint | script | followed | recipe | typed | found
-        self.default, self.recipe, self.typed, self.given = default, recipe, typed, recipe | typed  # given: what the user said
+        self.values = merged(self.layers)
+        self.default, self.recipe, self.typed = (self.layers[name] for name in ("default", "recipe", "typed"))
+        self.given = self.recipe | self.typed  # what the user said
         self.origins = {name: layer for layer in LAYERS for name in self.layers[layer]}
 
     def __getattr__(self, name):

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from harness import UserError
-from harness.measuring.logs import USUAL
+from harness.measuring.read_logs import USUAL
 from harness.measuring.tables import as_text
 from self_models.running.outputs import PARTS
 

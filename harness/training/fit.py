@@ -40,7 +40,7 @@ def fit(model, data, criterion, args, run, saved=None):
     parallel = ranks.parallel(model)  # with one rank the model itself
     with ranks.noted_signals() as state.signals:
         if not args.epochs:
-            judged(state, criterion, 0)  # what it starts from is kept as it is
+            judge_and_keep_best(state, criterion, 0)  # what it starts from is kept as it is
         while state.epoch < args.epochs:
             epoch, began = state.epoch + 1, time.perf_counter() - state.seconds  # a resumed epoch has taken some already
             model.train()
@@ -58,7 +58,7 @@ def fit(model, data, criterion, args, run, saved=None):
                     advance(bar, state.average)
                     state.save_if_asked()
             learned = state.learned()
-            judgement = judged(state, criterion, epoch)  # a signal leaves only this to be made again
+            judgement = judge_and_keep_best(state, criterion, epoch)  # a signal leaves only this to be made again
             seconds = time.perf_counter() - began
             record_epoch(state, epoch, learned, judgement, seconds)
             state.epoch, state.step, state.average, state.seconds = epoch, 0, Average(), 0.0
@@ -114,7 +114,7 @@ def figures_of(output, losses, batch):
 
 
 def record_epoch(state, epoch, learned, judgement, seconds):
-    """The line and the record of an epoch. learned: figures of training; judgement: what judged() returned."""
+    """The line and the record of an epoch. learned: figures of training; judgement: what judge_and_keep_best() returned."""
     model, args = state.model, state.args
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
@@ -132,7 +132,7 @@ def record_epoch(state, epoch, learned, judgement, seconds):
     state.run.record(*lines, **record)
 
 
-def judged(state, criterion, epoch):
+def judge_and_keep_best(state, criterion, epoch):
     """Keep the model if it is the best so far, or nothing chooses. Returns {'evaluated': figures, 'best': accuracy}, or {}."""
     args, run, figures, accuracy = state.args, state.run, {}, {}
     if state.judging:

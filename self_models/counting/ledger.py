@@ -63,13 +63,14 @@ class Entry:
         if convention.counts == "rate":
             return self.rate * self.formula * (multiply_add if self.real else add)
         cost = self.fixed(convention)
-        weight, potential = memory(self.weights), 2 * memory(self.neurons)  # a potential is read and written
+        weight, membrane = memory(self.weights), 2 * memory(self.neurons)  # of a membrane potential, which is read and written
+        membrane_leak = leaks * (multiply_add - add)
         if execution == "event-driven":
-            cost += self.synops * (multiply_add if self.real else add) + self.synops * (weight + potential)
+            cost += self.synops * (multiply_add if self.real else add) + self.synops * (weight + membrane)
             cost += self.spikes * 2 * memory(self.neurons)  # an event is written and read
-            return cost + leaks * self.reached * (multiply_add - add)
+            return cost + self.reached * membrane_leak
         cost += self.acs * add + self.macs * multiply_add + (self.acs + self.macs) * (weight + memory(self.sources))
-        return cost + self.updates * (potential + leaks * (multiply_add - add))
+        return cost + self.updates * (membrane + membrane_leak)
 
 
 @dataclass(frozen=True)

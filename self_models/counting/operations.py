@@ -162,7 +162,7 @@ class OperationCounter:
             """Which signals of these steps, bool (t B,), are of images that take them."""
             return taken[torch.tensor([step - first for step in steps], device=taken.device)].flatten()
 
-        for source, pieces in run.sent.items():
+        for source, pieces in run.noted.items():
             numbers, parts = zip(*pieces, strict=True)
             steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
             signals[source] = steps, signal

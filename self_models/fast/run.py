@@ -24,8 +24,7 @@ def advance(model, run, draws):
     with pictures.
 
     A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
-    the prediction of the step before.
-    """
+    the prediction of the step before."""
     if model.phased:
         return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
@@ -63,7 +62,7 @@ def input_of(model, run, draws):
         show_image(model, run, run.shown_now())
         view = run.view
     signal = model.encoding.send(view.unexplained(), draws)
-    if run.sent is not None:
+    if run.noted is not None:
         run.note(INPUT, signal.flatten(0, 1), steps)
     run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(signal))))
     return signal
@@ -73,7 +72,7 @@ def propagate(run, nodes, sent, steps):
     """These nodes in the steps of these numbers, in place. sent: name -> what a node sends (t, B, ...), which is filled in. Where
     all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
-    for name, module, sources, _ in nodes:
+    for name, module, sources, _ in nodes:  # none has edges back: only a GraphSNN does, which takes Graph.step()
         signal = functools.reduce(operator.add, (sent[source] for source in sources))
         alike = times > 1 and not signal.stride(0)
         if passes(module) and name not in run.memory:
@@ -160,9 +159,9 @@ def fired(neuron, drive, steps):
     """The spikes (steps B, ...) of a PhasedNeuron that has got this drive (B, ...), as the network's step says."""
     drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
     own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
-    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, phase=0)
+    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, turn=-1)
     for _ in range(steps):
-        now, v = neuron.update(drive, v, *own, phase=1)
+        now, v = neuron.update(drive, v, *own, turn=0)
         spikes.append(now)
     return torch.cat(spikes)
 
@@ -173,7 +172,7 @@ UP = (2, 2), (2, 2), (0, 0), 1, None  # the token U: kernel, stride, padding, gr
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def folded(nodes, end, signals, image_size, pays=None):
+def joined_decoder(nodes, end, signals, image_size, pays=None):
     """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
     as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
     width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
@@ -211,8 +210,7 @@ class FoldedChain:
 
     Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
     were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
-    U layer's output pixels each come from one input pixel.
-    """
+    U layer's output pixels each come from one input pixel."""
 
     def __init__(self, module):
         self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]

@@ -13,7 +13,7 @@ from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, Settings, library
 from self_models.kernel.layout import lay_out
-from self_models.kernel.state import CHUNK, LeftOn, Rooms, in_rows
+from self_models.kernel.state import CHUNK, Rooms, StreamMemory, in_rows
 from self_models.kernel.tables import own_settings, settings_of, unknown_part, whole_form
 from self_models.network.known import fingerprint, has_form, is_hooked, unknown
 from self_models.network.neurons import PhasedNeuron, delayed
@@ -138,28 +138,27 @@ class EventEngine(Engine):
     # --- a stream
 
     def begun(self, x, draws):
-        """The LeftOn of images x with these Draws, at rest."""
+        """The StreamMemory of images x with these Draws, at rest."""
         self.update()
-        return LeftOn(self.current(), draws, self._settings)
+        return StreamMemory(self.current(), draws, self._settings)
 
-    def go_on(self, left_on, x, steps, frames, asked=None):
-        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
-        since what is recorded runs dense."""
-        if left_on.rooms.tables.header["counting"] != (self._counted is not None):  # it has begun, or ended, in mid-stream
-            state = self.state_of(left_on) | {"steps": left_on.states[0].state.steps}
-            left_on = self.restored(state, left_on.draws)
-        rooms, settings = left_on.rooms, left_on.settings
-        return self._run(x, None, left_on.draws, frames, steps, rooms, settings, left_on), left_on
+    def go_on(self, memory, x, steps, frames, asked=None):
+        """(the SNNOutput of a stream's next steps, in which its networks see images x, the StreamMemory after them). asked:
+        nothing, since what is recorded runs dense."""
+        if memory.rooms.tables.header["counting"] != (self._counted is not None):  # it has begun, or ended, in mid-stream
+            state = self.state_of(memory) | {"steps": memory.states[0].state.steps}
+            memory = self.restored(state, memory.draws)
+        return self._run(x, None, memory.draws, frames, steps, memory.rooms, memory.settings, memory), memory
 
-    def state_of(self, left_on):
+    def state_of(self, memory):
         """As state_of of running/stream.py."""
-        return left_on.state_dict(forms_of(self.model))
+        return memory.state_dict(forms_of(self.model))
 
     def restored(self, state, draws):
-        """The LeftOn of which that is the state_dict."""
-        left_on, steps = self.begun(state["image"], draws), state["steps"]
-        left_on.load(state, steps)
-        return left_on
+        """The StreamMemory of which that is the state_dict."""
+        memory, steps = self.begun(state["image"], draws), state["steps"]
+        memory.load(state, steps)
+        return memory
 
     # --- counting
 
@@ -177,20 +176,20 @@ class EventEngine(Engine):
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames, steps, rooms, settings, left_on=None):
-        """The SNNOutput of so many steps. left_on: of a stream, whose state it goes on from."""
+    def _run(self, x, uniforms, draws, frames, steps, rooms, settings, memory=None):
+        """The SNNOutput of so many steps. memory: of a stream, whose state it goes on from."""
         model, tables, batch = self.model, rooms.tables, len(x)
         images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0]))
         given = {} if uniforms is None else {"uniforms": in_rows(uniforms.float())}
         of_decoder = [*(PICTURES if frames else SUMS)] if model.has_feedback else []
         results = new_results(tables, batch, steps, of_decoder)
         arrays, (key0, key1) = {"frames": images, **given, **results}, key_for(draws.seed, "input")
-        stops, ahead = model.rule.stops and not left_on, model.settings["predict"] == "next"
+        stops, ahead = model.rule.stops and not memory, model.settings["predict"] == "next"
         runs = runs_of(batch, arrays, stride=images[:, :1].size, count=images.shape[1], steps=steps, stops=stops, ahead=ahead,
                        key0=key0, key1=key1, number=draws.index.numpy(), epoch=draws.epoch)  # fmt: skip
-        if left_on:
-            runs["state"] = [room.address for room in left_on.states]
-        rooms.run(runs, settings, batch if left_on else CHUNK)
+        if memory:
+            runs["state"] = [room.address for room in memory.states]
+        rooms.run(runs, settings, batch if memory else CHUNK)
         if self._counted is not None:
             self._counted += int(runs["taken"].sum())
         compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))

@@ -54,7 +54,7 @@ class Layout:
             for target in [name for name in links if name in wanted - done]:
                 self.reach(target, links[target])
             done |= wanted
-        if lost := [name for name in (*graph.senders[1:], *graph.pools) if name not in done]:
+        if lost := [name for name in (*graph.neuron_names, *graph.pools) if name not in done]:
             raise ModelError(f"node {lost[0]!r} leads to no end: it runs dense")
         self.maps = len(self.nodes)
         for n in range(self.maps) if counting else ():
@@ -99,7 +99,7 @@ class Layout:
             if is_refused:
                 raise ModelError(f"node {target!r} {why}: it runs dense")
         if elsewhere:
-            self.nodes[n]["resets"] = K.RESET_LATER if is_late else K.RESET_NEVER
+            self.nodes[n]["resets"] = K.RESET_NEXT_STEP if is_late else K.RESET_NEVER
         shape, natural, gain = self.nodes[n]["shape"], self.graph.shapes[target], tensor_of(neuron.gain)
         if neuron.synapse_leak is not None:
             gain = gain * tensor_of(neuron.synapse_gain)
@@ -247,7 +247,7 @@ def lay_out(model, compact=False, counting=False):
         nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
         if n in chains:
             factor = np.float32(layout.nodes[known["source"]]["factor"])
-            values = (chains[n].weights().ravel() * factor).astype(kind)
+            values = (chains[n].folded_weights().ravel() * factor).astype(kind)
             places.append(chains[n].places.ravel())
             first_place += places[-1].size
         else:

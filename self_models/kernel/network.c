@@ -1,6 +1,8 @@
 /* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
    self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has numbers and
-   what is fast, small.h what needs little memory. */
+   what is fast, small.h what needs little memory.
+   Words for what goes: wipe, memory; silence, a node's events; clear_sums, what reached a node for one step; reset_fired, what a spike
+   takes from V; keep_share, part of V, for reset_on_change, as another image is shown; network_reset, all, as a run begins. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
 #else
@@ -46,8 +48,7 @@ static void wipe(void *memory, size_t bytes)
         ((char *)memory)[i] = 0;
 }
 
-/* count * bytes bytes of the memory from *end on, which moves behind them, or is 0 from then on where that is too much. Returns 0 for
-   nothing, and without memory. */
+/* count * bytes bytes of memory from *end on, which moves behind them, or is 0 from then on: too many. Returns 0 for none, or no memory. */
 static void *take(char *memory, size_t *end, size_t count, size_t bytes)
 {
     const size_t at = *end;
@@ -88,7 +89,7 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         part.v = take(memory, &end, is_charged || node->valued ? neurons + SPARE : 0, v_bytes(&part));
         part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, (size_t)part.bytes);
         part.sent = take(memory, &end, sends ? bits_of_places : 0, sizeof *part.sent);
-        part.listed = take(memory, &end, lists ? bits_of_places : 0, sizeof *part.listed);
+        part.candidates = take(memory, &end, lists ? bits_of_places : 0, sizeof *part.candidates);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
         part.counted = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.counted);
@@ -141,7 +142,8 @@ State *network_begin(const NetworkTables *network, const Settings *settings, voi
 
 static size_t bitmap_bytes(const Part *part) { return sizeof(uint32_t) * (size_t)(part->node->height * part->row_words); }
 
-/* A place's own thresholds, leaks or, in the place of START, values to reset to; 0 where its neurons have those of the node. */
+/* A place's own thresholds, leaks or values to reset to, which lie from first_own on; 0 where its neurons have those of the node. */
+enum { OWN_THRESHOLD, OWN_LEAK, OWN_RESET };
 static const potential_t *own_values(const State *run, const Part *part, int which, size_t place)
 {
     const Node *node = part->node;
@@ -161,7 +163,7 @@ ALWAYS potential_t faded(potential_t v, potential_t leak, uint32_t steps)
 /* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then. */
 static void decay(const State *run, const Part *part, size_t place, uint32_t clock)
 {
-    const potential_t leak = part->constants[NETWORK_LEAK], *const own = own_values(run, part, NETWORK_LEAK, place);
+    const potential_t leak = part->constants[NETWORK_LEAK], *const own = own_values(run, part, OWN_LEAK, place);
     const size_t channels = (size_t)part->node->channels, first = place * channels;
     const uint32_t missed = part->decayed ? clock - part->decayed[place] : 0;
     if (!missed)
@@ -197,27 +199,29 @@ static void settle(const State *run, const Part *part, size_t place)
     bound(part, place, 0);
 }
 
-/* Bring all potentials up to date; then V <- start + (V - start) keep. */
-static void forget(State *run, float keep)
+void network_settle(State *run)
 {
-    for (int32_t n = 1; n < run->network->nodes; n++) {
-        const Part *const part = &run->part[n];
-        const potential_t start = part->constants[NETWORK_START];
-        for (size_t place = 0; part->v && place < places_of(part->node); place++)
-            settle(run, part, place);
-        for (size_t i = 0; part->v && keep != 1 && i < neurons_of(part->node); i++)
-            set_v(part, i, plus(start, kept(minus(v_at(part, i), start), keep)));
-    }
+    for (int32_t n = 1; n < run->network->nodes; n++)
+        for (size_t place = 0; run->part[n].v && place < places_of(run->part[n].node); place++)
+            settle(run, &run->part[n], place);
+}
+
+/* V <- start + (V - start) keep, of potentials that are up to date. */
+static void keep_share(const Part *part, float keep)
+{
+    const potential_t start = part->constants[NETWORK_START];
+    for (size_t i = 0; part->v && i < neurons_of(part->node); i++)
+        set_v(part, i, plus(start, kept(minus(v_at(part, i), start), keep)));
 }
 
 /* Places first to last - 1 of rows top to bottom - 1 become candidates; their leak is brought up to date. */
 ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int32_t first, int32_t last, uint32_t clock)
 {
-    part->busy = 1;
-    for (int32_t x = first; part->listed && x < last; x += 32 - x % 32) {
+    part->has_candidates = 1;
+    for (int32_t x = first; part->candidates && x < last; x += 32 - x % 32) {
         const uint32_t mask = 0xFFFFFFFFu >> (32 - least_of(last - x, 32 - x % 32)) << x % 32;
         for (int32_t y = top; y < bottom; y++)
-            part->listed[y * part->row_words + x / 32] |= mask;
+            part->candidates[y * part->row_words + x / 32] |= mask;
     }
     for (int32_t y = top; part->decayed && y < bottom; y++)
         for (int32_t x = first; x < last; x++)
@@ -225,18 +229,18 @@ ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int
 }
 
 /* V <- 0: what has reached a node was for this step alone. */
-static void clear(Part *part)
+static void clear_sums(Part *part)
 {
-    if (!part->busy)
+    if (!part->has_candidates)
         return;
     wipe(part->v, neurons_of(part->node) * v_bytes(part));
-    wipe(part->listed, bitmap_bytes(part));
-    part->busy = 0;
+    wipe(part->candidates, bitmap_bytes(part));
+    part->has_candidates = 0;
 }
 
 /* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
 
-/* Each bit of a part's bitmap, sent or listed: in row y, the lowest bit of `bits`, of word `word`; PLACE: its number. */
+/* Each bit of a part's bitmap, sent or candidates: in row y, the lowest bit of `bits`, of word `word`; PLACE: its number. */
 #define EACH_PLACE(part, bitmap)                                                                                                  \
     for (int32_t y = 0; y < (part)->node->height; y++)                                                                            \
         for (int32_t word = 0; word < (part)->row_words; word++)                                                                  \
@@ -321,12 +325,16 @@ float network_prediction(const State *run, int pixel) { return p_of(run, kept_pr
 
 /* --- encode */
 
-/* Phased: -1 while a node charges, as its source fires; 0 in the next phase, in which it fires itself, the input in the first. */
+/* Phased: -1 while a node charges, as its source fires; 0 in the next phase, in which it fires itself, the input in the first; so also
+   in neurons.py. Without phases a node may fire, and gets its bias, in every step. */
 static int32_t turn(const State *run, const Node *node)
 {
     const int32_t phase = run->settings.phase_steps;
     return phase ? (int32_t)run->steps / phase - node->depth : 0;
 }
+
+static int may_fire(const State *run, const Node *node) { return turn(run, node) == 0; }
+static int gets_bias(const State *run, const Node *node) { return !run->settings.phase_steps || turn(run, node) == -1; }
 
 /* Events that are given. */
 static void receive(State *run)
@@ -359,9 +367,7 @@ static void encode_image(State *run)
                 continue;
             unexplained = x_of(run, run->image[pixel]) - (run->subtracts_prediction ? p_of(run, kept[pixel]) : 0);
             value = !poisson ? current_of(unexplained) : unexplained > 0 ? 1 : unexplained < 0 ? -1 : 0;
-            if (value == 0)
-                continue;
-            if (poisson && (draws ? uniform(words[q][i % DRAWN]) : run->uniforms[pixel]) > absolute(unexplained))
+            if (value == 0 || (poisson && (draws ? uniform(words[q][i % DRAWN]) : run->uniforms[pixel]) > absolute(unexplained)))
                 continue;
             send(&run->part[0], place / node->width, place % node->width, pixel % node->channels, value);
         }
@@ -372,7 +378,7 @@ static void encode(State *run)
 {
     if (run->input_events)
         receive(run);
-    else if (turn(run, &run->network->node[0]) == 0)
+    else if (may_fire(run, &run->network->node[0]))
         encode_image(run);
     note(&run->part[0]);
 }
@@ -386,8 +392,8 @@ static int reach_alike(const int32_t *a, const int32_t *b)
 }
 
 /* V <- V + W s for `count` windows of weights (run->begins, run->values) of the same row and column of the source, whose numbers are in
-   `places`. A corner may stick out over the border. Returns 0: how many are left. */
-static int32_t add_windows(State *run, const Part *part, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
+   `places`. A corner may stick out over the border. */
+static void add_windows(State *run, const Part *part, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
 {
     const Node *node = part->node;
     const Part *source = &run->part[node->source];
@@ -409,7 +415,7 @@ static int32_t add_windows(State *run, const Part *part, const int32_t *of_row, 
     const int32_t block = node->side * row_size;
 #endif
     if (!count)
-        return 0;
+        return;
     touch(run, target, row + top, row + bottom, column + left, column + right, clock);
 #ifdef NETWORK_SMALL
     if (kind == PAIRS)
@@ -430,7 +436,6 @@ static int32_t add_windows(State *run, const Part *part, const int32_t *of_row, 
                 add_weights(to, weights + y * row_size + left * channels, run->begins + i, run->values + i, least_of(AT_ONCE, count - i),
                             size, valued);
 #endif
-    return 0;
 }
 
 /* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. simple, a constant
@@ -452,7 +457,7 @@ ALWAYS void add_spikes(State *run, const Part *part, int32_t first, int32_t last
         if (its_row[NETWORK_SET] < 0 || its_column[NETWORK_SET] < 0)
             continue;
         if (!reach_alike(its_row, of_row) || !reach_alike(its_column, of_column))
-            count = add_windows(run, part, of_row, of_column, count, clock);
+            add_windows(run, part, of_row, of_column, count, clock), count = 0;
         of_row = its_row, of_column = its_column;
         begin = (size_t)node->first_weight + (size_t)set * channels * block;
         for (int32_t w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
@@ -463,7 +468,7 @@ ALWAYS void add_spikes(State *run, const Part *part, int32_t first, int32_t last
             }
             for (; spikes; spikes &= spikes - 1) {
                 if (count == most)
-                    count = add_windows(run, part, of_row, of_column, count, clock);
+                    add_windows(run, part, of_row, of_column, count, clock), count = 0;
                 run->begins[count] = begin + CHANNEL * block;
                 if (source->worth != ONES)
                     run->values[count] = v_at(source, place * channels + CHANNEL);
@@ -504,7 +509,7 @@ static void charge(State *run, Part *part, uint32_t clock)
     const int32_t channels = source->node->channels;
     int32_t group = node->group;
     size_t places = 0;
-    if (node->first_bias && (!run->settings.phase_steps || turn(run, node) == -1)) {
+    if (node->first_bias && gets_bias(run, node)) {
         const potential_t *bias = run->network->constants + node->first_bias;
         touch(run, part, 0, node->height, 0, node->width, clock);
         for (size_t place = 0, at = 0; place < places_of(node); place++, bias += node->first_own ? node->channels : 0)
@@ -541,9 +546,8 @@ ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential
     return bits;
 }
 
-/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place; returns whether one is above its threshold
-   still. */
-ALWAYS int reset(const State *run, const Part *part, size_t place, int32_t w, uint32_t fired)
+/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place. Returns whether one is still above its theta. */
+ALWAYS int reset_fired(const State *run, const Part *part, size_t place, int32_t w, uint32_t fired)
 {
     const Node *node = part->node;
     const potential_t theta = part->constants[NETWORK_THRESHOLD], *thetas, *values;
@@ -553,40 +557,39 @@ ALWAYS int reset(const State *run, const Part *part, size_t place, int32_t w, ui
     if (!node->first_reset && !node->first_own)
         return lower(part->v + first + 32 * (size_t)w, fired, least_of(node->channels - 32 * w, 32), theta) != 0;
 #endif
-    thetas = own_values(run, part, NETWORK_THRESHOLD, place), values = own_values(run, part, NETWORK_START, place);
+    thetas = own_values(run, part, OWN_THRESHOLD, place), values = own_values(run, part, OWN_RESET, place);
     for (; fired; fired &= fired - 1) {
         const size_t o = (size_t)(32 * w + lowest(fired));
         const potential_t its_theta = thetas ? thetas[o] : theta, v = v_at(part, first + o);
-        const potential_t value = values ? values[o] : run->network->constants[node->first_reset];
-        const potential_t next = node->first_reset ? value : minus(v, its_theta);
+        const potential_t next = !node->first_reset ? minus(v, its_theta) : values ? values[o] : run->network->constants[node->first_reset];
         set_v(part, first + o, next);
         still |= next > its_theta;
     }
     return still;
 }
 
-/* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above
-   theta, or may be below the floor. clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before
-   its reset. */
+/* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates. One that fires stays so where V is still
+   above theta, may be below the floor, or is reset in the next step or never. clock: steps whose leak the potential has had that is
+   compared. A delayed neuron leaks before its reset. */
 static void fire(State *run, Part *part, uint32_t clock)
 {
     const Node *node = part->node;
     const potential_t theta = part->constants[NETWORK_THRESHOLD];
-    const int bounds = is_bounded(run, part), later = node->resets == NETWORK_RESET_LATER, resets = node->resets == NETWORK_RESET_NOW;
-    const potential_t *const thetas = own_values(run, part, NETWORK_THRESHOLD, 0);
+    const int bounds = is_bounded(run, part), next_step = node->resets == NETWORK_RESET_NEXT_STEP, now = node->resets == NETWORK_RESET_NOW;
+    const potential_t *const thetas = own_values(run, part, OWN_THRESHOLD, 0);
     const int32_t channels = node->channels, words = part->words;
-    uint32_t busy = 0, count = 0;
-    for (int32_t y = 0; part->busy && y < node->height; y++)
+    uint32_t any_stays = 0, count = 0;
+    for (int32_t y = 0; part->has_candidates && y < node->height; y++)
         for (int32_t word = 0; word < part->row_words; word++) {
-            uint32_t *const listed = &part->listed[y * part->row_words + word], keep = 0, sent = 0;
-            for (uint32_t bits = *listed; bits; bits &= bits - 1) {
+            uint32_t *const candidates = &part->candidates[y * part->row_words + word], keep = 0, sent = 0;
+            for (uint32_t bits = *candidates; bits; bits &= bits - 1) {
                 const size_t place = PLACE(part), at = place * (size_t)words;
                 const uint32_t bit = bits & (~bits + 1);
                 uint32_t any = 0;
                 if (part->decayed)
                     decay(run, part, place, clock);
-                for (int32_t w = 0; later && w < words; w++) /* the spikes of the step before */
-                    reset(run, part, place, w, word_at(part, at + (size_t)w));
+                for (int32_t w = 0; next_step && w < words; w++) /* the spikes of the step before */
+                    reset_fired(run, part, place, w, word_at(part, at + (size_t)w));
                 if (bounds)
                     bound(part, place, run->settings.immediate ? theta : 0);
                 for (int32_t w = 0; w < words; w++) {
@@ -601,22 +604,22 @@ static void fire(State *run, Part *part, uint32_t clock)
                 sent |= bit;
                 if (part->decayed && !run->settings.immediate)
                     decay(run, part, place, clock + 1);
-                keep |= bounds || !resets ? bit : 0;
-                for (int32_t w = 0; resets && w < words; w++)
-                    keep |= reset(run, part, place, w, word_at(part, at + (size_t)w)) ? bit : 0;
+                keep |= bounds || !now ? bit : 0;
+                for (int32_t w = 0; now && w < words; w++)
+                    keep |= reset_fired(run, part, place, w, word_at(part, at + (size_t)w)) ? bit : 0;
             }
             part->sent[y * part->row_words + word] = sent;
-            *listed = keep;
-            busy |= keep;
+            *candidates = keep;
+            any_stays |= keep;
         }
-    part->busy = busy != 0, part->count = count;
+    part->has_candidates = any_stays != 0, part->count = count;
     note(part);
 }
 
 /* The sums of a node become events whose values they are. */
 static void release(Part *part)
 {
-    EACH_PLACE(part, listed)
+    EACH_PLACE(part, candidates)
         for (int32_t o = 0; o < part->node->channels; o++) {
             const potential_t v = v_at(part, PLACE(part) * (size_t)part->node->channels + (size_t)o);
             if (v != 0)
@@ -674,12 +677,13 @@ static void add_up(State *run, Part *part)
             *logit++ = (float)v_at(part, (size_t)at) * run->settings.logits_scale;
 }
 
-/* One timestep of a node. */
+/* One timestep of a node. Until then it holds what it sent in the last one: that is what an edge back takes, a link whose target runs
+   before its source (before() in layout.py). */
 static void propagate(State *run, Part *part)
 {
     const Node *node = part->node;
     const uint32_t immediate = (uint32_t)run->settings.immediate, clock = run->steps;
-    if (node->resets == NETWORK_RESET_LATER)
+    if (node->resets == NETWORK_RESET_NEXT_STEP)
         part->count = 0; /* the spikes stay until they are reset */
     else
         silence(part);
@@ -687,7 +691,7 @@ static void propagate(State *run, Part *part)
     case NETWORK_NEURONS:
         if (immediate)
             charge(run, part, clock + 1);
-        if (turn(run, node) == 0)
+        if (may_fire(run, node))
             fire(run, part, clock + immediate);
         if (!immediate)
             charge(run, part, clock + 1);
@@ -704,7 +708,7 @@ static void propagate(State *run, Part *part)
         charge(run, part, clock + 1);
         break;
     default: /* RELAY, INTEGRATOR, MAP */
-        EACH_PLACE(part, listed)
+        EACH_PLACE(part, candidates)
             decay(run, part, PLACE(part), clock + 1);
         charge(run, part, clock + 1);
         release(part);
@@ -851,10 +855,10 @@ static float entropy(const State *run)
 static int holds(const State *run)
 {
     const Settings *set = &run->settings;
-    const int both = set->rule == NETWORK_BOTH, predicted = share(run->open_active, run->active) <= set->open_bound;
+    const int both = set->rule == NETWORK_BOTH, enough_predicted = share(run->open_active, run->active) <= set->open_bound;
     if (both || set->rule == NETWORK_CONFIDENCE)
-        return (predicted || !both) && network_margin(run) >= set->gap_bound;
-    return set->rule == NETWORK_ALL_PREDICTED ? predicted : set->rule == NETWORK_ENTROPY && entropy(run) <= set->entropy_bound;
+        return (enough_predicted || !both) && network_margin(run) >= set->gap_bound;
+    return set->rule == NETWORK_ALL_PREDICTED ? enough_predicted : set->rule == NETWORK_ENTROPY && entropy(run) <= set->entropy_bound;
 }
 
 /* --- a timestep */
@@ -881,7 +885,7 @@ int network_step(State *run)
     for (int32_t n = 1; n < network->nodes; n++) {
         const int kind = network->node[n].kind;
         if (kind == NETWORK_RELAY || kind == NETWORK_MAP || kind == NETWORK_DECODED)
-            clear(&run->part[n]);
+            clear_sums(&run->part[n]);
     }
     run->steps++;
     return holds(run);
@@ -901,7 +905,9 @@ static void reset_on_change(State *run)
     }
     change = run->settings.surprise * share(opened, active);
     keep = 1 - (change < 1 ? change : 1);
-    forget(run, keep);
+    network_settle(run);
+    for (int32_t n = 1; keep != 1 && n < run->network->nodes; n++)
+        keep_share(&run->part[n], keep);
     run->subtracts_prediction = run->settings.residual;
     for (int32_t i = 0; i < run->pixels; i++)
         run->readout_sum[i] = run->is_open[i] && !run->scratch[i] ? 0 : run->readout_sum[i] * keep;
@@ -966,24 +972,21 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
         silence(part);
         for (size_t i = 0; at.v && i < neurons; i++)
             set_v(&at, i, start);
-        wipe(part->listed, bitmap_bytes(part));
+        wipe(part->candidates, bitmap_bytes(part));
         wipe(part->decayed, sizeof *part->decayed * places_of(part->node));
         wipe(part->passed, sizeof *part->passed * neurons);
-        part->busy = 0;
+        part->has_candidates = 0;
         if (n > 0 && part->node->kind == NETWORK_NEURONS && start > part->constants[NETWORK_THRESHOLD])
             touch(run, part, 0, part->node->height, 0, part->node->width, 0);
     }
     for (int32_t i = 0; i < run->pixels; i++) {
-        run->is_open[i] = 1;
-        run->predicted[i] = 0;
+        run->is_open[i] = 1, run->predicted[i] = 0;
         run->image[i] = run->readout_sum[i] = 0;
     }
     wipe(run->logits, sizeof *run->logits * (size_t)run->classes);
     predict(run, 0, run->pixels);
     list_sending(run);
 }
-
-void network_settle(State *run) { forget(run, 1); }
 
 int network_set(State *run, const Settings *settings)
 {

@@ -49,7 +49,7 @@ typedef float network_pixel_t;
 enum { NETWORK_NEURONS, NETWORK_OUTPUT, NETWORK_DECODED, NETWORK_RELAY, NETWORK_POOL, NETWORK_COUNTING_POOL, NETWORK_MAP,
        NETWORK_INTEGRATOR, NETWORK_ADDING };
 enum { NETWORK_SAME, NETWORK_PLACED };
-enum { NETWORK_RESET_NOW, NETWORK_RESET_LATER, NETWORK_RESET_NEVER };
+enum { NETWORK_RESET_NOW, NETWORK_RESET_NEXT_STEP, NETWORK_RESET_NEVER };
 enum { NETWORK_POISSON, NETWORK_DIRECT };
 enum { NETWORK_SPIKE_COUNT, NETWORK_SPIKE_COUNT_RESCALED, NETWORK_MEMBRANE, NETWORK_MEMBRANE_LINEAR, NETWORK_MEMBRANE_RESCALED };
 enum { NETWORK_NEVER, NETWORK_CONFIDENCE, NETWORK_ENTROPY, NETWORK_ALL_PREDICTED, NETWORK_BOTH };
@@ -59,9 +59,9 @@ enum { NETWORK_THRESHOLD, NETWORK_LEAK, NETWORK_START, NETWORK_FLOOR, NETWORK_CE
 /* A node, and the link that leads to it from its source. Node 0 is the input.
 
    kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
-   reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; a MAP counts by neuron the steps
-   in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another link, to the node `into`, of the same
-   shape.
+   reach it, and delays them by a timestep if it runs before its source (an edge back); a POOL is a 2 x 2 maximum pool of spikes, a
+   COUNTING_POOL one of spike counts; a MAP counts by neuron the steps in which something reached it; an INTEGRATOR sends V itself at
+   every step; ADDING is another link, to the node `into`, of the same shape.
    link: SAME: what (y, x) sends reaches (y / b, x / b), b = 2^halvings, times one weight. PLACED: it adds a window of `side` rows of
    weights, target channels within columns, zeros at the end of a row up to a multiple of 4. `places` has SET, CORNER and SKIPPED for each row
    of the source, then for each column: the sum of its two SETs says which set of weights a place has, -1 none; the window's corner; how
@@ -78,21 +78,21 @@ typedef struct {
     int32_t row_size;     /* PLACED: weights of a row of a window */
     int32_t group;        /* PLACED: so many channels of the source have weights that stay in the cache together */
     int32_t valued;       /* events have values, the potentials; 0: each is 1 */
-    int32_t depth;        /* phased: the phase in which the node fires */
+    int32_t depth;        /* phased: the phase in which the node fires, from 0 on; turn() counts from there */
     int32_t first_weight; /* where weights begin */
     int32_t first_bias;   /* where biases begin in `constants`, of each channel, or, with first_own, neuron; 0: none */
     int32_t into;         /* the node to whose V the link adds: this one; of an ADDING another */
     int32_t first_place;  /* PLACED: where its numbers begin in `places` */
     int32_t first_reset;  /* where the value lies in `constants` that V gets where a neuron has spiked; 0: theta is subtracted */
-    int32_t resets;       /* RESET_NOW; RESET_LATER: in the next step, behind what arrives in it; RESET_NEVER */
+    int32_t resets;       /* RESET_NOW: with the spike, of a delayed update, too; RESET_NEXT_STEP: after what arrives then; RESET_NEVER */
     int32_t first_own;    /* where each neuron's theta, leak and reset begin in `constants`; 0: they share those of the node */
     int32_t narrow;       /* no potential leaves 16 bits in the timesteps of training: NETWORK_SMALL keeps 16, and saturates beyond */
     int32_t unbounded;    /* for so many timesteps after a reset no potential reaches the floor, or the ceiling */
 } NetworkNode;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes in their order, then the
-   `feedback` ones, those of the decoder; decoded: -1 where there is none. colour: pixels lie in
-   -1 to 1, else 0 to 1. windows: of weights added at once, at most; counting: events are counted by neuron. */
+   `feedback` ones, those of the decoder (no recurrence: an edge back is a link like others); decoded: -1 where there is none. colour:
+   pixels lie in -1 to 1, else 0 to 1. windows: of weights added at once, at most; counting: events are counted by neuron. */
 typedef struct {
     int32_t layers, nodes, forward, feedback, output, decoded, colour, windows, counting;
     const NetworkNode *node;
@@ -105,7 +105,7 @@ typedef struct {
 /* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
    again; latch: their prediction is held; residual: x - p is sent in place of x; per_pixel: the channels of a pixel are judged as
    one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off.
-   immediate: V is charged before it is compared, else after (delayed). phase_steps: of phased networks: steps of
+   immediate: V is charged before it is compared with theta, else after (delayed). phase_steps: of phased networks: steps of
    each phase, else 0. timesteps: for which the network was trained. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
@@ -130,13 +130,13 @@ typedef struct {
     network_potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
     uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
-    uint32_t *listed;  /* likewise, each place that something has reached, where V may be above theta; 0 where nobody asks */
+    uint32_t *candidates; /* likewise, each place that something has reached, where V may be above theta; 0 where nobody asks */
     uint32_t *decayed; /* by place: steps whose leak V has had; 0 where nothing leaks */
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
     uint32_t *counted; /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
     uint32_t worth;    /* of a node whose events have values: 0: each is 1 in this step; 1: 1 or -1; 2: any */
-    uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
+    uint32_t has_candidates; /* whether there may be some; of the decoder's output, which lists none: V may be other than 0 */
     int32_t words, row_words; /* words of a place's spikes, and of a row of places */
     int32_t narrow, bytes; /* NETWORK_SMALL: v has 16 bits; bytes of a word of spikes */
 } NetworkPart;

@@ -2,13 +2,12 @@
 #include "network.c"
 
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
-   before, and the others where their pointers are not 0.
-   first, events, values: of a recording of events, those of step t, first[t] to first[t + 1] - 1; values 0: each is 1; first 0: frames.
-   state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
-   uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
-   compared with the frame so many steps later. Steps in which nothing can change any more are not run.
-   logits (T, classes), counts (T, nodes), error and open_share (T); prediction, predicted and is_open (pixels), `stride` from step to
-   step. taken: steps that it took; comparisons: of a pixel with its prediction. */
+   before, and the others where their pointers are not 0. first, events, values: of a recording of events, those of step t, first[t]
+   to first[t + 1] - 1; values 0: each is 1; first 0: frames. state: which goes on; 0: one that is reset, for this image. frames:
+   `count` of them, numbers, the last of which stays; uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops:
+   end where the rule holds. ahead: predictions are compared with the frame so many steps later. Steps that can change nothing are not run.
+   logits (T, classes), counts (T, nodes), error, open_share (T); prediction, predicted, is_open (pixels), `stride` from step to step.
+   taken: steps that it took; comparisons: of a pixel with its prediction. */
 typedef struct {
     NetworkState *state;
     const float *frames, *uniforms, *values;
@@ -43,12 +42,12 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 static int is_over(const State *run)
 {
     const NetworkTables *network = run->network;
-    int32_t busy = run->blocks;
+    int32_t changes = run->blocks;
     if (run->settings.feedback && (run->look_again || run->settings.readout_leak != 1))
         return 0;
-    for (int32_t n = 1; n < network->nodes && !busy; n++)
-        busy |= network->node[n].first_bias != 0 || (n != network->output && run->part[n].busy);
-    return !busy;
+    for (int32_t n = 1; n < network->nodes && !changes; n++)
+        changes |= network->node[n].first_bias != 0 || (n != network->output && run->part[n].has_candidates);
+    return !changes;
 }
 
 /* The prediction as the loss has it: what is returned times *factor, plus 1 - *factor. The gate has 2 sigma(R) - 1 of a spike count in

@@ -52,8 +52,7 @@ ALWAYS void sum_eight(const weight_t *weights, const size_t *begins, int32_t cou
     sum[4] = (int16_t)even4, sum[5] = (int16_t)odd4, sum[6] = (int32_t)even4 >> 16, sum[7] = (int32_t)odd4 >> 16;
 }
 
-/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it: there is room for an even number. Returns how many
-   there are now. */
+/* Values of 16 bits, two to a word, for sum_pairs; an odd one gets a 0 beside it (there is room). Returns how many there are. */
 static int32_t in_pairs(potential_t *values, size_t *begins, int32_t count)
 {
     if (count % 2)

@@ -98,7 +98,7 @@ class Rooms:
         return total.reshape(2, -1)
 
 
-class LeftOn:
+class StreamMemory:
     """The networks of a stream between its calls, a Room for each image. draws: Draws; settings: Settings, as it began."""
 
     def __init__(self, rooms, draws, settings):

@@ -178,8 +178,7 @@ ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_
 
 #if defined(AVX512) || defined(AVX2)
 #ifdef NETWORK_INT8
-/* Three rows, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them, and of which a vector has twice as
-   many. */
+/* Three rows, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORTS of them; a vector has twice as many. */
 enum { SHORTS = 256, WIDTH = 2 * LANES };
 ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t row_size, const size_t *begins, int32_t count,
                       const int parts)

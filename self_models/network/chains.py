@@ -1,9 +1,9 @@
 """A chain of linear modules as one map: where a spike's window of weights lies, and which weights it has.
 
 Convolutions, transposed ones, pools, Flatten, Linear and Scale in a row are linear together, so a spike adds one window of
-weights to what they lead to. Along rows, and along columns, places whose windows differ by nothing but where they lie share a
-phase; where a module in between cuts a window off at its border, the places near that border have phases of their own. The
-chain's own end cuts nothing off: a window may stick out there.
+weights to what they lead to. Along rows, and along columns, places whose windows differ by nothing but where they lie share
+a set of weights; where a module in between cuts a window off at its border, the places near that border have sets of their own.
+The chain's own end cuts nothing off: a window may stick out there.
 """
 
 import functools
@@ -192,7 +192,7 @@ class Chain:
         return Way(tuple(ranges), tuple(inside.tolist() if self.modules else places.tolist()))
 
     def _kind(self, way, axis):
-        """What two places of one phase have in common."""
+        """What two places with one set of weights have in common."""
         kind = []
         for n, ((first, count), (then, more)) in enumerate(pairwise(way.ranges)):
             module = self.modules[n]
@@ -216,8 +216,8 @@ class Chain:
         return scale.reshape(shape if scale.numel() == prod(shape) else (-1, 1, 1)).expand(shape)
 
     @functools.cached_property
-    def phases(self):
-        """(number of each row's phase, -1 for none; of each column's; a place of each row phase; of each column phase)"""
+    def sets(self):
+        """(number of each row's set of weights, -1 for none; of each column's; a place of each set of rows; of columns)"""
         numbers, examples = [], []
         for axis, ways in enumerate(self.ways, 1):
             kinds = {}
@@ -236,15 +236,15 @@ class Chain:
         """Numbers of one row of a window, with zeros at its end: fours are added faster than ones."""
         return -(-self.side * self.after[0] // 4) * 4
 
-    count = property(lambda self: len(self.phases[2]) * len(self.phases[3]))  # of phases
+    count = property(lambda self: len(self.sets[2]) * len(self.sets[3]))  # of sets of weights
     size = property(lambda self: self.count * self.before[0] * self.side * self.row)  # of the folded weights, with these zeros
 
     @functools.cached_property
     def places(self):
-        """For each row, then for each column: what it adds to the number of the phase, -1 for none; the window's corner; how many
-        of the window's first rows, or columns, have no weights: int32 (H + W, 3)."""
+        """For each row, then for each column: what it adds to the number of the set of weights, -1 for none; the window's
+        corner; how many of its first rows, or columns, have no weights: int32 (H + W, 3)."""
         places = []
-        for ways, numbers, times in zip(self.ways, self.phases, (len(self.phases[3]), 1), strict=False):
+        for ways, numbers, times in zip(self.ways, self.sets, (len(self.sets[3]), 1), strict=False):
             for way, number in zip(ways, numbers.tolist(), strict=True):
                 first, count = way.ranges[-1] if way else (0, self.side)
                 places.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
@@ -272,10 +272,10 @@ class Chain:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def weights(self):
-        """Folded weights (phase, channel, window row, window column by target channel, with each row's zeros), float32 but added
+    def folded_weights(self):
+        """Folded weights (set, channel, window row, window column by target channel, with each row's zeros), float32 but added
         up in float64."""
-        rows, columns = self.phases[2:]
+        rows, columns = self.sets[2:]
         folded = np.zeros((len(rows), len(columns), self.before[0], self.side, self.row), np.float32)
         most = max(shape[0] * self.side**2 for shape in self.shapes)
         for part in torch.arange(self.before[0]).split(max(1, AT_ONCE // most)):

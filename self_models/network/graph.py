@@ -74,8 +74,7 @@ class Graph:
 
     It holds references: the network owns its modules. nodes: in an order in which each comes behind its sources; back: the
     edges that act one timestep later: those that a search from the input, depth first and by name, finds to close a circle.
-    Raises ModelError for a node that nothing reaches.
-    """
+    Raises ModelError for a node that nothing reaches."""
 
     def __init__(self, modules, edges, shape, ends):
         self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
@@ -84,25 +83,27 @@ class Graph:
             raise ModelError(f"an edge, or an end, asks for the node {wrong[0]!r}, which is not there: {', '.join(self.modules)}")
         for source, target in edges:
             self.targets[source].append(target)
-        done, again = searched(INPUT, self.targets)
-        self.back = sorted(again)
-        if chosen := [f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in searched(INPUT, self.targets | {b: []})[0]]:
+        finished, closing = searched(INPUT, self.targets)
+        self.back = sorted(closing)
+        around = {node: searched(INPUT, self.targets | {node: []})[0] for _, node in self.back}  # what is reached around a node
+        if chosen := [f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in around[b]]:  # another entry
             warnings.warn(f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}", stacklevel=3)
-        if lost := [name for name in self.modules if name not in done]:
+        if lost := [name for name in self.modules if name not in finished]:
             raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
-        sources = {name: ([], []) for name in self.modules}
+        sources, back = ({name: [] for name in self.modules} for _ in range(2))
         for source, target in edges:
-            sources[target][(source, target) in again].append(source)
-        self.nodes = [Node(name, self.modules[name], *map(tuple, sources[name])) for name in reversed(done) if name != INPUT]
+            (back if (source, target) in closing else sources)[target].append(source)
+        order = [name for name in reversed(finished) if name != INPUT]
+        self.nodes = [Node(name, self.modules[name], tuple(sources[name]), tuple(back[name])) for name in order]
         self._node = {node.name: node for node in self.nodes}
-        self.sent_back = sorted({source for source, _ in again})
+        self.sent_back = sorted({source for source, _ in closing})
 
     # --- a timestep
 
     def step(self, memory, arriving):
         """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; memory: name ->
-        state of a node, replaced in place; under of_back(name) what that node has sent in the timestep before, for edges back: in
-        the first what it sends where nothing arrives, biases."""
+        state of a node, replaced in place; under of_back(name) what that node has sent in the timestep before, for edges back.
+        In the first timestep that is what the node sends when nothing has arrived: biases."""
         sent = {INPUT: arriving}
         if self.sent_back and of_back(self.sent_back[0]) not in memory:
             quiet = self.quiet(arriving)
@@ -172,9 +173,9 @@ class Graph:
         return shapes
 
     @functools.cached_property
-    def senders(self):
-        """'input', then the names of the neurons in the order in which the modules were given."""
-        return [INPUT, *(name for name, module in self.modules.items() if isinstance(module, SpikingNeuron))]
+    def neuron_names(self):
+        """Names of the neurons, in the order in which the modules were given."""
+        return [name for name, module in self.modules.items() if isinstance(module, SpikingNeuron)]
 
     @functools.cached_property
     def pools(self):
@@ -203,8 +204,8 @@ class Graph:
             through = tuple(name for name in path if self.modules[name] in chain.modules)
             return Link(source, path, target, through, chain, is_back)
 
-        targets = {node.name: self._arriving(node, ()) for node in self.nodes if is_sender(node.module)}
-        targets |= {end: self._sent_by(name, ()) for end, name in self.ends.items()}
+        targets = {node.name: self._paths_into(node, ()) for node in self.nodes if is_sender(node.module)}
+        targets |= {end: self._paths_from(name, ()) for end, name in self.ends.items()}
         for target, signals in targets.items():
             links[target] = [link(target, *signal) for signal in signals if not signal[2]]
             shapes[target] = links[target][0].chain.after
@@ -214,23 +215,23 @@ class Graph:
             links[target] += [link(target, *signal) for signal in signals if signal[2]]
         return shapes, links
 
-    def _arriving(self, node, passed):
+    def _paths_into(self, node, passed):
         """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
-        signals = [signal for source in node.sources for signal in self._sent_by(source, passed)]
+        signals = [signal for source in node.sources for signal in self._paths_from(source, passed)]
         for source in node.back:
-            for sender, through, is_back in self._sent_by(source, passed):
+            for sender, through, is_back in self._paths_from(source, passed):
                 if is_back:
                     raise ModelError(f"two edges back lie between {sender!r} and {node.name!r}")
                 signals.append((sender, through, True))
         return signals
 
-    def _sent_by(self, name, passed):
+    def _paths_from(self, name, passed):
         """The same of all that a node sends. passed: linear nodes behind it, of which it is none."""
         if name == INPUT or is_sender(self.modules[name]):
             return [(name, (), False)]
         if name in passed:
             raise ModelError(f"node {name!r} lies in a circle without a neuron")
-        return [(sender, (*through, name), back) for sender, through, back in self._arriving(self._node[name], (*passed, name))]
+        return [(sender, (*path, name), back) for sender, path, back in self._paths_into(self._node[name], (*passed, name))]
 
     # --- what follows from the links
 
@@ -285,7 +286,7 @@ class Graph:
     @functools.cached_property
     def largest(self):
         """Numbers of the largest signal of a sender, or an end."""
-        return max(prod(self.shapes[self.ends.get(name, name)]) for name in (*self.senders, *self.pools, *self.ends))
+        return max(prod(self.shapes[self.ends.get(name, name)]) for name in (INPUT, *self.neuron_names, *self.pools, *self.ends))
 
 
 def of_back(name):
@@ -294,20 +295,20 @@ def of_back(name):
 
 
 def searched(first, targets):
-    """(nodes that the first leads to, and itself, each behind its targets; edges to a node on the path), depth first."""
-    done, again, seen, stack = {}, set(), {first}, [(first, iter(targets[first]))]
+    """(nodes that the first leads to, and itself, each behind its targets; edges that close a circle), depth first."""
+    finished, closing, seen, stack = {}, set(), {first}, [(first, iter(targets[first]))]  # stack: the path
     while stack:
         name, rest = stack[-1]
         target = next(rest, None)
         if target is None:
             stack.pop()
-            done[name] = True
+            finished[name] = True
         elif target not in seen:
             seen.add(target)
             stack.append((target, iter(targets[target])))
-        elif target not in done:
-            again.add((name, target))
-    return done, again
+        elif target not in finished:
+            closing.add((name, target))
+    return finished, closing
 
 
 def chained(names, source=INPUT):

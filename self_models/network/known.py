@@ -7,19 +7,10 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Scale
-from self_models.network.neurons import (
-    UPDATES,
-    AsElsewhere,
-    CountingMaxPool,
-    HeldDropout,
-    Integrator,
-    PhasedNeuron,
-    SpikingNeuron,
-)
+from self_models.network.neurons import NEURONS, UPDATES, CountingMaxPool, HeldDropout, PhasedNeuron, SpikingNeuron
 from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
-NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
 KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
 OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what

@@ -8,6 +8,7 @@ integers.py (whole numbers) and kernel/network.c, which run by default: change t
 differs. A neuron of your own: docs/how_to/extend.md.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -51,16 +52,17 @@ def immediate(current, v, theta, leak, spike):
 
 
 @UPDATES.register("phased")
-def phased(current, v, theta, leak, spike, phase):
-    """phase <= 0: V += I[t];   phase 1: s[t] = H(V/theta - 1), V -= theta s[t];   in all others neither.
+def phased(current, v, theta, leak, spike, turn):
+    """turn < 0: V += I[t];   turn 0: s[t] = H(V/theta - 1), V -= theta s[t];   turn > 0: neither.
 
-    A layer charges for T steps, while the one before it fires, and then fires for T. With V = V0 + sum of I after its phase it
-    sends n = clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels
-    (QCFS, Bu et al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
+    turn: phases since the one in which the layer fires, as in kernel/network.c. A layer charges for T steps (turn -1), while the
+    one before it fires, and then fires for T (turn 0). With V = V0 + sum of I at the end of its charging phase it sends n =
+    clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels (QCFS, Bu et
+    al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
     spikes = torch.zeros_like(v)
-    if phase <= 0:
+    if turn < 0:
         v = v + current
-    elif phase == 1:
+    elif turn == 0:
         spikes = spike(v, theta)
         v = v - theta * spikes.detach()
     return spikes, v
@@ -90,8 +92,7 @@ class SpikingNeuron(nn.Module):
     forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
     state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
     too. threshold, leak: in the state_dict; these and the rest: one value, or one for each neuron. floor: in thresholds, below
-    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest.
-    """
+    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest."""
 
     fires = True  # else it sends V
     may_be_negative = False  # thresholds: a distance from one is then divided by its size
@@ -143,7 +144,7 @@ class SpikingNeuron(nn.Module):
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
         current, synapse = self.received(current, synapse)
-        spikes, v = self.update(current, v, self.threshold, self.leak, lambda v, theta: self.spike(v, theta, age))
+        spikes, v = self.update(current, v, self.threshold, self.leak, partial(self.spike, age=age))
         if self.reset is not None:  # delayed: the current of this step arrives behind the reset
             v = torch.where(spikes > 0, self.reset + current if self.update is delayed else self.reset, v)
         return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes), synapse)
@@ -181,7 +182,7 @@ class Integrator(SpikingNeuron):
 
 class PhasedState(NamedTuple):
     """v: membrane potential (B, ...); step: of the run; quiet: what arrives while nothing is sent, (B, ...), or None where
-    nothing arrives before the neuron's phase."""
+    nothing arrives before the phase in which the neuron charges."""
 
     v: torch.Tensor
     step: int = 0
@@ -189,10 +190,10 @@ class PhasedState(NamedTuple):
 
 
 class PhasedNeuron(SpikingNeuron):
-    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next. Before
-    that it charges by what spikes bring over skip connections, without biases."""
+    """The same with the update phased: of phases of `steps` steps each, from 0 on, it fires in number `fires_in`, its depth in
+    the graph, and charges in the one before; until then by what spikes bring over skip connections alone, without biases."""
 
-    phase, steps = 0, 1  # a network sets them
+    fires_in, steps = 1, 1  # a network sets them
 
     def at_rest(self, current):
         return PhasedState(super().at_rest(current).v)
@@ -200,10 +201,10 @@ class PhasedNeuron(SpikingNeuron):
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)
         v, step, quiet = state or self.at_rest(current)
-        phase = step // self.steps - self.phase
-        if phase < 0:
+        turn = step // self.steps - self.fires_in
+        if turn < -1:
             current = torch.zeros_like(v) if quiet is None else current - quiet
-        spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, phase)
+        spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, turn)
         return spikes, PhasedState(v, step + 1, quiet)
 
 
@@ -252,8 +253,7 @@ class CountingMaxPool(nn.MaxPool2d):
 
     After each step it has sent as many spikes as the neuron of its window that has sent most: the maximum of the rates, as in the
     ANN; the logical or of the spikes sends more wherever two neurons take turns. At most one spike a step, since a count rises by
-    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)
-    """
+    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)"""
 
     def forward(self, spikes, counts=None, steps=1):
         """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
@@ -270,8 +270,7 @@ class HeldDropout(nn.Module):
     """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
 
     forward(signal, mask, steps) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), of new_mask,
-    or None, which drops nothing.
-    """
+    or None, which drops nothing."""
 
     def __init__(self, p, layer=0):
         super().__init__()
@@ -314,3 +313,6 @@ class AsElsewhere(SpikingNeuron):
         if self.subtracts and not self.reset_delay:
             charged = charged - (spikes.detach() - before) * theta
         return spikes, NeuronState(self.floored(charged), age, synapse)
+
+
+NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere  # all kinds

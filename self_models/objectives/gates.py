@@ -87,11 +87,11 @@ class Tolerance(Gate):
 @GATES.register("block")
 @dataclass
 class Blocking(Tolerance):
-    """A pixel with |prediction - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
+    """A pixel with |prediction - x| < epsilon is predicted; from the next step on its input is 0: for good, or (dynamic) until a
+    prediction misses it.
 
     residual: an open pixel sends its prediction error, x minus prediction with its sign, instead of x (predictive coding, Rao &
-    Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
-    """
+    Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off."""
 
     blocking: str = objective_setting(
         "permanent", Choice(("permanent", "dynamic")), "permanent: once blocked, always blocked; dynamic: a blocked pixel may "

@@ -175,7 +175,7 @@ def spaces_of(model):
     """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; and 'output', the
     logits."""
     graph = model.graph
-    spaces = {name: graph.shapes.get(name, ()) for name in (*model.layers, *graph.senders)}
+    spaces = {name: graph.shapes.get(name, ()) for name in (*model.layers, *graph.neuron_names)}
     return spaces | {"output": graph.shapes[graph.ends["output"]]}
 
 

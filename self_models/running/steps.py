@@ -48,7 +48,7 @@ class View(NamedTuple):
         if self.explained is None:
             return self.image
         visible = self.is_open if self.attended is None else self.is_open & self.attended
-        return (self.image - self.explained) * visible
+        return (self.image - self.explained) * visible  # blocked, the image is 0 already, but x - p is not
 
 
 @dataclass
@@ -69,7 +69,7 @@ class RunState:
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
-    sent: dict | None = None  # layer, pool, or "input" -> list of (steps, (t B, ...)); None: nobody counts
+    noted: dict | None = None  # layer, pool, or "input" -> list of (steps, (t B, ...)); None: nobody counts
     counts: dict = field(default_factory=dict)  # layer -> list of (steps, spikes of each image (t, B)), of layers at once
 
     def shown_now(self):
@@ -78,8 +78,8 @@ class RunState:
 
     def note(self, layer, signal, steps):
         """Keep what a layer, a pool or the input sends in the steps of these numbers, (t B, ...), if somebody counts."""
-        if self.sent is not None:
-            self.sent.setdefault(layer, []).append((steps, signal.detach()))
+        if self.noted is not None:
+            self.noted.setdefault(layer, []).append((steps, signal.detach()))
 
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
