@@ -388,14 +388,15 @@ def test_files_of_one_program_may_have_other_flags(tmp_path):
 
 @torch.no_grad()
 def test_potentials_have_sixteen_bits_where_they_surely_fit():
-    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum. Beyond, they saturate. Two
-    pixels of 255 and a weight of 64 make 32,640; a residual is up to twice as large as a pixel."""
-    for more in (0, 1):
-        model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0)
+    """Nine equal weights, all of whose inputs spike in each timestep: 32,767 is the largest sum, with that of the start. Beyond,
+    they saturate. Two pixels of 255 and a weight of 64 make 32,640; a residual is up to twice as large as a pixel."""
+    for more, start in ((0, 0.0), (1, 0.0), (0, 0.5)):
+        own = {"default_threshold": 50.0, "initial_potential": start}
+        model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0, **own)
         model.features[0].weight.fill_(1)
         weight = int(in_whole_numbers(model).features[0].weight.max())
         model.change(timesteps=32_767 // (9 * weight) + more)
-        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more)
+        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more and not start)
     for residual in (False, True):
         own = {"image_shape": (1, 6, 6), "kernel_size": 1, "encoding": "direct", "timesteps": 2, "default_threshold": 0.5}
         model = build(plan=[[1], ["in"]], residual=residual, **own)

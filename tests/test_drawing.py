@@ -154,9 +154,10 @@ def test_families_in_the_order_of_verdicts(tmp_path, pictures):
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
     """--baseline: a row of the table and its own record; a network of other images is refused."""
     flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --output_dir {tmp_path}"
-    said = run_here("obj1", f"{flags} --run_name a --epsilon 0 0.1 {DATA}")[1]
+    said = run_here("obj1", f"{flags} --run_name a --epsilon 0 0.1 --rule confidence --gap_bound 0.5 {DATA}")[1]
     (beside,) = records(tmp_path / "logs/snn/a.jsonl", "baseline")
     assert re.search(rf"^baseline +{100 * beside['accuracy']:.2f} %", said, re.MULTILINE) and not beside["feedback"]
+    assert (beside["rule"], beside["bounds"]) == ("confidence", {"gap_bound": 0.5})  # those of the network beside it
     run_here("analysis", f"{flags} --images 2 --chart_images 4 {DATA}")
     other = REPOSITORY / "trained_models/snn/cifar10_baseline.pth"
     assert f"--baseline {other} has colour images" in refused("analysis", flags, f"--baseline {other} --images 1 {DATA}")

@@ -168,13 +168,14 @@ def check_case(case, model):
         with OperationCounter(plain) as stepwise:
             wanted = plain(x, u, record=record)
         with OperationCounter(model) as counted:
-            sums = model(x, u, frames=False)
-        for found in (model(x, u, record=record), model(x, u), sums):
+            sums = [model(x, u, frames=False)]
+        for found in (model(x, u, record=record), model(x, u), *sums):
             assert first_difference(found, wanted, tolerance=tolerance) is None
         if case["gate"] in ("open", "block"):
             model.engine = EventEngine(model)
             with OperationCounter(model) as by_event:
                 assert first_difference(model(x, u), wanted, tolerance=tolerance) is None
+            sums.append(model(x, u, frames=False))
             model.engine = None
             sums_aside = {"macs": {}}  # of what layers without neurons hand on: on the grid it may add up to 0
             assert nonzero(by_event) | sums_aside == nonzero(stepwise) | sums_aside
@@ -183,9 +184,10 @@ def check_case(case, model):
         assert torch.equal(wanted.recorded[name]["spikes"].flatten(2).sum(2), count), name
     assert torch.equal(wanted.recorded["output"]["membrane"], wanted.logits_by_step)
     assert nonzero(counted) == nonzero(stepwise)
-    assert sums.predictions is sums.errors is sums.is_open is sums.predicted is None
-    for of in (errors_by_step, lambda output: open_share_by_step(output, x)):
-        torch.testing.assert_close(of(sums), of(wanted), rtol=1e-4, atol=1e-4)
+    for found in sums:
+        assert found.predictions is found.errors is found.is_open is found.predicted is None
+        for of in (errors_by_step, lambda output: open_share_by_step(output, x)):
+            torch.testing.assert_close(of(found), of(wanted), rtol=1e-4, atol=1e-4)
     model.change(rule="never"), plain.change(rule="never")
     model.set_bptt_segments(run["segments"])
     x, u = x.double(), u.double()  # else sums are rounded
@@ -342,6 +344,7 @@ CHANGES = {  # what torch counts, or a module, or a setting
     "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
     "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
     "settings": lambda model: model.change(epsilon=0.05, output_leak=0.5),
+    "a read-out in its place": lambda model: setattr(model.readout, "readout_leak", 0.5),
 }
 
 

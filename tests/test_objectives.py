@@ -1,12 +1,14 @@
 """Objectives 1 to 3 as properties: what is blocked, when an image stops, what gains contrast."""
 
 from math import log
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny
 
+from harness.data.sets import ImageSet
 from self_models import first_difference
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
@@ -17,7 +19,7 @@ from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
-from snn_wFeedback_posthoc_model_inference_obj3 import contrast_summary
+from snn_wFeedback_posthoc_model_inference_obj3 import accuracies, contrast_summary
 
 STEPS, COUNT = 10, 6
 
@@ -280,6 +282,9 @@ def test_what_contrast_wins_back_by_hand():
     expected = {"clean": 0.8, "clean_plain": 0.9, "dimmed_plain": 0.5, "dimmed_contrast": 0.7, "regained": 0.5}
     assert contrast_summary(rows) == pytest.approx(expected)
     assert contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None  # dimming has cost nothing
+    posthoc = Mock(evaluate=Mock(return_value=[{"accuracy": 0.5}]))
+    accuracies(posthoc, "clean", ImageSet("", None, None))
+    assert posthoc.model.change.call_args == call(contrast=posthoc.args.contrast)  # again, behind the controls: the GIF shows it
 
 
 @pytest.mark.parametrize(("blocking", "compared"), [("permanent", 20 * 9 - 1), ("dynamic", 20 * 9)])

@@ -218,3 +218,4 @@ def test_a_setting_is_changed_by_change_only():
             model.change(**impossible)
     assert model.timesteps == model.settings["timesteps"] == 4 and model.settings["epsilon"] == model.gate.epsilon == 1
     assert len(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), seed=0).predictions) == model.timesteps
+    assert {neuron.floor for neuron in model.change(membrane_floor=0.5).neurons().values()} == {0.5}

@@ -137,17 +137,21 @@ def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_
 
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
+    """Of the run itself, and of another that goes on from there: its best epoch is one of its own."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     assert "has trained 2 epochs already" in refused("snn", RUN, f"--resume --output_dir {tmp_path}")
-    real, rates = TrainingState.resume, []
+    real, rates, bests, (last,) = TrainingState.resume, [], [], tmp_path.rglob("*_last.pth")
 
     def resume(self, saved):
         real(self, saved)
         rates.append(self.optimizer.param_groups[0]["lr"])
+        bests.append(self.best)
 
     monkeypatch.setattr(TrainingState, "resume", resume)
+    train(tmp_path, f"--resume {last} --epochs 3 --run_name other")
     train(tmp_path, "--resume --epochs 3")
-    assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
+    assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)] * 2  # after 6 of 9 steps
+    assert bests[0] is None and bests[1]["epoch"] <= 2
 
 
 def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone, tmp_path, monkeypatch):

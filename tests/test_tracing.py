@@ -1,5 +1,7 @@
 """ANNs that are no VGG, by from_ann: random ones by every engine, residual ones against their quantised ANN, what is refused."""
 
+from math import prod
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from examples import residual
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, from_ann, load
+from self_models.counting.operations import OperationCounter
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import QCFS
 from self_models.network.surrogates import SURROGATES
@@ -130,7 +133,8 @@ def resnet(blocks, width, channels=3, activation=nn.ReLU):
 
 @torch.no_grad()
 def test_resnet18_has_the_logits_of_its_quantised_ann():
-    """Of random weights, with QCFS: exactly, where folding and what a spike is worth do not round."""
+    """Of random weights, with QCFS: exactly, where folding and what a spike is worth do not round. Behind a sum, too, a neuron
+    gets one bias in each of 4 timesteps."""
     torch.manual_seed(0)
     x, ann = torch.rand(6, 3, 32, 32) * 2 - 1, resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval()
     for module in ann.modules():
@@ -140,7 +144,10 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
             module.eps, _ = 0.0, module.bias.uniform_(-0.3, 0.3)
     snn = from_ann(ann, x, 4, "phased")
     assert len(snn.neurons()) == 17 and snn.runs_by == "event" and snn.latency == 4 * 18
-    assert torch.equal(snn(x).logits.argmax(1), ann(x).argmax(1))
+    with OperationCounter(snn) as counter:
+        assert torch.equal(snn(x).logits.argmax(1), ann(x).argmax(1))
+    biased = [*snn.neurons(), snn.graph.ends["output"]]
+    assert sum(counter.counts()["biases"].values()) == 4 * len(x) * sum(prod(snn.graph.shapes[name]) for name in biased)
     snn.engine, wanted = None, ann.double()(x.double())
     for batched, few in ((True, 6), (False, 1)):
         snn.double().batched = batched
