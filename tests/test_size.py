@@ -7,10 +7,10 @@ from pathlib import Path
 from conftest import REPOSITORY
 
 LIMITS = {  # what is counted -> most lines
-    "self_models and harness, Python": 14_421,
+    "self_models and harness, Python": 14_420,
     "C": 2_575,
-    "tests": 10_221,
-    "benchmarks": 2_381,
+    "tests": 9_870,
+    "benchmarks": 2_371,
     "scripts": 1_485,
 }
 FILES = 94  # of self_models and harness, Python
