@@ -169,6 +169,8 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
         row["points_lost"] = row["epsilon"] - 0.05  # so that 0.3 is the largest
     ((one,), (two,)) = moving.at_equal_accuracy(moving.by_kind(rows)).values()
     assert {*one["epsilon"].values(), *two["epsilon"].values()} == {0.3} and len(rows) == 4 * 6 * len(moving.EPSILONS)
+    in_black_and_white, in_grey = (torch.load(tmp_path / f"{name}_0.pth", weights_only=True) for name in ("float", "grey_float"))
+    assert all((in_grey[name] - of).abs().max() < 0.006 for name, of in in_black_and_white.items())  # one update from there
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

@@ -43,7 +43,7 @@ N = len(VELOCITIES)
 TRAINED_ON = [("two", 0.0), ("one", 0.0), ("two", 0.01), ("two", 0.0), ("one", 0.01), ("turn", 0.0), ("two", 0.0), ("bar", 0.0)]
 TESTED_ON = [(kind, noise) for kinds in (["one", "two"], ["turn", "bar", "still"]) for noise in (0.0, 0.01) for kind in kinds]
 SINCE, TRAINING, SCENES = 5, 55_000, 100  # frames after news; digits, the others being for choices; per kind, noise and seed
-GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 400}  # of search, by gradients
+GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500}  # of search, by gradients
 GATE = Reconstruct(epsilon=0.5)
 EPSILONS, LEVELS, LOST = (0.05, 0.1, 0.2, 0.3, 0.4), 15, 0.3  # in grey; of a spike, above 0; at most, points of accuracy
 
@@ -72,6 +72,7 @@ class Predictor(nn.Module):
 
     graded, in grey: (B, 2, 28, 28), 0 to 1, -> the next frame. M sends the smaller of its two pixels, in LEVELS, as one graded
     spike, or a train of one for each level; the decoder shows the largest that arrives. In black and white, the same as above.
+    Not in spikes: a sigmoid of the sums.
     """
 
     START = (0.0, 0.3, 0.2, 1.3, 0.9, 0.5, 0.44, 6.5)  # of wire; chosen on scenes of the last 5,000 training digits
@@ -119,14 +120,15 @@ class Predictor(nn.Module):
             v.append(now)
             current = self.to_v.bias.view(1, -1, 1, 1) + self.race(now)
         v = sum(v) if self.spiking else current.relu()
-        if self.graded:
+        if self.graded and self.spiking:
             now, before = frames.unbind(1)
             m = torch.minimum(now, moved(before)) * (self.to_pixels(v).transpose(0, 1) > 0)
             m = (LEVELS * m).round() / LEVELS
             return moved(m).amax(0), {"D": d, "V": v, "M": m.transpose(0, 1)}
         pixels = self.to_m(wrapped(frames, 2)) + self.to_pixels(v)
         m = self.m(pixels)[0] if self.spiking else pixels.relu()  # one spike at most: pixels stay below twice the threshold
-        return self.decoder(wrapped(m, 2))[:, 0] - 0.5 * self.spiking, {"D": d, "V": v, "M": m}
+        sums = self.decoder(wrapped(m, 2))[:, 0] - 0.5 * self.spiking
+        return sums.sigmoid() if self.graded else sums, {"D": d, "V": v, "M": m}
 
     def as_graph(self, engine="auto"):
         """The same as a GraphSNN, which takes in the first of T timesteps the frames with a margin of 10 pixels: what lies near
@@ -222,8 +224,11 @@ def search(model, digits, seed, cost=cost, candidates=12):
     model.wire(*mean)
 
 
-def descend(model, digits, seed, loss, name, rate, purpose="update"):
-    """UPDATES of this name by Adam. loss: model, digits, seed of the update, kind of scene, noise -> what falls."""
+def descend(model, digits, seed, loss, name, rate, purpose="update", after=None):
+    """UPDATES of this name by Adam. loss: model, digits, seed of the update, kind of scene, noise -> what falls. after: name ->
+    model, of which the float network is the start."""
+    if after:
+        model.load_state_dict(after["float"].state_dict())
     optimizer = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES[name])
     for update in range(UPDATES[name]):
@@ -242,10 +247,10 @@ def loss_of_pixels(model, digits, seed, *of, penalty=0.0):
 
 
 def loss_in_the_loop(model, digits, seed, *of):
-    """In grey, the absolute error of all pixels of a network that sees what it has rebuilt."""
-    frames, epsilon = drawn_in_grey(digits, seed, *of, 10, 7)
+    """In grey, log(1 + error / 0.1) of all pixels, of a network that sees what it has rebuilt."""
+    frames, epsilon = drawn_in_grey(digits, seed, *of, 5, 7)
     found = zip(rebuilt_in_turn(model, frames, epsilon), frames[:, 2:].unbind(1), strict=True)
-    return sum((prediction - true).abs().sum() for (_, prediction, *_), true in found) / 50
+    return sum((10 * (prediction - true).abs()).log1p().sum() for (_, prediction, *_), true in found) / 25
 
 
 class Classifier(nn.Sequential):
@@ -272,15 +277,18 @@ def models(seed, folder, train, grey=False):
     """Name -> model of this seed, from the folder or trained."""
     classes, found = partial(loss_of_classes, labels=train.labels[:TRAINING], grey=grey), {}
     to_classify = partial(descend, loss=classes, name="classifier", rate=4e-3, purpose="classifier")
+    in_float = "float", partial(Predictor, spiking=False), partial(descend, loss=loss_of_pixels, name="float", rate=1e-2)
+    to_grey = partial(descend, loss=loss_in_the_loop, name="grey_float", rate=5e-3, after=found)
     in_black_and_white = (
         ("ours", Predictor, search),
-        ("float", partial(Predictor, spiking=False), partial(descend, loss=loss_of_pixels, name="float", rate=1e-2)),
+        in_float,
         ("plain", Plain, partial(descend, loss=partial(loss_of_pixels, penalty=3e-4), name="plain", rate=2e-3)),
         ("classifier", Classifier, to_classify),
     )
     in_grey = (
         ("grey_ours", partial(Predictor, graded=True), partial(search, cost=cost_in_the_loop)),
-        ("grey_float", partial(Predictor, spiking=False), partial(descend, loss=loss_in_the_loop, name="grey_float", rate=1e-2)),
+        in_float,
+        ("grey_float", partial(Predictor, spiking=False, graded=True), to_grey),
         ("grey_classifier", Classifier, to_classify),
     )
     for name, build, fit in in_grey if grey else in_black_and_white:
