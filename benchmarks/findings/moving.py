@@ -277,17 +277,16 @@ def models(seed, folder, train, grey=False):
     """Name -> model of this seed, from the folder or trained."""
     classes, found = partial(loss_of_classes, labels=train.labels[:TRAINING], grey=grey), {}
     to_classify = partial(descend, loss=classes, name="classifier", rate=4e-3, purpose="classifier")
-    in_float = "float", partial(Predictor, spiking=False), partial(descend, loss=loss_of_pixels, name="float", rate=1e-2)
     to_grey = partial(descend, loss=loss_in_the_loop, name="grey_float", rate=5e-3, after=found)
     in_black_and_white = (
         ("ours", Predictor, search),
-        in_float,
+        ("float", partial(Predictor, spiking=False), partial(descend, loss=loss_of_pixels, name="float", rate=1e-2)),
         ("plain", Plain, partial(descend, loss=partial(loss_of_pixels, penalty=3e-4), name="plain", rate=2e-3)),
         ("classifier", Classifier, to_classify),
     )
     in_grey = (
         ("grey_ours", partial(Predictor, graded=True), partial(search, cost=cost_in_the_loop)),
-        in_float,
+        in_black_and_white[1],  # the float network, from which that in grey begins
         ("grey_float", partial(Predictor, spiking=False, graded=True), to_grey),
         ("grey_classifier", Classifier, to_classify),
     )
