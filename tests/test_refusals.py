@@ -26,8 +26,6 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
-# --- commands
-
 COMMANDS = [  # script, flags, words of its one line
     # a choice, a range, a type, a name
     ("ann", "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"), ("ann", "--dataset MINST", "mean MNIST?"),

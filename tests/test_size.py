@@ -10,7 +10,7 @@ LIMITS = {  # what is counted -> most lines
     "self_models and harness, Python": 14_420,
     "C": 2_575,
     "tests": 9_870,
-    "benchmarks": 2_371,
+    "benchmarks": 2_369,
     "scripts": 1_485,
 }
 FILES = 94  # of self_models and harness, Python

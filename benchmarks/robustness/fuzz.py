@@ -113,9 +113,6 @@ def fuzz(examples, check, **given_):
     return counts
 
 
-# --- mutations
-
-
 @st.composite
 def mutations(draw, file):
     """Not the file's bytes: a part of them, or all from somewhere on, is lost, doubled, zeroed or foreign, or a bit flipped."""
@@ -148,9 +145,6 @@ def checkpoints(examples, folder):
     return fuzz(examples, check, mutated=mutations(last))
 
 
-# --- data files
-
-
 def data_files(examples, folder):
     """MNIST's test set with one damaged file is refused by its path, or read as it was."""
     place, (images, labels) = folder / "mnist", harness.data.sets.IDX_FILES[False]
@@ -171,9 +165,6 @@ def data_files(examples, folder):
 
     kinds = st.sampled_from([images, labels, labels]).flatmap(lambda name: st.tuples(st.just(name), mutations(files[name])))
     return fuzz(examples, check, example=kinds)
-
-
-# --- flags
 
 
 def values(action, folder):
