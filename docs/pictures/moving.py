@@ -63,7 +63,7 @@ def draw_grey(rows):
             axis.set(xscale="log", xlabel="events over the link per frame", title=f"Grey, {kind}, epsilon 0.05 to 0.4")
             log_scale(axis.xaxis, (1, 2, 5))
         axes[0].set_ylabel("accuracy, less that on true frames, points")
-        axes[0].legend(frameon=False, loc="lower center", fontsize=9, handlelength=1)
+        axes[0].legend(frameon=False, loc="lower center", fontsize=8, handlelength=1, borderaxespad=0)
 
 
 def draw_gif():
