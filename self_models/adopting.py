@@ -40,8 +40,7 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
     row, its tokens, a text or list: it is new, and its thresholds fit its random weights. engine: see load(). seed: of the draws
     with encoding poisson. settings: the model's others; if not given encoding is direct, max_pool count and initial_potential
     0.5, and without dataset it is MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises
-    ModelError for what would not run the same here, with its layer or line, and for images that the model does not take.
-    """
+    ModelError for what would not run the same here, with its layer or line, and for images that the model does not take."""
     if not isinstance(ann, nn.Module):
         raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")
     images = tensor_of(images)

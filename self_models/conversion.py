@@ -37,8 +37,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     which were the ANN's, fit to them. Neurons of one's own are balanced as they run; those beside the stages of a plan keep their
     thresholds. images: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W),
     uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises ModelError for a part
-    that no architecture makes.
-    """
+    that no architecture makes."""
     check_known(model, "conversion", own=True)
     leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)

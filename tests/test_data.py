@@ -39,8 +39,7 @@ def image_set(count, name="MNIST", start=0):
 def test_bundled_mnist():
     train, selection, test = load_data("MNIST")
     assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
-    assert train.images.shape[1:] == (1, 28, 28)
-    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert train.images.shape[1:] == (1, 28, 28) and test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     batch = test.batch(torch.tensor([3, 0]))
     assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
     assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1

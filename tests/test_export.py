@@ -200,6 +200,8 @@ def test_half_is_the_whole_network_with_weights_in_sixteen_bits(tmp_path):
     for was, *found in zip(*(one.parameters() for one in (model, ours, rounded)), strict=True):
         assert all(torch.equal(value, was.half().float() if was.dim() > 1 else was) for value in found)
     assert half.stat().st_size < 0.6 * path.stat().st_size
+    save_checkpoint(path, model, optimizer={})
+    assert "go on training from" in refused("export", path, "--to half --overwrite --output", half)
 
 
 NETWORKS = REPOSITORY / "trained_models/snn"

@@ -10,7 +10,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from glob import escape, glob
+from glob import glob
 from itertools import chain
 from pathlib import Path
 
@@ -90,11 +90,17 @@ def digest_of(words):
 
 
 def files_by_class(folder, part=""):
-    """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted; what is hidden aside."""
+    """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted; what is hidden aside.
+    Raises UserError where a folder cannot be read."""
+
+    def refuse(error):
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}")
+
     classes, within = {}, folder / part
     for name in sorted(path[:-1] for path in glob("*/", root_dir=within)):
-        paths = (os.path.join(part, path) for path in glob(f"{escape(name)}/**", root_dir=within, recursive=True))
-        classes[name] = sorted((path for path in paths if not os.path.isdir(folder / path)), key=os.path.split)
+        walk = os.walk(within / name, onerror=refuse, followlinks=True)
+        paths = (os.path.relpath(os.path.join(place, file), folder) for place, _, files in walk for file in files)
+        classes[name] = sorted((path for path in paths if f"{os.sep}." not in path), key=os.path.split)
     return classes
 
 

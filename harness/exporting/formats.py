@@ -88,9 +88,11 @@ def block(checkpoint, own, weights="float32"):
 
 def half(checkpoint, own=None):
     """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are.
-    Raises CheckpointError for weights that are too large."""
+    Raises CheckpointError for one to go on training from, which --resume would take, and for weights that are too large."""
     saved, file = load_checkpoint(checkpoint), io.BytesIO()
     state = {name: value.half() if value.dim() > 1 else value for name, value in saved["state_dict"].items()}
+    if "optimizer" in saved:
+        raise CheckpointError(f"{checkpoint} is one to go on training from: give the best one, beside it")
     if not all(value.isfinite().all() for value in state.values()):
         raise CheckpointError(f"{checkpoint} has weights too large for 16 bits (65,504): it stays as it is")
     torch.save({**saved, "state_dict": state}, file)

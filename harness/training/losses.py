@@ -23,8 +23,7 @@ class Loss:
 
     value(output, images, labels): a scalar, the mean over the batch of an SNNOutput for images (B, C, H, W), or recordings
     (B, T, C, H, W), with labels (B,). needs_frames: it looks at predictions, errors, predicted or is_open, (T, B, C, H, W), which
-    are kept for it alone; then the network must have a decoder.
-    """
+    are kept for it alone; then the network must have a decoder."""
 
     weight: float = setting(0.0, NOT_NEGATIVE, "weight; 0 = off")
     needs_frames = False

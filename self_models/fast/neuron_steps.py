@@ -16,8 +16,7 @@ class Update(NamedTuple):
 
     step(drive, v, theta, leak, tested_v, s, following): tested_v is the membrane potential that decides on s, following the V of
     the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v.
-    """
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v."""
 
     step: callable
     gradient: callable

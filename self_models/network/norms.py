@@ -29,8 +29,7 @@ class ScaledByBatch(nn.Module):
     Batch normalisation (Ioffe & Szegedy, ICML 2015) without its two shifts, the mean and the bias, as in bias-free networks
     (Mohan et al., ICLR 2020): so it folds into the weights of the layer before, and neurons without a bias can take these over.
     forward(x): (B, C, H, W) or (B, C). In evaluation the running mean square of training takes the batch's place; it moves a
-    tenth of the way at each pass.
-    """
+    tenth of the way at each pass."""
 
     def __init__(self, channels, nonlinearity, learns_scale=True):
         super().__init__()

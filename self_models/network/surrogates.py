@@ -48,8 +48,7 @@ def stdb(alpha, beta):
     """ds/dv = alpha * exp(-age)^beta   (spike-time dependent, as in Rathi et al., ICLR 2020).
 
     A neuron that has never spiked has age infinity and gradient 0. In float32 exp(-age) underflows to 0 beyond an age of
-    about 103 steps, in the original as here.
-    """
+    about 103 steps, in the original as here."""
     return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True)
 
 

@@ -22,8 +22,7 @@ def original_contrast(image, is_open, attention=ATTENTION):
     """(z - min z) / (max z - min z + 1e-5), z = (open light - mean) / standard deviation, per image; blocked pixels at 0.
 
     image: (B, C, H, W); is_open: bool. The original's rule, whose images are grey: their light is the image. A blocked pixel
-    counts as black and sends nothing. An image that is black everywhere stays so.
-    """
+    counts as black and sends nothing. An image that is black everywhere stays so."""
     seen = light(image) * is_open
     deviation = seen.std((1, 2, 3), keepdim=True)
     z = (seen - seen.mean((1, 2, 3), keepdim=True)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))

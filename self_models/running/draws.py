@@ -52,8 +52,7 @@ class Draws:
     """The draws of a batch in one epoch. seed: a whole number; index: the images' positions in their set, (B,) int64 on
     the CPU, below 2**32.
 
-    Each image's draws are its own, whatever shares its batch, and the same on every device.
-    """
+    Each image's draws are its own, whatever shares its batch, and the same on every device."""
 
     seed: int
     epoch: int
