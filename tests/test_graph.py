@@ -205,8 +205,8 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
         assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
         if seed < 30 and not isinstance(build.built(plain=True), ModelError):
-            model.engine.current().library = build.library(plain=True)
-            assert first_difference(model(events / 2), wanted, tolerance=1e-5) is None
+            fast, model.engine.current().library = model(events / 3), build.library(plain=True)
+            assert first_difference(model(events / 3), fast, tolerance=0) is None  # bit for bit, on no grid
         if seed < 40:
             nir.write(tmp_path / "net.nir", graph)
             assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_folder(tmp_path / "net.nir", None))
