@@ -132,8 +132,8 @@ def of_readme():
         ratios = [row["ours_event"] / max(row[name] for name in ("snntorch", "spikingjelly", "norse", "sinabs")) for row in rows]
         yield text.format(round(min(ratios)), round(max(ratios)))
     for batch, text, form in (
-        (1, "{} to {} times as fast as the best that runs each at batch 1", ".0f"),
-        (64, "{} to {} at batch 64", ".2g"),
+        (1, "at batch 1, {} to {} times as fast as the best other simulator", ".0f"),
+        (64, "at batch 64, {} to {} times", ".2g"),
     ):
         speeds = {}
         for row in records("nir_peers.jsonl"):
@@ -144,7 +144,7 @@ def of_readme():
     two = moving.by_kind(records("moving.jsonl"))["two"]
     ratios = [row["events"]["send-on-delta"][0] / row["events"]["ours"][0] for row in two]
     yield f"sends {moving.in_words(ratios, '.1f')} (95 % interval) times fewer events"
-    yield f"saves energy above about {fmean(map(moving.price, two)):.0f} nJ"
+    yield f"costs more than about {fmean(map(moving.price, two)):.0f} nJ"
 
 
 def of_findings():
