@@ -18,7 +18,7 @@ from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, TAKEN, Paths, numbered, program, run_name
+from harness.runs.run import COMMANDS, Paths, numbered, program, run_name
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -92,9 +92,9 @@ def train_each(train, parser, argv, kind):
         paths = {flag: Path(getattr(own, flag)) for flag in STARTS if flag in args.given and getattr(own, flag)}
         siblings = {flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()}
         siblings = {flag: str(path) for flag, path in siblings.items() if path.is_file()}
-        taken = [path for path in Paths(kind, own.run_name, own.output_dir).of_training if path.exists()]
+        taken = Paths(kind, own.run_name, own.output_dir).taken()
         if taken and ranks.is_first() and not (own.resume or own.overwrite or own.test_only):  # before the first seed trains
-            raise UserError(f"{taken[0]} exists: {TAKEN}")
+            raise UserError(taken)
         begin = "; ".join([f"== seed {seed}: {own.run_name}", *(f"--{flag} {path}" for flag, path in siblings.items())])
         runs.append((own.having("found", **siblings), begin))
     for own, begin in runs:

@@ -68,6 +68,11 @@ class Paths:
     of_training = property(lambda self: (self.best_path, self.last_path, self.log_path, self.json_path))
     of_evaluation = property(lambda self: (self.log_path, self.json_path, *map(self.picture, (".gif", ".png", "_sweep.png"))))
 
+    def taken(self, trains=True):
+        """What to say of the first file of such a run that is there already, None where none is."""
+        there = (path for path in (self.of_training if trains else self.of_evaluation) if path.exists())
+        return next((f"{path} exists: {TAKEN}" for path in there), None)
+
     def wrote(self, path):
         """True for the run's last checkpoint."""
         return path.resolve() == self.last_path.resolve()
@@ -82,8 +87,7 @@ class Run(Paths, AbstractContextManager):
 
     Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Nothing is written or replaced before begin(),
     since until then the run may turn out to be impossible. A training run is refused where its files are there, unless told to
-    resume or overwrite; an evaluation takes the next free name. Of several ranks only the first writes.
-    """
+    resume or overwrite; an evaluation takes the next free name. Of several ranks only the first writes."""
 
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
@@ -113,11 +117,10 @@ class Run(Paths, AbstractContextManager):
             except OSError as error:
                 raise self._cannot_write(error) from None
             else:
-                taken = [path for path in (self.of_training if self.trains else self.of_evaluation) if path.exists()]
-                if replaces or not taken:
+                why = self.taken(self.trains)
+                if replaces or not why:
                     return
                 self.release()
-                why = f"{taken[0]} exists: {TAKEN}"
             if self.trains or replaces:
                 raise UserError(why)
             self.name = f"{name}_{number}"

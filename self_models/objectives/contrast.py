@@ -33,8 +33,7 @@ def original_contrast(image, is_open, attention=ATTENTION):
 def local_contrast(image, is_open, attention=ATTENTION):
     """Light times gain, up to 1, on open pixels that are attended to; elsewhere 0, which sends nothing. See local_gain.
 
-    image: (B, C, H, W); is_open: bool. Black stays black.
-    """
+    image: (B, C, H, W); is_open: bool. Black stays black."""
     gain, attended = local_gain(image, is_open, attention)
     return of_light((gain * light(image)).clamp(max=1)) * (is_open & attended)
 
@@ -45,8 +44,7 @@ def local_gain(image, is_open, attention=ATTENTION):
     The brightness of a pixel's surroundings is the largest light within 7x7 around it, of any channel. So a grey edge beside a
     bright stroke, the last to be explained, or the blue of a red field, does not raise the gain; a dim part of the image does,
     once the bright part is explained. attended, bool (B, C, H, W): where the surroundings with this gain reach this part of full
-    brightness, or are black.
-    """
+    brightness, or are black."""
     here = light(image)
     brightness = F.max_pool2d(here.amax(1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2).expand_as(image)
     unexplained = is_open & (here > 0)
@@ -69,8 +67,7 @@ class Contrast(Blocking):
 
     With `original` and `none` (plain blocking) a prediction is compared with the image. With `local` it is compared with what
     the input neurons see: a dim part counts as predicted when it is predicted as bright as it is seen, and not because it is
-    nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held.
-    """
+    nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held."""
 
     contrast: str = objective_setting("local", Choice(CONTRASTS), "how unpredicted parts are raised in contrast", group="gate")
     attention: float = objective_setting(
