@@ -29,8 +29,14 @@ def train(args):
     teacher = teacher_from(args)
     args, data = data_for(args, model)
     with Run("ann", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), *about_start)
-        criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
+        run.say(
+            *lines_on_flags(args, model),
+            *lines_on(data, model.classes, args.test_only),
+            *about_start,
+        )
+        criterion = Criterion(
+            args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing
+        )
         if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
         return fit(model, data, criterion, args, run, start.run)

@@ -24,7 +24,9 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-MARGINS = [{"rule": "confidence", "gap_bound": bound} for bound in (0.5, 1.0, 2.0, 4.0)]  # with --at_accuracy
+MARGINS = [
+    {"rule": "confidence", "gap_bound": bound} for bound in (0.5, 1.0, 2.0, 4.0)
+]  # with --at_accuracy
 
 
 def build_parser(argv=None):
@@ -33,33 +35,64 @@ def build_parser(argv=None):
     help_text = "a recipe, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
     parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
     group = parser.add_argument_group("comparing")
-    group.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks")
-    help_text = "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
+    group.add_argument(
+        "--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks"
+    )
+    help_text = (
+        "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
+    )
     group.add_argument("--evaluate", action="store_true", help=help_text)
-    help_text = "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
-    group.add_argument("--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text)
+    help_text = (
+        "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
+    )
+    group.add_argument(
+        "--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text
+    )
     help_text = "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at margins of 0.5, 1, 2 and 4"
-    group.add_argument("--at_accuracy", type=typed(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text)
-    add_output_flag(group, "--output", "also write the figures as a table, or for programs", ".csv", ".json")
-    parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json", "test_only"}
+    group.add_argument(
+        "--at_accuracy", type=typed(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text
+    )
+    add_output_flag(
+        group, "--output", "also write the figures as a table, or for programs", ".csv", ".json"
+    )
+    parser.rare |= {
+        "preset",
+        "pretrained_snn",
+        "pretrained_ann",
+        "seed",
+        "run_name",
+        "results_json",
+        "test_only",
+    }
     return parser
 
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     if args.output and Path(args.output).exists() and not args.overwrite:
-        raise UserError(f"{args.output} exists: --overwrite replaces it, --output writes elsewhere")
+        raise UserError(
+            f"{args.output} exists: --overwrite replaces it, --output writes elsewhere"
+        )
     several = measured(args, sys.argv[1:] if argv is None else argv)
-    pairs = comparing.pairs_of(comparing.at_equal_accuracy(several, args.at_accuracy) if args.at_accuracy else several)
+    pairs = comparing.pairs_of(
+        comparing.at_equal_accuracy(several, args.at_accuracy) if args.at_accuracy else several
+    )
     for pair in pairs:
         print("", *aligned(comparing.comparison(*pair)), sep="\n")
     print(f"\n{comparing.EXPLAINED}")
     if changes := comparing.differences(pairs):
         print(comparing.correction_line(changes))
     if args.equivalence:
-        print(comparing.equivalence_line(comparing.differences(pairs, only_shares=True), args.equivalence))
+        print(
+            comparing.equivalence_line(
+                comparing.differences(pairs, only_shares=True), args.equivalence
+            )
+        )
     if args.output:
-        write_whole(args.output, lambda file: file.write(comparing.as_file(pairs, Path(args.output).suffix).encode()))
+        write_whole(
+            args.output,
+            lambda file: file.write(comparing.as_file(pairs, Path(args.output).suffix).encode()),
+        )
         print(f"wrote {args.output}")
     return pairs
 
@@ -78,13 +111,21 @@ def measured(args, argv):
     several = comparing.series_of(runs)
     for series in several:
         if series.on != several[0].on:
-            differ = f"{several[0].name} was evaluated on {several[0].on}, {series.name} on {series.on}"
-            raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")
+            differ = (
+                f"{several[0].name} was evaluated on {several[0].on}, {series.name} on {series.on}"
+            )
+            raise UserError(
+                f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all"
+            )
         if len(series.results) < len(seeds):
             of = " ".join(map(str, series.results))
-            raise UserError(f"{series.name} was run with {series.run_with} for seed {of} only: --evaluate runs all seeds alike")
+            raise UserError(
+                f"{series.name} was run with {series.run_with} for seed {of} only: --evaluate runs all seeds alike"
+            )
     if not args.evaluate:
-        print(f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}")
+        print(
+            f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}"
+        )
     return several
 
 
@@ -106,29 +147,51 @@ def trained(word, seed, output_dir):
         return Trained(word, None, seed, Path(word).with_stem(numbered(Path(word).stem, seed)))
     recipe = find(word, "snn") if word in names("snn") else None
     run = recipe.run if recipe else word
-    for name, folder in ((word, output_dir), (run, output_dir), (run, HOME)):  # the reader may have a run of a recipe's name
+    for name, folder in (
+        (word, output_dir),
+        (run, output_dir),
+        (run, HOME),
+    ):  # the reader may have a run of a recipe's name
         path = Paths("snn", numbered(name, seed), folder).best_path
         if path.is_file() or log_beside(path).is_file():
             return Trained(word, word if recipe and name == run else None, seed, path)
-    return Trained(word, recipe and word, seed, Paths("snn", numbered(run, seed), output_dir).best_path)
+    return Trained(
+        word, recipe and word, seed, Paths("snn", numbered(run, seed), output_dir).best_path
+    )
 
 
 def check_there(networks, args):
     """Raises UserError where a file of these Trained, of all seeds, is missing, with the command that makes it if it is known."""
-    missing = [network for network in networks if not (network.checkpoint if args.evaluate else network.log).is_file()]
+    missing = [
+        network
+        for network in networks
+        if not (network.checkpoint if args.evaluate else network.log).is_file()
+    ]
     if not missing:
         return
     network, seeds = missing[0], [other.seed for other in missing]
     if network.checkpoint.is_file():
-        raise UserError(f"{network.log} is missing, but {network.checkpoint} is there: --evaluate measures it")
+        raise UserError(
+            f"{network.log} is missing, but {network.checkpoint} is there: --evaluate measures it"
+        )
     if network.recipe:
-        flags = as_flags({"preset": network.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"])
+        flags = as_flags(
+            {"preset": network.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"]
+        )
         makes = f"{' '.join(program('snn'))} {flags} makes it{OF_REPOSITORY if INSTALLED else ''}"
     elif len(missing) < len(networks):
         makes = f"train it as the others were, with {as_flags({'seeds': seeds}, ['seeds'])}"
     else:
-        known = [*names("snn"), *(log.stem for log in Paths("snn", network.word, args.output_dir).logs.glob("*.jsonl"))]
-        makes = f"{meant(network.word, known)}give a recipe, a run's name or the path of a checkpoint"
+        known = [
+            *names("snn"),
+            *(
+                log.stem
+                for log in Paths("snn", network.word, args.output_dir).logs.glob("*.jsonl")
+            ),
+        ]
+        makes = (
+            f"{meant(network.word, known)}give a recipe, a run's name or the path of a checkpoint"
+        )
     raise UserError(f"{network.name} is missing: {makes}")
 
 
@@ -139,24 +202,39 @@ def read(network):
     if not run.is_spiking:
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
     if run.epochs and run.seed != network.seed:
-        raise UserError(f"{run.path} is of seed {run.seed}, not {network.seed}: name it without its number, or give its seed")
-    saved = load_checkpoint(network.checkpoint) if run.epochs and network.checkpoint.is_file() else {}
+        raise UserError(
+            f"{run.path} is of seed {run.seed}, not {network.seed}: name it without its number, or give its seed"
+        )
+    saved = (
+        load_checkpoint(network.checkpoint) if run.epochs and network.checkpoint.is_file() else {}
+    )
     chosen = {epoch["epoch"]: epoch.get("evaluated", {}).get("accuracy") for epoch in run.epochs}
     if "accuracy" in saved and chosen.get(saved.get("epoch")) != saved["accuracy"]:
-        raise UserError(f"{run.path} is of another training than {network.checkpoint}: --evaluate measures the checkpoint")
+        raise UserError(
+            f"{run.path} is of another training than {network.checkpoint}: --evaluate measures the checkpoint"
+        )
     return run
 
 
 def evaluated(network, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     recipe = ["--preset", network.recipe] if network.recipe else []
-    words = [*argv, *recipe, "--pretrained_snn", str(network.checkpoint), "--seed", str(network.seed)]
+    words = [
+        *argv,
+        *recipe,
+        "--pretrained_snn",
+        str(network.checkpoint),
+        "--seed",
+        str(network.seed),
+    ]
     posthoc = open_network(build_parser(argv), words, "", run_name=f"{network.name}_compared")
     for margin in MARGINS if posthoc.args.at_accuracy else [{}]:
         posthoc.model.change(**margin)
         record, _ = posthoc.evaluate()
         stopped = f", margin {margin['gap_bound']:g}" if margin else ""
-        posthoc.run.say(f"{network.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images")
+        posthoc.run.say(
+            f"{network.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images"
+        )
     return read_run(posthoc.run.json_path)
 
 

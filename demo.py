@@ -13,10 +13,16 @@ STAGES = {  # what it does -> (command, its flags)
     "train the ANN": ("ann", f"{QUICK} {FEWER}"),
     "convert, fine-tune the SNN": ("snn", f"{QUICK} {FEWER}"),
     "pictures": ("analysis", QUICK),
-    "inference": ("obj1", f"{QUICK} --timesteps 50 --epsilon 0 0.2 --limit_test 2000 --run_name inference"),
-    "report": ("report", f"quick_feedback quick_feedback_posthoc_analysis inference --output_dir {OUTPUT} "
-               f"--output {OUTPUT / 'report.html'} --overwrite"),
-}  # fmt: skip
+    "inference": (
+        "obj1",
+        f"{QUICK} --timesteps 50 --epsilon 0 0.2 --limit_test 2000 --run_name inference",
+    ),
+    "report": (
+        "report",
+        f"quick_feedback quick_feedback_posthoc_analysis inference --output_dir {OUTPUT} "
+        f"--output {OUTPUT / 'report.html'} --overwrite",
+    ),
+}
 
 
 def main(argv=None):

@@ -38,11 +38,22 @@ IMAGES = 128  # of training, whose largest activations set the scales
 def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
-    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a recipe, or the path of an SNN's checkpoint")
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="NETWORK",
+        help="a recipe, or the path of an SNN's checkpoint",
+    )
     group = parser.add_argument_group("energy")
     help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
-    group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="more cost models, as TOML files")
+    group.add_argument(
+        "--convention",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more cost models, as TOML files",
+    )
     formats = ["text", "md", "latex", "csv", "json"]
     group.add_argument("--format", choices=formats, default="text", help="format of the tables")
     add_output_flag(group, "--picture", "also draw the parts' energies as a chart", ".png")
@@ -58,19 +69,36 @@ def main(argv=None):
         for word in dict.fromkeys(args.networks):
             is_recipe = word in names("snn") or word.endswith(".toml")
             words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
-            posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])
+            posthoc = open_network(
+                build_parser(argv), words, "_energy", engine="dense", networks=[word]
+            )
             if not (posthoc.args.holdout or posthoc.args.limit_test):
                 posthoc.test = posthoc.test.part(0, LIMIT)
             if args.against:
                 anns[word] = accuracies_of_ann(posthoc, word)
-            ledgers[word] = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
-            parts[word], said = part_rows(ledgers[word], next(iter(prices.values()))), [*verdicts(word, ledgers[word], prices)]
+            ledgers[word] = ledger(
+                posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed
+            )
+            parts[word], said = (
+                part_rows(ledgers[word], next(iter(prices.values()))),
+                [*verdicts(word, ledgers[word], prices)],
+            )
             tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
             posthoc.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
-            posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
+            posthoc.run.record(
+                event="ledger", lines=said, tables=[in_words(rows) for rows in tables]
+            )
             lines += said
     if args.format == "json":
-        print(json.dumps({word: numbers_of(costs, prices, *anns.get(word, ())) for word, costs in ledgers.items()}, indent=1))
+        print(
+            json.dumps(
+                {
+                    word: numbers_of(costs, prices, *anns.get(word, ()))
+                    for word, costs in ledgers.items()
+                },
+                indent=1,
+            )
+        )
     else:
         print(as_text(energy_rows(ledgers, prices, anns), args.format))
         for word, rows in parts.items():
@@ -85,10 +113,18 @@ def numbers_of(ledger, prices, accuracy=None, in_8_bits=None):
     """All that is known of a network, for programs. accuracy, in_8_bits: of its ANN."""
     joules = {
         title: {execution: ledger.joules(one, execution) for execution in EXECUTIONS}
-        | {"ann": ledger.ann_joules(one), "ann_8_bits": ledger.ann_joules(one, 8), "break_even": ledger.break_even(one)}
+        | {
+            "ann": ledger.ann_joules(one),
+            "ann_8_bits": ledger.ann_joules(one, 8),
+            "break_even": ledger.break_even(one),
+        }
         for title, one in prices.items()
     }
-    return asdict(ledger) | {"ann_accuracy": accuracy, "ann_8_bits_accuracy": in_8_bits, "joules": joules}
+    return asdict(ledger) | {
+        "ann_accuracy": accuracy,
+        "ann_8_bits_accuracy": in_8_bits,
+        "joules": joules,
+    }
 
 
 def accuracies_of_ann(posthoc, word):
@@ -96,12 +132,19 @@ def accuracies_of_ann(posthoc, word):
     classifier."""
     path = posthoc.args.against
     ann = ann_of(path, posthoc.args)
-    shapes, wanted = ({name: value.shape for name, value in model.named_parameters()} for model in (ann, posthoc.model))
+    shapes, wanted = (
+        {name: value.shape for name, value in model.named_parameters()}
+        for model in (ann, posthoc.model)
+    )
     weights = (name for name in wanted if name.endswith("weight") and "generate" not in name)
     if differ := [name for name in weights if shapes.get(name) != wanted[name]]:
-        raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
+        raise UserError(
+            f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from"
+        )
     few = posthoc.train.batch(torch.arange(min(IMAGES, len(posthoc.train)))).images
-    return tuple(evaluate(model, posthoc.test)["accuracy"] for model in (ann, in_eight_bits(ann, few)))
+    return tuple(
+        evaluate(model, posthoc.test)["accuracy"] for model in (ann, in_eight_bits(ann, few))
+    )
 
 
 @torch.no_grad()
@@ -124,7 +167,11 @@ def in_eight_bits(model, images):
         scale = layer.weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / LEVELS
         layer.weight.copy_((layer.weight / scale).round() * scale)
         step = most / LEVELS
-        layer.register_forward_pre_hook(lambda _, inputs, step=step: ((inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,))
+        layer.register_forward_pre_hook(
+            lambda _, inputs, step=step: (
+                (inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,
+            )
+        )
     return model
 
 

@@ -11,7 +11,11 @@ from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
 from harness.exporting.formats import FORMATS, export
 
-DATA = ("dataset", "data_dir", "skip_bad")  # flags, of the images that a page or a folder of C comes with
+DATA = (
+    "dataset",
+    "data_dir",
+    "skip_bad",
+)  # flags, of the images that a page or a folder of C comes with
 
 
 def build_parser():
@@ -19,26 +23,56 @@ def build_parser():
     whose = "of page, c and arduino: its test images are tried, and written; default: the network's; a folder as in training"
     settings["dataset"] = replace(settings["dataset"], default="", help=whose)
     parser = Parser(__doc__, settings=settings)
-    parser.add_argument("network", metavar="NETWORK", help="checkpoint of an SNN, or the name of one that came with the program, "
-                        "such as quick_feedback; for half, of an ANN, too")  # fmt: skip
-    parser.add_argument("--to", choices=list(FORMATS), required=True, help=(
-        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; block: a file that "
-        "C programs open; page: an HTML file in which one draws digits and watches the network, with its decoder; c: a folder of "
-        "C99 that runs it and checks itself; arduino: a library with an example"))  # fmt: skip
-    parser.add_argument("--weights", choices=["float32", "int8", "int8_folded"], default="float32", help=(
-        "block, page, c, arduino: float32 (stored as 16 bits in a page), int8 (integer arithmetic, exact, less memory), or "
-        "int8_folded (a strided convolution and the one behind it are one: more weights, fewer additions)"))  # fmt: skip
-    parser.add_argument("--output", default="", metavar="PATH", help="file or folder; default: beside the checkpoint: NAME, "
-                        ".nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino")  # fmt: skip
-    parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own")
-    parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help="checkpoint of an SNN, or the name of one that came with the program, "
+        "such as quick_feedback; for half, of an ANN, too",
+    )
+    parser.add_argument(
+        "--to",
+        choices=list(FORMATS),
+        required=True,
+        help=(
+            "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; block: a file that "
+            "C programs open; page: an HTML file in which one draws digits and watches the network, with its decoder; c: a folder of "
+            "C99 that runs it and checks itself; arduino: a library with an example"
+        ),
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["float32", "int8", "int8_folded"],
+        default="float32",
+        help=(
+            "block, page, c, arduino: float32 (stored as 16 bits in a page), int8 (integer arithmetic, exact, less memory), or "
+            "int8_folded (a strided convolution and the one behind it are one: more weights, fewer additions)"
+        ),
+    )
+    parser.add_argument(
+        "--output",
+        default="",
+        metavar="PATH",
+        help="file or folder; default: beside the checkpoint: NAME, "
+        ".nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino",
+    )
+    parser.add_argument(
+        "--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action=SwitchAction,
+        default=False,
+        help="replace a file that is there already",
+    )
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     data = {name: value for name, value in args.typed.items() if name in DATA}
-    for line in export(args.network, args.to, args.output, args.overwrite, named(args.model), args.weights, **data):
+    for line in export(
+        args.network, args.to, args.output, args.overwrite, named(args.model), args.weights, **data
+    ):
         print(line)
 
 

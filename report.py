@@ -15,9 +15,20 @@ def build_parser():
     parser = Parser(__doc__)
     help_text = "path of a run's .jsonl log, or a run's name in --output_dir (both its ANN and its SNN, where both are there)"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=help_text)
-    add_output_flag(parser, "--output", "the page; an earlier report is replaced", ".html", ".htm", default="report.html")
-    parser.add_argument("--output_dir", default=".", metavar="PATH", help="folder that holds logs/")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output even if no report wrote it")
+    add_output_flag(
+        parser,
+        "--output",
+        "the page; an earlier report is replaced",
+        ".html",
+        ".htm",
+        default="report.html",
+    )
+    parser.add_argument(
+        "--output_dir", default=".", metavar="PATH", help="folder that holds logs/"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --output even if no report wrote it"
+    )
     return parser
 
 

@@ -29,7 +29,13 @@ from self_models.counting.ledger import graph_entries
 from self_models.counting.operations import conventions
 from self_models.nir import LIKE, RESETS, from_nir
 
-SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too
+SHARED = (
+    "log",
+    "output_dir",
+    "run_name",
+    "overwrite",
+    "batch_size",
+)  # flags of other scripts, too
 MOST = 100_000  # timesteps
 CHECKED = 2  # recordings that are compared with other simulators
 COUNTED = 10  # recordings of which additions are counted
@@ -42,43 +48,85 @@ def build_parser():
     parser.usage = "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]"
     parser.add_argument("network", metavar="NETWORK.nir")
     help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
-    parser.add_argument("folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text)
+    parser.add_argument(
+        "folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text
+    )
     group = parser.add_argument_group("running")
     help_text = "simulator that wrote the network, whose conventions hold: time constants, reset, threshold; default: NIR's own"
     group.add_argument("--like", choices=[*LIKE], default=None, help=help_text)
     for flag, kind, word, help_text in (
-        ("dt", POSITIVE, "SECONDS", "length of a timestep; default: as --like, else the file's, else 0.001"),
-        ("events_per_step", COUNT, "N", "timesteps of N events each, however long they take; --dt then sets time constants only"),
+        (
+            "dt",
+            POSITIVE,
+            "SECONDS",
+            "length of a timestep; default: as --like, else the file's, else 0.001",
+        ),
+        (
+            "events_per_step",
+            COUNT,
+            "N",
+            "timesteps of N events each, however long they take; --dt then sets time constants only",
+        ),
         ("steps", COUNT, "T", "timesteps of each recording; default: those of the longest"),
-        ("membrane_floor", NOT_NEGATIVE, "F", "lower bound of the membrane potential, in negative thresholds; default: none"),
+        (
+            "membrane_floor",
+            NOT_NEGATIVE,
+            "F",
+            "lower bound of the membrane potential, in negative thresholds; default: none",
+        ),
         ("limit", COUNT, "N", "only N recordings, balanced over the classes"),
     ):
-        group.add_argument(f"--{flag}", type=typed(kind), default=None, metavar=word, help=help_text)
+        group.add_argument(
+            f"--{flag}", type=typed(kind), default=None, metavar=word, help=help_text
+        )
     help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
     group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
-    help_text = "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
+    help_text = (
+        "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
+    )
     group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
-    group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
-    group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is classified wrongly")
+    group.add_argument(
+        "--engine", choices=["auto", "event", "dense"], default="auto", help=help_text
+    )
+    group.add_argument(
+        "--wrong",
+        action=SwitchAction,
+        default=False,
+        help="name each recording that is classified wrongly",
+    )
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
     help_text = f"instead, compare spikes with other simulators on two recordings, or --limit N; default: {', '.join(SIMULATORS)}"
-    group.add_argument("--check", nargs="*", choices=[*SIMULATORS], default=None, metavar="SIMULATOR", help=help_text)
+    group.add_argument(
+        "--check",
+        nargs="*",
+        choices=[*SIMULATORS],
+        default=None,
+        metavar="SIMULATOR",
+        help=help_text,
+    )
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
-    said = {name: getattr(args, name) for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")}
+    said = {
+        name: getattr(args, name)
+        for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")
+    }
     with warnings.catch_warnings(record=True, action="always") as notes:
         model = from_nir(args.network, engine=args.engine, **said)
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
-        raise UserError(f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)")
+        raise UserError(
+            f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)"
+        )
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     if not (args.like or model.metadata):
-        run.say(f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep")
+        run.say(
+            f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
+        )
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None
@@ -94,10 +142,18 @@ def main(argv=None):
     for path, label, found in zip(files, labels, read_as, strict=True):
         if args.wrong and found != label:
             run.say(f"wrong: {path}: class {names[label]}, predicted {names[found]}")
-    record = {"event": "nir", "network": args.network, "timesteps": steps, "dt": model.dt, **result}
+    record = {
+        "event": "nir",
+        "network": args.network,
+        "timesteps": steps,
+        "dt": model.dt,
+        **result,
+    }
     run.record(**record)
     if drawn:
-        save_recording(run.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name)
+        save_recording(
+            run.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name
+        )
         run.say(f"wrote {run.picture('.gif')}")
     if args.log:
         run.say(f"log: {run.log_path}")
@@ -122,7 +178,10 @@ def length(args, model):
 
 def listed(args, model):
     """(paths of the recordings, their labels, name of each output). Classes with numbers as names are those of the outputs."""
-    found, outputs = labelled_recordings(args.folder), prod(model.graph.shapes[model.graph.ends["output"]])
+    found, outputs = (
+        labelled_recordings(args.folder),
+        prod(model.graph.shapes[model.graph.ends["output"]]),
+    )
     numbered = all(name.isdecimal() and int(name) < outputs for name in found)
     if not numbered and len(found) != outputs:
         raise UserError(
@@ -130,9 +189,15 @@ def listed(args, model):
             "each output, in the order of their names, or name them by the outputs' numbers, from 0"
         )
     labels = {name: int(name) if numbered else number for number, name in enumerate(found)}
-    files = sorted((n, labels[name], path) for name, paths in found.items() for n, path in enumerate(paths))
+    files = sorted(
+        (n, labels[name], path) for name, paths in found.items() for n, path in enumerate(paths)
+    )
     _, labels_of, paths = zip(*files[: args.limit], strict=True)
-    return paths, labels_of, [dict(zip(labels.values(), labels, strict=True)).get(n, str(n)) for n in range(outputs)]
+    return (
+        paths,
+        labels_of,
+        [dict(zip(labels.values(), labels, strict=True)).get(n, str(n)) for n in range(outputs)],
+    )
 
 
 def read(args, model, paths):
@@ -142,7 +207,9 @@ def read(args, model, paths):
         try:
             rows, steps = rows_in(Path(path), model.graph.shape, model.dt, args.events_per_step)
         except ModelError as error:
-            raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out") from None
+            raise UserError(
+                f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out"
+            ) from None
         if (args.steps or steps) > MOST:
             long = f"{path} has {args.steps or steps:,} timesteps of {length(args, model)}"
             raise UserError(f"{long}: give a larger --dt, or fewer --steps")
@@ -162,25 +229,48 @@ def evaluate(model, recordings, labels, steps, batch_size):
         output = model(batch, steps)
         seconds += time.perf_counter() - began
         read_as += output.logits.argmax(1).tolist()
-        spikes = {name: spikes.get(name, 0) + each.double().sum().item() for name, each in output.spikes.items()}
+        spikes = {
+            name: spikes.get(name, 0) + each.double().sum().item()
+            for name, each in output.spikes.items()
+        }
         bar.update(len(batch))
     bar.close()
     right = sum(found == label for found, label in zip(read_as, labels, strict=True))
-    rates = {"seconds": seconds, "recordings_per_second": len(recordings) / seconds, "threads": torch.get_num_threads()}
+    rates = {
+        "seconds": seconds,
+        "recordings_per_second": len(recordings) / seconds,
+        "threads": torch.get_num_threads(),
+    }
     counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
     entries = graph_entries(model, recordings[:COUNTED], steps)
     exact = {name: one for name, one in conventions().items() if one.counts == "exact"}
-    energies = {name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries) for name, one in exact.items()}
+    energies = {
+        name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries)
+        for name, one in exact.items()
+    }
     means = {"spikes": {name: count / len(recordings) for name, count in spikes.items()}}
-    return counts | rates | means | {"additions": {one.layer: one.synops for one in entries}, "joules": energies}, read_as
+    return counts | rates | means | {
+        "additions": {one.layer: one.synops for one in entries},
+        "joules": energies,
+    }, read_as
 
 
 def report(run, model, result):
     """Say what evaluate() has found."""
     shapes, spikes, total = model.graph.shapes, result["spikes"], result["recordings"]
-    rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
-            for name, count in result["additions"].items()]  # fmt: skip
-    energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
+    rows = [
+        [
+            name,
+            "x".join(map(str, shapes[name])),
+            figure(spikes[name]) if name in spikes else "-",
+            figure(count),
+        ]
+        for name, count in result["additions"].items()
+    ]
+    energies = (
+        f"{figure(1e6 * joules)} µJ ({conventions()[name].title})"
+        for name, joules in result["joules"].items()
+    )
     run.result(
         f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {total:,} recordings",
         *aligned([["node", "shape", "spikes", "additions"], *rows], left=(0, 1)),
@@ -188,7 +278,9 @@ def report(run, model, result):
     )
     if silent := [name for name, count in spikes.items() if not count]:
         run.say(f"note: no node {', '.join(silent)} sends a spike")
-    run.say(f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})")
+    run.say(
+        f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})"
+    )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,19 @@ from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
-NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")  # those of README and python.md
-RECORDS = [f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")]  # that compare.md compares
+NETWORKS = (
+    "quick_feedback",
+    "quick_baseline",
+    "accurate_feedback",
+    "snn_feedback",
+)  # those of README and python.md
+RECORDS = [
+    f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")
+]  # that compare.md compares
 
-with TemporaryDirectory() as build:  # a build/ that stays here would hand on modules that have been deleted since
+with (
+    TemporaryDirectory() as build
+):  # a build/ that stays here would hand on modules that have been deleted since
     setup(
         packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
         package_dir={"wfeedback": "."},  # the Python files beside this one, and:

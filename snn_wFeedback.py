@@ -1,7 +1,13 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import choose_trained, lines_on_flags, new_snn, teacher_from, use_engine
+from harness.building.models import (
+    choose_trained,
+    lines_on_flags,
+    new_snn,
+    teacher_from,
+    use_engine,
+)
 from harness.building.start import resolve, start_snn
 from harness.command_line.flags import training_parser
 from harness.command_line.scripts import run_script, train_each
@@ -27,13 +33,23 @@ def train(args):
     model.precision = args.precision
     choose_trained(model, args)
     teacher = teacher_from(args)
-    trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
-    terms = args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
+    trade_off = (
+        args.trade_off if model.has_feedback else 0.0
+    )  # what a gate makes of the image by itself is not learned
+    terms = (
+        args.trade_off_type,
+        args.spike_penalty,
+        args.classification_type,
+        teacher,
+        args.label_smoothing,
+    )
     criterion = Criterion(trade_off, *terms, own_losses(args, model))
     args, data = data_for(args, model)
     engine = use_engine(model, args)
     with Run("snn", name, args, trains=not args.test_only) as run:
-        run.say(*lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), engine)
+        run.say(
+            *lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), engine
+        )
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         return fit(model, data, criterion, args, run, start.run)
 

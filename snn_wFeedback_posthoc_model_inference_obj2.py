@@ -19,23 +19,48 @@ def build_parser(argv=None):
     parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule",))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
-    group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="stopping rules to evaluate")
-    for name, bound in settings_in(*RULES.values()).items():  # those of --model's file are among them
+    group.add_argument(
+        "--rules",
+        nargs="+",
+        choices=rules,
+        default=["all_predicted"],
+        help="stopping rules to evaluate",
+    )
+    for name, bound in settings_in(
+        *RULES.values()
+    ).items():  # those of --model's file are among them
         tried = [*bound.tried] or [bound.default]
-        group.add_argument(f"--{name}s", nargs="+", type=typed(bound.kind), default=tried, help=bound.help)
+        group.add_argument(
+            f"--{name}s", nargs="+", type=typed(bound.kind), default=tried, help=bound.help
+        )
     return parser
 
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
-    posthoc = open_posthoc(*resolve_evaluation(args), AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
+    posthoc = open_posthoc(
+        *resolve_evaluation(args), AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0]
+    )
     series = sweep(posthoc)
     posthoc.run.result(*adaptive_table(series))
     rule, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(rule, record['bounds'])}, {gate_in_words(posthoc.model.gate)}"
     by_rule = {name: [record for record, _ in rows] for name, rows in series.items()}
-    posthoc.draw(".png", save_accuracies, by_rule, looks_of(by_rule), ("mean_steps", "spikes", "energy_event_joules"))
-    posthoc.draw("_steps.png", save_step_histograms, per_image, posthoc.model.timesteps, setting, posthoc.model.classes)
+    posthoc.draw(
+        ".png",
+        save_accuracies,
+        by_rule,
+        looks_of(by_rule),
+        ("mean_steps", "spikes", "energy_event_joules"),
+    )
+    posthoc.draw(
+        "_steps.png",
+        save_step_histograms,
+        per_image,
+        posthoc.model.timesteps,
+        setting,
+        posthoc.model.classes,
+    )
     return posthoc.finish()
 
 
@@ -52,11 +77,16 @@ def sweep(posthoc):
             doing = setting_in_words(f"evaluating {rule}", bounds)
             series[rule].append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
-    series["all timesteps"] = [posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})]
+    series["all timesteps"] = [
+        posthoc.evaluate(doing="evaluating all timesteps", rule="none", bounds={})
+    ]
     difficulty = -series["all timesteps"][0][1]["margin"]
     for record, per_image in (row for rows in series.values() for row in rows):
         rho = spike_correlations(difficulty, per_image)
-        record |= {"rank_correlation": rho["spikes"], "rank_correlation_per_ink": rho["spikes_per_ink"]}
+        record |= {
+            "rank_correlation": rho["spikes"],
+            "rank_correlation_per_ink": rho["spikes_per_ink"],
+        }
     return series
 
 
@@ -65,7 +95,9 @@ def bounds_of(rule, args):
     names = list(settings_in(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]
     if len({len(bounds) for bounds in values}) > 1:
-        raise UserError(f"--rules {rule} needs as many {' as '.join(f'--{name}s' for name in names)}")
+        raise UserError(
+            f"--rules {rule} needs as many {' as '.join(f'--{name}s' for name in names)}"
+        )
     return [dict(zip(names, bounds, strict=True)) for bounds in zip(*values, strict=True)]
 
 

@@ -18,7 +18,10 @@ from self_models.objectives.contrast import WINDOW
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 HALF, WHOLE = 0.15, 0.30  # what is left of the brightness of dimmed images
-CONTROLS = {"normalised": 0, "locally": WINDOW}  # name -> side of the square whose brightest pixel others are divided by
+CONTROLS = {
+    "normalised": 0,
+    "locally": WINDOW,
+}  # name -> side of the square whose brightest pixel others are divided by
 
 
 def build_parser(argv=None):
@@ -29,7 +32,9 @@ def build_parser(argv=None):
 
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv))
-    posthoc = open_posthoc(args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}")
+    posthoc = open_posthoc(
+        args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
+    )
     posthoc.check_predicts()
     sets = {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
     if sets:
@@ -45,10 +50,14 @@ def accuracies(posthoc, dimming, images):
     """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls."""
     own, row = posthoc.args.contrast, {"dimming": dimming}
     cases = {"plain": ("none", images), "contrast": (own, images)}
-    cases |= {name: ("none", changed(images, normalised, window)) for name, window in CONTROLS.items()}
+    cases |= {
+        name: ("none", changed(images, normalised, window)) for name, window in CONTROLS.items()
+    }
     for name, (contrast, shown) in cases.items():
         posthoc.model.change(contrast=contrast)
-        row[name] = posthoc.evaluate(shown, dimming=dimming, contrast=contrast, case=name)[0]["accuracy"]
+        row[name] = posthoc.evaluate(shown, dimming=dimming, contrast=contrast, case=name)[0][
+            "accuracy"
+        ]
     posthoc.model.change(contrast=own)
     return row
 
@@ -57,8 +66,15 @@ def dimmed_sets(images):
     """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
     middle, centre = (size // 2 for size in images.images.shape[2:])
     where = {"top half": np.s_[..., :middle, :], "bottom half": np.s_[..., middle:, :]}
-    where |= {"left half": np.s_[..., :centre], "right half": np.s_[..., centre:], "whole": np.s_[...]}
-    return {name: changed(images, dimmed, part, WHOLE if name == "whole" else HALF) for name, part in where.items()}
+    where |= {
+        "left half": np.s_[..., :centre],
+        "right half": np.s_[..., centre:],
+        "whole": np.s_[...],
+    }
+    return {
+        name: changed(images, dimmed, part, WHOLE if name == "whole" else HALF)
+        for name, part in where.items()
+    }
 
 
 def changed(images, change, *how):
@@ -77,7 +93,11 @@ def normalised(pixels, window):
     """Each pixel is divided by the brightest in a square of this side around it, or in the image if it is 0, but by a tenth at
     least."""
     brightest = pixels.float().amax(1, keepdim=True)
-    brightest = F.max_pool2d(brightest, window, 1, window // 2) if window else brightest.amax((2, 3), keepdim=True)
+    brightest = (
+        F.max_pool2d(brightest, window, 1, window // 2)
+        if window
+        else brightest.amax((2, 3), keepdim=True)
+    )
     return (255 * pixels.float() / brightest.clamp(min=25.5)).round().byte()
 
 
@@ -86,9 +106,17 @@ def contrast_summary(rows):
     accuracy lost by dimming that contrast wins back."""
     clean, dimmed = rows[0], rows[1:]
     summary = {"clean": clean["contrast"], "clean_plain": clean["plain"]}
-    summary |= {f"dimmed_{key}": sum(row[key] for row in dimmed) / len(dimmed) for key in clean if key != "dimming"}
+    summary |= {
+        f"dimmed_{key}": sum(row[key] for row in dimmed) / len(dimmed)
+        for key in clean
+        if key != "dimming"
+    }
     lost = clean["plain"] - summary["dimmed_plain"]
-    return summary | {"regained": (summary["dimmed_contrast"] - summary["dimmed_plain"]) / lost if lost > 0 else None}
+    return summary | {
+        "regained": (summary["dimmed_contrast"] - summary["dimmed_plain"]) / lost
+        if lost > 0
+        else None
+    }
 
 
 if __name__ == "__main__":

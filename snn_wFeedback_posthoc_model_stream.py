@@ -24,16 +24,40 @@ EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network wi
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=("timesteps", "rule"))  # there is no last step
+    parser = posthoc_parser(
+        __doc__, argv, InputBlockingSNN, without=("timesteps", "rule")
+    )  # there is no last step
     group = parser.add_argument_group("stream")
-    group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
-                       "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip
-    group.add_argument("--scene", choices=list(SCENES), default=None, help="instead, a synthetic stream of test images")
-    group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="frames of a scene")
+    group.add_argument(
+        "--frames",
+        default="",
+        metavar="PATH",
+        help="a folder of images, a GIF or video, or an array (N, C, H, "
+        "W) or (N, H, W) in .npy or .npz: no data set is needed then",
+    )
+    group.add_argument(
+        "--scene",
+        choices=list(SCENES),
+        default=None,
+        help="instead, a synthetic stream of test images",
+    )
+    group.add_argument(
+        "--scene_frames", type=typed(COUNT), default=200, metavar="N", help="frames of a scene"
+    )
     add_baseline_flag(group, "the baseline's answers and spikes")
-    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help="default: 4, or 1 for a scene")
-    group.add_argument("--invert", action=SwitchAction, default=False, help="swap dark and bright in --frames")
-    group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF")
+    group.add_argument(
+        "--steps_per_frame",
+        type=typed(COUNT),
+        default=None,
+        metavar="K",
+        help="default: 4, or 1 for a scene",
+    )
+    group.add_argument(
+        "--invert", action=SwitchAction, default=False, help="swap dark and bright in --frames"
+    )
+    group.add_argument(
+        "--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF"
+    )
     return parser
 
 
@@ -43,15 +67,32 @@ def main(argv=None):
         raise UserError(f"give --frames PATH, or --scene with one of {', '.join(SCENES)}")
     args, start = resolve_evaluation(args)
     if start.settings.get("recorded_frames"):
-        raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
-    posthoc, beside, more = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"), None, []
-    leaks = forgetting(load_checkpoint(args.baseline).get("settings", {}), blocks=False) if args.baseline else {}
+        raise UserError(
+            "this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do"
+        )
+    posthoc, beside, more = (
+        open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream"),
+        None,
+        [],
+    )
+    leaks = (
+        forgetting(load_checkpoint(args.baseline).get("settings", {}), blocks=False)
+        if args.baseline
+        else {}
+    )
     if baseline := posthoc.baseline(**leaks):
-        posthoc.run.say(f"baseline {Path(args.baseline).stem}: {', '.join(f'{name} {leak}' for name, leak in leaks.items())}")
+        posthoc.run.say(
+            f"baseline {Path(args.baseline).stem}: {', '.join(f'{name} {leak}' for name, leak in leaks.items())}"
+        )
     frames, what, model = posthoc.test, args.frames, posthoc.model
     if args.scene:  # it flickers by less than the network's epsilon
-        epsilon = model.settings.get("epsilon", 0.0) / (2 if model.image_shape[0] > 1 else 1) or EPSILON
-        scene, what = make_scene(args.scene, frames, 1, args.scene_frames, args.seed, epsilon), f"scene {args.scene}"
+        epsilon = (
+            model.settings.get("epsilon", 0.0) / (2 if model.image_shape[0] > 1 else 1) or EPSILON
+        )
+        scene, what = (
+            make_scene(args.scene, frames, 1, args.scene_frames, args.seed, epsilon),
+            f"scene {args.scene}",
+        )
         frames = ImageSet(what, scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
     reel, lines = watched(posthoc, frames, f"{Path(start.path).stem}: {what}")
     if baseline:
@@ -76,28 +117,56 @@ def watched(posthoc, frames, title, which=""):
         posthoc.keep({"event": f"{event}frame", "frame": number} | record)
         say(f"{which}frame {number}: {line}")
     spikes = [record["spikes"]["total"] for record in records]
-    right = [record["answer"] == record["label"] for record in records if record["label"] is not None]
-    whole = {"event": f"{event}stream", **{name: model.settings[name] for name in LEAKING}, "frames": len(frames)}
-    whole |= {"steps_per_frame": steps, "spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(frames)}
-    lines = [f"{whole['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * whole['silent_frames']:.0f} % of "
-             f"{counted(len(frames), 'frame')} of {counted(steps, 'timestep')}"]  # fmt: skip
+    right = [
+        record["answer"] == record["label"] for record in records if record["label"] is not None
+    ]
+    whole = {
+        "event": f"{event}stream",
+        **{name: model.settings[name] for name in LEAKING},
+        "frames": len(frames),
+    }
+    whole |= {
+        "steps_per_frame": steps,
+        "spikes_per_step": fmean(spikes) / steps,
+        "silent_frames": spikes.count(0) / len(frames),
+    }
+    lines = [
+        f"{whole['spikes_per_step']:,.1f} spikes per timestep; no spike in {100 * whole['silent_frames']:.0f} % of "
+        f"{counted(len(frames), 'frame')} of {counted(steps, 'timestep')}"
+    ]
     if right:
         whole["accuracy"] = fmean(right)
-        lines.insert(0, f"accuracy {100 * whole['accuracy']:.1f} %, over the {counted(len(right), 'frame')} with a label")
+        lines.insert(
+            0,
+            f"accuracy {100 * whole['accuracy']:.1f} %, over the {counted(len(right), 'frame')} with a label",
+        )
     posthoc.keep(whole)
     return reel, lines
 
 
 def of_frame(figures, names):
     """(record, line) of what has come of a frame. figures: name -> (T,), of its steps; names: of the classes."""
-    answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
+    answer, label, sure, is_open = (
+        figures[name][-1].item() for name in ("answer", "label", "sure", "open")
+    )
     spikes = {part: figures[part].sum().item() for part in PARTS.values()}
     spikes["total"] = sum(spikes.values())
     answered, right = names[answer] if answer >= 0 else None, names[label] if label >= 0 else None
     verdict = "" if right is None else ", right" if answered == right else f", wrong: {right}"
-    said = "no answer" if answered is None else f"{answered} (certainty {100 * sure:.0f} %){verdict}"
-    record = {"answer": answered, "label": right, "sure": sure, "spikes": spikes, "open_share": is_open}
-    return record, f"{said}; {counted(round(spikes['total']), 'spike')}, {100 * is_open:.1f} % of the input open"
+    said = (
+        "no answer" if answered is None else f"{answered} (certainty {100 * sure:.0f} %){verdict}"
+    )
+    record = {
+        "answer": answered,
+        "label": right,
+        "sure": sure,
+        "spikes": spikes,
+        "open_share": is_open,
+    }
+    return (
+        record,
+        f"{said}; {counted(round(spikes['total']), 'spike')}, {100 * is_open:.1f} % of the input open",
+    )
 
 
 if __name__ == "__main__":

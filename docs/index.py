@@ -4,10 +4,16 @@ import re
 from pathlib import Path
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-NO_PAGE = re.compile(r"(?<!!)\[([^]]*)\]\((?!docs/|https?:|#)[^)]*\)")  # a link to a file that is no page of the site
+NO_PAGE = re.compile(
+    r"(?<!!)\[([^]]*)\]\((?!docs/|https?:|#)[^)]*\)"
+)  # a link to a file that is no page of the site
 
 
 def on_page_markdown(markdown, page, **_):
     if page.file.src_uri == "index.md":
         return NO_PAGE.sub(r"\1", README.read_text(encoding="utf-8")).replace("](docs/", "](")
-    return re.sub(r"\]\((\.\./)*README\.md", "](" + "../" * page.file.src_uri.count("/") + "index.md", markdown)
+    return re.sub(
+        r"\]\((\.\./)*README\.md",
+        "](" + "../" * page.file.src_uri.count("/") + "index.md",
+        markdown,
+    )

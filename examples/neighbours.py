@@ -16,7 +16,9 @@ from self_models.objectives.gates import GATES, Blocking
 class Neighbours(Blocking):
     """As `block`, but a pixel counts as predicted only where all pixels around it are, as far as the image goes."""
 
-    around: int = objective_setting(1, WHOLE, "neighbours: how far around a pixel all others must be predicted", group="gate")
+    around: int = objective_setting(
+        1, WHOLE, "neighbours: how far around a pixel all others must be predicted", group="gate"
+    )
     stays_in_evaluation = True  # networks trained with this gate are evaluated with it
 
     def is_predicted(self, image, prediction):

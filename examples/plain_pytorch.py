@@ -51,4 +51,7 @@ def rebuild(path):
 
 def run(network, input_spikes):
     """Logits (B, labels) for input spikes (T, B, C, H, W). The layers of a phased network pass spike counts."""
-    return sum(network(spikes) for spikes in (input_spikes.sum(0, keepdim=True) if network.phased else input_spikes))
+    return sum(
+        network(spikes)
+        for spikes in (input_spikes.sum(0, keepdim=True) if network.phased else input_spikes)
+    )

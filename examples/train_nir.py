@@ -26,9 +26,14 @@ for label, paths in enumerate(labelled_recordings(sys.argv[1]).values()):
 images, labels = torch.stack(frames, 1), torch.tensor(labels)
 neurons = [neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=0.0) for _ in range(3)]
 net = nn.Sequential(
-    layer.Conv2d(2, 8, 5, stride=2, padding=2), neurons[0], layer.Conv2d(8, 16, 3, stride=2, padding=1), neurons[1],
-    layer.Flatten(), layer.Linear(16 * 9 * 9, 10), neurons[2],
-)  # fmt: skip
+    layer.Conv2d(2, 8, 5, stride=2, padding=2),
+    neurons[0],
+    layer.Conv2d(8, 16, 3, stride=2, padding=1),
+    neurons[1],
+    layer.Flatten(),
+    layer.Linear(16 * 9 * 9, 10),
+    neurons[2],
+)
 functional.set_step_mode(net, "m")
 optimizer = torch.optim.Adam(net.parameters(), 2e-3)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)

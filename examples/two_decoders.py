@@ -13,7 +13,9 @@ class TwoDecoders(VGG_SNN_STDB_wFeedback):
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
         first, channels = self.features[0], self.image_shape[0]
-        self.generate2 = nn.Sequential(nn.ConvTranspose2d(first.out_channels, channels, 3, padding=1, bias=False))
+        self.generate2 = nn.Sequential(
+            nn.ConvTranspose2d(first.out_channels, channels, 3, padding=1, bias=False)
+        )
         if self.readout.spiking:
             self.generate2.append(self.new_neuron("generate2"))
 

@@ -10,7 +10,16 @@ from self_models.counting.evaluation import evaluate
 from self_models.loading import load
 from self_models.nir import from_nir
 
-__all__ = ["ModelError", "evaluate", "first_difference", "from_ann", "from_nir", "load", "load_data", "read_images"]
+__all__ = [
+    "ModelError",
+    "evaluate",
+    "first_difference",
+    "from_ann",
+    "from_nir",
+    "load",
+    "load_data",
+    "read_images",
+]
 
 
 def __getattr__(name):

@@ -10,8 +10,22 @@ from torch import nn
 from tqdm import tqdm
 
 from self_models.basics import ModelError
-from self_models.basics.images import CLASSES, ELSEWHERE, IMAGE_SHAPES, background, checked_images, tensor_of
-from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
+from self_models.basics.images import (
+    CLASSES,
+    ELSEWHERE,
+    IMAGE_SHAPES,
+    background,
+    checked_images,
+    tensor_of,
+)
+from self_models.conversion import (
+    biases_of,
+    calibrate_biases,
+    fit_biases,
+    fit_levels,
+    fit_thresholds,
+    units,
+)
 from self_models.graph import TracedSNN
 from self_models.loading import on_engine
 from self_models.network.chains import Step
@@ -24,12 +38,24 @@ from self_models.running.draws import Draws
 from self_models.running.outputs import INPUT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-ORDER = "convolution, ReLU, pools or 2x2 convolutions of stride 2, …, Flatten, Linear, ReLU, …, Linear"
+ORDER = (
+    "convolution, ReLU, pools or 2x2 convolutions of stride 2, …, Flatten, Linear, ReLU, …, Linear"
+)
 CLOSE = 1e-3  # how far logits of the traced network may be from the model's, of the largest
 
 
 @torch.no_grad()
-def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="auto", seed=0, calibrate=True, **settings):
+def from_ann(
+    ann,
+    images,
+    timesteps=32,
+    update="immediate",
+    decoder="",
+    engine="auto",
+    seed=0,
+    calibrate=True,
+    **settings,
+):
     """An SNN in eval mode that sends with spikes, in `timesteps` steps, what a trained ANN computes.
 
     ann: a module that returns logits (B, classes), of what torch.fx traces and network/tracing.py takes: convolutions, nn.Linear,
@@ -48,26 +74,43 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
     own |= {"timesteps": timesteps, "update": update}
     if "image_shape" not in settings and settings.get("dataset") not in IMAGE_SHAPES:
         own["image_shape"] = tuple(images.shape[-3:])
-    taken = SimpleNamespace(image_shape=own.get("image_shape") or IMAGE_SHAPES[own["dataset"]], image_dtype=torch.float32)
+    taken = SimpleNamespace(
+        image_shape=own.get("image_shape") or IMAGE_SHAPES[own["dataset"]],
+        image_dtype=torch.float32,
+    )
     images = checked_images(images, taken, own.get("recorded_frames", 0)).cpu()
-    ann, shown = copy.deepcopy(ann).eval().cpu().float(), images.mean(1) if images.dim() > 4 else images
+    ann, shown = (
+        copy.deepcopy(ann).eval().cpu().float(),
+        images.mean(1) if images.dim() > 4 else images,
+    )
     layers, wanted = traced(ann, shown), ann(shown.clone())
     try:
         model = in_a_row(layers, decoder, own)
     except ModelError:
         if decoder:
             raise
-        layers = with_scales(layers)  # where spikes of several layers meet each needs a worth of its own
+        layers = with_scales(
+            layers
+        )  # where spikes of several layers meet each needs a worth of its own
         model = TracedSNN.of_layers(layers, **own, labels=wanted.shape[1])
     nonlinear = [layer for layer in layers if layer.is_nonlinear]
-    with tqdm(total=2 * len(nonlinear), desc="from_ann", unit=" layers", disable=None, leave=False) as bar:
+    with tqdm(
+        total=2 * len(nonlinear), desc="from_ann", unit=" layers", disable=None, leave=False
+    ) as bar:
         activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
-        biases, (rates, logits) = biases_of(model), fit_levels(model, images, activations, bar.update)
+        biases, (rates, logits) = (
+            biases_of(model),
+            fit_levels(model, images, activations, bar.update),
+        )
         off = (logits - wanted).abs().amax(1) > CLOSE * wanted.abs().max()
         if off.float().mean() > 0.5:  # a few may lie at a step of QCFS
-            raise ModelError("what was traced computes other logits than the model: is there a hook, or a ReLU in place of a "
-                             "signal that is used again? inplace=False does")  # fmt: skip
-        if isinstance(model, TracedSNN):  # a link's unit would be that of all layers whose spikes meet before it
+            raise ModelError(
+                "what was traced computes other logits than the model: is there a hook, or a ReLU in place of a "
+                "signal that is used again? inplace=False does"
+            )
+        if isinstance(
+            model, TracedSNN
+        ):  # a link's unit would be that of all layers whose spikes meet before it
             scale_by_thresholds(model)
             unit = 1.0
         else:
@@ -75,12 +118,25 @@ def from_ann(ann, images, timesteps=32, update="immediate", decoder="", engine="
             fit_biases(model, biases)
             unit = next(unit for link, unit in units(model) if link.target == "output")
         # scripts must not take images of another data set for those that the network knows
-        if "dataset" not in settings and (model.image_shape, model.classes) != (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]]):
+        if "dataset" not in settings and (model.image_shape, model.classes) != (
+            IMAGE_SHAPES["MNIST"],
+            [*CLASSES["MNIST"]],
+        ):
             model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
             model.background = background(model.settings)
-        is_exact = update == "phased" and all(isinstance(layer.module, QCFS) for layer in nonlinear)
+        is_exact = update == "phased" and all(
+            isinstance(layer.module, QCFS) for layer in nonlinear
+        )
         if update != "delayed" and calibrate and not is_exact:
-            calibrate_if_better(model, rates, logits, unit, images, Draws(seed, 0, torch.arange(len(images))), bar.update)
+            calibrate_if_better(
+                model,
+                rates,
+                logits,
+                unit,
+                images,
+                Draws(seed, 0, torch.arange(len(images))),
+                bar.update,
+            )
     return on_engine(model, engine)
 
 
@@ -90,7 +146,11 @@ def scale_by_thresholds(model):
     for link in graph.links:
         sender, weights = graph.before_pools(link.source), None
         for module in link.modules:
-            weights = getattr(module, "weight", getattr(module, "scale", weights)) if weights is None else weights
+            weights = (
+                getattr(module, "weight", getattr(module, "scale", weights))
+                if weights is None
+                else weights
+            )
         if sender != INPUT and weights is not None and weights not in scaled:
             weights.mul_(neurons[sender].threshold)
             scaled.add(weights)
@@ -102,10 +162,26 @@ def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):
     model's logits; on_layer: called after each."""
 
     def off():
-        return F.cross_entropy(model(images, draws=draws, frames=False).logits * unit / model.timesteps, logits.softmax(1))
+        return F.cross_entropy(
+            model(images, draws=draws, frames=False).logits * unit / model.timesteps,
+            logits.softmax(1),
+        )
 
-    before, biases = off(), {name: value.clone() for name, value in model.state_dict().items() if name.endswith(".bias")}
-    calibrate_biases(model, rates, images, lambda t: draws.at_step(t, model.image_shape, "cpu"), lambda *_: on_layer())
+    before, biases = (
+        off(),
+        {
+            name: value.clone()
+            for name, value in model.state_dict().items()
+            if name.endswith(".bias")
+        },
+    )
+    calibrate_biases(
+        model,
+        rates,
+        images,
+        lambda t: draws.at_step(t, model.image_shape, "cpu"),
+        lambda *_: on_layer(),
+    )
     if off() > before:
         model.load_state_dict(biases, strict=False)
 
@@ -119,7 +195,9 @@ def in_a_row(layers, decoder, settings):
     layer that does not fit, where they make none."""
     for layer, before in zip(layers, (INPUT, *(layer.name for layer in layers)), strict=False):
         if layer.sources != (before,):
-            raise ModelError(f"{layer.where} takes what does not stand right before it: with a decoder give {ORDER}")
+            raise ModelError(
+                f"{layer.where} takes what does not stand right before it: with a decoder give {ORDER}"
+            )
     settings = settings | settings_of(layers, decoder)
 
     def built():
@@ -134,7 +212,9 @@ def in_a_row(layers, decoder, settings):
         if not is_same or (has_bias(layer.module) and module.bias is None):
             where = layer.where if layer else f"what follows {layers[-1].where}"
             wanted = "neuron" if isinstance(module, SpikingNeuron) else module or "nothing"
-            raise ModelError(f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}")
+            raise ModelError(
+                f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}"
+            )
     model, ours = built()
     for module, layer in zip(ours, layers, strict=True):
         for name, value in module.named_parameters() if hasattr(module, "weight") else ():
@@ -144,10 +224,25 @@ def in_a_row(layers, decoder, settings):
 
 def form_of(module):
     """What two modules that do the same with the same weights have in common."""
-    cls = next((cls for cls in (SpikingNeuron, nn.MaxPool2d) if isinstance(module, cls)), type(module))
-    steps = [Step.along(module, axis) for axis in (-2, -1)] if hasattr(module, "kernel_size") else []
-    names = "in_channels", "out_channels", "groups", "in_features", "out_features", "divisor_override"
-    return nn.ReLU if cls is SpikingNeuron else cls, steps, [getattr(module, name, None) for name in names]
+    cls = next(
+        (cls for cls in (SpikingNeuron, nn.MaxPool2d) if isinstance(module, cls)), type(module)
+    )
+    steps = (
+        [Step.along(module, axis) for axis in (-2, -1)] if hasattr(module, "kernel_size") else []
+    )
+    names = (
+        "in_channels",
+        "out_channels",
+        "groups",
+        "in_features",
+        "out_features",
+        "divisor_override",
+    )
+    return (
+        nn.ReLU if cls is SpikingNeuron else cls,
+        steps,
+        [getattr(module, name, None) for name in names],
+    )
 
 
 def settings_of(layers, decoder):
@@ -156,7 +251,9 @@ def settings_of(layers, decoder):
     modules = [layer.module for layer in layers]
     linears = [module for module in modules if isinstance(module, nn.Linear)]
     if not linears or not isinstance(modules[0], nn.Conv2d):
-        raise ModelError(f"{layers[0].where} begins no network with a decoder, of this order: {ORDER}")
+        raise ModelError(
+            f"{layers[0].where} begins no network with a decoder, of this order: {ORDER}"
+        )
     encoder, kernels = [], []
     for module in takewhile(lambda module: not isinstance(module, nn.Flatten), modules):
         encoder += [token for token, pool in POOLS.items() if isinstance(module, pool)]
@@ -165,10 +262,16 @@ def settings_of(layers, decoder):
             encoder.append("D" if halves else module.out_channels)
             kernels += [] if halves else [module.kernel_size[0]]
     return {
-        "plan": [encoder, as_tokens(decoder) if isinstance(decoder, str) else decoder], "vgg_name": "VGG5_wFeedback",
-        "kernel_size": (kernels or [3])[0], "fc_layers": len(linears) - 1, "fc_width": linears[0].out_features,
-        "labels": linears[-1].out_features, "output_bias": has_bias(linears[-1]), "bias": True, "default_threshold": 1.0,
-    }  # fmt: skip
+        "plan": [encoder, as_tokens(decoder) if isinstance(decoder, str) else decoder],
+        "vgg_name": "VGG5_wFeedback",
+        "kernel_size": (kernels or [3])[0],
+        "fc_layers": len(linears) - 1,
+        "fc_width": linears[0].out_features,
+        "labels": linears[-1].out_features,
+        "output_bias": has_bias(linears[-1]),
+        "bias": True,
+        "default_threshold": 1.0,
+    }
 
 
 def has_bias(module):

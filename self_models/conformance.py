@@ -12,7 +12,12 @@ from self_models.running.outputs import SNNOutput
 from self_models.running.stream import MEMBRANES
 
 AT_ONCE = 50  # images that are compared at once
-AFTERWARDS = {"predicted": "predicted", "output": "logits_by_step", "prediction": "predictions", "error": "errors"}  # SNNOutput's
+AFTERWARDS = {
+    "predicted": "predicted",
+    "output": "logits_by_step",
+    "prediction": "predictions",
+    "error": "errors",
+}  # SNNOutput's
 
 
 class Difference(NamedTuple):
@@ -38,7 +43,11 @@ class Difference(NamedTuple):
             words += f"; potentials {v:.9g} and {other:.9g}"
         if self.thresholds:
             theta, others = self.thresholds
-            words += f", threshold {theta:.9g}" if theta == others else f", thresholds {theta:.9g} and {others:.9g}"
+            words += (
+                f", threshold {theta:.9g}"
+                if theta == others
+                else f", thresholds {theta:.9g} and {others:.9g}"
+            )
         return words
 
 
@@ -57,11 +66,17 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     images = tensor_of(images)
 
     def outputs(numbers, run):
-        draws, drawn = Draws(seed, EVALUATION, numbers), None if uniforms is None else uniforms[:, numbers]
+        draws, drawn = (
+            Draws(seed, EVALUATION, numbers),
+            None if uniforms is None else uniforms[:, numbers],
+        )
         return [run(network, images[numbers], drawn, draws) for network in (a, b)]
 
     for numbers in torch.arange(len(images)).split(AT_ONCE):
-        difference = compared(*outputs(numbers, lambda network, x, u, draws: network(x, uniforms=u, draws=draws)), tolerance)
+        difference = compared(
+            *outputs(numbers, lambda network, x, u, draws: network(x, uniforms=u, draws=draws)),
+            tolerance,
+        )
         if difference:
             number = numbers[[difference.image]]
             recorded = outputs(number, recorded_by)
@@ -88,7 +103,9 @@ def recorded_by(network, x, uniforms, draws):
     for step in range(model.timesteps):
         _, memory = engine.go_on(memory, x, 1, frames=False)
         state, spikes = engine.state_of(memory), memory.spikes()
-        steps.append({name: {"spikes": spiked & (step < output.steps)} for name, spiked in spikes.items()})
+        steps.append(
+            {name: {"spikes": spiked & (step < output.steps)} for name, spiked in spikes.items()}
+        )
         for name in model.neurons():
             steps[-1][name]["membrane"] = state[MEMBRANES + name]
     stacked = {
@@ -101,7 +118,9 @@ def recorded_by(network, x, uniforms, draws):
 def compared(a, b, tolerance=None):
     """The first Difference of two SNNOutputs, or None."""
     if list(a.spikes) != list(b.spikes) or a.logits_by_step.shape != b.logits_by_step.shape:
-        raise ModelError("these runs cannot be compared: they have other layers, classes or timesteps, or other images")
+        raise ModelError(
+            "these runs cannot be compared: they have other layers, classes or timesteps, or other images"
+        )
     parts = list(compared_values(a, b, tolerance))
     differ = torch.stack([differs.any(2) for *_, differs in parts])  # (parts, T, B)
     if not differ.any():
@@ -111,21 +130,35 @@ def compared(a, b, tolerance=None):
     layer, *values = parts[int(differ[:, step, image].nonzero()[0])]
     ours, theirs, differs = (value[step, image] for value in values)
     neuron = int(differs.nonzero()[0])
-    return Difference(image, step, layer, neuron if len(ours) > 1 else None, ours[neuron].item(), theirs[neuron].item())
+    return Difference(
+        image,
+        step,
+        layer,
+        neuron if len(ours) > 1 else None,
+        ours[neuron].item(),
+        theirs[neuron].item(),
+    )
 
 
 def compared_values(a, b, tolerance):
     """(layer, what a has of it (T, B, n), what b has, where they differ), in the order of a step."""
     step = torch.arange(len(a.logits_by_step))[:, None]
-    compared = [None if output.comparisons is None else output.comparisons * (step == step[-1]) for output in (a, b)]
+    compared = [
+        None if output.comparisons is None else output.comparisons * (step == step[-1])
+        for output in (a, b)
+    ]
     parts = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
     for name in a.spikes:
         spikes, potentials = zip(*(of_layer(output, name) for output in (a, b)), strict=True)
         if any(each is None for each in spikes):
             spikes = a.spikes_by_step[name], b.spikes_by_step[name]
-        potentials = [each if each is None else each.double() for each in potentials]  # whole numbers, too, are values
+        potentials = [
+            each if each is None else each.double() for each in potentials
+        ]  # whole numbers, too, are values
         parts += [(name, *spikes), (f"{name} potential", *potentials)]
-    parts += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
+    parts += [
+        (name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()
+    ] + [("comparisons", *compared)]
     for name, *values in parts:
         if any(value is None for value in values):
             continue
@@ -133,7 +166,9 @@ def compared_values(a, b, tolerance):
         if name in a.spikes or not ours.is_floating_point():
             yield name, ours, theirs, ours != theirs
         elif tolerance is not None:
-            near = torch.isclose(ours, theirs.to(ours.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
+            near = torch.isclose(
+                ours, theirs.to(ours.dtype), rtol=tolerance, atol=tolerance, equal_nan=True
+            )
             yield name, ours, theirs, ~near
 
 
@@ -145,10 +180,16 @@ def of_layer(output, name):
 
 def with_potentials(difference, outputs, networks=()):
     """A Difference of these SNNOutputs with the potentials of its neuron, and of networks the thresholds, if they are known."""
-    v, layers = [of_layer(output, difference.layer)[1] for output in outputs], list(outputs[0].spikes)[1:]
+    v, layers = (
+        [of_layer(output, difference.layer)[1] for output in outputs],
+        list(outputs[0].spikes)[1:],
+    )
     if any(each is None for each in v) or (difference.neuron is None and v[0][0, 0].numel() > 1):
         return difference
     neuron = difference.neuron or 0
     v = tuple(each[difference.step, difference.image].flatten()[neuron].item() for each in v)
-    thresholds = [getattr(network, "model", network).thresholds[layers.index(difference.layer)] for network in networks]
+    thresholds = [
+        getattr(network, "model", network).thresholds[layers.index(difference.layer)]
+        for network in networks
+    ]
     return difference._replace(neuron=neuron, potentials=v, thresholds=tuple(thresholds) or None)

@@ -22,13 +22,23 @@ from self_models.network.norms import by_channel
 from self_models.network.stages import pass_on
 from self_models.running.outputs import INPUT
 
-CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
-BINS, CANDIDATES = 2**14, 200  # of the activations' histogram, of a layer's thresholds that are tried
-ROUNDS, GAIN = 16, 1.5  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
+CACHED = (
+    2**31
+)  # bytes of a layer's drives that are kept until it is settled; more are computed again
+BINS, CANDIDATES = (
+    2**14,
+    200,
+)  # of the activations' histogram, of a layer's thresholds that are tried
+ROUNDS, GAIN = (
+    16,
+    1.5,
+)  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
 
 
 @torch.no_grad()
-def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_layer=None, on_step=None):
+def balance_thresholds(
+    model, images, draws, timesteps, percentile=100.0, on_layer=None, on_step=None
+):
     """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons; with
     a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
 
@@ -44,7 +54,9 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
 
     def balance(name, neuron, drive, steps):
         most = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
-        neuron.threshold.copy_(torch.where(most > 0, most, 1.0))  # 1 where nothing positive ever reaches it
+        neuron.threshold.copy_(
+            torch.where(most > 0, most, 1.0)
+        )  # 1 where nothing positive ever reaches it
         fit_biases(model, biases)
         spikes = spikes_of(neuron, drive, steps, on_step)
         if on_layer:
@@ -70,9 +82,14 @@ def layer_by_layer(model, sent, steps, settle):
     graph, signals, was_training = model.graph, {INPUT: sent}, model.training
     sources = {node.name: node.sources for node in graph.nodes}
     model.eval()
-    for name, module in graph.modules.items():  # encoder, decoder, classifier; or as the ANN has them
+    for (
+        name,
+        module,
+    ) in graph.modules.items():  # encoder, decoder, classifier; or as the ANN has them
         is_neuron = isinstance(module, SpikingNeuron)
-        signal = through(None if is_neuron else module, [signals[source] for source in sources[name]])
+        signal = through(
+            None if is_neuron else module, [signals[source] for source in sources[name]]
+        )
         if is_neuron:
             signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
             signal = settle(name, module, signal, steps)
@@ -107,14 +124,20 @@ def spikes_of(neuron, drive, steps, on_step=None):
     for t in range(steps):
         spikes, state = (sent[t], None) if is_phased else neuron(drive(t), state)
         in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
-        bits.append((np.packbits(in_memory.cpu().numpy()), spikes.stride()))  # a drive without spikes has another order
+        bits.append(
+            (np.packbits(in_memory.cpu().numpy()), spikes.stride())
+        )  # a drive without spikes has another order
         if on_step:
             on_step()
     shape, kind = spikes.shape, (spikes.device, spikes.dtype)
 
     def at(t):
         packed, strides = bits[t]
-        return torch.from_numpy(np.unpackbits(packed, count=shape.numel())).as_strided(shape, strides).to(*kind)
+        return (
+            torch.from_numpy(np.unpackbits(packed, count=shape.numel()))
+            .as_strided(shape, strides)
+            .to(*kind)
+        )
 
     return at
 
@@ -122,7 +145,9 @@ def spikes_of(neuron, drive, steps, on_step=None):
 def largest(values, percentile):
     """The smallest of the values that this percentage of them does not exceed; the largest where that is not above 0."""
     if percentile < 100:
-        value = values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
+        value = (
+            values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
+        )
         if value > 0:
             return value
     return values.max()
@@ -146,7 +171,9 @@ def fit_levels(model, images, activations=None, on_layer=None):
     def fit(name, neuron, drive, steps):
         nonlinearity = (activations or {}).get(name, torch.relu)
         activation, bound = nonlinearity(drive(0)), getattr(nonlinearity, "bound", None)
-        neuron.threshold.fill_(nearest_bound(activation, model.timesteps) if bound is None else bound)
+        neuron.threshold.fill_(
+            nearest_bound(activation, model.timesteps) if bound is None else bound
+        )
         rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
         if on_layer:
             on_layer()
@@ -173,7 +200,9 @@ def rates_of(ann, model, images):
     activation as a share of the model's threshold, 0 to 1. ann: in evaluation, its layers named as the model's."""
     units_of, rates = {link.target: unit for link, unit in units(model)}, {}
     names = {module: name for name, module in ann.named_modules()}
-    worth = {name: units_of[name] * neuron.threshold for name, neuron in model.neurons().items()}  # of a spike, as the ANN has it
+    worth = {
+        name: units_of[name] * neuron.threshold for name, neuron in model.neurons().items()
+    }  # of a spike, as the ANN has it
 
     def note(module, _, output):
         if (name := names.get(module)) in worth:
@@ -233,13 +262,20 @@ def channel_means(values):
 
 def bounds_as_thresholds(state):
     """(an ANN's state_dict with the bounds of its QCFS layers as thresholds, whether it has any)"""
-    renamed = {re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name): value for name, value in state.items()}
+    renamed = {
+        re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name): value
+        for name, value in state.items()
+    }
     return renamed, renamed.keys() != state.keys()
 
 
 def biases_of(model):
     """Target of a link -> a copy of its bias."""
-    return {link.target: link.bias.detach().clone() for link in model.graph.links if link.bias is not None}
+    return {
+        link.target: link.bias.detach().clone()
+        for link in model.graph.links
+        if link.bias is not None
+    }
 
 
 def fit_biases(model, biases):
@@ -269,7 +305,9 @@ def units(model):
         if link.target in graph.pools:
             continue
         if any(getattr(module, "bias", None) is not None for module in link.modules[:-1]):
-            raise ModelError(f"conversion: a layer before {link.end} has a bias, which has no neurons of its own")
+            raise ModelError(
+                f"conversion: a layer before {link.end} has a bias, which has no neurons of its own"
+            )
         unit = units_of[graph.before_pools(link.source)]
         yield link, unit
         if link.target in neurons:

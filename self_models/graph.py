@@ -19,7 +19,10 @@ from self_models.running.outputs import INPUT, SNNOutput, asked_by, recorded, re
 from self_models.running.steps import stacked
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-NEURON, KINDS = "neuron", {cls.__name__: cls for cls in (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten, nn.Identity)}
+NEURON, KINDS = (
+    "neuron",
+    {cls.__name__: cls for cls in (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten, nn.Identity)},
+)
 KINDS["Scale"] = lambda: Scale(torch.ones(()))
 
 
@@ -38,7 +41,9 @@ class GraphSNN(nn.Module):
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
         self.metadata = {}  # of a NIR file
         self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
-        self.engine, self.stays = engine_of(GraphEngine, self, required(Choice(ENGINES), "engine", engine))
+        self.engine, self.stays = engine_of(
+            GraphEngine, self, required(Choice(ENGINES), "engine", engine)
+        )
 
     def refresh(self):
         """See VGG_SNN_STDB_wFeedback."""
@@ -71,13 +76,24 @@ class GraphSNN(nn.Module):
             events = torch.as_tensor(events)
             if tuple(events.shape[2:]) != shape or 0 in events.shape:
                 spaces = ", ".join(map(str, shape))
-                raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})")
-            on_kernel, timesteps = on_kernel and not events.requires_grad and events.device.type == "cpu", events.shape[1]
+                raise ModelError(
+                    f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})"
+                )
+            on_kernel, timesteps = (
+                on_kernel and not events.requires_grad and events.device.type == "cpu",
+                events.shape[1],
+            )
             frames = events.detach().numpy() if on_kernel else ()
-            given = [for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32)) for each in frames]
+            given = [
+                for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32))
+                for each in frames
+            ]
         if on_kernel:
             shown = self.engine(given, timesteps, asked)
-            arrived = [at if sizes is None else np.append(0, np.abs(sizes).cumsum(dtype=float))[at] for at, _, sizes in given]
+            arrived = [
+                at if sizes is None else np.append(0, np.abs(sizes).cumsum(dtype=float))[at]
+                for at, _, sizes in given
+            ]
             shown[INPUT] = torch.from_numpy(np.diff(arrived).T.astype(np.float32))
         else:
             shown, memory = [], {}
@@ -85,7 +101,9 @@ class GraphSNN(nn.Module):
                 now = now.to(torch.float32)
                 sent = self.step(memory, now)
                 counts = {name: sent[name].detach().flatten(1).sum(1) for name in self.layers[1:]}
-                counts[INPUT] = now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
+                counts[INPUT] = (
+                    now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
+                )
                 of_neurons = recorded_now(asked, sent, memory, self.neurons())
                 shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
             shown = stacked(shown)
@@ -94,24 +112,39 @@ class GraphSNN(nn.Module):
         steps = torch.full((logits.shape[1],), len(logits))
         total = {name: each.sum(0, dtype=wide(each.device)) for name, each in spikes.items()}
         return SNNOutput(
-            logits=logits[-1], predictions=None, errors=None, spikes=total, steps=steps, logits_by_step=logits,
-            spikes_by_step=spikes, recorded=recorded(asked, shown),
-        )  # fmt: skip
+            logits=logits[-1],
+            predictions=None,
+            errors=None,
+            spikes=total,
+            steps=steps,
+            logits_by_step=logits,
+            spikes_by_step=spikes,
+            recorded=recorded(asked, shown),
+        )
 
 
 def lists_of(recordings, shape, timesteps):
     """(of each recording the columns of its events: timesteps, then where they lie; timesteps); see GraphSNN.forward."""
     recordings = [np.asarray(rows) for rows in recordings]
     if timesteps is None:
-        timesteps = 1 + max(int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in recordings)
+        timesteps = 1 + max(
+            int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in recordings
+        )
     limits = timesteps, *shape
     for number, rows in enumerate(recordings):
         what = f"recording {number}"
         if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
-            raise ModelError(f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}")
+            raise ModelError(
+                f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}"
+            )
         recordings[number] = columns = np.ascontiguousarray(rows.T)
-        if len(rows) and any(each.min() < 0 or each.max() >= most for each, most in zip(columns, limits, strict=True)):
-            raise ModelError(f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}")
+        if len(rows) and any(
+            each.min() < 0 or each.max() >= most
+            for each, most in zip(columns, limits, strict=True)
+        ):
+            raise ModelError(
+                f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}"
+            )
     return recordings, timesteps
 
 
@@ -121,10 +154,17 @@ def for_kernel(columns, shape, timesteps, sizes=None):
     if (time[1:] < time[:-1]).any():
         order = time.argsort(kind="stable")
         time, *places = time[order], *(each[order] for each in places)
-    steps = {2: (1, shape[0]), 3: (1, shape[-1] * shape[0], shape[0])}  # by axis; channels lie side by side
+    steps = {
+        2: (1, shape[0]),
+        3: (1, shape[-1] * shape[0], shape[0]),
+    }  # by axis; channels lie side by side
     steps = steps.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
     neurons = sum(each.astype(np.int32) * step for each, step in zip(places, steps, strict=True))
-    return np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32), neurons, sizes
+    return (
+        np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32),
+        neurons,
+        sizes,
+    )
 
 
 def frames_of(lists, shape, timesteps):
@@ -137,7 +177,12 @@ def frames_of(lists, shape, timesteps):
 
 @dataclass
 class TracedSettings(SpikingSettings):
-    nodes: list = setting(None, Text(), "(name, kind, arguments, sources) of each layer; the last sends the logits", flags=())
+    nodes: list = setting(
+        None,
+        Text(),
+        "(name, kind, arguments, sources) of each layer; the last sends the logits",
+        flags=(),
+    )
 
 
 class TracedSNN(VGG_SNN_STDB_wFeedback):
@@ -148,8 +193,13 @@ class TracedSNN(VGG_SNN_STDB_wFeedback):
     def build(self):
         self.has_feedback = False
         self.change()
-        kinds = KINDS | {NEURON: lambda: self.new_neuron("network"), "MaxPool2d": MAX_POOLS[self.settings["max_pool"]]}
-        self.network = nn.ModuleDict({name: kinds[kind](**own) for name, kind, own, _ in self.settings["nodes"]})
+        kinds = KINDS | {
+            NEURON: lambda: self.new_neuron("network"),
+            "MaxPool2d": MAX_POOLS[self.settings["max_pool"]],
+        }
+        self.network = nn.ModuleDict(
+            {name: kinds[kind](**own) for name, kind, own, _ in self.settings["nodes"]}
+        )
 
     def make_graph(self):
         modules = {f"network.{name}": module for name, module in self.network.items()}

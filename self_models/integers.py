@@ -26,7 +26,13 @@ from self_models.kernel.layout import is_halving
 from self_models.kernel.tables import FORMS, K
 from self_models.network.graph import in_a_row
 from self_models.network.known import check_known
-from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import (
+    NeuronState,
+    PhasedNeuron,
+    PhasedState,
+    SpikingLayers,
+    SpikingNeuron,
+)
 from self_models.network.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.running.outputs import INPUT
@@ -37,7 +43,11 @@ LEVELS, FEWEST = 127, 63  # of a weight, and as many below 0; with potentials of
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
 NARROW = 2**15 - 1  # the largest membrane potential of 16 bits
 MOST_PARTS = 2**24  # of a unit: float32 holds all whole numbers up to here
-TRIED = 0.5, 1.25, 64  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
+TRIED = (
+    0.5,
+    1.25,
+    64,
+)  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
 BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
 WHO, INSTEAD = "weights int8", "load it with weights='float32'"
 
@@ -97,7 +107,9 @@ class IntegerNeuron(SpikingNeuron):
     for."""
 
     unit = 1.0
-    lowest = property(lambda self: -LARGEST if self.floor is None else -round(self.floor * self.threshold.item()))
+    lowest = property(
+        lambda self: -LARGEST if self.floor is None else -round(self.floor * self.threshold.item())
+    )
     rest = property(lambda self: round(self.initial_potential * self.threshold.item()))
 
     def at_rest(self, current):
@@ -130,7 +142,10 @@ def whole_pixels(image, draws):
     return (direct(image, draws) * BRIGHTEST).round()
 
 
-WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct"]: Encoding(whole_pixels, False)}
+WHOLE_ENCODINGS = {
+    ENCODINGS["poisson"]: ENCODINGS["poisson"],
+    ENCODINGS["direct"]: Encoding(whole_pixels, False),
+}
 
 
 class IntegerSNN(VGG_SNN_STDB_wFeedback):
@@ -142,7 +157,12 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
 
     def new_neuron(self, stage, channels=None):
         own, cls = self.settings, IntegerPhasedNeuron if self.phased else IntegerNeuron
-        return cls(None, own["update"], initial_potential=own["initial_potential"], floor=own["membrane_floor"])
+        return cls(
+            None,
+            own["update"],
+            initial_potential=own["initial_potential"],
+            floor=own["membrane_floor"],
+        )
 
     def change(self, **settings):
         super().change(**settings)
@@ -151,33 +171,63 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
 
     def make_parts(self, **common):
         parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
-        forms = {name: type(part) for name, part in parts.items()} | {"encoding": ENCODINGS.find(self.settings["encoding"]).send}
+        forms = {name: type(part) for name, part in parts.items()} | {
+            "encoding": ENCODINGS.find(self.settings["encoding"]).send
+        }
         for name, form in forms.items():
             if form not in FORMS[name]:
-                raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
+                raise ModelError(
+                    f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}"
+                )
         return parts
 
     def whole_form(self):
         """The WholeForm, for other programs."""
         neurons = {
-            name: Whole(layer.threshold.item(), layer.rest, layer.lowest, LARGEST, int(in_shares(layer.leak)), layer.unit)
+            name: Whole(
+                layer.threshold.item(),
+                layer.rest,
+                layer.lowest,
+                LARGEST,
+                int(in_shares(layer.leak)),
+                layer.unit,
+            )
             for name, layer in self.neurons().items()
         }
-        output = Whole(0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit)
+        output = Whole(
+            0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit
+        )
         return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
 
     def mark_bounds(self, tables):
         """Mark, in Tables, the nodes whose potentials surely fit 16 bits, and for how many timesteps those of neurons surely stay
         within their bounds: no timestep adds more than all inputs at once would."""
         sent = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
-        neurons = {tables.numbers[name]: layer for name, layer in self.whole_form().neurons.items()}
+        neurons = {
+            tables.numbers[name]: layer for name, layer in self.whole_form().neurons.items()
+        }
         for n in tables.order.tolist():
-            node, chain, came = tables.nodes[n], tables.chains.get(n), sent[int(tables.nodes[n]["source"])]
-            most, kind = largest_sum(*chain.modules, came) if chain else came.bound * 4 ** int(node["halvings"]), node["kind"]
-            sent[n] = Signal(1.0, most, came.signed or chain is not None) if kind == K.RELAY else Signal(1.0, 1, signed=False)
+            node, chain, came = (
+                tables.nodes[n],
+                tables.chains.get(n),
+                sent[int(tables.nodes[n]["source"])],
+            )
+            most, kind = (
+                largest_sum(*chain.modules, came)
+                if chain
+                else came.bound * 4 ** int(node["halvings"]),
+                node["kind"],
+            )
+            sent[n] = (
+                Signal(1.0, most, came.signed or chain is not None)
+                if kind == K.RELAY
+                else Signal(1.0, 1, signed=False)
+            )
             if kind == K.NEURONS:
                 start = abs(neurons[n].start)
-                node["unbounded"] = max(min(-neurons[n].lowest, neurons[n].highest) - start, 0) // max(most, 1)
+                node["unbounded"] = max(
+                    min(-neurons[n].lowest, neurons[n].highest) - start, 0
+                ) // max(most, 1)
                 most = most * self.latency + start
             node["narrow"] = kind in (K.NEURONS, K.RELAY, K.DECODED) and most <= NARROW
 
@@ -214,10 +264,14 @@ def in_whole_numbers(model, fold=False):
     weights 6 bits beside their sign. Raises ModelError for one with a part or method of its own, or with
     a gate, rule, read-out or encoding that has no form in whole numbers."""
     if not isinstance(model, SpikingLayers):
-        raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
+        raise ModelError(
+            f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first"
+        )
     check_known(model, WHO, INSTEAD, but=())
     if not hasattr(model, "features"):
-        raise ModelError(f"{WHO} is for networks of a plan, and this one has an ANN's own layers: load it with weights float32")
+        raise ModelError(
+            f"{WHO} is for networks of a plan, and this one has an ANN's own layers: load it with weights float32"
+        )
     with torch.random.fork_rng([]):
         whole = IntegerSNN(**model.settings)
     for name, stage in model.named_children():
@@ -233,7 +287,9 @@ def in_whole_numbers(model, fold=False):
     if whole.has_feedback:
         whole.generate = in_one(whole.generate, whole.image_shape[1:])
     ends = quantise(whole, NARROW // whole.latency if fold else None)
-    whole.logits_unit, whole.decoded_unit = (ends[end].unit if end in ends else 1.0 for end in ("output", "decoded"))
+    whole.logits_unit, whole.decoded_unit = (
+        ends[end].unit if end in ends else 1.0 for end in ("output", "decoded")
+    )
     return whole.requires_grad_(False)
 
 
@@ -246,20 +302,33 @@ def largest_sent(model):
 def quantise(model, most=None):
     """Give a network's layers whole numbers, in place; returns its ends' Signals, by name. most: largest current into neurons,
     those of the decoder aside, where that leaves FEWEST levels."""
-    graph, charges = model.graph, model.timesteps if model.phased else 1  # before it fires a neuron adds up so many currents
-    before = {link.end: graph.modules[link.target] for link in graph.links if link.target in graph.neuron_names}
+    graph, charges = (
+        model.graph,
+        model.timesteps if model.phased else 1,
+    )  # before it fires a neuron adds up so many currents
+    before = {
+        link.end: graph.modules[link.target]
+        for link in graph.links
+        if link.target in graph.neuron_names
+    }
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
     for name, module, (source,), _ in graph.nodes:
         signal, neuron = signals[source], before.get(name)
         if isinstance(module, SpikingNeuron):
             theta, module.unit = module.threshold.item(), signal.unit
-            module.threshold = nn.Parameter(torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False)
+            module.threshold = nn.Parameter(
+                torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False
+            )
             signal = Signal(1.0, 1, signed=False)
         elif isinstance(module, (*LINEAR, nn.AvgPool2d)):
             theta, of_decoder = neuron and neuron.threshold.item(), name.startswith("generate")
-            signal = whole_sums(module.double(), signal, theta, most if neuron and not of_decoder else None)
+            signal = whole_sums(
+                module.double(), signal, theta, most if neuron and not of_decoder else None
+            )
             if signal.bound * charges > LARGEST:
-                raise ModelError(f"{WHO}: sums of layer {name} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
+                raise ModelError(
+                    f"{WHO}: sums of layer {name} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}"
+                )
         signals[name] = signal
     return {end: signals[name] for end, name in graph.ends.items()}
 
@@ -270,23 +339,32 @@ def whole_sums(module, signal, theta=None, most=None):
     power of 2 is tried, too, which is exact on a grid."""
     if isinstance(module, nn.AvgPool2d):
         if not is_halving(module):
-            raise ModelError(f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}")
+            raise ModelError(
+                f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}"
+            )
         module.divisor_override = 1
         return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    largest, inputs = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module, signal.signed), 1e-9)
+    largest, inputs = (
+        max(weight.abs().max().item(), 1e-9),
+        max(fan_in(weight, module, signal.signed), 1e-9),
+    )
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
     room = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
     fits = min(LEVELS * unit / largest, room)
     if most and (narrow := most * unit / (signal.bound * inputs)) > FEWEST / LEVELS * fits:
         fits = room = min(narrow, fits)
     tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
-    tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them
+    tried = [
+        max(1, round(min(parts, room))) for parts in tried
+    ]  # of the unit: a weight of 1 is one of them
 
     def whole(parts):
         return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
 
-    parts = min(tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item())
+    parts = min(
+        tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item()
+    )
     after = signal.unit * unit / parts
     module.weight.copy_(whole(parts))
     if module.bias is not None:
@@ -306,7 +384,9 @@ def fan_in(weight, module, signed):
     weight, apart = (weight.transpose(0, 1), module.stride[0]) if is_transposed else (weight, 1)
     weights = (weight.abs(),) if signed else (weight.clamp(min=0), (-weight).clamp(min=0))
     places = product(weights, range(apart), range(apart))
-    return max(values[..., y::apart, x::apart].flatten(1).sum(1).max().item() for values, y, x in places)
+    return max(
+        values[..., y::apart, x::apart].flatten(1).sum(1).max().item() for values, y, x in places
+    )
 
 
 def strides_folded(features, size):
@@ -316,11 +396,22 @@ def strides_folded(features, size):
     made, fork, before = [], features.fork, size
     for at, (position, module) in enumerate(features.named_children()):
         first = made[-1][1] if made else None
-        strided = isinstance(first, nn.Conv2d) and first.stride == first.kernel_size == (2, 2) and first.bias is None
+        strided = (
+            isinstance(first, nn.Conv2d)
+            and first.stride == first.kernel_size == (2, 2)
+            and first.bias is None
+        )
         strided = strided and at != features.fork
-        if strided and isinstance(module, nn.Conv2d) and module.stride == (1, 1) and not any(length % 2 for length in before):
+        if (
+            strided
+            and isinstance(module, nn.Conv2d)
+            and module.stride == (1, 1)
+            and not any(length % 2 for length in before)
+        ):
             kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
-            both = nn.Conv2d(*kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False)
+            both = nn.Conv2d(
+                *kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False
+            )
             both.weight, both.bias = nn.Parameter(kernel), module.bias
             made[-1], fork = (position, both), fork - (at < features.fork)
         else:
@@ -340,5 +431,12 @@ def in_one(decoder, image_size):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
     nodes = in_a_row(decoder.named_children())
-    layers = ((node.name, node.module) for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small))
-    return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))
+    layers = (
+        (node.name, node.module)
+        for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small)
+    )
+    return nn.Sequential(
+        OrderedDict(
+            (at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers
+        )
+    )

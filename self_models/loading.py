@@ -20,7 +20,14 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN, TracedSNN)
+CLASSES = (
+    VGG_wFeedback,
+    VGG_SNN_STDB_wFeedback,
+    InputBlockingSNN,
+    AdaptiveTimestepsSNN,
+    ContrastAttentionSNN,
+    TracedSNN,
+)
 MODELS = {cls.__name__: cls for cls in CLASSES}
 WEIGHTS = ("float32", "float16", "int8", "int8_folded")
 
@@ -39,7 +46,11 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
     that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     if str(path).endswith(".nir"):
-        if model or weights != "float32" or changed.keys() - {"dt", "reset", "like", "reset_delay", "membrane_floor"}:
+        if (
+            model
+            or weights != "float32"
+            or changed.keys() - {"dt", "reset", "like", "reset_delay", "membrane_floor"}
+        ):
             own = "dt, reset, reset_delay, membrane_floor, like, engine and device"
             raise ModelError(f"{path}: a NIR graph takes {own}, and weights of float32")
         return from_nir(path, engine=engine, **changed).to(device)
@@ -50,7 +61,9 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
     if "default_threshold" in changed:
-        raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
+        raise ModelError(
+            "default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds"
+        )
     saved_class = class_of(path, saved, model)
     cls = model or saved_class
     settings = cls.checked(settings_of(path, saved, cls) | changed)
@@ -63,7 +76,9 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     if "leak" in changed:
         model.set_leak(changed["leak"])
     model = on_engine(with_weights(model, weights).to(device), engine)
-    might_run = engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
+    might_run = (
+        engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
+    )
     if might_run and isinstance(built(), ModelError):
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
@@ -101,7 +116,9 @@ def class_of(path, saved, own=None):
         words = f"--model FILE.py:{name}, or load(path, model={name})"
         raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
     if own and not issubclass(cls, kind):
-        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
+        raise CheckpointError(
+            f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}"
+        )
     return cls
 
 
@@ -112,12 +129,16 @@ def settings_of(path, saved, cls):
         saved["gone"] = sorted(saved["settings"].keys() - cls.known_settings().keys())
         for name in saved["gone"]:
             del saved["settings"][name]
-        settings = cls.checked(getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | saved["settings"])
+        settings = cls.checked(
+            getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | saved["settings"]
+        )
         find_plan(settings["vgg_name"], settings["plan"])
         return settings
     except (ModelError, TypeError, AttributeError) as error:
         advice = "use another copy, or add the --model FILE.py that registers what they name (in Python import FILE)"
-        raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
+        raise CheckpointError(
+            f"{path}: its settings build no {cls.__name__} ({error}); {advice}"
+        ) from None
 
 
 def ignored(saved):
@@ -129,7 +150,9 @@ def kind_of(cls):
     """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another."""
     kind = next((kind for kind in CLASSES[:2] if issubclass(cls, kind)), None)
     if not kind:
-        raise ModelError(f"{cls.__name__} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}")
+        raise ModelError(
+            f"{cls.__name__} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}"
+        )
     return kind
 
 
@@ -139,7 +162,9 @@ def on_engine(model, engine):
     required(Choice(ENGINES), "engine", engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         if engine == "event":
-            raise ModelError("the event engine runs SNNs, and this is an ANN: load with engine='dense'")
+            raise ModelError(
+                "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
+            )
         return model
     model.batched, model.engine, model.stays = engine != "reference", None, None
     try:

@@ -26,30 +26,44 @@ class VGG_wFeedback(Network):
     does a network with a norm. Raises ModelError for settings that make no network."""
 
     Settings = ANNSettings
-    precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
-    frames = property(lambda self: self.settings["recorded_frames"])  # of a recording that it takes; 0: it takes images
+    precision = (
+        "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
+    )
+    frames = property(
+        lambda self: self.settings["recorded_frames"]
+    )  # of a recording that it takes; 0: it takes images
 
     def build(self):
         """Make the layers. Raises ModelError for settings that contradict each other."""
         plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
-            raise ModelError(f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep")
+            raise ModelError(
+                f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep"
+            )
         if self.timesteps > 1 and self.settings["norm"] != "none":
             raise ModelError(
                 f"norm {self.settings['norm']} keeps one set of statistics, but the passes of {self.timesteps} timesteps differ: "
                 "give 1 timestep, or norm none"
             )
-        self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
+        self.features, self.generate, self.classifier = build_stages(
+            plan, self.image_shape, self.settings, self._nonlinearity
+        )
         if self.settings["whitening"]:
             width, most = self.features[0].out_channels, 2 * self.features[0].weight[0].numel()
             if width % 2 or width > most:
-                raise ModelError(f"whitening: the plan's first number, {width}, must be even, and at most {most}")
-            self.features[0].weight.requires_grad_(False)  # filled from training images, see ann_wFeedback.py
+                raise ModelError(
+                    f"whitening: the plan's first number, {width}, must be even, and at most {most}"
+                )
+            self.features[0].weight.requires_grad_(
+                False
+            )  # filled from training images, see ann_wFeedback.py
 
     def _nonlinearity(self, stage, channels):
         own = self.settings
-        return NORMS[own["norm"]](channels, ACTIVATIONS[own["activation_ann"]](stage, own), own["norm_scale"])
+        return NORMS[own["norm"]](
+            channels, ACTIVATIONS[own["activation_ann"]](stage, own), own["norm_scale"]
+        )
 
     @torch.no_grad()
     def clamp_dynamics(self):
@@ -80,7 +94,10 @@ class VGG_wFeedback(Network):
 
     def run(self, x, draws):
         """(logits, list of T predictions)"""
-        masks, activation = {}, torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid  # masks are held over all passes
+        masks, activation = (
+            {},
+            torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid,
+        )  # masks are held over all passes
         encoder = list(self.features.named_children())
 
         def stage(name, layers, signal):
@@ -99,13 +116,20 @@ class VGG_wFeedback(Network):
         if self.has_feedback:
             decoder = list(self.generate.named_children())
             if self.training:
-                nodes = joined_decoder(in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:])
+                nodes = joined_decoder(
+                    in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:]
+                )
                 decoder = [(node.name, node.module) for node in nodes]
             predictions.append(predict())
             for _ in range(1, self.timesteps):
-                forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))
+                forked, f = (
+                    so_far + more
+                    for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True)
+                )
                 predictions.append(predict())
-        return stage("classifier", self.classifier.named_children(), f.flatten(1)).to(x.dtype), predictions
+        return stage("classifier", self.classifier.named_children(), f.flatten(1)).to(
+            x.dtype
+        ), predictions
 
 
 def mixed_precision(model, x):

@@ -14,7 +14,12 @@ from self_models.fast import run as fast
 from self_models.fast.neuron_steps import UPDATES
 from self_models.network.graph import Graph, chained
 from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
-from self_models.network.network_settings import CHANGEABLE, Network, SpikingSettings, check_together
+from self_models.network.network_settings import (
+    CHANGEABLE,
+    Network,
+    SpikingSettings,
+    check_together,
+)
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, graph_of_stages
@@ -25,8 +30,24 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.running.draws import draws_for
-from self_models.running.outputs import INPUT, SNNOutput, Sums, asked_by, by_step, recorded, recorded_now
-from self_models.running.steps import RunState, all_steps, decayed, prediction_targets, show_image, stacked, summed
+from self_models.running.outputs import (
+    INPUT,
+    SNNOutput,
+    Sums,
+    asked_by,
+    by_step,
+    recorded,
+    recorded_now,
+)
+from self_models.running.steps import (
+    RunState,
+    all_steps,
+    decayed,
+    prediction_targets,
+    show_image,
+    stacked,
+    summed,
+)
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
@@ -48,7 +69,10 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    engine, stays = None, None  # an EventEngine, or None: this module's own forward; why `auto` left it so
+    engine, stays = (
+        None,
+        None,
+    )  # an EventEngine, or None: this module's own forward; why `auto` left it so
     batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
@@ -63,7 +87,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         run.spikes = {"input": run.view.sent(signal)}
         run.note("input", signal, [run.steps])
         sent = self.propagate(run, signal)
-        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(run, sent["output"])
+        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(
+            run, sent["output"]
+        )
         shown = self.read_out_and_gate(run, sent.get("decoded"))
         shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
         return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
@@ -74,7 +100,11 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def input_spikes(self, run, u):
         """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
-        return self.encoding.send(run.view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(run.image)
+        return (
+            self.encoding.send(run.view.unexplained(), u)
+            if self.sends(run.steps)
+            else torch.zeros_like(run.image)
+        )
 
     def propagate(self, run, signal):
         """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
@@ -82,7 +112,10 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def through(self, run, name, signal):
         """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
-        modules = {f"{name}.{position}": module for position, module in getattr(self, name).named_children()}
+        modules = {
+            f"{name}.{position}": module
+            for position, module in getattr(self, name).named_children()
+        }
         graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
         run.memory = graph.masks(run.draws, signal.device) | run.memory
         return self._run_graph(graph, run, signal)["end"]
@@ -99,7 +132,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """What of the last layer's sums (B, labels) the logits take in the coming step: all. In a phased network all in the
         phase in which the layer before fires, without the bias in the phases before it, and nothing after it."""
         current = drive.to(run.logits.dtype)
-        turn = run.steps // self.timesteps - self.graph.depths["output"] if self.phased else -1  # -1: it takes all, see phased()
+        turn = (
+            run.steps // self.timesteps - self.graph.depths["output"] if self.phased else -1
+        )  # -1: it takes all, see phased()
         if turn < -1 and "output" in run.memory:
             return current - run.memory["output"]
         return current if turn == -1 else torch.zeros_like(current)
@@ -143,7 +178,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         is_plain = not (self.training or wants_gradient or record)
         if self.engine and is_plain and self.engine.serves():
             return self.engine.run(x, *args, **kwargs)
-        return super().__call__(checked_images(x, self, self.frames), *args, record=record, **kwargs)
+        return super().__call__(
+            checked_images(x, self, self.frames), *args, record=record, **kwargs
+        )
 
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
@@ -160,16 +197,28 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
         is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        neurons, logits, draws = self.neurons(), x.new_zeros(len(x), self.settings["labels"]), draws_for(x, draws)
+        neurons, logits, draws = (
+            self.neurons(),
+            x.new_zeros(len(x), self.settings["labels"]),
+            draws_for(x, draws),
+        )
         memory = self.graph.masks(draws, x.device)
         if self.phased:
             for name, neuron in neurons.items():
                 neuron.fires_in, neuron.steps = self.graph.depths[name], self.timesteps
             memory |= self.graph.at_rest(x, neurons)
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), draws, asked or {}, streams=streams, recording=recording,
-            memory=memory, nodes=self.nodes_for(x, asked),
-        )  # fmt: skip
+            x,
+            self.gate.start(x),
+            logits,
+            torch.zeros_like(x),
+            draws,
+            asked or {},
+            streams=streams,
+            recording=recording,
+            memory=memory,
+            nodes=self.nodes_for(x, asked),
+        )
 
     def segment(self, run, draws, frames):
         """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
@@ -193,13 +242,19 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         return SNNOutput(
             logits=shown["logits"][-1],
             predictions=predictions,
-            errors=None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
+            errors=None
+            if predictions is None
+            else (prediction_targets(self, x, steps) - predictions) ** 2,
             spikes=dict(zip(names, spikes.sum(0).unbind(-1), strict=True)),
             steps=steps,
             predicted=shown.get("predicted"),
             is_open=shown.get("is_open"),
-            comparisons=shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
-            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.has_feedback else None,
+            comparisons=shown["compared"].sum(0)
+            if "compared" in shown
+            else torch.zeros_like(steps),
+            sums=Sums(shown.get("error"), shown.get("open_share"))
+            if predictions is None and self.has_feedback
+            else None,
             logits_by_step=shown["logits"],
             spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
             recorded=recorded(asked, shown),
@@ -232,16 +287,28 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     def new_neuron(self, stage, channels=None):
         """A layer of neurons, as they begin, of the stage of this name. channels: of its current; None for the decoder's last."""
         own = self.settings
-        names = "update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "membrane_floor"
+        names = (
+            "update",
+            "default_threshold",
+            "leak",
+            "learn_threshold",
+            "learn_leak",
+            "initial_potential",
+            "membrane_floor",
+        )
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        return (PhasedNeuron if self.phased else self.Neuron)(surrogate, *(own[name] for name in names))
+        return (PhasedNeuron if self.phased else self.Neuron)(
+            surrogate, *(own[name] for name in names)
+        )
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
         model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
         for name in settings.keys() & settings_in(self.Settings).keys():
             if name not in CHANGEABLE:
-                raise ModelError(f"{name} cannot be changed in a model that is built: build another")
+                raise ModelError(
+                    f"{name} cannot be changed in a model that is built: build another"
+                )
         before, self.settings = self.settings, self.checked(self.settings | settings)
         try:
             self.check_in_force(settings.keys(), self.settings)
@@ -259,11 +326,15 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     # --- what it is
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
-    phased = property(lambda self: self.settings["update"] == "phased")  # layers charge, and then fire, T timesteps each
+    phased = property(
+        lambda self: self.settings["update"] == "phased"
+    )  # layers charge, and then fire, T timesteps each
     fingerprint = fingerprint  # a method, see network/known.py
     has_colour = property(lambda self: has_colour(self.image_shape[0]))
     output_leak = property(lambda self: self.settings["output_leak"])
-    frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
+    frames = property(
+        lambda self: self.timesteps if self.settings["recorded_frames"] else 0
+    )  # of a recording that it takes
 
     @property
     def latency(self):
@@ -273,12 +344,20 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     @property
     def sends_values(self):
         """True if what the input neurons send may be other than 0 and 1."""
-        return self.has_colour or getattr(self.gate, "residual", False) or not self.encoding.uses_draws
+        return (
+            self.has_colour
+            or getattr(self.gate, "residual", False)
+            or not self.encoding.uses_draws
+        )
 
     # what takes what from which, see network/graph.py; its ends are 'output', and 'decoded' with a decoder
     graph = property(lambda self: self._looked_at()[1])
-    layers = property(lambda self: self._looked_at()[2])  # 'input', then the spiking layers by name, those beside the stages last
-    unknown = property(lambda self: self._looked_at()[3])  # the first part that no architecture makes, in words, or None
+    layers = property(
+        lambda self: self._looked_at()[2]
+    )  # 'input', then the spiking layers by name, those beside the stages last
+    unknown = property(
+        lambda self: self._looked_at()[3]
+    )  # the first part that no architecture makes, in words, or None
 
     def _looked_at(self):
         modules = modules_of(self)
@@ -302,7 +381,11 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     def replaces(self, but=()):
         """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
         cls, here = type(self), VGG_SNN_STDB_wFeedback
-        own = {name for name in methods_here() if name in vars(self) or getattr(cls, name) is not getattr(here, name)}
+        own = {
+            name
+            for name in methods_here()
+            if name in vars(self) or getattr(cls, name) is not getattr(here, name)
+        }
         return bool(own.difference(but))
 
     def takes_steps_at_once(self, asked):
@@ -322,7 +405,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         if not self.has_feedback or self.phased:
             return self.graph.nodes
         signals = len(x) * self.timesteps if self.training else 1
-        return fast.joined_decoder(self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:])
+        return fast.joined_decoder(
+            self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:]
+        )
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
@@ -334,5 +419,11 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 @functools.cache
 def methods_here():
     """Names of the methods and properties of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
-    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(dir(nn.Module), ("new_neuron", "build", "make_graph")) | {"forward"}
-    return {name for name in names if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType)}
+    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(
+        dir(nn.Module), ("new_neuron", "build", "make_graph")
+    ) | {"forward"}
+    return {
+        name
+        for name in names
+        if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType)
+    }

@@ -44,7 +44,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
-CLOCK = ("seconds", "images_per_second", "command", "lines")  # of records: what differs from run to run
+CLOCK = (
+    "seconds",
+    "images_per_second",
+    "command",
+    "lines",
+)  # of records: what differs from run to run
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
 BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
@@ -62,7 +67,9 @@ BIAS = {"bias": True, "initial_potential": 0.5}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 torch.set_num_threads(1)
-harness.data.sets.load_set = functools.lru_cache(harness.data.sets.load_set)  # MNIST is unpacked once
+harness.data.sets.load_set = functools.lru_cache(
+    harness.data.sets.load_set
+)  # MNIST is unpacked once
 
 
 def module_of(name):
@@ -74,7 +81,9 @@ def run_script(name, *flags):
     """Run a script as the user does, in a process of its own. A flag text with spaces is several flags."""
     command = [sys.executable, str(REPOSITORY / f"{COMMANDS.get(name, name)}.py"), *split(flags)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd="/", env=environment, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr
     return done
 
@@ -82,7 +91,11 @@ def run_script(name, *flags):
 def run_as_program(name, *flags):
     """Run a script in this process as if it were the program: from its last line on. Returns its stdout and stderr."""
     out, err, file = io.StringIO(), io.StringIO(), f"{COMMANDS.get(name, name)}.py"
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setattr(sys, "argv", [file, *split(flags)])
         runpy.run_path(str(REPOSITORY / file), run_name="__main__")
     return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
@@ -98,25 +111,44 @@ def run_here(name, *flags):
 def refused(name, *flags):
     """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
         harness.command_line.scripts.run_script(lambda: module_of(name).main(split(flags)))
     line = err.getvalue()
-    assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line
+    assert (
+        stop.value.code == 2
+        and line.startswith("error: ")
+        and line.endswith("\n")
+        and line.count("\n") == 1
+    ), line
     return line.strip()
 
 
-COMMAND = re.compile(r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)|python (\S+)\.py)((?: .*)?)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)|python (\S+)\.py)((?: .*)?)$",
+    re.MULTILINE,
+)
 
 
 def commands_in(page):
     """(script, words after it) of each command in a page's blocks, as `wfeedback NAME ...` or `python SCRIPT.py ...`."""
     names = {script: name for name, script in COMMANDS.items()}
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    return [(name or names.get(path, path), shlex.split(words, comments=True)) for name, path, words in COMMAND.findall(text)]
+    return [
+        (name or names.get(path, path), shlex.split(words, comments=True))
+        for name, path, words in COMMAND.findall(text)
+    ]
 
 
 def split(flags):
-    return [word for flag in flags for word in ([str(flag)] if isinstance(flag, Path) else flag.split())]
+    return [
+        word
+        for flag in flags
+        for word in ([str(flag)] if isinstance(flag, Path) else flag.split())
+    ]
 
 
 def records(path, event=None):
@@ -136,8 +168,14 @@ def figures(value):
 
 def digests(folder):
     """Relative path -> digest of each file below a folder, locks aside: what must not change."""
-    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+    files = (
+        path
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    )
+    return {
+        str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 def same_weights(path, other):
@@ -149,7 +187,9 @@ def images(count, shape=(1, 28, 28), seed=0):
     """Random images: colour in [-1, 1], others in [0, 1], a fifth of the pixels 0."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.rand(count, *shape, generator=draw)
-    return torch.where(torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] < 3 else 2 * x - 1)
+    return torch.where(
+        torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] < 3 else 2 * x - 1
+    )
 
 
 def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
@@ -188,7 +228,14 @@ def build(cls=InputBlockingSNN, on_grid=True, **settings):
     """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
     torch.manual_seed(4)
     own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
-    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
+    common = {
+        "plan": PLAN,
+        "timesteps": STEPS,
+        "fc_width": 24,
+        "readout": "membrane_linear",
+        "update": "immediate",
+        **own,
+    }
     model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -196,7 +243,9 @@ def build(cls=InputBlockingSNN, on_grid=True, **settings):
             if on_grid:
                 parameter.data.mul_(GRID).round_().div_(GRID)
         if parameter.dim() > 1:
-            parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
+            parameter.data *= (
+                1 if name.startswith(("features", "generate")) else 15
+            )  # else few of the classifier's fire
             if on_grid:
                 parameter.data.mul_(GRID).round_().div_(GRID)
     return model
@@ -233,9 +282,15 @@ def become(cls):
 UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
     "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
     "features.5 (Tanh)": lambda model: model.features.__setitem__(5, nn.Tanh()),
-    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")),
-    "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
-    "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
+    "features.0 (Conv2d)": lambda model: model.features.__setitem__(
+        0, nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")
+    ),
+    "features.4 (SpikingNeuron)": lambda model: setattr(
+        model.features[4], "update", UPDATES["delayed"]
+    ),
+    "generate2 (Sequential)": lambda model: setattr(
+        model, "generate2", copy.deepcopy(model.generate)
+    ),
     "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
 }
 
@@ -251,14 +306,21 @@ def trained(tmp_path_factory):
     ann_run = run_as_program("ann", TINY, here)
     ann_files = digests(ann.parent)
     snn_run = run_as_program("snn", f"--pretrained_ann {ann}", SPIKING, here)
-    return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)
+    return SimpleNamespace(
+        folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files
+    )
 
 
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory):
     """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
     folder = tmp_path_factory.mktemp("baseline")
-    run_here("snn", f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
+    run_here(
+        "snn",
+        f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(
+            BALANCE, ""
+        ),
+    )
     return folder / "trained_models/snn/baseline.pth"
 
 
@@ -267,7 +329,11 @@ def run_undrawn(name, *flags):
     module = module_of(name)
     with pytest.MonkeyPatch.context() as patch:
         for each, value in list(vars(module).items()):
-            if each.startswith("save_") and each != "save_raster" and value.__module__.startswith("harness.drawing"):
+            if (
+                each.startswith("save_")
+                and each != "save_raster"
+                and value.__module__.startswith("harness.drawing")
+            ):
                 patch.setattr(module, each, lambda *_, **__: None)
         return run_here(name, *flags)
 

@@ -19,12 +19,23 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 def test_streams_counts_by_hand():
     labels = torch.tensor([[3] * 6 + [5] * 7 + [-1] * 2 + [4] * 6 + [2] * 3]).T
-    right = torch.tensor([[0] * 6 + [0, 0, 1, 0, 1, 1, 1] + [0] * 2 + [1, 1, 1, 1, 1, 0] + [1] * 3]).T.bool()
-    assert streams.settling(labels, right).tolist() == [5, float("inf")]  # the first is no change, 2 is too short
+    right = torch.tensor(
+        [[0] * 6 + [0, 0, 1, 0, 1, 1, 1] + [0] * 2 + [1, 1, 1, 1, 1, 0] + [1] * 3]
+    ).T.bool()
+    assert streams.settling(labels, right).tolist() == [
+        5,
+        float("inf"),
+    ]  # the first is no change, 2 is too short
     frames = torch.zeros(5, 2, 1, 1, 2)
     frames[:, 0, 0, 0, 0] = torch.tensor([0.0, 0.1, 0.15, 0.25, 0.3])  # creeps
     frames[:, 1, 0, 0, 1] = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.0])
-    assert streams.differs(frames[:, 0], frames[0, 0]).tolist() == [False, False, False, True, True]
+    assert streams.differs(frames[:, 0], frames[0, 0]).tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
     held, sent = streams.sent_and_held(frames)
     assert sent.T.tolist() == [[0, 0, 0, 1, 0], [0, 1, 0, 0, 1]]
     assert torch.stack(held)[:, 0, 0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0.25, 0.25])
@@ -37,7 +48,9 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
     ann = VGG_wFeedback(**own, activation_ann="qcfs", qcfs_levels=2).eval()
     for bound in (ann.features[1].bound, ann.features[4].bound):
         bound.data.fill_(0.7)
-    snn = VGG_SNN_STDB_wFeedback(**own, update="phased", encoding="direct", timesteps=2, initial_potential=0.5).eval()
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, update="phased", encoding="direct", timesteps=2, initial_potential=0.5
+    ).eval()
     snn.load_state_dict(bounds_as_thresholds(ann.state_dict())[0], strict=False)
     fit_thresholds(snn)
     save_checkpoint(tmp_path / "ann.pth", ann)
@@ -45,8 +58,13 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
     for changed in (False, True):
         snn.features[4].threshold.data.mul_(1 + 2 * changed)
         save_checkpoint(tmp_path / "snn.pth", snn)
-        (first, *others) = (json.loads(line) for line in run_here("benchmarks.findings.phased", flags)[1].splitlines())
-        assert first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
+        (first, *others) = (
+            json.loads(line)
+            for line in run_here("benchmarks.findings.phased", flags)[1].splitlines()
+        )
+        assert (
+            first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
+        )
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
 
 
@@ -57,31 +75,48 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
     found, folded = map(json.loads, said.splitlines())
     assert (found["weights"], folded["weights"]) == ("int8", "int8_folded") and folded["equal"]
     assert folded["instructions"] < found["instructions"] and folded["ram"] < found["ram"]
-    products = 28**2 * 9 * 16 + 14**2 * (64 * 16 + 144 * 32 + 288 * 32) + 49 * 128 * 32 + 1568 * 256
+    products = (
+        28**2 * 9 * 16 + 14**2 * (64 * 16 + 144 * 32 + 288 * 32) + 49 * 128 * 32 + 1568 * 256
+    )
     assert found["equal"] and found["instructions"] > 1e6 and found["stack"] < 2000
     assert products < found["ann_instructions"] < 4 * products
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_c_export_sends_the_same_spikes():
-    said = run_here("benchmarks.speed.c_export", "--networks tiny_feedback --images 400 --compared 5 --repeats 1")[1]
+    said = run_here(
+        "benchmarks.speed.c_export",
+        "--networks tiny_feedback --images 400 --compared 5 --repeats 1",
+    )[1]
     rows = [json.loads(line) for line in said.splitlines()]
-    assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 400), ("int8", 0, 5)]
+    assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [
+        ("float32", 0, 400),
+        ("int8", 0, 5),
+    ]
     assert all(speed > 0 for row in rows for speed in row["images_per_second"].values())
 
 
 def test_streams_compares_with_the_controls(trained, baseline):
     flags = f"--pair {trained.snn} {baseline} --seeds 0 --scenes part noise --streams 3 --steps 24 --engine dense"
-    lines = [json.loads(line) for line in run_here("benchmarks.findings.streams", flags)[1].splitlines()]
+    lines = [
+        json.loads(line) for line in run_here("benchmarks.findings.streams", flags)[1].splitlines()
+    ]
     rows = {(row["scene"], row["case"]): row for row in lines if "case" in row}
     assert len(rows) == 10 and len(lines) == 10 + 8
     for scene in ("part", "noise"):
         of = {case: row for (name, case), row in rows.items() if name == scene}
         assert of["send-on-delta"]["spikes"]["input"] < of["baseline"]["spikes"]["input"]
-        assert all(row["spikes"]["total"] == pytest.approx(sum(list(row["spikes"].values())[:4])) for row in of.values())
+        assert all(
+            row["spikes"]["total"] == pytest.approx(sum(list(row["spikes"].values())[:4]))
+            for row in of.values()
+        )
         assert all(row["energy_joules"] > 0 and 0 <= row["accuracy"] <= 1 for row in of.values())
-    assert rows["noise", "detector"]["spikes"]["total"] < rows["part", "detector"]["spikes"]["total"]  # which sleeps
-    (apart,) = [row for row in lines if (row["scene"], row.get("feedback against")) == ("part", "baseline")]
+    assert (
+        rows["noise", "detector"]["spikes"]["total"] < rows["part", "detector"]["spikes"]["total"]
+    )  # which sleeps
+    (apart,) = [
+        row for row in lines if (row["scene"], row.get("feedback against")) == ("part", "baseline")
+    ]
     ours, theirs = (rows["part", case]["spikes"]["total"] for case in ("feedback", "baseline"))
     assert apart["spikes"] == [pytest.approx(100 * (ours / theirs - 1)), None]
 
@@ -98,7 +133,9 @@ def test_inference_peers_send_our_spikes(tmp_path):
     assert [row["network"] for row in rows] == ["baseline", "blocking"]
     for row in rows:
         assert row["norse"] is None and row["spikes_per_image"] > 500 and row["ann"] > 0
-        assert all(row[name] > 0 for name in ("ours_event", "ours_dense", *row["way"])) and {*row["way"]} == {*peers}
+        assert all(row[name] > 0 for name in ("ours_event", "ours_dense", *row["way"])) and {
+            *row["way"]
+        } == {*peers}
         assert row["same_spikes"].pop("ours_event") is True and list(row["same_spikes"]) == peers
         assert all(share is True or 0 < share < 1e-3 for share in row["same_spikes"].values())
     with Image.open(tmp_path / "peers.png") as picture:
@@ -108,10 +145,19 @@ def test_inference_peers_send_our_spikes(tmp_path):
 def test_inference_counts_the_additions_of_spikes(tmp_path):
     """By hand of the input: 3072 pixels in 4 timesteps, of which one meets 16 neurons in (3 n - 2)^2 / n^2 of n x n places."""
     flags = f"--peers --widths 1 --rates 0.001 0.1 --images 2 --batches 2 --rounds 1 --picture {tmp_path / 'map.png'}"
-    few, many = map(json.loads, run_here("benchmarks.speed.inference", "--networks random --threads 1", flags)[1].splitlines())
+    few, many = map(
+        json.loads,
+        run_here("benchmarks.speed.inference", "--networks random --threads 1", flags)[
+            1
+        ].splitlines(),
+    )
     of_input = 4 * 3 * 94**2 * 16
     assert of_input < few["additions"] < 1.05 * of_input < 1.5 * of_input < many["additions"]
-    assert few["ours_event"] > 0 and few["way"] == {} and (tmp_path / "map.png").stat().st_size > 10_000
+    assert (
+        few["ours_event"] > 0
+        and few["way"] == {}
+        and (tmp_path / "map.png").stat().st_size > 10_000
+    )
 
 
 @pytest.mark.others
@@ -121,56 +167,94 @@ def test_train_step_trains_the_same_network_three_times():
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     tiny = "-a VGG5_wFeedback_small --fc_width 8 --timesteps 4 --batch_size 4 --rounds 1"
     ways = ("", "--only ours --bptt_segments auto", "--only ours --gate block")
-    every, alone, blocking = (json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ways)
+    every, alone, blocking = (
+        json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ways
+    )
     first = every["ours_first_loss_and_gradient"]
     others = [every[f"{name}_first_loss_and_gradient"] for name in ("snntorch", "spikingjelly")]
     for found in (*others, alone["ours_first_loss_and_gradient"]):
         assert found == pytest.approx(first, rel=1e-4) and min(found) > 0
-    assert every["ratio_to_fastest_peer_s"] > 0 and 0 < every["products_share"] < 1 and alone["ours_gb"] > 0.1
+    assert (
+        every["ratio_to_fastest_peer_s"] > 0
+        and 0 < every["products_share"] < 1
+        and alone["ours_gb"] > 0.1
+    )
     assert "snntorch_s" not in alone and blocking["ours_first_loss_and_gradient"] != first
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
 
 
 def test_a_moving_scene_is_predicted_alike_in_each_engine():
     model, digits = moving.Predictor().eval(), load_data("MNIST", limit_test=50)[2].images[:, 0]
-    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 8)))
+    frames, following = (
+        each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 8))
+    )
     events = torch.zeros(len(frames), moving.T, 2, 48, 48)
     events[:, 0] = moving.wrapped(frames, 10)
     with torch.no_grad():
         sums, sent = model(frames)
         by_event, dense = (model.as_graph(engine)(events) for engine in ("event", "dense"))
-    assert torch.equal(by_event.logits, dense.logits) and by_event.spikes.keys() == dense.spikes.keys()
+    assert (
+        torch.equal(by_event.logits, dense.logits)
+        and by_event.spikes.keys() == dense.spikes.keys()
+    )
     assert all(torch.equal(counts, dense.spikes[name]) for name, counts in by_event.spikes.items())
-    assert torch.equal(by_event.logits.view_as(sums) - 0.5, sums) and all(signal.any() for signal in sent.values())
+    assert torch.equal(by_event.logits.view_as(sums) - 0.5, sums) and all(
+        signal.any() for signal in sent.values()
+    )
     with torch.no_grad():
         prediction, graded = moving.Predictor(graded=True)(frames)
-    assert torch.equal(prediction, (sums > 0).float()) and all(torch.equal(graded[name], sent[name]) for name in sent)
-    assert ((sums > 0) != following).sum() < (frames[:, 0] != following).sum()  # better than send-on-delta
+    assert torch.equal(prediction, (sums > 0).float()) and all(
+        torch.equal(graded[name], sent[name]) for name in sent
+    )
+    assert ((sums > 0) != following).sum() < (
+        frames[:, 0] != following
+    ).sum()  # better than send-on-delta
 
 
 def test_moving_counts_by_hand(tmp_path, monkeypatch):
-    right, becomes = torch.tensor([[1, 1, 0, 0, 1, 1, 0, 0]]).bool(), torch.tensor([[0, 0, 1, 0, 0, 1, 1, 0]]).bool()
+    right, becomes = (
+        torch.tensor([[1, 1, 0, 0, 1, 1, 0, 0]]).bool(),
+        torch.tensor([[0, 0, 1, 0, 0, 1, 1, 0]]).bool(),
+    )
     assert moving.waiting(right, becomes) == [3, 1]
     frames = torch.tensor([0.0, 0.5, 0.58, 0.62, 0.5, 0.7]).view(1, 6, 1, 1)
-    found = [view for *_, view in moving.rebuilt_in_turn(lambda seen: (seen[:, 0], {}), frames, 0.1)]  # send-on-delta
+    found = [
+        view for *_, view in moving.rebuilt_in_turn(lambda seen: (seen[:, 0], {}), frames, 0.1)
+    ]  # send-on-delta
     assert [view.events.item() for view in found] == [0, 1, 1, 1]
     assert [view.image.item() for view in found] == pytest.approx([0.5, 0.62, 0.5, 0.7])
-    for name, value in {"GENERATIONS": 1, "UPDATES": dict.fromkeys(moving.UPDATES, 1), "SCENES": 3}.items():
+    for name, value in {
+        "GENERATIONS": 1,
+        "UPDATES": dict.fromkeys(moving.UPDATES, 1),
+        "SCENES": 3,
+    }.items():
         monkeypatch.setattr(moving, name, value)
     rows = []
     for _ in range(2):  # the second time there is nothing to train
         run_here("benchmarks.findings.moving", f"--seeds 0 --folder {tmp_path}")
         rows.append((tmp_path / "rows.jsonl").read_text())
     assert rows[0] == rows[1] and rows[0].count("\n") == len(moving.TESTED_ON)
-    assert run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count("| ours |") == 2
+    assert (
+        run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count(
+            "| ours |"
+        )
+        == 2
+    )
     run_here("benchmarks.findings.moving", f"--grey --seeds 0 --folder {tmp_path}")
     rows = moving.rows_of(tmp_path / "grey_rows.jsonl")
     for row in rows:
         row["points_lost"] = row["epsilon"] - 0.05  # so that 0.3 is the largest
     ((one,), (two,)) = moving.at_equal_accuracy(moving.by_kind(rows)).values()
-    assert {*one["epsilon"].values(), *two["epsilon"].values()} == {0.3} and len(rows) == 4 * 6 * len(moving.EPSILONS)
-    in_black_and_white, in_grey = (torch.load(tmp_path / f"{name}_0.pth", weights_only=True) for name in ("float", "grey_float"))
-    assert all((in_grey[name] - of).abs().max() < 0.006 for name, of in in_black_and_white.items())  # one update from there
+    assert {*one["epsilon"].values(), *two["epsilon"].values()} == {0.3} and len(
+        rows
+    ) == 4 * 6 * len(moving.EPSILONS)
+    in_black_and_white, in_grey = (
+        torch.load(tmp_path / f"{name}_0.pth", weights_only=True)
+        for name in ("float", "grey_float")
+    )
+    assert all(
+        (in_grey[name] - of).abs().max() < 0.006 for name, of in in_black_and_white.items()
+    )  # one update from there
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

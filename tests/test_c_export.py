@@ -37,7 +37,10 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 STRICT = "CFLAGS=-O1 -Wall -Wextra -Werror"
-SANITISED = (f"{STRICT} -fsanitize=address,undefined -fno-sanitize-recover", "LDFLAGS=-fsanitize=address,undefined")
+SANITISED = (
+    f"{STRICT} -fsanitize=address,undefined -fno-sanitize-recover",
+    "LDFLAGS=-fsanitize=address,undefined",
+)
 NUMBERS = [7, 2, 9, 0]  # of the images in golden.c
 
 
@@ -45,7 +48,9 @@ def pixels(model, count=4, seed=0):
     """Random images of bytes; in float32 those that are sent as they are black or white, so that sums of them are exact."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(256, (count, *model.image_shape), generator=draw, dtype=torch.uint8)
-    if not isinstance(model, IntegerSNN) and (model.settings["encoding"] == "direct" or model.settings.get("residual")):
+    if not isinstance(model, IntegerSNN) and (
+        model.settings["encoding"] == "direct" or model.settings.get("residual")
+    ):
         x = (x > 128).to(torch.uint8) * 255
     return x * (torch.rand(x.shape, generator=draw) > 0.2)
 
@@ -53,7 +58,9 @@ def pixels(model, count=4, seed=0):
 def make_small(folder):
     """Whole numbers take memory before time, as where a pointer has 32 bits."""
     header = folder / "network.h"
-    header.write_text(header.read_text().replace("#if UINTPTR_MAX <= 0xFFFFFFFF", "#if UINTPTR_MAX"))
+    header.write_text(
+        header.read_text().replace("#if UINTPTR_MAX <= 0xFFFFFFFF", "#if UINTPTR_MAX")
+    )
 
 
 def write(folder, model, compact=False, numbers=NUMBERS, small=True):
@@ -77,10 +84,16 @@ class Running:
 
     def begin(self, settings, size):
         network, memory = ctypes.byref(self.rooms.network), np.empty(size, np.uint8)
-        return bool(self.room.library.network_begin(network, ctypes.byref(settings), memory.ctypes.data, size))
+        return bool(
+            self.room.library.network_begin(
+                network, ctypes.byref(settings), memory.ctypes.data, size
+            )
+        )
 
     def call(self, name, *values):
-        return getattr(self.room.library, f"network_{name}")(ctypes.c_void_p(self.room.address), *values)
+        return getattr(self.room.library, f"network_{name}")(
+            ctypes.c_void_p(self.room.address), *values
+        )
 
     def changed(self, **changes):
         """The Settings of now with these changes."""
@@ -95,7 +108,11 @@ class Running:
 
     def spikes(self, layers, steps):
         """Of each layer in each of the next steps, (steps, layers)."""
-        return [[self.call("spikes", layer) for layer in layers] for _ in range(steps) if self.call("step") >= 0]
+        return [
+            [self.call("spikes", layer) for layer in layers]
+            for _ in range(steps)
+            if self.call("step") >= 0
+        ]
 
 
 def check(folder):
@@ -117,11 +134,17 @@ def few_images(monkeypatch):
 
 def cases(count):
     """So many numbers of the random cases of test_engines that C runs: with an open gate, or one that blocks, of images."""
-    numbers = (number for number in itertools.count() if drawn(number)["gate"] != "contrast" and not drawn(number)["recorded"])
+    numbers = (
+        number
+        for number in itertools.count()
+        if drawn(number)["gate"] != "contrast" and not drawn(number)["recorded"]
+    )
     return [*itertools.islice((number for number in numbers if [*networks([number])]), count)]
 
 
-@pytest.mark.parametrize(("number", "form"), [*zip(cases(15), itertools.cycle(["folded", "compact", "int8"]))])
+@pytest.mark.parametrize(
+    ("number", "form"), [*zip(cases(15), itertools.cycle(["folded", "compact", "int8"]))]
+)
 @torch.no_grad()
 def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
     """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. The compact
@@ -135,16 +158,31 @@ def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
     x = write(tmp_path, model, is_compact)
     found = CBuild(tmp_path, model, *flags)
     assert check(tmp_path).stdout.startswith("equal: 4 images"), case
-    record, tolerance = dict.fromkeys(model.neurons(), ("spikes", "membrane")), 0 if form == "int8" else 1e-4
+    record, tolerance = (
+        dict.fromkeys(model.neurons(), ("spikes", "membrane")),
+        0 if form == "int8" else 1e-4,
+    )
     record |= {"input": "spikes"}
     output = model(x, seed=0, record=record)
-    assert first_difference(output, found(x, seed=0), tolerance=tolerance) is None and output.spikes["input"].any(), case
-    if model.settings.get("max_pool") != "count" and not model.phased and model.gate.follows_changes:
+    assert (
+        first_difference(output, found(x, seed=0), tolerance=tolerance) is None
+        and output.spikes["input"].any()
+    ), case
+    if (
+        model.settings.get("max_pool") != "count"
+        and not model.phased
+        and model.gate.follows_changes
+    ):
         model.change(rule="never")
-        stream, trace = model.stream(seed=0), np.frombuffer(found.run(x, "-t", "-l", "-s", "3"), np.uint8)
+        stream, trace = (
+            model.stream(seed=0),
+            np.frombuffer(found.run(x, "-t", "-l", "-s", "3"), np.uint8),
+        )
         for image, rows in zip(x, np.split(trace, len(x)), strict=True):
             wanted = stream(image[None], 3, record=record)
-            assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None, case
+            assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None, (
+                case
+            )
 
 
 INTEL = platform.machine() in ("x86_64", "AMD64")
@@ -158,16 +196,32 @@ def test_wide_layers(monkeypatch, flags):
     monkeypatch.setenv("CFLAGS", flags)
     monkeypatch.setattr(self_models.kernel.build, "built", Built)
     monkeypatch.setattr(self_models.kernel.engine, "library", library.__wrapped__)
-    wide = build(VGG_SNN_STDB_wFeedback, plan=[[512, 64], []], image_shape=(1, 5, 6), fc_layers=0, timesteps=4)
+    wide = build(
+        VGG_SNN_STDB_wFeedback,
+        plan=[[512, 64], []],
+        image_shape=(1, 5, 6),
+        fc_layers=0,
+        timesteps=4,
+    )
     wide.features[0].weight.data.fill_(1)
     wide.features[3].weight.data[32:, :400] = 31 / 16
-    five = build(VGG_SNN_STDB_wFeedback, plan=[[16, 32], []], kernel_size=5, image_shape=(66, 5, 5), fc_layers=0)
-    odd = build(plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=115, image_shape=(1, 9, 8), **BIAS)
+    five = build(
+        VGG_SNN_STDB_wFeedback,
+        plan=[[16, 32], []],
+        kernel_size=5,
+        image_shape=(66, 5, 5),
+        fc_layers=0,
+    )
+    odd = build(
+        plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=115, image_shape=(1, 9, 8), **BIAS
+    )
     for whole in (wide, five, odd):
         for model in (whole, in_whole_numbers(copy.deepcopy(whole))):
             x = pixels(model)
             output = model(x, seed=0)
-            assert first_difference(output, EventEngine(model)(x, seed=0), tolerance=0) is None and spiked(output)
+            assert first_difference(
+                output, EventEngine(model)(x, seed=0), tolerance=0
+            ) is None and spiked(output)
 
 
 @torch.no_grad()
@@ -226,7 +280,9 @@ def test_the_decoder_can_be_left_out_from_the_next_timestep_on():
     def look(image):
         run.show(image)
         found.append(run.spikes(layers, 4))
-        wanted.append(torch.cat([*stream(image[None], 4).spikes_by_step.values()], 1)[:, layers].tolist())
+        wanted.append(
+            torch.cat([*stream(image[None], 4).spikes_by_step.values()], 1)[:, layers].tolist()
+        )
 
     run.call("reset", *key_for(0, "input"), 0)
     look(x[0])
@@ -241,12 +297,17 @@ def test_the_decoder_can_be_left_out_from_the_next_timestep_on():
 @torch.no_grad()
 def test_what_a_network_has_not_is_refused_and_changes_nothing():
     """Settings, events of an input whose neurons spike or not, and memory that is too small."""
-    plain, values = build(plan=[[4, "D", 6], []], epsilon=0.0), build(encoding="direct", residual=True)
+    plain, values = (
+        build(plan=[[4, "D", 6], []], epsilon=0.0),
+        build(encoding="direct", residual=True),
+    )
     for model, takes in ((plain, 0), (values, 1)):
         x, run = pixels(model), Running(model)
         for change in ({"feedback": 1}, {"residual": 1}, {"encoding": 1}):
             settings, before = run.changed(**change), bytes(run.state.settings)
-            assert run.begin(settings, run.size) == run.call("set", ctypes.byref(settings)) == takes
+            assert (
+                run.begin(settings, run.size) == run.call("set", ctypes.byref(settings)) == takes
+            )
             assert bytes(run.state.settings) == (bytes(settings) if takes else before)
         assert run.begin(run.changed(), run.size) and not run.begin(run.changed(), run.size - 1)
         run.call("reset", 0, 0, 0)
@@ -254,7 +315,9 @@ def test_what_a_network_has_not_is_refused_and_changes_nothing():
         events = (ctypes.c_int32 * 2)(3, 3)
         assert run.call("arrive", events, 2) == takes
         found = [run.spikes([0], 1)[0][0] for _ in range(2)]
-        assert (found[0] == 1) == takes and found[1] > 1, "events arrive in one timestep, and the image is seen in the others"
+        assert (found[0] == 1) == takes and found[1] > 1, (
+            "events arrive in one timestep, and the image is seen in the others"
+        )
 
 
 def test_an_image_behind_events_is_sent_by_its_values():
@@ -299,7 +362,11 @@ def test_a_program_opens_several_files_as_on_the_page(tmp_path):
     for name in ("quick_feedback", "quick_baseline"):
         run_here("export", name, "--to block --output", tmp_path / f"{name}.snn")
     sources = [FOLDER / "network.c", FOLDER / "block.c", "main.c", f"-I{FOLDER}"]
-    subprocess.run(["cc", "-std=c99", "-ffp-contract=off", "-O1", *sources, "-lm", "-o", "main"], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["cc", "-std=c99", "-ffp-contract=off", "-O1", *sources, "-lm", "-o", "main"],
+        cwd=tmp_path,
+        check=True,
+    )
     done = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["7", "7", "-1"] and done.stderr == "main.c: it is no network\n"
 
@@ -307,41 +374,76 @@ def test_a_program_opens_several_files_as_on_the_page(tmp_path):
 def test_networks_link_into_one_program_as_on_the_page(tmp_path):
     """One in float32 and one in whole numbers, in C and in C++, beside names of an Arduino core. A folder's name may be no word
     of C; classes may have any name."""
-    networks = {"2 digits": build(timesteps=7, fc_layers=1), "OTHER": in_whole_numbers(build(timesteps=7, fc_layers=0))}
+    networks = {
+        "2 digits": build(timesteps=7, fc_layers=1),
+        "OTHER": in_whole_numbers(build(timesteps=7, fc_layers=0)),
+    }
     networks["2 digits"].classes = names = ["network_cable", 'a "b"??/\\', "Kä", *"3456789"]
     page, settings, _ = on_the_page()
-    page = re.sub("(?<= )(?=memory|classify)", "network_", f"{page}\nvoid network_own(DigitsState *run)\n{{\n{settings}}}\n")
+    page = re.sub(
+        "(?<= )(?=memory|classify)",
+        "network_",
+        f"{page}\nvoid network_own(DigitsState *run)\n{{\n{settings}}}\n",
+    )
     for form in (str.lower, str.upper, str.title):
         page = re.sub(rf"\b{form('digits')}(?!/)", form("network"), page)
     text, objects = "#define OUTPUT 1\n#include <stdio.h>\n", []
     for folder, model in networks.items():
         x = write(tmp_path / folder, model, small=False)
-        for name, text_of in renamed({path.name: path.read_text() for path in (tmp_path / folder).iterdir()}, folder).items():
+        for name, text_of in renamed(
+            {path.name: path.read_text() for path in (tmp_path / folder).iterdir()}, folder
+        ).items():
             (tmp_path / folder / name).write_text(text_of)
         text += renamed({"": page.replace("digits/", f"{folder}/")}, folder)[""]
         subprocess.run(["make", "network.o", "weights.o"], cwd=tmp_path / folder, check=True)
         objects += [f"{folder}/network.o", f"{folder}/weights.o"]
-    wanted = [" ".join(str(model(one[None], seed=0).logits.argmax().item()) for model in networks.values()) for one in x]
+    wanted = [
+        " ".join(
+            str(model(one[None], seed=0).logits.argmax().item()) for model in networks.values()
+        )
+        for one in x
+    ]
     assert len({*wanted}) == 4
-    text += f"static const uint8_t images[] = {{{', '.join(map(str, x.flatten().tolist()))}}};\n{MAIN}"
+    text += (
+        f"static const uint8_t images[] = {{{', '.join(map(str, x.flatten().tolist()))}}};\n{MAIN}"
+    )
     for compiler, file in (("cc -std=c99 -pedantic", "main.c"), ("c++", "main.cpp")):
         (tmp_path / file).write_text(text)
-        command = [*compiler.split(), "-Wall", "-Wextra", "-Werror", file, *objects, "-lm", "-o", "main"]
+        command = [
+            *compiler.split(),
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            file,
+            *objects,
+            "-lm",
+            "-o",
+            "main",
+        ]
         subprocess.run(command, cwd=tmp_path, check=True)
-        assert subprocess.check_output([tmp_path / "main"], text=True).splitlines() == names + wanted
+        assert (
+            subprocess.check_output([tmp_path / "main"], text=True).splitlines() == names + wanted
+        )
 
 
 def test_golden_images_are_free_of_ties_in_all_timesteps():
     """A second network stands for other roundings: weights a little off, in images that the rule ends before they tell."""
-    model, other = (build(VGG_SNN_STDB_wFeedback, rule="confidence", gap_bound=0.0, on_grid=False) for _ in range(2))
+    model, other = (
+        build(VGG_SNN_STDB_wFeedback, rule="confidence", gap_bound=0.0, on_grid=False)
+        for _ in range(2)
+    )
     other.features[0].weight.data *= 1 + 1e-4
     x = pixels(model, 30)
-    model.engine = SimpleNamespace(serves=lambda: True, run=lambda *args, **flags: other.change(rule="never")(*args, **flags))
+    model.engine = SimpleNamespace(
+        serves=lambda: True, run=lambda *args, **flags: other.change(rule="never")(*args, **flags)
+    )
     free, model.engine = agreed(model, x), None
     runs = [each.change(rule="never")(x, seed=0).spikes_by_step for each in (model, other)]
     spikes = [torch.stack([*run.values()]) for run in runs]
     same = (spikes[0] == spikes[1]).all(0)  # (T, B)
-    assert free == same.all(0).nonzero().flatten().tolist() and 0 < same.all(0).sum() < same[0].sum()
+    assert (
+        free == same.all(0).nonzero().flatten().tolist() and 0 < same.all(0).sum() < same[0].sum()
+    )
 
 
 @torch.no_grad()
@@ -350,13 +452,21 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     x = write(tmp_path, model, numbers=range(4))
     other = copy.deepcopy(model)
     other.features[3].weight.data[0, 0, 1, 1] += 2
-    (tmp_path / "weights.c").write_text(files_of(other, tables_of(other), x, range(4), "small")["weights.c"])
+    (tmp_path / "weights.c").write_text(
+        files_of(other, tables_of(other), x, range(4), "small")["weights.c"]
+    )
     difference = first_difference(model, CBuild(tmp_path, model, STRICT), x)
-    with pytest.raises(UserError, match=r"its C is not equal to step\(\), a fault of this program") as said:
+    with pytest.raises(
+        UserError, match=r"its C is not equal to step\(\), a fault of this program"
+    ) as said:
         checked({path.name: path.read_text() for path in tmp_path.glob("*.[ch]")})
     words = r"differs: image (\d+), timestep (\d+), layer features\.4, neuron \d+: it .* here; potential after the timestep (.*)"
     image, step, potential = re.search(words, str(said.value)).groups()
-    assert (difference.image, difference.step, difference.layer) == (int(image), int(step), "features.4")
+    assert (difference.image, difference.step, difference.layer) == (
+        int(image),
+        int(step),
+        "features.4",
+    )
     assert float(potential) in difference.potentials and check(tmp_path).returncode == 1
 
 
@@ -371,17 +481,22 @@ def played(folder, board):
 
 
 ON_BOARDS = [
-    {"image_shape": (3, 8, 12), "encoding": "direct", "leak": 0.9}, {"residual": True, "blocking": "dynamic"},
+    {"image_shape": (3, 8, 12), "encoding": "direct", "leak": 0.9},
+    {"residual": True, "blocking": "dynamic"},
     {"rule": "entropy", "cls": AdaptiveTimestepsSNN},
-    {"plan": [[20, "D", 9, "M"], ["U", "U", "in"]], "max_pool": "count"}, {"plan": [[6, "A", 40, "D"], ["U", 4, "U", "in"]]},
-]  # fmt: skip
+    {"plan": [[20, "D", 9, "M"], ["U", "U", "in"]], "max_pool": "count"},
+    {"plan": [[6, "A", 40, "D"], ["U", 4, "U", "in"]]},
+]
 
 
 @torch.no_grad()
 def test_files_of_one_program_may_have_other_flags(tmp_path):
     """Of int8 one is built for this processor, and might take more memory than the other gives."""
     write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False)), small=False)
-    for flags in (["network.o", f"{SANITISED[0]} -march=native --param=asan-stack=0"], ["check", *SANITISED]):
+    for flags in (
+        ["network.o", f"{SANITISED[0]} -march=native --param=asan-stack=0"],
+        ["check", *SANITISED],
+    ):
         done = subprocess.run(["make", *flags], cwd=tmp_path, capture_output=True, text=True)
     assert "equal: 4 images" in done.stdout, done.stderr
 
@@ -398,7 +513,13 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
         model.change(timesteps=32_767 // (9 * weight) + more)
         assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more and not start)
     for residual in (False, True):
-        own = {"image_shape": (1, 6, 6), "kernel_size": 1, "encoding": "direct", "timesteps": 2, "default_threshold": 0.5}
+        own = {
+            "image_shape": (1, 6, 6),
+            "kernel_size": 1,
+            "encoding": "direct",
+            "timesteps": 2,
+            "default_threshold": 0.5,
+        }
         model = build(plan=[[1], ["in"]], residual=residual, **own)
         model.features[0].weight.fill_(1)
         assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not residual)
@@ -411,7 +532,9 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
 def test_microcontrollers(tmp_path, board):
     write(tmp_path, model := build(timesteps=7, fc_width=12))
     done, figures = played(tmp_path, board)
-    assert done.returncode == 0 and "equal: 4 images, 7 timesteps each" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "equal: 4 images, 7 timesteps each" in done.stdout, (
+        done.stdout + done.stderr
+    )
     flash, mean, least, most, ram, stack = figures
     assert 0 < least <= mean <= most and 200 < stack < 3000
     expected = memory_of(tables_of(model))
@@ -423,11 +546,18 @@ def test_a_nir_network_on_microcontrollers(tmp_path, board):
     folder = tmp_path / "c"
     run_here("export", "examples/nmnist.nir --to c --output", folder)
     done, (flash, _, _, _, ram, stack) = played(folder, board)
-    assert done.returncode == 0 and "equal: 3 recordings, 40 timesteps each" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "equal: 3 recordings, 40 timesteps each" in done.stdout, (
+        done.stdout + done.stderr
+    )
     assert 76e3 < flash < 120e3 and 65e3 < ram < 75e3 and stack < 3000
 
 
-CALLED = {"memcpy", "memset", "memmove", "__popcountsi2"}  # of the compiler and its library, by int8 on a Cortex-M4
+CALLED = {
+    "memcpy",
+    "memset",
+    "memmove",
+    "__popcountsi2",
+}  # of the compiler and its library, by int8 on a Cortex-M4
 
 
 @pytest.mark.parametrize("fold", [False, True], ids=["", "folded"])
@@ -435,12 +565,17 @@ CALLED = {"memcpy", "memset", "memmove", "__popcountsi2"}  # of the compiler and
 @torch.no_grad()
 def test_int8_on_a_cortex_m4_needs_no_libm_no_double_and_no_allocation(tmp_path, settings, fold):
     """By its instructions for two or four numbers of 8 or 16 bits at once."""
-    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False, **settings), fold))
+    write(
+        tmp_path,
+        in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False, **settings), fold),
+    )
     done, (*_, stack) = played(tmp_path, "m4")
     assert "equal" in done.stdout and stack < 2000
     for part in ("network", "weights"):
         command = ["arm-none-eabi-nm", "-u", f"m4_{part}.o"]
-        named = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+        named = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.split()
         assert {*named} - {"U"} <= CALLED, part
 
 
@@ -462,16 +597,22 @@ static void delay(long) { static int calls; if (++calls == 2) exit(0); }
 def test_arduino_library(tmp_path):
     """By this stub of Arduino.h in place of a board's."""
     model, images = build(timesteps=7, fc_width=12), pixels(build())
-    for name, text in files_of(model, tables_of(model), images, NUMBERS, "small", arduino=True).items():
+    for name, text in files_of(
+        model, tables_of(model), images, NUMBERS, "small", arduino=True
+    ).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert "name=small" in (tmp_path / "library.properties").read_text()
     (tmp_path / "Arduino.h").write_text(ARDUINO_H)
-    (tmp_path / "main.cpp").write_text('#include "Arduino.h"\n#include "Digits.ino"\nint main() { setup(); for (;;) loop(); }\n')
+    (tmp_path / "main.cpp").write_text(
+        '#include "Arduino.h"\n#include "Digits.ino"\nint main() { setup(); for (;;) loop(); }\n'
+    )
     build_c = "for part in network weights; do cc -c -O1 -Wall -Wextra -Werror src/$part.c -o $part.o || exit; done; "
     build_cpp = "c++ -Wall -Wextra -Wno-unused-variable -Werror -Isrc -I. -Iexamples/Digits main.cpp *.o -o sketch"
     subprocess.run(["sh", "-c", f"{build_c}{build_cpp}"], cwd=tmp_path, check=True)
-    *drawn, last = subprocess.run([tmp_path / "sketch"], capture_output=True, text=True).stdout.splitlines()
+    *drawn, last = subprocess.run(
+        [tmp_path / "sketch"], capture_output=True, text=True
+    ).stdout.splitlines()
     output = model(images, draws=Draws(0, EVALUATION, torch.tensor(NUMBERS)))
     spikes, answer = int(sum(output.spikes.values())[1]), model.classes[output.logits[1].argmax()]
     assert last == f"class {answer}, timesteps 7, spikes {spikes}, milliseconds 0"
@@ -482,16 +623,34 @@ def test_arduino_library(tmp_path):
 def test_what_run_cannot_read_is_refused(tmp_path):
     write(tmp_path / "c", model := build())
     runner, x = CBuild(tmp_path / "c", model), pixels(model)
-    refusals = {"-s 0": "is not a number from 1 to 2147483647", "-s 3.7": "-s 3.7 is not a whole number", "-z 1": "usage"}
+    refusals = {
+        "-s 0": "is not a number from 1 to 2147483647",
+        "-s 3.7": "-s 3.7 is not a whole number",
+        "-z 1": "usage",
+    }
     for option, words in refusals.items():
-        done = subprocess.run([runner.folder / "run", *option.split()], input="", capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and words in done.stderr, option
-    done = subprocess.run([runner.folder / "run"], input=bytes(x[0].numel() + 9), capture_output=True)
-    assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and b"the last one has 9: it is left out" in done.stderr
+        done = subprocess.run(
+            [runner.folder / "run", *option.split()], input="", capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (
+            2,
+            "",
+            1,
+        ) and words in done.stderr, option
+    done = subprocess.run(
+        [runner.folder / "run"], input=bytes(x[0].numel() + 9), capture_output=True
+    )
+    assert (
+        done.returncode == 2
+        and len(done.stdout.splitlines()) == 1
+        and b"the last one has 9: it is left out" in done.stderr
+    )
     same = runner.run(x, "-n", "2", "-k", "1000", "4294967295")
     assert runner.run(x, "-n", "0x2", "-k", "1e3", "0xffffffff") == same
     with open("/dev/full", "w") as full:
-        done = subprocess.run([runner.folder / "run"], input=x.numpy().tobytes(), stdout=full, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [runner.folder / "run"], input=x.numpy().tobytes(), stdout=full, stderr=subprocess.PIPE
+        )
     assert done.returncode == 2 and done.stderr == b"not all could be written: is the disk full?\n"
     with pytest.raises(ModelError, match="numbers that follow each other"):
         runner(x, draws=Draws(0, EVALUATION, torch.tensor([0, 2, 3, 4])))
@@ -502,12 +661,26 @@ def test_what_run_cannot_read_is_refused(tmp_path):
 def test_a_committed_network_takes_the_memory_that_is_said(tmp_path, few_images):
     said = run_here("export", "quick_feedback --to c --weights int8 --output", tmp_path / "c")[1]
     make_small(tmp_path / "c")
-    subprocess.run(["make", "all", STRICT.replace("O1", "O2")], cwd=tmp_path / "c", check=True, capture_output=True)
+    subprocess.run(
+        ["make", "all", STRICT.replace("O1", "O2")],
+        cwd=tmp_path / "c",
+        check=True,
+        capture_output=True,
+    )
     assert "accuracy on 40 test images" in said
     flash, ram = re.search(r"memory: (.*) of flash .*; (.*) of RAM", said).groups()
-    size = subprocess.run(["size", "network.o", "weights.o", "run"], cwd=tmp_path / "c", capture_output=True, text=True).stdout
-    (code, *_), (text, *_), (_, _, bss) = (map(int, line.split()[:3]) for line in size.splitlines()[1:])
-    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.03)  # pointers of 64 bits are larger
+    size = subprocess.run(
+        ["size", "network.o", "weights.o", "run"],
+        cwd=tmp_path / "c",
+        capture_output=True,
+        text=True,
+    ).stdout
+    (code, *_), (text, *_), (_, _, bss) = (
+        map(int, line.split()[:3]) for line in size.splitlines()[1:]
+    )
+    assert np.allclose(
+        [value_of(flash), value_of(ram)], [text, bss], rtol=0.03
+    )  # pointers of 64 bits are larger
     assert code + text < 532e3
 
 
@@ -521,13 +694,17 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
     for _, (*words, name) in commands_in(f"docs/how_to/{page}.md"):
         run_here("export", *words, tmp_path / name)
         if "c" in words:
-            done = subprocess.run(["make", "-C", tmp_path / name, "check", "all"], capture_output=True, text=True)
+            done = subprocess.run(
+                ["make", "-C", tmp_path / name, "check", "all"], capture_output=True, text=True
+            )
             assert done.returncode == 0 and "equal: " in done.stdout, done.stdout + done.stderr
 
 
 def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_images, monkeypatch):
     monkeypatch.setattr(harness.exporting.c_folder, "agreed", lambda *_: [])
-    assert "in each of 30 images rounding decides a spike" in refused("export", trained.snn, "--to c --output", tmp_path / "c")
+    assert "in each of 30 images rounding decides a spike" in refused(
+        "export", trained.snn, "--to c --output", tmp_path / "c"
+    )
     assert not (tmp_path / "c").exists()
 
 
@@ -538,4 +715,6 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images):
     assert "other files" in refused("export", trained.snn, "--to c --overwrite --output", tmp_path)
     assert digests(tmp_path) == before
     run_here("export", trained.snn, "--to c --overwrite --weights int8 --output", tmp_path / "c")
-    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "#define C_INT8" in (tmp_path / "c" / "network.h").read_text()
+    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "#define C_INT8" in (
+        tmp_path / "c" / "network.h"
+    ).read_text()

@@ -21,7 +21,14 @@ from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import CONVENTIONS, Convention, OperationCounter, conventions, energies, read_convention
+from self_models.counting.operations import (
+    CONVENTIONS,
+    Convention,
+    OperationCounter,
+    conventions,
+    energies,
+    read_convention,
+)
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.outputs import ANNOutput, SNNOutput
@@ -36,10 +43,19 @@ SMALL = [[2, "D"], ["U", "in"]]
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
     torch.manual_seed(1)
-    own = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, "fc_width": 7, "labels": 3, **settings}
+    own = {
+        "readout": "membrane_linear",
+        "update": "immediate",
+        "default_threshold": 0.1,
+        "fc_width": 7,
+        "labels": 3,
+        **settings,
+    }
     model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, **own).eval()
     for parameter in (each for each in model.parameters() if each.dim() > 1):
-        parameter.data *= torch.rand_like(parameter) > 0.1  # some weights are 0, so that effective and dense differ
+        parameter.data *= (
+            torch.rand_like(parameter) > 0.1
+        )  # some weights are 0, so that effective and dense differ
     return model
 
 
@@ -61,7 +77,10 @@ def test_two_layers_by_hand():
     assert output.spikes["features.1"].item() == 4 * 2
     # the 8 spikes meet 7 neurons each, which all fire; these meet 7 each; 7 more meet 3 outputs
     assert result["layers"]["effective_acs"]["classifier.0"] == 8 * 7
-    assert result["effective_macs"] == 0 and result["layers"]["effective_acs"] == result["layers"]["event_acs"]
+    assert (
+        result["effective_macs"] == 0
+        and result["layers"]["effective_acs"] == result["layers"]["event_acs"]
+    )
     places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
     assert result["layers"]["dense"]["features.0"] == places * 2
     assert result["dense"] == places * 2 + 24 * 7 + 7 * 7 + 7 * 3
@@ -75,7 +94,15 @@ def test_two_layers_by_hand():
 def test_averages_are_real_values_whatever_they_are(engine):
     """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
     steps. So all averages are 1, and they are multiplied; biases are 0, and added in each step."""
-    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0, bias=True)
+    model = build(
+        [[2, "A", 3], []],
+        shape=(1, 4, 4),
+        steps=2,
+        default_threshold=0.5,
+        kernel_size=1,
+        fc_layers=0,
+        bias=True,
+    )
     model.engine = EventEngine(model) if engine == "event" else None
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -95,18 +122,26 @@ def test_averages_are_real_values_whatever_they_are(engine):
 def test_additions_and_multiplications_are_told_apart_image_by_image(engine):
     """Three of four pixels are sent as they are, in each of two steps, to 2 channels of a 1x1 convolution. The first image is
     binary, so weights are added; the second is not, so they are multiplied."""
-    model = build([[2], []], shape=(1, 2, 2), steps=2, kernel_size=1, encoding="direct", fc_layers=0)
+    model = build(
+        [[2], []], shape=(1, 2, 2), steps=2, kernel_size=1, encoding="direct", fc_layers=0
+    )
     model.engine = EventEngine(model) if engine == "event" else None
     nn.init.ones_(model.features[0].weight)
     x = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0.5, 0]]).view(2, 1, 2, 2)
     with OperationCounter(model) as counter:
         model(x)
     layers = counter.result(1)["layers"]
-    assert [layers[kind]["features.0"] for kind in ("effective_acs", "effective_macs")] == [2 * 3 * 2, 2 * 3 * 2]
+    assert [layers[kind]["features.0"] for kind in ("effective_acs", "effective_macs")] == [
+        2 * 3 * 2,
+        2 * 3 * 2,
+    ]
 
 
 @pytest.mark.others
-@pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}],
+)
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
     names = "hooks.layer", "hooks.neuron", "metrics.workload"
@@ -116,7 +151,11 @@ def test_neurobench_counts_the_same(settings):
     with torch.no_grad(), OperationCounter(model) as counter:
         model(x, u)
     ours = counter.result(4)
-    connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    connections = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
     hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
 
     class SpikesHook(neurons.NeuronHook):  # our neurons return (spikes, state)
@@ -124,11 +163,15 @@ def test_neurobench_counts_the_same(settings):
             self.activation_outputs.append(output[0])
 
     class Seen:
-        activation_hooks = [SpikesHook(layer) for layer in model.modules() if isinstance(layer, SpikingNeuron)]  # noqa: RUF012
+        activation_hooks = [  # noqa: RUF012
+            SpikesHook(layer) for layer in model.modules() if isinstance(layer, SpikingNeuron)
+        ]
         connection_hooks = ()
 
     model(x, u)  # with gradients: without, no layer is asked about a step in which nothing is sent
-    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
+    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(
+        ours["activation_sparsity"]
+    )
     for name, hook in hooks.items():
         Seen.connection_hooks = [hook]
         theirs = metrics.SynapticOperations()(Seen, None, (x, None))
@@ -139,14 +182,27 @@ def test_neurobench_counts_the_same(settings):
 
 def test_difficulty_takes_ink_out():
     ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}
+    per_image = {
+        "spikes": 10 * ink,
+        "ink": ink,
+        "margin": -ink,
+        "correct": torch.tensor([True, True, True, False]),
+    }
     found = difficulty_correlations(per_image)
-    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] is None
+    assert (
+        found["small margin"]["spikes"] == pytest.approx(1)
+        and found["small margin"]["spikes_per_ink"] is None
+    )
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
     found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
     assert found["reconstruction error"] == {"spikes": pytest.approx(0.8), "spikes_per_ink": None}
-    black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
-    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
+    black = per_image | {
+        "ink": torch.tensor([0.0, 2.0, 3.0, 4.0]),
+        "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0]),
+    }
+    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(
+        1
+    )  # 0, 1, 2, 3 and not 0 / 0
 
 
 @pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
@@ -159,8 +215,12 @@ def test_energy_of_both_executions_by_hand(analog, event):
         found = energies(operations | {"bias_additions": biases}, 20, analog)
         assert 1e12 * found["energy_joules"] == pytest.approx(0.9 * (120 + biases) + 4.6 * 7)
         assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
-    assert energies(operations, 20, analog) == energies(operations | {"bias_additions": 0}, 20, analog)  # as without biases
-    assert analog or energies(operations, 20) == energies(operations, 20, False)  # spikes unless told otherwise
+    assert energies(operations, 20, analog) == energies(
+        operations | {"bias_additions": 0}, 20, analog
+    )  # as without biases
+    assert analog or energies(operations, 20) == energies(
+        operations, 20, False
+    )  # spikes unless told otherwise
 
 
 class Recount:
@@ -173,15 +233,26 @@ class Recount:
     def add(self, run, count, ends=None):
         images, graph = len(run.image), self.model.graph
         ends, first = [count] * images if ends is None else ends.tolist(), run.steps - count
-        for one in (link for link in graph.links if link.target not in graph.pools and link.through):
+        for one in (
+            link for link in graph.links if link.target not in graph.pools and link.through
+        ):
             end, size = one.end, prod(one.chain.after)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
             for steps, signal in run.noted.get(one.source, ()):
-                for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
-                    self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+                for step, sent in zip(
+                    steps, signal.unflatten(0, (len(steps), images)), strict=True
+                ):
+                    self.walk(
+                        end,
+                        one,
+                        synapses,
+                        [sent[n] for n in range(images) if step - first < ends[n]],
+                    )
             for at in range(count if one.bias is not None else 0):
                 phase = (first + at) // self.model.timesteps
-                if not self.model.phased or phase == graph.depths[one.target] - 1:  # in which the target's neurons charge
+                if (
+                    not self.model.phased or phase == graph.depths[one.target] - 1
+                ):  # in which the target's neurons charge
                     self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
     def walk(self, end, one, synapses, sent):
@@ -196,8 +267,16 @@ class Recount:
         """For each neuron of a link's source which neurons of the target it reaches, bool (N, N')."""
         signal = torch.eye(prod(one.chain.before)).reshape(-1, *one.chain.before)
         for module in one.modules:
-            ones = {name: torch.ones_like(value) for name, value in module.named_parameters() if name == "weight"}
-            ones |= {name: torch.zeros_like(value) for name, value in module.named_parameters() if name == "bias"}
+            ones = {
+                name: torch.ones_like(value)
+                for name, value in module.named_parameters()
+                if name == "weight"
+            }
+            ones |= {
+                name: torch.zeros_like(value)
+                for name, value in module.named_parameters()
+                if name == "bias"
+            }
             signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
             signal = torch.func.functional_call(module, ones, signal)
         return signal.flatten(1) != 0
@@ -222,7 +301,10 @@ def test_a_plain_recount_finds_the_same(first):
         counts = counter.counts()
         for name, count in counts["events"].items():
             assert count == recount.synops[name], (name, case)
-            assert (counts["reached"] | counts["biases"]).get(name, 0) == recount.reached[name], (name, case)
+            assert (counts["reached"] | counts["biases"]).get(name, 0) == recount.reached[name], (
+                name,
+                case,
+            )
 
 
 @pytest.fixture(scope="module")
@@ -235,14 +317,25 @@ def quick():
 def test_a_ledger_costs_what_an_evaluation_says(quick):
     model, test, found = quick
     figures, convention = evaluate(model, test), conventions()["arithmetic_45nm"]
-    assert found.total("spikes") == pytest.approx(figures["parts"]["total"]) and found.accuracy == figures["accuracy"]
+    assert (
+        found.total("spikes") == pytest.approx(figures["parts"]["total"])
+        and found.accuracy == figures["accuracy"]
+    )
     event, layer = (found.joules(convention, execution) for execution in EXECUTIONS)
-    assert (event, layer) == pytest.approx((figures["energy_event_joules"], figures["energy_joules"]))
-    parts = [found.joules(convention, EXECUTIONS[0], part) for part in dict.fromkeys(entry.part for entry in found.entries)]
+    assert (event, layer) == pytest.approx(
+        (figures["energy_event_joules"], figures["energy_joules"])
+    )
+    parts = [
+        found.joules(convention, EXECUTIONS[0], part)
+        for part in dict.fromkeys(entry.part for entry in found.entries)
+    ]
     assert sum(parts) == pytest.approx(event) and len(parts) == 4  # no layer of the decoder spikes
     read = ledger_of({**figures, "spikes_per_layer": figures["spikes"]}, model)
     for one in conventions().values():
-        assert read.joules(one, EXECUTIONS[0]) == pytest.approx(found.joules(one, EXECUTIONS[0])) and read.entries
+        assert (
+            read.joules(one, EXECUTIONS[0]) == pytest.approx(found.joules(one, EXECUTIONS[0]))
+            and read.entries
+        )
         assert read.ann_joules(one, 8) == pytest.approx(found.ann_joules(one, 8))
     assert not found.leaks and ledger(small(leak=0.75), torch.rand(2, 1, 4, 6), LABELS[:2]).leaks
 
@@ -250,10 +343,14 @@ def test_a_ledger_costs_what_an_evaluation_says(quick):
 def test_the_ann_beside_it_by_hand(quick):
     """One pass of 16 D 32 32 D and 256 256 10 on 28x28 pixels, exact at borders, in MACs of 4.6 and 0.23 pJ."""
     *_, found = quick
-    inner = (28 * 3 - 2) ** 2 * 16 + 14 * 14 * (16 * 16 * 4) + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+    inner = (
+        (28 * 3 - 2) ** 2 * 16 + 14 * 14 * (16 * 16 * 4) + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+    )
     macs = inner + 7 * 7 * 32 * 32 * 4 + 7 * 7 * 32 * 256 + 256 * 256 + 256 * 10
     convention = conventions()["arithmetic_45nm"]
-    assert (found.ann_joules(convention), found.ann_joules(convention, 8)) == pytest.approx((4.6e-12 * macs, 0.23e-12 * macs))
+    assert (found.ann_joules(convention), found.ann_joules(convention, 8)) == pytest.approx(
+        (4.6e-12 * macs, 0.23e-12 * macs)
+    )
 
 
 def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
@@ -261,9 +358,15 @@ def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
     (*_, found), of_spikes = quick, ("spikes", "synops", "rate", "reached")
     for convention in conventions().values():
         factor = found.break_even(convention) / (found.total("spikes") / found.neurons)
-        scaled = [{name: factor * getattr(entry, name) for name in of_spikes} for entry in found.entries]
-        entries = [replace(entry, **counts) for entry, counts in zip(found.entries, scaled, strict=True)]
-        assert replace(found, entries=entries).joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
+        scaled = [
+            {name: factor * getattr(entry, name) for name in of_spikes} for entry in found.entries
+        ]
+        entries = [
+            replace(entry, **counts) for entry, counts in zip(found.entries, scaled, strict=True)
+        ]
+        assert replace(found, entries=entries).joules(convention, EXECUTIONS[0]) == pytest.approx(
+            found.ann_joules(convention, 8)
+        )
 
 
 def test_a_layers_energy_by_hand():
@@ -272,34 +375,64 @@ def test_a_layers_energy_by_hand():
     and 2 events written and read; or by layers 13 operations, each a weight and an input, and 30 potentials read and written."""
     price = {"add": 100, "multiply_add": 1000, "add_int8": 3, "multiply_add_int8": 10}
     priced = Convention("", "", 0, "", "", price, {"bytes": [4, 4000], "picojoules": [1, 1000]})
-    counts = {"spikes": 2, "synops": 5, "acs": 7, "macs": 6, "updates": 30, "reached": 11, "biases": 9, "comparisons": 8}
+    counts = {
+        "spikes": 2,
+        "synops": 5,
+        "acs": 7,
+        "macs": 6,
+        "updates": 30,
+        "reached": 11,
+        "biases": 9,
+        "comparisons": 8,
+    }
     own = {"neurons": 3, "weights": 12, "sources": 4, "one_pass": 10, **counts}
-    event, by_layer = 1748 + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3, 1748 + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3
+    event, by_layer = (
+        1748 + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3,
+        1748 + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3,
+    )
     for real, leaks, wanted in (
         (False, False, (event, by_layer)),
         (True, False, (event + 5 * 900, by_layer)),
-        (False, True, (event + 11 * 900, by_layer + 30 * 900)),  # of what is reached, or of all: kept by a multiplication
+        (
+            False,
+            True,
+            (event + 11 * 900, by_layer + 30 * 900),
+        ),  # of what is reached, or of all: kept by a multiplication
     ):
-        one = Ledger("", 1, 1.0, 10, 10.0, leaks, [Entry("features.1", "encoder", real=real, **own)])
-        assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(wanted)
+        one = Ledger(
+            "", 1, 1.0, 10, 10.0, leaks, [Entry("features.1", "encoder", real=real, **own)]
+        )
+        assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(
+            wanted
+        )
     assert 1e12 * one.ann_joules(priced) == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
-    assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4)  # bytes, of words at least
+    assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(
+        10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4
+    )  # bytes, of words at least
 
 
 def test_memory_is_priced_by_its_size():
     access = conventions()["with_memory"].access
     assert [access(words) for words in (10, 2048, 8192, 262144)] == [10, 10, 20, 100]
-    assert access(5120) == pytest.approx(15) and access(524288) > 180 and access(8192, word=1) == pytest.approx(2.5)
+    assert (
+        access(5120) == pytest.approx(15)
+        and access(524288) > 180
+        and access(8192, word=1) == pytest.approx(2.5)
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("add = 0.1\n", ""), "a table has .*: it needs add"), (("year", "jear"), "got an unexpected keyword argument 'jear'"),
+        (("add = 0.1\n", ""), "a table has .*: it needs add"),
+        (("year", "jear"), "got an unexpected keyword argument 'jear'"),
         (("add = 0.1", "add = -1"), "-1 is no number from 0 to 1e"),
-        (("[10, 20, 100]", "[10, 20, 1]"), "memory: give .* and as many picojoules, which do not fall"),
+        (
+            ("[10, 20, 100]", "[10, 20, 1]"),
+            "memory: give .* and as many picojoules, which do not fall",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
     path, text = tmp_path / "own.toml", (CONVENTIONS / "with_memory.toml").read_text()
     path.write_text(text.replace(*change, 1))
@@ -318,12 +451,18 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     assert (tmp_path / "x.png").stat().st_size > 5000
     told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
     assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
-    assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
+    assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(
+        conventions()["rate"]
+    )
     table = run_here("energy", flags, "--format csv")[1].split("\n\n")[0]
     assert len(next(csv.reader(table.splitlines()))) == 6
     rows = [["network", "a_b, %"], ["x_1", 1.25]]
     assert as_text(rows, "md") == "| network | a_b, % |\n| --- | ---: |\n| x_1 | 1.25 |"
-    assert as_text(rows, "latex").splitlines()[2:5] == [r"network & a\_b, \% \\", r"\midrule", r"x\_1 & 1.25 \\"]
+    assert as_text(rows, "latex").splitlines()[2:5] == [
+        r"network & a\_b, \% \\",
+        r"\midrule",
+        r"x\_1 & 1.25 \\",
+    ]
 
 
 def test_eight_bits_are_integers_times_a_scale():
@@ -333,7 +472,9 @@ def test_eight_bits_are_integers_times_a_scale():
     weight = small.features[0].weight[0]
     whole = weight / (weight.abs().max() / 127)
     torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
-    assert evaluate(small, test)["accuracy"] == pytest.approx(evaluate(model, test)["accuracy"], abs=0.01)
+    assert evaluate(small, test)["accuracy"] == pytest.approx(
+        evaluate(model, test)["accuracy"], abs=0.01
+    )
     x = test.batch(torch.arange(8)).images
     with torch.no_grad():  # of a decoder, too
         found, wanted = small(x).predictions, model(x).predictions
@@ -347,7 +488,11 @@ def x():
 
 def small(**settings):
     """A network that blocks, for these images."""
-    return build(SMALL, (1, 4, 6), **{"steps": 3, "gate": "block", "epsilon": 0.3, "fc_width": 5, **settings})
+    return build(
+        SMALL,
+        (1, 4, 6),
+        **{"steps": 3, "gate": "block", "epsilon": 0.3, "fc_width": 5, **settings},
+    )
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -374,7 +519,9 @@ def test_batches_of_several_sizes_are_one_evaluation():
     evaluation = Evaluation(None)
     for images in ([1, 2, 3], [4, 5, 6], [7]):
         labels = torch.zeros(len(images), dtype=torch.int64)
-        evaluation.add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
+        evaluation.add(
+            spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0]
+        )
     found = evaluation.result()
     assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
@@ -385,23 +532,40 @@ def test_batches_of_several_sizes_are_one_evaluation():
 
 def test_what_an_ann_has_not():
     evaluation = Evaluation(None)
-    errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(2, 2, 1, 1, 2)
+    errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(
+        2, 2, 1, 1, 2
+    )
     output = ANNOutput(torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]]), None, errors)
     evaluation.add(output, torch.ones(2, 1, 1, 2), torch.tensor([1, 0]))
     found = evaluation.result()
     figures = {name: values.tolist() for name, values in found.pop("per_image").items()}
-    assert figures == {"label": [1, 0], "found": [1, 1], "correct": [True, False], "margin": [0.5, 1.0], "error": [11.0, 16.0]}
+    assert figures == {
+        "label": [1, 0],
+        "found": [1, 1],
+        "correct": [True, False],
+        "margin": [0.5, 1.0],
+        "error": [11.0, 16.0],
+    }
     assert found.pop("images_per_second") * found.pop("seconds") == pytest.approx(2)
     assert found == {"images": 2, "accuracy": 0.5, "error": 13.5}
 
 
 def test_figures_of_spiking_images():
     output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
-    found = figures_per_image(output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1]))
+    found = figures_per_image(
+        output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1])
+    )
     assert {name: values.tolist() for name, values in found.items()} == {
-        "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
-        "spikes": [6.0, 9.0], "steps": [2, 3], "ink": [0.5, 0.5], "comparisons": [6.0, 9.0],
-    }  # fmt: skip
+        "label": [0, 1],
+        "found": [0, 0],
+        "correct": [True, False],
+        "margin": [2.0, 3.0],
+        "error": [2.0, 2.0],
+        "spikes": [6.0, 9.0],
+        "steps": [2, 3],
+        "ink": [0.5, 0.5],
+        "comparisons": [6.0, 9.0],
+    }
 
 
 @pytest.mark.parametrize("encoding", ["poisson", "direct"])
@@ -409,20 +573,35 @@ def test_evaluate_counts_a_run_with_seed_0(x, encoding):
     """Energies are those of its operations and comparisons."""
     model = small(encoding=encoding)
     output, found = model(x, seed=0), evaluate(model, x, LABELS)
-    assert found["spikes"] == {name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()}
+    assert found["spikes"] == {
+        name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()
+    }
     assert found["comparisons"] == output.comparisons.mean(dtype=torch.float64).item() > 0
-    assert energies(found["operations"], found["comparisons"], encoding == "direct").items() <= found.items()
+    assert (
+        energies(found["operations"], found["comparisons"], encoding == "direct").items()
+        <= found.items()
+    )
     assert not any(value.requires_grad for value in found["per_image"].values())
 
 
 @pytest.mark.parametrize("is_spiking", [True, False])
 def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
     """Dropout of 1/2 would show; and operations are those of an SNN."""
-    model = small() if is_spiking else VGG_wFeedback(plan=SMALL, image_shape=(1, 4, 6), fc_width=5, labels=3)
+    model = (
+        small()
+        if is_spiking
+        else VGG_wFeedback(plan=SMALL, image_shape=(1, 4, 6), fc_width=5, labels=3)
+    )
     expected = evaluate(model.eval(), x, LABELS)
-    assert not model.training and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
+    assert (
+        not model.training
+        and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
+    )
     found = evaluate(model.train(), x, LABELS)
-    assert model.training and found["per_image"]["margin"].tolist() == expected["per_image"]["margin"].tolist()
+    assert (
+        model.training
+        and found["per_image"]["margin"].tolist() == expected["per_image"]["margin"].tolist()
+    )
     with pytest.raises(ModelError):
         evaluate(model, x[:, :, :3], LABELS)
     assert model.training
@@ -432,7 +611,12 @@ def test_evaluate_takes_what_people_have(x):
     """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
     model, pairs = small(), TensorDataset(x, LABELS)
     expected = evaluate(model, x, LABELS)
-    for data in ([ImageSet("own", x, LABELS)], [pairs], [DataLoader(pairs, batch_size=2)], [x.numpy(), LABELS.numpy()]):
+    for data in (
+        [ImageSet("own", x, LABELS)],
+        [pairs],
+        [DataLoader(pairs, batch_size=2)],
+        [x.numpy(), LABELS.numpy()],
+    ):
         found = evaluate(model, *data)
         assert all(found[name] == expected[name] for name in ("accuracy", "spikes", "operations"))
 
@@ -440,9 +624,14 @@ def test_evaluate_takes_what_people_have(x):
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     model, large = small(steps=50), torch.empty(4, 3, 224, 224)
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
-    assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
+    assert [
+        chunk_length(model, images, 50, False)
+        for images in (large[:2], large, torch.empty(100, 1))
+    ] == [6, 3, 1]
     model.change(rule="confidence")
-    assert chunk_length(model, large[:2], 50, True) == 1  # images that are sure leave the batch before long
+    assert (
+        chunk_length(model, large[:2], 50, True) == 1
+    )  # images that are sure leave the batch before long
     monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.graph.largest)
     assert chunk_length(model, large[:2], 50, True) == 4
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)

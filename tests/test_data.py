@@ -23,7 +23,16 @@ import harness.data.folders
 import harness.data.sets
 from harness import UserError
 from harness.data.folders import list_folder, shape_of
-from harness.data.sets import Batch, ImageSet, augmented, load_data, load_set, mirrored, moved, without_square
+from harness.data.sets import (
+    Batch,
+    ImageSet,
+    augmented,
+    load_data,
+    load_set,
+    mirrored,
+    moved,
+    without_square,
+)
 from harness.runs.run import say_once
 from self_models import load
 from self_models.basics.images import decoded, scaled
@@ -33,12 +42,19 @@ from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 def image_set(count, name="MNIST", start=0):
     """Images that carry their number, and the labels too."""
     numbers = torch.arange(count)
-    return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
+    return ImageSet(
+        name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start
+    )
 
 
 def test_bundled_mnist():
     train, selection, test = load_data("MNIST")
-    assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
+    assert (len(train), selection, len(test), test.classes) == (
+        60000,
+        None,
+        10000,
+        tuple("0123456789"),
+    )
     assert train.images.shape[1:] == (1, 28, 28) and test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     batch = test.batch(torch.tensor([3, 0]))
     assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
@@ -55,16 +71,24 @@ def test_batches_begin_where_they_are_told_and_keep_their_positions():
     assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
     assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
     in_order = list(image_set(4).batches(3, "cpu", torch.tensor([2, 0, 3, 1])))
-    assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
+    assert (
+        [numbers_of(batch) for batch in in_order]
+        == [batch.labels.tolist() for batch in in_order]
+        == [[2, 0, 3], [1]]
+    )
     batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
     batch = image_set(4).whole("meta")
-    assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1, 2, 3]
+    assert {batch.images.device.type, batch.labels.device.type} == {
+        "meta"
+    } and batch.index.tolist() == [0, 1, 2, 3]
 
 
 def turned(images, turn=0, scale=0, across=0, down=0):
     """The images after this turn, scale and shift, each from -1 to 1 of the largest."""
-    return moved(images, (torch.tensor([[turn, scale, across, down]]).expand(len(images), 4) + 1) / 2)
+    return moved(
+        images, (torch.tensor([[turn, scale, across, down]]).expand(len(images), 4) + 1) / 2
+    )
 
 
 def test_shifts_are_up_to_2_pixels():
@@ -73,7 +97,9 @@ def test_shifts_are_up_to_2_pixels():
     right, below = turned(images, across=1), turned(images, down=1)
     torch.testing.assert_close(right[..., :-2], images[..., 2:])
     torch.testing.assert_close(below[..., :-2, :], images[..., 2:, :])
-    torch.testing.assert_close(turned(images, across=-0.5, down=-0.5)[..., 1:, 1:], images[..., :-1, :-1])
+    torch.testing.assert_close(
+        turned(images, across=-0.5, down=-0.5)[..., 1:, 1:], images[..., :-1, :-1]
+    )
     assert right[..., -1].abs().max() < images[..., -1].max() and below[..., -1, :].eq(0).all()
 
 
@@ -81,7 +107,9 @@ def test_shifts_are_up_to_2_pixels():
 def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(turn, scale):
     """An image whose value grows evenly shows where each pixel was taken from."""
     place = torch.arange(11.0) - 5
-    images = torch.stack([place.expand(11, 11), place[:, None].expand(11, 11)])[:, None]  # to the right, and downwards
+    images = torch.stack([place.expand(11, 11), place[:, None].expand(11, 11)])[
+        :, None
+    ]  # to the right, and downwards
     right, down = (found[0, 2:-2, 2:-2] for found in turned(images, turn, scale))
     x, y = (images[place, 0, 2:-2, 2:-2] for place in (0, 1))
     c, s = (f(turn * pi / 18) / (1 + scale / 10) for f in (cos, sin))
@@ -91,10 +119,17 @@ def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(turn, scale):
 
 def test_colour_images_are_mirrored_and_shifted_by_hand():
     image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
-    for across, turn, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
+    for across, turn, first, last in (
+        (0.5, 0.0, 0, 15),
+        (0.5, 0.9, 15, 0),
+        (0.999, 0.0, 2, 13),
+        (0.0, 0.0, 2, 13),
+    ):
         found = mirrored(image, torch.tensor([[0.5, across, turn, 0.0]]))[0, 0, 0].tolist()
         assert (found[0], found[-1]) == (first, last), (across, turn)
-    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5)[0, 0, :, 0].tolist()
+    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5)[
+        0, 0, :, 0
+    ].tolist()
     assert down == [*range(5, 16), 14, 13, 12, 11, 10]  # what comes in is a reflection
 
 
@@ -109,14 +144,22 @@ def test_a_square_is_cut_out_by_hand():
     assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
 
 
-@pytest.mark.parametrize(("channels", "how"), [(1, {}), (3, {}), (3, {"cutout": 4}), (3, {"mirror": "alternate", "shift": 3})])
+@pytest.mark.parametrize(
+    ("channels", "how"),
+    [(1, {}), (3, {}), (3, {"cutout": 4}), (3, {"mirror": "alternate", "shift": 3})],
+)
 def test_augmentation_belongs_to_the_image_the_seed_and_the_epoch(channels, how):
     x, index = torch.rand(6, channels, 16, 16) + 1, torch.arange(6)
     batch, part = Batch(x, index, index), torch.tensor([4, 1])
     whole = augmented(batch, 2, 1, **how)
     assert torch.equal(whole.labels, index) and not torch.equal(whole.images, x)
-    torch.testing.assert_close(augmented(Batch(x[part], part, part), 2, 1, **how).images, whole.images[part])
-    assert not any(torch.equal(augmented(batch, *other, **how).images, whole.images) for other in ((2, 2), (3, 1)))
+    torch.testing.assert_close(
+        augmented(Batch(x[part], part, part), 2, 1, **how).images, whole.images[part]
+    )
+    assert not any(
+        torch.equal(augmented(batch, *other, **how).images, whole.images)
+        for other in ((2, 2), (3, 1))
+    )
     if "cutout" in how:  # other pixels stay as they are
         same = (whole.images == augmented(batch, 2, 1).images).sum((1, 2, 3))
         assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256
@@ -132,7 +175,11 @@ def test_alternating_mirror_images():
         as_it_is, flipped = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
         assert (as_it_is ^ flipped).all()
         flips.append(flipped)
-    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
+    assert (
+        torch.equal(flips[0], ~flips[1])
+        and torch.equal(flips[0], flips[2])
+        and not torch.equal(flips[0], flips[3])
+    )
     assert flips[0].sum().item() == pytest.approx(200, abs=40)
 
 
@@ -140,7 +187,11 @@ def test_dimmed_sets_by_hand():
     """Towards black: 199 to 59.7 and 29.85, rounded; the set itself stays as it is."""
     images = torch.full((2, 3, 4, 6), 199, dtype=torch.uint8)
     sets = dimmed_sets(ImageSet("x", images, torch.zeros(2, dtype=torch.int64), start=4))
-    places = {"top half": np.s_[..., :2, :], "bottom half": np.s_[..., 2:, :], "left half": np.s_[..., :3]}
+    places = {
+        "top half": np.s_[..., :2, :],
+        "bottom half": np.s_[..., 2:, :],
+        "left half": np.s_[..., :3],
+    }
     places |= {"right half": np.s_[..., 3:], "whole": np.s_[...]}
     assert list(sets) == list(places)
     for name, place in places.items():
@@ -172,20 +223,28 @@ def bounds(part):
     [
         ({}, [(0, 60, 0, 60), None, (0, 20, 0, 20)]),
         ({"holdout": 10}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
-        ({"holdout": None, "limit_train": 30, "limit_test": 7}, [(0, 30, 0, 30), (57, 3, 57, 3), (0, 7, 0, 7)]),
+        (
+            {"holdout": None, "limit_train": 30, "limit_test": 7},
+            [(0, 30, 0, 30), (57, 3, 57, 3), (0, 7, 0, 7)],
+        ),
     ],
 )
 def test_who_has_which_images(sets, tmp_path, more, expected):
     for data_dir, folder in (("", harness.data.sets.BUNDLED), (str(tmp_path), tmp_path)):
         found = load_data("CIFAR10", data_dir, **more)
-        assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
+        assert [bounds(part) for part in found] == expected and {
+            part.name for part in found if part
+        } == {"CIFAR10"}
         assert sets[-2:] == [("CIFAR10", folder, True), ("CIFAR10", folder, False)]
 
 
 def test_what_there_is_not_is_refused(sets):
     for more, words in (
         ({"holdout": 60}, "--holdout 60 leaves no training images: MNIST has 60"),
-        ({"limit_train": 51, "holdout": 10}, "--limit_train 51: MNIST has 60 training images, 10 of them held out"),
+        (
+            {"limit_train": 51, "holdout": 10},
+            "--limit_train 51: MNIST has 60 training images, 10 of them held out",
+        ),
         ({"data_dir": "/none"}, "--data_dir /none: no such folder"),
     ):
         with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
@@ -200,14 +259,20 @@ def put(monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         pair = (label + np.arange(6, dtype=np.uint8).reshape(1, 2, 3), np.array([label], np.uint8))
         for values, file in zip(pair, harness.data.sets.IDX_FILES[is_train], strict=True):
-            content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+            content = (
+                bytes([0, 0, 8, values.ndim])
+                + np.array(values.shape, ">u4").tobytes()
+                + values.tobytes()
+            )
             (folder / f"{file}{ending}").write_bytes(gzip.compress(content) if ending else content)
 
     monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": Path("/none")})
     return put
 
 
-@pytest.mark.parametrize(("place", "ending"), [("mnist", ".gz"), ("", ".gz"), ("FashionMNIST/raw", "")])
+@pytest.mark.parametrize(
+    ("place", "ending"), [("mnist", ".gz"), ("", ".gz"), ("FashionMNIST/raw", "")]
+)
 def test_mnist_is_found(put, tmp_path, place, ending):
     name = "FashionMNIST" if "fashion" in place.lower() else "MNIST"
     put(tmp_path / place, 4, ending)
@@ -216,16 +281,28 @@ def test_mnist_is_found(put, tmp_path, place, ending):
     for is_train, label in ((False, 4), (True, 7)):
         found = load_set(name, tmp_path, is_train)
         assert digests(tmp_path) == before  # nothing is unpacked there
-        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == (name, 0, [label], torch.int64)
-        assert found.images.tolist() == [[[[label, label + 1, label + 2], [label + 3, label + 4, label + 5]]]]
+        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == (
+            name,
+            0,
+            [label],
+            torch.int64,
+        )
+        assert found.images.tolist() == [
+            [[[label, label + 1, label + 2], [label + 3, label + 4, label + 5]]]
+        ]
         assert found.images.dtype == torch.uint8
 
 
-WHERE = {"FashionMNIST": "labels-idx1-ubyte.gz in {}/fashionmnist, or", "CIFAR10": "python.tar.gz in {}"}
+WHERE = {
+    "FashionMNIST": "labels-idx1-ubyte.gz in {}/fashionmnist, or",
+    "CIFAR10": "python.tar.gz in {}",
+}
 
 
 @pytest.mark.parametrize("name", WHERE)
-def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, monkeypatch, tmp_path, name):
+def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(
+    put, monkeypatch, tmp_path, name
+):
     """Loose files are MNIST's, and the first of a pair alone is none."""
     pixels, asked = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3), []
     pixels = pixels if name == "CIFAR10" else pixels[..., 0].copy()
@@ -239,11 +316,19 @@ def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(put, mon
     put(tmp_path / "fashionmnist", 4)
     (tmp_path / "fashionmnist" / harness.data.sets.IDX_FILES[False][1]).unlink()
     found = load_set(name, tmp_path, False)
-    assert found.images.tolist() == pixels.reshape(2, 2, 3, -1).transpose(0, 3, 1, 2).tolist() and found.images.is_contiguous()
+    assert (
+        found.images.tolist() == pixels.reshape(2, 2, 3, -1).transpose(0, 3, 1, 2).tolist()
+        and found.images.is_contiguous()
+    )
     assert (found.name, found.labels.tolist(), found.labels.dtype) == (name, [9, 9], torch.int64)
     assert asked == [(str(tmp_path), {"train": False, "download": True})]
-    monkeypatch.setattr(torchvision.datasets, name, mock.Mock(side_effect=RuntimeError("no\n  way")))
-    with pytest.raises(UserError, match=rf"^{name} is not there, .*\(no way\): put .*{WHERE[name].format(tmp_path)}"):
+    monkeypatch.setattr(
+        torchvision.datasets, name, mock.Mock(side_effect=RuntimeError("no\n  way"))
+    )
+    with pytest.raises(
+        UserError,
+        match=rf"^{name} is not there, .*\(no way\): put .*{WHERE[name].format(tmp_path)}",
+    ):
         load_set(name, tmp_path, True)
 
 
@@ -254,12 +339,18 @@ def pets(tmp_path):
 
 def test_a_folder_is_a_data_set(pets):
     train, selection, test = load_data(str(pets), holdout=2)
-    assert (train.name, list(train.classes), train.images.dtype) == ("pets", ["cat", "dog"], torch.uint8)
+    assert (train.name, list(train.classes), train.images.dtype) == (
+        "pets",
+        ["cat", "dog"],
+        torch.uint8,
+    )
     assert (len(train), len(selection), len(test)) == (6, 2, 8)
     assert selection.labels.unique().tolist() == [0, 1]  # held-out images are of all classes
     for label, name in enumerate(test.classes):
         for n, image in enumerate(test.images[test.labels == label]):
-            assert image.permute(1, 2, 0).numpy().tolist() == pixels(100 + 10 * label + n).tolist(), name
+            assert (
+                image.permute(1, 2, 0).numpy().tolist() == pixels(100 + 10 * label + n).tolist()
+            ), name
     batch = test.batch(torch.tensor([1, 0]))
     assert batch.images.min() < -0.9 and batch.images.max() > 0.9
 
@@ -271,7 +362,10 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     listing = list_folder(folder)
     # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
     in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
-    assert list(listing.paths[:8]) == [f"train/{name}.png" for name in in_order] and listing.trains == 8
+    assert (
+        list(listing.paths[:8]) == [f"train/{name}.png" for name in in_order]
+        and listing.trains == 8
+    )
     assert list(listing.labels[:8]) == [name[:3] == "dog" for name in in_order]
 
 
@@ -283,26 +377,45 @@ def damage(folder, place="train/cat", count=1, left=60):
 
 FAULTS = {  # what is done to a folder, flags, words
     "absent": (shutil.rmtree, "", "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
-    "one class": (lambda folder: [shutil.rmtree(each) for each in folder.glob("*/dog")], "", "pets, which has cat:"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", ") in train/cow, test/dog: train/"),
+    "one class": (
+        lambda folder: [shutil.rmtree(each) for each in folder.glob("*/dog")],
+        "",
+        "pets, which has cat:",
+    ),
+    "other classes": (
+        lambda folder: (folder / "test/dog").rename(folder / "test/cow"),
+        "",
+        ") in train/cow, test/dog: train/",
+    ),
     "two sizes": (
-        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))), "",
+        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))),
+        "",
         "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",
     ),
     "four damaged files": (
-        lambda folder: damage(folder, count=4), "",
+        lambda folder: damage(folder, count=4),
+        "",
         "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
     ),
-    "a damaged class": (lambda folder: damage(folder, count=4, left=0), "--image_size 8 --skip_bad", "no file of train/cat can"),
-}  # fmt: skip
+    "a damaged class": (
+        lambda folder: damage(folder, count=4, left=0),
+        "--image_size 8 --skip_bad",
+        "no file of train/cat can",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_folder_that_is_no_data_set(pets, fault):
     spoil, flags, words = FAULTS[fault]
     spoil(pets)
-    line = refused("ann", f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
-    assert words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
+    line = refused(
+        "ann",
+        f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}",
+    )
+    assert (
+        words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
+    )
     assert not (pets.parent / "out").exists()
 
 
@@ -318,7 +431,11 @@ def test_odd_folders(pets):
     for part in ("train", "test"):
         (pets / part / "dog").rename(pets / part / "süße 猫")
     train, _, test = load_data(str(pets))
-    assert (train.labels.bincount().tolist(), len(test), train.classes) == ([2, 5], 8, ("cat", "süße 猫"))
+    assert (train.labels.bincount().tolist(), len(test), train.classes) == (
+        [2, 5],
+        8,
+        ("cat", "süße 猫"),
+    )
 
 
 def test_a_file_that_can_be_read_again_is(pets):
@@ -330,12 +447,19 @@ def test_a_file_that_can_be_read_again_is(pets):
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert load_data(str(pets), skip_bad=True)[0].labels.bincount().tolist() == counts
         if content != whole:
-            assert "train/dog/2.png (" in refused("ann", f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
+            assert "train/dog/2.png (" in refused(
+                "ann", f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}"
+            )
 
 
-def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_skips(tmp_path, capsys):
+def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_skips(
+    tmp_path, capsys
+):
     """And goes on so: it knows folder and flags from its checkpoint."""
-    folder, here = make_folder(tmp_path / "x", shape=(9, 12, 3)), f"--run_name x --output_dir {tmp_path}"
+    folder, here = (
+        make_folder(tmp_path / "x", shape=(9, 12, 3)),
+        f"--run_name x --output_dir {tmp_path}",
+    )
     write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
     damage(folder, "train/dog")
     run_here("ann", f"--dataset {folder} --image_size 8 --grey --skip_bad {NET} --epochs 1 {here}")
@@ -362,20 +486,37 @@ def test_grey_where_all_files_are(tmp_path, capsys, shape, channels):
 
 
 def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **more: pytest.fail("a download"))
+    monkeypatch.setattr(
+        torchvision.datasets, "MNIST", lambda *args, **more: pytest.fail("a download")
+    )
     line = refused("ann", f"--data_dir {pets} --output_dir {pets.parent / 'out'}")
-    assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {pets} with {pets}/train/CLASS/" in line
+    assert (
+        "train-images-idx3-ubyte.gz" in line
+        and f"give --dataset {pets} with {pets}/train/CLASS/" in line
+    )
 
 
 def test_a_network_knows_shape_classes_and_background_of_its_folder(tmp_path):
     """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter, nor test images."""
-    for part, name, light in (("train", "a", 51), ("train", "b", 102), ("test", "a", 0), ("test", "b", 0)):
+    for part, name, light in (
+        ("train", "a", 51),
+        ("train", "b", 102),
+        ("test", "a", 0),
+        ("test", "b", 0),
+    ):
         image = np.full((8, 8), light, np.uint8)
         image[1:-1, 1:-1] = 255
         write(tmp_path / part / name / "0.png", image)
-    run_here("ann", f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}")
+    run_here(
+        "ann",
+        f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}",
+    )
     model = load(tmp_path / "out/trained_models/ann/x.pth")
-    assert (model.settings["labels"], model.image_shape, model.classes) == (2, (1, 8, 8), ["a", "b"])
+    assert (model.settings["labels"], model.image_shape, model.classes) == (
+        2,
+        (1, 8, 8),
+        ["a", "b"],
+    )
     assert model.background == pytest.approx(0.3)
 
 
@@ -386,8 +527,12 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     first = load_data(str(pets))[0]
     files = digests(pets / ".cache")
     assert sorted(files) == CACHED
-    monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
-    monkeypatch.setattr(harness.data.folders, "head_of", lambda path: pytest.fail("looked at again"))
+    monkeypatch.setattr(
+        harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again")
+    )
+    monkeypatch.setattr(
+        harness.data.folders, "head_of", lambda path: pytest.fail("looked at again")
+    )
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
     if sys.platform == "linux":
@@ -399,7 +544,9 @@ def test_a_damaged_cache_is_made_again(pets, name):
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
     path.write_bytes(path.read_bytes()[:-1])
-    assert torch.equal(load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1))
+    assert torch.equal(
+        load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1)
+    )
     assert digests(pets / ".cache") == files
 
 
@@ -439,7 +586,10 @@ def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
     monkeypatch.setattr(harness.data.folders, "decoded", slowly)
     with ThreadPoolExecutor() as pool:
         found = [*pool.map(load_data, [str(pets)] * 3)]
-    assert sorted(decoded_here) == sorted(pets.glob("t*/*/*.png")) and sorted(digests(pets / ".cache")) == CACHED
+    assert (
+        sorted(decoded_here) == sorted(pets.glob("t*/*/*.png"))
+        and sorted(digests(pets / ".cache")) == CACHED
+    )
     assert all(torch.equal(each[0].images, found[0][0].images) for each in found)
 
 

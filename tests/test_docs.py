@@ -10,7 +10,17 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
-from conftest import BALANCE, DATA, REPOSITORY, commands_in, make_folder, module_of, pixels, run_undrawn, write
+from conftest import (
+    BALANCE,
+    DATA,
+    REPOSITORY,
+    commands_in,
+    make_folder,
+    module_of,
+    pixels,
+    run_undrawn,
+    write,
+)
 
 from self_models import evaluate, load, load_data
 from self_models.objectives.encoders import ENCODINGS
@@ -25,8 +35,13 @@ REGISTRIES = [*VGG_SNN_STDB_wFeedback.parts.values(), ENCODINGS]
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_table_has_its_head_and_make_the_targets_that_are_named(page):
     """A table is a head, a delimiter row and rows of as many cells; after a blank line rows would be plain text."""
-    text, made = page.read_text(encoding="utf-8"), "".join((REPOSITORY / path).read_text() for path in MAKEFILES)
-    for target in " ".join(re.findall(r"^ {4}make (?:-C \S+ )?([\w./ ]*\w)", text, re.MULTILINE)).split():
+    text, made = (
+        page.read_text(encoding="utf-8"),
+        "".join((REPOSITORY / path).read_text() for path in MAKEFILES),
+    )
+    for target in " ".join(
+        re.findall(r"^ {4}make (?:-C \S+ )?([\w./ ]*\w)", text, re.MULTILINE)
+    ).split():
         assert re.search(rf"^([\w ]+ )?{target}( .*)?:", made, re.MULTILINE), target
     for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
         head, *rows = block.splitlines()
@@ -34,7 +49,9 @@ def test_every_table_has_its_head_and_make_the_targets_that_are_named(page):
         assert {row.count("|") for row in rows} == {head.count("|")}, head
 
 
-@pytest.mark.parametrize("script", ["reference/flags", "explanation/performance", "how_to/microcontroller"])
+@pytest.mark.parametrize(
+    "script", ["reference/flags", "explanation/performance", "how_to/microcontroller"]
+)
 def test_generated_pages_are_up_to_date(script):
     """`PYTHONPATH=. python SCRIPT` writes its page anew."""
     made = runpy.run_path(str(REPOSITORY / f"docs/{script}.py"))
@@ -48,9 +65,13 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    asking = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"> ]*)")
+    asking = re.compile(
+        r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"> ]*)"
+    )
     pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) == len(PAGES) + 1  # README.md is none of them, 404.html is one, and the page of Try it
+    assert (
+        len(pages) == len(PAGES) + 1
+    )  # README.md is none of them, 404.html is one, and the page of Try it
     for page in pages:
         assert not asking.findall(page.read_text(encoding="utf-8")), page
     page = (tmp_path / "api/objectives.html").read_text(encoding="utf-8")
@@ -67,8 +88,14 @@ ELSEWHERE = {  # pages whose commands, or Python, other tests run
 LONG = re.compile(
     r"^(demo|results|benchmarks/|compare.* runs$)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
 )  # flags alone are read
-SMALL = {"ann": f"{DATA} --epochs 1 --fc_width 8", "energy": "--limit_test 8"}  # flags that make it quick
-SMALL |= {"snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}", "analysis": "--timesteps 3 --chart_images 8"}
+SMALL = {
+    "ann": f"{DATA} --epochs 1 --fc_width 8",
+    "energy": "--limit_test 8",
+}  # flags that make it quick
+SMALL |= {
+    "snn": f"{SMALL['ann']} --timesteps 3 {BALANCE}",
+    "analysis": "--timesteps 3 --chart_images 8",
+}
 SMALL |= dict.fromkeys(("obj1", "obj2", "obj3"), "--limit_test 8 --timesteps 3")
 UNLESS = {  # a word is among them -> the same
     "--select": dict.fromkeys(("ann", "snn"), "--holdout 8"),
@@ -85,15 +112,26 @@ PEERS = REPOSITORY / "docs/explanation/performance.md"  # whose benchmarks impor
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.others] * (page == PEERS), id=page.stem) for page in PAGES]
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.others] * (page == PEERS), id=page.stem)
+        for page in PAGES
+    ],
 )
 @pytest.mark.usefixtures("forgotten")
 def test_commands_of_a_page(page, here):
     """One after the other in an empty folder, with the files that the page shows, the reader's and the repository's; then its
     Python. Those of the notebook are of the past."""
-    text, page = page.read_text(encoding="utf-8"), str(page.relative_to(REPOSITORY).with_suffix(""))
-    commands, python = ("notebook" not in page and page not in pages.split() for pages in ELSEWHERE.values())
-    for name, file in re.findall(r"^```\w+\n# (\S+\.(?:py|toml))\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    text, page = (
+        page.read_text(encoding="utf-8"),
+        str(page.relative_to(REPOSITORY).with_suffix("")),
+    )
+    commands, python = (
+        "notebook" not in page and page not in pages.split() for pages in ELSEWHERE.values()
+    )
+    for name, file in re.findall(
+        r"^```\w+\n# (\S+\.(?:py|toml))\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    ):
         Path(name).write_text(file)
     for script, words in commands_in(f"{page}.md") if commands else ():
         for word in words:
@@ -107,11 +145,22 @@ def test_commands_of_a_page(page, here):
         else:
             small = [SMALL, *(flags for flag, flags in UNLESS.items() if flag not in words)]
             run_undrawn(script, *words, *(flags.get(script, "") for flags in small))
-    space = {"evaluate": evaluate, "load": load, "test": load_data("MNIST")[2]} if python else {}  # as README's have them
-    for block in re.findall(r"^```python\n(?!# \S+\.py\n)(.*?)^```$", text, re.MULTILINE | re.DOTALL) if python else ():
+    space = (
+        {"evaluate": evaluate, "load": load, "test": load_data("MNIST")[2]} if python else {}
+    )  # as README's have them
+    for block in (
+        re.findall(r"^```python\n(?!# \S+\.py\n)(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        if python
+        else ()
+    ):
         for word in re.findall(r'"([\w/]+\.\w+)"', block):
             bring(word)
-        exec(block.replace("limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"), space)
+        exec(
+            block.replace(
+                "limit_train=6000, holdout=500", "limit_train=128, limit_test=16, holdout=32"
+            ),
+            space,
+        )
 
 
 def read(parser, *args, parse=ArgumentParser.parse_args):
@@ -138,8 +187,12 @@ TOUR = REPOSITORY / "docs/tutorials/tour.ipynb"
 def told(notebook):
     """What each code cell printed, and the kinds of what else it showed."""
     cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    printed = ["".join(output.text for output in cell if output.get("name") == "stdout") for cell in cells]
-    return printed, [[sorted(output.data) for output in cell if "data" in output] for cell in cells]
+    printed = [
+        "".join(output.text for output in cell if output.get("name") == "stdout") for cell in cells
+    ]
+    return printed, [
+        [sorted(output.data) for output in cell if "data" in output] for cell in cells
+    ]
 
 
 @pytest.mark.others
@@ -147,14 +200,28 @@ def test_the_tour_says_what_is_stored_in_it(tmp_path, monkeypatch):
     """In this interpreter, with a kernel, settings and a history of its own."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     kernelspec = pytest.importorskip("ipykernel.kernelspec")
-    for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+    for name in (
+        "JUPYTER_PATH",
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+    ):
         monkeypatch.setenv(name, str(tmp_path))
     kernelspec.write_kernel_spec(tmp_path / "kernels/ours")
     stored = nbformat.read(TOUR, as_version=4)
-    fresh, environment = copy.deepcopy(stored), os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": ""}
-    nbclient.NotebookClient(fresh, kernel_name="ours", resources={"metadata": {"path": TOUR.parent}}).execute(env=environment)
+    fresh, environment = (
+        copy.deepcopy(stored),
+        os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": ""},
+    )
+    nbclient.NotebookClient(
+        fresh, kernel_name="ours", resources={"metadata": {"path": TOUR.parent}}
+    ).execute(env=environment)
     assert told(fresh) == told(stored)
-    assert told(stored)[1] == [[], [], [["image/png", "text/plain"]], [], []] and TOUR.stat().st_size < 300_000
+    assert (
+        told(stored)[1] == [[], [], [["image/png", "text/plain"]], [], []]
+        and TOUR.stat().st_size < 300_000
+    )
 
 
 @pytest.fixture

@@ -23,23 +23,42 @@ from self_models.running.outputs import SNNOutput
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
-PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], *[[0.3, 0.45, 0.9, 0.45, 0.0]] * 2]).view(3, 1, 1, 1, 5)
+PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], *[[0.3, 0.45, 0.9, 0.45, 0.0]] * 2]).view(
+    3, 1, 1, 1, 5
+)
 
 
 def output_of(predictions=PREDICTIONS, image=IMAGE):
     """The output of a run with permanent blocking that predicts so, worked out by hand from the rule."""
     predicted, steps = (predictions - image).abs() < EPSILON, len(predictions)
-    is_open = torch.cat([torch.ones_like(predicted[:1]), ~predicted[:-1]]).int().cummin(0).values.bool()
+    is_open = (
+        torch.cat([torch.ones_like(predicted[:1]), ~predicted[:-1]]).int().cummin(0).values.bool()
+    )
     logits = torch.tensor([[[0.0, 0.0]], [[0.0, np.log(3)]], [[np.log(9), 0.0]]]).float()[:steps]
-    spikes = {"input": [[4.0], [2.0], [1.0]], "features.1": [[0.0], [5.0], [5.0]], "features.4": [[0.0], [1.0], [0.0]]}
+    spikes = {
+        "input": [[4.0], [2.0], [1.0]],
+        "features.1": [[0.0], [5.0], [5.0]],
+        "features.4": [[0.0], [1.0], [0.0]],
+    }
     return SNNOutput(
-        logits[-1], predictions, (image - predictions) ** 2, {}, torch.tensor([steps]), predicted, is_open,
-        logits_by_step=logits, spikes_by_step={name: torch.tensor(count)[:steps] for name, count in spikes.items()},
-    )  # fmt: skip
+        logits[-1],
+        predictions,
+        (image - predictions) ** 2,
+        {},
+        torch.tensor([steps]),
+        predicted,
+        is_open,
+        logits_by_step=logits,
+        spikes_by_step={name: torch.tensor(count)[:steps] for name, count in spikes.items()},
+    )
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings), settings={"predict": "frame"})
+    model = SimpleNamespace(
+        on_pixel_scale=lambda prediction: prediction,
+        gate=gate(**settings),
+        settings={"predict": "frame"},
+    )
     batch = Batch(image, torch.tensor([1]), torch.tensor([7]))
     return film_of(model, batch, output or output_of(), ["cat", "dog"], ["label: dog"])
 
@@ -48,8 +67,16 @@ def test_what_each_step_has_come_to():
     """Outputs 0 0, then 0 log 3 (softmax 1/4, 3/4), then log 9 0 (9/10, 1/10): not the last verdict from the start."""
     found = film()
     assert found.answers.tolist() == [[-1], [1], [0]]
-    assert found.sure[:, 0] == pytest.approx(np.array([[1 / 2, 1 / 2], [1 / 4, 3 / 4], [9 / 10, 1 / 10]]))
-    parts = {"input": [4, 6, 7], "encoder": [0, 6, 11], "decoder": [0, 0, 0], "classifier": [0, 0, 0], "total": [4, 12, 18]}
+    assert found.sure[:, 0] == pytest.approx(
+        np.array([[1 / 2, 1 / 2], [1 / 4, 3 / 4], [9 / 10, 1 / 10]])
+    )
+    parts = {
+        "input": [4, 6, 7],
+        "encoder": [0, 6, 11],
+        "decoder": [0, 0, 0],
+        "classifier": [0, 0, 0],
+        "total": [4, 12, 18],
+    }
     assert {part: count[:, 0].tolist() for part, count in found.spikes_by_part().items()} == parts
     assert found.errors[0, 0] == pytest.approx(0.3**2 + 0.4**2 + 0.4**2 + 2 * 0.05**2)
 
@@ -62,20 +89,32 @@ def test_open_pixels_say_why():
         [SILENT, BLOCKED, BRIGHT, BLOCKED, BLOCKED],
     ]
     assert film().blocked[:, 0].tolist() == [0, 0.5, 0.75]  # of the four pixels that are not 0
-    assert film(residual=True).states[:, 0, 0, 0].tolist() == [BRIGHT] * 3  # there a pixel of value 0 sends its error
+    assert (
+        film(residual=True).states[:, 0, 0, 0].tolist() == [BRIGHT] * 3
+    )  # there a pixel of value 0 sends its error
     found = film(output_of()._replace(is_open=None, predicted=None), gate=Gate)  # without blocking
-    assert found.blocked.max() == 0 and found.states[2, 0, 0].tolist() == [SILENT, DARK, BRIGHT, DARK, DARK]
+    assert found.blocked.max() == 0 and found.states[2, 0, 0].tolist() == [
+        SILENT,
+        DARK,
+        BRIGHT,
+        DARK,
+        DARK,
+    ]
 
 
 def test_a_colour_pixel_is_blocked_with_its_last_channel():
     image = torch.full((1, 3, 1, 1), 0.5)
-    predictions = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.9], [0.5, 0.5, 0.5]]).view(3, 1, 3, 1, 1)
+    predictions = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.9], [0.5, 0.5, 0.5]]).view(
+        3, 1, 3, 1, 1
+    )
     predicted = (predictions - image).abs() < EPSILON
     is_open = torch.tensor([[1, 1, 1], [0, 0, 1], [0, 0, 0]]).view(3, 1, 3, 1, 1).bool()
     output = output_of(predictions, image)._replace(predicted=predicted, is_open=is_open)
     found = film(output, image)
     assert found.states.ravel().tolist() == [DARK, BRIGHT, BLOCKED]
-    assert found.images.shape == (1, 1, 1, 3) and found.images.ravel().tolist() == [191] * 3  # from [-1, 1]
+    assert (
+        found.images.shape == (1, 1, 1, 3) and found.images.ravel().tolist() == [191] * 3
+    )  # from [-1, 1]
 
 
 def test_contrast_judges_by_what_is_seen():
@@ -89,31 +128,48 @@ def test_contrast_judges_by_what_is_seen():
     predicted = torch.zeros_like(is_open)
     predicted[0, ..., 0] = True
     output = output_of(predictions, image)._replace(predicted=predicted, is_open=is_open)
-    assert film(output, image, Contrast).states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, WAITS], [BLOCKED, DARK]]
+    assert film(output, image, Contrast).states[:, 0, 0, [0, 19]].tolist() == [
+        [PREDICTED, WAITS],
+        [BLOCKED, DARK],
+    ]
     found = film(output, image, Contrast, contrast="none")  # compared with the image
     assert found.states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, DARK], [BLOCKED, BRIGHT]]
 
 
 def test_pictures_show_the_first_of_each_class():
     labels = torch.tensor([2, 0, 0, 2, 1, 0])
-    assert first_of_each_class(labels, 4).tolist() == [1, 4, 0, 2]  # classes 0, 1, 2, then the second 0
+    assert first_of_each_class(labels, 4).tolist() == [
+        1,
+        4,
+        0,
+        2,
+    ]  # classes 0, 1, 2, then the second 0
     assert first_of_each_class(labels, 99).tolist() == [1, 4, 0, 2, 3, 5]
 
 
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
 EVALUATED = {"images": 100, "accuracy": 0.9, "spikes": PARTS}
 ONE = {
-    "label": torch.tensor([0, 1]), "steps": torch.tensor([2, 3]), "spikes": torch.tensor([7.0, 5.0]),
-    "found": torch.tensor([0, 0]), "correct": torch.tensor([True, False]),
-}  # fmt: skip
+    "label": torch.tensor([0, 1]),
+    "steps": torch.tensor([2, 3]),
+    "spikes": torch.tensor([7.0, 5.0]),
+    "found": torch.tensor([0, 0]),
+    "correct": torch.tensor([True, False]),
+}
 
 
 def test_what_pictures_say(tmp_path, pictures):
     """Of an image that stops: its answer, whether right, how sure; the cheapest images first."""
     save_gif(tmp_path / "a.gif", replace(film(), stopped=np.array([2])), 0.5)
     said = "\n".join(text.get_text() for text in pictures[-1].findobj(plt.Text))
-    assert all(words in said for words in ("answer: cat ✗", "90 % sure, T = 2", "75 % blocked")), said
-    digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
+    assert all(words in said for words in ("answer: cat ✗", "90 % sure, T = 2", "75 % blocked")), (
+        said
+    )
+    digits = ImageSet(
+        "MNIST",
+        torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4),
+        ONE["label"],
+    )
     plots.save_extremes(tmp_path / "a.png", digits, ONE, 0.25)
     assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]
 
@@ -125,11 +181,19 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
     assert len(pictures[-1].axes) == 2
     plots.save_sweep(tmp_path / "a.png", [off, on], off)
     accuracy, bars, share = pictures[-1].axes
-    assert [text.get_text() for text in accuracy.get_xticklabels()] == ["baseline", "0 (off)", "0.1"]
-    assert [sum(bar.get_height() for bar in column) for column in zip(*bars.containers, strict=True)] == [10, 10, 10]
+    assert [text.get_text() for text in accuracy.get_xticklabels()] == [
+        "baseline",
+        "0 (off)",
+        "0.1",
+    ]
+    assert [
+        sum(bar.get_height() for bar in column) for column in zip(*bars.containers, strict=True)
+    ] == [10, 10, 10]
     assert share.lines[0].get_ydata().tolist() == [100, 50]
     spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
-    plots.save_spikes_over_time(tmp_path / "a.png", {"a": spikes, "b": spikes}, [1.0, 0.5], "ε = 0.1", "7 images")
+    plots.save_spikes_over_time(
+        tmp_path / "a.png", {"a": spikes, "b": spikes}, [1.0, 0.5], "ε = 0.1", "7 images"
+    )
     sums, table, *_ = pictures[-1].axes
     assert [line.get_ydata().tolist() for line in sums.lines] == [[1, 4]] * 2
     assert table.images[0].get_array().tolist() == [[1, 2], [0, 1]]
@@ -137,16 +201,31 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
 
 def test_families_in_the_order_of_verdicts(tmp_path, pictures):
     """Ahead with several seeds, with one, no difference detected."""
-    ahead = {"a": Difference(0.1, 0.2, 3), "b": Difference(-0.5, None, 1), "c": Difference(-0.2, 0.1, 2)}
+    ahead = {
+        "a": Difference(0.1, 0.2, 3),
+        "b": Difference(-0.5, None, 1),
+        "c": Difference(-0.2, 0.1, 2),
+    }
     verdicts, finding = results.verdicts("MNIST", ahead)
-    assert finding == "MNIST: at equal spikes the baseline is ahead in 2 of 3 families (1 with one seed)"
+    assert (
+        finding
+        == "MNIST: at equal spikes the baseline is ahead in 2 of 3 families (1 with one seed)"
+    )
     assert [(name, words.split(": ")[1]) for name, words in verdicts.items()] == [
-        ("c", "baseline ahead"), ("b", "baseline ahead"), ("a", "no difference detected")
-    ]  # fmt: skip
+        ("c", "baseline ahead"),
+        ("b", "baseline ahead"),
+        ("a", "no difference detected"),
+    ]
     points = []
     for name, spikes, feedback in product(verdicts, (100, 3000), (True, False)):
-        row = {"name": f"{'' if feedback else 'baseline of '}{name}", "rule": "confidence", "bounds": {"gap_bound": spikes}}
-        points.append((row | {"feedback": feedback}, Spread(spikes, 1.0, {}), Spread(99.0, 0.1, {})))
+        row = {
+            "name": f"{'' if feedback else 'baseline of '}{name}",
+            "rule": "confidence",
+            "bounds": {"gap_bound": spikes},
+        }
+        points.append(
+            (row | {"feedback": feedback}, Spread(spikes, 1.0, {}), Spread(99.0, 0.1, {}))
+        )
     plots.save_accuracy_against_spikes(tmp_path / "a.png", points, verdicts, finding)
     assert [axis.get_title()[0] for axis in pictures[-1].axes] == ["c", "b", "a"]
 
@@ -154,10 +233,20 @@ def test_families_in_the_order_of_verdicts(tmp_path, pictures):
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
     """--baseline: a row of the table and its own record; a network of other images is refused."""
     flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --output_dir {tmp_path}"
-    said = run_here("obj1", f"{flags} --run_name a --epsilon 0 0.1 --rule confidence --gap_bound 0.5 {DATA}")[1]
+    said = run_here(
+        "obj1", f"{flags} --run_name a --epsilon 0 0.1 --rule confidence --gap_bound 0.5 {DATA}"
+    )[1]
     (beside,) = records(tmp_path / "logs/snn/a.jsonl", "baseline")
-    assert re.search(rf"^baseline +{100 * beside['accuracy']:.2f} %", said, re.MULTILINE) and not beside["feedback"]
-    assert (beside["rule"], beside["bounds"]) == ("confidence", {"gap_bound": 0.5})  # those of the network beside it
+    assert (
+        re.search(rf"^baseline +{100 * beside['accuracy']:.2f} %", said, re.MULTILINE)
+        and not beside["feedback"]
+    )
+    assert (beside["rule"], beside["bounds"]) == (
+        "confidence",
+        {"gap_bound": 0.5},
+    )  # those of the network beside it
     run_here("analysis", f"{flags} --images 2 --chart_images 4 {DATA}")
     other = REPOSITORY / "trained_models/snn/cifar10_baseline.pth"
-    assert f"--baseline {other} has colour images" in refused("analysis", flags, f"--baseline {other} --images 1 {DATA}")
+    assert f"--baseline {other} has colour images" in refused(
+        "analysis", flags, f"--baseline {other} --images 1 {DATA}"
+    )

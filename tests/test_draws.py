@@ -16,9 +16,12 @@ ONES = 0xFFFFFFFF
 KNOWN = [  # of Random123: counter, key, words
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((ONES, ONES, ONES, ONES), (ONES, ONES), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
-]  # fmt: skip
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
 ONE = Draws(3, 1, torch.tensor([5, 0, 70]))
 
 
@@ -26,7 +29,10 @@ def test_known_answers():
     """By operations on whole numbers and on tensors."""
     for counter, key, words in KNOWN:
         assert philox_words(*counter, *key) == words
-        assert tuple(word.item() for word in philox_words(*map(torch.tensor, (*counter, *key)))) == words
+        assert (
+            tuple(word.item() for word in philox_words(*map(torch.tensor, (*counter, *key))))
+            == words
+        )
 
 
 def test_which_word_a_pixel_takes_by_hand():
@@ -40,7 +46,9 @@ def test_operations_on_tensors_give_what_the_kernel_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
     monkeypatch.setattr(self_models.running.draws, "filled", lambda *_: False)
-    assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
+    assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(
+        draws.mask(3, 0.4, shape), ours[1]
+    )
 
 
 def test_draws_do_not_depend_on_batch_or_order():
@@ -52,7 +60,9 @@ def test_draws_do_not_depend_on_batch_or_order():
         assert torch.equal(alone.uniforms(4, shape)[:, 0], together[:, n])
         assert torch.equal(alone.mask(2, 0.5, shape)[0], ONE.mask(2, 0.5, shape)[n])
     assert torch.equal(ONE.select(torch.tensor([2, 0])).uniforms(4, shape), together[:, [2, 0]])
-    assert torch.equal(ONE.select(torch.tensor([True, False, True])).uniforms(4, shape), together[:, [0, 2]])
+    assert torch.equal(
+        ONE.select(torch.tensor([True, False, True])).uniforms(4, shape), together[:, [0, 2]]
+    )
     assert torch.equal(torch.stack([ONE.at_step(t, shape) for t in range(4)]), together)
     torch.rand(3)
     assert torch.equal(Draws(3, 1, ONE.index).uniforms(4, shape), together)
@@ -62,11 +72,17 @@ def test_streams_differ():
     """By seed (however large), purpose, epoch, image, step, layer: no two share a single number in a row of 64."""
     seeds = [0, 1, 2**32, 2**32 + 1, 2**64, 2**64 + 1, 2**70]
     rows = [Draws(seed, 1, torch.tensor([0])).numbers("input", 64)[0, 0] for seed in seeds]
-    rows += [ONE.numbers(purpose, 64)[0, 0] for purpose in ("input", "dropout", "augmentation", "noise")]
+    rows += [
+        ONE.numbers(purpose, 64)[0, 0] for purpose in ("input", "dropout", "augmentation", "noise")
+    ]
     rows += [replace(ONE, epoch=epoch).numbers("input", 64)[0, 0] for epoch in (2, 3, EVALUATION)]
     rows += [*ONE.numbers("input", 64, first=1, steps=3)[:, 1:].flatten(0, 1)]
-    assert all((one != two).float().mean() > 0.99 for n, one in enumerate(rows) for two in rows[:n])
-    assert len({seed_for(seed, purpose) for seed in seeds for purpose in ("input", "weights", "order")}) == 3 * len(seeds)
+    assert all(
+        (one != two).float().mean() > 0.99 for n, one in enumerate(rows) for two in rows[:n]
+    )
+    assert len(
+        {seed_for(seed, purpose) for seed in seeds for purpose in ("input", "weights", "order")}
+    ) == 3 * len(seeds)
 
 
 def test_order_of_an_epoch():
@@ -74,7 +90,9 @@ def test_order_of_an_epoch():
     assert sorted(order.tolist()) == list(range(50)) != order.tolist()
     torch.rand(7)
     assert torch.equal(shuffled(50, seed=0, epoch=1), order)
-    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
+    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(
+        shuffled(50, seed=0, epoch=2), order
+    )
     places = torch.stack([shuffled(4, 0, epoch) for epoch in range(500)])
     for place in places.T:  # each of 4 images comes to each place as often
         assert place.bincount().tolist() == pytest.approx([125] * 4, abs=40)
@@ -97,12 +115,16 @@ def test_layers_have_masks_of_their_own_number_and_hold_them(cls):
     layers = [module for module in model.modules() if isinstance(module, HeldDropout)]
     assert len(layers) > 2 and [module.layer for module in layers] == list(range(len(layers)))
     for module in layers:
-        module.register_forward_hook(lambda module, given, output: masks.setdefault(module.layer, []).append(output[1]))
+        module.register_forward_hook(
+            lambda module, given, output: masks.setdefault(module.layer, []).append(output[1])
+        )
     model.train()(images(3), draws=ONE)
     assert masks.keys() == {*range(len(layers))}
     for layer, held in masks.items():
         for mask in held:
-            assert mask is None or torch.equal(mask, ONE.mask(layer, layers[layer].p, mask.shape[1:]))
+            assert mask is None or torch.equal(
+                mask, ONE.mask(layer, layers[layer].p, mask.shape[1:])
+            )
 
 
 def test_seed_names_the_draws():

@@ -12,7 +12,20 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import BIAS, ELSEWHERE, GRID, REPOSITORY, STEPS, UNKNOWN, become, build, check_same, images, inputs, tiny
+from conftest import (
+    BIAS,
+    ELSEWHERE,
+    GRID,
+    REPOSITORY,
+    STEPS,
+    UNKNOWN,
+    become,
+    build,
+    check_same,
+    images,
+    inputs,
+    tiny,
+)
 from torch import nn
 
 from harness.training.losses import Criterion
@@ -44,7 +57,14 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
     "plan": list(PLANS),
     "gate": ["open", "block", "block", "contrast"],
     "rule": ["never", "never", "confidence", "entropy", "all_predicted", "both"],
-    "readout": ["spike_count", "spike_count_rescaled", "membrane", "membrane_linear", "membrane_linear", "membrane_rescaled"],
+    "readout": [
+        "spike_count",
+        "spike_count_rescaled",
+        "membrane",
+        "membrane_linear",
+        "membrane_linear",
+        "membrane_rescaled",
+    ],
     "encoding": ["poisson", "poisson", "direct"],
     "update": ["delayed", "immediate", "phased"],
     "leak": [1.0, 1.0, 0.5],
@@ -67,13 +87,22 @@ SETTINGS = {  # a value that stands twice is drawn twice as often
     "fc_layers": [2, 2, 1, 0],
 }
 OWN = {  # of gates and rules
-    "epsilon": [0.1, 0.3], "blocking": ["permanent", "dynamic"], "latch": [False, True], "residual": [False, True],
-    "together": [False, True], "contrast": ["local", "original", "none"], "gap_bound": [0.0, 0.5, 1.0],
-    "open_bound": [0.6, 0.8, 0.9], "entropy_bound": [0.9, 0.99],
-}  # fmt: skip
+    "epsilon": [0.1, 0.3],
+    "blocking": ["permanent", "dynamic"],
+    "latch": [False, True],
+    "residual": [False, True],
+    "together": [False, True],
+    "contrast": ["local", "original", "none"],
+    "gap_bound": [0.0, 0.5, 1.0],
+    "open_bound": [0.6, 0.8, 0.9],
+    "entropy_bound": [0.9, 0.99],
+}
 RUN = {  # black: how many images are; ties: draws lie on the pixels' grid; at_once: numbers of a chunk of steps
-    "black": [0, 0, 0, 1, 3], "ties": [False, True], "at_once": [1, 5000, 2**22, 2**22], "segments": [0, 0, 1, 4, "auto"],
-}  # fmt: skip
+    "black": [0, 0, 0, 1, 3],
+    "ties": [False, True],
+    "at_once": [1, 5000, 2**22, 2**22],
+    "segments": [0, 0, 1, 4, "auto"],
+}
 LASTS, IMAGES = 7, 3
 OF_PART = {
     "open": (),
@@ -82,15 +111,23 @@ OF_PART = {
     "reconstruct": ("epsilon",),  # of streams and recordings
 }
 PHASED = {
-    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "surprise": 0.0, "rule": "never", "learn_leak": False,
+    "leak": 1.0,
+    "output_leak": 1.0,
+    "membrane_floor": None,
+    "surprise": 0.0,
+    "rule": "never",
+    "learn_leak": False,
     "activation": "Linear",
-}  # fmt: skip
+}
 
 
 def drawn(number):
     """The case of this number."""
     draw = random.Random(f"case {number}")
-    settings, own, run = ({name: draw.choice(values) for name, values in each.items()} for each in (SETTINGS, OWN, RUN))
+    settings, own, run = (
+        {name: draw.choice(values) for name, values in each.items()}
+        for each in (SETTINGS, OWN, RUN)
+    )
     return settings | {"own": own, "run": run, "seed": number}
 
 
@@ -106,7 +143,9 @@ def networks(numbers):
 
 def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
-    settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
+    settings |= {
+        name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")
+    }
     settings |= {"recorded_frames": LASTS} if recorded else {}
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
@@ -115,13 +154,18 @@ def network(plan, gate, own, run, recorded, seed, **settings):
     if not PLANS[plan][1] and "epsilon" in settings:
         settings["epsilon"] = 0.0  # what is left to a network without a decoder
     cls = VGG_SNN_STDB_wFeedback if gate == "open" else AdaptiveTimestepsSNN
-    return build(cls=cls, plan=PLANS[plan], gate=gate, timesteps=LASTS, fc_width=12, dropout=0.5, **settings)
+    return build(
+        cls=cls, plan=PLANS[plan], gate=gate, timesteps=LASTS, fc_width=12, dropout=0.5, **settings
+    )
 
 
 def on_grid(model, run, seed):
     """Images, or recordings in which half of the frames stay as they were, on the grid; and draws."""
     draw = torch.Generator().manual_seed(seed)
-    x = (torch.rand(IMAGES, *[LASTS] * bool(model.frames), *model.image_shape, generator=draw) * GRID).round() / GRID
+    x = (
+        torch.rand(IMAGES, *[LASTS] * bool(model.frames), *model.image_shape, generator=draw)
+        * GRID
+    ).round() / GRID
     x = x * 2 - 1 if model.image_shape[0] == 3 else x
     x = x * (torch.rand(x.shape, generator=draw) > 0.2)
     if model.frames:
@@ -147,22 +191,46 @@ def gradients(model, x, u):
     """Of every weight, of a loss in which all that training knows has a part."""
     output = model(x, u, seed=1)
     errors = 0 if output.errors is None else output.errors.sum()
-    loss = output.logits.square().sum() + errors + 1e-3 * sum(counts.sum() for counts in output.spikes.values())
+    loss = (
+        output.logits.square().sum()
+        + errors
+        + 1e-3 * sum(counts.sum() for counts in output.spikes.values())
+    )
     weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()), materialize_grads=True), strict=True))
+    return dict(
+        zip(
+            weights,
+            torch.autograd.grad(loss, list(weights.values()), materialize_grads=True),
+            strict=True,
+        )
+    )
 
 
 def nonzero(counter):
-    return {kind: {name: count for name, count in of.items() if count} for kind, of in counter.counts().items()}
+    return {
+        kind: {name: count for name, count in of.items() if count}
+        for kind, of in counter.counts().items()
+    }
 
 
 def check_case(case, model):
     """One network: equal in evaluation by every engine that can run it, in training equal gradients. Returns who ran it."""
     run, plain = case["run"], by_steps(model)
     x, u = on_grid(model, run, case["seed"])
-    record = dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {"input": "spikes", "output": "membrane"}
-    exact = case["leak"] == case["output_leak"] == case["readout_leak"] == 1 and not case["surprise"] and not case["readout_slew"]
-    exact &= case["readout"] == "membrane_linear" and case["own"]["contrast"] != "original" and case["gate"] in ("open", "block")
+    record = dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {
+        "input": "spikes",
+        "output": "membrane",
+    }
+    exact = (
+        case["leak"] == case["output_leak"] == case["readout_leak"] == 1
+        and not case["surprise"]
+        and not case["readout_slew"]
+    )
+    exact &= (
+        case["readout"] == "membrane_linear"
+        and case["own"]["contrast"] != "original"
+        and case["gate"] in ("open", "block")
+    )
     ran, tolerance = ["reference", "batched"], 0 if exact else 1e-4
     with torch.no_grad(), mock.patch.dict(AT_ONCE, cpu=run["at_once"]):
         with OperationCounter(plain) as stepwise:
@@ -177,7 +245,9 @@ def check_case(case, model):
                 assert first_difference(model(x, u), wanted, tolerance=tolerance) is None
             sums.append(model(x, u, frames=False))
             model.engine = None
-            sums_aside = {"macs": {}}  # of what layers without neurons hand on: on the grid it may add up to 0
+            sums_aside = {
+                "macs": {}
+            }  # of what layers without neurons hand on: on the grid it may add up to 0
             assert nonzero(by_event) | sums_aside == nonzero(stepwise) | sums_aside
             ran.append("event")
     for name, count in wanted.spikes_by_step.items():
@@ -191,7 +261,10 @@ def check_case(case, model):
     model.change(rule="never"), plain.change(rule="never")
     model.set_bptt_segments(run["segments"])
     x, u = x.double(), u.double()  # else sums are rounded
-    with OperationCounter(model.double().train()) as counted, OperationCounter(plain.double().train()) as stepwise:
+    with (
+        OperationCounter(model.double().train()) as counted,
+        OperationCounter(plain.double().train()) as stepwise,
+    ):
         found, expected = gradients(model, x, u), gradients(plain, x, u)
     assert nonzero(counted) == nonzero(stepwise)
     for name, gradient in expected.items():
@@ -214,7 +287,14 @@ def test_every_engine_runs_the_network_as_its_step_says(first):
 def test_a_folded_decoder_rounds_alike_however_it_runs():
     """Off the grid: sums are the same to the last bit while operations are counted, with a gradient, of one image alone, in each
     memory format, and step by step in a stream."""
-    model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
+    model = build(
+        gate="block",
+        plan=PLANS["linear"],
+        readout="membrane_linear",
+        blocking="dynamic",
+        latch=True,
+        on_grid=False,
+    )
     x, u = inputs(model)
     chains = [node.module for node in model.nodes_for(x, {}) if node.name.startswith("generate")]
     assert [type(one) for one in chains] == [FoldedChain] and chains[0].stride == 4
@@ -230,7 +310,10 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     for alike in (signal, signal.contiguous(memory_format=torch.channels_last)):
         assert torch.equal(torch.cat([chains[0](one[None]) for one in signal]), chains[0](alike))
     found = stream(x, 4)
-    assert first_difference(found, plain(x, 4), tolerance=1e-5) is None and found.spikes["input"].any()
+    assert (
+        first_difference(found, plain(x, 4), tolerance=1e-5) is None
+        and found.spikes["input"].any()
+    )
 
 
 def trainable(**settings):
@@ -247,7 +330,9 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
     plain, signal = in_a_row(generate.named_children()), torch.rand(signals, 8, 2, 3)
     chain = joined_decoder(plain, plain[-1].name, signals, (19, 27))
-    found, wanted = (functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain))
+    found, wanted = (
+        functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain)
+    )
     assert (len(chain), len(plain)) == (layers, 4) and wanted.shape == (signals, 3, 19, 27)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -256,8 +341,19 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
     """A rounded drive can flip a spike, so gradients differ; losses do not by much, at the start and after learning."""
     losses, x = {}, images(5)
     u = torch.rand(6, *x.shape, generator=torch.Generator().manual_seed(2))
-    own = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2, "latch": True, "readout_slew": 0.38}
-    own |= {"plan": [[4, "D", 6, 6, "D"], ["U", "U", "in"]], "learn_threshold": True, "learn_leak": True, "leak": 0.9}
+    own = {
+        "cls": InputBlockingSNN,
+        "readout": "membrane_linear",
+        "epsilon": 0.2,
+        "latch": True,
+        "readout_slew": 0.38,
+    }
+    own |= {
+        "plan": [[4, "D", 6, 6, "D"], ["U", "U", "in"]],
+        "learn_threshold": True,
+        "learn_leak": True,
+        "leak": 0.9,
+    }
     for precision in ("float32", "bfloat16"):
         model = trainable(**own)
         model.precision = precision
@@ -276,7 +372,10 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
     model.precision = "float32"
     assert torch.equal(model(x, u).logits, evaluated)
     assert losses["bfloat16"][::11] == pytest.approx(losses["float32"][::11], rel=0.1)
-    assert losses["bfloat16"] != losses["float32"] and losses["bfloat16"][-1] < 0.9 * losses["bfloat16"][0]
+    assert (
+        losses["bfloat16"] != losses["float32"]
+        and losses["bfloat16"][-1] < 0.9 * losses["bfloat16"][0]
+    )
 
 
 def test_segments_keep_less_for_the_backward_pass():
@@ -284,7 +383,9 @@ def test_segments_keep_less_for_the_backward_pass():
     for segments in (0, 3):
         model, sizes = trainable(timesteps=9), []
         model.set_bptt_segments(segments)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
+        ):
             model(images(2))
         kept[segments] = sum(sizes)
     assert kept[3] < 0.5 * kept[0]
@@ -292,7 +393,14 @@ def test_segments_keep_less_for_the_backward_pass():
 
 def test_leak_of_steps_without_spikes_is_applied_one_by_one():
     """One spike, then silence for five steps, then one more: leak 0.9 is no power of 2, so five products are rounded."""
-    model = build(plan=[[2], []], epsilon=0.0, image_shape=(1, 3, 3), timesteps=7, leak=0.9, default_threshold=1.0)
+    model = build(
+        plan=[[2], []],
+        epsilon=0.0,
+        image_shape=(1, 3, 3),
+        timesteps=7,
+        leak=0.9,
+        default_threshold=1.0,
+    )
     model.features[0].weight.data.fill_(0.625)
     x, u = torch.zeros(1, 1, 3, 3), torch.ones(7, 1, 1, 3, 3)
     x[..., 1, 1] = 0.5
@@ -301,10 +409,17 @@ def test_leak_of_steps_without_spikes_is_applied_one_by_one():
     for _ in range(6):
         v = v * torch.tensor(0.9)
     with torch.no_grad():
-        for shift, spikes in ((0.0, 0), (1e-7, 18)):  # the second spike brings the membranes exactly to the threshold, or over
+        for shift, spikes in (
+            (0.0, 0),
+            (1e-7, 18),
+        ):  # the second spike brings the membranes exactly to the threshold, or over
             model.set_thresholds([(v + 0.625).item() - shift, 1, 1])
             event = EventEngine(model)(x, u)
-            assert event.spikes["features.1"].item() == model(x, u).spikes["features.1"].item() == spikes
+            assert (
+                event.spikes["features.1"].item()
+                == model(x, u).spikes["features.1"].item()
+                == spikes
+            )
 
 
 def test_the_pixels_own_draws_are_those_of_whole_images():
@@ -341,7 +456,9 @@ def test_threads_that_share_an_engine_have_its_results():
 
 CHANGES = {  # what torch counts, or a module, or a setting
     "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=False).step(),
-    "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
+    "a layer in its place": lambda model: model.features.__setitem__(
+        0, nn.Conv2d(1, 4, 3, padding=1)
+    ),
     "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
     "settings": lambda model: model.change(epsilon=0.05, output_leak=0.5),
     "a read-out in its place": lambda model: setattr(model.readout, "readout_leak", 0.5),
@@ -363,7 +480,9 @@ def test_what_changes_a_network_counts_at_the_next_run(way):
         check_same(model(x, u), after, exact=False)
         assert not torch.equal(before.logits, after.logits)
         rooms = engine.rooms
-        assert engine(x, u) and engine.rooms is rooms and rooms  # which are kept while nothing changes
+        assert (
+            engine(x, u) and engine.rooms is rooms and rooms
+        )  # which are kept while nothing changes
 
 
 def test_an_evaluation_looks_at_the_weights_anew():
@@ -382,13 +501,26 @@ def test_an_evaluation_looks_at_the_weights_anew():
 
 
 ALTERED = {  # a method replaced, or a hook: what the kernel would not call
-    "integrate": become(type("Own", (VGG_SNN_STDB_wFeedback,), {"integrate": lambda self, total, decoded, view: total})),
-    "a patched forward": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
-    "a hook of the decoder": lambda model: model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output),
+    "integrate": become(
+        type(
+            "Own",
+            (VGG_SNN_STDB_wFeedback,),
+            {"integrate": lambda self, total, decoded, view: total},
+        )
+    ),
+    "a patched forward": lambda model: setattr(
+        model.classifier[0], "forward", lambda x: x[:, :24]
+    ),
+    "a hook of the decoder": lambda model: model.generate[-1].register_forward_hook(
+        lambda layer, given, output: 0 * output
+    ),
 }
 REFUSED = {  # what is said of a network -> what makes it one of which that is said
     **{f"does not know {part}": change for part, change in UNKNOWN.items()},
-    **{f"does not know the methods or hooks of this {name}": change for name, change in ALTERED.items()},
+    **{
+        f"does not know the methods or hooks of this {name}": change
+        for name, change in ALTERED.items()
+    },
     "has no form of the gate own": lambda model: model.change(gate="own"),
 }
 
@@ -397,13 +529,21 @@ REFUSED = {  # what is said of a network -> what makes it one of which that is s
 @torch.no_grad()
 def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
     """Whether it was there from the beginning or came to a network that has run; hooks and methods of its own are called."""
-    monkeypatch.setitem(GATES, "own", type("Own", (Blocking,), {"is_predicted": lambda self, image, guess: image > guess}))
+    monkeypatch.setitem(
+        GATES,
+        "own",
+        type("Own", (Blocking,), {"is_predicted": lambda self, image, guess: image > guess}),
+    )
     model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3, dropout=0.0)
     engine, (x, u) = EventEngine(model), inputs(model)
     before = engine(x, u)
     assert model.runs_by == "dense" and first_difference(model(x, u), before, tolerance=0) is None
     REFUSED[what](model)
-    words = what if "methods" not in what else f"does not know the methods or hooks of this {type(model).__name__}"
+    words = (
+        what
+        if "methods" not in what
+        else f"does not know the methods or hooks of this {type(model).__name__}"
+    )
     for call in (lambda: engine(x, u), lambda: EventEngine(model)):
         with pytest.raises(ModelError, match=f"^the event engine {re.escape(words)}$"):
             call()
@@ -412,7 +552,9 @@ def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
         assert first_difference(by_steps(model)(x, u, seed=1), after, tolerance=1e-5) is None
     model.engine = engine
     check_same(model(x, u), after)
-    assert not engine.serves() and (model.runs_by == "reference" if "methods" in what else model.runs_by != "event")
+    assert not engine.serves() and (
+        model.runs_by == "reference" if "methods" in what else model.runs_by != "event"
+    )
     assert "a hook" not in what or first_difference(before, after)
     if "gate" in what:
         model.change(gate="block", epsilon=0.3)
@@ -423,7 +565,11 @@ def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
 def test_a_batch_of_no_images():
     for settings in ({}, {"rule": "confidence", "cls": AdaptiveTimestepsSNN}):
         event = EventEngine(build(**settings))(torch.zeros(0, 1, 28, 28))
-        assert event.logits.shape == (0, 10) and event.logits_by_step.shape == (STEPS, 0, 10) and event.steps.shape == (0,)
+        assert (
+            event.logits.shape == (0, 10)
+            and event.logits_by_step.shape == (STEPS, 0, 10)
+            and event.steps.shape == (0,)
+        )
         assert all(count.shape == (0,) for count in event.spikes.values())
 
 

@@ -13,7 +13,18 @@ import nir
 import numpy as np
 import pytest
 import torch
-from conftest import BALANCE, PLAN, REPOSITORY, digests, make_folder, records, refused, run_as_program, run_here, run_undrawn
+from conftest import (
+    BALANCE,
+    PLAN,
+    REPOSITORY,
+    digests,
+    make_folder,
+    records,
+    refused,
+    run_as_program,
+    run_here,
+    run_undrawn,
+)
 from PIL import Image
 from test_stream import check_joined
 
@@ -28,7 +39,11 @@ from self_models.running.draws import Batch
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-NIR, NETWORK, RECORDINGS = "run_nir", REPOSITORY / "examples/nmnist.nir", REPOSITORY / "data/nmnist"
+NIR, NETWORK, RECORDINGS = (
+    "run_nir",
+    REPOSITORY / "examples/nmnist.nir",
+    REPOSITORY / "data/nmnist",
+)
 OTHERS = REPOSITORY.parent / "shared/data/nir/cnn_sinabs.nir"  # of somebody else, where it is
 PAGE = (REPOSITORY / "docs/how_to/nir.md").read_text(encoding="utf-8")
 EVENTS = [(1, 0, 1, 2500), (3, 2, 0, 2999), (3, 2, 0, 4000), (0, 1, 1, 9999)]  # x, y, p, t
@@ -36,11 +51,16 @@ FIELDS = [("x", "<i2"), ("y", "<i2"), ("p", "?"), ("t", "<i8")]
 
 
 def as_bin(events):
-    return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for x, y, p, t in events)
+    return b"".join(
+        bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for x, y, p, t in events
+    )
 
 
 def by_field(events):
-    return {name: np.array(values) for name, values in zip("xypt", zip(*events, strict=True), strict=True)}
+    return {
+        name: np.array(values)
+        for name, values in zip("xypt", zip(*events, strict=True), strict=True)
+    }
 
 
 WRITERS = {
@@ -54,10 +74,15 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_events_by_hand(tmp_path, name):
     WRITERS[name](tmp_path / name, EVENTS)
-    taken = lambda *how: (lambda rows, steps: (rows.tolist(), steps))(*rows_in(tmp_path / name, *how))  # noqa: E731
+    taken = lambda *how: (lambda rows, steps: (rows.tolist(), steps))(  # noqa: E731
+        *rows_in(tmp_path / name, *how)
+    )
     assert taken((2, 4, 4), 1e-3) == ([[0, 1, 0, 1], [0, 0, 2, 3], [2, 0, 2, 3], [7, 1, 1, 0]], 8)
     assert taken((1, 4, 4), 5e-3) == ([[0, 0, 0, 1], [0, 0, 2, 3], [0, 0, 2, 3], [1, 0, 1, 0]], 2)
-    assert taken((2, 4, 4), 1e-3, 3) == ([[0, 1, 0, 1], [0, 0, 2, 3], [0, 0, 2, 3], [1, 1, 1, 0]], 2)
+    assert taken((2, 4, 4), 1e-3, 3) == (
+        [[0, 1, 0, 1], [0, 0, 2, 3], [0, 0, 2, 3], [1, 1, 1, 0]],
+        2,
+    )
     for by, where in (("time", (0, 0, 0, 1)), ("number", (0, 0, 1, 1))):
         frames, wanted = steps_in(tmp_path / name, (2, 2, 4, 4), 2, by), np.zeros((2, 2, 4, 4))
         for t, (x, y, p, _) in zip(where, EVENTS, strict=True):
@@ -66,7 +91,10 @@ def test_events_by_hand(tmp_path, name):
 
 
 def test_timesteps_begin_where_they_are_due_and_are_counted(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([(0, 0, 0, t) for t in (-246, -1, 0, 122, 123, 245, 246)], FIELDS))
+    np.save(
+        tmp_path / "a.npy",
+        np.array([(0, 0, 0, t) for t in (-246, -1, 0, 122, 123, 245, 246)], FIELDS),
+    )
     rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 123e-6)
     assert (rows[:, 0].tolist(), steps) == ([0, 1, 2, 2, 3, 3, 4], 5)
     np.save(tmp_path / "b.npy", np.ones((2, 2, 4, 4), np.uint8))
@@ -82,7 +110,11 @@ def test_frames_are_timesteps(tmp_path):
     assert (rows.tolist(), steps) == ([[0, 1, 2, 3], [0, 1, 2, 3], [2, 0, 0, 0]], 3)
     np.save(tmp_path / "b.npy", counts.sum(1, keepdims=True))
     for name in "ab":  # of a network with one input channel
-        assert rows_in(tmp_path / f"{name}.npy", (1, 4, 4), 1e-3)[0].tolist() == [[0, 0, 2, 3], [0, 0, 2, 3], [2, 0, 0, 0]]
+        assert rows_in(tmp_path / f"{name}.npy", (1, 4, 4), 1e-3)[0].tolist() == [
+            [0, 0, 2, 3],
+            [0, 0, 2, 3],
+            [2, 0, 0, 0],
+        ]
     with pytest.raises(ModelError, match=r"frames must be \(T, 2, H, W\)"):
         rows_in(tmp_path / "b.npy", (2, 4, 4), 1e-3)
 
@@ -95,8 +127,11 @@ def test_neighbouring_frames_are_added_up(tmp_path):
     for name in ("a.npz", "a.npy"):
         taken = {steps: steps_in(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)}
         assert [taken[steps][:, 0, 0, 0].tolist() for steps in (1, 2, 3, 5)] == [
-            [255], [191, 255], [96, 223, 159], [32, 64, 96, 128, 159]
-        ]  # fmt: skip
+            [255],
+            [191, 255],
+            [96, 223, 159],
+            [32, 64, 96, 128, 159],
+        ]
         assert taken[5][:, 1, 0, 1].tolist() == [0, 0, 0, 32, 0]
     assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
 
@@ -124,11 +159,31 @@ def of(events, name="a.bin"):
 
 
 FAULTS = {
-    "cut off": (lambda folder: (folder / "0/a.bin").write_bytes(bytes(7)), "", "0/a.bin: its 7 bytes are no whole events of 5"),
-    "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
-    "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
-    "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),
-    "too few": (lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")], "", "{network} 10 outputs: "),
+    "cut off": (
+        lambda folder: (folder / "0/a.bin").write_bytes(bytes(7)),
+        "",
+        "0/a.bin: its 7 bytes are no whole events of 5",
+    ),
+    "outside": (
+        of([(3, 34, 0, 5)]),
+        "",
+        "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose",
+    ),
+    "back": (
+        of([(1, 1, 0, 9), (1, 1, 0, 5)]),
+        "",
+        "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t",
+    ),
+    "long": (
+        of([(1, 1, 0, 0), (1, 1, 0, 2**22)]),
+        "--dt 1e-5",
+        "419,431 timesteps of 0.01 ms: give a larger --dt",
+    ),
+    "too few": (
+        lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")],
+        "",
+        "{network} 10 outputs: ",
+    ),
 }
 
 
@@ -144,18 +199,31 @@ def test_what_cannot_be_run_gets_a_line(folder, tmp_path, fault):
 def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     """86 of 100 that it has not seen; by the kernel, by PyTorch and one at a time the same."""
     found, said = run_here(NIR, NETWORK, RECORDINGS, f"--wrong --output_dir {tmp_path}")
-    assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found["dt"] == 0.01
-    wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: class (\d), predicted (\d)$", said, re.MULTILINE)
+    assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found[
+        "dt"
+    ] == 0.01
+    wrong = re.findall(
+        r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: class (\d), predicted (\d)$", said, re.MULTILINE
+    )
     assert len(wrong) == 14 and all(of == label != read for of, label, read in wrong)
     assert set(found["joules"]) == {"arithmetic_45nm", "with_memory"}
-    assert "accuracy 86.00 %: 86 of 100 recordings" in (tmp_path / "logs/nir/nmnist.log").read_text()
+    assert (
+        "accuracy 86.00 %: 86 of 100 recordings" in (tmp_path / "logs/nir/nmnist.log").read_text()
+    )
     (record,) = records(tmp_path / "logs/nir/nmnist.jsonl", "nir")
     assert record["spikes"] == found["spikes"] and record["spikes"]["input"] > 4000
     several, _ = run_here(NIR, NETWORK, RECORDINGS, f"--limit 20 --output_dir {tmp_path}")
     for flags in ("--engine dense", "--batch_size 1"):
-        other, said = run_here(NIR, NETWORK, RECORDINGS, f"--limit 20 {flags} --output_dir {tmp_path}")
+        other, said = run_here(
+            NIR, NETWORK, RECORDINGS, f"--limit 20 {flags} --output_dir {tmp_path}"
+        )
         assert other["right"] == several["right"] and other["spikes"] == several["spikes"]
-    run_here(NIR, NETWORK, RECORDINGS, f"--limit 1 --gif {next(RECORDINGS.glob('3/*.bin'))} --run_name x --output_dir {tmp_path}")
+    run_here(
+        NIR,
+        NETWORK,
+        RECORDINGS,
+        f"--limit 1 --gif {next(RECORDINGS.glob('3/*.bin'))} --run_name x --output_dir {tmp_path}",
+    )
     with Image.open(tmp_path / "trained_models/nir/x.gif") as gif:
         assert gif.n_frames == 31 and len(gif.convert("RGB").getcolors(2**20)) > 20
     flags = "--limit 1 --events_per_step 500 --steps 4 --reset subtract"
@@ -184,8 +252,12 @@ def test_additions_by_hand():
 def test_other_simulators_send_the_same_spikes(tmp_path):
     for name in ("norse", "spikingjelly"):
         pytest.importorskip(name)
-    rows, said = run_here(NIR, NETWORK, f"--check norse spikingjelly --limit 1 --output_dir {tmp_path}")
-    assert [row[::2] for row in rows] == [(name, "same") for name in ("kernel", "norse", "spikingjelly")]
+    rows, said = run_here(
+        NIR, NETWORK, f"--check norse spikingjelly --limit 1 --output_dir {tmp_path}"
+    )
+    assert [row[::2] for row in rows] == [
+        (name, "same") for name in ("kernel", "norse", "spikingjelly")
+    ]
     assert "spikes of 3 nodes" in said
 
 
@@ -199,15 +271,32 @@ def test_the_network_of_nirs_paper(tmp_path):
 def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
     pytest.importorskip("spikingjelly")
     command = [sys.executable, "-m", "examples.train_nir", str(folder), str(tmp_path / "new.nir")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     found, _ = run_here(NIR, tmp_path / "new.nir", folder, f"--output_dir {tmp_path}")
     assert found["accuracy"] > 0.5  # of those that it has seen
 
 
 SIZE, FRAMES = (2, 12, 12), 6
-OF_FRAMES = {"plan": PLAN, "fc_width": 8, "image_shape": SIZE, "labels": 3, "recorded_frames": FRAMES}
-SPIKING = {"timesteps": FRAMES, "update": "immediate", "readout": "membrane_linear", "readout_slew": 0.3}
+OF_FRAMES = {
+    "plan": PLAN,
+    "fc_width": 8,
+    "image_shape": SIZE,
+    "labels": 3,
+    "recorded_frames": FRAMES,
+}
+SPIKING = {
+    "timesteps": FRAMES,
+    "update": "immediate",
+    "readout": "membrane_linear",
+    "readout_slew": 0.3,
+}
 BLOCKS = {"gate": "block", "blocking": "dynamic", "epsilon": 0.2}
 CASES = {
     "open": {},
@@ -267,9 +356,13 @@ def test_predict_next_compares_with_the_next_frame():
     x, frames = recordings(), recordings().transpose(0, 1)
     output = spiking("next")(x, seed=3)
     for t in range(FRAMES):
-        assert torch.allclose(output.errors[t], (frames[min(t + 1, FRAMES - 1)] - output.predictions[t]) ** 2)
+        assert torch.allclose(
+            output.errors[t], (frames[min(t + 1, FRAMES - 1)] - output.predictions[t]) ** 2
+        )
     now = spiking("next").change(predict="frame")(x, seed=3)
-    assert torch.equal(now.is_open, output.is_open) and torch.equal(now.errors, (frames - now.predictions) ** 2)
+    assert torch.equal(now.is_open, output.is_open) and torch.equal(
+        now.errors, (frames - now.predictions) ** 2
+    )
     output = spiking("block")(x, seed=3)
     fits = (output.predictions[:-1].clamp(0, 1) - frames[1:]).abs() < 0.2
     assert torch.equal(output.is_open[1:], ~fits) and 0.1 < output.is_open[1:].float().mean() < 0.9
@@ -281,7 +374,9 @@ def test_a_conversion_is_calibrated_on_the_frames_that_the_ann_sees(moving, tmp_
     ann = f"--pretrained_ann {tmp_path}/trained_models/ann/seen.pth --update immediate --calibrate --test_only"
     assert "sees 4 frames; give --timesteps 4" in refused("snn", f"{flags} {ann} --timesteps 2")
     _, said = run_here("snn", f"{flags} {ann} --balance_timesteps 4 --run_name y")
-    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+    assert (
+        "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+    )
 
 
 def test_the_ann_sees_the_mean_frame():
@@ -296,7 +391,9 @@ def test_balancing_sees_the_frames_one_after_the_other():
     """And again from the first: with a recording whose frames are one, thresholds are those of the image."""
     x, model = recordings()[[0, 2, 3], :1], spiking("open")
     draws = lambda t: torch.zeros(3, *SIZE)  # noqa: E731
-    assert balance_thresholds(model, x.expand(-1, FRAMES, -1, -1, -1), draws, 8) == balance_thresholds(model, x[:, 0], draws, 8)
+    assert balance_thresholds(
+        model, x.expand(-1, FRAMES, -1, -1, -1), draws, 8
+    ) == balance_thresholds(model, x[:, 0], draws, 8)
     x = torch.cat([x, torch.zeros_like(x)], 1)
     half = torch.cat([x, x, x, x], 1)
     assert balance_thresholds(model, x, draws, 8) == balance_thresholds(model, half, draws, 8)
@@ -304,13 +401,18 @@ def test_balancing_sees_the_frames_one_after_the_other():
 
 def test_what_makes_no_network_and_is_no_recording():
     for settings, words in (
-        ({"gate": "block"}, "blocking: blocked pixels must reopen, because a recording changes: choose dynamic"),
+        (
+            {"gate": "block"},
+            "blocking: blocked pixels must reopen, because a recording changes: choose dynamic",
+        ),
         ({"timesteps": 7}, "have 6 frames, one for each timestep: give at most 6, not 7"),
     ):
         with pytest.raises(ModelError, match=words):
             VGG_SNN_STDB_wFeedback(**{**OF_FRAMES, **SPIKING, **settings})
     for wrong in (recordings()[:, 0], recordings()[:, :5], -recordings()):
-        with pytest.raises(ModelError, match=r"\(B, 6, 2, 12, 12\), uint8, or float32 or float64 in \[0, 1\]"):
+        with pytest.raises(
+            ModelError, match=r"\(B, 6, 2, 12, 12\), uint8, or float32 or float64 in \[0, 1\]"
+        ):
             spiking("open")(wrong)
 
 
@@ -318,23 +420,38 @@ def test_augmentation_moves_all_frames_alike():
     square = torch.zeros(2, 3, *SIZE)
     square[..., 4:8, 4:8] = 1
     moved = augmented(Batch(square, None, torch.arange(2)), 0, 1).images
-    assert moved.shape == square.shape and torch.equal(moved[:, 0], moved[:, 2]) and not torch.equal(moved[0], moved[1])
+    assert (
+        moved.shape == square.shape
+        and torch.equal(moved[:, 0], moved[:, 2])
+        and not torch.equal(moved[0], moved[1])
+    )
 
 
 def test_the_colours_of_events():
     assert as_pixels(torch.tensor([[[0.0, 1, 0, 1]], [[0, 0, 1, 1]]]))[0].tolist() == [
-        [0, 0, 0], [0, 128, 255], [255, 128, 0], [255, 255, 255]
-    ]  # fmt: skip
+        [0, 0, 0],
+        [0, 128, 255],
+        [255, 128, 0],
+        [255, 255, 255],
+    ]
 
 
 def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     """Training, conversion, evaluation by both engines, pictures and the page."""
-    here, small = f"--output_dir {tmp_path}", "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4"
-    run = run_as_program("ann", f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
+    here, small = (
+        f"--output_dir {tmp_path}",
+        "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4",
+    )
+    run = run_as_program(
+        "ann", f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}"
+    )
     assert run.stderr == "" and "recordings of 4 frames of 12x12 pixels, 2 classes" in run.stdout
     spikes = f"--update immediate --readout membrane_linear --latch --epsilon 0.2 --epochs 1 {BALANCE} --engine dense"
-    run_here("snn", f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
-             "--batch_size 4 --count_bound 3 --predict next --run_name x --trade_off_type mean_t")  # fmt: skip
+    run_here(
+        "snn",
+        f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
+        "--batch_size 4 --count_bound 3 --predict next --run_name x --trade_off_type mean_t",
+    )
     path = tmp_path / "trained_models/snn/x.pth"
     model = load(path, engine="dense")
     told = ("timesteps", "recorded_frames", "count_bound", "blocking", "predict", "image_shape")
@@ -343,21 +460,39 @@ def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     found = {}
     for engine in ("dense", "event"):
         run_undrawn("obj1", f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
-        told = ("epsilon", "spikes", "accuracy", "comparisons", "reconstruction_error", "open_share", "mean_steps")
+        told = (
+            "epsilon",
+            "spikes",
+            "accuracy",
+            "comparisons",
+            "reconstruction_error",
+            "open_share",
+            "mean_steps",
+        )
         rows = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
         found[engine] = [{name: row[name] for name in told} for row in rows]
     torch.testing.assert_close(found["dense"], found["event"], rtol=1e-5, atol=0)
     assert [row["epsilon"] for row in found["dense"]] == [0, 0.2]
-    run_here("snn", f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
+    run_here(
+        "snn",
+        f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}",
+    )
     run_here("snn", f"--resume --epochs 2 --run_name y {here}")
     assert load(tmp_path / "trained_models/snn/y.pth", engine="dense").frames == 2
-    run_undrawn("obj2", f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
+    run_undrawn(
+        "obj2", f"{trained} --rules all_predicted confidence --timesteps 2"
+    )  # neighbours added up
     films = []
-    monkeypatch.setattr("snn_wFeedback_posthoc_model_analysis.save_contact_sheet", lambda _, film: films.append(film))
+    monkeypatch.setattr(
+        "snn_wFeedback_posthoc_model_analysis.save_contact_sheet",
+        lambda _, film: films.append(film),
+    )
     run_here("analysis", f"{trained} --images 1 --run_name seen")
     (film,) = films
     frames = np.load(moving / "test/down/0.npz")["frames"][:, 1]
-    assert film.inputs.shape == (4, 1, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
+    assert film.inputs.shape == (4, 1, 12, 12, 3) and np.array_equal(
+        film.inputs[:, 0, ..., 0], np.round(frames * 85)
+    )
     assert np.array_equal(film.images, film.inputs.max(0))
     with Image.open(tmp_path / "trained_models/snn/seen.gif") as gif:
         assert gif.n_frames == 4
@@ -366,7 +501,11 @@ def test_from_a_folder_to_the_report(moving, tmp_path, monkeypatch):
     make_folder(tmp_path / "pets", ("down", "right"))
     for name, flags, words in (
         ("stream", f"{trained} --scene watch", "takes recordings"),
-        ("obj1", trained.replace(str(moving), f"{tmp_path}/pets"), "has images, and the network takes recordings"),
+        (
+            "obj1",
+            trained.replace(str(moving), f"{tmp_path}/pets"),
+            "has images, and the network takes recordings",
+        ),
     ):
         assert words in refused(name, flags)
 
@@ -384,15 +523,28 @@ def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
     assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
     assert len({*list_folder(folder).paths}) == 50  # none is in both
     spiking = "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number"
-    run_here("snn", f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next")
+    run_here(
+        "snn",
+        f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} --predict next",
+    )
     model = load(tmp_path / "trained_models/snn/x.pth")
-    assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
-    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
+    assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [
+        3,
+        "number",
+        3,
+    ]
+    trained = (
+        f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only --output_dir {tmp_path}"
+    )
     (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
-    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused("snn", f"--dataset {folder} {trained}")
+    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(
+        "snn", f"--dataset {folder} {trained}"
+    )
     for path in sorted((folder / "1").iterdir())[4:]:
         path.unlink()
-    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused("snn", f"--dataset {folder} {trained}")
+    assert "no recordings (.npy, .npz, .bin) in test/1: " in refused(
+        "snn", f"--dataset {folder} {trained}"
+    )
 
 
 FIRST = "train/down/0.npz"
@@ -405,17 +557,30 @@ def frames_of(*shape, value=0.0):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txy", np.arange(9))), "it holds t, x, y: name the array"),
+        (
+            lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txy", np.arange(9))),
+            "it holds t, x, y: name the array",
+        ),
         (frames_of(4, 2, 12, 10), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
-        (frames_of(4, 3, 12, 12), "frames must be (T, 2, H, W), of events off and on, not of shape"),
-        (frames_of(4, 2, 12, 12, value=-1), "frames must be counts of events, and some are negative"),
+        (
+            frames_of(4, 3, 12, 12),
+            "frames must be (T, 2, H, W), of events off and on, not of shape",
+        ),
+        (
+            frames_of(4, 2, 12, 12, value=-1),
+            "frames must be counts of events, and some are negative",
+        ),
         (lambda folder: (folder / FIRST).write_bytes(b"PK"), "no array can be read from it"),
     ],
-)  # fmt: skip
+)
 def test_a_folder_that_is_no_data_set(moving, tmp_path, spoil, words):
     spoil(moving)
     line = refused("snn", f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
-    assert words.format(folder=moving) in line and str(moving) in line and digests(tmp_path / "out") == {}
+    assert (
+        words.format(folder=moving) in line
+        and str(moving) in line
+        and digests(tmp_path / "out") == {}
+    )
 
 
 @pytest.mark.others
@@ -428,13 +593,17 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
         pytest.importorskip(library[0])
     if "tonic" in block:
         datasets = importlib.import_module("tonic").datasets
-        monkeypatch.setattr(datasets, "DVSGesture", lambda *args, **more: [(np.array(EVENTS, FIELDS), 4)])
+        monkeypatch.setattr(
+            datasets, "DVSGesture", lambda *args, **more: [(np.array(EVENTS, FIELDS), 4)]
+        )
     exec(block, {})
     if "tonic" in block:
         assert rows_in(tmp_path / "gestures/4/0.npy", (2, 4, 4), 1e-3)[1] == 8
     for path in Path().glob("*.nir"):
         dt = 1e-4 if "snntorch" in block else 1e-3
         model = from_nir(path, dt=dt)
-        assert model(torch.ones(1, 5, *model.input_shape)).spikes["input"].item() == 5 * np.prod(model.input_shape)
+        assert model(torch.ones(1, 5, *model.input_shape)).spikes["input"].item() == 5 * np.prod(
+            model.input_shape
+        )
         if model.input_shape == (2, 34, 34):
             run_here(NIR, path, RECORDINGS, f"--limit 3 --dt {dt} --output_dir {tmp_path}")

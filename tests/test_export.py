@@ -10,7 +10,19 @@ from functools import partial
 import nir
 import pytest
 import torch
-from conftest import BIAS, FORK, PLAN, POOLED, REPOSITORY, build, commands_in, digests, images, refused, run_here
+from conftest import (
+    BIAS,
+    FORK,
+    PLAN,
+    POOLED,
+    REPOSITORY,
+    build,
+    commands_in,
+    digests,
+    images,
+    refused,
+    run_here,
+)
 
 from benchmarks.speed.peers import watch
 from harness.exporting import page_file
@@ -34,7 +46,9 @@ def exported(tmp_path):
         model = build(**settings)
         save_checkpoint(tmp_path / "net.pth", model)
         run_here("export", tmp_path / "net.pth", "--overwrite --to", to)
-        return load(tmp_path / "net.pth", engine="dense"), tmp_path / ("net.nir" if to == "nir" else "net_torch.pt")
+        return load(tmp_path / "net.pth", engine="dense"), tmp_path / (
+            "net.nir" if to == "nir" else "net_torch.pt"
+        )
 
     return export
 
@@ -44,15 +58,25 @@ def here(model):
     """layer -> spikes of each neuron over all steps (B, ...), logits, and what the input sends (T, B, C, H, W). Gate open."""
     x = images(3, model.image_shape)
     draws = draws_for(x, seed=5)
-    neurons = {name: module for name, module in model.neurons().items() if not name.startswith("generate")}
+    neurons = {
+        name: module for name, module in model.neurons().items() if not name.startswith("generate")
+    }
     counts = watch(neurons, lambda output: output[0].unflatten(0, (-1, len(x))).sum(0))
     logits = model(x, draws=draws).logits
-    return counts, logits, model.encoding.send(x, draws.uniforms(model.timesteps, model.image_shape))
+    return (
+        counts,
+        logits,
+        model.encoding.send(x, draws.uniforms(model.timesteps, model.image_shape)),
+    )
 
 
 def block(title):
     """The lines of the page that begin with this title."""
-    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", (REPOSITORY / PAGE).read_text(encoding="utf-8"), re.M | re.S)
+    (code,) = re.findall(
+        rf"^```python\n(# {title}\n.*?)^```$",
+        (REPOSITORY / PAGE).read_text(encoding="utf-8"),
+        re.M | re.S,
+    )
     return code
 
 
@@ -62,9 +86,13 @@ def on_the_page(title, path, signals, names):
     before, after = re.sub('"trained_models.*?"', repr(str(path)), block(title)).split("logits = ")
     space = {"input_spikes": signals}
     exec(before, space)
-    by_step = signals.shape[1::-1] if title == "sinabs" else (1, signals.shape[1])  # time runs fastest there
+    by_step = (
+        signals.shape[1::-1] if title == "sinabs" else (1, signals.shape[1])
+    )  # time runs fastest there
     neurons = {name: space["network"].get_submodule(module) for name, module in names.items()}
-    counts = watch(neurons, lambda spikes: spikes.unflatten(0, by_step).sum(int(title == "sinabs")))
+    counts = watch(
+        neurons, lambda spikes: spikes.unflatten(0, by_step).sum(int(title == "sinabs"))
+    )
     exec("logits = " + after, space)
     return counts, space["logits"]
 
@@ -80,21 +108,40 @@ def same(found, ours, logits):
 
 BASELINE = {"plan": [[4, "D", 6, 6, "D"], []]}
 BIASED = BASELINE | {"bias": True}
-PLANS = [{}, BASELINE, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+PLANS = [
+    {},
+    BASELINE,
+    {"plan": FORK},
+    BIASED,
+    {"image_shape": ODD},
+    {"image_shape": (3, 12, 10), "kernel_size": 5},
+]
 READERS = {"sinabs": PLANS, "snntorch": [*PLANS, POOLED]}  # one knows AvgPool2d
 
 
 @pytest.mark.others
-@pytest.mark.parametrize(("package", "settings"), [(name, plan) for name, plans in READERS.items() for plan in plans], ids=str)
+@pytest.mark.parametrize(
+    ("package", "settings"),
+    [(name, plan) for name, plans in READERS.items() for plan in plans],
+    ids=str,
+)
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
-    pytest.importorskip(package, reason=f"{package} is not installed, see docs/how_to/own_model.md")
+    pytest.importorskip(
+        package, reason=f"{package} is not installed, see docs/how_to/own_model.md"
+    )
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model)
     same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
 
 
-READ_BACK = [*PLANS, POOLED, {"update": "delayed"}, {"leak": 0.75}, {**BIASED, "initial_potential": 0.5}]
+READ_BACK = [
+    *PLANS,
+    POOLED,
+    {"update": "delayed"},
+    {"leak": 0.75},
+    {**BIASED, "initial_potential": 0.5},
+]
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
@@ -117,7 +164,11 @@ def test_the_nir_file_says_what_it_lacks(exported):
     """And has a leak as a time constant, in steps of 0.1 ms, which snnTorch takes."""
     _, path = exported("nir", timesteps=7)  # one that blocks
     said = nir.read(path).metadata
-    assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and said["timesteps"] == 7
+    assert (
+        "decoder" in said["left_out"]
+        and "gate block" in said["left_out"]
+        and said["timesteps"] == 7
+    )
     _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5, leak=0.75)
     graph = nir.read(path)
     leaky = [node for node in graph.nodes.values() if isinstance(node, nir.LIF)]
@@ -130,14 +181,25 @@ COUNTS = {**POOLS, "max_pool": "count"}
 
 
 @pytest.mark.parametrize(
-    "settings", [{"leak": 0.5}, {**POOLS, **BIAS, "fc_layers": 1}, COUNTS, {**COUNTS, **BIAS, "update": "phased"}], ids=str
+    "settings",
+    [
+        {"leak": 0.5},
+        {**POOLS, **BIAS, "fc_layers": 1},
+        COUNTS,
+        {**COUNTS, **BIAS, "update": "phased"},
+    ],
+    ids=str,
 )
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
     """Loaded without executing code, rebuilt by examples/plain_pytorch.py."""
     model, path = exported("torch", **OPEN, **settings)
     ours, logits, signals = here(model)
     names = torch.load(path, weights_only=True)["names"]
-    same(on_the_page("rebuild", path, signals, {name: str(names.index(name)) for name in ours}), ours, logits)
+    same(
+        on_the_page("rebuild", path, signals, {name: str(names.index(name)) for name in ours}),
+        ours,
+        logits,
+    )
 
 
 @pytest.mark.others
@@ -168,7 +230,11 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
 
 ANN = partial(VGG_wFeedback, plan=PLAN, fc_width=8)
 REFUSED = [  # what makes a network, flags, words
-    (partial(VGG_SNN_STDB_wFeedback, plan=[[4, "M"], []], fc_width=8), "--to nir", "no maximum pool, which features.2 is"),
+    (
+        partial(VGG_SNN_STDB_wFeedback, plan=[[4, "M"], []], fc_width=8),
+        "--to nir",
+        "no maximum pool, which features.2 is",
+    ),
     (ANN, "--to torch", "holds an ANN"),
     (ANN, "--to torch --overwrite --output {net}", "checkpoint itself"),
     (build, "--to torch --output no/such/folder.pt", "cannot write"),
@@ -176,7 +242,11 @@ REFUSED = [  # what makes a network, flags, words
     (partial(build, **OPEN, update="phased"), "--to page", "which update phased does not"),
     (partial(build, image_shape=(3, 12, 12)), "--to page", "28 x 28 grey"),
     (partial(build, gate="contrast"), "--to c", "has no form of the gate contrast"),
-    (partial(build, recorded_frames=9, blocking="dynamic"), "--to c", "takes recordings of 9 frames"),
+    (
+        partial(build, recorded_frames=9, blocking="dynamic"),
+        "--to c",
+        "takes recordings of 9 frames",
+    ),
 ]
 
 
@@ -196,9 +266,14 @@ def test_half_is_the_whole_network_with_weights_in_sixteen_bits(tmp_path):
     save_checkpoint(path, model)
     assert "evaluate it anew" in run_here("export", path, "--to half --output", half)[1]
     ours, rounded = load(path, "dense", weights="float16"), load(half, "dense")
-    assert rounded.settings == ours.settings and rounded.thresholds == ours.thresholds == load(path).thresholds
+    assert (
+        rounded.settings == ours.settings
+        and rounded.thresholds == ours.thresholds == load(path).thresholds
+    )
     for was, *found in zip(*(one.parameters() for one in (model, ours, rounded)), strict=True):
-        assert all(torch.equal(value, was.half().float() if was.dim() > 1 else was) for value in found)
+        assert all(
+            torch.equal(value, was.half().float() if was.dim() > 1 else was) for value in found
+        )
     assert half.stat().st_size < 0.6 * path.stat().st_size
     save_checkpoint(path, model, optimizer={})
     assert "go on training from" in refused("export", path, "--to half --overwrite --output", half)
@@ -206,8 +281,12 @@ def test_half_is_the_whole_network_with_weights_in_sixteen_bits(tmp_path):
 
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
-needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node: apt-get install nodejs")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_node = pytest.mark.skipif(
+    not shutil.which("node"), reason="needs node: apt-get install nodejs"
+)
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
 
 USE = """
@@ -256,10 +335,16 @@ started().then((net) => {
 
 def under_node(page, folder):
     """What ASKED finds out of the network of a page, HTML, of which nothing is shown."""
-    network, script = re.search(r"<script [^>]*id=data>(.*?)</script>\s*<script>(.*?)// --- what is shown", page, re.S).groups()
-    document = f"const document = {{ getElementById: () => ({{ textContent: {json.dumps(network)} }}) }};"
+    network, script = re.search(
+        r"<script [^>]*id=data>(.*?)</script>\s*<script>(.*?)// --- what is shown", page, re.S
+    ).groups()
+    document = (
+        f"const document = {{ getElementById: () => ({{ textContent: {json.dumps(network)} }}) }};"
+    )
     (folder / "network.js").write_text(f"{document}\n{script}\n{ASKED}", encoding="utf-8")
-    done = subprocess.run(["node", folder / "network.js"], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        ["node", folder / "network.js"], capture_output=True, text=True, check=True, timeout=120
+    )
     return json.loads(done.stdout)
 
 
@@ -279,7 +364,9 @@ def test_layers_and_the_energy_of_a_spike_by_hand(html, tmp_path):
     places, behind a D as well; through the decoder it reaches 4x4 pixels and one more on each side, as far as there are."""
     found = under_node(html, tmp_path)
     names = ["input", "encoder 1", "encoder 2", "encoder 3", "classifier 1", "classifier 2"]
-    assert [(one["name"], one["number"]) for one in found["layers"]] == list(zip(names, [0, 0, 1, 2, 0, 1], strict=True))
+    assert [(one["name"], one["number"]) for one in found["layers"]] == list(
+        zip(names, [0, 0, 1, 2, 0, 1], strict=True)
+    )
     forward = [16 * 82**2 / 28**2, 32 * 40**2 / 14**2, 32 * 40**2 / 14**2, 256, 256, 10]
     assert found["energies"][0] == pytest.approx([0.9 * reached for reached in forward])
     forward[3] += (2 * 5 + 5 * 6) ** 2 / 7**2
@@ -292,18 +379,35 @@ def test_one_draws_and_the_network_falls_silent(html, tmp_path):
     report = """<script>const errors = []; window.onerror = (message) => errors.push(message);
     const found = (more) => { const report = {errors, wide: document.documentElement.scrollWidth, inner: innerWidth, ...more};
     document.body.insertAdjacentHTML("beforeend", `<pre id=found>${JSON.stringify(report)}</pre>`); };</script>"""
-    (tmp_path / "page.html").write_text(html.replace("</head>", f"{report}<script>{USE}</script></head>"), encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        html.replace("</head>", f"{report}<script>{USE}</script></head>"), encoding="utf-8"
+    )
     flags = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --window-size=500,900 --virtual-time-budget=20000"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{tmp_path}/page.html"]
+    command = [
+        CHROMIUM,
+        *flags.split(),
+        f"--user-data-dir={tmp_path}/profile",
+        "--dump-dom",
+        f"file://{tmp_path}/page.html",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     found = json.loads(re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.DOTALL)[1])
-    assert found["errors"] == [] and "CONSOLE" not in done.stderr and found["wide"] <= found["inner"]
-    assert found["checked"].startswith("Checked") and not re.search(r"(?:src|href)=(?!\"data:)|https?:", html)
+    assert (
+        found["errors"] == [] and "CONSOLE" not in done.stderr and found["wide"] <= found["inner"]
+    )
+    assert found["checked"].startswith("Checked") and not re.search(
+        r"(?:src|href)=(?!\"data:)|https?:", html
+    )
     names = ("picked", "cleared", "drawn", "silent", "early", "baseline")
     picked, cleared, drawn, silent, early, baseline = (found[name] for name in names)
     assert (picked["answer"], silent["answer"], early["answer"]) == ("0", "1", "4")
     assert cleared["answer"] == "\N{EN DASH}" and cleared["now"] == 0
-    assert drawn["now"] > 0 and drawn["state"] == "spiking" and silent["now"] == 0 and silent["state"] == "silent"
+    assert (
+        drawn["now"] > 0
+        and drawn["state"] == "spiking"
+        and silent["now"] == 0
+        and silent["state"] == "silent"
+    )
     assert drawn["steps"] == 1 and silent["steps"] == 61 and silent["spikes"] > drawn["spikes"]
     assert early["state"] == "early exit" and early["steps"] < 10 and early["now"] > 0
     assert baseline["state"] == "spiking" and baseline["spikes"] > 10 * picked["spikes"] > 0
@@ -311,17 +415,33 @@ def test_one_draws_and_the_network_falls_silent(html, tmp_path):
 
 def test_the_runtime_is_of_this_source():
     """Else `make` in that folder builds it anew."""
-    sources = b"".join((FOLDER / name).read_bytes() for name in KERNEL) + (BUILD / "math.h").read_bytes()
+    sources = (
+        b"".join((FOLDER / name).read_bytes() for name in KERNEL) + (BUILD / "math.h").read_bytes()
+    )
     assert hashlib.sha256(sources).hexdigest() == (BUILD / "kernel.sha256").read_text().strip()
 
 
 @needs_node
-@pytest.mark.skipif(not (shutil.which("clang") and shutil.which("wasm-ld")), reason="needs clang, lld: apt-get install clang lld")
+@pytest.mark.skipif(
+    not (shutil.which("clang") and shutil.which("wasm-ld")),
+    reason="needs clang, lld: apt-get install clang lld",
+)
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_the_runtime_is_network_c(weights, tmp_path):
     """Built anew it has the same bytes, or, by another clang, finds the same spikes."""
-    subprocess.run(["make", "-s", "-C", BUILD, f"OUT={tmp_path}", "CC=clang --target=wasm32"], check=True)
-    built, ours = (tmp_path / f"{weights}.wasm").read_bytes(), (BUILD / f"{weights}.wasm").read_bytes()
+    subprocess.run(
+        ["make", "-s", "-C", BUILD, f"OUT={tmp_path}", "CC=clang --target=wasm32"], check=True
+    )
+    built, ours = (
+        (tmp_path / f"{weights}.wasm").read_bytes(),
+        (BUILD / f"{weights}.wasm").read_bytes(),
+    )
     if built != ours:
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
-        assert under_node(content.decode().replace(page_file.text_of(ours), page_file.text_of(built)), tmp_path)["first"] == ""
+        assert (
+            under_node(
+                content.decode().replace(page_file.text_of(ours), page_file.text_of(built)),
+                tmp_path,
+            )["first"]
+            == ""
+        )

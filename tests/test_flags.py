@@ -32,26 +32,54 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
 
     monkeypatch.setitem(GATES, "fresh", Fresh)
     here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
-    run_here("snn", f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
-    run_here("obj1", f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
-    (opening,), log = records(tmp_path / "logs/snn/y.jsonl", "run"), (tmp_path / "logs/snn/y.log").read_text()
-    assert opening["parameters"]["freshness"] == 0.5 and "freshness=" not in log and "latch=True" in log
+    run_here(
+        "snn",
+        f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x",
+        here,
+    )
+    run_here(
+        "obj1",
+        f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y",
+        here,
+    )
+    (opening,), log = (
+        records(tmp_path / "logs/snn/y.jsonl", "run"),
+        (tmp_path / "logs/snn/y.log").read_text(),
+    )
+    assert (
+        opening["parameters"]["freshness"] == 0.5
+        and "freshness=" not in log
+        and "latch=True" in log
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "unused"),
     [
-        ("snn", "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3", "--holdout, --dropout, --alpha, --latch, --gap_bound"),
-        ("obj1", "--contrast local --trade_off 2 --no-amsgrad --epsilon 0", "--contrast, --amsgrad"),
+        (
+            "snn",
+            "--holdout 5 --dropout 0 --alpha 1 --latch --gap_bound 3",
+            "--holdout, --dropout, --alpha, --latch, --gap_bound",
+        ),
+        (
+            "obj1",
+            "--contrast local --trade_off 2 --no-amsgrad --epsilon 0",
+            "--contrast, --amsgrad",
+        ),
         ("obj1", "--pretrained_snn {baseline} --gate block", "--gate"),
     ],
 )
-def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(trained, baseline, tmp_path, name, flags, unused):
+def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(
+    trained, baseline, tmp_path, name, flags, unused
+):
     more = "--test_only" if name == "snn" else ""
     here = f"--pretrained_snn {trained.snn} {more} {DATA} --run_name x --output_dir {tmp_path}"
     _, said = run_undrawn(name, here, flags.format(baseline=baseline))
     line = f"note: without effect here: {unused}"
-    assert line in said.splitlines() and line in (tmp_path / "logs/snn/x.log").read_text().splitlines()
+    assert (
+        line in said.splitlines()
+        and line in (tmp_path / "logs/snn/x.log").read_text().splitlines()
+    )
     assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]
 
 
@@ -60,12 +88,22 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
-    recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
+    recipes = {
+        name: find(name, "snn")
+        for name in names("snn")
+        if name.startswith(tuple(family.split("|")))
+    }
     for name in [name for name in recipes if name in names("ann")]:
         run_here("ann", f"{train} --preset {name}")
     while recipes:  # each after what it starts from
-        name, recipe = next((name, one) for name, one in recipes.items() if one.starts.get("pretrained_snn") not in recipes)
-        balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
+        name, recipe = next(
+            (name, one)
+            for name, one in recipes.items()
+            if one.starts.get("pretrained_snn") not in recipes
+        )
+        balance = (
+            "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
+        )
         out = run_here("snn", f"{train} --preset {name} {balance}")[1]
         assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
         run_undrawn("obj1", f"{small} --preset {name}")
@@ -74,7 +112,9 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
 
 def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
     words = ["obj1", "--preset", "fast_feedback", "--output_dir", str(tmp_path)]
-    committed = Path(parsed(*words).pretrained_snn).resolve()  # relative to where one is, if that is above it
+    committed = Path(
+        parsed(*words).pretrained_snn
+    ).resolve()  # relative to where one is, if that is above it
     assert committed == REPOSITORY / "trained_models/snn/fast_feedback.pth"
     own = tmp_path / "trained_models/snn/fast_feedback.pth"
     own.parent.mkdir(parents=True)
@@ -84,7 +124,9 @@ def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
 
 FILES = sorted(FOLDER.glob("*.toml"))
 BOTH = 'architecture = "VGG5_wFeedback_small"\nfc_width = 8\ndataset = "MNIST"\nholdout = 8\naugment = true\nepochs = 1\n'
-SNN_TABLE = f'[snn]\n{BOTH}timesteps = 3\nepsilon = 0.2\nlr_interval = [0.5, 0.9]\nupdate = "immediate"\n'
+SNN_TABLE = (
+    f'[snn]\n{BOTH}timesteps = 3\nepsilon = 0.2\nlr_interval = [0.5, 0.9]\nupdate = "immediate"\n'
+)
 OWN = f"[ann]\n{BOTH}learning_rate = 5e-3\n{SNN_TABLE}[evaluation]\nepsilon = [0, 0.3]\n"
 
 
@@ -108,7 +150,9 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
         own = dict.fromkeys(("made_by", "preset", "preset_flags", "run_name", "teacher_ann"))
         own |= dict.fromkeys(("pretrained_ann", "pretrained_snn"))
         assert plain.values | own == args.values | own
-        assert args.given == plain.given | {"preset": name} and list(args.typed) == ["preset"] + ["dataset"] * bool(given)
+        assert args.given == plain.given | {"preset": name} and list(args.typed) == ["preset"] + [
+            "dataset"
+        ] * bool(given)
 
 
 def test_preset_list_shows_what_is_known_of_each_recipe(capsys):
@@ -116,7 +160,10 @@ def test_preset_list_shows_what_is_known_of_each_recipe(capsys):
         module_of("obj1").main(["--preset", "list"])
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert stop.value.code == 0 and list(rows) == [path.stem for path in FILES]
-    assert re.search(r" 98.66 +3,598 +5 minutes +\d\.\d MB ", rows["quick_feedback"]) and " - " in rows["own"]
+    assert (
+        re.search(r" 98.66 +3,598 +5 minutes +\d\.\d MB ", rows["quick_feedback"])
+        and " - " in rows["own"]
+    )
 
 
 def test_what_is_typed_holds_instead():
@@ -139,89 +186,155 @@ def test_a_start_is_a_recipe_beside_it_or_a_path(own):
     Path("longer.toml").write_text(f'{SNN_TABLE}pretrained_ann = "mine"\n')
     args = parsed("snn", "--preset", "longer.toml", "--seed", "2")
     assert args.run_name == "longer_2" and args.pretrained_ann == "trained_models/ann/mine_2.pth"
-    assert args.made_by == {args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"}
-    Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
+    assert args.made_by == {
+        args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"
+    }
+    Path("other.toml").write_text(
+        f'{SNN_TABLE}pretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n'
+    )
     args = parsed("snn", "--preset", "other.toml")
     assert (args.pretrained_snn, args.pretrained_ann) == ("trained_models/snn/longer.pth", "")
     assert args.teacher_ann == "trained_models/ann/quick_baseline.pth"
     Path("other.toml").write_text(f'{SNN_TABLE}pretrained_snn = "x.pth"\n')
     args = parsed("snn", "--preset", "other.toml")
     assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
-    assert parsed("snn", "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
+    assert (
+        parsed("snn", "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
+    )
 
 
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
+        (
+            "fc_with = 8",
+            "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them",
+        ),
         ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number from 0"),
-        ("teacher_ann = 'baselin'", "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?"),
+        (
+            "teacher_ann = 'baselin'",
+            "mine.toml: teacher_ann: unknown recipe 'baselin': did you mean baseline?",
+        ),
         ("augment = 1", "mine.toml: augment: 1 is neither True nor False"),
         ("epochs 3", "mine.toml: Expected '=' after a key"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_with_its_file(own, more, line):
     Path("mine.toml").write_text(f'[ann]\ndataset = "MNIST"\n{more}\n')
-    assert f"error: {line}" in refused("ann", f"--preset mine.toml {DATA}") and not Path("logs").exists()
+    assert (
+        f"error: {line}" in refused("ann", f"--preset mine.toml {DATA}")
+        and not Path("logs").exists()
+    )
 
 
 def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
-    assert refused("ann", "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
+    assert (
+        refused("ann", "--preset min.toml")
+        == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
+    )
     Path("plain.toml").write_text("epochs = 1\n[ann]\n")
-    assert "plain.toml: epochs stands in none of the tables [ann], [snn], [evaluation]" in refused("ann", "--preset plain.toml")
+    assert "plain.toml: epochs stands in none of the tables [ann], [snn], [evaluation]" in refused(
+        "ann", "--preset plain.toml"
+    )
     assert "vgg11_plain_base has no [snn]" in refused("snn", "--preset vgg11_plain_base")
-    Path("quick_baseline.toml").write_text(OWN)  # one of this name came with the program, and is another
-    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused("obj1", "--preset quick_baseline.toml")
+    Path("quick_baseline.toml").write_text(
+        OWN
+    )  # one of this name came with the program, and is another
+    assert "needs trained_models/snn/quick_baseline.pth, which is not there" in refused(
+        "obj1", "--preset quick_baseline.toml"
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "cls", "changed"),
     [
         ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
-        ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
-        ("--gate contrast --rule both", "ContrastAttentionSNN", {"gate": "contrast", "rule": "both"}),
+        (
+            "--epsilon 0.2 --latch",
+            "InputBlockingSNN",
+            {"gate": "block", "epsilon": 0.2, "latch": True},
+        ),
+        (
+            "--gate contrast --rule both",
+            "ContrastAttentionSNN",
+            {"gate": "contrast", "rule": "both"},
+        ),
     ],
 )
 def test_a_checkpoints_settings_hold_unless_typed(trained, tmp_path, flags, cls, changed):
     here = f"{DATA} --run_name x --output_dir {tmp_path}"
     run_here("snn", f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {here}")
-    before, after = load_checkpoint(trained.snn), load_checkpoint(tmp_path / "trained_models/snn/x.pth")
-    assert after["model"] == cls and (before["settings"] | changed).items() <= after["settings"].items()
+    before, after = (
+        load_checkpoint(trained.snn),
+        load_checkpoint(tmp_path / "trained_models/snn/x.pth"),
+    )
+    assert (
+        after["model"] == cls
+        and (before["settings"] | changed).items() <= after["settings"].items()
+    )
 
 
 def test_whitened_patches_are_uncorrelated_and_of_variance_1():
     """What the first half of the filters makes of patches within the images; the second half is the first's negative. A few
     patterns are those of most variance."""
     torch.manual_seed(0)
-    smooth = F.interpolate(torch.randn(30, 3, 4, 4), size=12, mode="bicubic").mul(60).add(120).clamp(0, 255)
+    smooth = (
+        F.interpolate(torch.randn(30, 3, 4, 4), size=12, mode="bicubic")
+        .mul(60)
+        .add(120)
+        .clamp(0, 255)
+    )
     noisy = (smooth + 30 * torch.randn(30, 3, 12, 12)).clamp(0, 255).to(torch.uint8)
     train, whole = ImageSet("CIFAR10", noisy, None), torch.eye(27)
     for width in (54, 12):
-        model = VGG_wFeedback(plan=[[width], []], image_shape=(3, 12, 12), fc_layers=0, whitening=True)
+        model = VGG_wFeedback(
+            plan=[[width], []], image_shape=(3, 12, 12), fc_layers=0, whitening=True
+        )
         said, half = whiten_first_layer(model, train), width // 2
-        assert said.startswith(f"whitening: {half} patterns of 3x3 pixels have ") and said.endswith("of 30 images' variance")
+        assert said.startswith(
+            f"whitening: {half} patterns of 3x3 pixels have "
+        ) and said.endswith("of 30 images' variance")
         filters = model.features[0].weight
         found = F.conv2d(train.whole().images, filters).transpose(0, 1).flatten(1)
-        torch.testing.assert_close(found[:half].cov(correction=0), whole[:half, :half], atol=0.02, rtol=0)
+        torch.testing.assert_close(
+            found[:half].cov(correction=0), whole[:half, :half], atol=0.02, rtol=0
+        )
         assert torch.equal(filters[half:], -filters[:half]) and not filters.requires_grad
 
 
 def test_the_seed_draws_the_weights():
     words = ["-a", "VGG5_wFeedback_small", "--fc_width", "8", "--seed"]
-    first, same, other = (new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed]))) for seed in "334")
-    draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
+    first, same, other = (
+        new_snn(with_facts(training_parser("", "snn").parse_args([*words, seed])))
+        for seed in "334"
+    )
+    draws = [
+        torch.cat([value.flatten() for value in model.state_dict().values()])
+        for model in (first, same, other)
+    ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
 @pytest.mark.parametrize(
     ("flags", "there", "rank", "expected"),
     [
-        ({}, "", 0, "cpu"), ({}, "cuda mps", 0, "cuda:0"), ({}, "mps", 0, "mps"), ({"gpu": False}, "cuda mps", 0, "cpu"),
-        ({"devices": 1}, "cuda", 0, "cuda:1"), ({}, "cuda", 1, "cuda:1"), ({"engine": "event"}, "cuda", 0, "cpu"),
+        ({}, "", 0, "cpu"),
+        ({}, "cuda mps", 0, "cuda:0"),
+        ({}, "mps", 0, "mps"),
+        ({"gpu": False}, "cuda mps", 0, "cpu"),
+        ({"devices": 1}, "cuda", 0, "cuda:1"),
+        ({}, "cuda", 1, "cuda:1"),
+        ({"engine": "event"}, "cuda", 0, "cpu"),
         ({"device": "cuda"}, "mps", 0, "--device cuda: there is none here; choose auto or cpu"),
-        ({"devices": 1}, "cuda", 1, "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here"),
-    ], ids=str,
-)  # fmt: skip
+        (
+            {"devices": 1},
+            "cuda",
+            1,
+            "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here",
+        ),
+    ],
+    ids=str,
+)
 def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expected):
     """On a machine with two CUDA GPUs, or a Mac, or neither; rank 1 is one of two processes."""
     chosen = []
@@ -229,7 +342,9 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
-    monkeypatch.setattr("harness.building.models.compute_exactly", lambda: chosen.append("exactly"))
+    monkeypatch.setattr(
+        "harness.building.models.compute_exactly", lambda: chosen.append("exactly")
+    )
     monkeypatch.setattr("harness.runs.ranks.count", lambda: 1 + rank)
     monkeypatch.setattr("harness.runs.ranks.local_rank", lambda: rank)
     args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)

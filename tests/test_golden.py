@@ -24,8 +24,12 @@ def load(name):
 
 def build(cls, data, **settings):
     whole = {name: int(data[name]) for name in ("timesteps", "fc_width", "kernel_size")}
-    model = cls(plan=json.loads(str(data["plan"])), dataset=str(data["dataset"]), **whole, **settings)
-    weights = {key[2:]: torch.from_numpy(value) for key, value in data.items() if key.startswith("w/")}
+    model = cls(
+        plan=json.loads(str(data["plan"])), dataset=str(data["dataset"]), **whole, **settings
+    )
+    weights = {
+        key[2:]: torch.from_numpy(value) for key, value in data.items() if key.startswith("w/")
+    }
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected and all(key.endswith((".threshold", ".leak")) for key in missing)
     if "thresholds" in data:
@@ -36,7 +40,9 @@ def build(cls, data, **settings):
 def close(found, expected, rel=1e-4):
     expected = torch.as_tensor(expected)
     scale = expected.abs().max().clamp(min=1e-12)
-    torch.testing.assert_close(found.detach().to(expected.dtype), expected, rtol=rel, atol=rel * scale.item())
+    torch.testing.assert_close(
+        found.detach().to(expected.dtype), expected, rtol=rel, atol=rel * scale.item()
+    )
 
 
 def spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
@@ -56,7 +62,9 @@ def check_losses_and_gradients(model, data, output, trade_off, kind):
             close(parameter.grad, data[f"g/{name}"])
 
 
-@pytest.mark.parametrize("name", ["ann_mnist_t1", "ann_mnist_t3", "ann_cifar10_t1", "ann_cifar10_t3"])
+@pytest.mark.parametrize(
+    "name", ["ann_mnist_t1", "ann_mnist_t3", "ann_cifar10_t1", "ann_cifar10_t3"]
+)
 def test_ann(name):
     data = load(name)
     model = build(VGG_wFeedback, data)
@@ -105,22 +113,33 @@ def test_threshold_balancing(name):
     data = load(name)
     model = spiking(data)
     u = torch.from_numpy(data["u"])
-    found = balance_thresholds(model, torch.from_numpy(data["x"]), lambda t: u[t % len(u)], int(data["balance_timesteps"]))
+    found = balance_thresholds(
+        model, torch.from_numpy(data["x"]), lambda t: u[t % len(u)], int(data["balance_timesteps"])
+    )
     close(torch.tensor(found, dtype=torch.float64), data["balanced_thresholds"])
     scaled = [float(data["scaling_factor"]) * value for value in found]
     close(torch.tensor(scaled, dtype=torch.float64), data["thresholds"])
-    assert [neuron.leak.item() for neuron in model.neurons().values()] == pytest.approx([float(data["leak"])] * len(found))
+    assert [neuron.leak.item() for neuron in model.neurons().values()] == pytest.approx(
+        [float(data["leak"])] * len(found)
+    )
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3])
 @pytest.mark.parametrize(
-    ("name", "cls", "own"), [("obj1", InputBlockingSNN, {}), ("obj3", ContrastAttentionSNN, {"contrast": "original"})]
+    ("name", "cls", "own"),
+    [("obj1", InputBlockingSNN, {}), ("obj3", ContrastAttentionSNN, {"contrast": "original"})],
 )
 def test_blocking_and_contrast(name, cls, own, epsilon):
     data = load(f"{name}_mnist_eps{epsilon}")
-    output = spiking(data, cls, epsilon=epsilon, **own)(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
+    output = spiking(data, cls, epsilon=epsilon, **own)(
+        torch.from_numpy(data["x"]), torch.from_numpy(data["u"])
+    )
     close(output.logits, data["logits"])
     close(output.predictions, data["predictions"])
-    assert output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
-    spiking_layers = sum(count.sum().item() for name, count in output.spikes.items() if name != "input")
+    assert (
+        output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
+    )
+    spiking_layers = sum(
+        count.sum().item() for name, count in output.spikes.items() if name != "input"
+    )
     assert name == "obj3" or spiking_layers == float(data["spike_count"])

@@ -30,25 +30,52 @@ def installed(folder):
     lib, work = folder / "lib", folder / "work"
     work.mkdir()
     build = f"-q egg_info --egg-base {folder} build --build-base {folder}/build --build-lib {lib}"
-    done = subprocess.run([sys.executable, "setup.py", *shlex.split(build)], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "setup.py", *shlex.split(build)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     own = {"PYTHONPATH": str(lib), "OMP_NUM_THREADS": "1"}
     own |= {"XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
 
     def run(*words):
-        return subprocess.run([sys.executable, *words], cwd=work, capture_output=True, text=True, env=os.environ | own)
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            env=os.environ | own,
+        )
 
     return SimpleNamespace(lib=lib, work=work, run=run)
 
 
 def check_content(installed):
-    held = {str(path.relative_to(installed.lib)) for path in installed.lib.rglob("*") if path.is_file()}
-    ours = [path for room in ("harness", "self_models") for path in (REPOSITORY / room).rglob("*") if path.is_file()]
-    assert {str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts} <= held
+    held = {
+        str(path.relative_to(installed.lib)) for path in installed.lib.rglob("*") if path.is_file()
+    }
+    ours = [
+        path
+        for room in ("harness", "self_models")
+        for path in (REPOSITORY / room).rglob("*")
+        if path.is_file()
+    ]
+    assert {
+        str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts
+    } <= held
     assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
-    files = [path for pattern in ("data/mnist/*", "data/nmnist/*/*.bin", "recipes/*.toml") for path in REPOSITORY.glob(pattern)]
+    files = [
+        path
+        for pattern in ("data/mnist/*", "data/nmnist/*/*.bin", "recipes/*.toml")
+        for path in REPOSITORY.glob(pattern)
+    ]
     assert {f"wfeedback/{path.relative_to(REPOSITORY)}" for path in files} <= held
-    pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/python.md"))
+    pages = "".join(
+        (REPOSITORY / page).read_text(encoding="utf-8")
+        for page in ("README.md", "docs/reference/python.md")
+    )
     named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))
     assert named and {f"wfeedback/{path}" for path in named} <= held
     assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
@@ -60,7 +87,10 @@ def check_kernel(installed):
     assert sources == {"block.c", "network.c", "network.h", "runs.c", "small.h", "vectors.h"}
     done = installed.run("-m", "self_models.kernel")
     kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
-    assert done.returncode == 0 and done.stdout.count("spike for spike as the reference step") == len(kept) == 2, done.stderr
+    assert (
+        done.returncode == 0
+        and done.stdout.count("spike for spike as the reference step") == len(kept) == 2
+    ), done.stderr
     assert {line.strip() for line in done.stdout.splitlines() if line.endswith(".so")} == kept
 
 
@@ -73,16 +103,26 @@ def check_commands(installed):
     """They find MNIST and a committed network, write where they are called, and say what to type there."""
 
     def run(words):
-        return installed.run("-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *words.split())
+        return installed.run(
+            "-c", "from harness.command_line.scripts import wfeedback; wfeedback()", *words.split()
+        )
 
     done = run(f"{COMMANDS['obj1']} --preset quick_feedback --limit_test 16 --engine dense")
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
-    assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    done = run("compare quick_feedback quick_baseline --seeds 0 1 2 3 4")  # what docs/how_to/compare.md compares
+    assert (
+        "git revision: unknown" in log
+        and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
+    )
+    done = run(
+        "compare quick_feedback quick_baseline --seeds 0 1 2 3 4"
+    )  # what docs/how_to/compare.md compares
     assert done.returncode == 0 and done.stdout.count("5 pairs") == 1, done.stderr
     done = run("snn --preset quick_baseline")
-    assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_baseline; the repository has" in done.stderr
+    assert (
+        done.returncode == 2
+        and "makes it: wfeedback ann --preset quick_baseline; the repository has" in done.stderr
+    )
 
 
 def check_python(installed):
@@ -100,12 +140,19 @@ except Exception as error:
     print(error)
 """
     done = installed.run("-c", program)
-    assert "right: 1.0" in done.stdout and f"in {installed.work.parent}/cache/snn_wFeedback/data" in done.stdout, done.stderr
+    assert (
+        "right: 1.0" in done.stdout
+        and f"in {installed.work.parent}/cache/snn_wFeedback/data" in done.stdout
+    ), done.stderr
 
 
 def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    usual, ours, users = harness.data.sets.usual_folder, REPOSITORY / "data", tmp_path / "snn_wFeedback/data"
+    usual, ours, users = (
+        harness.data.sets.usual_folder,
+        REPOSITORY / "data",
+        tmp_path / "snn_wFeedback/data",
+    )
     assert usual("MNIST") == usual("CIFAR10") == ours
     monkeypatch.setattr("os.access", lambda *_: False)
     assert (usual("MNIST"), usual("CIFAR10")) == (ours, users)
@@ -120,7 +167,9 @@ def test_the_command_says_what_there_is(monkeypatch, capsys):
     said = called()
     assert said == called("--help") == called("--help_all")
     for name, script in COMMANDS.items():
-        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split("\n\n")[0]
+        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split(
+            "\n\n"
+        )[0]
         assert f"\n  {name:10}{first}\n" in said
     with pytest.raises(SystemExit) as stop:
         called("anm")

@@ -11,7 +11,15 @@ from torch import nn
 from harness import UserError
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
-from self_models.integers import LARGEST, LEVELS, SHARES, Signal, in_whole_numbers, portable_tanh, whole_sums
+from self_models.integers import (
+    LARGEST,
+    LEVELS,
+    SHARES,
+    Signal,
+    in_whole_numbers,
+    portable_tanh,
+    whole_sums,
+)
 from self_models.kernel.engine import EventEngine
 from self_models.running.steps import decayed
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -23,11 +31,21 @@ TANH = {"readout": "membrane_rescaled", "readout_slew": 0.38}
 
 def test_portable_tanh_is_tanh_to_two_units_in_the_last_place():
     """Odd, never above 1 nor falling by more than an ulp, and exactly 1 beyond 9; of tiny numbers and infinity, too."""
-    x = torch.cat([torch.linspace(0, 12, 1_000_001), torch.logspace(-44, 1, 100_001), torch.tensor([math.inf, 3e38])])
+    x = torch.cat(
+        [
+            torch.linspace(0, 12, 1_000_001),
+            torch.logspace(-44, 1, 100_001),
+            torch.tensor([math.inf, 3e38]),
+        ]
+    )
     found, wanted = portable_tanh(x), torch.tanh(x.double())
-    last_place = torch.nextafter(wanted.float(), torch.tensor(2.0)).double() - wanted.float().double()
+    last_place = (
+        torch.nextafter(wanted.float(), torch.tensor(2.0)).double() - wanted.float().double()
+    )
     assert ((found.double() - wanted).abs() / last_place).max() < 2
-    assert torch.equal(portable_tanh(-x), -found) and found.max() == 1 and (found[x > 9] == 1).all()
+    assert (
+        torch.equal(portable_tanh(-x), -found) and found.max() == 1 and (found[x > 9] == 1).all()
+    )
 
 
 def test_a_share_of_whole_numbers_by_hand():
@@ -40,24 +58,48 @@ def test_a_share_of_whole_numbers_by_hand():
 
 def test_two_steps_of_whole_numbers_by_hand():
     """Threshold 1 and the weight 0.3: the scale whose error is least makes them n and a whole number near 0.3 n."""
-    model = build(VGG_SNN_STDB_wFeedback, plan=[[1], []], image_shape=(1, 1, 1), default_threshold=1.0, kernel_size=1, leak=0.75)
+    model = build(
+        VGG_SNN_STDB_wFeedback,
+        plan=[[1], []],
+        image_shape=(1, 1, 1),
+        default_threshold=1.0,
+        kernel_size=1,
+        leak=0.75,
+    )
     model.features[0].weight.data.fill_(0.3)
     model = in_whole_numbers(model.change(encoding="direct"))
-    theta, weight = (int(value.item()) for value in (model.features[1].threshold, model.features[0].weight))
+    theta, weight = (
+        int(value.item()) for value in (model.features[1].threshold, model.features[0].weight)
+    )
     assert 0.5 * LEVELS < weight <= LEVELS and abs(weight * 255 / theta - 0.3) < 0.5 / theta * 255
-    assert all(value == round(value) for value in (model.features[1].threshold.item(), model.features[0].weight.item()))
-    recorded = model(torch.full((1, 1, 1, 1), 200 / 255), record={"features.1": ("spikes", "membrane")}).recorded["features.1"]
+    assert all(
+        value == round(value)
+        for value in (model.features[1].threshold.item(), model.features[0].weight.item())
+    )
+    recorded = model(
+        torch.full((1, 1, 1, 1), 200 / 255), record={"features.1": ("spikes", "membrane")}
+    ).recorded["features.1"]
     v, spikes, potentials = 0, [], []
     for _ in range(model.timesteps):
         v = math.floor(v * 24576 / 32768) + 200 * weight
         spikes.append(v > theta)
         potentials.append(v := v - theta * (v > theta))
-    assert recorded["spikes"].flatten().tolist() == spikes and recorded["membrane"].flatten().tolist() == potentials
+    assert (
+        recorded["spikes"].flatten().tolist() == spikes
+        and recorded["membrane"].flatten().tolist() == potentials
+    )
 
 
 def one_pixel(bias=0.0, **settings):
     """A pixel's weight 1 onto a neuron with threshold 1: both are 64 in whole numbers, and so is a bias of 1."""
-    own = {"plan": [[1], []], "image_shape": (1, 1, 1), "kernel_size": 1, "default_threshold": 1.0, "bias": True, "timesteps": 5}
+    own = {
+        "plan": [[1], []],
+        "image_shape": (1, 1, 1),
+        "kernel_size": 1,
+        "default_threshold": 1.0,
+        "bias": True,
+        "timesteps": 5,
+    }
     model = build(VGG_SNN_STDB_wFeedback, **{**own, **settings})
     model.features[0].weight.data.fill_(1.0)
     model.features[0].bias.data.fill_(bias)
@@ -69,9 +111,13 @@ def test_rest_and_floor_are_rounded_by_hand():
     floor."""
     for bias, potential in ((0.0, 45), (-2.0, -45)):
         model = in_whole_numbers(one_pixel(bias, initial_potential=0.7, membrane_floor=0.7))
-        membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded["features.1"]["membrane"]
+        membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded[
+            "features.1"
+        ]["membrane"]
         assert membranes.flatten().tolist() == [potential] * 5
-        assert (neuron := model.whole_form().neurons["features.1"]).start == 45 and neuron.lowest == -45
+        assert (
+            neuron := model.whole_form().neurons["features.1"]
+        ).start == 45 and neuron.lowest == -45
 
 
 def test_what_is_charged_in_five_steps_fits_by_hand():
@@ -84,13 +130,17 @@ def test_what_is_charged_in_five_steps_fits_by_hand():
         membranes = output.recorded["features.1"]["membrane"].flatten().tolist()
         assert membranes[0 if update == "immediate" else 4] == charged
     in_whole_numbers(one_pixel(2**22))
-    with pytest.raises(ModelError, match=r"sums of layer features.0 \(Conv2d\) might not fit 32 bits"):
+    with pytest.raises(
+        ModelError, match=r"sums of layer features.0 \(Conv2d\) might not fit 32 bits"
+    ):
         in_whole_numbers(one_pixel(2**22, update="phased"))
 
 
 def test_an_average_pool_by_hand():
     """A pool adds four up and quarters the unit."""
-    assert whole_sums(nn.AvgPool2d(2), Signal(0.5, 3, signed=False)) == Signal(0.125, 12, signed=False)
+    assert whole_sums(nn.AvgPool2d(2), Signal(0.5, 3, signed=False)) == Signal(
+        0.125, 12, signed=False
+    )
 
 
 def test_logits_stay_within_32_bits():
@@ -107,20 +157,37 @@ def test_logits_stay_within_32_bits():
 
 
 CASES = [
-    {}, {"plan": FORK}, {**BIAS, "update": "delayed", "timesteps": 12}, {**POOLED, "encoding": "direct"}, MAXIMUM,
-    {**BIAS, **MAXIMUM, "max_pool": "count", "fc_layers": 0}, {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]]},
-    {"plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]], "latch": True, "residual": True, "blocking": "dynamic"},
-    {"image_shape": (3, 9, 11), "readout": "spike_count", "together": True}, {"membrane_floor": 0.5},
-    {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5}, {**MAXIMUM, **BIAS, "update": "phased"},
+    {},
+    {"plan": FORK},
+    {**BIAS, "update": "delayed", "timesteps": 12},
+    {**POOLED, "encoding": "direct"},
+    MAXIMUM,
+    {**BIAS, **MAXIMUM, "max_pool": "count", "fc_layers": 0},
+    {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]]},
+    {
+        "plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]],
+        "latch": True,
+        "residual": True,
+        "blocking": "dynamic",
+    },
+    {"image_shape": (3, 9, 11), "readout": "spike_count", "together": True},
+    {"membrane_floor": 0.5},
+    {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
+    {**MAXIMUM, **BIAS, "update": "phased"},
     {**POOLED, "update": "phased", "encoding": "direct", "initial_potential": 0.5},
-]  # fmt: skip
+]
 
 
 def both(**settings):
     """A network on the grid, and the same in whole numbers. Its U layers have whole weights, so that their product with others is
     on the grid, too."""
     models = build(**settings), build(**settings)
-    for module in (module for model in models for module in model.generate or () if getattr(module, "stride", 1) == (2, 2)):
+    for module in (
+        module
+        for model in models
+        for module in model.generate or ()
+        if getattr(module, "stride", 1) == (2, 2)
+    ):
         module.weight.data.round_()
     return models[0], in_whole_numbers(models[1])
 
@@ -134,7 +201,10 @@ def test_a_network_on_the_grid_is_its_own_form_in_whole_numbers(settings):
     x, u = inputs(model)
     x = x.round() if settings.get("encoding") == "direct" else x
     output = whole(x, u)
-    assert first_difference(model(x, u), output, tolerance=1e-5 if "readout" in settings else 0) is None
+    assert (
+        first_difference(model(x, u), output, tolerance=1e-5 if "readout" in settings else 0)
+        is None
+    )
     assert spiked(output) and whole.runs_by == "reference"
 
 
@@ -143,13 +213,25 @@ def test_a_network_on_the_grid_is_its_own_form_in_whole_numbers(settings):
 def test_no_sum_is_rounded(update):
     """Every sum is the one that float64 gives, every potential and logit is whole and within its bounds: of any weights, with
     leaks, floors, biases, a slew, and a stream that forgets."""
-    own = {**TANH, **BIAS, "leak": 0.9, "output_leak": 0.8, "membrane_floor": 2.3, "blocking": "dynamic", "surprise": 0.5}
+    own = {
+        **TANH,
+        **BIAS,
+        "leak": 0.9,
+        "output_leak": 0.8,
+        "membrane_floor": 2.3,
+        "blocking": "dynamic",
+        "surprise": 0.5,
+    }
     model = in_whole_numbers(build(on_grid=False, update=update, image_shape=(3, 12, 10), **own))
     called = []
 
     def check_linear(module):
         twin = copy.deepcopy(module).double()
-        module.register_forward_hook(lambda _, given, sums: called.append(torch.equal(twin(given[0].double()), sums.double())))
+        module.register_forward_hook(
+            lambda _, given, sums: called.append(
+                torch.equal(twin(given[0].double()), sums.double())
+            )
+        )
 
     def check_neuron(module):
         low = -round(2.3 * module.threshold.item())
@@ -170,13 +252,21 @@ def test_no_sum_is_rounded(update):
     assert first_difference(other(x, 3), stream(x, 3), tolerance=0) is None
 
 
-@pytest.mark.parametrize("settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 1000}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 1000}], ids=str
+)
 def test_sums_fit_into_32_bits_whatever_comes(settings):
     """By the sums of all weights at work, with relays and biases: of no current, nor of what it is added to, more than 2^31."""
     form = in_whole_numbers(build(on_grid=False, **settings)).whole_form()
-    assert all(-LARGEST <= one.lowest <= one.start <= one.highest <= LARGEST for one in form.neurons.values())
+    assert all(
+        -LARGEST <= one.lowest <= one.start <= one.highest <= LARGEST
+        for one in form.neurons.values()
+    )
     for one in form.neurons.values():
-        assert (one.threshold, one.kept) == (round(0.25 / one.unit), SHARES) and one.threshold * one.unit == pytest.approx(0.25)
+        assert (one.threshold, one.kept) == (
+            round(0.25 / one.unit),
+            SHARES,
+        ) and one.threshold * one.unit == pytest.approx(0.25)
     huge = build(plan=[[64, "D", "D", "D", 64], []], epsilon=0.0, bias=True)
     huge.features[0].bias.data.fill_(1e12)
     with pytest.raises(ModelError, match="might not fit 32 bits: load it with weights='float32'"):
@@ -186,10 +276,15 @@ def test_sums_fit_into_32_bits_whatever_comes(settings):
 def test_a_decoders_chain_is_one_convolution_where_that_has_no_more_weights():
     """U U in, of odd sizes too; a U whose kernel would grow too much stays."""
     model, whole = both(plan=[[4, "D", 6, "D"], ["U", "U", "in"]], image_shape=(1, 13, 11))
-    kinds = [(name, tuple(one.weight.shape), one.stride) for name, one in whole.generate.named_children()]
+    kinds = [
+        (name, tuple(one.weight.shape), one.stride)
+        for name, one in whole.generate.named_children()
+    ]
     assert kinds == [("2", (6, 1, 6, 6), (4, 4))]
     signal = torch.randint(0, 5, (2, 6, 3, 2)).float()
-    assert torch.equal(whole.generate(signal.double()).float() / 64, model.generate(signal))  # where a weight of 1 is 64
+    assert torch.equal(
+        whole.generate(signal.double()).float() / 64, model.generate(signal)
+    )  # where a weight of 1 is 64
     wide = in_whole_numbers(build(plan=[[4, "D", 20], ["U", 20, "in"]]))
     assert [name for name, _ in wide.generate.named_children()][:2] == ["0", "1"]
 
@@ -201,23 +296,37 @@ def test_a_strided_convolution_and_the_one_behind_it_folded():
 
     def folded(*encoder, decoder=("U", "U", "in"), image=(1, 28, 28)):
         models = [build(plan=[list(encoder), list(decoder)], image_shape=image) for _ in range(2)]
-        for module in (module for model in models for module in (*model.features, *model.generate)):
+        for module in (
+            module for model in models for module in (*model.features, *model.generate)
+        ):
             if getattr(module, "stride", 1) == (2, 2) and hasattr(module, "weight"):
                 module.weight.data.round_()
         model, whole = models[0], in_whole_numbers(models[1], fold=True)
         x, u = inputs(model)
         assert first_difference(model(x, u), output := whole(x, u)) is None and spiked(output)
         assert first_difference(output, EventEngine(whole)(x, u), tolerance=0) is None
-        kinds = [(*one.kernel_size, *one.stride, *one.padding) for one in whole.features if isinstance(one, torch.nn.Conv2d)]
-        return sum(isinstance(one, torch.nn.Conv2d) for one in whole.features[: whole.features.fork]), kinds
+        kinds = [
+            (*one.kernel_size, *one.stride, *one.padding)
+            for one in whole.features
+            if isinstance(one, torch.nn.Conv2d)
+        ]
+        return sum(
+            isinstance(one, torch.nn.Conv2d) for one in whole.features[: whole.features.fork]
+        ), kinds
 
     plain, half, both = (3, 3, 1, 1, 1, 1), (2, 2, 2, 2, 0, 0), (6, 6, 2, 2, 2, 2)
     assert folded(3, "D", 4, 5, "D") == (4, [plain, both, plain, half])
     assert folded(3, "D", 4, "D", 5) == (3, [plain, both, both])
     assert folded(3, "D", 4, "D", 5, image=(1, 10, 10)) == (4, [plain, both, half, plain])
     assert folded(3, "D", 4, "D", 5, image=(1, 14, 10)) == (4, [plain, both, half, plain])
-    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 12, 16)) == (2, [plain, half, plain, both])
-    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 14, 10)) == (2, [plain, half, plain, half, plain])
+    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 12, 16)) == (
+        2,
+        [plain, half, plain, both],
+    )
+    assert folded(3, "D", "fork", 4, "D", 3, decoder=("U", "in"), image=(1, 14, 10)) == (
+        2,
+        [plain, half, plain, half, plain],
+    )
     assert folded(3, "A", 4, "D", 5, image=(1, 14, 12)) == (4, [plain, plain, half, plain])
 
 
@@ -229,10 +338,17 @@ def test_the_committed_network_in_eight_bits():
     assert abs(found[0]["accuracy"] - found[1]["accuracy"]) < 0.02
     assert found[1]["parts"]["total"] == pytest.approx(found[0]["parts"]["total"], rel=0.03)
     weights = [value for name, value in whole.named_parameters() if name.endswith("weight")]
-    assert all(torch.equal(value, value.round()) and value.abs().max() <= LEVELS for value in weights)
+    assert all(
+        torch.equal(value, value.round()) and value.abs().max() <= LEVELS for value in weights
+    )
     assert sum(value.numel() for value in weights) < 512_000
     assert isinstance(whole.engine, EventEngine)
-    assert first_difference(whole, load(QUICK, engine="reference", weights="int8"), images[0][:40], tolerance=0) is None
+    assert (
+        first_difference(
+            whole, load(QUICK, engine="reference", weights="int8"), images[0][:40], tolerance=0
+        )
+        is None
+    )
 
 
 def test_what_has_no_form_in_whole_numbers_is_refused_by_name(tmp_path):

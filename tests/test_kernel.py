@@ -28,7 +28,10 @@ from self_models.kernel.tables import settings_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-QUICK, FEW = REPOSITORY / "trained_models/snn/quick_feedback.pth", "--preset quick_feedback --limit_test 16 --output_dir"
+QUICK, FEW = (
+    REPOSITORY / "trained_models/snn/quick_feedback.pth",
+    "--preset quick_feedback --limit_test 16 --output_dir",
+)
 INTEL = platform.machine() in ("x86_64", "AMD64")
 # without asan-stack=0 gcc 12 misaligns vectors
 SANITIZED = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined --param=asan-stack=0"
@@ -40,8 +43,19 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C comp
 def small(**settings):
     """A network with leaks, pools, a floor, biases and feedback, and weights whose sums are rounded."""
     torch.manual_seed(2)
-    own = {"plan": [[5, "D", 6, "A"], [3, "U", "U", "in"]], "image_shape": (1, 12, 16), "fc_width": 11, "timesteps": 4}
-    own |= {"leak": 0.9, "default_threshold": 0.01, "membrane_floor": 1.0, "bias": True, "epsilon": 0.2}
+    own = {
+        "plan": [[5, "D", 6, "A"], [3, "U", "U", "in"]],
+        "image_shape": (1, 12, 16),
+        "fc_width": 11,
+        "timesteps": 4,
+    }
+    own |= {
+        "leak": 0.9,
+        "default_threshold": 0.01,
+        "membrane_floor": 1.0,
+        "bias": True,
+        "epsilon": 0.2,
+    }
     return InputBlockingSNN(**own | settings).eval()
 
 
@@ -75,8 +89,15 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
             model = load(QUICK)
         drawn = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
-        assert run_here("obj1", f"{FEW} {fresh}")[1].count("engine: dense (the event engine: no C compiler") == 1
-        assert "pip install ziglang brings one; --engine dense runs it" in refused("obj1", f"{FEW} {fresh} --engine event")
+        assert (
+            run_here("obj1", f"{FEW} {fresh}")[1].count(
+                "engine: dense (the event engine: no C compiler"
+            )
+            == 1
+        )
+        assert "pip install ziglang brings one; --engine dense runs it" in refused(
+            "obj1", f"{FEW} {fresh} --engine event"
+        )
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
             Built()
@@ -107,29 +128,56 @@ def test_a_compiler_that_fails(fresh, monkeypatch):
         patch.setattr(build, "compilers", lambda: [[str(compiler)]])
         with pytest.raises(ModelError, match="pip install ziglang") as error:
             Built()
-    assert "cc: error: no licence)" in str(error.value) and "\n" not in str(error.value) and not libraries()
+    assert (
+        "cc: error: no licence)" in str(error.value)
+        and "\n" not in str(error.value)
+        and not libraries()
+    )
     if shutil.which("cc"):
         found = Built()
-        assert found.command[0] == "cc" and str(compiler) in found.reasons[0] and [found.path] == libraries()
+        assert (
+            found.command[0] == "cc"
+            and str(compiler) in found.reasons[0]
+            and [found.path] == libraries()
+        )
 
 
 @needs_cc
 @torch.no_grad()
 def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
     """Of layers that fill whole vectors, and not; and the smallest numbers of this process stay what they are."""
-    x, wide = images(20, (1, 12, 16)), {"plan": [[17, "D", 67], [33, "U", 15, "in"]], "fc_width": 131, "update": "immediate"}
-    ways, found = [("cc", "-O3"), ("cc", "-O0"), ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"), ("cc", "-O1 -DPLAIN -DX='a b'")], []
-    ways += [("cc", "-O1 -march=x86-64")] * INTEL + [("clang", "-O2")] * ("clang" in COMPILERS) + [(ZIG, "-O3")] * HAS_ZIG
+    x, wide = (
+        images(20, (1, 12, 16)),
+        {"plan": [[17, "D", 67], [33, "U", 15, "in"]], "fc_width": 131, "update": "immediate"},
+    )
+    ways, found = (
+        [
+            ("cc", "-O3"),
+            ("cc", "-O0"),
+            ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"),
+            ("cc", "-O1 -DPLAIN -DX='a b'"),
+        ],
+        [],
+    )
+    ways += (
+        [("cc", "-O1 -march=x86-64")] * INTEL
+        + [("clang", "-O2")] * ("clang" in COMPILERS)
+        + [(ZIG, "-O3")] * HAS_ZIG
+    )
     monkeypatch.setattr(build, "built", Built)
     monkeypatch.setattr(self_models.kernel.engine, "library", build.library.__wrapped__)
     for compiler, flags in ways:
         monkeypatch.setenv("CC", compiler)
         monkeypatch.setenv("CFLAGS", flags)
         outputs = [EventEngine(small(**own))(x, seed=1) for own in ({}, wide)]
-        parts = [(each.logits_by_step, each.predictions, *each.spikes.values()) for each in outputs]
+        parts = [
+            (each.logits_by_step, each.predictions, *each.spikes.values()) for each in outputs
+        ]
         found.append([part.numpy().tobytes() for part in (*parts[0], *parts[1])])
         assert found[0] == found[-1] and math.ldexp(1.0, -1074) * len(found) > 0, (compiler, flags)
-    assert all(outputs[1].spikes[name].sum() > 0 for name in ("features.4", "generate.4", "classifier.4"))
+    assert all(
+        outputs[1].spikes[name].sum() > 0 for name in ("features.4", "generate.4", "classifier.4")
+    )
     assert len(libraries()) == len(ways)
     if not HAS_ZIG:
         pytest.skip("all but zig, which is not here: pip install ziglang")
@@ -139,8 +187,13 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_compiler_warns(compiler, flags, tmp_path):
     words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c"]
-    sources = [FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c", FOLDER / "block.c"]
-    done = subprocess.run([compiler, *words, *sources, *flags], cwd=tmp_path, capture_output=True, text=True)
+    sources = [
+        FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c",
+        FOLDER / "block.c",
+    ]
+    done = subprocess.run(
+        [compiler, *words, *sources, *flags], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -153,15 +206,27 @@ def test_a_build_that_rounds_sums_in_another_way_does_not_begin(tmp_path):
     network, settings = tables.network(build.library()), settings_of(model)
     for name, begins in (("network.c", True), ("fused.c", False)):
         text = (FOLDER / "network.c").read_text()
-        (tmp_path / name).write_text(text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', ""))
+        (tmp_path / name).write_text(
+            text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', "")
+        )
         command = f"gcc -O2 -march=native -ffp-contract=fast -shared -fPIC {name} -I {FOLDER} -o {name}.so -lm"
         subprocess.run(command.split(), cwd=tmp_path, check=True)
         begin = ctypes.CDLL(str(tmp_path / f"{name}.so")).network_begin
         begin.restype, begin.argtypes = ctypes.c_void_p, [*[ctypes.c_void_p] * 3, ctypes.c_size_t]
-        given = ctypes.addressof(network), ctypes.addressof(settings), memory.ctypes.data, memory.nbytes
+        given = (
+            ctypes.addressof(network),
+            ctypes.addressof(settings),
+            memory.ctypes.data,
+            memory.nbytes,
+        )
         assert bool(begin(*given)) == begins
     for flags in ("-ffast-math", "-mfpmath=387"):
-        done = subprocess.run(["gcc", flags, "-S", "network.c", "-o", "-"], cwd=FOLDER, capture_output=True, text=True)
+        done = subprocess.run(
+            ["gcc", flags, "-S", "network.c", "-o", "-"],
+            cwd=FOLDER,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode and "sums must be rounded one by one" in done.stderr
 
 
@@ -204,26 +269,48 @@ def mutated(block, front, draw):
     """A block, perhaps cut short, with up to three other numbers, most of them of its head, or before its weights (front)."""
     block = block[: draw.integers(len(block)) if draw.random() < 0.05 else len(block)].copy()
     numbers = block[: len(block) // 4 * 4].view(np.int32)
-    for last in draw.choice([200, front // 4, len(numbers)], draw.integers(1, 4), p=[0.3, 0.4, 0.3]):
+    for last in draw.choice(
+        [200, front // 4, len(numbers)], draw.integers(1, 4), p=[0.3, 0.4, 0.3]
+    ):
         at = slice(first := draw.integers(max(min(last, len(numbers)), 1)), first + 1)
-        numbers[at] = draw.choice(OTHERS) if draw.random() < 0.7 else numbers[at] ^ 2 ** draw.integers(31)
+        numbers[at] = (
+            draw.choice(OTHERS) if draw.random() < 0.7 else numbers[at] ^ 2 ** draw.integers(31)
+        )
     return block
 
 
 def use(library, block):
     """What becomes of a block: refused, not begun, as its settings do not fit, or run."""
     network, settings, pointer = Network(), Settings(), ctypes.c_void_p
-    if library.network_open(block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(settings)):
+    if library.network_open(
+        block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(settings)
+    ):
         return "refused"
     size = library.network_size(ctypes.byref(network))
     memory, events = np.empty(size if size < 2**24 else 0, np.uint8), np.zeros(2, np.int32)
     library.network_begin.restype = pointer
-    given = ctypes.byref(network), ctypes.byref(settings), pointer(memory.ctypes.data), ctypes.c_size_t(len(memory))
+    given = (
+        ctypes.byref(network),
+        ctypes.byref(settings),
+        pointer(memory.ctypes.data),
+        ctypes.c_size_t(len(memory)),
+    )
     if not (run := pointer(library.network_begin(*given))):
         return "not begun"
     pixels = np.full(State.from_address(run.value).pixels, 200, np.uint8)
-    shown = ("show", pointer(pixels.ctypes.data)), ("step",), ("arrive", pointer(events.ctypes.data), 2), ("step",)
-    for name, *values in (("reset", 1, 2, 3), *shown, ("settle",), ("set", ctypes.byref(settings)), *shown):
+    shown = (
+        ("show", pointer(pixels.ctypes.data)),
+        ("step",),
+        ("arrive", pointer(events.ctypes.data), 2),
+        ("step",),
+    )
+    for name, *values in (
+        ("reset", 1, 2, 3),
+        *shown,
+        ("settle",),
+        ("set", ctypes.byref(settings)),
+        *shown,
+    ):
         getattr(library, f"network_{name}")(run, *values)
         pixels[::2] = 0
     return "run"
@@ -233,31 +320,61 @@ def fuzz(networks, count):
     """What becomes of so many mutations of each network, counted. networks: name -> (kind of library, tables, settings)."""
     found = {}
     for name, (kind, tables, settings) in networks.items():
-        draw, block, library = np.random.default_rng(0), np.array(tables.block(settings)), build.library(kind)
+        draw, block, library = (
+            np.random.default_rng(0),
+            np.array(tables.block(settings)),
+            build.library(kind),
+        )
         assert use(library, block) == "run"
-        found[name] = Counter(use(library, mutated(block, len(block) - tables.weights.nbytes, draw)) for _ in range(count))
+        found[name] = Counter(
+            use(library, mutated(block, len(block) - tables.weights.nbytes, draw))
+            for _ in range(count)
+        )
     return found
 
 
 def fuzz_small():
     """A few mutations of small networks, which are run by the engine, and in a stream, as they are."""
     x, networks = images(2, (1, 12, 16)), {}
-    pooled, whole = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True}, in_whole_numbers(small())
-    for kind, model in (("float32", small()), ("float32", small(**pooled)), ("int8", whole), ("small", whole)):
+    pooled, whole = (
+        {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True},
+        in_whole_numbers(small()),
+    )
+    for kind, model in (
+        ("float32", small()),
+        ("float32", small(**pooled)),
+        ("int8", whole),
+        ("small", whole),
+    ):
         EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
-        networks[len(networks)] = kind, lay_out(model, compact=True, counting=True), settings_of(model)
+        networks[len(networks)] = (
+            kind,
+            lay_out(model, compact=True, counting=True),
+            settings_of(model),
+        )
     for name, counts in fuzz(networks, 150).items():
         assert counts["refused"] > 20 < counts["run"], (name, counts)
 
 
 def sanitised(program):
     """What a Python program prints, run by the sanitizers of addresses and of undefined behaviour, which end it at a finding."""
-    runtime = shutil.which("gcc") and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
+    runtime = (
+        shutil.which("gcc")
+        and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
+    )
     if not runtime or not Path(runtime).is_absolute():
         pytest.skip("gcc, or its sanitizer, is not here")
-    own = {"CC": "gcc", "CFLAGS": SANITIZED, "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": runtime, "OMP_NUM_THREADS": "1"}
+    own = {
+        "CC": "gcc",
+        "CFLAGS": SANITIZED,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "LD_PRELOAD": runtime,
+        "OMP_NUM_THREADS": "1",
+    }
     own |= {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -21,7 +21,8 @@ NO_NUMBERS = re.compile(
 NOT_MADE = {  # page -> what stands there -> where it is from
     "README.md": {
         "99.99 % of images": "10 of 80,000: explanation/phased.md, benchmarks/findings/phased.py; it needs CIFAR-10",
-        "within 50 timesteps": "a flag of results.py", "about 98.7 % and 3,600 spikes": "reference/zoo.md",
+        "within 50 timesteps": "a flag of results.py",
+        "about 98.7 % and 3,600 spikes": "reference/zoo.md",
         "ICLR 2020": "a year",
     },
     "docs/explanation/findings.md": {
@@ -66,11 +67,23 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "Our run of this seed had 13.7 and 57.8.": "the command above it",
         "89.66 ± 0.24 % on CIFAR-10": "notebook/results.md, section 12; results/ have seed 0 alone",
     },
-}  # fmt: skip
-FEEDBACK = [f"{family} feedback".strip() for family in ("quick", "accurate", "fast", "tiny", "", "residual", "Fashion")]
+}
+FEEDBACK = [
+    f"{family} feedback".strip()
+    for family in ("quick", "accurate", "fast", "tiny", "", "residual", "Fashion")
+]
 BASELINE = f"baseline of {FEEDBACK[0]}"
-RANKS, STAR, ALL, MARGIN = ("rank_correlation", "rank_correlation_per_ink"), " \\*", "none", "confidence 1"
-RULES = {"none": "none | |", "confidence": "margin, at least | {:g} |", "entropy": "entropy, at most | {:g} |"}
+RANKS, STAR, ALL, MARGIN = (
+    ("rank_correlation", "rank_correlation_per_ink"),
+    " \\*",
+    "none",
+    "confidence 1",
+)
+RULES = {
+    "none": "none | |",
+    "confidence": "margin, at least | {:g} |",
+    "entropy": "entropy, at most | {:g} |",
+}
 STOPPED = {  # in finding 6
     FEEDBACK[0]: (ALL, MARGIN, "entropy 0.3"),
     "baseline of fast feedback": ("confidence 2", "entropy 0.3"),
@@ -81,13 +94,23 @@ STOPPED = {  # in finding 6
 @cache
 def records(name):
     path = FOLDER / name
-    return json.loads(path.read_text()) if path.suffix == ".json" else [*map(json.loads, path.read_text().splitlines())]
+    return (
+        json.loads(path.read_text())
+        if path.suffix == ".json"
+        else [*map(json.loads, path.read_text().splitlines())]
+    )
 
 
 def of_runs(name, stop=ALL, steps=50):
     """seed -> row of results.json, of a network run in this way; with blocking where it has a decoder."""
-    found = [row for row in records("results.json") if (row["name"], row["timesteps"]) == (name, steps)]
-    return {row["seed"]: row for row in found if (results.stop_of(row) or ALL) == stop and row["blocking"] >= row["feedback"]}
+    found = [
+        row for row in records("results.json") if (row["name"], row["timesteps"]) == (name, steps)
+    ]
+    return {
+        row["seed"]: row
+        for row in found
+        if (results.stop_of(row) or ALL) == stop and row["blocking"] >= row["feedback"]
+    }
 
 
 def mean(by_seed, name):
@@ -99,7 +122,9 @@ def cells(by_seed, *names):
 
 
 def table(lines):
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")
+    ]
 
 
 @cache
@@ -110,26 +135,48 @@ def compared():
     left, found = dict(line[2:].split(": ") for line in lines if line.startswith("- ")), {}
     for _, name, _, steps, stop, *texts in table(lines)[2:]:
         titles = left.get(f"{name}, T = {steps}" + f", {stop}" * bool(stop), "").split("; ")
-        among = ("accuracy, %", "spikes, all parts", "energy layer by layer", "energy event-driven")
-        found[name, int(steps), stop or ALL] = [text + STAR * (title in titles) for text, title in zip(texts, among, strict=True)]
+        among = (
+            "accuracy, %",
+            "spikes, all parts",
+            "energy layer by layer",
+            "energy event-driven",
+        )
+        found[name, int(steps), stop or ALL] = [
+            text + STAR * (title in titles) for text, title in zip(texts, among, strict=True)
+        ]
     return found
 
 
 def saved_at_50():
-    shares = [difference("spikes", of_runs(name), of_runs(f"baseline of {name}")).mean for name in FEEDBACK]
+    shares = [
+        difference("spikes", of_runs(name), of_runs(f"baseline of {name}")).mean
+        for name in FEEDBACK
+    ]
     return f"saves {-max(shares):.0f} to {-min(shares):.0f} %"
 
 
 def of_readme():
     """What README says."""
-    yield from (*results.short_table(FOLDER), f"blocking {saved_at_50()} of the baseline's spikes.")
+    yield from (
+        *results.short_table(FOLDER),
+        f"blocking {saved_at_50()} of the baseline's spikes.",
+    )
     trained = [steps for _, steps, _ in compared() if steps != 50]
     yield f"the T of training, {min(trained)} to {max(trained)}, no saving is"
-    late, early = (compared()[FEEDBACK[0], 50, stop][1].removesuffix(STAR) for stop in (ALL, MARGIN))
+    late, early = (
+        compared()[FEEDBACK[0], 50, stop][1].removesuffix(STAR) for stop in (ALL, MARGIN)
+    )
     yield f"by {late} at T = 50 and {early} with early exit (95 % intervals, paired"
-    for network, text in (("baseline", "[{} to {} times]"), ("blocking", "; {} to {} with blocking")):
+    for network, text in (
+        ("baseline", "[{} to {} times]"),
+        ("blocking", "; {} to {} with blocking"),
+    ):
         rows = [row for row in records("inference_peers.jsonl") if row["network"] == network]
-        ratios = [row["ours_event"] / max(row[name] for name in ("snntorch", "spikingjelly", "norse", "sinabs")) for row in rows]
+        ratios = [
+            row["ours_event"]
+            / max(row[name] for name in ("snntorch", "spikingjelly", "norse", "sinabs"))
+            for row in rows
+        ]
         yield text.format(round(min(ratios)), round(max(ratios)))
     for batch, text, form in (
         (1, "at batch 1, {} to {} times as fast as the best other simulator", ".0f"),
@@ -138,7 +185,9 @@ def of_readme():
         speeds = {}
         for row in records("nir_peers.jsonl"):
             if row["batch"] == batch:
-                speeds.setdefault(row["network"], {})[row["simulator"]] = row.get("recordings_per_second", 0)
+                speeds.setdefault(row["network"], {})[row["simulator"]] = row.get(
+                    "recordings_per_second", 0
+                )
         ratios = [each.pop("kernel") / max(each.values()) for each in speeds.values()]
         yield text.format(f"{min(ratios):{form}}", f"{max(ratios):{form}}")
     two = moving.by_kind(records("moving.jsonl"))["two"]
@@ -151,22 +200,37 @@ def of_findings():
     """What the findings say."""
     lines = [*results.equal_table(records("results.json"))]
     equal, left = {name: row for name, *row in table(lines)}, lines[-1].rstrip(".").split(": ")
-    intervals = [text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN]
-    yield from (f"correction for [{len(intervals)} comparisons", f"of their {left[0].split()[2]} intervals")
+    intervals = [
+        text for row in compared().values() for text in row if "±" in text or text == UNCERTAIN
+    ]
+    yield from (
+        f"correction for [{len(intervals)} comparisons",
+        f"of their {left[0].split()[2]} intervals",
+    )
     three = {seed: row for seed, row in of_runs(FEEDBACK[0], steps=6).items() if seed < 3}
-    yield from (f"Blocking {saved_at_50()} of the spikes", f"| decoder | {cells(three, 'accuracy', 'spikes')} |")
+    yield from (
+        f"Blocking {saved_at_50()} of the spikes",
+        f"| decoder | {cells(three, 'accuracy', 'spikes')} |",
+    )
     for name in FEEDBACK:
         pairs, accuracy, level, _, _, spikes = equal[name]
         star = STAR * (f"{name}, accuracy at equal spikes" in left[1].split("; "))
         yield f"| {name}, {pairs} | {accuracy}{star} | {spikes} | {level} | {' | '.join(compared()[name, 50, MARGIN][:3])} |"
         (trained,) = (steps for network, steps, _ in compared() if network == name and steps != 50)
-        for steps, said in ((trained, f"| {name}, {pairs} | {trained}, as trained |"), (50, "| | 50 |")):
+        for steps, said in (
+            (trained, f"| {name}, {pairs} | {trained}, as trained |"),
+            (50, "| | 50 |"),
+        ):
             accuracy, spikes, layers, events = compared()[name, steps, ALL]
             yield f"{said} {accuracy} | {spikes} | {events} | {layers} |"
     accuracy, spikes, *_ = compared()["Fashion feedback", 50, ALL]
     yield f"saves no spikes. At T = 50 it saves {spikes[1:]} and loses {accuracy[1:]} points of accuracy"
-    last = [records(f"quick_feedback{seed}_stop.json")[-1] for seed in ("", "_1", "_2", "_3", "_4")]
-    assert fmean(record["open_share"][-1] for record in last) < 1e-5 and {record["rule"] for record in last} == {ALL}
+    last = [
+        records(f"quick_feedback{seed}_stop.json")[-1] for seed in ("", "_1", "_2", "_3", "_4")
+    ]
+    assert fmean(record["open_share"][-1] for record in last) < 1e-5 and {
+        record["rule"] for record in last
+    } == {ALL}
     yield "after 50 timesteps. With all three, less than one in 100,000 is"
     for name, stops in STOPPED.items():
         for stop, runs in ((stop, of_runs(name, stop)) for stop in stops):
@@ -174,13 +238,21 @@ def of_findings():
             label = f"{name}, {len(runs)} " if stop == stops[0] else ""
             run = RULES[rule].format(*map(float, bounds))
             yield f"| {label}| {run} {cells(runs, 'accuracy', 'spikes')} | {mean(runs, 'mean_steps'):.1f} |"
-    margin, entropy = (spread("spikes", of_runs(FEEDBACK[0], stop)).mean for stop in STOPPED[FEEDBACK[0]][1:])
+    margin, entropy = (
+        spread("spikes", of_runs(FEEDBACK[0], stop)).mean for stop in STOPPED[FEEDBACK[0]][1:]
+    )
     yield f"the entropy needs {100 * (entropy / margin - 1):.0f} % more spikes"
-    pairs = {name: [of_runs(one, MARGIN) for one in (name, f"baseline of {name}")] for name in FEEDBACK}
+    pairs = {
+        name: [of_runs(one, MARGIN) for one in (name, f"baseline of {name}")] for name in FEEDBACK
+    }
     for name in (*FEEDBACK[:3], FEEDBACK[-1]):
         ranks = [f"{mean(runs, rank):.2f}" for runs in pairs[name] for rank in RANKS]
         yield f"| {name}, {len(pairs[name][0])} | {' | '.join(ranks)} |"
-    higher = [row[RANKS[1]] > theirs[seed][RANKS[1]] for ours, theirs in pairs.values() for seed, row in ours.items()]
+    higher = [
+        row[RANKS[1]] > theirs[seed][RANKS[1]]
+        for ours, theirs in pairs.values()
+        for seed, row in ours.items()
+    ]
     yield f"in all {sum(higher) if all(higher) else 'but'} pairs"
     yield f"a correlation of {mean(of_runs(FEEDBACK[0]), RANKS[0]):.2f}."
     (deep,) = (row for row in records("results.json") if row["name"] == "CIFAR-10, deep, phased")
@@ -195,12 +267,24 @@ def of_streams():
     scenes = list(dict.fromkeys(scene for scene, _ in runs))
     for scene, case in product(scenes, ("baseline", "detector")):
         names = ("accuracy", "spikes", "energy_joules")
-        first, *found = (difference(name, runs[scene, "feedback"], runs[scene, case]) for name in names)
-        texts = [f"{written(first.mean, '+.1f')} ± {written(first.half, '.1f')}", *(one.text(FIGURES["spikes"]) for one in found)]
+        first, *found = (
+            difference(name, runs[scene, "feedback"], runs[scene, case]) for name in names
+        )
+        texts = [
+            f"{written(first.mean, '+.1f')} ± {written(first.half, '.1f')}",
+            *(one.text(FIGURES["spikes"]) for one in found),
+        ]
         yield f"| {' | '.join(texts)} |"
-    on_time = [f"{100 * mean(runs['switch', case], 'within_6'):.1f} %" for case in ("feedback", "baseline", "detector")]
-    yield "by the 6th timestep and kept after {} of the changes with blocking, {} always on, {} with the".format(*on_time)
-    fewer = [difference("spikes", runs[scene, "ramp"], runs[scene, "feedback"]).mean for scene in scenes]
+    on_time = [
+        f"{100 * mean(runs['switch', case], 'within_6'):.1f} %"
+        for case in ("feedback", "baseline", "detector")
+    ]
+    yield "by the 6th timestep and kept after {} of the changes with blocking, {} always on, {} with the".format(
+        *on_time
+    )
+    fewer = [
+        difference("spikes", runs[scene, "ramp"], runs[scene, "feedback"]).mean for scene in scenes
+    ]
     yield f"A ramp needs {-max(fewer):.0f} to {-min(fewer):.0f} % fewer spikes"
     yield f"on {runs['switch', 'ramp'][0]['streams']} streams"
 
@@ -214,7 +298,10 @@ def of_motion():
     columns += [moving.at_equal_accuracy(moving.by_kind(grey, noise)) for noise in noises]
     yield from chain(*map(moving.summary, columns))
     one, two = (moving.by_kind(grey)[kind] for kind in ("one", "two"))
-    sent = [moving.interval([row["events"][0] for row in moving.curve(of, "ours")[0.1]]) for of in (one, two)]
+    sent = [
+        moving.interval([row["events"][0] for row in moving.curve(of, "ours")[0.1]])
+        for of in (one, two)
+    ]
     told = [f"{each.mean:.1f} ± {6**0.5 * each.half:.1f}" for each in sent]  # of a sixth seed
     yield f"should be {told[0]} (`one`) and {told[1]} (`two`)"
     lost = moving.in_words([row["points_lost"] for row in moving.curve(two, "ours")[0.1]], ".2f")
@@ -222,11 +309,25 @@ def of_motion():
 
 
 @pytest.mark.parametrize(
-    ("page", "made"), {"README.md": (of_readme,), "docs/explanation/findings.md": (of_findings, of_streams, of_motion)}.items()
+    ("page", "made"),
+    {
+        "README.md": (of_readme,),
+        "docs/explanation/findings.md": (of_findings, of_streams, of_motion),
+    }.items(),
 )
 def test_every_number_is_made_of_results_or_named(page, made):
-    text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\u2212", "-").replace("\u00d7", "x")
-    for left_out in (r"^```.*?^```$", r"^ {4}.*?$", r"<!--.*?-->", r"(?<=\])\([^)]*\)"):  # blocks, commands, marks, links
+    text = (
+        (REPOSITORY / page)
+        .read_text(encoding="utf-8")
+        .replace("\u2212", "-")
+        .replace("\u00d7", "x")
+    )
+    for left_out in (
+        r"^```.*?^```$",
+        r"^ {4}.*?$",
+        r"<!--.*?-->",
+        r"(?<=\])\([^)]*\)",
+    ):  # blocks, commands, marks, links
         text = re.sub(left_out, "", text, flags=re.MULTILINE | re.DOTALL)
     text = " ".join(text.split())
     for said in (*chain(*(make() for make in made)), *NOT_MADE[page]):

@@ -25,7 +25,13 @@ STEPS, COUNT = 10, 6
 
 
 def build(cls, **settings):
-    common = {"timesteps": STEPS, "fc_width": 16, "readout": "membrane_linear", "default_threshold": 0.3, "epsilon": 0.3}
+    common = {
+        "timesteps": STEPS,
+        "fc_width": 16,
+        "readout": "membrane_linear",
+        "default_threshold": 0.3,
+        "epsilon": 0.3,
+    }
     return tiny(cls, **common | settings)
 
 
@@ -33,7 +39,9 @@ def build(cls, **settings):
 def images():
     draw = torch.Generator().manual_seed(3)
     x = torch.rand(COUNT, 1, 28, 28, generator=draw)
-    return x * (torch.rand(x.shape, generator=draw) > 0.6), torch.rand(STEPS, *x.shape, generator=draw)
+    return x * (torch.rand(x.shape, generator=draw) > 0.6), torch.rand(
+        STEPS, *x.shape, generator=draw
+    )
 
 
 def run(model, images):
@@ -56,8 +64,12 @@ def test_what_is_sent_and_predicted_rebuilds_the_frame(images):
     (image, _), gate = images, Reconstruct(epsilon=0.25)
     guess = torch.rand(image.shape, generator=torch.Generator().manual_seed(1))
     view = gate.next_view(image, guess, gate.start(image))
-    assert ((view.image - image).abs() < 0.25).all() and torch.equal(view.image[view.is_open], image[view.is_open])
-    assert torch.equal(view.is_open, (guess - image).abs() >= 0.25) and torch.equal(view.events, view.is_open)
+    assert ((view.image - image).abs() < 0.25).all() and torch.equal(
+        view.image[view.is_open], image[view.is_open]
+    )
+    assert torch.equal(view.is_open, (guess - image).abs() >= 0.25) and torch.equal(
+        view.events, view.is_open
+    )
     white = (image > 0.5).float()
     view = Reconstruct(epsilon=0.4).next_view(white, guess.round(), None)
     assert torch.equal(view.image, white) and view.events.sum() == (guess.round() != white).sum()
@@ -89,7 +101,9 @@ def test_residual_input_is_what_the_prediction_left_open(images):
     """Step by step: an open pixel sends a spike of the sign of x - p where the draw is at most |x - p|, a blocked one nothing."""
     model = build(InputBlockingSNN, residual=True, latch=True)
     sent = []
-    model.features[0].register_forward_pre_hook(lambda module, inputs: sent.append(inputs[0].reshape(images[0].shape)))
+    model.features[0].register_forward_pre_hook(
+        lambda module, inputs: sent.append(inputs[0].reshape(images[0].shape))
+    )
     output = run(model, images)
     guess = output.predictions.clamp(0, 1)
     assert torch.equal(sent[0], (images[1][0] <= images[0]) * images[0].sign())
@@ -110,15 +124,20 @@ def test_no_contrast_is_plain_blocking(images, residual):
 @pytest.mark.parametrize(
     ("rule", "settings"),
     [
-        ("all_predicted", {"open_bound": 0.635}), ("confidence", {"gap_bound": 0.8}), ("entropy", {"entropy_bound": 0.6}),
-        ("both", {"open_bound": 0.655, "gap_bound": 0.2}), ("never", {}),
+        ("all_predicted", {"open_bound": 0.635}),
+        ("confidence", {"gap_bound": 0.8}),
+        ("entropy", {"entropy_bound": 0.6}),
+        ("both", {"open_bound": 0.655, "gap_bound": 0.2}),
+        ("never", {}),
     ],
-)  # fmt: skip
+)
 def test_stopping_changes_nothing_but_the_number_of_steps(images, rule, settings):
     """Each image, alone or in a batch in any order, ends as a run of that many steps ends."""
     model = build(AdaptiveTimestepsSNN, rule=rule, **settings)
     output = run(model, images)
-    assert len(set(output.steps.tolist())) > 1 or rule == "never", output.steps  # else the test shows nothing
+    assert len(set(output.steps.tolist())) > 1 or rule == "never", (
+        output.steps
+    )  # else the test shows nothing
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     shuffled = run(model, (images[0][order], images[1][:, order]))
     assert torch.equal(shuffled.steps, output.steps[order])
@@ -127,8 +146,12 @@ def test_stopping_changes_nothing_but_the_number_of_steps(images, rule, settings
         short = build(InputBlockingSNN, timesteps=steps)
         alone = run(short, (images[0][[image]], images[1][:steps, [image]]))
         torch.testing.assert_close(alone.logits[0], output.logits[image], rtol=1e-5, atol=1e-5)
-        assert all(torch.equal(alone.spikes[name][0], output.spikes[name][image]) for name in alone.spikes)
-        torch.testing.assert_close(alone.predictions[:, 0], output.predictions[:steps, image], rtol=1e-5, atol=1e-5)
+        assert all(
+            torch.equal(alone.spikes[name][0], output.spikes[name][image]) for name in alone.spikes
+        )
+        torch.testing.assert_close(
+            alone.predictions[:, 0], output.predictions[:steps, image], rtol=1e-5, atol=1e-5
+        )
         assert alone.comparisons[0] == output.comparisons[image]
 
 
@@ -149,14 +172,18 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
         model, found[at_once] = build(InputBlockingSNN), []
         model.rule = Watching()
         run(model, images)
-    assert [steps for steps, *_ in found[1]] == list(range(1, STEPS + 1)) and len(set(found[1])) == STEPS
+    assert [steps for steps, *_ in found[1]] == list(range(1, STEPS + 1)) and len(
+        set(found[1])
+    ) == STEPS
     np.testing.assert_allclose(found[4], found[1], rtol=1e-5)
 
 
 def test_rules_by_hand():
     logits = torch.tensor([[5.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
     assert output_gap(logits).tolist() == [3.0, 0.0]
-    assert output_entropy(logits)[1].item() == pytest.approx(1) and output_entropy(logits)[0] < 0.25
+    assert (
+        output_entropy(logits)[1].item() == pytest.approx(1) and output_entropy(logits)[0] < 0.25
+    )
     halves = torch.tensor([[log(2), 0.0, 0.0]])  # probabilities 1/2, 1/4, 1/4: 1.5 bits of log2(3)
     assert output_entropy(halves).item() == pytest.approx(1.5 * log(2) / log(3))
 
@@ -169,8 +196,18 @@ def test_a_bound_that_is_met_exactly_stops():
         ("all_predicted", [5.0, 2.0, 1.0], {"open_bound": 0.5}, {"open_bound": 0.499}),
         ("confidence", [5.0, 2.0, 1.0], {"gap_bound": 3.0}, {"gap_bound": 3.001}),
         ("entropy", [1.0, 1.0, 1.0, 1.0], {"entropy_bound": 1.0}, {"entropy_bound": 0.999}),
-        ("both", [5.0, 2.0, 1.0], {"open_bound": 0.5, "gap_bound": 3.0}, {"open_bound": 0.5, "gap_bound": 3.001}),
-        ("both", [5.0, 2.0, 1.0], {"open_bound": 0.5, "gap_bound": 3.0}, {"open_bound": 0.499, "gap_bound": 3.0}),
+        (
+            "both",
+            [5.0, 2.0, 1.0],
+            {"open_bound": 0.5, "gap_bound": 3.0},
+            {"open_bound": 0.5, "gap_bound": 3.001},
+        ),
+        (
+            "both",
+            [5.0, 2.0, 1.0],
+            {"open_bound": 0.5, "gap_bound": 3.0},
+            {"open_bound": 0.499, "gap_bound": 3.0},
+        ),
     )
     for name, logits, met, missed in cases:
         run = RunState(image, view, logits=torch.tensor([logits]))
@@ -182,15 +219,27 @@ def test_blocking_by_hand():
     """Guesses lie 0, 1/8, 1/4 and 3/8 from their pixels, and epsilon is 1/4: one that is met exactly leaves the pixel open."""
     image = torch.full((2, 1, 1, 4), 0.5)
     guess = (image + torch.tensor([0.0, -0.125, 0.25, -0.375])).requires_grad_()
-    for blocking, is_open in (("permanent", [False, False, False, True]), ("dynamic", [False, False, True, True])):
+    for blocking, is_open in (
+        ("permanent", [False, False, False, True]),
+        ("dynamic", [False, False, True, True]),
+    ):
         gate = Blocking(epsilon=0.25, blocking=blocking)
         first = gate.start(image)
-        assert first.image is image and first.is_open.all() and first.is_open.dtype == torch.bool and not first.predicted.any()
+        assert (
+            first.image is image
+            and first.is_open.all()
+            and first.is_open.dtype == torch.bool
+            and not first.predicted.any()
+        )
         assert gate.compared(first).tolist() == [4, 4] and gate.held(first) is None
         first.is_open[..., 2] = False
         second = gate.next_view(image, guess, first)
         assert second.predicted[0, 0, 0].tolist() == [True, True, False, False]
-        assert second.is_open[1, 0, 0].tolist() == is_open and second.explained is None and second.attended is None
+        assert (
+            second.is_open[1, 0, 0].tolist() == is_open
+            and second.explained is None
+            and second.attended is None
+        )
         assert second.image[0, 0, 0].tolist() == [0.5 * each for each in is_open]
         assert gate.compared(second).tolist() == [1 if blocking == "permanent" else 4] * 2
         assert Blocking(epsilon=0.0, blocking=blocking).compared(second).tolist() == [0, 0]
@@ -262,15 +311,26 @@ def test_a_dim_part_of_a_colour_image_gains_what_dimming_took():
     dim = 0.15 * (image + 1) - 1
     assert local_gain(dim, everywhere)[0].item() == pytest.approx(1 / 0.12)
     torch.testing.assert_close(local_contrast(dim, everywhere), local_contrast(image, everywhere))
-    assert local_contrast(dim, everywhere)[0, :, 10, 10].tolist() == pytest.approx([1, 2 * 0.125 - 1, 2 * 0.125 - 1])
+    assert local_contrast(dim, everywhere)[0, :, 10, 10].tolist() == pytest.approx(
+        [1, 2 * 0.125 - 1, 2 * 0.125 - 1]
+    )
 
 
 def test_ink_is_light():
     """And active is what sends while it is open, black included in colour."""
     colour = torch.tensor([-1.0, 1.0, 0.0, -0.5]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
-    output = SNNOutput(torch.zeros(2, 3), None, None, {"input": torch.ones(2)}, torch.ones(2), comparisons=torch.zeros(2))
+    output = SNNOutput(
+        torch.zeros(2, 3),
+        None,
+        None,
+        {"input": torch.ones(2)},
+        torch.ones(2),
+        comparisons=torch.zeros(2),
+    )
     labels = torch.zeros(2, dtype=torch.int64)
-    assert figures_per_image(output, colour, labels)["ink"].tolist() == [3 * (0 + 1 + 0.5 + 0.25)] * 2
+    assert (
+        figures_per_image(output, colour, labels)["ink"].tolist() == [3 * (0 + 1 + 0.5 + 0.25)] * 2
+    )
     assert figures_per_image(output, colour[:, :1], labels)["ink"].tolist() == [2.5] * 2
     is_open = torch.tensor([True, True, True, False]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
     assert share_of_active(is_open, colour).tolist() == pytest.approx([2 / 3] * 2)
@@ -278,16 +338,32 @@ def test_ink_is_light():
 
 def test_what_contrast_wins_back_by_hand():
     """Dimming costs plain blocking 0.9 - 0.5 = 0.4, of which contrast, at 0.7, wins back one half."""
-    rows = [{"plain": 0.9, "contrast": 0.8}, {"plain": 0.4, "contrast": 0.6}, {"plain": 0.6, "contrast": 0.8}]
-    expected = {"clean": 0.8, "clean_plain": 0.9, "dimmed_plain": 0.5, "dimmed_contrast": 0.7, "regained": 0.5}
+    rows = [
+        {"plain": 0.9, "contrast": 0.8},
+        {"plain": 0.4, "contrast": 0.6},
+        {"plain": 0.6, "contrast": 0.8},
+    ]
+    expected = {
+        "clean": 0.8,
+        "clean_plain": 0.9,
+        "dimmed_plain": 0.5,
+        "dimmed_contrast": 0.7,
+        "regained": 0.5,
+    }
     assert contrast_summary(rows) == pytest.approx(expected)
-    assert contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None  # dimming has cost nothing
+    assert (
+        contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None
+    )  # dimming has cost nothing
     posthoc = Mock(evaluate=Mock(return_value=[{"accuracy": 0.5}]))
     accuracies(posthoc, "clean", ImageSet("", None, None))
-    assert posthoc.model.change.call_args == call(contrast=posthoc.args.contrast)  # again, behind the controls: the GIF shows it
+    assert posthoc.model.change.call_args == call(
+        contrast=posthoc.args.contrast
+    )  # again, behind the controls: the GIF shows it
 
 
-@pytest.mark.parametrize(("blocking", "compared"), [("permanent", 20 * 9 - 1), ("dynamic", 20 * 9)])
+@pytest.mark.parametrize(
+    ("blocking", "compared"), [("permanent", 20 * 9 - 1), ("dynamic", 20 * 9)]
+)
 def test_what_is_not_attended_is_not_compared(blocking, compared):
     """Of 20 columns of 9 pixels the dim one's surroundings, 7 columns, are not attended; one of the others is closed."""
     image = torch.zeros(1, 1, 9, 20)
@@ -299,7 +375,15 @@ def test_what_is_not_attended_is_not_compared(blocking, compared):
 
 def test_together_in_plain_blocking():
     """A pixel predicted in one of two channels is blocked there, or not at all."""
-    image, guess = torch.zeros(1, 2, 1, 2), torch.tensor([[0.0, 0.0], [0.0, 0.5]]).reshape(1, 2, 1, 2)
-    for together, expected in ((True, [False, True, False, True]), (False, [False, False, False, True])):
+    image, guess = (
+        torch.zeros(1, 2, 1, 2),
+        torch.tensor([[0.0, 0.0], [0.0, 0.5]]).reshape(1, 2, 1, 2),
+    )
+    for together, expected in (
+        (True, [False, True, False, True]),
+        (False, [False, False, False, True]),
+    ):
         gate = Blocking(epsilon=0.1, together=together)
-        assert gate.next_view(image, guess, gate.start(image)).is_open.flatten().tolist() == expected
+        assert (
+            gate.next_view(image, guess, gate.start(image)).is_open.flatten().tolist() == expected
+        )

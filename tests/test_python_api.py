@@ -23,8 +23,13 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 LIST = ["git", "ls-files", "trained_models/*.pth"]  # a user's own are none of them
 LISTED = subprocess.run(LIST, cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
-COMMITTED = [REPOSITORY / path for path in LISTED] or sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
-FEEDBACK, ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
+COMMITTED = [REPOSITORY / path for path in LISTED] or sorted(
+    (REPOSITORY / "trained_models").glob("*/*.pth")
+)
+FEEDBACK, ANN = (
+    REPOSITORY / "trained_models" / name
+    for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth")
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,9 @@ def test_every_committed_checkpoint(path, digits):
     assert type(model).__name__ == saved["model"] and not model.training
     assert saved["settings"].items() <= model.settings.items()
     state, kept = model.state_dict(), saved["state_dict"]
-    assert state.keys() == kept.keys() and all(torch.equal(state[name], kept[name].float()) for name in state)
+    assert state.keys() == kept.keys() and all(
+        torch.equal(state[name], kept[name].float()) for name in state
+    )
     colour = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).to(torch.uint8)
     images = digits.images[:2] if model.image_shape == (1, 28, 28) else colour
     with torch.no_grad():
@@ -58,26 +65,41 @@ def settings(**changed):
 
 
 def tensor(change, name=WEIGHT):
-    return lambda saved: saved | {"state_dict": saved["state_dict"] | {name: change(saved["state_dict"][name])}}
+    return lambda saved: (
+        saved | {"state_dict": saved["state_dict"] | {name: change(saved["state_dict"][name])}}
+    )
 
 
 def weights_of(saved):
-    return {f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name}
+    return {
+        f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name
+    }
 
 
 FILES = [  # (what becomes of a checkpoint, what is said of it)
     (lambda saved: [1], "cannot be read as a checkpoint"),
-    (lambda saved: {"state_dict": weights_of(saved)}, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
-    (lambda saved: saved | {"state_dict": weights_of(saved)}, r"features.1.threshold is missing; .* and \d+ more; give the"),
+    (
+        lambda saved: {"state_dict": weights_of(saved)},
+        "without the settings .* snn_wFeedback.py as --pretrained_snn",
+    ),
+    (
+        lambda saved: saved | {"state_dict": weights_of(saved)},
+        r"features.1.threshold is missing; .* and \d+ more; give the",
+    ),
     (settings(timesteps=2.5), r": its settings build no .*timesteps: 2\.5 is not"),
     (settings(gate="mine"), ".*unknown name 'mine'.* add the --model FILE.py that registers"),
     (tensor(lambda w: w.double() * 1e300), f"is damaged: {WEIGHT} is not finite"),
-    (tensor(lambda w: w.double() * 1e-300, THRESHOLD), f"is damaged: {THRESHOLD} is .*not above 0; use another copy"),
+    (
+        tensor(lambda w: w.double() * 1e-300, THRESHOLD),
+        f"is damaged: {THRESHOLD} is .*not above 0; use another copy",
+    ),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, of what it will no longer make
-@pytest.mark.parametrize(("change", "words"), FILES, ids=[re.sub(r"\W+", "_", words)[:40] for _, words in FILES])
+@pytest.mark.parametrize(
+    ("change", "words"), FILES, ids=[re.sub(r"\W+", "_", words)[:40] for _, words in FILES]
+)
 def test_files_that_cannot_be_loaded(tmp_path, trained, change, words):
     torch.save(change(load_checkpoint(trained.snn)), tmp_path / "x.pth")
     device = torch.get_default_device()
@@ -88,16 +110,34 @@ def test_files_that_cannot_be_loaded(tmp_path, trained, change, words):
 
 def test_a_setting_that_is_no_more_is_named_and_ignored(tmp_path, trained):
     torch.save(settings(warp=9)(load_checkpoint(trained.snn)), tmp_path / "x.pth")
-    with pytest.warns(RuntimeWarning, match=r"x\.pth: settings that are no more, and are ignored: warp"):
+    with pytest.warns(
+        RuntimeWarning, match=r"x\.pth: settings that are no more, and are ignored: warp"
+    ):
         assert "warp" not in load(tmp_path / "x.pth").settings
-    said = run_here("snn", f"--pretrained_snn {tmp_path}/x.pth --test_only --limit_test 8 --output_dir {tmp_path}")[1]
+    said = run_here(
+        "snn",
+        f"--pretrained_snn {tmp_path}/x.pth --test_only --limit_test 8 --output_dir {tmp_path}",
+    )[1]
     assert f"note: {tmp_path}/x.pth has settings that are no more, and are ignored: warp\n" in said
 
 
 def test_a_model_can_be_moved_from_each_engine_to_each():
-    model, places = load(FEEDBACK, engine="dense"), {"dense": (False, "dense"), "reference": (False, "reference")}
+    model, places = (
+        load(FEEDBACK, engine="dense"),
+        {"dense": (False, "dense"), "reference": (False, "reference")},
+    )
     places |= dict.fromkeys(("event", "auto"), (True, "event"))
-    for engine in ("reference", "dense", "event", "reference", "event", "dense", "auto", "reference", "auto"):
+    for engine in (
+        "reference",
+        "dense",
+        "event",
+        "reference",
+        "event",
+        "dense",
+        "auto",
+        "reference",
+        "auto",
+    ):
         on_engine(model, engine)
         assert (bool(model.engine), model.runs_by) == places[engine], engine
     on_engine(model, "reference")
@@ -129,7 +169,11 @@ def test_the_engine_serves_the_model_in_evaluation_only(digits):
 def test_bytes_are_scaled_and_floats_are_not(cls, shape):
     torch.manual_seed(0)
     model = cls(plan=PLAN, fc_width=4, timesteps=2, image_shape=shape).eval()
-    values = torch.arange(256, dtype=torch.uint8).repeat(shape[0])[: 2 * shape[0] * 64].reshape(-1, *shape)
+    values = (
+        torch.arange(256, dtype=torch.uint8)
+        .repeat(shape[0])[: 2 * shape[0] * 64]
+        .reshape(-1, *shape)
+    )
     floats = values / 255 if shape[0] == 1 else values / 127.5 - 1
     outputs = []
     for x in (values, floats, floats.double(), floats + 5e-5):
@@ -142,26 +186,48 @@ def test_bytes_are_scaled_and_floats_are_not(cls, shape):
 
 def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken():
     x = images(2)
-    for array, expected in ((x.numpy()[..., ::-1], x.flip(-1)), (x.numpy().astype(np.dtype("f4").newbyteorder()), x)):
+    for array, expected in (
+        (x.numpy()[..., ::-1], x.flip(-1)),
+        (x.numpy().astype(np.dtype("f4").newbyteorder()), x),
+    ):
         assert torch.equal(checked_images(array, load(ANN)), expected)
 
 
-@pytest.mark.parametrize(("engine", "held_out"), [("dense", False), ("event", False), ("event", True)])
+@pytest.mark.parametrize(
+    ("engine", "held_out"), [("dense", False), ("event", False), ("event", True)]
+)
 def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
     """Of an ImageSet, too, whose images are not the first of their files."""
     flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --seed 3 --engine {engine} --batch_size 7 --run_name x"
-    script, images = ("obj1", "--holdout 20") if held_out else ("snn", "--test_only --limit_test 20")
+    script, images = (
+        ("obj1", "--holdout 20") if held_out else ("snn", "--test_only --limit_test 20")
+    )
     run_here(script, f"{flags} {images} --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert not held_out or record["holdout"] == 20
     data = [load_data("MNIST", holdout=20)[1]] if held_out else [digits.images, digits.labels]
     found = evaluate(load(FEEDBACK, engine=engine), *data, batch_size=6, seed=3)
-    for name, key in (("accuracy",) * 2, ("spikes", "parts"), ("spikes_per_layer", "spikes"), ("mean_steps",) * 2):
+    for name, key in (
+        ("accuracy",) * 2,
+        ("spikes", "parts"),
+        ("spikes_per_layer", "spikes"),
+        ("mean_steps",) * 2,
+    ):
         assert record[name] == found[key], name
-    for name, key in (("reconstruction_error", "error"), ("energy_joules",) * 2, ("open_share",) * 2, ("comparisons",) * 2):
+    for name, key in (
+        ("reconstruction_error", "error"),
+        ("energy_joules",) * 2,
+        ("open_share",) * 2,
+        ("comparisons",) * 2,
+    ):
         assert record[name] == pytest.approx(found[key], rel=1e-5), name
-    layers, expected = (operations.pop("layers") for operations in (found["operations"], record["operations"]))
-    assert found["operations"] == pytest.approx(record["operations"]) and layers["event_acs"] == expected["event_acs"]
+    layers, expected = (
+        operations.pop("layers") for operations in (found["operations"], record["operations"])
+    )
+    assert (
+        found["operations"] == pytest.approx(record["operations"])
+        and layers["event_acs"] == expected["event_acs"]
+    )
 
 
 def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits):
@@ -181,22 +247,34 @@ def test_importing_is_cheap():
     subprocess.run([sys.executable, "-c", cheap], cwd=REPOSITORY, check=True)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
 def test_a_loaded_model_can_be_copied(copied, digits):
     model = load(FEEDBACK, engine="event", timesteps=3)
     before = model(digits.images[:2], seed=0)
     other = copied(model)
-    assert other.engine.model is other and torch.equal(other(digits.images[:2], seed=0).logits, before.logits)
+    assert other.engine.model is other and torch.equal(
+        other(digits.images[:2], seed=0).logits, before.logits
+    )
     with torch.no_grad():
         other.features[0].weight.neg_()
         x = digits.batch(torch.arange(2)).images
         torch.testing.assert_close(other(x, seed=0).logits, other.forward(x, seed=0).logits)
-    assert not torch.equal(other(x, seed=0).logits, before.logits) and torch.equal(model(x, seed=0).logits, before.logits)
+    assert not torch.equal(other(x, seed=0).logits, before.logits) and torch.equal(
+        model(x, seed=0).logits, before.logits
+    )
 
 
 def test_numbers_of_numpy_make_a_checkpoint_that_can_be_read():
-    model = InputBlockingSNN(plan=PLAN, fc_width=np.int64(8), kernel_size=np.int64(3), leak=np.float32(0.5))
-    assert [type(model.settings[name]) for name in ("fc_width", "kernel_size", "leak")] == [int, int, float]
+    model = InputBlockingSNN(
+        plan=PLAN, fc_width=np.int64(8), kernel_size=np.int64(3), leak=np.float32(0.5)
+    )
+    assert [type(model.settings[name]) for name in ("fc_width", "kernel_size", "leak")] == [
+        int,
+        int,
+        float,
+    ]
 
 
 def test_a_class_of_ones_own_keeps_the_defaults_of_its_base():
@@ -214,8 +292,19 @@ def test_a_setting_is_changed_by_change_only():
         model.timesteps = 4
     model.change(timesteps=4, epsilon=1)
     for impossible in ({"epsilon": -1}, {"attention": 0.25}):  # of another gate
-        with pytest.raises(ModelError, match=r"^epsilon: -1 is not|^attention belongs to a gate or read-out that is not chosen"):
+        with pytest.raises(
+            ModelError,
+            match=r"^epsilon: -1 is not|^attention belongs to a gate or read-out that is not chosen",
+        ):
             model.change(**impossible)
-    assert model.timesteps == model.settings["timesteps"] == 4 and model.settings["epsilon"] == model.gate.epsilon == 1
-    assert len(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), seed=0).predictions) == model.timesteps
-    assert {neuron.floor for neuron in model.change(membrane_floor=0.5).neurons().values()} == {0.5}
+    assert (
+        model.timesteps == model.settings["timesteps"] == 4
+        and model.settings["epsilon"] == model.gate.epsilon == 1
+    )
+    assert (
+        len(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), seed=0).predictions)
+        == model.timesteps
+    )
+    assert {neuron.floor for neuron in model.change(membrane_floor=0.5).neurons().values()} == {
+        0.5
+    }

@@ -8,7 +8,18 @@ from itertools import product
 import imageio.v3 as imageio
 import pytest
 import torch
-from conftest import DATA, SCRIPTS, SPIKING, TINY, digests, figures, records, run_as_program, run_here, run_script
+from conftest import (
+    DATA,
+    SCRIPTS,
+    SPIKING,
+    TINY,
+    digests,
+    figures,
+    records,
+    run_as_program,
+    run_here,
+    run_script,
+)
 
 from harness.measuring.comparing import on_front
 from results import NETWORKS, row_of
@@ -27,7 +38,9 @@ def quiet(process):
 def check_spikes(record):
     spikes = record["spikes"]
     assert list(spikes) == [*PARTS, "total"] and 0 <= record["accuracy"] <= 1
-    assert spikes["total"] == pytest.approx(sum(spikes[part] for part in PARTS)) and all(spikes[part] > 0 for part in PARTS)
+    assert spikes["total"] == pytest.approx(sum(spikes[part] for part in PARTS)) and all(
+        spikes[part] > 0 for part in PARTS
+    )
     assert spikes["total"] == pytest.approx(sum(record["spikes_per_layer"].values()))
 
 
@@ -40,25 +53,45 @@ def test_help_lists_the_flags(name, capsys):
     short = parser.format_help()
     parser.rare = set()
     shown = parser.format_help()
-    assert 40 < short.count("\n") < 0.75 * shown.count("\n") and "--seed" in short and "--momentum" not in short
+    assert (
+        40 < short.count("\n") < 0.75 * shown.count("\n")
+        and "--seed" in short
+        and "--momentum" not in short
+    )
     for action in parser._actions:
         assert all(option in shown for option in action.option_strings)
         assert action.help, action.option_strings
-    assert ("--readout" in shown) == ("--update {" in shown) == ("--pretrained_snn" in shown) == (name != "ann_wFeedback")
+    assert (
+        ("--readout" in shown)
+        == ("--update {" in shown)
+        == ("--pretrained_snn" in shown)
+        == (name != "ann_wFeedback")
+    )
 
 
 def test_training_writes_what_it_says(trained):
     for kind, run in (("ann", trained.ann_run), ("snn", trained.snn_run)):
         (record,) = records(trained.folder / f"logs/{kind}/tiny.jsonl")
-        (line,) = re.findall("^epoch .*", (trained.folder / f"logs/{kind}/tiny.log").read_text(), re.MULTILINE)
+        (line,) = re.findall(
+            "^epoch .*", (trained.folder / f"logs/{kind}/tiny.log").read_text(), re.MULTILINE
+        )
         assert line in quiet(run) and f"{100 * record['evaluated']['accuracy']:.2f} %" in line
         assert record["event"] == "epoch" and record["best"] == record["evaluated"]["accuracy"]
         assert ("spikes per image" in line) == ("parts" in record["evaluated"]) == (kind == "snn")
         learned = record["train"]
-        total = learned["classification"] + (10 if kind == "ann" else 1) * learned["reconstruction"]  # --trade_off by default
+        total = (
+            learned["classification"] + (10 if kind == "ann" else 1) * learned["reconstruction"]
+        )  # --trade_off by default
         assert learned["total"] == pytest.approx(total, rel=1e-5)
-        assert {path.name for path in (trained.folder / "logs" / kind).iterdir()} == {"tiny.log", "tiny.jsonl"}
-        files = {path.name for path in (trained.folder / "trained_models" / kind).iterdir() if path.suffix == ".pth"}
+        assert {path.name for path in (trained.folder / "logs" / kind).iterdir()} == {
+            "tiny.log",
+            "tiny.jsonl",
+        }
+        files = {
+            path.name
+            for path in (trained.folder / "trained_models" / kind).iterdir()
+            if path.suffix == ".pth"
+        }
         assert files == {"tiny.pth", "tiny_last.pth"}
     assert load_checkpoint(trained.snn)["settings"]["timesteps"] == 5
 
@@ -66,36 +99,56 @@ def test_training_writes_what_it_says(trained):
 def test_analysis(trained, tmp_path):
     flags = f"--pretrained_snn {trained.snn} {DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {tmp_path}"
     said = quiet(run_as_program("analysis", flags))
-    gif, png = (tmp_path / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png"))
+    gif, png = (
+        tmp_path / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png")
+    )
     frames = imageio.imread(gif, index=None)
     assert all((frames[t] != frames[t + 1]).any() for t in range(len(frames) - 1))
     assert min(imageio.imread(png).shape[:2]) > 300 and f"wrote {gif}, {png}, " in said
     steps = records(tmp_path / "logs/snn/tiny_posthoc_analysis.jsonl", "step")
     assert [record["step"] for record in steps] == [1, 2, 3, 4, 5]
     assert steps[0]["blocked_share"] == 0  # nothing is predicted before the first step
-    assert len(frames) == sum(step["blocked_share"] > 0 for step in steps)  # the GIF begins with the first that blocks
-    assert all(0 <= record["blocked_share"] <= 1 and record["squared_error"] > 0 for record in steps)
+    assert len(frames) == sum(
+        step["blocked_share"] > 0 for step in steps
+    )  # the GIF begins with the first that blocks
+    assert all(
+        0 <= record["blocked_share"] <= 1 and record["squared_error"] > 0 for record in steps
+    )
     assert not list(tmp_path.rglob("*.pth"))
 
 
 def test_objective_1(trained, tmp_path):
     before = digests(trained.folder)
-    process = run_script("obj1", "--pretrained_snn", trained.snn, f"--epsilon 0 0.1 {DATA} --output_dir", tmp_path)
+    process = run_script(
+        "obj1", "--pretrained_snn", trained.snn, f"--epsilon 0 0.1 {DATA} --output_dir", tmp_path
+    )
     table = quiet(process).splitlines()
     assert re.match(r"epsilon +accuracy +input +encoder +decoder +classifier +total", table[0])
     assert [float(line.split()[0]) for line in table[1:3]] == [0, 0.1]
     log = tmp_path / "logs/snn/tiny_epsilon_0.0_0.1.jsonl"
-    results, how, *_ = log.with_suffix(".log").read_text().split("\n\nstarted ")  # tables first, then what was run
-    assert results.splitlines() == table[: results.count("\n") + 1] and "energy" in results and "  data: " in how
+    results, how, *_ = (
+        log.with_suffix(".log").read_text().split("\n\nstarted ")
+    )  # tables first, then what was run
+    assert (
+        results.splitlines() == table[: results.count("\n") + 1]
+        and "energy" in results
+        and "  data: " in how
+    )
     free, blocked = records(log, "evaluation")
     for record, line in zip((free, blocked), table[1:3], strict=True):
         check_spikes(record)
-        assert (record["images"], record["timesteps"], record["model"]) == (16, 5, "VGG5_wFeedback_small")
+        assert (record["images"], record["timesteps"], record["model"]) == (
+            16,
+            5,
+            "VGG5_wFeedback_small",
+        )
         figures = [float(word.replace(",", "")) for word in line.replace("%", "").split()]
         assert figures[1] == pytest.approx(100 * record["accuracy"], abs=0.01)
         assert figures[2:7] == [round(record["spikes"][part]) for part in (*PARTS, "total")]
         assert len(record["open_share"]) == 5 and record["open_share"][0] == 1
-    assert set(free["open_share"]) == {1} and blocked["open_share"] == sorted(blocked["open_share"], reverse=True)
+    assert set(free["open_share"]) == {1} and blocked["open_share"] == sorted(
+        blocked["open_share"], reverse=True
+    )
     assert blocked["open_share"][-1] < 1 and blocked["spikes"]["input"] < free["spikes"]["input"]
     assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))
 
@@ -110,24 +163,52 @@ def test_settings_are_chosen_on_the_images_that_training_held_out(trained, tmp_p
     grid = f"--epsilon 0 0.4 --timesteps 2 3 --readout_slew 0.1 0.5 --picture {tmp_path}/p.png"
     rows, said = run_here("obj1", f"--pretrained_snn {path} {grid} --output_dir {tmp_path}")
     tried = [(row["timesteps"], row["readout_slew"], row["epsilon"]) for row in rows]
-    assert tried == [*product((2, 3), (0.1, 0.5), (0, 0.4))] and len({row["reconstruction_error"] for row in rows}) == 8
+    assert (
+        tried == [*product((2, 3), (0.1, 0.5), (0, 0.4))]
+        and len({row["reconstruction_error"] for row in rows}) == 8
+    )
     assert {row["images"] for row in rows} == {12}
-    assert "\n12 held-out training images; *: no other has" in said and imageio.imread(tmp_path / "p.png").shape[1] > 500
+    assert (
+        "\n12 held-out training images; *: no other has" in said
+        and imageio.imread(tmp_path / "p.png").shape[1] > 500
+    )
     (command,) = re.findall(r"^  python (\S+)\.py (.*)$", said, re.MULTILINE)
-    (row,) = run_here(command[0], command[1], f"--holdout 12 --run_name y --output_dir {tmp_path}")[0]
-    near = [row["spikes"]["total"] for row in rows if row["accuracy"] >= max(row["accuracy"] for row in rows) - 0.005]
+    (row,) = run_here(
+        command[0], command[1], f"--holdout 12 --run_name y --output_dir {tmp_path}"
+    )[0]
+    near = [
+        row["spikes"]["total"]
+        for row in rows
+        if row["accuracy"] >= max(row["accuracy"] for row in rows) - 0.005
+    ]
     assert row["spikes"]["total"] == min(near) and row["readout_slew"] in (0.1, 0.5)
 
 
 def test_the_front_by_hand():
     points = ((0.9, 100), (0.9, 90), (0.8, 80), (0.7, 85), (0.8, 80))
-    front = on_front([{"accuracy": accuracy, "spikes": {"total": spikes}} for accuracy, spikes in points])
-    assert [(record["accuracy"], record["spikes"]["total"]) for record in front] == [(0.9, 90), (0.8, 80), (0.8, 80)]
+    front = on_front(
+        [{"accuracy": accuracy, "spikes": {"total": spikes}} for accuracy, spikes in points]
+    )
+    assert [(record["accuracy"], record["spikes"]["total"]) for record in front] == [
+        (0.9, 90),
+        (0.8, 80),
+        (0.8, 80),
+    ]
 
 
-@pytest.mark.parametrize(("name", "more", "words"), [("obj2", "", "mean timesteps"), ("obj3", "--images 1", "contrast")])
+@pytest.mark.parametrize(
+    ("name", "more", "words"), [("obj2", "", "mean timesteps"), ("obj3", "--images 1", "contrast")]
+)
 def test_objectives_2_and_3(trained, tmp_path, name, more, words):
-    printed = quiet(run_as_program(name, "--pretrained_snn", trained.snn, f"{DATA} {more} --run_name x --output_dir", tmp_path))
+    printed = quiet(
+        run_as_program(
+            name,
+            "--pretrained_snn",
+            trained.snn,
+            f"{DATA} {more} --run_name x --output_dir",
+            tmp_path,
+        )
+    )
     assert words in printed.splitlines()[0]
     found = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert len(found) > 1 and all(1 <= record["mean_steps"] <= 5 for record in found)
@@ -139,24 +220,40 @@ def test_objectives_2_and_3(trained, tmp_path, name, more, words):
 @pytest.mark.parametrize("kind", ["ann", "snn"])
 def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, kind):
     before = digests(trained.folder)
-    flags = f"--pretrained_{kind} {getattr(trained, kind)} --test_only {DATA} --output_dir {tmp_path}"
+    flags = (
+        f"--pretrained_{kind} {getattr(trained, kind)} --test_only {DATA} --output_dir {tmp_path}"
+    )
     printed = quiet(run_as_program(kind, flags))
     assert re.search(r"^accuracy [\d.]+ % on 16 images, [\d.]+ s\n", printed, re.MULTILINE)
     (log,) = tmp_path.rglob("*.jsonl")
     (record,) = records(log)
-    assert record["event"] == "evaluation" and record["images"] == 16 and log.name == "tiny_test.jsonl"
+    assert (
+        record["event"] == "evaluation"
+        and record["images"] == 16
+        and log.name == "tiny_test.jsonl"
+    )
     best = records(trained.folder / f"logs/{kind}/tiny.jsonl")[0]["evaluated"]
-    assert (record["accuracy"], record["reconstruction_error"]) == (best["accuracy"], best["error"])
+    assert (record["accuracy"], record["reconstruction_error"]) == (
+        best["accuracy"],
+        best["error"],
+    )
     assert not list(tmp_path.rglob("*.pth")) and digests(trained.folder) == before
     if kind == "snn":
         check_spikes(record)
-        assert row_of(NETWORKS["baseline"], record)["name"] == "baseline of feedback (chosen on test images)"
+        assert (
+            row_of(NETWORKS["baseline"], record)["name"]
+            == "baseline of feedback (chosen on test images)"
+        )
 
 
 def test_segments_and_precision_by_flag(trained, tmp_path):
     """Segments change no figure; bfloat16 changes them a little."""
     totals, begun = {}, f"--pretrained_ann {trained.ann} {SPIKING} --output_dir {tmp_path}"
-    for name, flags in (("plain", ""), ("segments", "--bptt_segments auto"), ("rounded", "--precision bfloat16")):
+    for name, flags in (
+        ("plain", ""),
+        ("segments", "--bptt_segments auto"),
+        ("rounded", "--precision bfloat16"),
+    ):
         run_here("snn", f"{begun} {flags} --run_name {name}")
         totals[name] = records(tmp_path / f"logs/snn/{name}.jsonl", "epoch")[0]["train"]["total"]
     assert totals["segments"] == pytest.approx(totals["plain"], rel=1e-4)
@@ -165,18 +262,27 @@ def test_segments_and_precision_by_flag(trained, tmp_path):
 
 def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp_path):
     """The teacher may be of another plan; it changes no setting of the SNN, and has no dropout."""
-    run_here("ann", f"{TINY} -a VGG5_small --fc_width 8 --run_name teacher --output_dir {tmp_path}")
+    run_here(
+        "ann", f"{TINY} -a VGG5_small --fc_width 8 --run_name teacher --output_dir {tmp_path}"
+    )
     teacher, wild = tmp_path / "trained_models/ann/teacher.pth", tmp_path / "wild.pth"
     saved = load_checkpoint(teacher)
     torch.save(saved | {"settings": saved["settings"] | {"dropout": 0.9}}, wild)
     (alone,) = records(trained.folder / "logs/snn/tiny.jsonl", "epoch")
     learned = {}
-    for name, path, weight in (("mute", teacher, 0), ("taught", teacher, 0.9), ("wild", wild, 0.9)):  # wild: in training mode
+    for name, path, weight in (
+        ("mute", teacher, 0),
+        ("taught", teacher, 0.9),
+        ("wild", wild, 0.9),
+    ):  # wild: in training mode
         flags = f"--teacher_ann {path} --distillation {weight} --run_name {name} --output_dir {tmp_path}"
         run_here("snn", f"--pretrained_ann {trained.ann} {SPIKING} {flags}")
         (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "epoch")
         learned[name] = figures(record)
-    assert learned["mute"] == figures(alone) and learned["mute"]["train"] != learned["taught"]["train"]
+    assert (
+        learned["mute"] == figures(alone)
+        and learned["mute"]["train"] != learned["taught"]["train"]
+    )
     assert learned["wild"] == learned["taught"]
 
 
@@ -186,6 +292,8 @@ def test_default_names_lead_from_one_script_to_the_next(tmp_path):
     here = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 {DATA} --output_dir {tmp_path}"
     name = "snn_vgg5_wfeedback_small_mnist_2_tradeoff1.0_typelast_t"
     run_here("snn", f"--epochs 1 --no-log {here}")
-    assert digests(tmp_path).keys() == {f"trained_models/snn/{name}{ending}.pth" for ending in ("", "_last")}
+    assert digests(tmp_path).keys() == {
+        f"trained_models/snn/{name}{ending}.pth" for ending in ("", "_last")
+    }
     run_here("obj1", here)
     assert len(records(tmp_path / f"logs/snn/{name}_epsilon_0.1.jsonl", "evaluation")) == 1

@@ -24,7 +24,9 @@ def check_joined(pieces, whole, rtol=0, atol=0):
     for name in ("logits_by_step", "predictions", "predicted", "is_open"):
         found, expected = [getattr(one, name) for one in pieces], getattr(whole, name)
         if expected is not None:
-            torch.testing.assert_close(torch.cat(found), expected, rtol=rtol, atol=atol, msg=named(name))
+            torch.testing.assert_close(
+                torch.cat(found), expected, rtol=rtol, atol=atol, msg=named(name)
+            )
         assert all(one is None for one in found) == (expected is None), name
     for name, counts in whole.spikes_by_step.items():
         assert torch.equal(torch.cat([one.spikes_by_step[name] for one in pieces]), counts), name
@@ -40,7 +42,13 @@ def in_event(model):
 def streaming(numbers):
     """(case, its network) of these numbers: those of the property test, as far as they may stream."""
     for case in map(drawn, numbers):
-        case |= {"recorded": False, "predict": "frame", "max_pool": "or", "rule": "never", "readout": "membrane_linear"}
+        case |= {
+            "recorded": False,
+            "predict": "frame",
+            "max_pool": "or",
+            "rule": "never",
+            "readout": "membrane_linear",
+        }
         case["update"] = case["update"].replace("phased", "immediate")
         case["gate"] = case["gate"].replace("contrast", "reconstruct")
         if case["surprise"]:  # what it leaves is rounded, and may decide a spike
@@ -55,20 +63,39 @@ def check_stream(case, model):
     draw = random.Random(f"stream {case['seed']}")
     (x, _), (y, _) = (on_grid(model, case["run"] | {"black": black}, black) for black in (0, 1))
     part = torch.cat([x[..., : x.shape[-2] // 2, :], y[..., x.shape[-2] // 2 :, :]], -2)
-    ways = {"reference": by_steps, "dense": copy.deepcopy} | ({} if case["gate"] == "reconstruct" else {"event": in_event})
+    ways = {"reference": by_steps, "dense": copy.deepcopy} | (
+        {} if case["gate"] == "reconstruct" else {"event": in_event}
+    )
     networks, plain = {name: way(model) for name, way in ways.items()}, by_steps(model)
-    whole, (stream, alone) = plain.stream(7), (networks[draw.choice([*ways])].stream(7) for _ in range(2))
-    near = case["surprise"] or case["readout_slew"] or {case["leak"], case["output_leak"], case["readout_leak"]} != {1.0}
+    whole, (stream, alone) = (
+        plain.stream(7),
+        (networks[draw.choice([*ways])].stream(7) for _ in range(2)),
+    )
+    near = (
+        case["surprise"]
+        or case["readout_slew"]
+        or {case["leak"], case["output_leak"], case["readout_leak"]} != {1.0}
+    )
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if near else {"rtol": 0, "atol": 0}
     for _ in range(8):
         frame, steps = draw.choice((x, y, part)), draw.randint(1, 6)
-        at, record = draw.randint(0, steps), draw.choice([None, {"features.1": "membrane"}])  # which runs dense
+        at, record = (
+            draw.randint(0, steps),
+            draw.choice([None, {"features.1": "membrane"}]),
+        )  # which runs dense
         pieces = [stream(frame, count, record=record) for count in (at, steps - at) if count]
         check_joined(pieces, wanted := whole(frame, steps, record=record), **tolerance)
         if record:
-            found, expected = ([one.recorded["features.1"]["membrane"] for one in of] for of in (pieces, [wanted]))
+            found, expected = (
+                [one.recorded["features.1"]["membrane"] for one in of] for of in (pieces, [wanted])
+            )
             torch.testing.assert_close(torch.cat(found), *expected, **tolerance)
-        torch.testing.assert_close(alone(frame[:1], steps).logits_by_step, wanted.logits_by_step[:, :1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            alone(frame[:1], steps).logits_by_step,
+            wanted.logits_by_step[:, :1],
+            rtol=1e-4,
+            atol=1e-4,
+        )
         state, stream = copy.deepcopy(stream.state_dict()), networks[draw.choice([*ways])].stream()
         stream.load_state_dict(state)
 
@@ -83,7 +110,9 @@ def test_a_stream_is_the_same_however_it_is_cut_saved_and_run(first):
             raise
 
 
-@pytest.mark.parametrize("settings", [{}, {"on_grid": False}, {"encoding": "direct", "leak": 0.9}, POOLED], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"on_grid": False}, {"encoding": "direct", "leak": 0.9}, POOLED], ids=str
+)
 def test_a_stream_on_one_image_is_a_run(settings):
     """In the event engine, pieces bit for bit, also where a product of many steps would be rounded otherwise than one of each."""
     model = build(**settings)
@@ -98,7 +127,13 @@ def test_a_stream_on_one_image_is_a_run(settings):
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
-    model = build(image_shape=(1, 8, 8), plan=[[4, "D"], ["U", "in"]], surprise=2.0, membrane_floor=1.0, **DYNAMIC)
+    model = build(
+        image_shape=(1, 8, 8),
+        plan=[[4, "D"], ["U", "in"]],
+        surprise=2.0,
+        membrane_floor=1.0,
+        **DYNAMIC,
+    )
     stream, sizes = (in_event(model) if engine == "event" else model).stream(), []
     for _ in range(4):
         for frame in inputs(model, 3)[0].split(1):
@@ -111,7 +146,9 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
 def test_surprise_by_hand():
     """Of the second image's 4 active pixels one was predicted to be dark: r = 1/4, and with gain 2 one half is kept of outputs,
     membranes and traces, of the opened pixel's nothing."""
-    model = build(epsilon=0.25, surprise=2.0, image_shape=(1, 4, 4), plan=[[2, "D"], ["U", "in"]], **DYNAMIC)
+    model = build(
+        epsilon=0.25, surprise=2.0, image_shape=(1, 4, 4), plan=[[2, "D"], ["U", "in"]], **DYNAMIC
+    )
     stream = model.stream()
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 0] = 1
@@ -124,11 +161,19 @@ def test_surprise_by_hand():
     stream.load_state_dict(state)
     after = image.clone()
     after[0, 0, 0, 0], after[0, 0, 3, 3] = 0, 1  # one goes, one comes
-    show_image(model, same := copy.copy(stream._run), image), show_image(model, run := copy.copy(same), after)
-    assert run.logits.unique().tolist() == [1.5] and run.memory["features.1"].v.unique().tolist() == [0.0625]
+    (
+        show_image(model, same := copy.copy(stream._run), image),
+        show_image(model, run := copy.copy(same), after),
+    )
+    assert run.logits.unique().tolist() == [1.5] and run.memory[
+        "features.1"
+    ].v.unique().tolist() == [0.0625]
     assert run.readout_sum[0, 0].tolist() == [[0, 0.5, 0.5, 0.5], *[[0] * 4] * 3]
     open_now = torch.zeros(4, 4, dtype=torch.bool)
-    open_now[0, 1:], open_now[3, 3] = True, True  # whose prediction has faded, and the new one; the one that went is dark again
+    open_now[0, 1:], open_now[3, 3] = (
+        True,
+        True,
+    )  # whose prediction has faded, and the new one; the one that went is dark again
     assert torch.equal(run.view.is_open[0, 0], open_now)
     assert all(value is vars(stream._run)[name] for name, value in vars(same).items())
 
@@ -149,7 +194,10 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
     stream(x, 3), other(x, 3)
     state, without = other.state_dict(), build(plan=[[4, "D"], []], epsilon=0.0)
     for call, words in (
-        (lambda: stream(x[:2]), r"the number, dtype or device of the images of this stream changed .*: call reset\(\)"),
+        (
+            lambda: stream(x[:2]),
+            r"the number, dtype or device of the images of this stream changed .*: call reset\(\)",
+        ),
         (lambda: stream(x[..., :9]), r"images must be a tensor or array \(B, 1, 28, 28\)"),
         (lambda: stream(x, 0), "steps: 0 is not a whole number"),
         (lambda: without.stream().load_state_dict(state), OTHER),
@@ -159,7 +207,13 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
             call()
     for changed, words in DAMAGED:
         with pytest.raises(ModelError, match=words):
-            stream.load_state_dict({name: value for name, value in (state | changed(state)).items() if value is not None})
+            stream.load_state_dict(
+                {
+                    name: value
+                    for name, value in (state | changed(state)).items()
+                    if value is not None
+                }
+            )
     check_same(stream(x, 4), other(x, 4))
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
@@ -169,12 +223,16 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
 @pytest.mark.parametrize("engine", ["dense", "reference", "event"])
 def test_what_stays_until_reset(engine):
     """Settings and weights; put back, the stream goes on as if nothing had been. A rule is not asked."""
-    model = on_engine(build(plan=FORK, update="delayed", rule="confidence", gap_bound=-1.0, **DYNAMIC), engine)
+    model = on_engine(
+        build(plan=FORK, update="delayed", rule="confidence", gap_bound=-1.0, **DYNAMIC), engine
+    )
     (x, _), stream, other = inputs(model), model.stream(), model.stream()
     assert stream(x, 3).steps.unique().tolist() == [3] and other(x, 3)
     epsilon = model.settings["epsilon"]
     model.change(epsilon=0.05)
-    with pytest.raises(ModelError, match=r"the settings of this stream changed since it began: call reset\(\)"):
+    with pytest.raises(
+        ModelError, match=r"the settings of this stream changed since it began: call reset\(\)"
+    ):
         stream(x)
     model.change(epsilon=epsilon)
     check_same(stream(x, 4), other(x, 4))

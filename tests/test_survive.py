@@ -65,7 +65,9 @@ def test_killed_three_times_and_resumed(tmp_path):
 
 
 @pytest.mark.parametrize(("evaluation", "saved"), [(1, (0, 3)), (3, (2, 0))])
-def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(alone, tmp_path, monkeypatch, capsys, evaluation, saved):
+def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(
+    alone, tmp_path, monkeypatch, capsys, evaluation, saved
+):
     """The first follows the last step of an epoch, the third is the final test; saved: epochs and steps. Within an epoch ranks
     are stopped, and one process goes on, below."""
     calls = count(1)
@@ -79,7 +81,11 @@ def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(alone, tmp_p
         patch.setattr("harness.training.fit.evaluate_parts", evaluate)
         run_script(lambda: train(tmp_path))
     said = capsys.readouterr().err
-    assert stop.value.code == 128 + signal.SIGINT and "stopped by SIGINT " in said and said.count("\n") == 1
+    assert (
+        stop.value.code == 128 + signal.SIGINT
+        and "stopped by SIGINT " in said
+        and said.count("\n") == 1
+    )
     last = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
     assert (last["epoch"], last["step"]) == saved
     train(tmp_path, "--resume")
@@ -118,28 +124,40 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_run_killed_between_a_record_and_its_state_does_that_again(alone, tmp_path, monkeypatch, epoch):
+def test_a_run_killed_between_a_record_and_its_state_does_that_again(
+    alone, tmp_path, monkeypatch, epoch
+):
     """The first epoch, before any checkpoint, of a run that was to replace another, whose last one must not be taken for its own;
     and the second. Its log has a line that was only half written."""
     train(tmp_path, "--seed 1")
     real, calls = TrainingState.save, count(1)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(TrainingState, "save", lambda self: 1 / 0 if next(calls) == epoch else real(self))
+        patch.setattr(
+            TrainingState, "save", lambda self: 1 / 0 if next(calls) == epoch else real(self)
+        )
         train(tmp_path, "--overwrite")
     before = read_records(tmp_path / "logs/snn/x.jsonl")
     with open(tmp_path / "logs/snn/x.jsonl", "a") as log:
         log.write('{"event": "epoch", "epo')
     assert read_records(tmp_path / "logs/snn/x.jsonl") == before
     _, said = train(tmp_path, "--resume")
-    assert (f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said) == (epoch == 1)
+    assert (
+        f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
+    ) == (epoch == 1)
     assert compare(alone, tmp_path) == []
-    assert [(run.name, len(run.epochs), len(run.evaluations)) for run in find_runs(["x"], tmp_path)] == [("x", 2, 1)]
+    assert [
+        (run.name, len(run.epochs), len(run.evaluations)) for run in find_runs(["x"], tmp_path)
+    ] == [("x", 2, 1)]
 
 
-def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
+def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(
+    alone, tmp_path, monkeypatch
+):
     """Of the run itself, and of another that goes on from there: its best epoch is one of its own."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    assert "has trained 2 epochs already" in refused("snn", RUN, f"--resume --output_dir {tmp_path}")
+    assert "has trained 2 epochs already" in refused(
+        "snn", RUN, f"--resume --output_dir {tmp_path}"
+    )
     real, rates, bests, (last,) = TrainingState.resume, [], [], tmp_path.rglob("*_last.pth")
 
     def resume(self, saved):
@@ -150,16 +168,30 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
     monkeypatch.setattr(TrainingState, "resume", resume)
     train(tmp_path, f"--resume {last} --epochs 3 --run_name other")
     train(tmp_path, "--resume --epochs 3")
-    assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)] * 2  # after 6 of 9 steps
+    assert (
+        rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)] * 2
+    )  # after 6 of 9 steps
     assert bests[0] is None and bests[1]["epoch"] <= 2
 
 
-def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(alone, tmp_path, monkeypatch):
-    here, judges = f"--output_dir {tmp_path} --overwrite", f"--pretrained_snn {alone}/trained_models/snn/x.pth --limit_test 8"
+def test_a_second_run_into_the_same_place_is_refused_until_the_first_ends(
+    alone, tmp_path, monkeypatch
+):
+    here, judges = (
+        f"--output_dir {tmp_path} --overwrite",
+        f"--pretrained_snn {alone}/trained_models/snn/x.pth --limit_test 8",
+    )
     tried, second = [], (("snn", RUN), ("obj1", f"{judges} --run_name x"))
-    after_step(monkeypatch, 1, 2, lambda: tried.extend(refused(name, flags, here) for name, flags in second))
+    after_step(
+        monkeypatch,
+        1,
+        2,
+        lambda: tried.extend(refused(name, flags, here) for name, flags in second),
+    )
     train(tmp_path)
-    assert len(tried) == 2 and all("is being written by another process: " in line for line in tried)
+    assert len(tried) == 2 and all(
+        "is being written by another process: " in line for line in tried
+    )
     assert compare(alone, tmp_path) == []
 
 
@@ -172,7 +204,9 @@ def small_files():
 
 
 @pytest.mark.parametrize(("full", "share"), [(".pth", 0.999), (".jsonl", 0)])
-def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, full, share):
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    alone, tmp_path, monkeypatch, small_files, full, share
+):
     """Full at the end of a checkpoint, or in the records: files are shorter than this share of a checkpoint from epoch 2 on."""
     size = (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
@@ -182,7 +216,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
         line = refused("snn", RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and full in line and "File too large" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1 and list(tmp_path.rglob("*.tmp")) == []
+    assert (
+        load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1
+        and list(tmp_path.rglob("*.tmp")) == []
+    )
     train(tmp_path, "--resume")
     assert compare(alone, tmp_path) == []
 
@@ -208,7 +245,11 @@ def test_resume_wants_the_same_recipe_network_and_images(alone):
 
 def test_what_is_finite():
     nan, inf, model = torch.nan, torch.inf, torch.nn.Linear(2, 1)  # its bias has no gradient
-    for loss, gradient, fault in ((1.0, [1e30, -2.0], ""), (nan, [1.0, 1.0], "loss"), (1.0, [inf, -inf], "gradient")):
+    for loss, gradient, fault in (
+        (1.0, [1e30, -2.0], ""),
+        (nan, [1.0, 1.0], "loss"),
+        (1.0, [inf, -inf], "gradient"),
+    ):
         model.weight.grad = torch.tensor([gradient])
         with pytest.raises(UserError, match=fault) if fault else nullcontext():
             check_step(torch.tensor(loss), model, "epoch 1")
@@ -217,7 +258,15 @@ def test_what_is_finite():
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     flags = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}"
     _, said = run_here("snn", flags, "--default_threshold 1e6")
-    neurons = ["features.1", "features.4", "features.7", "generate.2", "generate.5", "classifier.1", "classifier.4"]
+    neurons = [
+        "features.1",
+        "features.4",
+        "features.7",
+        "generate.2",
+        "generate.5",
+        "classifier.1",
+        "classifier.4",
+    ]
     assert said.count("warning: epoch 2: layer ") == len(neurons)
     assert [record["silent"] for record in records(tmp_path / "logs/snn/x.jsonl")] == [neurons] * 2
     run_here("snn", flags, "--default_threshold 0.1 --overwrite")
@@ -257,13 +306,24 @@ def in_ranks(count, folder, name, *flags, act=None):
     context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
     processes = []
     for rank in range(count):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": count,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         environment = {key: str(value) for key, value in environment.items()}
-        processes.append(context.Process(target=rank_main, args=(name, split(flags), environment, folder, act)))
+        processes.append(
+            context.Process(target=rank_main, args=(name, split(flags), environment, folder, act))
+        )
         processes[-1].start()
     for process in processes:
         process.join(120)
-    said = [[(folder / f"{stream}{rank}").read_text() for stream in ("out", "err")] for rank in range(count)]
+    said = [
+        [(folder / f"{stream}{rank}").read_text() for stream in ("out", "err")]
+        for rank in range(count)
+    ]
     return [process.exitcode for process in processes], said
 
 
@@ -277,17 +337,27 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
     """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with four, and with one. One rank writes. What
     is learned is what one process learns."""
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
-    statuses, said = in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=partial(end_second, signal.SIGTERM))
+    statuses, said = in_ranks(
+        2, tmp_path / "said", "snn", SNN_RUN, flags, act=partial(end_second, signal.SIGTERM)
+    )
     assert statuses == [143, 143]
-    assert "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1] and said[1][1] == ""
+    assert (
+        "stopped by SIGTERM in epoch 2 of 3, after update 1, saved" in said[0][1]
+        and said[1][1] == ""
+    )
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
     said = succeed(4, tmp_path / "said", "snn", SNN_RUN, f"--resume --epochs 2 {flags}")
     assert said[1:] == [["", ""]] * 3
     run_here("snn", SNN_RUN, f"--resume {flags}")
     run_here("snn", SNN_RUN, f"--run_name x --output_dir {tmp_path / 'one'}")
-    one, ours = ([record["train"] for record in records(tmp_path / f"{run}/logs/snn/x.jsonl", "epoch")] for run in ("one", "run"))
-    torch.testing.assert_close(ours, one, rtol=1e-5, atol=1e-6)  # the same numbers, added up in another order
+    one, ours = (
+        [record["train"] for record in records(tmp_path / f"{run}/logs/snn/x.jsonl", "epoch")]
+        for run in ("one", "run")
+    )
+    torch.testing.assert_close(
+        ours, one, rtol=1e-5, atol=1e-6
+    )  # the same numbers, added up in another order
     assert digests(tmp_path / "one").keys() == digests(tmp_path / "run").keys()
 
 
@@ -298,10 +368,14 @@ def end_second(number, rank):
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
-    statuses, said = in_ranks(2, tmp_path / "said", "ann", TINY, f"--output_dir {tmp_path / 'run'}", act=spoil_second)
+    statuses, said = in_ranks(
+        2, tmp_path / "said", "ann", TINY, f"--output_dir {tmp_path / 'run'}", act=spoil_second
+    )
     assert statuses == [2, 2]
     for rank in range(2):
-        assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
+        assert (
+            said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
+        )
         assert " at epoch 1, update 1; training stopped" in said[rank][1]
     assert list(tmp_path.rglob("*.pth")) == []
 
@@ -316,11 +390,19 @@ def spoil_second(rank):
 def test_a_rank_that_dies(tmp_path):
     """The other ends with a line that says how to go on; one process goes on."""
     flags = f"{SNN_RUN} --run_name x --output_dir {tmp_path}"
-    statuses, said = in_ranks(2, tmp_path / "said", "snn", flags, act=partial(end_second, signal.SIGKILL))
-    assert statuses == [1, -signal.SIGKILL] and "error (rank 0): rank 0 lost the others" in said[0][1]
+    statuses, said = in_ranks(
+        2, tmp_path / "said", "snn", flags, act=partial(end_second, signal.SIGKILL)
+    )
+    assert (
+        statuses == [1, -signal.SIGKILL] and "error (rank 0): rank 0 lost the others" in said[0][1]
+    )
     assert said[0][1].endswith(": --resume goes on, with any number of ranks\n")
     run_here("snn", flags, "--resume")
-    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_ranks_evaluate_every_image_once(trained, tmp_path):
@@ -328,14 +410,23 @@ def test_ranks_evaluate_every_image_once(trained, tmp_path):
     flags = f"--pretrained_snn {trained.snn} --epsilon 0 0.2 --limit_test 41 --batch_size 20 --run_name x --output_dir"
     run_here("obj1", flags, tmp_path / "one")
     said = succeed(2, tmp_path / "said", "obj1", flags, tmp_path / "two")
-    one, two = (figures(records(tmp_path / f"{count}/logs/snn/x.jsonl")) for count in ("one", "two"))
-    assert one == two and [record["images"] for record in two if record["event"] == "evaluation"] == [41, 41]
+    one, two = (
+        figures(records(tmp_path / f"{count}/logs/snn/x.jsonl")) for count in ("one", "two")
+    )
+    assert one == two and [
+        record["images"] for record in two if record["event"] == "evaluation"
+    ] == [41, 41]
     assert said[1] == ["", ""]
 
 
 def test_a_rank_of_no_image_of_its_own_takes_another_ranks(tmp_path):
     """The last batch is of one image, and each rank normalises by its own part. The loss does not reach every weight."""
-    succeed(2, tmp_path, "ann", f"{TINY} --norm batch --trade_off 0 --limit_train 33 --run_name x --output_dir {tmp_path}")
+    succeed(
+        2,
+        tmp_path,
+        "ann",
+        f"{TINY} --norm batch --trade_off 0 --limit_train 33 --run_name x --output_dir {tmp_path}",
+    )
     (epoch,) = records(tmp_path / "logs/ann/x.jsonl", "epoch")
     assert 0 < epoch["train"]["total"] < 1e4
 

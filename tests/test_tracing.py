@@ -37,13 +37,25 @@ class Random(nn.Module):
         last = step(nn.Conv2d(2, 4, 3, padding=1), 0)
         for _ in range(draw.integers(4, 12)):
             channels, size = signals[last].shape[1:3]
-            alike = [n for n, signal in enumerate(signals[1:], 1) if signal.shape == signals[last].shape and n != last]
+            alike = [
+                n
+                for n, signal in enumerate(signals[1:], 1)
+                if signal.shape == signals[last].shape and n != last
+            ]
             kind = some("conv", "conv", "act", "act", "act", "add", "add", "cat", "pool", "norm")
             if kind == "conv":
                 groups, kernel, stride = some(1, 1, channels), some(1, 2, 3), some(1, 1, 2)
                 padding = some(0, 1) if size > 3 or kernel == 1 else 1
                 width = groups * int(draw.integers(1, 5)) if groups == 1 else channels
-                conv = nn.Conv2d(channels, width, kernel, stride, padding * (kernel > 1), groups=groups, bias=bool(some(0, 1)))
+                conv = nn.Conv2d(
+                    channels,
+                    width,
+                    kernel,
+                    stride,
+                    padding * (kernel > 1),
+                    groups=groups,
+                    bias=bool(some(0, 1)),
+                )
                 last = step(conv, last)
             elif kind == "act":
                 last = step(some(nn.ReLU(), nn.ReLU(), nn.ReLU6()), last)
@@ -94,7 +106,12 @@ def test_events_are_step_on_random_networks(seed, update):
     found, counted = model(x), evaluate(model, x, torch.arange(4))["operations"]
     model.engine = None
     dense, wanted = model(x), evaluate(model, x, torch.arange(4))["operations"]
-    for kind in ("event_acs", "effective_acs", "dense", "activation_sparsity"):  # sums that are 0 by chance make other MACs
+    for kind in (
+        "event_acs",
+        "effective_acs",
+        "dense",
+        "activation_sparsity",
+    ):  # sums that are 0 by chance make other MACs
         assert counted[kind] == pytest.approx(wanted[kind])
     model.batched = False
     reference = model(x)
@@ -109,9 +126,15 @@ class Block(nn.Module):
 
     def __init__(self, channels, width, stride, activation):
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width))
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
-        self.around = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.first = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.second = nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.around = nn.Sequential(
+            nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+        )
         self.around = self.around if stride > 1 else nn.Sequential()
         self.act1, self.act2 = activation(), activation()
 
@@ -123,7 +146,10 @@ class Block(nn.Module):
 
 def resnet(blocks, width, channels=3, activation=nn.ReLU):
     """The ResNet of CIFAR-10: 3 x 3 first, no pool, four stages of so many blocks."""
-    layers, at = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), activation()], width
+    layers, at = (
+        [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), activation()],
+        width,
+    )
     for stage in range(4):
         for block in range(blocks):
             layers.append(Block(at, width << stage, 1 + (stage > 0 and block == 0), activation))
@@ -136,7 +162,10 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
     """Of random weights, with QCFS: exactly, where folding and what a spike is worth do not round. Behind a sum, too, a neuron
     gets one bias in each of 4 timesteps."""
     torch.manual_seed(0)
-    x, ann = torch.rand(6, 3, 32, 32) * 2 - 1, resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval()
+    x, ann = (
+        torch.rand(6, 3, 32, 32) * 2 - 1,
+        resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval(),
+    )
     for module in ann.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -147,19 +176,29 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
     with OperationCounter(snn) as counter:
         assert torch.equal(snn(x).logits.argmax(1), ann(x).argmax(1))
     biased = [*snn.neurons(), snn.graph.ends["output"]]
-    assert sum(counter.counts()["biases"].values()) == 4 * len(x) * sum(prod(snn.graph.shapes[name]) for name in biased)
+    assert sum(counter.counts()["biases"].values()) == 4 * len(x) * sum(
+        prod(snn.graph.shapes[name]) for name in biased
+    )
     snn.engine, wanted = None, ann.double()(x.double())
     for batched, few in ((True, 6), (False, 1)):
         snn.double().batched = batched
-        torch.testing.assert_close(snn(x.double()[:few]).logits / 4, wanted[:few], rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            snn(x.double()[:few]).logits / 4, wanted[:few], rtol=0, atol=1e-9
+        )
 
 
 def test_the_example_shows_what_its_quantised_ann_answers(capsys):
     residual.main(limit=640)
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[2:3].isdigit()]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if line[2:3].isdigit()
+    ]
     assert [row[0] for row in rows] == ["1", "2", "4", "8"]
     for _, wanted, found, differ, *_ in rows:
-        assert abs(float(wanted) - float(found)) < 1 and int(differ) <= 3  # a sum may be rounded to another level
+        assert (
+            abs(float(wanted) - float(found)) < 1 and int(differ) <= 3
+        )  # a sum may be rounded to another level
 
 
 def test_a_phased_neuron_keeps_what_comes_before_its_phase_by_hand():
@@ -181,7 +220,9 @@ def test_it_is_fine_tuned_saved_and_streams(tmp_path):
         ann(x)  # statistics
         snn = from_ann(ann.eval(), x, 3, update)
         assert snn.train()(x, seed=0).logits.square().mean().backward() is None
-        assert all(value.grad.any() for name, value in snn.named_parameters() if name.endswith("weight"))
+        assert all(
+            value.grad.any() for name, value in snn.named_parameters() if name.endswith("weight")
+        )
         if update == "immediate":
             stream = snn.eval().stream()
             save_checkpoint(tmp_path / "x.pth", snn)
@@ -190,8 +231,15 @@ def test_it_is_fine_tuned_saved_and_streams(tmp_path):
 
 @torch.no_grad()
 def test_a_maximum_pool_that_overlaps_runs_dense():
-    ann = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 6, 3, 2), nn.ReLU(),
-                        nn.Flatten(), nn.Linear(24, 5)).eval()  # fmt: skip
+    ann = nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        nn.ReLU6(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(6, 6, 3, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    ).eval()
     x = torch.rand(16, 1, 12, 12)
     snn = from_ann(ann, x, 256)
     assert snn.runs_by == "reference" and "network._2 (CountingMaxPool)" in snn.stays
@@ -203,7 +251,11 @@ class Own(nn.Module):
 
     def __init__(self, forward):
         super().__init__()
-        self.conv, self.act, self.end = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+        self.conv, self.act, self.end = (
+            nn.Conv2d(1, 2, 3),
+            nn.ReLU(),
+            nn.Sequential(nn.Flatten(), nn.Linear(72, 5)),
+        )
         self.scale, self.way = nn.Parameter(torch.ones(1)), forward
 
     def forward(self, x):
@@ -222,15 +274,39 @@ def hooked(module):
 @pytest.mark.parametrize(
     ("ann", "words"),
     [
-        (Own(lambda self, x: self.end(F.gelu(self.conv(x)))), r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU"),
-        (Own(lambda self, x: self.end(self.act(self.conv(x)) * self.scale)), "line .* takes a tensor that is no signal: signals"),
-        (Own(lambda self, x: self.end(self.act(self.conv(x)) + 1)), "line .* adds what is no signal .*: constants belong"),
-        (Own(lambda self, x: self.end(x if x.sum() > 0 else -x)), "line .* cannot be traced: what it does depends on values"),
-        (Own(lambda self, x: self.end(self.conv(x).view(-1, 36))), "line .*view.* gives a signal another shape: Flatten"),
+        (
+            Own(lambda self, x: self.end(F.gelu(self.conv(x)))),
+            r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU",
+        ),
+        (
+            Own(lambda self, x: self.end(self.act(self.conv(x)) * self.scale)),
+            "line .* takes a tensor that is no signal: signals",
+        ),
+        (
+            Own(lambda self, x: self.end(self.act(self.conv(x)) + 1)),
+            "line .* adds what is no signal .*: constants belong",
+        ),
+        (
+            Own(lambda self, x: self.end(x if x.sum() > 0 else -x)),
+            "line .* cannot be traced: what it does depends on values",
+        ),
+        (
+            Own(lambda self, x: self.end(self.conv(x).view(-1, 36))),
+            "line .*view.* gives a signal another shape: Flatten",
+        ),
         (Own(lambda self, x: self.act(self.conv(x))), "must return one tensor of logits"),
-        (row(hooked(nn.ReLU())), r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it"),
-        (row(nn.MaxPool2d(1)), r"layer 1 \(MaxPool2d\) pools what is no spike: put it right behind"),
-        (row(nn.BatchNorm2d(5)), r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean"),
+        (
+            row(hooked(nn.ReLU())),
+            r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it",
+        ),
+        (
+            row(nn.MaxPool2d(1)),
+            r"layer 1 \(MaxPool2d\) pools what is no spike: put it right behind",
+        ),
+        (
+            row(nn.BatchNorm2d(5)),
+            r"layer 1 \(BatchNorm2d\) does not run: RuntimeError: running_mean",
+        ),
         (None, "give an nn.Module, not a NoneType"),
     ],
 )

@@ -7,7 +7,20 @@ from math import cos, log, pi
 
 import pytest
 import torch
-from conftest import BALANCE, DATA, PLAN, SPIKING, TINY, digests, figures, module_of, records, refused, run_here, same_weights
+from conftest import (
+    BALANCE,
+    DATA,
+    PLAN,
+    SPIKING,
+    TINY,
+    digests,
+    figures,
+    module_of,
+    records,
+    refused,
+    run_here,
+    same_weights,
+)
 
 import harness.training.fit
 from harness import UserError
@@ -34,29 +47,51 @@ ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).resh
 
 def output_of(logits, errors=None, **more):
     """An SNNOutput of which only this is looked at."""
-    return SNNOutput(**{"predictions": None, "spikes": {}, "steps": None} | more, logits=logits, errors=errors)
+    return SNNOutput(
+        **{"predictions": None, "spikes": {}, "steps": None} | more, logits=logits, errors=errors
+    )
 
 
-@pytest.mark.parametrize(("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (5 / 2 + 2) / 2), ("sum", 5 + 2)])
+@pytest.mark.parametrize(
+    ("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (5 / 2 + 2) / 2), ("sum", 5 + 2)]
+)
 def test_losses_by_hand(kind, reconstruction):
-    output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
+    output = output_of(
+        logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])}
+    )
     losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
-    assert Criterion(10.0, kind)(output._replace(errors=None), torch.tensor([0, 1])).keys() == {"classification", "total"}
+    assert Criterion(10.0, kind)(output._replace(errors=None), torch.tensor([0, 1])).keys() == {
+        "classification",
+        "total",
+    }
     assert losses["classification"].item() == pytest.approx(log(4))
     assert losses["reconstruction"].item() == pytest.approx(reconstruction)
-    assert losses["total"].item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)  # 2 spikes per image
+    assert losses["total"].item() == pytest.approx(
+        log(4) + 0.5 * reconstruction + 0.02
+    )  # 2 spikes per image
 
 
 @pytest.mark.parametrize(
     ("kind", "classification"),
-    [("last_t", log(4)), ("mean_t", (log(2) + log(4)) / 2), ("linear_over_t", (log(2) + 2 * log(4)) / 3)],
+    [
+        ("last_t", log(4)),
+        ("mean_t", (log(2) + log(4)) / 2),
+        ("linear_over_t", (log(2) + 2 * log(4)) / 3),
+    ],
 )
 def test_classification_loss_of_each_step_by_hand(kind, classification):
-    unsure, surer = torch.zeros(1, 4), torch.tensor([[log(3), 0.0, 0.0, 0.0]])  # surer: softmax is 1/2 for class 0
+    unsure, surer = (
+        torch.zeros(1, 4),
+        torch.tensor([[log(3), 0.0, 0.0, 0.0]]),
+    )  # surer: softmax is 1/2 for class 0
     output = output_of(logits=unsure, logits_by_step=torch.stack([surer, unsure]))
     losses = Criterion(1.0, "last_t", classification_kind=kind)(output, torch.tensor([0]))
-    assert losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
-    alike = Criterion(1.0, "last_t")(output, torch.tensor([0]))  # the last output counts unless told otherwise
+    assert (
+        losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
+    )
+    alike = Criterion(1.0, "last_t")(
+        output, torch.tensor([0])
+    )  # the last output counts unless told otherwise
     assert alike["classification"].item() == pytest.approx(log(4))
     judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
     assert judging(output, torch.tensor([0]))["total"].item() == pytest.approx(log(4))
@@ -65,25 +100,37 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
 def test_distillation_loss_by_hand():
     """Teacher 3 : 1 and student 1 : 1 at temperature 3: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
     taught, image = torch.tensor([[3 * log(3), 0.0]]), torch.zeros(1)
-    teacher = Teacher(lambda images: ANNOutput(taught.repeat(len(images), 1), None, None), 0.25, 3.0)
+    teacher = Teacher(
+        lambda images: ANNOutput(taught.repeat(len(images), 1), None, None), 0.25, 3.0
+    )
     criterion = Criterion(0.0, "last_t", teacher=teacher)
     divergence = 0.25 * 3**2 * (0.75 * log(1.5) + 0.25 * log(0.5))
     output = output_of(logits=torch.zeros(1, 2))
     losses = criterion(output, torch.tensor([1]), image)
-    assert losses["classification"].item() == losses["total"].item() == pytest.approx(0.75 * log(2) + divergence)
+    assert (
+        losses["classification"].item()
+        == losses["total"].item()
+        == pytest.approx(0.75 * log(2) + divergence)
+    )
     twice = output_of(logits=torch.zeros(2, 2))  # the same image twice: a mean over the batch
     both = criterion(twice, torch.tensor([1, 1]), image.repeat(2))
     assert both["total"].item() == pytest.approx(losses["total"].item())
-    output = output._replace(logits_by_step=torch.stack([taught, output.logits]))  # first the student agrees
+    output = output._replace(
+        logits_by_step=torch.stack([taught, output.logits])
+    )  # first the student agrees
     losses = replace(criterion, classification_kind="mean_t")(output, torch.tensor([1]), image)
-    assert losses["total"].item() == pytest.approx((0.75 * (log(1 + 3**3) + log(2)) + divergence) / 2)
+    assert losses["total"].item() == pytest.approx(
+        (0.75 * (log(1 + 3**3) + log(2)) + divergence) / 2
+    )
     judged = criterion.judging()(output, torch.tensor([1]), image)  # it counts in training only
     assert judged["total"].item() == pytest.approx(log(2))
 
 
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     """The learning rate of each optimiser step, of a rate of 1."""
-    args = parse("ann", *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
+    args = parse(
+        "ann", *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split()
+    )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
     for _ in range(epochs * steps_per_epoch):
@@ -95,8 +142,12 @@ def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
 
 def test_schedules_by_hand():
     assert rates("step", 10, 2) == pytest.approx([1] * 12 + [0.1] * 4 + [0.01] * 2 + [0.001] * 2)
-    assert rates("step", 1, 10) == pytest.approx([1] * 6 + [0.1] * 2 + [0.01, 0.001])  # a short run has its full rate, too
-    assert rates("triangle", 4, 3, 0.25) == pytest.approx([1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))])
+    assert rates("step", 1, 10) == pytest.approx(
+        [1] * 6 + [0.1] * 2 + [0.01, 0.001]
+    )  # a short run has its full rate, too
+    assert rates("triangle", 4, 3, 0.25) == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))]
+    )
     assert rates("triangle", 1, 4, 0) == [1, 3 / 4, 2 / 4, 1 / 4]
     seen = rates("cosine", 10, 10)  # 100 steps, 5 of them to warm up
     assert seen[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
@@ -107,20 +158,36 @@ def test_schedules_by_hand():
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_their_own(name):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
-    optimizer = make_optimizer(model, parse("snn", "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
+    optimizer = make_optimizer(
+        model, parse("snn", "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1")
+    )
     weights, scalars = optimizer.param_groups
     made = optimizer.defaults
     assert made["fused"] and made.get("amsgrad", True) and made.get("momentum", 0.95) == 0.95
     assert type(optimizer).__name__ == name and weights["lr"] == scalars["lr"] == 0.5
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
-    assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
+    assert {id(parameter) for parameter in scalars["params"]} == {
+        id(n.threshold) for n in model.neurons().values()
+    }
     ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
     gains = make_optimizer(ann, parse("ann", "--optimizer", name)).param_groups[1]["params"]
-    assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
-    flags = parse("ann", *f"--optimizer {name} --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64".split())
-    biases = make_optimizer(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags)
-    found = [([*map(len, group["params"])], group["lr"], group["weight_decay"]) for group in biases.param_groups]
-    assert found == [([2], 0.5, 0.1), ([2], 0.5, 0), ([2, 2], 32, 0)] and biases.defaults.get("nesterov", True)
+    assert {id(one) for one in gains} == {
+        id(one) for name, one in ann.named_parameters() if name.endswith("gain")
+    } and gains
+    flags = parse(
+        "ann",
+        *f"--optimizer {name} --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64".split(),
+    )
+    biases = make_optimizer(
+        torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags
+    )
+    found = [
+        ([*map(len, group["params"])], group["lr"], group["weight_decay"])
+        for group in biases.param_groups
+    ]
+    assert found == [([2], 0.5, 0.1), ([2], 0.5, 0), ([2, 2], 32, 0)] and biases.defaults.get(
+        "nesterov", True
+    )
 
 
 def test_label_smoothing_by_hand():
@@ -134,21 +201,55 @@ def test_label_smoothing_by_hand():
 
 
 COMMON = {  # shared/design.md, section 7
-    "seed": 0, "dataset": "MNIST", "batch_size": 64, "learning_rate": 1e-4, "epochs": 100, "lr_interval": [0.6, 0.8, 0.9],
-    "lr_reduce": 10, "optimizer": "Adam", "weight_decay": 5e-4, "amsgrad": True, "kernel_size": 3, "devices": 0,
-    "architecture": "VGG5_wFeedback", "pretrained_ann": "", "log": True, "gpu": True,
-}  # fmt: skip
+    "seed": 0,
+    "dataset": "MNIST",
+    "batch_size": 64,
+    "learning_rate": 1e-4,
+    "epochs": 100,
+    "lr_interval": [0.6, 0.8, 0.9],
+    "lr_reduce": 10,
+    "optimizer": "Adam",
+    "weight_decay": 5e-4,
+    "amsgrad": True,
+    "kernel_size": 3,
+    "devices": 0,
+    "architecture": "VGG5_wFeedback",
+    "pretrained_ann": "",
+    "log": True,
+    "gpu": True,
+}
 OF_SNN = COMMON | {
-    "pretrained_snn": "", "timesteps": 50, "leak": 1.0, "scaling_factor": 0.7, "default_threshold": 1.0, "activation": "Linear",
-    "alpha": 0.3, "beta": 0.01, "momentum": 0.95, "dropout": 0.3, "test_acc_every_batch": False, "train_acc_batches": 200,
-    "trade_off": 1.0, "trade_off_type": "last_t",
-}  # fmt: skip
+    "pretrained_snn": "",
+    "timesteps": 50,
+    "leak": 1.0,
+    "scaling_factor": 0.7,
+    "default_threshold": 1.0,
+    "activation": "Linear",
+    "alpha": 0.3,
+    "beta": 0.01,
+    "momentum": 0.95,
+    "dropout": 0.3,
+    "test_acc_every_batch": False,
+    "train_acc_batches": 200,
+    "trade_off": 1.0,
+    "trade_off_type": "last_t",
+}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ann", COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
+        (
+            "ann",
+            COMMON
+            | {
+                "momentum": 0.9,
+                "dropout": 0.2,
+                "timesteps": 1,
+                "trade_off": 10.0,
+                "test_only": False,
+            },
+        ),
         ("snn", OF_SNN | {"test_only": False}),
         ("analysis", OF_SNN | {"test_only": True}),
         ("obj1", OF_SNN | {"test_only": True, "epsilon": [0.1]}),
@@ -160,31 +261,58 @@ def test_defaults_are_the_originals(name, expected):
 
 
 def test_names_are_the_originals():
-    assert original_name("ann", parse("ann")) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
-    assert original_name("snn", parse("snn")) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+    assert (
+        original_name("ann", parse("ann")) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
+    )
+    assert (
+        original_name("snn", parse("snn")) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+    )
 
 
 def test_log_begins_with_results_and_with_what_is_not_by_default(trained):
     """All parameters are in its .jsonl, and where each comes from."""
     result, head, *_ = (trained.folder / "logs/ann/tiny.log").read_text().split("\n\n")
-    assert "accuracy " in result.splitlines()[0] and "learning_rate=0.005" in head and "lr_interval=" not in head
-    for words in ("started 20", "command: ann_wFeedback.py", "versions: Python", "seed: 0", "git revision: "):
+    assert (
+        "accuracy " in result.splitlines()[0]
+        and "learning_rate=0.005" in head
+        and "lr_interval=" not in head
+    )
+    for words in (
+        "started 20",
+        "command: ann_wFeedback.py",
+        "versions: Python",
+        "seed: 0",
+        "git revision: ",
+    ):
         assert words in head, words
     opening = json.loads((trained.folder / "logs/ann/tiny.jsonl").read_text().splitlines()[0])
     assert (opening["event"], opening["began"], opening["seed"]) == ("run", "started", 0)
-    assert opening["parameters"].keys() >= (parse("ann").values.keys() - {"seeds"}) | {"selected_on"}
-    assert (opening["parameters"]["limit_train"], opening["origins"]["limit_train"]) == (32, "typed")
-    assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
+    assert opening["parameters"].keys() >= (parse("ann").values.keys() - {"seeds"}) | {
+        "selected_on"
+    }
+    assert (opening["parameters"]["limit_train"], opening["origins"]["limit_train"]) == (
+        32,
+        "typed",
+    )
+    assert (
+        opening["versions"].keys() == {"Python", "torch", "torchvision"}
+        and opening["git_revision"]
+    )
 
 
 def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp_path):
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused("snn", grown, "--test_only")
     assert "--trade_off above 0" in refused("snn", grown, "--train decoder --trade_off 0")
-    _, said = run_here("snn", grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
+    _, said = run_here(
+        "snn", grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown"
+    )
     run_here("snn", grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
     here = tmp_path / "trained_models/snn"
-    baseline, grown, start = (load_checkpoint(path)["state_dict"] for path in (baseline, here / "grown.pth", here / "start.pth"))
+    baseline, grown, start = (
+        load_checkpoint(path)["state_dict"]
+        for path in (baseline, here / "grown.pth", here / "start.pth")
+    )
     decoder = [name for name in grown if name.startswith("generate") and name.endswith("weight")]
     assert "has no decoder: this one starts at random" in said and decoder
     for name in decoder:
@@ -195,13 +323,20 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
 
 
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
-    flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
+    flags = (
+        f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
+    )
     run_here("ann", flags)
     first = digests(tmp_path)
     run_here("ann", flags)
-    assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
+    assert (
+        digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
+    )
     run_here("ann", flags, "--overwrite")
-    assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+    assert (
+        not (tmp_path / "logs/ann/x_3.jsonl").exists()
+        and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+    )
     (tmp_path / "trained_models/snn").mkdir(parents=True)
     (tmp_path / "trained_models/snn/x.gif").touch()  # a picture takes a name, too
     with Run("snn", "x", parse("obj1", "--output_dir", str(tmp_path)), trains=False) as run:
@@ -213,7 +348,10 @@ def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch):
     """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
     path, moved, move = tmp_path / "x.pth", [], os.replace
     write_whole(path, lambda file: file.write(b"old"))
-    for raised, expected in ((RuntimeError("enforce fail"), UserError), (KeyboardInterrupt, KeyboardInterrupt)):
+    for raised, expected in (
+        (RuntimeError("enforce fail"), UserError),
+        (KeyboardInterrupt, KeyboardInterrupt),
+    ):
 
         def write(file, raised=raised):
             file.write(b"ne")
@@ -225,12 +363,20 @@ def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch):
     look = lambda new, old: (moved.append((new.read_bytes(), old.read_bytes())), move(new, old))  # noqa: E731
     monkeypatch.setattr(os, "replace", look)
     write_whole(path, lambda file: file.write(b"new"))
-    assert moved == [(b"new", b"old")] and path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
+    assert (
+        moved == [(b"new", b"old")]
+        and path.read_bytes() == b"new"
+        and os.listdir(tmp_path) == ["x.pth"]
+    )
 
 
 def original(saved, **beside):
     """The file that the original would have written for our checkpoint."""
-    state = {f"module.{name}": value for name, value in saved["state_dict"].items() if name.endswith(".weight")}
+    state = {
+        f"module.{name}": value
+        for name, value in saved["state_dict"].items()
+        if name.endswith(".weight")
+    }
     return {"accuracy": 97.0, "epoch": 3, "state_dict": state, **beside}
 
 
@@ -239,24 +385,42 @@ def test_ann_of_the_original_loads(trained, tmp_path):
     path = tmp_path / "original.pth"
     torch.save(original(load_checkpoint(trained.ann), thresholds=[1000.0] * 7), path)
     for name, checkpoint in (("ours", trained.ann), ("theirs", path)):
-        run_here("ann", f"--pretrained_ann {checkpoint} --test_only {TINY} --run_name {name} --output_dir {tmp_path}")
-    ours, theirs = (figures(records(tmp_path / f"logs/ann/{name}.jsonl")) for name in ("ours", "theirs"))
+        run_here(
+            "ann",
+            f"--pretrained_ann {checkpoint} --test_only {TINY} --run_name {name} --output_dir {tmp_path}",
+        )
+    ours, theirs = (
+        figures(records(tmp_path / f"logs/ann/{name}.jsonl")) for name in ("ours", "theirs")
+    )
     assert ours == theirs
-    run_here("snn", TINY, SPIKING, f"--pretrained_ann {path} --run_name own --output_dir {tmp_path}")
-    found, expected = (load_checkpoint(path)["state_dict"] for path in (tmp_path / "trained_models/snn/own.pth", trained.snn))
+    run_here(
+        "snn", TINY, SPIKING, f"--pretrained_ann {path} --run_name own --output_dir {tmp_path}"
+    )
+    found, expected = (
+        load_checkpoint(path)["state_dict"]
+        for path in (tmp_path / "trained_models/snn/own.pth", trained.snn)
+    )
     thresholds = [name for name in expected if name.endswith(".threshold")]
-    assert len(thresholds) == 7 and all(torch.equal(found[name], expected[name]) for name in thresholds)
+    assert len(thresholds) == 7 and all(
+        torch.equal(found[name], expected[name]) for name in thresholds
+    )
 
 
 def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_path):
     saved, path = load_checkpoint(trained.snn), tmp_path / "snn.pth"
-    thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
+    thresholds = [
+        value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")
+    ]
     torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
-    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
+    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(
+        BALANCE, ""
+    )
     run_here("snn", f"--pretrained_snn {path} -lr 1e-30 --weight_decay 0", typed)
     model = load(tmp_path / "trained_models/snn/x.pth")
     assert model.thresholds == pytest.approx(thresholds)
-    assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
+    assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx(
+        [0.9] * len(thresholds)
+    )
 
 
 def test_an_ann_with_all_that_deep_plans_need(tmp_path):
@@ -273,11 +437,22 @@ def test_an_ann_with_all_that_deep_plans_need(tmp_path):
     run_here("ann", f"--run_name parts --output_dir {tmp_path} --resume --epochs 2")
     assert same_weights(files / "whole_last.pth", files / "parts_last.pth")
     here = load_checkpoint(files / "whole_last.pth")["state_dict"]
-    assert torch.equal(here["features.0.weight"], first["features.0.weight"]) and here["features.1.num_batches_tracked"] == 4
-    scales = {f"{place}.weight" for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")}
-    assert {name for name in here if torch.equal(here[name], first[name])} == {"features.0.weight", *scales}
+    assert (
+        torch.equal(here["features.0.weight"], first["features.0.weight"])
+        and here["features.1.num_batches_tracked"] == 4
+    )
+    scales = {
+        f"{place}.weight"
+        for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")
+    }
+    assert {name for name in here if torch.equal(here[name], first[name])} == {
+        "features.0.weight",
+        *scales,
+    }
     assert not load(files / "whole.pth").features[0].weight.requires_grad
-    again, _ = run_here("ann", f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path}")
+    again, _ = run_here(
+        "ann", f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path}"
+    )
     assert again["accuracy"] == best["accuracy"] and again["total"] == pytest.approx(best["total"])
 
 
@@ -291,10 +466,14 @@ def test_each_epoch_has_an_order_and_augments_anew():
         assert torch.equal(index, shuffled(6, 0, epoch))
         epochs.append(torch.cat([batch.images for batch in batches])[index.argsort()])
     assert torch.equal(epochs[0], epochs[2])
-    assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
+    assert all(
+        not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True)
+    )
     plain = torch.cat([batch.images for batch in training_batches(train, parse("ann"), 1, "cpu")])
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
-    assert parse("ann", "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be: evaluations have their own
+    assert (
+        parse("ann", "--epochs", str(2**31 - 1)).epochs < EVALUATION
+    )  # the most that there can be: evaluations have their own
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
@@ -309,7 +488,9 @@ def judged(monkeypatch):
 
     def evaluate(model, batches, *more):
         kept = list(batches)
-        index, labels = (torch.cat([getattr(batch, name) for batch in kept]) for name in ("index", "labels"))
+        index, labels = (
+            torch.cat([getattr(batch, name) for batch in kept]) for name in ("index", "labels")
+        )
         is_test = int(index.max()) < len(test_labels) and torch.equal(labels, test_labels[index])
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         seen.append(("test" if is_test else "train", index.tolist(), weights))
@@ -320,7 +501,15 @@ def judged(monkeypatch):
 
 
 def test_a_tenth_of_the_training_images_at_most_5000():
-    assert [default_holdout(count) for count in (60000, 50000, 49999, 100, 32, 9, 1)] == [5000, 5000, 4999, 10, 3, 1, 1]
+    assert [default_holdout(count) for count in (60000, 50000, 49999, 100, 32, 9, 1)] == [
+        5000,
+        5000,
+        4999,
+        10,
+        3,
+        1,
+        1,
+    ]
     for limit, used, held_out in ((None, 55000, 5000), (32, 32, 3)):
         train, selection, _ = load_data("MNIST", limit_train=limit, holdout=None)
         assert (len(train), len(selection), selection.start) == (used, held_out, 60000 - held_out)
@@ -342,11 +531,17 @@ def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, ep
     """That which the held-out images choose; the last where there are none; that of the test images only where told."""
     result, _ = run_here("ann", NEW, f"{flags} --output_dir {tmp_path}")
     assert [(kind, index) for kind, index, _ in judged] == looked_at
-    epochs, tested = (records(tmp_path / "logs/ann/x.jsonl", event) for event in ("epoch", "evaluation"))
+    epochs, tested = (
+        records(tmp_path / "logs/ann/x.jsonl", event) for event in ("epoch", "evaluation")
+    )
     best, last = (tmp_path / f"trained_models/ann/x{ending}.pth" for ending in ("", "_last"))
-    assert [record["selected_on"] for record in (*epochs, *tested)] == [selected_on] * (3 + (selected_on != "test"))
+    assert [record["selected_on"] for record in (*epochs, *tested)] == [selected_on] * (
+        3 + (selected_on != "test")
+    )
     kept = load_checkpoint(best)
     assert kept["epoch"] == epoch and same_weights(best, last) == (epoch == 3)
-    judged_last = judged[1 if selected_on == "test" else -1][2]  # the test is of the epoch that is kept
+    judged_last = judged[1 if selected_on == "test" else -1][
+        2
+    ]  # the test is of the epoch that is kept
     assert all(torch.equal(judged_last[name], value) for name, value in kept["state_dict"].items())
     assert result["accuracy"] == {"held-out": 0.4, "last epoch": 0.2, "test": 0.5}[selected_on]

@@ -10,7 +10,9 @@ class RampSNN(InputBlockingSNN):
 
     def integrate(self, readout_sum, decoded, view):
         looked = view.predicted.any() or not view.is_open.all()
-        return super().integrate(readout_sum, torch.full_like(decoded, 1e6 if looked else 0.0), view)
+        return super().integrate(
+            readout_sum, torch.full_like(decoded, 1e6 if looked else 0.0), view
+        )
 
 
 class OtherImageSNN(InputBlockingSNN):

@@ -40,12 +40,37 @@ from torch import nn
 FASTEST, SIZE, T = 2, 28, 16
 VELOCITIES = [*product(range(-FASTEST, FASTEST + 1), repeat=2)]  # down, right
 N = len(VELOCITIES)
-TRAINED_ON = [("two", 0.0), ("one", 0.0), ("two", 0.01), ("two", 0.0), ("one", 0.01), ("turn", 0.0), ("two", 0.0), ("bar", 0.0)]
-TESTED_ON = [(kind, noise) for kinds in (["one", "two"], ["turn", "bar", "still"]) for noise in (0.0, 0.01) for kind in kinds]
-SINCE, TRAINING, SCENES = 5, 55_000, 100  # frames after news; digits, the others being for choices; per kind, noise and seed
-GENERATIONS, UPDATES = 15, {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500}  # of search, by gradients
+TRAINED_ON = [
+    ("two", 0.0),
+    ("one", 0.0),
+    ("two", 0.01),
+    ("two", 0.0),
+    ("one", 0.01),
+    ("turn", 0.0),
+    ("two", 0.0),
+    ("bar", 0.0),
+]
+TESTED_ON = [
+    (kind, noise)
+    for kinds in (["one", "two"], ["turn", "bar", "still"])
+    for noise in (0.0, 0.01)
+    for kind in kinds
+]
+SINCE, TRAINING, SCENES = (
+    5,
+    55_000,
+    100,
+)  # frames after news; digits, the others being for choices; per kind, noise and seed
+GENERATIONS, UPDATES = (
+    15,
+    {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500},
+)  # of search, by gradients
 GATE = Reconstruct(epsilon=0.5)
-EPSILONS, LEVELS, LOST = (0.05, 0.1, 0.2, 0.3, 0.4), 15, 0.3  # in grey; of a spike, above 0; at most, points of accuracy
+EPSILONS, LEVELS, LOST = (
+    (0.05, 0.1, 0.2, 0.3, 0.4),
+    15,
+    0.3,
+)  # in grey; of a spike, above 0; at most, points of accuracy
 
 
 # --- the predictor
@@ -58,7 +83,12 @@ def wrapped(x, margin):
 
 def moved(maps):
     """A map for each velocity (N, B, H, W), or one for all (B, H, W), moved by it on a torus: (N, B, H, W)."""
-    return torch.stack([of.roll(by, (1, 2)) for of, by in zip(maps.expand(N, *maps.shape[-3:]), VELOCITIES, strict=True)])
+    return torch.stack(
+        [
+            of.roll(by, (1, 2))
+            for of, by in zip(maps.expand(N, *maps.shape[-3:]), VELOCITIES, strict=True)
+        ]
+    )
 
 
 class Predictor(nn.Module):
@@ -75,17 +105,32 @@ class Predictor(nn.Module):
     Not in spikes: a sigmoid of the sums.
     """
 
-    START = (0.0, 0.3, 0.2, 1.3, 0.9, 0.5, 0.44, 6.5)  # of wire; chosen on scenes of the last 5,000 training digits
+    START = (
+        0.0,
+        0.3,
+        0.2,
+        1.3,
+        0.9,
+        0.5,
+        0.44,
+        6.5,
+    )  # of wire; chosen on scenes of the last 5,000 training digits
     STEPS = (0.04, 0.04, 0.04, 0.1, 0.1, 0.1, 0.05, 0.5)  # of the search, at first
 
     def __init__(self, spiking=True, graded=False):
         super().__init__()
         self.spiking, self.graded = spiking, graded
         self.to_d, self.to_v = nn.Conv2d(2, 2 * N, 8, 4), nn.Conv2d(2 * N, N, 3, groups=N)
-        self.race, self.to_pixels = nn.Conv2d(N, N, 1, bias=False), nn.ConvTranspose2d(N, N, 4, 4, groups=N, bias=False)
+        self.race, self.to_pixels = (
+            nn.Conv2d(N, N, 1, bias=False),
+            nn.ConvTranspose2d(N, N, 4, 4, groups=N, bias=False),
+        )
         self.to_m, self.decoder = (nn.Conv2d(*of, 5, bias=not spiking) for of in ((2, N), (N, 1)))
         surrogate = SURROGATES["Triangle"](0, 0)
-        self.d, self.v, self.m = (SpikingNeuron(surrogate, "immediate", *of) for of in ((1.0, 0.0), (1.0, 1.0), (2.5, 1.0)))
+        self.d, self.v, self.m = (
+            SpikingNeuron(surrogate, "immediate", *of)
+            for of in ((1.0, 0.0), (1.0, 1.0), (2.5, 1.0))
+        )
         if spiking:
             self.wire(*self.START)
 
@@ -97,13 +142,20 @@ class Predictor(nn.Module):
         for module in (self.to_d, self.to_m, self.decoder):
             module.weight.zero_()
         pixels, blocks = torch.full((4, 4), side), torch.full((3, 3), beside)
-        pixels[1:3, 1:3], blocks[1, 1], pixels[::3, ::3], blocks[::2, ::2] = 1, around, corner, aslant
+        pixels[1:3, 1:3], blocks[1, 1], pixels[::3, ::3], blocks[::2, ::2] = (
+            1,
+            around,
+            corner,
+            aslant,
+        )
         for number, velocity in enumerate(VELOCITIES):
             row, column = (FASTEST - each for each in velocity)  # where what moved so comes from
             for map_, sign in ((2 * number, 1), (2 * number + 1, -1)):
                 self.to_d.weight[map_, 0, 2:6, 2:6] = sign * pixels
                 self.to_d.weight[map_, 1, row : row + 4, column : column + 4] = -sign * pixels
-            self.to_m.weight[number, 0, FASTEST, FASTEST] = self.to_m.weight[number, 1, row, column] = 1
+            self.to_m.weight[number, 0, FASTEST, FASTEST] = self.to_m.weight[
+                number, 1, row, column
+            ] = 1
             self.decoder.weight[0, number, row, column] = 1
         self.to_d.bias.fill_(1 - max(difference, 0.01))
         self.to_v.weight[:] = -blocks
@@ -126,20 +178,27 @@ class Predictor(nn.Module):
             m = (LEVELS * m).round() / LEVELS
             return moved(m).amax(0), {"D": d, "V": v, "M": m.transpose(0, 1)}
         pixels = self.to_m(wrapped(frames, 2)) + self.to_pixels(v)
-        m = self.m(pixels)[0] if self.spiking else pixels.relu()  # one spike at most: pixels stay below twice the threshold
+        m = (
+            self.m(pixels)[0] if self.spiking else pixels.relu()
+        )  # one spike at most: pixels stay below twice the threshold
         sums = self.decoder(wrapped(m, 2))[:, 0] - 0.5 * self.spiking
         return sums.sigmoid() if self.graded else sums, {"D": d, "V": v, "M": m}
 
     def as_graph(self, engine="auto"):
         """The same as a GraphSNN, which takes in the first of T timesteps the frames with a margin of 10 pixels: what lies near
         its borders stands twice. Its logits are white above 0.5."""
-        crop, to_pixels = nn.ConvTranspose2d(2, 2, 1, padding=6, bias=False), nn.ConvTranspose2d(N, N, 4, 4, 2, bias=False)
+        crop, to_pixels = (
+            nn.ConvTranspose2d(2, 2, 1, padding=6, bias=False),
+            nn.ConvTranspose2d(N, N, 4, 4, 2, bias=False),
+        )
         crop.weight.data = torch.eye(2)[..., None, None]
         to_pixels.weight.data = self.to_pixels.weight * torch.eye(N)[..., None, None]
         modules = dict(self.named_children()) | {"crop": crop, "to_pixels": to_pixels}
         paths = "input to_d d to_v v to_pixels m decoder", "input crop to_m m", "v race v"
         edges = [edge for path in paths for edge in pairwise(path.split())]
-        return GraphSNN(Graph(modules, edges, (2, SIZE + 20, SIZE + 20), {"output": "decoder"}), engine=engine).eval()
+        return GraphSNN(
+            Graph(modules, edges, (2, SIZE + 20, SIZE + 20), {"output": "decoder"}), engine=engine
+        ).eval()
 
 
 class Plain(nn.Module):
@@ -174,7 +233,9 @@ def drawn(digits, seed, kind, noise, scenes, frames):
 def drawn_in_grey(digits, seed, kind, noise, scenes, frames):
     """Such scenes (B, T, 28, 28), 0 to 1, and one of EPSILONS for each, (B, 1, 1, 1)."""
     epsilon = np.random.default_rng(seed).choice(np.float32(EPSILONS), (scenes, 1, 1, 1))
-    return moving_scenes(kind, digits, scenes, frames, seed, noise, grey=True).frames / 255, torch.from_numpy(epsilon)
+    return moving_scenes(
+        kind, digits, scenes, frames, seed, noise, grey=True
+    ).frames / 255, torch.from_numpy(epsilon)
 
 
 def rebuilt_in_turn(predict, frames, epsilon):
@@ -194,22 +255,34 @@ def cost(model, digits, seed, generation, price=0.02):
     for i, of in enumerate(TRAINED_ON):
         frames, following = drawn(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12)
         sums, sent = model(frames)
-        found += (((sums > 0) != following).sum() + price * sum(map(torch.sum, sent.values()))).item()
+        found += (
+            ((sums > 0) != following).sum() + price * sum(map(torch.sum, sent.values()))
+        ).item()
     return found
 
 
 def cost_in_the_loop(model, digits, seed, generation, price=0.02):
     """The same in grey, of one that sees what it has rebuilt. A graded spike is one."""
-    drawn = (drawn_in_grey(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12) for i, of in enumerate(TRAINED_ON))
+    drawn = (
+        drawn_in_grey(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12)
+        for i, of in enumerate(TRAINED_ON)
+    )
     found = rebuilt_in_turn(model, *map(torch.cat, zip(*drawn, strict=True)))
-    return sum((view.events.sum() + price * sum(map(torch.count_nonzero, sent.values()))).item() for _, _, sent, view in found)
+    return sum(
+        (view.events.sum() + price * sum(map(torch.count_nonzero, sent.values()))).item()
+        for _, _, sent, view in found
+    )
 
 
 @torch.no_grad()
 def search(model, digits, seed, cost=cost, candidates=12):
     """Wires a Predictor by an evolution strategy: normal draws around the mean of its numbers, in mirrored pairs; the better half
     moves the mean and the widths. What falls: cost(model, digits, seed, generation)."""
-    random, mean, width = np.random.default_rng(seed_for(seed, "search")), np.array(model.START), np.array(model.STEPS)
+    random, mean, width = (
+        np.random.default_rng(seed_for(seed, "search")),
+        np.array(model.START),
+        np.array(model.STEPS),
+    )
     weight = np.log(candidates / 2 + 0.5) - np.log(np.arange(1, candidates // 2 + 1))
     weight /= weight.sum()
     for generation in range(GENERATIONS):
@@ -233,7 +306,12 @@ def descend(model, digits, seed, loss, name, rate, purpose="update", after=None)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES[name])
     for update in range(UPDATES[name]):
         optimizer.zero_grad()
-        loss(model, digits, seed_for(seed, f"{purpose} {update}"), *TRAINED_ON[update % len(TRAINED_ON)]).backward()
+        loss(
+            model,
+            digits,
+            seed_for(seed, f"{purpose} {update}"),
+            *TRAINED_ON[update % len(TRAINED_ON)],
+        ).backward()
         optimizer.step()
         schedule.step()
 
@@ -250,14 +328,22 @@ def loss_in_the_loop(model, digits, seed, *of):
     """In grey, log(1 + error / 0.1) of all pixels, of a network that sees what it has rebuilt."""
     frames, epsilon = drawn_in_grey(digits, seed, *of, 5, 7)
     found = zip(rebuilt_in_turn(model, frames, epsilon), frames[:, 2:].unbind(1), strict=True)
-    return sum((10 * (prediction - true).abs()).log1p().sum() for (_, prediction, *_), true in found) / 25
+    return (
+        sum((10 * (prediction - true).abs()).log1p().sum() for (_, prediction, *_), true in found)
+        / 25
+    )
 
 
 class Classifier(nn.Sequential):
     """Frames (B, 28, 28) -> a logit for each of ten classes, on a torus."""
 
     def __init__(self):
-        super().__init__(nn.Conv2d(1, 16, 5, 2), nn.Conv2d(16, 48, 5, 2), nn.Conv2d(48, 48, 3), nn.Linear(48, 10))
+        super().__init__(
+            nn.Conv2d(1, 16, 5, 2),
+            nn.Conv2d(16, 48, 5, 2),
+            nn.Conv2d(48, 48, 3),
+            nn.Linear(48, 10),
+        )
 
     def forward(self, frames):
         *convolutions, last = self
@@ -276,12 +362,22 @@ def loss_of_classes(model, digits, seed, kind, noise, labels, grey=False):
 def models(seed, folder, train, grey=False):
     """Name -> model of this seed, from the folder or trained."""
     classes, found = partial(loss_of_classes, labels=train.labels[:TRAINING], grey=grey), {}
-    to_classify = partial(descend, loss=classes, name="classifier", rate=4e-3, purpose="classifier")
+    to_classify = partial(
+        descend, loss=classes, name="classifier", rate=4e-3, purpose="classifier"
+    )
     to_grey = partial(descend, loss=loss_in_the_loop, name="grey_float", rate=5e-3, after=found)
     in_black_and_white = (
         ("ours", Predictor, search),
-        ("float", partial(Predictor, spiking=False), partial(descend, loss=loss_of_pixels, name="float", rate=1e-2)),
-        ("plain", Plain, partial(descend, loss=partial(loss_of_pixels, penalty=3e-4), name="plain", rate=2e-3)),
+        (
+            "float",
+            partial(Predictor, spiking=False),
+            partial(descend, loss=loss_of_pixels, name="float", rate=1e-2),
+        ),
+        (
+            "plain",
+            Plain,
+            partial(descend, loss=partial(loss_of_pixels, penalty=3e-4), name="plain", rate=2e-3),
+        ),
         ("classifier", Classifier, to_classify),
     )
     in_grey = (
@@ -310,7 +406,12 @@ def best_shift(frames, block=SIZE):
     """The last frame, each block of it moved as the last two frames agree best."""
     now, before = frames.unbind(1)
     misses = (moved(before) - now).abs()
-    misses = F.avg_pool2d(misses, block).argmin(0).repeat_interleave(block, 1).repeat_interleave(block, 2)
+    misses = (
+        F.avg_pool2d(misses, block)
+        .argmin(0)
+        .repeat_interleave(block, 1)
+        .repeat_interleave(block, 2)
+    )
     return moved(now).gather(0, misses[None])[0]
 
 
@@ -331,16 +432,26 @@ def right_answers(scene, frames, labels, classifier):
 
 def by_news(events, scene):
     """Means of events per frame of a Moving (N, T - 2): of all, within SINCE frames from a change on, elsewhere."""
-    news = F.pad(scene.changed[:, 1:], (SINCE, 0)).unfold(1, SINCE, 1).any(-1)[:, 2:]  # all is new in the first: no change
+    news = (
+        F.pad(scene.changed[:, 1:], (SINCE, 0)).unfold(1, SINCE, 1).any(-1)[:, 2:]
+    )  # all is new in the first: no change
     return [round(each.mean().item(), 3) for each in (events, events[news], events[~news])]
 
 
 def counted(seen, sent, grey=False):
     """Of a Predictor, in all, on frames (B, 2, 28, 28): spikes of D, V and M; additions, one for each synapse that a spike, or a
     pixel, reaches, as V's neurons rise in each timestep, too. In grey a pixel is multiplied in D, and M has trains of spikes."""
-    pixels, (d, v, m) = seen.count_nonzero().item(), (sent[name].count_nonzero().item() for name in "DVM")
-    to_d, additions = 2 * N * pixels, N * pixels + 9 * d + (N + 16) * v + m + len(seen) * T * N * (SIZE // 4) ** 2
-    of_grey = {"multiply_adds": to_d, "trains": round(LEVELS * sent["M"].sum().item())} if grey else {}
+    pixels, (d, v, m) = (
+        seen.count_nonzero().item(),
+        (sent[name].count_nonzero().item() for name in "DVM"),
+    )
+    to_d, additions = (
+        2 * N * pixels,
+        N * pixels + 9 * d + (N + 16) * v + m + len(seen) * T * N * (SIZE // 4) ** 2,
+    )
+    of_grey = (
+        {"multiply_adds": to_d, "trains": round(LEVELS * sent["M"].sum().item())} if grey else {}
+    )
     return {"D": d, "V": v, "M": m, "additions": additions + to_d * (not grey)} | of_grey
 
 
@@ -348,12 +459,16 @@ def counted(seen, sent, grey=False):
 def measured(scene, labels, found):
     """Of a Moving, means per frame from the third on. accuracy: on the frames, which every arm rebuilds."""
     trained = {"float network": "float", "trained from a random start": "plain", "ours": "ours"}
-    arms = {arm: lambda frames, name=name: found[name](frames)[0] > 0 for arm, name in trained.items()}
+    arms = {
+        arm: lambda frames, name=name: found[name](frames)[0] > 0 for arm, name in trained.items()
+    }
     events, inside, (frames, following) = defaultdict(list), Counter(), frames_of(scene)
     for seen, true in zip(frames, following, strict=True):
         for name, predict in (UNTRAINED | arms).items():
             view = GATE.next_view(true[:, None], predict(seen)[:, None].float(), None)
-            assert torch.equal(view.image[:, 0], true)  # who receives the events rebuilds the frame
+            assert torch.equal(
+                view.image[:, 0], true
+            )  # who receives the events rebuilds the frame
             events[name].append(view.events.sum((1, 2, 3)).double())
         inside.update(counted(seen, found["ours"](seen)[1]))
         inside["plain"] += int(found["plain"](seen)[1]["encoder"].sum())
@@ -371,9 +486,15 @@ def measured(scene, labels, found):
 def measured_in_grey(scene, labels, found):
     """Of each arm and epsilon, in a loop of its own: events, as above, and the accuracy on the frames that its receiver rebuilds;
     of_true: on the true ones."""
-    arms = {name: lambda seen, predict=predict: (predict(seen), {}) for name, predict in UNTRAINED.items()}
+    arms = {
+        name: lambda seen, predict=predict: (predict(seen), {})
+        for name, predict in UNTRAINED.items()
+    }
     arms |= {"float network": found["float"], "ours": found["ours"]}
-    frames, right = scene.frames / 255, partial(right_answers, scene, labels=labels, classifier=found["classifier"])
+    frames, right = (
+        scene.frames / 255,
+        partial(right_answers, scene, labels=labels, classifier=found["classifier"]),
+    )
     of_true = right(frames[:, 2:]).double().mean().item()
     for (name, predict), epsilon in product(arms.items(), EPSILONS):
         events, rebuilt, inside = [], [], Counter()
@@ -381,10 +502,21 @@ def measured_in_grey(scene, labels, found):
             events.append(view.events.sum((1, 2, 3)).double())
             rebuilt.append(view.image[:, 0])
             inside.update(counted(seen, sent, grey=True) if name == "ours" else {})
-        inside = {name: round(count / scene.changed[:, 2:].numel(), 1) for name, count in inside.items()}
-        row = {"arm": name, "epsilon": epsilon, "events": by_news(torch.stack(events, 1), scene), "inside": inside}
+        inside = {
+            name: round(count / scene.changed[:, 2:].numel(), 1) for name, count in inside.items()
+        }
+        row = {
+            "arm": name,
+            "epsilon": epsilon,
+            "events": by_news(torch.stack(events, 1), scene),
+            "inside": inside,
+        }
         accuracy = right(torch.stack(rebuilt, 1)).double().mean().item()
-        yield row | {"accuracy": accuracy, "of_true": of_true, "points_lost": 100 * (of_true - accuracy)}
+        yield row | {
+            "accuracy": accuracy,
+            "of_true": of_true,
+            "points_lost": 100 * (of_true - accuracy),
+        }
 
 
 def waiting(right, becomes):
@@ -410,7 +542,14 @@ def in_words(values, form):
 def computing(row):
     """nJ per frame of two predictors, at arithmetic_45nm."""
     price, inside = conventions()["arithmetic_45nm"].picojoules, row["inside"]
-    return 2 * (inside["additions"] * price["add"] + inside.get("multiply_adds", 0) * price["multiply_add"]) / 1000
+    return (
+        2
+        * (
+            inside["additions"] * price["add"]
+            + inside.get("multiply_adds", 0) * price["multiply_add"]
+        )
+        / 1000
+    )
 
 
 def price(row):
@@ -421,7 +560,10 @@ def price(row):
 
 def by_kind(rows, noise=0.0):
     """Kind of scene -> its rows with this noise."""
-    return {kind: [row for row in rows if (row["kind"], row["noise"]) == (kind, noise)] for kind in KINDS}
+    return {
+        kind: [row for row in rows if (row["kind"], row["noise"]) == (kind, noise)]
+        for kind in KINDS
+    }
 
 
 def summary(columns):
@@ -429,11 +571,22 @@ def summary(columns):
     yield "| | " + " | ".join(columns) + " |"
     yield "| --- |" + " --- |" * len(columns)
     for name, form, figure in (
-        *((arm, ".1f", lambda row, arm=arm: row["events"][arm][0]) for arm in next(iter(columns.values()))[0]["events"]),
+        *(
+            (arm, ".1f", lambda row, arm=arm: row["events"][arm][0])
+            for arm in next(iter(columns.values()))[0]["events"]
+        ),
         ("ours, within 5 frames of a change", ".1f", lambda row: row["events"]["ours"][1]),
         ("ours, in other frames", ".1f", lambda row: row["events"]["ours"][2]),
-        ("send-on-delta : ours", ".2f", lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0]),
-        ("best shift - ours", ".1f", lambda row: row["events"]["best shift"][0] - row["events"]["ours"][0]),
+        (
+            "send-on-delta : ours",
+            ".2f",
+            lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0],
+        ),
+        (
+            "best shift - ours",
+            ".1f",
+            lambda row: row["events"]["best shift"][0] - row["events"]["ours"][0],
+        ),
         ("predictor spikes, ours", ".0f", lambda row: sum(row["inside"][name] for name in "DVM")),
         ("predictor spikes, random start", ".0f", lambda row: row["inside"].get("plain")),
         ("M's spikes as trains", ".0f", lambda row: row["inside"].get("trains")),
@@ -451,7 +604,10 @@ def summary(columns):
 
 def curve(rows, arm):
     """Of rows in grey: epsilon -> those of an arm."""
-    return {epsilon: [row for row in rows if (row["arm"], row["epsilon"]) == (arm, epsilon)] for epsilon in EPSILONS}
+    return {
+        epsilon: [row for row in rows if (row["arm"], row["epsilon"]) == (arm, epsilon)]
+        for epsilon in EPSILONS
+    }
 
 
 def at_equal_accuracy(columns):
@@ -460,10 +616,17 @@ def at_equal_accuracy(columns):
     found = defaultdict(list)
     for column, rows in columns.items():
         curves = [curve(rows, arm).values() for arm in dict.fromkeys(row["arm"] for row in rows)]
-        within = [[*takewhile(lambda of: fmean(row["points_lost"] for row in of) <= LOST, each)] for each in curves]
+        within = [
+            [*takewhile(lambda of: fmean(row["points_lost"] for row in of) <= LOST, each)]
+            for each in curves
+        ]
         for of in zip(*(each[-1] for each in within if each), strict=True):
-            by_arm = {figure: {row["arm"]: row[figure] for row in of} for figure in ("events", "epsilon")}
-            found[column].append(by_arm | {"accuracy": of[-1]["of_true"], "inside": of[-1]["inside"]})
+            by_arm = {
+                figure: {row["arm"]: row[figure] for row in of} for figure in ("events", "epsilon")
+            }
+            found[column].append(
+                by_arm | {"accuracy": of[-1]["of_true"], "inside": of[-1]["inside"]}
+            )
     return found
 
 
@@ -472,7 +635,9 @@ def rows_of(path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=typed(WHOLE), nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folder", type=Path, default=Path("runs/moving"))
     parser.add_argument("--grey", action="store_true")
@@ -486,12 +651,24 @@ def main(argv=None):
     train, _, test = load_data("MNIST")
     asked.folder.mkdir(parents=True, exist_ok=True)
     found = {seed: models(seed, asked.folder, train, asked.grey) for seed in asked.seeds}
-    measure, tested_on, scenes = (measured_in_grey, TESTED_ON[:4], SCENES // 3) if asked.grey else (measured, TESTED_ON, SCENES)
+    measure, tested_on, scenes = (
+        (measured_in_grey, TESTED_ON[:4], SCENES // 3)
+        if asked.grey
+        else (measured, TESTED_ON, SCENES)
+    )
     with (asked.folder / ("grey_rows.jsonl" if asked.grey else "rows.jsonl")).open("w") as file:
         for (kind, noise), seed in product(tested_on, asked.seeds):
-            scene = moving_scenes(kind, test.images[:, 0], scenes, 60, seed_for(seed, "test"), noise, asked.grey)
+            scene = moving_scenes(
+                kind, test.images[:, 0], scenes, 60, seed_for(seed, "test"), noise, asked.grey
+            )
             for figures in measure(scene, test.labels, found[seed]):
-                print(json.dumps({"kind": kind, "noise": noise, "seed": seed, "scenes": scenes} | figures), file=file, flush=True)
+                print(
+                    json.dumps(
+                        {"kind": kind, "noise": noise, "seed": seed, "scenes": scenes} | figures
+                    ),
+                    file=file,
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -32,15 +32,23 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 def main(argv=None):
     parser = Parser(__doc__)
     text = "checkpoints; may be given several times"
-    parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("ANN", "SNN"), help=text)
+    parser.add_argument(
+        "--pair", nargs=2, action="append", required=True, metavar=("ANN", "SNN"), help=text
+    )
     parser.add_argument("--dataset", default="CIFAR10", help="as the scripts take it")
     parser.add_argument("--data_dir", default="", help="where that is")
-    parser.add_argument("--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images")
-    parser.add_argument("--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once")
+    parser.add_argument(
+        "--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images"
+    )
+    parser.add_argument(
+        "--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once"
+    )
     args = parser.parse_args(argv)
     for path, converted in args.pair:
         ann, snn = load(path), load(converted, engine="dense")
-        test = load_data(args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape)[2]
+        test = load_data(
+            args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape
+        )[2]
         right, spikes, others = torch.zeros(2, dtype=torch.int64), 0.0, []
         products = torch.zeros(2, dtype=torch.float64)  # of an activation other than 0; all
         for batch in test.batches(args.batch_size, "cpu"):
@@ -49,16 +57,36 @@ def main(argv=None):
             output = snn(batch.images, frames=False)
             found = output.logits.argmax(1)
             right += torch.stack([(answer == batch.labels).sum() for answer in (wanted, found)])
-            spikes += sum(counts.sum().item() for name, counts in output.spikes.items() if name != "input")
+            spikes += sum(
+                counts.sum().item() for name, counts in output.spikes.items() if name != "input"
+            )
             others += batch.index[wanted != found].tolist()
         ann_accuracy, accuracy = (100 * right / len(test)).tolist()
-        about = {"ann": Path(path).stem, "levels": snn.timesteps, "latency": snn.latency, "interval": snn.timesteps}
-        figures = {"ann_accuracy": ann_accuracy, "accuracy": accuracy, "other_class": len(others), "images": len(test)}
-        figures |= {"spikes_of_layers": round(spikes / len(test), 1), "not_0": round((products[0] / products[1]).item(), 4)}
+        about = {
+            "ann": Path(path).stem,
+            "levels": snn.timesteps,
+            "latency": snn.latency,
+            "interval": snn.timesteps,
+        }
+        figures = {
+            "ann_accuracy": ann_accuracy,
+            "accuracy": accuracy,
+            "other_class": len(others),
+            "images": len(test),
+        }
+        figures |= {
+            "spikes_of_layers": round(spikes / len(test), 1),
+            "not_0": round((products[0] / products[1]).item(), 4),
+        }
         print(json.dumps({**about, **figures}), flush=True)
         for index in others:
             images = test.batch(torch.tensor([index]), "cpu").images
-            print(json.dumps({"ann": Path(path).stem, "image": index, **first_other(ann, snn, images)}), flush=True)
+            print(
+                json.dumps(
+                    {"ann": Path(path).stem, "image": index, **first_other(ann, snn, images)}
+                ),
+                flush=True,
+            )
 
 
 def count(products, layer, given):

@@ -46,21 +46,49 @@ import torch
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
 EPSILON = 0.2
-FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "epsilon": EPSILON, "surprise": 2.0}
+FEEDBACK = {
+    "gate": "block",
+    "blocking": "dynamic",
+    "latch": True,
+    "epsilon": EPSILON,
+    "surprise": 2.0,
+}
 BASELINE = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
 SURE = {"rule": "confidence", "gap_bound": 1.0}
 ENERGIES = ("energy_joules", "energy_event_joules")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "baseline")]
-    parser.add_argument("--pair", nargs=2, default=pair, metavar="PATH", help="of seed 0; of seed 1 they end in _1.pth, …")
-    parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        default=pair,
+        metavar="PATH",
+        help="of seed 0; of seed 1 they end in _1.pth, …",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=typed(WHOLE),
+        nargs="+",
+        default=[0, 1, 2],
+        help="of the pairs, and of their scenes",
+    )
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="of all but the ramp, which is dense")
-    parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="of all but the ramp, which is dense"
+    )
+    parser.add_argument(
+        "--steps",
+        type=typed(COUNT),
+        default=None,
+        metavar="T",
+        help="default: 120 to 560, as the scene wants",
+    )
     args, images, found = parser.parse_args(argv), load_data("MNIST")[2], {}
     for name, seed in product(args.scenes, args.seeds):
         scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
@@ -79,7 +107,10 @@ def differences(found):
     for name, case in found:
         if case != "feedback" and (name, "feedback") in found:
             ours, theirs = found[name, "feedback"], found[name, case]
-            apart = {figure: difference(figure, ours, theirs)[:2] for figure in ("accuracy", "spikes", *ENERGIES)}
+            apart = {
+                figure: difference(figure, ours, theirs)[:2]
+                for figure in ("accuracy", "spikes", *ENERGIES)
+            }
             yield {"scene": name, "feedback against": case, "pairs": len(ours), **apart}
 
 
@@ -87,7 +118,9 @@ def differences(found):
 
 
 def streamed(settings, path, scene, seed, engine):
-    return figures(scene, *left_on(load(path, **{"engine": engine} | settings), scaled(scene.frames), seed))
+    return figures(
+        scene, *left_on(load(path, **{"engine": engine} | settings), scaled(scene.frames), seed)
+    )
 
 
 def send_on_delta(path, scene, seed, engine):
@@ -114,7 +147,10 @@ def detector(path, scene, seed, engine):
     steps, streams = scene.labels.shape
     answers, joules = torch.full((steps, streams), -1), np.zeros(2)
     spikes = {part: torch.zeros(steps, streams).double() for part in PARTS.values()}
-    begins, runs = torch.zeros(streams, dtype=torch.int64), torch.arange(streams)  # of those that wake: when, and which
+    begins, runs = (
+        torch.zeros(streams, dtype=torch.int64),
+        torch.arange(streams),
+    )  # of those that wake: when, and which
     while len(runs):
         images, is_first = frames[begins, runs], begins == 0
         with OperationCounter(model) as counter:
@@ -167,11 +203,21 @@ def left_on(model, frames, seed):
             answer = torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), answer)
             answers.append(answer)
             comparisons += output.comparisons.double().mean()
-            for part, count in by_part({name: each[0].double() for name, each in output.spikes_by_step.items()}).items():
-                spikes.setdefault(part, []).append(count + torch.zeros(len(frame), dtype=torch.float64))
+            for part, count in by_part(
+                {name: each[0].double() for name, each in output.spikes_by_step.items()}
+            ).items():
+                spikes.setdefault(part, []).append(
+                    count + torch.zeros(len(frame), dtype=torch.float64)
+                )
     answers = torch.stack(answers)
-    joules = dict(zip(ENERGIES, joules_of(counter, answers.numel(), comparisons / len(answers)), strict=True))
-    return answers, {part: torch.stack(counts) for part, counts in spikes.items() if part != "total"}, joules
+    joules = dict(
+        zip(ENERGIES, joules_of(counter, answers.numel(), comparisons / len(answers)), strict=True)
+    )
+    return (
+        answers,
+        {part: torch.stack(counts) for part, counts in spikes.items() if part != "total"},
+        joules,
+    )
 
 
 def joules_of(counter, images, comparisons):
@@ -187,10 +233,15 @@ def figures(scene, answers, spikes, joules, compared=0):
     known, right = labels >= 0, answers == labels
     total = sum(spikes.values())
     parts = {part: count.mean().item() for part, count in spikes.items()}
-    row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
+    row = {
+        "accuracy": right[known].double().mean().item(),
+        "spikes": {**parts, "total": sum(parts.values())},
+    }
     row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
     row["at_rest"] = mean_of(total, steps_since(changed(scene.frames.flatten(2)).any(-1)) >= 20)
-    row["accuracy_since"] = [mean_of(right.double(), known & (since == step)) for step in range(1, 41)]
+    row["accuracy_since"] = [
+        mean_of(right.double(), known & (since == step)) for step in range(1, 41)
+    ]
     settled = settling(labels, right)
     return row | {"within_6": float((settled <= 6).mean()) if len(settled) else None}
 

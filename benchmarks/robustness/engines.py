@@ -24,9 +24,17 @@ import test_engines
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--cases", type=typed(COUNT), default=1000, metavar="N", help="to try")
-    parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="the number of the first")
+    parser.add_argument(
+        "-s", "--seed", type=typed(WHOLE), default=0, help="the number of the first"
+    )
     args = parser.parse_args(argv)
-    found = {"tried": args.cases, "run": 0, "by_gate": Counter(), "by_engine": Counter(), "failures": []}
+    found = {
+        "tried": args.cases,
+        "run": 0,
+        "by_gate": Counter(),
+        "by_engine": Counter(),
+        "failures": [],
+    }
     for case, model in test_engines.networks(range(args.seed, args.seed + args.cases)):
         try:
             found["by_engine"].update(test_engines.check_case(case, model))

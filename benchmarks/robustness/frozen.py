@@ -32,15 +32,27 @@ TRAININGS = {  # script and flags; each one epoch, from random weights but for t
     "--pretrained_ann {ann} --balance_images 32 --balance_timesteps 20",
 }
 TIMED = "seconds", "images_per_second"
-MEASURED = "accuracy", "operations", "energy_event_joules", "energy_joules", "energy_memory_joules", "comparisons", "open_share"
-COMMON = "--dataset MNIST --limit_train 256 --limit_test 64 --batch_size 32 --seed 3 --run_name frozen"
+MEASURED = (
+    "accuracy",
+    "operations",
+    "energy_event_joules",
+    "energy_joules",
+    "energy_memory_joules",
+    "comparisons",
+    "open_share",
+)
+COMMON = (
+    "--dataset MNIST --limit_train 256 --limit_test 64 --batch_size 32 --seed 3 --run_name frozen"
+)
 
 
 def digest(value):
     if not isinstance(value, torch.Tensor):
         return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
     value = value.detach().cpu().contiguous()
-    return hashlib.sha256(f"{value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(
+        f"{value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes()
+    ).hexdigest()[:16]
 
 
 def arrays_of(name, value):
@@ -73,7 +85,11 @@ def of_networks():
         if kind == "ann":
             yield from arrays_of(f"ann {name}", model(images, seed=0))
             continue
-        for run, own in {"dense": {"engine": "dense"}, "event": {"engine": "event"}, "int8": {"weights": "int8"}}.items():
+        for run, own in {
+            "dense": {"engine": "dense"},
+            "event": {"engine": "event"},
+            "int8": {"weights": "int8"},
+        }.items():
             try:
                 model = load(path, **{"engine": "event"} | own)
             except Exception as error:  # of both revisions the same networks are refused
@@ -89,7 +105,9 @@ def of_engine(name, model, images):
     yield from arrays_of(f"{name} one", model(images[:1], seed=2))
     labels, counts = torch.arange(len(images)) % 10, not name.endswith("int8")
     measured = evaluate(model, images, labels, seed=0, operations=counts)
-    yield from ((f"{name} evaluate {key}", digest(measured[key])) for key in MEASURED if key in measured)
+    yield from (
+        (f"{name} evaluate {key}", digest(measured[key])) for key in MEASURED if key in measured
+    )
     if model.settings["update"] != "phased":
         model.change(rule="confidence", gap_bound=4.0)
         yield from arrays_of(f"{name} exit", model(images, seed=0, frames=False))
@@ -123,7 +141,14 @@ def of_trainings():
             place = Path(folder) / name
             words = words.format(**made).split()
             print(f"training {name}", file=sys.stderr, flush=True)
-            command = [sys.executable, HERE / words[0], *words[1:], *COMMON.split(), "--output_dir", place]
+            command = [
+                sys.executable,
+                HERE / words[0],
+                *words[1:],
+                *COMMON.split(),
+                "--output_dir",
+                place,
+            ]
             env = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, check=True, cwd=HERE, stdout=subprocess.DEVNULL, env=env)
             kind = "ann" if name == "ann" else "snn"
@@ -133,16 +158,29 @@ def of_trainings():
             for line in (place / f"logs/{kind}/frozen.jsonl").read_text().splitlines():
                 record = json.loads(line)
                 if record["event"] == "epoch":
-                    figures = {part: {key: value for key, value in record[part].items() if key not in TIMED}
-                               for part in ("train", "evaluated")}  # fmt: skip
-                    yield f"training {name} epoch {record['epoch']}", digest(json.dumps(figures, sort_keys=True))
+                    figures = {
+                        part: {
+                            key: value for key, value in record[part].items() if key not in TIMED
+                        }
+                        for part in ("train", "evaluated")
+                    }
+                    yield (
+                        f"training {name} epoch {record['epoch']}",
+                        digest(json.dumps(figures, sort_keys=True)),
+                    )
 
 
-PARTS = {"networks": (of_networks, "ann", "snn"), "nir": (of_nir, "nir"), "trainings": (of_trainings, "training")}  # and kinds
+PARTS = {
+    "networks": (of_networks, "ann", "snn"),
+    "nir": (of_nir, "nir"),
+    "trainings": (of_trainings, "training"),
+}  # and kinds
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("write", "compare"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS])
@@ -154,11 +192,25 @@ def main():
         return print(f"{len(found)} arrays")
     kept = json.loads(args.file.read_text())
     differ = sorted(name for name in kept.keys() & found.keys() if kept[name] != found[name])
-    print(f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new")
+    print(
+        f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new"
+    )
     kinds = [kind for part in args.part for kind in PARTS[part][1:]]
-    lost = {tuple(name.split()[:3]) for name in kept.keys() - found.keys() if name.split()[0] in kinds}
-    left = {name for name in lost if name[0] == "nir" or (HERE / f"trained_models/{name[0]}/{name[1]}.pth").is_file()}
-    print(*sorted(f"{'no longer run' if name in left else 'gone'}: {' '.join(name)}" for name in lost), *differ, sep="\n")
+    lost = {
+        tuple(name.split()[:3]) for name in kept.keys() - found.keys() if name.split()[0] in kinds
+    }
+    left = {
+        name
+        for name in lost
+        if name[0] == "nir" or (HERE / f"trained_models/{name[0]}/{name[1]}.pth").is_file()
+    }
+    print(
+        *sorted(
+            f"{'no longer run' if name in left else 'gone'}: {' '.join(name)}" for name in lost
+        ),
+        *differ,
+        sep="\n",
+    )
     sys.exit(bool(differ or left))
 
 

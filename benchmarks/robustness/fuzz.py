@@ -40,18 +40,28 @@ from test_kernel import sanitised
 
 load_set = inspect.unwrap(harness.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)
-SCRIPTS = sorted(path.stem for path in Path(__file__).resolve().parents[2].glob("*nn_wFeedback*.py"))
+SCRIPTS = sorted(
+    path.stem for path in Path(__file__).resolve().parents[2].glob("*nn_wFeedback*.py")
+)
 SNN = "snn_wFeedback"
 NETWORK = shlex.split("-a VGG5_wFeedback_small --fc_width 4")
-TINY = NETWORK + shlex.split("--timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu")
-MEMORY = 8 * 2**30  # bytes of address space that a script may take meanwhile, so that a huge network fails at once
+TINY = NETWORK + shlex.split(
+    "--timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu"
+)
+MEMORY = (
+    8 * 2**30
+)  # bytes of address space that a script may take meanwhile, so that a huge network fails at once
 
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--examples", type=typed(COUNT), default=1000, metavar="N", help="of each kind")
+    parser.add_argument(
+        "--examples", type=typed(COUNT), default=1000, metavar="N", help="of each kind"
+    )
     kinds = {kind.__name__: kind for kind in (checkpoints, data_files, flag_values, blocks)}
-    parser.add_argument("--kinds", nargs="+", choices=list(kinds), default=list(kinds), help="what is mutated")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(kinds), default=list(kinds), help="what is mutated"
+    )
     args, found = parser.parse_args(argv), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in map(kinds.get, args.kinds):
@@ -62,7 +72,9 @@ def main(argv=None):
 def trained(folder):
     """The folder of a tiny trained SNN's checkpoints, x.pth and x_last.pth."""
     with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
+        importlib.import_module(SNN).main(
+            [*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)]
+        )
     return folder / "trained_models/snn"
 
 
@@ -77,7 +89,10 @@ def outcome(name, flags):
     patches = [mock.patch.object(Posthoc, name, stop) for name in ("evaluate", "watch")]
     if hasattr(module, "fit") and "--resume" not in flags:
         patches.append(mock.patch.object(module, "fit", stop))
-    patches += mock.patch("harness.data.sets.load_set", kept), mock.patch("self_models.conversion.balance_thresholds", stop)
+    patches += (
+        mock.patch("harness.data.sets.load_set", kept),
+        mock.patch("self_models.conversion.balance_thresholds", stop),
+    )
     patches.append(mock.patch("urllib.request.urlopen", side_effect=URLError("offline")))
     with contextlib.ExitStack() as stack:
         for patch in (*patches, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
@@ -97,7 +112,13 @@ def fuzz(examples, check, **given_):
     """Run `check`, which gives what it was refused with, on that many examples, the same ones each time. Returns the counts."""
     counts = {"examples": 0, "refused": 0}
 
-    @settings(max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(**given_)
     def count(**example):
         refused = check(**example)
@@ -120,7 +141,10 @@ def mutations(draw, file):
     begin = draw(st.integers(0, len(raw) - 1))
     end = draw(st.just(len(raw)) | st.integers(begin, min(len(raw), begin + len(raw) // 4)))
     part, flipped = raw[begin:end], raw[begin] ^ 1 << draw(st.integers(0, 7))
-    new = draw(st.sampled_from([b"", 2 * part, bytes(len(part)), bytes([flipped]) + part[1:]]) | st.binary(max_size=200))
+    new = draw(
+        st.sampled_from([b"", 2 * part, bytes(len(part)), bytes([flipped]) + part[1:]])
+        | st.binary(max_size=200)
+    )
     mutated = raw[:begin] + new + raw[end:]
     assume(mutated != raw)
     return mutated
@@ -137,8 +161,12 @@ def checkpoints(examples, folder):
     def check(mutated):
         path.write_bytes(mutated)
         where = ["--output_dir", str(folder / "out")]
-        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[len(NETWORK) :], *where])
-        resumed = outcome(SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", *where])
+        evaluated = outcome(
+            SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[len(NETWORK) :], *where]
+        )
+        resumed = outcome(
+            SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", *where]
+        )
         assert resumed, "a finished run has nothing left to do"
         return evaluated
 
@@ -155,7 +183,9 @@ def data_files(examples, folder):
     def check(example):
         name, mutated = example
         for other in (images, labels):
-            (place / f"{other}.gz").write_bytes(mutated if other == name else files[other].read_bytes())
+            (place / f"{other}.gz").write_bytes(
+                mutated if other == name else files[other].read_bytes()
+            )
         try:
             found = load_set("MNIST", folder, False)
         except UserError as error:
@@ -163,18 +193,49 @@ def data_files(examples, folder):
             return error
         assert torch.equal(found.images, whole.images) and torch.equal(found.labels, whole.labels)
 
-    kinds = st.sampled_from([images, labels, labels]).flatmap(lambda name: st.tuples(st.just(name), mutations(files[name])))
+    kinds = st.sampled_from([images, labels, labels]).flatmap(
+        lambda name: st.tuples(st.just(name), mutations(files[name]))
+    )
     return fuzz(examples, check, example=kinds)
 
 
 def values(action, folder):
     """Strategy of words that may follow a flag: numbers, choices, words, paths."""
-    odd = ["1e400", "-0", "0x10", "1_000", "½", "1e-320", "99999999999999999999", "2147483647", "1e30"]
-    numbers = st.one_of(st.integers(-3, 70).map(str), st.integers().map(str), st.floats().map(repr), st.sampled_from(odd))
+    odd = [
+        "1e400",
+        "-0",
+        "0x10",
+        "1_000",
+        "½",
+        "1e-320",
+        "99999999999999999999",
+        "2147483647",
+        "1e30",
+    ]
+    numbers = st.one_of(
+        st.integers(-3, 70).map(str),
+        st.integers().map(str),
+        st.floats().map(repr),
+        st.sampled_from(odd),
+    )
     letters = st.characters(exclude_characters="\0/", exclude_categories=())
     words = st.text(letters, max_size=8).filter(lambda text: ".." not in text)
-    paths = st.sampled_from([str(folder), f"{folder}/none", __file__, os.devnull, "", "a" * 300, "a" * 240, "a/b", "a\udc80"])
-    choices = st.sampled_from([str(choice) for choice in action.choices or ["True", "False", "no"]])
+    paths = st.sampled_from(
+        [
+            str(folder),
+            f"{folder}/none",
+            __file__,
+            os.devnull,
+            "",
+            "a" * 300,
+            "a" * 240,
+            "a/b",
+            "a\udc80",
+        ]
+    )
+    choices = st.sampled_from(
+        [str(choice) for choice in action.choices or ["True", "False", "no"]]
+    )
     return st.lists(st.one_of(numbers, words, paths, choices), max_size=2)
 
 
@@ -188,13 +249,20 @@ def flag_values(examples, folder):
         name, words = example
         assume(not {"-h", "--help", "--help_all"} & set(words))
         base = [] if name == "ann_wFeedback" else ["--pretrained_snn", str(snn)]
-        with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.chdir(work):  # what a relative path makes lies here
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as work,
+            contextlib.chdir(work),
+        ):  # what a relative path makes lies here
             return outcome(name, [*TINY, *base, *words])
 
     @st.composite
     def command(draw):
         name, words = draw(st.sampled_from(SCRIPTS)), []
-        actions = [each for each in importlib.import_module(name).build_parser()._actions if each.dest not in ("help", "resume")]
+        actions = [
+            each
+            for each in importlib.import_module(name).build_parser()._actions
+            if each.dest not in ("help", "resume")
+        ]
         for action in draw(st.lists(st.sampled_from(actions), min_size=1, max_size=3)):
             words += [action.option_strings[0], *draw(values(action, folder))]
         return name, words

@@ -40,7 +40,9 @@ CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes", "lines
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--kills", type=typed(COUNT), default=20, metavar="N", help="how often to kill")
+    parser.add_argument(
+        "--kills", type=typed(COUNT), default=20, metavar="N", help="how often to kill"
+    )
     parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="of the moments")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,11 +51,16 @@ def main(argv=None):
 
 def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --epochs 3"):
     """The JSON object's contents. flags: of the run; folder: an empty one."""
-    draw, found = random.Random(seed), {"kills": 0, "while_writing": 0, "runs": 0, "differences": []}
+    draw, found = (
+        random.Random(seed),
+        {"kills": 0, "while_writing": 0, "runs": 0, "differences": []},
+    )
     process = start(flags, folder / "alone")
     process.join()
     assert process.exitcode == 0
-    seconds = sum(record.get("seconds", 0) for record in read_records(folder / "alone/logs/snn/x.jsonl"))
+    seconds = sum(
+        record.get("seconds", 0) for record in read_records(folder / "alone/logs/snn/x.jsonl")
+    )
     while found["kills"] < kills:
         found["runs"] += 1
         place = folder / str(found["runs"])
@@ -65,7 +72,9 @@ def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --ep
             if process.exitcode == 0:
                 break
             if process.exitcode != -signal.SIGKILL:
-                return found | {"differences": [*found["differences"], f"exit status {process.exitcode}"]}
+                return found | {
+                    "differences": [*found["differences"], f"exit status {process.exitcode}"]
+                }
             found["kills"] += 1
             found["while_writing"] += while_writing
         found["differences"] += compare(folder / "alone", place)
@@ -78,7 +87,9 @@ def start(flags, place):
     resume = ["--resume"] if starts_of(place) else []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
-    process = context.Process(target=train, args=([*flags.split(), "--output_dir", str(place), *resume],))
+    process = context.Process(
+        target=train, args=([*flags.split(), "--output_dir", str(place), *resume],)
+    )
     process.start()
     return process
 
@@ -97,7 +108,9 @@ def kill(process, place, draw, longest):
     starts = starts_of(place)
     wait_until(lambda: starts_of(place) > starts, process)
     time.sleep(draw.uniform(0, longest))
-    while_writing = draw.random() < 0.5 and wait_until(lambda: any(place.glob("trained_models/snn/.*.tmp")), process)
+    while_writing = draw.random() < 0.5 and wait_until(
+        lambda: any(place.glob("trained_models/snn/.*.tmp")), process
+    )
     process.kill()
     return while_writing
 
@@ -131,9 +144,16 @@ def contents(place):
     for name in ("x.pth", "x_last.pth"):
         checkpoint = timeless(load_checkpoint(place / "trained_models/snn" / name))
         found |= {f"{name}: {key}": value for key, value in checkpoint.items()}
-    log, records = (place / "logs/snn/x.log").read_text().splitlines(), read_records(place / "logs/snn/x.jsonl")
-    found["epochs in the log"] = [line.rpartition(";")[0] for line in log if line.startswith("epoch ")]
-    found["records"] = [timeless(record) for record in records if record["event"] in ("epoch", "evaluation")]
+    log, records = (
+        (place / "logs/snn/x.log").read_text().splitlines(),
+        read_records(place / "logs/snn/x.jsonl"),
+    )
+    found["epochs in the log"] = [
+        line.rpartition(";")[0] for line in log if line.startswith("epoch ")
+    ]
+    found["records"] = [
+        timeless(record) for record in records if record["event"] in ("epoch", "evaluation")
+    ]
     return found | {"left over": [path.name for path in place.rglob(".*.tmp")]}
 
 

@@ -37,9 +37,18 @@ children_time = lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  #
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="committed ones")
-    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["float32", "int8"], help="which")
-    parser.add_argument("--ann", default=str(COMMITTED / "ann/ann_feedback.pth"), metavar="PATH", help="of the same architecture")
+    parser.add_argument(
+        "--networks", nargs="+", default=NETWORKS, metavar="NAME", help="committed ones"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", choices=WEIGHTS, default=["float32", "int8"], help="which"
+    )
+    parser.add_argument(
+        "--ann",
+        default=str(COMMITTED / "ann/ann_feedback.pth"),
+        metavar="PATH",
+        help="of the same architecture",
+    )
     parser.add_argument("--cflags", default="-O3", help="of the compiler")
     counts = {"type": typed(COUNT), "metavar": "N"}
     parser.add_argument("--images", default=10000, help="test images", **counts)
@@ -69,10 +78,21 @@ def main(argv=None):
                 network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
                 speed = fastest(partial(network.run, images), children_time)
                 compared = images if weights == "float32" else images[: args.compared]
-                differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))
-            speeds = {"c": round(speed), "event_engine": round(event_speed), "ann": round(ann_speed)}
+                differing = sum(
+                    differ(network, snn, compared[part], part)
+                    for part in torch.arange(len(compared)).split(AT_ONCE)
+                )
+            speeds = {
+                "c": round(speed),
+                "event_engine": round(event_speed),
+                "ann": round(ann_speed),
+            }
             about = {"network": name, "weights": weights, "images_per_second": speeds}
-            about |= {"of_event_engine": round(speed / event_speed, 2), "differing": differing, "compared": len(compared)}
+            about |= {
+                "of_event_engine": round(speed / event_speed, 2),
+                "differing": differing,
+                "compared": len(compared),
+            }
             print(json.dumps(about), flush=True)
 
 

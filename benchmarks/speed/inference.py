@@ -47,7 +47,11 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 import numpy as np
 import torch
 
-NETWORKS = {"baseline": "baseline", "blocking": "feedback", "random": None}  # name -> that of its files
+NETWORKS = {
+    "baseline": "baseline",
+    "blocking": "feedback",
+    "random": None,
+}  # name -> that of its files
 PLAN, SHAPE, TIMESTEPS = "16 M 32 M 64 64 M", (3, 32, 32), 4  # of random ones, width 1
 RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.5]
 LOOKS = {  # name -> (label, marker, colour, of its inside)
@@ -63,17 +67,64 @@ LOOKS = {  # name -> (label, marker, colour, of its inside)
 
 def build_parser():
     parser, counts = Parser(__doc__), {"type": typed(COUNT), "nargs": "+"}
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["baseline", "blocking"], help="which")
-    parser.add_argument("--threads", default=[2, 1], metavar="N", help="torch.set_num_threads", **counts)
-    parser.add_argument("--timesteps", default=[8, 50], metavar="T", help="per image, of trained networks", **counts)
-    parser.add_argument("--widths", default=[1, 4], metavar="N", help="of random ones, times the channels", **counts)
-    parser.add_argument("--rates", type=typed(PROBABILITY), nargs="+", default=RATES, metavar="SHARE", help="of random ones")
-    parser.add_argument("--batches", default=[1, 64], metavar="B", help="images at a time", **counts)
-    parser.add_argument("--images", type=typed(COUNT), default=64, metavar="N", help="the first N test images, in each case")
-    parser.add_argument("--rounds", type=typed(COUNT), default=5, metavar="N", help="all images, by each simulator in turn")
-    parser.add_argument("--peers", nargs="*", choices=SIMULATORS, default=list(SIMULATORS), help="which; others are null")
-    parser.add_argument("--machine", default="", metavar="WORDS", help="what the records call this machine")
-    add_output_flag(parser, "--picture", "a chart of the cases with the first number of threads", ".png")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=["baseline", "blocking"], help="which"
+    )
+    parser.add_argument(
+        "--threads", default=[2, 1], metavar="N", help="torch.set_num_threads", **counts
+    )
+    parser.add_argument(
+        "--timesteps",
+        default=[8, 50],
+        metavar="T",
+        help="per image, of trained networks",
+        **counts,
+    )
+    parser.add_argument(
+        "--widths",
+        default=[1, 4],
+        metavar="N",
+        help="of random ones, times the channels",
+        **counts,
+    )
+    parser.add_argument(
+        "--rates",
+        type=typed(PROBABILITY),
+        nargs="+",
+        default=RATES,
+        metavar="SHARE",
+        help="of random ones",
+    )
+    parser.add_argument(
+        "--batches", default=[1, 64], metavar="B", help="images at a time", **counts
+    )
+    parser.add_argument(
+        "--images",
+        type=typed(COUNT),
+        default=64,
+        metavar="N",
+        help="the first N test images, in each case",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=typed(COUNT),
+        default=5,
+        metavar="N",
+        help="all images, by each simulator in turn",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=SIMULATORS,
+        default=list(SIMULATORS),
+        help="which; others are null",
+    )
+    parser.add_argument(
+        "--machine", default="", metavar="WORDS", help="what the records call this machine"
+    )
+    add_output_flag(
+        parser, "--picture", "a chart of the cases with the first number of threads", ".png"
+    )
     return parser
 
 
@@ -81,16 +132,26 @@ def main(argv=None):
     args, records = build_parser().parse_args(argv), []
     for batch in args.batches:
         if args.images % batch:
-            raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
+            raise UserError(
+                f"--images {args.images} are no whole number of batches of {batch}: give a multiple"
+            )
     for threads in args.threads:
         torch.set_num_threads(threads)
         for (about, model, ann, images), batch in product(networks(args), args.batches):
-            about = {"machine": args.machine, **about, "timesteps": model.timesteps, "batch": batch, "threads": threads}
+            about = {
+                "machine": args.machine,
+                **about,
+                "timesteps": model.timesteps,
+                "batch": batch,
+                "threads": threads,
+            }
             case = "{network}, T = {timesteps}, batch {batch}, threads {threads}".format(**about)
             records.append({"case": case, **about, **measured(model, ann, images, batch, args)})
             print(json.dumps(records[-1]), flush=True)
     if args.picture:
-        save_simulators(args.picture, [record for record in records if record["threads"] == args.threads[0]])
+        save_simulators(
+            args.picture, [record for record in records if record["threads"] == args.threads[0]]
+        )
 
 
 # --- networks
@@ -102,9 +163,18 @@ def networks(args):
         if name == "random":
             images = ImageSet(name, random_images(args.images), None)
             for width, rate in product(args.widths, args.rates):
-                plan = [[int(token) * width if token.isdigit() else token for token in PLAN.split()], []]
-                ann = VGG_wFeedback(plan=plan, image_shape=SHAPE, fc_layers=0, init="kaiming").eval()
-                about = {"network": f"random, width {width}, rate {rate:g}", "width": width, "rate": rate}
+                plan = [
+                    [int(token) * width if token.isdigit() else token for token in PLAN.split()],
+                    [],
+                ]
+                ann = VGG_wFeedback(
+                    plan=plan, image_shape=SHAPE, fc_layers=0, init="kaiming"
+                ).eval()
+                about = {
+                    "network": f"random, width {width}, rate {rate:g}",
+                    "width": width,
+                    "rate": rate,
+                }
                 yield about, random_network(plan, rate), ann, images
             continue
         path, images = HOME / "trained_models", load_data("MNIST", limit_test=args.images)[2]
@@ -119,14 +189,20 @@ def random_network(plan, rate):
     """A network of this plan with random weights, in whose layers this share of neurons spikes in a timestep."""
     torch.manual_seed(0)
     settings = {"timesteps": TIMESTEPS, "encoding": "direct", "update": "immediate"}
-    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=SHAPE, fc_layers=0, init="kaiming", **settings).eval()
+    model = VGG_SNN_STDB_wFeedback(
+        plan=plan, image_shape=SHAPE, fc_layers=0, init="kaiming", **settings
+    ).eval()
     thresholds, images = model.thresholds, random_images(2)
     for layer, name in enumerate(model.neurons()):
         low, high = 1e-3, 1e3
         for _ in range(14):
             thresholds[layer] = (low * high) ** 0.5
             model.set_thresholds(thresholds)
-            share = model(images).spikes[name].mean().item() / TIMESTEPS / prod(model.graph.shapes[name])
+            share = (
+                model(images).spikes[name].mean().item()
+                / TIMESTEPS
+                / prod(model.graph.shapes[name])
+            )
             low, high = (thresholds[layer], high) if share > rate else (low, thresholds[layer])
     model.engine = EventEngine(model)
     return model
@@ -143,8 +219,13 @@ def random_images(count):
 def measured(model, ann, images, batch, args):
     """What a record says of one case."""
     (every,) = images.batches(len(images))
-    x, uniforms = every.images, Draws(0, EVALUATION, every.index).uniforms(model.timesteps, model.image_shape)
-    parts = [*zip(x.split(batch), (part.contiguous() for part in uniforms.split(batch, 1)), strict=True)]
+    x, uniforms = (
+        every.images,
+        Draws(0, EVALUATION, every.index).uniforms(model.timesteps, model.image_shape),
+    )
+    parts = [
+        *zip(x.split(batch), (part.contiguous() for part in uniforms.split(batch, 1)), strict=True)
+    ]
     runs = {
         ("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False),
         ("ours_dense", ""): lambda x, uniforms: model.forward(x, uniforms, frames=False),
@@ -159,25 +240,44 @@ def measured(model, ann, images, batch, args):
             same[peer] = found if same.get(peer, True) is True else same[peer]
     with OperationCounter(model) as counter:
         model(x, uniforms, frames=False)
-    spikes, additions = round(sum(event.values()).mean().item(), 1), counter.result(args.images)["event_acs"]
-    found = figures(in_turns(runs, parts, args)) | {"same_spikes": same, "spikes_per_image": spikes, "additions": additions}
+    spikes, additions = (
+        round(sum(event.values()).mean().item(), 1),
+        counter.result(args.images)["event_acs"],
+    )
+    found = figures(in_turns(runs, parts, args)) | {
+        "same_spikes": same,
+        "spikes_per_image": spikes,
+        "additions": additions,
+    }
     found["nanoseconds_per_addition"] = float(f"{1e9 / found['ours_event'] / additions:.4g}")
     return found | {"images": args.images, "rounds": args.rounds}
 
 
 def in_turns(runs, parts, args):
     """Images per second of each run, the median over the rounds. One batch comes before, which is not timed."""
-    seconds, clock = {key: [] for key in runs}, time.perf_counter if torch.get_num_threads() > 1 else time.process_time
+    seconds, clock = (
+        {key: [] for key in runs},
+        time.perf_counter if torch.get_num_threads() > 1 else time.process_time,
+    )
     for run in runs.values():
         run(*parts[0])
     for _, (key, run) in product(range(args.rounds), runs.items()):
-        seconds[key].append(timeit.timeit(lambda: [run(*part) for part in parts], timer=clock, number=1))  # noqa: B023
+        seconds[key].append(
+            timeit.timeit(
+                lambda: [run(*part) for part in parts],  # noqa: B023
+                timer=clock,
+                number=1,
+            )
+        )
     return {key: args.images / statistics.median(times) for key, times in seconds.items()}
 
 
 def figures(speeds):
     """The figures of a record from (name, way) -> images per second: each at its faster way, null where it is not measured."""
-    faster = {name: (round(speed, 1), way) for (name, way), speed in sorted(speeds.items(), key=lambda pair: pair[1])}
+    faster = {
+        name: (round(speed, 1), way)
+        for (name, way), speed in sorted(speeds.items(), key=lambda pair: pair[1])
+    }
     ways = {name: way for name, (_, way) in faster.items() if way}
     return {name: faster.get(name, (None, ""))[0] for name in LOOKS} | {"way": ways}
 
@@ -185,7 +285,9 @@ def figures(speeds):
 def compared(spikes, ours):
     """True for the same spikes in every layer and image, else the share of spikes that are more or fewer."""
     differing = sum((spikes[name] - ours[name]).abs().sum().item() for name in ours)
-    return differing == 0 or float(f"{differing / sum(own.sum().item() for own in ours.values()):.1e}")
+    return differing == 0 or float(
+        f"{differing / sum(own.sum().item() for own in ours.values()):.1e}"
+    )
 
 
 # --- pictures
@@ -198,19 +300,40 @@ def save_simulators(path, records):
     with chart(path, (10.5, 1.3 + 0.42 * len(records))) as (axis,):
         for row, record in enumerate(records):
             if best := max(record[peer] or 0 for peer in SIMULATORS):
-                ends, place = (best, record["ours_event"]), ((best * record["ours_event"]) ** 0.5, row - 0.08)
+                ends, place = (
+                    (best, record["ours_event"]),
+                    ((best * record["ours_event"]) ** 0.5, row - 0.08),
+                )
                 axis.plot(ends, [row] * 2, color=LOOKS["ours_event"][2], lw=1.2, zorder=1)
-                axis.text(*place, f"{ends[1] / best:.1f} times", ha="center", va="bottom", weight="bold")
+                axis.text(
+                    *place, f"{ends[1] / best:.1f} times", ha="center", va="bottom", weight="bold"
+                )
         for name, (label, marker, colour, inside) in LOOKS.items():
             speeds = [record[name] or np.nan for record in records]
             if not np.isnan(speeds).all():
-                axis.plot(speeds, rows, marker, label=label, color=colour, mfc=inside, mew=1.4, ms=7.5, ls="")
+                axis.plot(
+                    speeds,
+                    rows,
+                    marker,
+                    label=label,
+                    color=colour,
+                    mfc=inside,
+                    mew=1.4,
+                    ms=7.5,
+                    ls="",
+                )
         label = f"images per second (log scale), threads: {records[0]['threads']}"
         axis.set(xscale="log", xlabel=label, ylim=(len(records) - 0.5, -0.6))
         axis.set_yticks(rows, [words.format(**record) for record in records])
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.grid(color="#dddddd", axis="x")
-        axis.figure.legend(loc="outside upper center", ncols=len(LOOKS), frameon=False, handletextpad=0.1, columnspacing=1.2)
+        axis.figure.legend(
+            loc="outside upper center",
+            ncols=len(LOOKS),
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=1.2,
+        )
 
 
 if __name__ == "__main__":

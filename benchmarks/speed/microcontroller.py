@@ -34,22 +34,41 @@ from self_models.loading import load
 from torch import nn
 
 CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
-NETWORKS = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn", "tiny") for kind in ("feedback", "baseline")]
+NETWORKS = [
+    f"{name}_{kind}"
+    for name in ("quick", "accurate", "fast", "snn", "tiny")
+    for kind in ("feedback", "baseline")
+]
 COMMITTED = HOME / "trained_models/snn"
-GRAPHS = [HOME / "examples/nmnist.nir", HOME.parent / "shared/data/nir/cnn_sinabs.nir"]  # the second is somebody else's
-FIGURES = re.compile(r"flash: (?P<flash>\d+) bytes; instructions per \w+: (?P<instructions>\d+) \(\d+ to \d+\); "
-                     r"RAM: (?P<ram>\d+) bytes, and (?P<stack>\d+) of stack")  # fmt: skip
+GRAPHS = [
+    HOME / "examples/nmnist.nir",
+    HOME.parent / "shared/data/nir/cnn_sinabs.nir",
+]  # the second is somebody else's
+FIGURES = re.compile(
+    r"flash: (?P<flash>\d+) bytes; instructions per \w+: (?P<instructions>\d+) \(\d+ to \d+\); "
+    r"RAM: (?P<ram>\d+) bytes, and (?P<stack>\d+) of stack"
+)
 
 
 def main(argv=None):
     parser = Parser(__doc__)
     found = [*NETWORKS, *(str(path) for path in GRAPHS if path.exists())]
-    parser.add_argument("--networks", nargs="+", default=found, metavar="NAME", help="committed ones, or paths of NIR files")
-    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="of committed ones")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=found,
+        metavar="NAME",
+        help="committed ones, or paths of NIR files",
+    )
+    parser.add_argument(
+        "--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="of committed ones"
+    )
     parser.add_argument("--cores", nargs="+", choices=CORES, default=CORES, help="which")
     args = parser.parse_args(argv)
     all_weights = product(args.networks, args.weights)
-    for name, weights in dict.fromkeys((name, "float32" if name.endswith(".nir") else one) for name, one in all_weights):
+    for name, weights in dict.fromkeys(
+        (name, "float32" if name.endswith(".nir") else one) for name, one in all_weights
+    ):
         timesteps, files = files_for(name, weights)
         for core in args.cores:
             if figures := played(files, core):
@@ -84,31 +103,51 @@ def played(files, core):
         return None
     if not (found := FIGURES.search(done.stdout)):
         raise RuntimeError(done.stdout + done.stderr)
-    return {"equal": "equal: " in done.stdout} | {name: int(number) for name, number in found.groupdict().items()}
+    return {"equal": "equal: " in done.stdout} | {
+        name: int(number) for name, number in found.groupdict().items()
+    }
 
 
 @cache
 def ann_figures(name, core):
     control = ann_files(load(COMMITTED / f"{name}.pth", engine="dense"))
-    figures, weights = played(control, core), re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1]
-    return {"ann_instructions": figures["instructions"], "ann_weights": int(weights), "ann_ram": figures["ram"]}
+    figures, weights = (
+        played(control, core),
+        re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1],
+    )
+    return {
+        "ann_instructions": figures["instructions"],
+        "ann_weights": int(weights),
+        "ann_ram": figures["ram"],
+    }
 
 
 def ann_files(model):
     """The control's folder: its program takes the place of check.c, and what that checks is empty."""
-    layers = [layer for layer in forward_layers(model) if isinstance(layer.module, nn.Conv2d | nn.Linear)]
+    layers = [
+        layer for layer in forward_layers(model) if isinstance(layer.module, nn.Conv2d | nn.Linear)
+    ]
     numbers = [numbers_of(layer) for layer in layers]
     lengths = [-(-kernel * kernel * into // 4) * 4 for _, into, _, kernel, _ in numbers]
     sizes = {
         "LAYERS": ", ".join(f"{{{', '.join(map(str, each))}}}" for each in numbers),
-        "WEIGHTS": sum(length * out for length, (_, _, out, _, _) in zip(lengths, numbers, strict=True)),
+        "WEIGHTS": sum(
+            length * out for length, (_, _, out, _, _) in zip(lengths, numbers, strict=True)
+        ),
         "LARGEST": max(prod(shape) for layer in layers for shape in (layer.before, layer.after)),
         "LONGEST": max(lengths),
     }
     program = Path(__file__).with_name("microcontroller_ann.c").read_text()
-    texts = {"check.c": "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + program}
-    texts |= dict.fromkeys(("golden.c", "network.c", "weights.c", "network.h", "vectors.h", "small.h", "weights.h"), "")
-    return texts | {name: (TEMPLATES / name).read_text() for name in ("Makefile", "qemu.mk", "board.h")}
+    texts = {
+        "check.c": "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + program
+    }
+    texts |= dict.fromkeys(
+        ("golden.c", "network.c", "weights.c", "network.h", "vectors.h", "small.h", "weights.h"),
+        "",
+    )
+    return texts | {
+        name: (TEMPLATES / name).read_text() for name in ("Makefile", "qemu.mk", "board.h")
+    }
 
 
 def numbers_of(layer):
@@ -116,7 +155,13 @@ def numbers_of(layer):
     module = layer.module
     if isinstance(module, nn.Linear):
         return 1, module.in_features, module.out_features, 1, 1
-    return layer.after[1], module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0]
+    return (
+        layer.after[1],
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size[0],
+        module.stride[0],
+    )
 
 
 if __name__ == "__main__":

@@ -43,14 +43,28 @@ STEPS, SIZE, SHARE = 100, 128, 0.05  # of networks and events that are drawn
 def drawn(name):
     """A NIR graph of two layers of SIZE neurons, and 10 outputs: 'recurrent', or 'residual', with a skip over the second."""
     draw = np.random.default_rng(0)
-    lif = lambda n: nir.LIF(tau=np.full(n, 1e-2), r=np.full(n, 10.0), v_leak=np.zeros(n), v_threshold=np.ones(n))  # noqa: E731
+    lif = lambda n: nir.LIF(  # noqa: E731
+        tau=np.full(n, 1e-2), r=np.full(n, 10.0), v_leak=np.zeros(n), v_threshold=np.ones(n)
+    )
     weigh = lambda n, m: nir.Affine(draw.normal(0, 2 / np.sqrt(m), (n, m)), np.zeros(n))  # noqa: E731
-    nodes = {"input": nir.Input({"input": np.array([SIZE])}), "in": weigh(SIZE, SIZE), "a": lif(SIZE), "w": weigh(SIZE, SIZE)}
-    nodes |= {"b": lif(SIZE), "out": weigh(10, SIZE), "c": lif(10), "output": nir.Output({"output": np.array([10])})}
+    nodes = {
+        "input": nir.Input({"input": np.array([SIZE])}),
+        "in": weigh(SIZE, SIZE),
+        "a": lif(SIZE),
+        "w": weigh(SIZE, SIZE),
+    }
+    nodes |= {
+        "b": lif(SIZE),
+        "out": weigh(10, SIZE),
+        "c": lif(10),
+        "output": nir.Output({"output": np.array([10])}),
+    }
     edges = [*pairwise(nodes)]
     if name == "residual":
         return nir.NIRGraph(nodes, [*edges, ("a", "b")])
-    return nir.NIRGraph(nodes | {"back": weigh(SIZE, SIZE)}, [*edges, ("b", "back"), ("back", "b")])
+    return nir.NIRGraph(
+        nodes | {"back": weigh(SIZE, SIZE)}, [*edges, ("b", "back"), ("back", "b")]
+    )
 
 
 def events_for(model, count):
@@ -75,12 +89,16 @@ def runner(simulator, graph, dt, batch):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("networks", nargs="+", metavar="NETWORK.nir", help="files, recurrent or residual")
+    parser.add_argument(
+        "networks", nargs="+", metavar="NETWORK.nir", help="files, recurrent or residual"
+    )
     counts = {"type": typed(COUNT), "metavar": "N"}
     parser.add_argument("--recordings", default=64, help="of each simulator", **counts)
     parser.add_argument("--batches", nargs="+", default=[1, 64], help="sizes of batches", **counts)
     parser.add_argument("--threads", default=2, help="of PyTorch", **counts)
-    parser.add_argument("--repeats", default=3, help="of each, of which the fastest counts", **counts)
+    parser.add_argument(
+        "--repeats", default=3, help="of each, of which the fastest counts", **counts
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)  # what others say of the file
@@ -93,21 +111,45 @@ def main(argv=None):
             model = from_nir(graph, dt=1e-4)
         events = events_for(model, args.recordings)
         steps = events.shape[1]
-        rows = [each.nonzero().repeat_interleave(each[each > 0].long(), 0).int().numpy() for each in events]
-        about = {"network": Path(name).name, "recordings": len(rows), "timesteps": steps, "threads": args.threads}
+        rows = [
+            each.nonzero().repeat_interleave(each[each > 0].long(), 0).int().numpy()
+            for each in events
+        ]
+        about = {
+            "network": Path(name).name,
+            "recordings": len(rows),
+            "timesteps": steps,
+            "threads": args.threads,
+        }
         for simulator, batch in product(("kernel", *SIMULATORS), args.batches):
             if simulator == "kernel":
                 engine = {"engine": "dense" if model.stays else "event"}
-                speed = timed(lambda count: lambda part: model(part, steps), rows, batch, args.repeats)  # noqa: B023
+                speed = timed(
+                    lambda count: lambda part: model(part, steps),  # noqa: B023
+                    rows,
+                    batch,
+                    args.repeats,
+                )
             else:
-                engine, speed = {}, timed(partial(runner, simulator, graph, model.dt), events, batch, args.repeats)
-            print(json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}), flush=True)
+                engine, speed = (
+                    {},
+                    timed(
+                        partial(runner, simulator, graph, model.dt), events, batch, args.repeats
+                    ),
+                )
+            print(
+                json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}),
+                flush=True,
+            )
 
 
 @torch.no_grad()
 def timed(make, given, batch, repeats):
     """Recordings per second of make(batch size)(recordings), or the words with which it fails."""
-    seconds, parts = [0.0] * repeats, [given[begin : begin + batch] for begin in range(0, len(given), batch)]
+    seconds, parts = (
+        [0.0] * repeats,
+        [given[begin : begin + batch] for begin in range(0, len(given), batch)],
+    )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             for repeat, part in product(range(repeats), parts):

@@ -69,7 +69,11 @@ def snntorch(theta, by_layer):
     from snntorch import Leaky
 
     neuron = Leaky(beta=1.0, threshold=theta, init_hidden=True)
-    return neuron, (lambda drive: torch.stack([*map(neuron, drive)])) if by_layer else neuron, neuron.reset_mem
+    return (
+        neuron,
+        (lambda drive: torch.stack([*map(neuron, drive)])) if by_layer else neuron,
+        neuron.reset_mem,
+    )
 
 
 def spikingjelly(theta, by_layer):
@@ -77,7 +81,9 @@ def spikingjelly(theta, by_layer):
     subtracts that, so rounding may differ."""
     from spikingjelly.activation_based.neuron import IFNode
 
-    neuron = IFNode(v_threshold=next_above(theta), v_reset=None, step_mode="m" if by_layer else "s")
+    neuron = IFNode(
+        v_threshold=next_above(theta), v_reset=None, step_mode="m" if by_layer else "s"
+    )
     return neuron, neuron, neuron.reset
 
 
@@ -118,8 +124,14 @@ def sinabs(theta, by_layer):
     from sinabs.activation import MembraneSubtract, SingleSpike
     from sinabs.layers import IAF
 
-    neuron = IAF(torch.tensor(next_above(theta)), spike_fn=SingleSpike, reset_fn=MembraneSubtract(theta))
-    return neuron, neuron if by_layer else (lambda drive: neuron(drive[:, None])[:, 0]), neuron.reset_states
+    neuron = IAF(
+        torch.tensor(next_above(theta)), spike_fn=SingleSpike, reset_fn=MembraneSubtract(theta)
+    )
+    return (
+        neuron,
+        neuron if by_layer else (lambda drive: neuron(drive[:, None])[:, 0]),
+        neuron.reset_states,
+    )
 
 
 # package -> (theta, by_layer) -> (its module, what forward calls, what resets it)
@@ -175,7 +187,9 @@ class Peer(nn.Module):
         if self.gate.reacts:
             codes = torch.stack(list(self.encoded(x, uniforms)), self.time_axis)
         else:
-            codes = self.features(self.input(self.encoding.send(x, uniforms).movedim(0, self.time_axis)))
+            codes = self.features(
+                self.input(self.encoding.send(x, uniforms).movedim(0, self.time_axis))
+            )
         return self.classifier(codes.flatten(2)).sum(self.time_axis)
 
     def encoded(self, x, uniforms):
@@ -186,17 +200,30 @@ class Peer(nn.Module):
             codes = self.features(self.input(self.encoding.send(view.unexplained(), draws)))
             if self.generate is not None:
                 readout_sum = self.integrate(readout_sum, self.generate(codes), view)
-                view = self.gate.next_view(x, self.on_pixel_scale(self.readout.prediction(readout_sum)), view)
+                view = self.gate.next_view(
+                    x, self.on_pixel_scale(self.readout.prediction(readout_sum)), view
+                )
             yield codes
 
     def spikes(self, x, uniforms):
         """Spikes of each image (B,), by layer as in SNNOutput.spikes. The hooks stay: this Peer is for nothing else."""
-        neurons = {"input": self.input} | {name: each for name, each in self.named_modules() if isinstance(each, Neurons)}
-        of_classifier = {name: neurons.pop(name) for name in [*neurons] if name.startswith("classifier")}
-        counts = watch(neurons, partial(self.sent, self.ahead)), watch(of_classifier, partial(self.sent, self.by_layer))
+        neurons = {"input": self.input} | {
+            name: each for name, each in self.named_modules() if isinstance(each, Neurons)
+        }
+        of_classifier = {
+            name: neurons.pop(name) for name in [*neurons] if name.startswith("classifier")
+        }
+        counts = (
+            watch(neurons, partial(self.sent, self.ahead)),
+            watch(of_classifier, partial(self.sent, self.by_layer)),
+        )
         self(x, uniforms)
         return counts[0] | counts[1]
 
     def sent(self, by_layer, spikes):
         """How many spikes there are for each image (B,); of an analog input values other than 0."""
-        return (spikes != 0).flatten(2).sum((self.time_axis, 2)) if by_layer else (spikes != 0).flatten(1).sum(1)
+        return (
+            (spikes != 0).flatten(2).sum((self.time_axis, 2))
+            if by_layer
+            else (spikes != 0).flatten(1).sum(1)
+        )

@@ -44,8 +44,16 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 PEERS = {"snntorch": False, "spikingjelly": True}  # by layer, that is multi-step, or by step
-BLOCKS = {"gate": "block", "epsilon": 0.2, "latch": True, "readout": "membrane_linear", "readout_slew": 0.38}
-OPTIMIZER = SimpleNamespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0)
+BLOCKS = {
+    "gate": "block",
+    "epsilon": 0.2,
+    "latch": True,
+    "readout": "membrane_linear",
+    "readout_slew": 0.38,
+}
+OPTIMIZER = SimpleNamespace(
+    optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0
+)
 PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
 
 
@@ -68,7 +76,13 @@ def main(argv=None):
         for kind in ("s", "cpu_s"):
             fastest = min(found[f"{name}_{kind}"] for name in PEERS)
             found[f"ratio_to_fastest_peer_{kind}"] = round(fastest / found[f"ours_{kind}"], 3)
-    print(json.dumps(found | {"threads": torch.get_num_threads()} | {name: getattr(args, name) for name in args.groups}))
+    print(
+        json.dumps(
+            found
+            | {"threads": torch.get_num_threads()}
+            | {name: getattr(args, name) for name in args.groups}
+        )
+    )
 
 
 def measured(args, name):
@@ -76,19 +90,25 @@ def measured(args, name):
     torch.manual_seed(0)
     batch = next(load_data("MNIST")[0].batches(args.batch_size))
     ours = network(args, batch.images).to(args.device)
-    batch = batch._replace(images=batch.images.to(args.device), labels=batch.labels.to(args.device))
+    batch = batch._replace(
+        images=batch.images.to(args.device), labels=batch.labels.to(args.device)
+    )
     ours.set_bptt_segments("auto" if args.bptt_segments == "auto" else int(args.bptt_segments))
     ours.precision = args.precision  # which it sees to itself; the others run under autocast
     model = ours if name == "ours" else Peer(ours, name, PEERS[name]).to(args.device)
     del ours  # else another's peak would have it, too
     optimizer = make_optimizer(model, OPTIMIZER)
-    draws = Draws(0, 1, batch.index).uniforms(args.timesteps, tuple(batch.images.shape[1:]), args.device)
+    draws = Draws(0, 1, batch.index).uniforms(
+        args.timesteps, tuple(batch.images.shape[1:]), args.device
+    )
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
+        with torch.autocast(
+            args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"
+        ):
             output = model(batch.images, draws)
         loss = Criterion(0.01, "linear_over_t")(output, batch.labels)["total"]
         loss.backward()
@@ -100,9 +120,15 @@ def measured(args, name):
     for _ in range(args.rounds):
         began = now(args.device)
         step()
-        times.append([after - before for before, after in zip(began, now(args.device), strict=True)])
+        times.append(
+            [after - before for before, after in zip(began, now(args.device), strict=True)]
+        )
     medians = [round(statistics.median(each), 4) for each in zip(*times, strict=True)]
-    found = {f"{name}_s": medians[0], f"{name}_cpu_s": medians[1], f"{name}_gb": round(peak_gb(args.device), 2)}
+    found = {
+        f"{name}_s": medians[0],
+        f"{name}_cpu_s": medians[1],
+        f"{name}_gb": round(peak_gb(args.device), 2),
+    }
     if args.device == "cpu" and name == "ours":
         found["products_share"] = round(products_share(step), 3)
     return found | {f"{name}_first_loss_and_gradient": first}
@@ -115,7 +141,11 @@ def products_share(step):
         for _ in range(3):
             step()
         microseconds = 1e6 * (time.perf_counter() - began)
-    of_products = [event.self_cpu_time_total for event in profiled.key_averages() if re.search(PRODUCTS, event.key)]
+    of_products = [
+        event.self_cpu_time_total
+        for event in profiled.key_averages()
+        if re.search(PRODUCTS, event.key)
+    ]
     return sum(of_products) / microseconds
 
 
@@ -139,23 +169,48 @@ def build_parser():
     parser.add_argument("--fc_width", type=typed(COUNT), default=4096)
     parser.add_argument("--timesteps", type=typed(COUNT), default=10)
     parser.add_argument("--batch_size", type=typed(COUNT), default=64)
-    parser.add_argument("--rounds", type=typed(COUNT), default=5, help="timed steps of each network, after one that is not timed")
+    parser.add_argument(
+        "--rounds",
+        type=typed(COUNT),
+        default=5,
+        help="timed steps of each network, after one that is not timed",
+    )
     parser.add_argument("--only", choices=["ours", *PEERS], help="one of them alone")
-    parser.add_argument("--gate", choices=["open", "block"], default="open", help="block: as trained here, --only ours")
-    parser.add_argument("--bptt_segments", choices=["0", "auto"], default="0", help="of ours: auto keeps few steps in memory")
+    parser.add_argument(
+        "--gate",
+        choices=["open", "block"],
+        default="open",
+        help="block: as trained here, --only ours",
+    )
+    parser.add_argument(
+        "--bptt_segments",
+        choices=["0", "auto"],
+        default="0",
+        help="of ours: auto keeps few steps in memory",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32", help="of the matrix products")
+    parser.add_argument(
+        "--precision", choices=list(PRECISIONS), default="float32", help="of the matrix products"
+    )
     return parser
 
 
 def network(args, images):
     """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and SpikingJelly's surrogate
     gradient max(0, 1 - |v|)."""
-    settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "dropout": 0.0, "fc_dropout": 0.0, "update": "immediate"}
+    settings = {
+        "timesteps": args.timesteps,
+        "fc_width": args.fc_width,
+        "dropout": 0.0,
+        "fc_dropout": 0.0,
+        "update": "immediate",
+    }
     settings |= BLOCKS if args.gate == "block" else {"readout": "membrane"}
     model = VGG_SNN_STDB_wFeedback(args.architecture, **settings)
     draw = torch.Generator().manual_seed(0)
-    thresholds = balance_thresholds(model, images[:8], lambda t: torch.rand(images[:8].shape, generator=draw), 4)
+    thresholds = balance_thresholds(
+        model, images[:8], lambda t: torch.rand(images[:8].shape, generator=draw), 4
+    )
     for (name, neuron), threshold in zip(model.neurons().items(), thresholds, strict=True):
         stage, position = name.split(".")
         getattr(model, stage)[int(position) - 1].weight.data /= 0.7 * threshold
@@ -176,7 +231,9 @@ class Peer(nn.Module):
             setattr(self, name, stage.to(memory_format=torch.contiguous_format))
         for module in self.modules():
             if isinstance(module, snntorch.Leaky):
-                module.spike_grad = custom_surrogate(lambda v, grad, spikes: grad * (1 - v.abs()).clamp(min=0))
+                module.spike_grad = custom_surrogate(
+                    lambda v, grad, spikes: grad * (1 - v.abs()).clamp(min=0)
+                )
             elif isinstance(module, IFNode):
                 module.detach_reset, module.surrogate_function = True, PiecewiseQuadratic()
 
@@ -184,7 +241,9 @@ class Peer(nn.Module):
         reset(self)
         encoded = self.over_time(self.features, poisson(x, draws))
         logits = self.over_time(self.classifier, encoded.flatten(2)).sum(0).float()
-        predictions = self.over_time(self.generate, encoded).float().cumsum(0).sigmoid()  # under autocast both come in bfloat16
+        predictions = (
+            self.over_time(self.generate, encoded).float().cumsum(0).sigmoid()
+        )  # under autocast both come in bfloat16
         return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
 
     def over_time(self, stage, signals):

@@ -7,13 +7,22 @@ from benchmarks.speed.inference import LOOKS, save_simulators
 from benchmarks.speed.peers import SIMULATORS
 from results import between, markdown
 
-PAGE, PICTURE = Path(__file__).with_suffix(".md"), Path(__file__).parents[1] / "inference_speed.png"
+PAGE, PICTURE = (
+    Path(__file__).with_suffix(".md"),
+    Path(__file__).parents[1] / "inference_speed.png",
+)
 RESULTS = Path(__file__).parents[2] / "results"
-MARKS = "<!-- {}: docs/explanation/performance.py writes what stands between these lines -->", "<!-- end -->"
+MARKS = (
+    "<!-- {}: docs/explanation/performance.py writes what stands between these lines -->",
+    "<!-- end -->",
+)
 
 
 def records(name):
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def inference_table():
@@ -22,7 +31,12 @@ def inference_table():
     for case in records("inference_peers"):
         best, name = max((case[name], LOOKS[name][0]) for name in SIMULATORS)
         event, dense, ann = (case[name] for name in ("ours_event", "ours_dense", "ann"))
-        run = f"{case['machine']}, {case['threads']}", case["network"], case["timesteps"], case["batch"]
+        run = (
+            f"{case['machine']}, {case['threads']}",
+            case["network"],
+            case["timesteps"],
+            case["batch"],
+        )
         speeds = f"{event:,.0f}", f"{dense:,.0f}", f"{best:,.0f} ({name})", f"{ann:,.0f}"
         rows.append([*run, *speeds, f"{event / best:.1f}", f"{dense / best:.2f}"])
     head = "machine, threads | network | T | batch | event | dense | best | ANN | event / best | dense / best"
@@ -35,8 +49,12 @@ def nir_table():
     simulators = dict.fromkeys(case["simulator"] for case in cases)
     for case in cases:
         speed = case.get("recordings_per_second")
-        runs.setdefault((case["network"], case["timesteps"], case["batch"]), []).append(f"{speed:,.1f}" if speed else "-")
-    head = " | ".join(["network | timesteps | batch", *(LOOKS.get(name, [name])[0] for name in simulators)])
+        runs.setdefault((case["network"], case["timesteps"], case["batch"]), []).append(
+            f"{speed:,.1f}" if speed else "-"
+        )
+    head = " | ".join(
+        ["network | timesteps | batch", *(LOOKS.get(name, [name])[0] for name in simulators)]
+    )
     return markdown(head, ([*run, *speeds] for run, speeds in runs.items()))
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 WIDTH = 1000
 GREY = "#767c86"  # of lines and words: contrast 4.2 on white, 4.5 on #0d1117
-INPUT, ENCODER, DECODER, CLASSIFIER, CONTROL = "#4477aa", "#228833", "#857200", "#aa3377", "#5f6b7a"
+INPUT, ENCODER, DECODER, CLASSIFIER, CONTROL = (
+    "#4477aa",
+    "#228833",
+    "#857200",
+    "#aa3377",
+    "#5f6b7a",
+)
 KEY = (
     (False, True, "first spikes that the input of timestep 1 can cause (phased: of phase 1)"),
     (True, False, "charges, cannot fire"),
@@ -32,7 +38,11 @@ UPDATES = {  # name -> what a layer computes, when a layer charges and when it f
         lambda layer: (1 + layer,),
     ),
     "phased, T = 2": (
-        ("phase of charging  V = V + I", "next phase: fire  s = H(V/θ − 1)", "    and reset  V = V − θs"),
+        (
+            "phase of charging  V = V + I",
+            "next phase: fire  s = H(V/θ − 1)",
+            "    and reset  V = V − θs",
+        ),
         lambda layer: range((layer - 1) * T + 1, layer * T + 1) if layer else (),
         lambda layer: range(layer * T + 1, (layer + 1) * T + 1),
     ),
@@ -82,7 +92,14 @@ def line(*points, arrow=True, dashed=False):
 
 
 def network():
-    yield text(10, 24, "The network in timestep t: the numbers are the order of computation", 16, anchor="start", weight="bold")
+    yield text(
+        10,
+        24,
+        "The network in timestep t: the numbers are the order of computation",
+        16,
+        anchor="start",
+        weight="bold",
+    )
     yield from box(10, 60, 84, 76, INPUT, "Image", "x")
     yield from box(126, 60, 116, 76, CONTROL, "Gate", "view", "model.gate", number=1)
     yield from box(278, 60, 116, 76, INPUT, "Encoding", "input spikes", "model.encoding", number=2)
@@ -94,13 +111,17 @@ def network():
     yield line((902, 98), (934, 98))
     yield text(938, 103, "class", 13, anchor="start")
     yield line((847, 136), (847, 204))
-    yield from box(782, 206, 130, 66, CONTROL, "Stopping rule", "evaluation only", "model.rule", number=9)
+    yield from box(
+        782, 206, 130, 66, CONTROL, "Stopping rule", "evaluation only", "model.rule", number=9
+    )
     yield f'<circle cx="592" cy="98" r="5" fill="{GREY}"/>'
     yield text(592, 84, "fork", 13)
     yield line((592, 98), (592, 239), (562, 239))
     yield from box(430, 206, 130, 66, DECODER, "Decoder", "every timestep", "generate", number=6)
     yield line((430, 239), (396, 239))
-    yield from box(264, 206, 130, 66, DECODER, "Read-out", "R, prediction p", "model.readout", number=7)
+    yield from box(
+        264, 206, 130, 66, DECODER, "Read-out", "R, prediction p", "model.readout", number=7
+    )
     yield line((264, 239), (184, 239), (184, 138), dashed=True)
     yield from badge(184, 239, 8)
     yield text(184, 272, "compare p with x:", 13)
@@ -109,7 +130,14 @@ def network():
 
 def neurons():
     """One spiking layer in a timestep, and when each of three layers charges and can first fire."""
-    yield text(10, 24, "Update of a spiking layer, and when each layer can first fire", 16, anchor="start", weight="bold")
+    yield text(
+        10,
+        24,
+        "Update of a spiking layer, and when each layer can first fire",
+        16,
+        anchor="start",
+        weight="bold",
+    )
     for place, (name, (equations, charges, fires)) in enumerate(UPDATES.items()):
         left, count = 10 + 320 * place, 8 if place == 2 else 4
         yield text(left, 54, name, 14, anchor="start", weight="bold")
@@ -119,7 +147,9 @@ def neurons():
             y = 154 + 26 * layer
             yield text(left + 52, y + 4, words, 12, anchor="end")
             for step in range(1, count + 1):
-                yield from dot(left + 74 + 28 * (step - 1), y, step in charges(layer), step in fires(layer))
+                yield from dot(
+                    left + 74 + 28 * (step - 1), y, step in charges(layer), step in fires(layer)
+                )
         for step in range(1, count + 1):
             yield text(left + 74 + 28 * (step - 1), 257, str(step), 12)
         yield text(left + 58, 257, "timestep", 12, anchor="end")
@@ -131,21 +161,59 @@ def neurons():
 def rooms():
     """The folders, each above what it imports; beside them: which results must be equal, bit for bit."""
     yield text(10, 24, "Imports go sideways and down, never up", 16, anchor="start", weight="bold")
-    yield text(560, 24, "Tests hold these equal, spike for spike", 16, anchor="start", weight="bold")
+    yield text(
+        560, 24, "Tests hold these equal, spike for spike", 16, anchor="start", weight="bold"
+    )
     floors = (
-        (CONTROL, ("scripts", "in the root"), ("command_line", "flags, recipes"), ("building", "models of settings")),
-        (CONTROL, ("training", "epochs, losses"), ("drawing", "pictures"), ("measuring", "tables, statistics")),
-        (CONTROL, ("exporting", "NIR, C, PyTorch"), ("data", "images, recordings"), ("runs", "logs, ranks")),
-        (ENCODER, ("loading", "load(), from_ann()"), ("graph", "NIR, any network"), ("integers", "weights of 8 bits")),
-        (ENCODER, ("kernel", "events, in C"), ("counting", "spikes, energy"), ("vgg_...", "step(): equations")),
-        (ENCODER, ("fast", "dense, whole layers"), ("network", "graph, neurons"), ("objectives, running", "gates, rules, draws")),
+        (
+            CONTROL,
+            ("scripts", "in the root"),
+            ("command_line", "flags, recipes"),
+            ("building", "models of settings"),
+        ),
+        (
+            CONTROL,
+            ("training", "epochs, losses"),
+            ("drawing", "pictures"),
+            ("measuring", "tables, statistics"),
+        ),
+        (
+            CONTROL,
+            ("exporting", "NIR, C, PyTorch"),
+            ("data", "images, recordings"),
+            ("runs", "logs, ranks"),
+        ),
+        (
+            ENCODER,
+            ("loading", "load(), from_ann()"),
+            ("graph", "NIR, any network"),
+            ("integers", "weights of 8 bits"),
+        ),
+        (
+            ENCODER,
+            ("kernel", "events, in C"),
+            ("counting", "spikes, energy"),
+            ("vgg_...", "step(): equations"),
+        ),
+        (
+            ENCODER,
+            ("fast", "dense, whole layers"),
+            ("network", "graph, neurons"),
+            ("objectives, running", "gates, rules, draws"),
+        ),
     )
     for floor, (colour, *names) in enumerate(floors):
         for place, (name, about) in enumerate(names):
             yield from box(10 + 172 * place, 44 + 54 * floor, 164, 46, colour, name, about)
     yield from box(700, 44, 140, 56, DECODER, "step()", "plain PyTorch")
-    engines = ("fast", "dense engine"), ("kernel", "event engine"), ("integers", "weights of 8 bits")
-    for place, ((name, about), test) in enumerate(zip(engines, ("test_engines", "test_kernel", "test_integers"), strict=True)):
+    engines = (
+        ("fast", "dense engine"),
+        ("kernel", "event engine"),
+        ("integers", "weights of 8 bits"),
+    )
+    for place, ((name, about), test) in enumerate(
+        zip(engines, ("test_engines", "test_kernel", "test_integers"), strict=True)
+    ):
         x = 570 + 140 * place
         yield from box(x, 158, 124, 56, ENCODER, name, about)
         yield line((x + 62, 156), (770 if place == 1 else 730 + 40 * place, 102))

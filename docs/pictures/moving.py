@@ -18,9 +18,18 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-ARMS = {"send-on-delta": "#999999", "best shift": "#56b4e9", "block matching": "#0072b2", "ours": "#d55e00"}
+ARMS = {
+    "send-on-delta": "#999999",
+    "best shift": "#56b4e9",
+    "block matching": "#0072b2",
+    "ours": "#d55e00",
+}
 IN_GREY = {"all pixels": "#555555", **ARMS, "float network": "#009e73"}
-LINKS = {"chip": (1.7, 40, 0.5), "board": (22, 72, 0.1), "radio": (1.6e5, 2.1e6, 0.5)}  # pJ: docs/notebook/moving.md; height
+LINKS = {
+    "chip": (1.7, 40, 0.5),
+    "board": (22, 72, 0.1),
+    "radio": (1.6e5, 2.1e6, 0.5),
+}  # pJ: docs/notebook/moving.md; height
 PANELS = "the scene", "predicted", "send-on-delta sends", "ours sends"
 
 
@@ -30,9 +39,18 @@ def draw_chart(rows):
         for number, (name, colour) in enumerate(ARMS.items()):
             found = [moving.interval([row["events"][name][0] for row in of]) for of in scenes]
             places = np.arange(len(scenes)) + 0.2 * (number - 1.5)
-            left.bar(places, [one.mean for one in found], 0.2, yerr=[one.half for one in found], color=colour, label=name)
+            left.bar(
+                places,
+                [one.mean for one in found],
+                0.2,
+                yerr=[one.half for one in found],
+                color=colour,
+                label=name,
+            )
         left.set_xticks(range(len(scenes)), [of[0]["kind"] for of in scenes])
-        left.set(ylim=(0, None), ylabel="events over the link per frame", title="Events, without noise")
+        left.set(
+            ylim=(0, None), ylabel="events over the link per frame", title="Events, without noise"
+        )
         left.legend(frameon=False)
         price, two = np.logspace(0, 7, 200), moving.by_kind(rows)["two"]
         for name in ("send-on-delta", "ours"):
@@ -56,21 +74,41 @@ def draw_grey(rows):
                 curve = moving.curve(of_kind[kind], name).values()
                 events = [moving.interval([row["events"][0] for row in of]) for of in curve]
                 lost = [moving.interval([-row["points_lost"] for row in of]) for of in curve]
-                halves = {"xerr": [each.half for each in events], "yerr": [each.half for each in lost]}
+                halves = {
+                    "xerr": [each.half for each in events],
+                    "yerr": [each.half for each in lost],
+                }
                 means = [each.mean for each in events], [each.mean for each in lost]
-                axis.errorbar(*means, **halves, color=colour, label=name, marker="o", ms=4, lw=1.5, elinewidth=0.8)
+                axis.errorbar(
+                    *means,
+                    **halves,
+                    color=colour,
+                    label=name,
+                    marker="o",
+                    ms=4,
+                    lw=1.5,
+                    elinewidth=0.8,
+                )
             axis.axhline(-moving.LOST, color="#888888", lw=0.8, ls="--")
-            axis.set(xscale="log", xlabel="events over the link per frame", title=f"Grey, {kind}, epsilon 0.05 to 0.4")
+            axis.set(
+                xscale="log",
+                xlabel="events over the link per frame",
+                title=f"Grey, {kind}, epsilon 0.05 to 0.4",
+            )
             log_scale(axis.xaxis, (1, 2, 5))
         axes[0].set_ylabel("accuracy, less that on true frames, points")
-        axes[0].legend(frameon=False, loc="lower center", fontsize=8, handlelength=1, borderaxespad=0)
+        axes[0].legend(
+            frameon=False, loc="lower center", fontsize=8, handlelength=1, borderaxespad=0
+        )
 
 
 def draw_gif():
     model = moving.Predictor().eval()
     model.load_state_dict(torch.load("runs/moving/ours_0.pth", weights_only=True))
     digits = moving.load_data("MNIST")[2].images[:, 0]
-    frames, following = (each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 60, seed=12)))
+    frames, following = (
+        each[0] for each in moving.frames_of(moving.moving_scenes("two", digits, 1, 60, seed=12))
+    )
     with torch.no_grad():
         guess = (model(frames)[0] > 0).float()
     shown = [following, guess, (frames[:, 0] != following).float(), (guess != following).float()]

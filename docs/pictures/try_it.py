@@ -27,8 +27,21 @@ from harness.exporting.page_file import page
 
 NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
 SIZE = 960, 809  # of the window
-TURNS = [(8, 8), (12, 6.5), (17, 6), (19, 7), (18, 11), (15, 16), (13, 21), (12, 23)]  # of a seven, in pixels of 28
-DRAWN = [tuple(a + (b - a) * way / 3 for a, b in zip(*pair, strict=True)) for pair in pairwise(TURNS) for way in range(3)]
+TURNS = [
+    (8, 8),
+    (12, 6.5),
+    (17, 6),
+    (19, 7),
+    (18, 11),
+    (15, 16),
+    (13, 21),
+    (12, 23),
+]  # of a seven, in pixels of 28
+DRAWN = [
+    tuple(a + (b - a) * way / 3 for a, b in zip(*pair, strict=True))
+    for pair in pairwise(TURNS)
+    for way in range(3)
+]
 BEGIN = """
 document.querySelectorAll("header, .about, .controls, .note, main > p").forEach((part) => (part.hidden = true));
 document.head.insertAdjacentHTML("beforeend", "<style>[hidden] { display: none !important } #play { transition: none }</style>");
@@ -55,11 +68,19 @@ def main():
     )  # one for all frames, so that what stands still does not flicker
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in some)
     pauses = [140] * len(others) + [2500]
-    first.save(Path(__file__).with_suffix(".gif"), save_all=True, append_images=others, duration=pauses, loop=0)
+    first.save(
+        Path(__file__).with_suffix(".gif"),
+        save_all=True,
+        append_images=others,
+        duration=pauses,
+        loop=0,
+    )
 
 
 def pictures(browser):
-    browser.do("return new Promise((done) => setInterval(() => document.getElementById('checked').textContent && done(), 50))")
+    browser.do(
+        "return new Promise((done) => setInterval(() => document.getElementById('checked').textContent && done(), 50))"
+    )
     browser.do(BEGIN)
 
     def steps(count):
@@ -85,7 +106,9 @@ def browsing(page, width, height):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    driver = subprocess.Popen(["chromedriver", f"--port={port}", "--silent"], stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen(
+        ["chromedriver", f"--port={port}", "--silent"], stdout=subprocess.DEVNULL
+    )
 
     def call(method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -99,12 +122,25 @@ def browsing(page, width, height):
                 call("GET", "/status")
                 break
             time.sleep(0.1)
-        options = {"args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}"]}
-        wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
+        options = {
+            "args": [
+                "--headless=new",
+                "--no-sandbox",
+                "--hide-scrollbars",
+                f"--window-size={width},{height}",
+            ]
+        }
+        wanted = {
+            "capabilities": {
+                "alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}
+            }
+        }
         session = f"/session/{call('POST', '/session', wanted)['sessionId']}"
         call("POST", f"{session}/url", {"url": Path(page).resolve().as_uri()})
         yield SimpleNamespace(
-            do=lambda script: call("POST", f"{session}/execute/sync", {"script": script, "args": []}),
+            do=lambda script: call(
+                "POST", f"{session}/execute/sync", {"script": script, "args": []}
+            ),
             picture=lambda: base64.b64decode(call("GET", f"{session}/screenshot")),
         )
         call("DELETE", session)

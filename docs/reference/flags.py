@@ -20,10 +20,16 @@ COLUMNS = ("| flag | in | default | values | meaning |", "| --- | --- | --- | --
 
 def page():
     """The text of the page."""
-    scripts = {"A": training_settings("ann"), "S": training_settings("snn"), "P": posthoc_settings(InputBlockingSNN)}
+    scripts = {
+        "A": training_settings("ann"),
+        "S": training_settings("snn"),
+        "P": posthoc_settings(InputBlockingSNN),
+    }
     parts, named = [HEAD], set()
     for group in GROUPS:
-        names = dict.fromkeys(name for known in scripts.values() for name, one in known.items() if one.group == group)
+        names = dict.fromkeys(
+            name for known in scripts.values() for name, one in known.items() if one.group == group
+        )
         rows = [row(name, scripts) for name in names if name not in named]
         named |= names.keys()
         parts += [f"## {group.capitalize()}", "", *COLUMNS, *rows, ""]
@@ -33,7 +39,10 @@ def page():
 def row(name, scripts):
     """A setting's line of the table. scripts: letter -> name -> Setting."""
     having = {letter: known[name] for letter, known in scripts.items() if name in known}
-    one, defaults = next(iter(having.values())), dict.fromkeys(each.default for each in having.values())
+    one, defaults = (
+        next(iter(having.values())),
+        dict.fromkeys(each.default for each in having.values()),
+    )
     flags = " ".join(f"`{words}`" for words in one.option_strings(name))
     default = ", ".join(f"`{value}`" for value in defaults if value not in (None, ""))
     cells = [flags, " ".join(having), default, values(one.kind), one.help]

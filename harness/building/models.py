@@ -46,20 +46,32 @@ def new_snn(args, cls=None, **own):
 def settings_from(cls, args):
     """The arguments of the constructor of cls, from the flags."""
     flags = {name: setting.flag(name) for name, setting in cls.known_settings().items()}
-    values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    return values | {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None)}
+    values = {
+        name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)
+    }
+    return values | {
+        **args.facts,
+        "dataset": lasting_name(args.dataset),
+        "plan": getattr(args, "plan", None),
+    }
 
 
 def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
+    return cls(**settings).to(
+        device, memory_format=torch.channels_last
+    )  # so that parts of one's own are, too
 
 
 def find_device(args):
     """The torch.device that the flags ask for, a GPU of its own for each rank. Raises UserError for one that is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     name = args.device if args.gpu else "cpu"
     if name == "auto":
         by_events = getattr(args, "engine", "") == "event"  # which is an engine of the CPU
@@ -71,7 +83,9 @@ def find_device(args):
     index = args.devices + ranks.local_rank()
     if index >= torch.cuda.device_count():
         ours = f" (rank {ranks.local_rank()} of this machine)" if ranks.count() > 1 else ""
-        raise UserError(f"--devices {args.devices}{ours}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
+        raise UserError(
+            f"--devices {args.devices}{ours}: there are GPUs 0 to {torch.cuda.device_count() - 1} here"
+        )
     compute_exactly()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
@@ -82,14 +96,20 @@ def read(path, args, model):
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY if INSTALLED else ''}"
-        raise UserError(f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}")
+        raise UserError(
+            f"--preset {args.preset} needs {path}, which is not there; this makes it: {makes}"
+        )
     return load_known(path, named(model))
 
 
 def load_ann(model, saved, path, say=None):
     """The ANN with the weights of a checkpoint. With say, it may lack what then is trained: bounds of qcfs, a decoder."""
     ends = ()
-    if say and model.settings["activation_ann"] == "qcfs" and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
+    if (
+        say
+        and model.settings["activation_ann"] == "qcfs"
+        and saved.get("settings", {}).get("activation_ann", "relu") == "relu"
+    ):
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
         ends = (".bound",)
     return fill(model, saved, path, say or str, bool(say), ends)
@@ -115,7 +135,9 @@ def fill(model, saved, path, say, may_grow=False, may_lack=()):
     own = [name for name in names_of_ones_own(model) if name not in weights]
     if own and saved.get("model") != type(model).__name__:
         parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)
-        say(f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it")
+        say(
+            f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it"
+        )
         names += own
     if may_grow and model.has_feedback and not has_decoder(weights):
         say(f"{path} has no decoder: this one starts at random")
@@ -143,9 +165,15 @@ def choose_trained(model, args):
     if args.test_only or args.train == "all":
         return
     if not model.has_feedback:
-        raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
-    if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
-        raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
+        raise UserError(
+            f"--train decoder needs an architecture with feedback; {args.architecture} has none"
+        )
+    if not args.trade_off and not any(
+        loss.needs_frames for loss in own_losses(args, model).values()
+    ):
+        raise UserError(
+            "--train decoder needs --trade_off above 0: the decoder learns from the reconstruction"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name.startswith(DECODER))
 
@@ -155,7 +183,9 @@ def use_engine(model, args):
     on_engine(model, args.engine)
     if model.runs_by == "reference" != args.engine:
         return "engine: reference (it replaces methods, or has parts or hooks of its own)"
-    return f"engine: {model.runs_by} ({model.stays})" if model.stays else f"engine: {model.runs_by}"
+    return (
+        f"engine: {model.runs_by} ({model.stays})" if model.stays else f"engine: {model.runs_by}"
+    )
 
 
 # --- --model: a network of somebody's own, or a part of one
@@ -165,7 +195,9 @@ def class_for(word, cls):
     """The class that a --model names, cls where it names none. Raises UserError where it is no network of the kind of cls."""
     own, kind = named(word), kind_of(cls)
     if own and not issubclass(own, kind):
-        raise UserError(f"--model {word}: {own.__name__} is not derived from {kind.__name__}, which this script needs")
+        raise UserError(
+            f"--model {word}: {own.__name__} is not derived from {kind.__name__}, which this script needs"
+        )
     return own or cls
 
 
@@ -177,7 +209,9 @@ def named(word):
     classes = imported(path).classes
     if name and name not in classes:
         known = ", ".join(classes) or "none"
-        raise UserError(f"--model {word}: there is no class {name}; {meant(name, classes)}it has {known}")
+        raise UserError(
+            f"--model {word}: there is no class {name}; {meant(name, classes)}it has {known}"
+        )
     return classes.get(name)
 
 
@@ -185,7 +219,9 @@ def parts_of(word):
     """(path of the file, name of the class or '') of a --model."""
     file, _, name = (word, "", "") if word.endswith(".py") else word.rpartition(":")
     if not file.endswith(".py") or (name and not name.isidentifier()):
-        raise UserError(f"--model {word}: give FILE.py:CLASS, or FILE.py alone for what it registers")
+        raise UserError(
+            f"--model {word}: give FILE.py:CLASS, or FILE.py alone for what it registers"
+        )
     return Path(file).resolve(), name
 
 
@@ -199,10 +235,18 @@ def word_for(word, path):
 
 def lines_on_flags(args, model):
     """Lines on typed flags without effect: of parts that are not used, of training with --test_only; and on --model's file."""
-    idle = {name for kind, registry in model.parts.items() for name in registry.settings_without(model.settings[kind])}
+    idle = {
+        name
+        for kind, registry in model.parts.items()
+        for name in registry.settings_without(model.settings[kind])
+    }
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
         idle.add("gate")
-    unused = {flag for flag, known in args.known.items() if flag in idle or (known.training and args.test_only)}
+    unused = {
+        flag
+        for flag, known in args.known.items()
+        if flag in idle or (known.training and args.test_only)
+    }
     if typed := [flag for flag in args.typed if flag in unused]:
         yield f"note: without effect here: --{', --'.join(typed)}"
     if args.model:
@@ -222,9 +266,23 @@ def imported(path):
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (path, *lines[-1:])
-        raise UserError(f"--model {':'.join(map(str, where))}: {type(error).__name__}: {error}") from None
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        where = (
+            (error.filename, error.lineno)
+            if isinstance(error, SyntaxError)
+            else (path, *lines[-1:])
+        )
+        raise UserError(
+            f"--model {':'.join(map(str, where))}: {type(error).__name__}: {error}"
+        ) from None
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
     module.classes = {cls.__name__: cls for cls in own}
     return module

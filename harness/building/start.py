@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from harness import UserError
-from harness.building.models import DECODER, ann_of, class_for, fill, has_decoder, named, read, word_for
+from harness.building.models import (
+    DECODER,
+    ann_of,
+    class_for,
+    fill,
+    has_decoder,
+    named,
+    read,
+    word_for,
+)
 from harness.data.facts import SELECTED_ON, facts_of, with_facts
 from harness.runs.run import counted, progress_bar
 from harness.training.training_state import resumed
@@ -27,7 +36,10 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
-FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
+FORGETTING = {
+    "blocking": "dynamic",
+    "surprise": 2.0,
+}  # how a streaming network forgets that blocks pixels
 LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
 SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
 PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
@@ -41,7 +53,9 @@ class Start(NamedTuple):
     saved: dict = {}  # noqa: RUF012
 
     settings = property(lambda self: self.saved.get("settings", {}))
-    run = property(lambda self: self.saved if self.kind == "run" else None)  # the checkpoint of a run that goes on
+    run = property(
+        lambda self: self.saved if self.kind == "run" else None
+    )  # the checkpoint of a run that goes on
 
 
 def resolve(config, kind, name=""):
@@ -50,10 +64,14 @@ def resolve(config, kind, name=""):
     config, saved = resumed(config, kind, name, named(config.model)) if name else (config, None)
     flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
     if config.test_only and not any(getattr(config, flag) for flag in flags):
-        raise UserError(f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in flags)}")
+        raise UserError(
+            f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in flags)}"
+        )
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
-            raise UserError(f"--{flag} and --{other} contradict each other: leave out one of the two")
+            raise UserError(
+                f"--{flag} and --{other} contradict each other: leave out one of the two"
+            )
     start = Start("run", config.resume, saved) if saved else checkpoint_of(config, flags)
     if start.kind in ("ann", "snn"):
         config = adopted(config, start, kind)
@@ -69,34 +87,55 @@ def checkpoint_of(config, flags):
     """The Start of the checkpoint that one of these flags names; the last counts."""
     for flag in reversed(flags):
         if path := getattr(config, flag):
-            own = config.model if flag == flags[-1] else word_for(config.model, path)  # an SNN's ANN is of another class
+            own = (
+                config.model if flag == flags[-1] else word_for(config.model, path)
+            )  # an SNN's ANN is of another class
             saved, kind = read(path, config, own), flag.removeprefix("pretrained_")
             if saved.get("settings", {}).get("nodes"):
-                raise UserError(f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it")
+                raise UserError(
+                    f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it"
+                )
             if kind.upper() not in may_hold(saved):
-                raise UserError(f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}")
+                raise UserError(
+                    f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}"
+                )
             return Start(kind, path, saved)
     return Start()
 
 
 def adopted(config, start, kind):
     """The Configuration with what a checkpoint says of its network, for an ANN or SNN (kind), of its images and its epoch."""
-    known, own, values = class_for(config.model, CLASSES[kind]).known_settings(), start.settings, {}
+    known, own, values = (
+        class_for(config.model, CLASSES[kind]).known_settings(),
+        start.settings,
+        {},
+    )
     settings = getattr(MODELS.get(str(start.saved.get("model"))), "defaults", {}) | own
-    if start.kind != kind:  # an SNN takes of its ANN what both have, but for what spiking declares anew
+    if (
+        start.kind != kind
+    ):  # an SNN takes of its ANN what both have, but for what spiking declares anew
         both = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         known = {name: setting for name, setting in known.items() if name in both}
     for name in known.keys() & settings.keys():
         flag = known[name].flag(name)
-        if flag and (known[name].scope == "network" or flag in config.default):  # what this script does not ask, its class says
+        if flag and (
+            known[name].scope == "network" or flag in config.default
+        ):  # what this script does not ask, its class says
             values[flag] = known[name].check(name, settings[name])
     if "dataset" in values:
         values["dataset"] = lasting_name(values["dataset"])
     config = config.having("checkpoint", **values)
-    selected_on = start.saved.get("selected_on", None if own else "test")  # the original's choice; some files do not say
+    selected_on = start.saved.get(
+        "selected_on", None if own else "test"
+    )  # the original's choice; some files do not say
     plan = None if "architecture" in config.given else own.get("plan")
     facts = {"facts": facts_of(settings, config.dataset)} if own else {}
-    return config.having("found", plan=plan, selected_on=selected_on if selected_on in SELECTED_ON else None, **facts)
+    return config.having(
+        "found",
+        plan=plan,
+        selected_on=selected_on if selected_on in SELECTED_ON else None,
+        **facts,
+    )
 
 
 def followed(config, start):
@@ -110,22 +149,34 @@ def followed(config, start):
     if start.kind == "ann":
         if was.get("norm") == "batch" or config.calibrate:
             follows["bias"] = True  # which the norm becomes, and calibration shifts
-        if is_phased or was.get("activation_ann") == "qcfs":  # thresholds fit activations, or are bounds: none is balanced
+        if (
+            is_phased or was.get("activation_ann") == "qcfs"
+        ):  # thresholds fit activations, or are bounds: none is balanced
             follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
         if "M" in find_plan(config.architecture, was.get("plan")).encoder:
             follows["max_pool"] = "count"  # the highest activation is the highest count
     if "resume" not in config.default:  # it only evaluates
-        asks_for_another = "gate" in config.given or config.default["gate"] == "contrast"  # as objective 3 does
+        asks_for_another = (
+            "gate" in config.given or config.default["gate"] == "contrast"
+        )  # as objective 3 does
         if gate.stays_in_evaluation and not asks_for_another:
-            own = {name: setting.flag(name) for name, setting in settings_in(gate).items()} | {"gate": "gate"}
-            follows |= {flag: was[name] for name, flag in own.items() if name in was}  # without it the network is another
+            own = {name: setting.flag(name) for name, setting in settings_in(gate).items()} | {
+                "gate": "gate"
+            }
+            follows |= {
+                flag: was[name] for name, flag in own.items() if name in was
+            }  # without it the network is another
         if is_phased or not find_plan(config.architecture, config.plan).decoder:
             follows["epsilon"] = 0.0  # there are no predictions by which to block
     now = config.having("followed", **follows)
     if now.gate == "open" and "gate" not in config.given and config.given.get("epsilon"):
         follows["gate"] = "block"  # else the epsilon would do nothing
-    if "scene" in config.default and not is_phased:  # a stream, which phased refuses: old evidence must decay
-        follows |= forgetting(was, blocks=follows.get("gate", now.gate) != "open" and now.epsilon > 0)
+    if (
+        "scene" in config.default and not is_phased
+    ):  # a stream, which phased refuses: old evidence must decay
+        follows |= forgetting(
+            was, blocks=follows.get("gate", now.gate) != "open" and now.epsilon > 0
+        )
     return follows
 
 
@@ -143,11 +194,17 @@ def check_conversion(config, start):
     if (own := was.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {path} has {own}")
     if not config.bias and (was.get("norm") == "batch" or config.calibrate):
-        raise UserError("--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out")
+        raise UserError(
+            "--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out"
+        )
     if config.calibrate and config.update == "delayed":
-        raise UserError("--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before")
+        raise UserError(
+            "--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before"
+        )
     if config.calibrate and steps > 1:
-        raise UserError(f"--calibrate needs an ANN of one pass, and {path} has --timesteps {steps}")
+        raise UserError(
+            f"--calibrate needs an ANN of one pass, and {path} has --timesteps {steps}"
+        )
     if config.calibrate and frames and config.timesteps != frames:
         raise UserError(f"--calibrate: {path} sees {frames} frames; give --timesteps {frames}")
 
@@ -157,14 +214,26 @@ def start_snn(model, start, train, config, run, may_grow=False):
     if start.kind == "ann":
         convert_ann(model, start, train, config, run)
     elif start.kind == "snn":
-        saved, of_original = weights_for(model, start, config, run)[0], "settings" not in start.saved
-        fill(model, saved, start.path, run.say, may_grow, (".threshold", ".leak") if of_original else ())
+        saved, of_original = (
+            weights_for(model, start, config, run)[0],
+            "settings" not in start.saved,
+        )
+        fill(
+            model,
+            saved,
+            start.path,
+            run.say,
+            may_grow,
+            (".threshold", ".leak") if of_original else (),
+        )
         if of_original:
             if "thresholds" in saved:  # scaled already
                 model.set_thresholds(saved["thresholds"])
             if (leak := saved.get("leak", saved.get("leak_mem"))) is not None:
                 model.set_leak(float(leak))
-        if "leak" in config.given or config.leak != start.settings.get("leak", config.leak):  # that of a streaming network
+        if "leak" in config.given or config.leak != start.settings.get(
+            "leak", config.leak
+        ):  # that of a streaming network
             model.set_leak(config.leak)
     elif not start.kind:
         thresholds = f"with every threshold at {config.default_threshold:g}"
@@ -176,37 +245,66 @@ def convert_ann(model, start, train, config, run):
     """Give the SNN the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
     saved, has_bounds = weights_for(model, start, config, run)
     state = saved["state_dict"]
-    if has_bounds and (unbound := [name for name in model.neurons() if in_stages(name) and f"{name}.threshold" not in state]):
+    if has_bounds and (
+        unbound := [
+            name
+            for name in model.neurons()
+            if in_stages(name) and f"{name}.threshold" not in state
+        ]
+    ):
         needed = f"--readout {model.settings['readout']} needs one for {unbound[0]}: choose a membrane read-out"
-        raise UserError(f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
+        raise UserError(
+            f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}"
+        )
     fill(model, saved, start.path, run.say, may_lack=(".threshold", ".leak", ".bias"))
     for name, parameter in model.named_parameters():
-        if name.endswith(".bias") and in_stages(name) and name not in state:  # what is there is of an earlier conversion
+        if (
+            name.endswith(".bias") and in_stages(name) and name not in state
+        ):  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
     biases = conversion.biases_of(model)
-    batch = train.batch(torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device)
+    batch = train.batch(
+        torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device
+    )
     images = batch.images
-    drawn = partial(Draws(config.seed, 0, batch.index).at_step, shape=model.image_shape, device=images.device)  # of a timestep
+    drawn = partial(
+        Draws(config.seed, 0, batch.index).at_step, shape=model.image_shape, device=images.device
+    )  # of a timestep
     # Thresholds fit what arrives at each layer: bounds that training has found, levels of activations, or the largest current.
     if has_bounds:
         conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
-        run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
+        run.say(
+            f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them"
+        )
     elif model.phased:
         conversion.fit_levels(model, images)
         conversion.fit_thresholds(model)
-        run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
+        run.say(
+            f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)"
+        )
     else:
         steps = config.balance_timesteps
-        with telling("balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run) as callbacks:
-            conversion.balance_thresholds(model, images, drawn, steps, config.balance_percentile, *callbacks)
+        with telling(
+            "balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run
+        ) as callbacks:
+            conversion.balance_thresholds(
+                model, images, drawn, steps, config.balance_percentile, *callbacks
+            )
     factor, neurons = config.scaling_factor, model.neurons().items()  # the original scales by 0.7
-    model.set_thresholds([(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons])
+    model.set_thresholds(
+        [(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons]
+    )
     conversion.fit_biases(model, biases)  # to the thresholds as they are now
     if config.calibrate:  # T timesteps round rates off: biases make up for what is lost on average
         rates = conversion.rates_of(ann_of(config.pretrained_ann, config), model, images)
-        line, rounds = "mean rates of its channels off by {:.4f}, now by {:.4f}", conversion.ROUNDS + 1
-        with telling("calibrating biases", line, model, len(images), model.timesteps, rounds, run) as callbacks:
+        line, rounds = (
+            "mean rates of its channels off by {:.4f}, now by {:.4f}",
+            conversion.ROUNDS + 1,
+        )
+        with telling(
+            "calibrating biases", line, model, len(images), model.timesteps, rounds, run
+        ) as callbacks:
             conversion.calibrate_biases(model, rates, images, drawn, *callbacks)
 
 
@@ -216,7 +314,9 @@ def weights_for(model, start, config, run):
     try:
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
-        raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
+        raise UserError(
+            f"{start.path}: its normalisation does not fit its weights; use another copy"
+        ) from None
     if has_decoder(state) and not has_decoder(model.state_dict()):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
@@ -237,12 +337,24 @@ def whiten_first_layer(model, images):
     patches' covariance, each divided by the root of its eigenvalue + SMALL. Returns a line on them."""
     weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
     count, size = weight.shape[0] // 2, weight.shape[-1]
-    index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))
+    index = torch.arange(
+        0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel()))
+    )
     for part in index.split(100):
-        patches = F.unfold(images.batch(part).images.flatten(0, -4).double(), size).transpose(1, 2).flatten(0, 1)
-        number, sums, squares = number + len(patches), sums + patches.sum(0), squares + patches.t() @ patches
+        patches = (
+            F.unfold(images.batch(part).images.flatten(0, -4).double(), size)
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
+        number, sums, squares = (
+            number + len(patches),
+            sums + patches.sum(0),
+            squares + patches.t() @ patches,
+        )
     mean = sums / number
-    variances, patterns = (values.flip(-1) for values in torch.linalg.eigh(squares / number - mean.outer(mean)))
+    variances, patterns = (
+        values.flip(-1) for values in torch.linalg.eigh(squares / number - mean.outer(mean))
+    )
     filters = (patterns[:, :count] / (variances[:count].clamp(min=0) + SMALL).sqrt()).t().float()
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))
     share = 100 * (variances[:count].sum() / variances.sum()).item()

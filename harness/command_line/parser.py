@@ -16,10 +16,29 @@ from harness.command_line.scripts import fail
 from self_models.basics.settings import Choice, Number, Switch, Text, meant
 
 GROUPS = (  # of --help, in this order
-    "run", "checkpoint", "engine", "conversion", "data", "network", "spiking", "forgetting", "gate", "stopping", "training",
-    "fine-tuning", "results",
-)  # fmt: skip
-LAYERS = ("default", "checkpoint", "script", "followed", "recipe", "typed", "found")  # of a Configuration, a later one wins
+    "run",
+    "checkpoint",
+    "engine",
+    "conversion",
+    "data",
+    "network",
+    "spiking",
+    "forgetting",
+    "gate",
+    "stopping",
+    "training",
+    "fine-tuning",
+    "results",
+)
+LAYERS = (
+    "default",
+    "checkpoint",
+    "script",
+    "followed",
+    "recipe",
+    "typed",
+    "found",
+)  # of a Configuration, a later one wins
 ABSENT = []  # the value of a flag that was not typed, and what the action `append` begins with
 PRESET = (
     "flags of a recipe and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), fast_feedback, "
@@ -46,7 +65,11 @@ def new_file(*endings):
 
     def parse(text):
         path = Path(text).absolute()
-        if text and (not path.parent.is_dir() or path.is_dir() or (endings and path.suffix.lower() not in endings)):
+        if text and (
+            not path.parent.is_dir()
+            or path.is_dir()
+            or (endings and path.suffix.lower() not in endings)
+        ):
             what = f"a name that ends in {' or '.join(endings)}" if endings else "a file"
             raise ValueError(f"{text}: give {what}, in a folder that exists")
         return text
@@ -56,7 +79,13 @@ def new_file(*endings):
 
 def add_output_flag(group, flag, help, *endings, default=""):
     """A flag that names a file with one of these endings."""
-    group.add_argument(flag, type=typed(new_file(*endings)), default=default, metavar=f"X{'|'.join(endings)}", help=help)
+    group.add_argument(
+        flag,
+        type=typed(new_file(*endings)),
+        default=default,
+        metavar=f"X{'|'.join(endings)}",
+        help=help,
+    )
 
 
 def merged(layers):
@@ -71,9 +100,15 @@ class Configuration:
     --help."""
 
     def __init__(self, known=None, groups=None, **layers):
-        self.known, self.groups, self.layers = known or {}, groups or {}, {name: {} for name in LAYERS} | layers
+        self.known, self.groups, self.layers = (
+            known or {},
+            groups or {},
+            {name: {} for name in LAYERS} | layers,
+        )
         self.values = merged(self.layers)
-        self.default, self.recipe, self.typed = (self.layers[name] for name in ("default", "recipe", "typed"))
+        self.default, self.recipe, self.typed = (
+            self.layers[name] for name in ("default", "recipe", "typed")
+        )
         self.given = self.recipe | self.typed  # what the user said
         self.origins = {name: layer for layer in LAYERS for name in self.layers[layer]}
 
@@ -84,7 +119,9 @@ class Configuration:
 
     def having(self, layer, **values):
         """A copy with these values in one of LAYERS."""
-        return Configuration(self.known, self.groups, **self.layers | {layer: self.layers[layer] | values})
+        return Configuration(
+            self.known, self.groups, **self.layers | {layer: self.layers[layer] | values}
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,18 +131,38 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description, table="", settings=(), bare=""):
         self.bare, self.table = bare, table
-        self.known = {known.flag(name): known for name, known in dict(settings).items() if known.option_strings(name)}
+        self.known = {
+            known.flag(name): known
+            for name, known in dict(settings).items()
+            if known.option_strings(name)
+        }
         self.rare = {flag for flag, known in self.known.items() if not known.common}
         form = partial(_Help, parser=self)
-        super().__init__(description=description, allow_abbrev=False, formatter_class=form, usage="%(prog)s [FLAG ...]")
-        self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=form,
+            usage="%(prog)s [FLAG ...]",
+        )
+        self.add_argument(
+            "--help_all",
+            action=_HelpAll,
+            nargs=0,
+            dest=argparse.SUPPRESS,
+            help="show all flags and exit",
+        )
         if table:
             self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help=PRESET)
         for title in GROUPS:
             group = self.add_argument_group(title)  # --help leaves out one without flags
             for flag, known in self.known.items():
                 if known.group == title:
-                    group.add_argument(*known.option_strings(flag), default=known.default, help=known.help, **_of_kind(known))
+                    group.add_argument(
+                        *known.option_strings(flag),
+                        default=known.default,
+                        help=known.help,
+                        **_of_kind(known),
+                    )
 
     def error(self, message):
         typo = re.search("unrecognized arguments: (--[^ =]+)", message)
@@ -115,15 +172,28 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None):
         if self.bare and args is None and not sys.argv[1:]:
             self.error(self.bare)
-        flags = {flag.dest: flag for flag in self._actions if argparse.SUPPRESS not in (flag.dest, flag.default)}
+        flags = {
+            flag.dest: flag
+            for flag in self._actions
+            if argparse.SUPPRESS not in (flag.dest, flag.default)
+        }
         said = super().parse_args(args, argparse.Namespace(**dict.fromkeys(flags, ABSENT)))
         config = Configuration(
             self.known,
-            {flag.dest: group.title for group in self._action_groups for flag in group._group_actions if flag.dest in flags},
-            default={name: self._get_value(flag, flag.default) if isinstance(flag.default, str) else flag.default
-                     for name, flag in flags.items()},
+            {
+                flag.dest: group.title
+                for group in self._action_groups
+                for flag in group._group_actions
+                if flag.dest in flags
+            },
+            default={
+                name: self._get_value(flag, flag.default)
+                if isinstance(flag.default, str)
+                else flag.default
+                for name, flag in flags.items()
+            },
             typed={name: value for name, value in vars(said).items() if value is not ABSENT},
-        )  # fmt: skip
+        )
         return self._with_recipe(config) if "preset" in config.typed else config
 
     def _with_recipe(self, config):
@@ -132,28 +202,43 @@ class Parser(argparse.ArgumentParser):
             print(recipes.recipe_list())
             self.exit()
         recipe = recipes.find(config.preset, "ann" if self.table == "ann" else "snn")
-        flags, told = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, recipe.of(self.table, config.typed)
+        flags, told = (
+            {flag.dest: flag for flag in self._actions if _kind_of(flag)},
+            recipe.of(self.table, config.typed),
+        )
         if unknown := [name for name in told if name not in flags]:
             likely = meant(unknown[0], flags)
-            raise UserError(f"{recipe.path}: {unknown[0]} is no flag of this script: {likely}--help_all lists them")
+            raise UserError(
+                f"{recipe.path}: {unknown[0]} is no flag of this script: {likely}--help_all lists them"
+            )
         try:
-            config = config.having("recipe", **{name: _checked(flags[name], value) for name, value in told.items()})
+            config = config.having(
+                "recipe", **{name: _checked(flags[name], value) for name, value in told.items()}
+            )
         except ValueError as error:
             raise UserError(f"{recipe.path}: {error}") from None
         networks, made_by = recipe.networks(config)
         several = {name for name, flag in flags.items() if flag.nargs == "+"}
-        words = recipes.as_flags({name: value for name, value in told.items() if name not in config.typed}, several)
-        return config.having("followed", **networks).having("found", preset_flags=words, made_by=made_by)
+        words = recipes.as_flags(
+            {name: value for name, value in told.items() if name not in config.typed}, several
+        )
+        return config.having("followed", **networks).having(
+            "found", preset_flags=words, made_by=made_by
+        )
 
 
 def _checked(flag, value):
     """The value that a recipe gives a parser's flag. Raises ValueError, with the flag's name, for one that cannot be."""
     kind, takes_several = _kind_of(flag), flag.nargs == "+"
     if not takes_several and not isinstance(kind, Number | Switch):
-        value = " ".join(map(str, value)) if isinstance(value, list) else str(value)  # the words that would be typed
+        value = (
+            " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        )  # the words that would be typed
     values = value if takes_several and isinstance(value, list) else [value]
     try:
-        checked = [kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values]
+        checked = [
+            kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values
+        ]
     except ValueError as error:
         raise ValueError(f"{flag.dest}: {error}") from None
     return checked if takes_several else checked[0]
@@ -192,16 +277,30 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _format_action_invocation(self, action):
         """'-s, --seed N'; '--log, --no-log' of a switch; X of a number that need not be whole."""
-        bare, number = isinstance(action, SwitchAction) or action.nargs == 0, getattr(_kind_of(action), "kind", None)
+        bare, number = (
+            isinstance(action, SwitchAction) or action.nargs == 0,
+            getattr(_kind_of(action), "kind", None),
+        )
         name = {int: "N", float: "X"}.get(number, action.dest.upper())
-        return ", ".join(action.option_strings) + ("" if bare else f" {self._format_args(action, name)}")
+        return ", ".join(action.option_strings) + (
+            "" if bare else f" {self._format_args(action, name)}"
+        )
 
     def _get_help_string(self, action):
         default = action.default if isinstance(action.default, list) else [action.default]
-        text, _, said = action.help.partition(" (default: ")  # said there: what no value stands for
-        if not said and default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in text:
+        text, _, said = action.help.partition(
+            " (default: "
+        )  # said there: what no value stands for
+        if (
+            not said
+            and default[:1] not in ([None], [""], [argparse.SUPPRESS])
+            and "default:" not in text
+        ):
             said = " ".join(map(str, default))
-        words = [getattr(_kind_of(action), "range", ""), said and f"default: {said.removesuffix(')')}"]
+        words = [
+            getattr(_kind_of(action), "range", ""),
+            said and f"default: {said.removesuffix(')')}",
+        ]
         return f"{text} ({'; '.join(filter(None, words))})" if any(words) else text
 
 
@@ -210,11 +309,17 @@ class SwitchAction(argparse.Action):
 
     def __init__(self, option_strings, dest, **kwargs):
         negative = [f"--no-{name[2:]}" for name in option_strings if name.startswith("--")]
-        super().__init__([*option_strings, *negative], dest, nargs="?", metavar="True|False", **kwargs)
+        super().__init__(
+            [*option_strings, *negative], dest, nargs="?", metavar="True|False", **kwargs
+        )
 
     def __call__(self, parser, namespace, value, option_string=None):
         negative = option_string.startswith("--no-")
         try:
-            setattr(namespace, self.dest, not negative if value is None else Switch().parse("" if negative else value))
+            setattr(
+                namespace,
+                self.dest,
+                not negative if value is None else Switch().parse("" if negative else value),
+            )
         except ValueError as error:
             parser.error(f"argument {option_string}: {error}")

@@ -13,7 +13,12 @@ from harness.data.events import read_frames
 from harness.data.facts import check_same, images_for
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
-from harness.measuring.tables import counts_operations, evaluation_record, save_results_json, silent_outputs
+from harness.measuring.tables import (
+    counts_operations,
+    evaluation_record,
+    save_results_json,
+    silent_outputs,
+)
 from harness.runs.run import Paths, Run, original_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
@@ -30,7 +35,9 @@ def resolve_evaluation(args, as_trained=False):
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", original_name("snn", args), args.output_dir).best_path
         if not path.is_file():
-            raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
+            raise UserError(
+                f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint"
+            )
         args = args.having("followed", pretrained_snn=str(path))
     if not as_trained:
         asked = [flag for flag, known in args.known.items() if known.scope == "objective"]
@@ -42,13 +49,23 @@ def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc of these flags, see resolve_evaluation. cls: of the model; suffix: of the run's name; own: other settings."""
     model = new_snn(args, cls, **own)
     lines, words = [*lines_on_flags(args, model)], getattr(args, "images", [1])
-    files = [] if isinstance(words[0], int) and len(words) == 1 else image_sources(list(map(str, words)))
+    files = (
+        []
+        if isinstance(words[0], int) and len(words) == 1
+        else image_sources(list(map(str, words)))
+    )
     frames, train = getattr(args, "frames", ""), None
-    if start.kind == "ann" or "settings" not in start.saved or not (files or frames):  # to balance, or to evaluate on
+    if (
+        start.kind == "ann" or "settings" not in start.saved or not (files or frames)
+    ):  # to balance, or to evaluate on
         train, held_out, test = images_for(args, model, args.holdout)
         test = held_out or test
     if files or frames:
-        images = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
+        images = (
+            read_images(files, model, lines.append, args.invert)
+            if files
+            else read_frames(frames, model, args.invert)
+        )
         test = ImageSet("own images", images, None, names=tuple(model.classes))
     lines.append(use_engine(model, args))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else original_name("snn", args)
@@ -58,7 +75,9 @@ def open_posthoc(args, start, cls, suffix, **own):
     was, gate = start.settings, model.settings["gate"]
     if was.get("gate", "open") not in ("open", gate):
         again = f"--gate {was['gate']} runs it as trained"
-        run.say(f"note: this SNN was trained with gate {was['gate']}, and runs with gate {gate} here; {again}")
+        run.say(
+            f"note: this SNN was trained with gate {was['gate']}, and runs with gate {gate} here; {again}"
+        )
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if was.get("epsilon") and was["epsilon"] not in epsilons:
         run.say(f"note: this SNN was trained with epsilon {was['epsilon']:g}")
@@ -93,7 +112,9 @@ class Posthoc:
     def check_predicts(self):
         """Raises UserError for a network without a decoder."""
         if not self.model.has_feedback:
-            raise UserError(f"{self.args.architecture} has no decoder: choose an architecture named ..._wFeedback")
+            raise UserError(
+                f"{self.args.architecture} has no decoder: choose an architecture named ..._wFeedback"
+            )
 
     @cached_property
     def counts(self):
@@ -104,7 +125,9 @@ class Posthoc:
         """(record, per_image) of the model as it is now. test: another ImageSet; doing: for the bar; more: for the record."""
         self.run.begin()
         args, criterion = self.args, Criterion(self.args.trade_off, self.args.trade_off_type)
-        result = evaluate_with_bar(self.model, test or self.test, criterion, args, self.run, self.counts, doing=doing)
+        result = evaluate_with_bar(
+            self.model, test or self.test, criterion, args, self.run, self.counts, doing=doing
+        )
         more = {"holdout": args.holdout} | more if args.holdout else more
         record = evaluation_record(self.model, result, args, **more)
         self.run.say(*silent_outputs(result))
@@ -121,9 +144,16 @@ class Posthoc:
         if not (path := self.args.baseline):
             return None
         settings = self.model.settings
-        shared = {name: settings[name] for name in ("timesteps", "rule", *settings_in(RULES[settings["rule"]]))}
+        shared = {
+            name: settings[name]
+            for name in ("timesteps", "rule", *settings_in(RULES[settings["rule"]]))
+        }
         model = load(path, self.args.engine, self.device, **shared | changed)
-        check_same(f"--baseline {path}", (model.image_shape, model.classes), (self.model.image_shape, self.model.classes))
+        check_same(
+            f"--baseline {path}",
+            (model.image_shape, model.classes),
+            (self.model.image_shape, self.model.classes),
+        )
         return replace(self, model=model, records=[])
 
     def chosen(self, images=None):
@@ -132,9 +162,13 @@ class Posthoc:
         if self.files:
             return images.whole(self.device)
         if self.args.index is None:
-            return images.batch(first_of_each_class(images.labels, self.args.images[0]), self.device)
+            return images.batch(
+                first_of_each_class(images.labels, self.args.images[0]), self.device
+            )
         if beyond := [number for number in self.args.index if number >= len(images)]:
-            raise UserError(f"--index {beyond[0]}: the test images in use are 0 to {len(images) - 1}")
+            raise UserError(
+                f"--index {beyond[0]}: the test images in use are 0 to {len(images) - 1}"
+            )
         return images.batch(torch.tensor(self.args.index), self.device)
 
     @torch.no_grad()
@@ -144,12 +178,19 @@ class Posthoc:
         batch, names = self.chosen(images), self.model.classes
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
         for file, label in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
-            self.run.record(f"{file}: predicted class {names[label]}", event="image", file=file, read_as=names[label])
+            self.run.record(
+                f"{file}: predicted class {names[label]}",
+                event="image",
+                file=file,
+                read_as=names[label],
+            )
         return film_of(self.model, batch, output, names, self.titles(batch))
 
     def titles(self, batch):
         """What to call the images of what chosen() gave."""
-        return self.files or [f"label: {self.model.classes[label]}" for label in batch.labels.tolist()]
+        return self.files or [
+            f"label: {self.model.classes[label]}" for label in batch.labels.tolist()
+        ]
 
     def draw(self, ending, save, *shown, path=""):
         """save(path, *shown) a picture; without a path, of the run, whose name ends so."""

@@ -21,16 +21,31 @@ from self_models.basics import HOME
 from self_models.basics.images import reason
 from self_models.basics.settings import meant
 
-HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")  # of --preset list
+HEAD = (
+    "recipe",
+    "accuracy, %",
+    "spikes/image",
+    "trained in",
+    "checkpoint",
+    "what it is",
+)  # of --preset list
 FOLDER = HOME / "recipes"
 TABLES = ("ann", "snn", "evaluation")
-STARTS = {"pretrained_ann": "ann", "pretrained_snn": "snn", "teacher_ann": "ann"}  # flag -> what its checkpoint is of
+STARTS = {
+    "pretrained_ann": "ann",
+    "pretrained_snn": "snn",
+    "teacher_ann": "ann",
+}  # flag -> what its checkpoint is of
 PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 
 def names(kind):
     """The recipes that came with the program, of an ANN or SNN (kind)."""
-    return [path.stem for path in sorted(FOLDER.glob("*.toml")) if f"\n[{kind}]" in path.read_text(encoding="utf-8")]
+    return [
+        path.stem
+        for path in sorted(FOLDER.glob("*.toml"))
+        if f"\n[{kind}]" in path.read_text(encoding="utf-8")
+    ]
 
 
 @dataclass(frozen=True)
@@ -63,11 +78,25 @@ class Recipe:
     def networks(self, config):
         """(flag -> the run's name, and networks that no flag names; path of such a network -> the command that makes it)."""
         evaluates, given, follows, made_by = config.test_only, config.given, {}, {}
-        if self.kind == "ann" and not evaluates and not {"dataset", "resume", "pretrained_ann"} & given.keys():
-            raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        takes = {f"pretrained_{self.kind}": self} if evaluates else {flag: self.start(flag) for flag in self.starts}
+        if (
+            self.kind == "ann"
+            and not evaluates
+            and not {"dataset", "resume", "pretrained_ann"} & given.keys()
+        ):
+            raise UserError(
+                f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})"
+            )
+        takes = (
+            {f"pretrained_{self.kind}": self}
+            if evaluates
+            else {flag: self.start(flag) for flag in self.starts}
+        )
         for flag, recipe in takes.items():
-            if recipe and flag not in given and not (flag in PRETRAINED and PRETRAINED & given.keys()):
+            if (
+                recipe
+                and flag not in given
+                and not (flag in PRETRAINED and PRETRAINED & given.keys())
+            ):
                 follows[flag], command = recipe.made(config)
                 made_by[follows[flag]] = command
         if not (evaluates or config.run_name):
@@ -81,11 +110,21 @@ class Recipe:
 
     def made(self, config):
         """(path of the network, under --output_dir or as it came with the program; the command that makes it)."""
-        own, committed = (Paths(self.kind, numbered(self.run, config.seed), at).best_path for at in (config.output_dir, HOME))
+        own, committed = (
+            Paths(self.kind, numbered(self.run, config.seed), at).best_path
+            for at in (config.output_dir, HOME)
+        )
         came_with_it = self.path.parent == FOLDER
-        path, here = committed if came_with_it and committed.is_file() and not own.is_file() else own, Path.cwd()
+        path, here = (
+            committed if came_with_it and committed.is_file() and not own.is_file() else own,
+            Path.cwd(),
+        )
         words = {"preset": self.path.stem if came_with_it else str(self.path)}
-        words |= {name: config.typed[name] for name in ("dataset", "seed", "output_dir") if config.typed.get(name)}
+        words |= {
+            name: config.typed[name]
+            for name in ("dataset", "seed", "output_dir")
+            if config.typed.get(name)
+        }
         if "dataset" not in self.flags | words:
             words["dataset"] = "FOLDER"
         command = f"{shlex.join(program(self.kind))} {as_flags(words)}"
@@ -110,21 +149,35 @@ def find(word, kind, teller=None, key=""):
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
     if not (path := next(filter(os.path.isfile, places), None)):
-        none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown recipe", names(kind))
-        raise UserError(f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all")
+        none, known = (
+            ("no file", map(str, Path().glob("*.toml")))
+            if is_path
+            else ("unknown recipe", names(kind))
+        )
+        raise UserError(
+            f"{says}{none} {word!r}: {meant(word, list(known))}--preset list names all"
+        )
     path = FOLDER / path.name if path.resolve().parent == FOLDER else path
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error, path)}") from None
-    if outside := [name for name, value in tables.items() if name not in TABLES or not isinstance(value, dict)]:
-        raise UserError(f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}")
+    if outside := [
+        name for name, value in tables.items() if name not in TABLES or not isinstance(value, dict)
+    ]:
+        raise UserError(
+            f"{path}: {outside[0]} stands in none of the tables {', '.join(f'[{name}]' for name in TABLES)}"
+        )
     if kind not in tables:
         raise UserError(f"{says}{word} has no [{kind}]")
     flags = tables[kind]
     if kind == "snn" and "ann" in tables and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
-    starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
+    starts = {
+        flag: flags.pop(flag)
+        for flag in STARTS
+        if flag in flags and (kind, flag) != ("ann", "pretrained_snn")
+    }
     run = str(flags.pop("run_name", path.stem))
     return Recipe(kind, path, run, flags, tables.get("evaluation", {}), starts)
 
@@ -137,17 +190,38 @@ def recipe_list():
     of_snns, rows = names("snn"), []
     for name in sorted({*names("ann"), *of_snns}):
         recipe = find(name, "snn" if name in of_snns else "ann")
-        known, aim = known_of(recipe), recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        rows.append([name, *(known[column] for column in ("accuracy", "spikes", "training")), known["checkpoint"], aim])
+        known, aim = (
+            known_of(recipe),
+            recipe.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "),
+        )
+        rows.append(
+            [
+                name,
+                *(known[column] for column in ("accuracy", "spikes", "training")),
+                known["checkpoint"],
+                aim,
+            ]
+        )
     return "\n".join(aligned([HEAD, *rows], left=(0, 4, 5)))
 
 
 def known_of(recipe):
     """What is known of a recipe's network, seed 0, as texts, else -: accuracy, spikes, energy in µJ, size, time of training."""
-    result, path = HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json", recipe.committed.best_path
-    log = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else read_records(recipe.committed.json_path)
+    result, path = (
+        HOME / f"results/{recipe.run}_T{recipe.flags.get('timesteps')}.json",
+        recipe.committed.best_path,
+    )
+    log = (
+        json.loads(result.read_text(encoding="utf-8"))[:1]
+        if result.is_file()
+        else read_records(recipe.committed.json_path)
+    )
     record = next((record for record in reversed(log) if record["event"] == "evaluation"), {})
-    spikes, energy, seconds = record.get("spikes"), record.get("energy_event_joules"), seconds_of(recipe)
+    spikes, energy, seconds = (
+        record.get("spikes"),
+        record.get("energy_event_joules"),
+        seconds_of(recipe),
+    )
     return {
         "accuracy": f"{100 * record['accuracy']:.2f}" if record else "-",
         "spikes": f"{spikes['total']:,.0f}" if spikes else "-",
@@ -161,5 +235,9 @@ def seconds_of(recipe):
     """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
     log = read_records(recipe.committed.json_path)
     own = sum(record["seconds"] for record in log if record["event"] == "epoch")
-    before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
+    before = [
+        seconds_of(start)
+        for flag in recipe.starts
+        if "pretrained" in flag and (start := recipe.start(flag))
+    ]
     return own + sum(before) if log and all(before) else 0

@@ -39,7 +39,9 @@ def run_script(main):
             fail(str(error), 2)
         except (RuntimeError, MemoryError) as error:
             fail_for(error)
-        except BrokenPipeError:  # the reader of our output, say head, has gone; nothing is left to tell it
+        except (
+            BrokenPipeError
+        ):  # the reader of our output, say head, has gone; nothing is left to tell it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except KeyboardInterrupt as stop:
@@ -59,12 +61,20 @@ def keep_freed_memory():
 def fail_for(error):
     """End the script for an error that is no fault in the program: full memory, or a lost rank."""
     reason, on_gpu = " ".join(str(error).split()), isinstance(error, torch.OutOfMemoryError)
-    if on_gpu or isinstance(error, MemoryError) or "allocate memory" in reason or "size calculation overflowed" in reason:
+    if (
+        on_gpu
+        or isinstance(error, MemoryError)
+        or "allocate memory" in reason
+        or "size calculation overflowed" in reason
+    ):
         full, more = ("the GPU's memory", "; or --device cpu") if on_gpu else ("the memory", "")
         fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
-        fail(f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks", 1)
+        fail(
+            f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks",
+            1,
+        )
     raise error
 
 
@@ -82,20 +92,37 @@ def train_each(train, parser, argv, kind):
     if not args.seeds:
         return train(args)
     for flag in OF_ONE_RUN & args.typed.keys():
-        raise UserError(f"--{flag} is of one run, and --seeds makes several: leave out one of the two")
+        raise UserError(
+            f"--{flag} is of one run, and --seeds makes several: leave out one of the two"
+        )
     words, runs, results = list(sys.argv[1:] if argv is None else argv), [], []
     say = partial(print, flush=True) if ranks.is_first() else str
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
-        if "run_name" in args.given or not own.run_name:  # else a recipe has named it, with its seed
+        if (
+            "run_name" in args.given or not own.run_name
+        ):  # else a recipe has named it, with its seed
             own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        paths = {flag: Path(getattr(own, flag)) for flag in STARTS if flag in args.given and getattr(own, flag)}
-        siblings = {flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()}
+        paths = {
+            flag: Path(getattr(own, flag))
+            for flag in STARTS
+            if flag in args.given and getattr(own, flag)
+        }
+        siblings = {
+            flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()
+        }
         siblings = {flag: str(path) for flag, path in siblings.items() if path.is_file()}
         taken = Paths(kind, own.run_name, own.output_dir).taken()
-        if taken and ranks.is_first() and not (own.resume or own.overwrite or own.test_only):  # before the first seed trains
+        if (
+            taken and ranks.is_first() and not (own.resume or own.overwrite or own.test_only)
+        ):  # before the first seed trains
             raise UserError(taken)
-        begin = "; ".join([f"== seed {seed}: {own.run_name}", *(f"--{flag} {path}" for flag, path in siblings.items())])
+        begin = "; ".join(
+            [
+                f"== seed {seed}: {own.run_name}",
+                *(f"--{flag} {path}" for flag, path in siblings.items()),
+            ]
+        )
         runs.append((own.having("found", **siblings), begin))
     for own, begin in runs:
         say(begin)
@@ -109,7 +136,9 @@ def train_each(train, parser, argv, kind):
 def call(name, flags, folder=None):
     """Run a command as the user would, in a process of its own, from this folder; where it fails, this program ends, too."""
     print(f"\n$ {shlex.join(program(name))} {flags}", flush=True)
-    done = subprocess.run([sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)], cwd=folder)
+    done = subprocess.run(
+        [sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)], cwd=folder
+    )
     if done.returncode:
         sys.exit(done.returncode)
 

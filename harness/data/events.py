@@ -12,7 +12,15 @@ from PIL import Image
 
 from harness import UserError
 from self_models.basics import ModelError
-from self_models.basics.images import checked_images, decoded, has_colour, image_sources, opened, reason, tensor_of
+from self_models.basics.images import (
+    checked_images,
+    decoded,
+    has_colour,
+    image_sources,
+    opened,
+    reason,
+    tensor_of,
+)
 
 ARRAYS = (".npy", ".npz")
 RECORDINGS = (*ARRAYS, ".bin")
@@ -37,7 +45,9 @@ class Events(NamedTuple):
         """These Events. Raises ModelError where one lies outside of so many pixels."""
         if (outside := (self.x < 0) | (self.y < 0) | (self.x >= width) | (self.y >= height)).any():
             at = f"x = {self.x[outside][0]}, y = {self.y[outside][0]}"
-            raise ModelError(f"an event at {at} lies outside {width}x{height} pixels: choose smaller recordings, or crop them")
+            raise ModelError(
+                f"an event at {at} lies outside {width}x{height} pixels: choose smaller recordings, or crop them"
+            )
         return self
 
 
@@ -48,7 +58,9 @@ def recording_in(path, channels=2):
         return checked_events(*(arrays[name] for name in Events._fields))
     counts = frames_of(arrays).numpy()
     if not channels <= counts.shape[1] <= 2:
-        raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")
+        raise ModelError(
+            f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}"
+        )
     if not (counts >= 0).all():
         raise ModelError("frames must be counts of events, and some are negative or no numbers")
     return counts
@@ -61,22 +73,31 @@ def nmnist_in(path):
     except OSError as error:
         raise ModelError(reason(error, path)) from None
     if len(raw) % 5:
-        raise ModelError(f"its {len(raw):,} bytes are no whole events of 5 bytes: it was cut off, or is no recording of N-MNIST")
+        raise ModelError(
+            f"its {len(raw):,} bytes are no whole events of 5 bytes: it was cut off, or is no recording of N-MNIST"
+        )
     x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
     return {"x": x, "y": y, "p": high >> 7, "t": (high & 127) << 16 | middle << 8 | low}
 
 
 def checked_events(*fields):
     """The Events of these fields. Raises ModelError where they are none."""
-    if any(field.ndim != 1 or field.shape != fields[0].shape or field.dtype.kind not in "iub" for field in fields):
+    if any(
+        field.ndim != 1 or field.shape != fields[0].shape or field.dtype.kind not in "iub"
+        for field in fields
+    ):
         given = ", ".join(f"{field.dtype} {field.shape}" for field in fields)
-        raise ModelError(f"x, y, p and t (in microseconds) must be whole numbers, one each for an event, not {given}")
+        raise ModelError(
+            f"x, y, p and t (in microseconds) must be whole numbers, one each for an event, not {given}"
+        )
     if not fields[0].size:
         raise ModelError("it has no events")
     x, y, p, t = (field.astype(np.int64) for field in fields)
     if (back := np.diff(t) < 0).any():
         n = int(back.argmax())
-        raise ModelError(f"event {n + 1} is at {t[n + 1]} us, after one at {t[n]}: sort its events by t")
+        raise ModelError(
+            f"event {n + 1} is at {t[n + 1]} us, after one at {t[n]}: sort its events by t"
+        )
     return Events(x, y, (p > 0).astype(np.int64), t)
 
 
@@ -84,7 +105,10 @@ def size_in(path):
     """(T, 2, H, W) of a recording, int32: of Events T = 0 and what pixels they reach. Raises ModelError."""
     recording = recording_in(path)
     is_events = isinstance(recording, Events)
-    return np.array((0, 2, recording.y.max() + 1, recording.x.max() + 1) if is_events else recording.shape, np.int32)
+    return np.array(
+        (0, 2, recording.y.max() + 1, recording.x.max() + 1) if is_events else recording.shape,
+        np.int32,
+    )
 
 
 def steps_in(path, shape, bound, split_by="time"):
@@ -93,7 +117,9 @@ def steps_in(path, shape, bound, split_by="time"):
     recording = recording_in(path)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(*shape[2:])
-        place, whole = (np.arange(len(t)), len(t)) if split_by == "number" else (t - t[0], t[-1] - t[0] + 1)
+        place, whole = (
+            (np.arange(len(t)), len(t)) if split_by == "number" else (t - t[0], t[-1] - t[0] + 1)
+        )
         counts = np.zeros(shape)
         np.add.at(counts, (place * shape[0] // whole, p, y, x), 1)
     elif recording.shape[1:] != shape[1:]:
@@ -112,16 +138,25 @@ def rows_in(path, shape, seconds, count=None):
     recording = recording_in(path, channels)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(height, width)
-        step = np.arange(len(t)) // count if count else np.floor(t / float(f"{1e6 * seconds:.12g}"))  # 123.0 is 123
+        step = (
+            np.arange(len(t)) // count if count else np.floor(t / float(f"{1e6 * seconds:.12g}"))
+        )  # 123.0 is 123
         step = step.astype(np.int64) - int(step[0])
         rows, steps = np.stack([step, p, y, x], 1), int(step[-1]) + 1
     elif count:
-        raise ModelError("its frames are timesteps, each with the events that it has: leave out --events_per_step")
+        raise ModelError(
+            "its frames are timesteps, each with the events that it has: leave out --events_per_step"
+        )
     elif recording.shape[2:] != (height, width) or (recording % 1).any():
         given = f"{recording.dtype} {recording.shape}"
-        raise ModelError(f"frames must be counts of {width}x{height} pixels, whole numbers, and are {given}")
+        raise ModelError(
+            f"frames must be counts of {width}x{height} pixels, whole numbers, and are {given}"
+        )
     else:
-        rows, steps = np.argwhere(recording).repeat(recording[recording > 0].astype(np.int64), 0), len(recording)
+        rows, steps = (
+            np.argwhere(recording).repeat(recording[recording > 0].astype(np.int64), 0),
+            len(recording),
+        )
     if channels == 1:
         rows[:, 1] = 0
     return rows.astype(np.int32), steps
@@ -138,13 +173,17 @@ def arrays_in(path):
     if len(arrays) != 1:
         return arrays
     (only,) = arrays.values()
-    return {name: only[name] for name in only.dtype.names} if only.dtype.names else {"frames": only}
+    return (
+        {name: only[name] for name in only.dtype.names} if only.dtype.names else {"frames": only}
+    )
 
 
 def frames_of(arrays):
     """A tensor (N, C, H, W) of the arrays of a file, see arrays_in. Raises ModelError."""
     if "frames" not in arrays:
-        raise ModelError(f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'")
+        raise ModelError(
+            f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'"
+        )
     values = arrays["frames"]
     values = values[:, None] if values.ndim == 3 else values
     if values.ndim != 4 or not values.size:
@@ -167,7 +206,10 @@ def read_frames(path, model, invert=False):
             frames = frames_of(arrays_in(path))
             checked_images(frames, model)
         else:
-            frames = [torch.from_numpy(decoded(picture, model.image_shape)) for picture in pictures_in(path)]
+            frames = [
+                torch.from_numpy(decoded(picture, model.image_shape))
+                for picture in pictures_in(path)
+            ]
             if not frames:
                 raise ModelError("it has no frames")
             frames = torch.stack(frames)
@@ -175,7 +217,13 @@ def read_frames(path, model, invert=False):
         raise UserError(f"--frames {path}: {str(error).removeprefix(f'{path}: ')}") from None
     if not invert:
         return frames
-    return 255 - frames if frames.dtype == torch.uint8 else -frames if has_colour(model.image_shape[0]) else 1 - frames
+    return (
+        255 - frames
+        if frames.dtype == torch.uint8
+        else -frames
+        if has_colour(model.image_shape[0])
+        else 1 - frames
+    )
 
 
 def pictures_in(path):
@@ -194,9 +242,14 @@ def pictures_in(path):
     except ImportError:
         raise ModelError("to read a video a package is needed: pip install av") from None
     except Exception as error:  # each library raises whatever a damaged file makes of it
-        raise ModelError(f"{'not a video' if is_video else 'no frames'}, or damaged ({reason(error, path)})") from None
+        raise ModelError(
+            f"{'not a video' if is_video else 'no frames'}, or damaged ({reason(error, path)})"
+        ) from None
 
 
 def by_numbers(path):
     """What sorts frame_2 before frame_10."""
-    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split("([0-9]+)", path.name)]
+    return [
+        (int(word), "") if word.isdigit() else (-1, word)
+        for word in re.split("([0-9]+)", path.name)
+    ]

@@ -4,11 +4,29 @@ from harness import UserError
 from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of
 from harness.data.sets import load_data
 from harness.runs.run import some
-from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, border, class_names, find_image_shape
+from self_models.basics.images import (
+    BACKGROUNDS,
+    CLASSES,
+    ELSEWHERE,
+    IMAGE_SHAPES,
+    border,
+    class_names,
+    find_image_shape,
+)
 
-FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
+FACTS = (
+    "labels",
+    "image_shape",
+    "classes",
+    "background",
+    "recorded_frames",
+)  # settings of a network
 FEWEST = 10  # training images of a class, below which a line warns
-SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
+SELECTED_ON = (
+    "held-out",
+    "last epoch",
+    "test",
+)  # held-out training images; nothing; the test images, as in the original
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
@@ -29,7 +47,10 @@ def with_facts(args):
         else:
             shape = shape_of(listing, args.image_size, args.grey)
             images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
-            facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
+            facts |= {
+                "image_shape": shape,
+                "background": round(border(images[:LOOKED_AT]).mean().item(), 4),
+            }
     return args.having("found", facts=facts)
 
 
@@ -48,7 +69,11 @@ def facts_of(settings, dataset):
     was = settings.get("dataset", "MNIST")
     facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
     if was != dataset and was in IMAGE_SHAPES:  # of its own data set its name tells them
-        facts = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])} | facts
+        facts = {
+            "image_shape": IMAGE_SHAPES[was],
+            "background": BACKGROUNDS.get(was),
+            "classes": list(CLASSES[was]),
+        } | facts
     return facts
 
 
@@ -68,7 +93,9 @@ def check_same(what, images, known):
     """Raises UserError where images that a flag names differ from those that are known: (shape, classes) of both."""
     (shape, classes), (known_shape, known_classes) = images, known
     if shape != known_shape:
-        raise UserError(f"{what} has {described(shape)}, and the network takes {described(known_shape)}: give one that fits")
+        raise UserError(
+            f"{what} has {described(shape)}, and the network takes {described(known_shape)}: give one that fits"
+        )
     if list(classes) != list(known_classes):
         told = f"has the classes {some(classes)}, and the network was trained on {some(known_classes)}"
         raise UserError(f"{what} {told}: give one of its own classes, or train a new network")
@@ -76,17 +103,30 @@ def check_same(what, images, known):
 
 def lines_on(data, names, test_only):
     """Lines on a network's images. data: (training, selection or None, test) ImageSets; test_only: only the last count."""
-    parts = {part: images for part, images in zip(("training", "held out", "test"), data, strict=True) if images}
+    parts = {
+        part: images
+        for part, images in zip(("training", "held out", "test"), data, strict=True)
+        if images
+    }
     if test_only:
         parts = {"test": data[2]}
-    counts = {part: images.labels.bincount(minlength=len(names)).tolist() for part, images in parts.items()}
+    counts = {
+        part: images.labels.bincount(minlength=len(names)).tolist()
+        for part, images in parts.items()
+    }
     said = []
     for part, of_classes in counts.items():
         least, most = min(of_classes), max(of_classes)
         ends = f"{least:,} of {names[of_classes.index(least)]} to {most:,} of {names[of_classes.index(most)]}"
-        said.append(f"{part} {sum(of_classes):,} ({f'{least:,} of each class' if least == most else ends})")
+        said.append(
+            f"{part} {sum(of_classes):,} ({f'{least:,} of each class' if least == most else ends})"
+        )
     yield f"data: {data[2].name}, {described(data[2].images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
-    rare = [f"{name} ({count})" for name, count in zip(names, counts.get("training", ()), strict=False) if count < FEWEST]
+    rare = [
+        f"{name} ({count})"
+        for name, count in zip(names, counts.get("training", ()), strict=False)
+        if count < FEWEST
+    ]
     if rare:
         yield f"warning: fewer than {FEWEST} training images of class {some(rare)}: more of them would be learned from better"
 
@@ -100,10 +140,16 @@ def described(shape):
 
 def images_for(args, model, holdout):
     """(training, selection or None, test) ImageSets that the flags name. Raises UserError for images that are not the model's."""
-    of_folder = {"image_shape": model.image_shape, "skip_bad": args.skip_bad, "frames": model.frames}
+    of_folder = {
+        "image_shape": model.image_shape,
+        "skip_bad": args.skip_bad,
+        "frames": model.frames,
+    }
     of_folder |= {name: model.settings[name] for name in ("count_bound", "split_by")}
     dataset = where_images_lie(args.dataset, args.facts)
-    data = load_data(dataset, args.data_dir, args.limit_train, args.limit_test, holdout, **of_folder)
+    data = load_data(
+        dataset, args.data_dir, args.limit_train, args.limit_test, holdout, **of_folder
+    )
     check_fits(data[0], model)
     return data
 

@@ -62,27 +62,51 @@ def list_folder(name):
         lacks = f"has no folder {'test' if parts == ['train'] else 'train'}/"
         raise UserError(f"--dataset {name} {lacks if folder.is_dir() else known}: {LAYOUT}")
     files = {part: files_by_class(folder, part) for part in parts or [""]}
-    names = [path.lower() for classes in files.values() for paths in classes.values() for path in paths]
-    kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
+    names = [
+        path.lower() for classes in files.values() for paths in classes.values() for path in paths
+    ]
+    kind = next(
+        (kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images"
+    )
     files = {part: of_kind(kind, classes) for part, classes in files.items()}
     if is_whole:
-        say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
-        train = {name: [path for n, path in enumerate(paths) if n % 5 < 4] for name, paths in files[""].items()}
+        say_once(
+            f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing"
+        )
+        train = {
+            name: [path for n, path in enumerate(paths) if n % 5 < 4]
+            for name, paths in files[""].items()
+        }
         files = {"train": train, "test": {name: paths[4::5] for name, paths in files[""].items()}}
     check_classes(folder, kind, files)
     # the n-th of a class's N files stands at (n + 1/2) / N of its part
     mixed = sorted(
         (part == "test", (n + 0.5) / len(paths), label, path)
-        for part, classes in files.items() for label, paths in enumerate(classes.values()) for n, path in enumerate(paths)
-    )  # fmt: skip
+        for part, classes in files.items()
+        for label, paths in enumerate(classes.values())
+        for n, path in enumerate(paths)
+    )
     is_test, _, labels, paths = zip(*mixed, strict=True)
-    about = [(folder / path).stat(follow_symlinks=(folder / path).exists()) for path in paths]  # a link to nowhere is a bad file
+    about = [
+        (folder / path).stat(follow_symlinks=(folder / path).exists()) for path in paths
+    ]  # a link to nowhere is a bad file
     rows, trains, known_by = list(zip(paths, about, strict=True)), is_test.count(False), {}
     digest = digest_of(f"{path}\0{file.st_size} {file.st_mtime_ns}\0" for path, file in rows)
     for part, files_of_part in (("train", rows[:trains]), ("test", rows[trains:])):
-        lasting = digest_of(f"{path.split('/', 1)[1]}\0{file.st_size}\0" for path, file in files_of_part)
+        lasting = digest_of(
+            f"{path.split('/', 1)[1]}\0{file.st_size}\0" for path, file in files_of_part
+        )
         known_by[part] = f"{len(files_of_part):,} files (names and sizes: {lasting})"
-    return Listing(folder, kind == "recordings", tuple(files["train"]), paths, labels, trains, digest, known_by)
+    return Listing(
+        folder,
+        kind == "recordings",
+        tuple(files["train"]),
+        paths,
+        labels,
+        trains,
+        digest,
+        known_by,
+    )
 
 
 def digest_of(words):
@@ -99,22 +123,35 @@ def files_by_class(folder, part=""):
     classes, within = {}, folder / part
     for name in sorted(path[:-1] for path in glob("*/", root_dir=within)):
         walk = os.walk(within / name, onerror=refuse, followlinks=True)
-        paths = (os.path.relpath(os.path.join(place, file), folder) for place, _, files in walk for file in files)
-        classes[name] = sorted((path for path in paths if f"{os.sep}." not in path), key=os.path.split)
+        paths = (
+            os.path.relpath(os.path.join(place, file), folder)
+            for place, _, files in walk
+            for file in files
+        )
+        classes[name] = sorted(
+            (path for path in paths if f"{os.sep}." not in path), key=os.path.split
+        )
     return classes
 
 
 def of_kind(kind, classes):
     """Class -> its paths of one of KINDS."""
-    return {name: [path for path in paths if path.lower().endswith(KINDS[kind])] for name, paths in classes.items()}
+    return {
+        name: [path for path in paths if path.lower().endswith(KINDS[kind])]
+        for name, paths in classes.items()
+    }
 
 
 def labelled_recordings(folder):
     """Class -> paths of its recordings, sorted, of FOLDER/CLASS/ or FOLDER/test/CLASS/. Raises UserError where there are none."""
     folder = Path(folder)
-    classes = of_kind("recordings", files_by_class(folder, "test" if (folder / "test").is_dir() else ""))
+    classes = of_kind(
+        "recordings", files_by_class(folder, "test" if (folder / "test").is_dir() else "")
+    )
     if not any(classes.values()):
-        raise UserError(f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*")
+        raise UserError(
+            f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*"
+        )
     return {name: [folder / path for path in paths] for name, paths in classes.items() if paths}
 
 
@@ -122,10 +159,16 @@ def check_classes(folder, kind, files):
     """Raises UserError unless both parts have the same classes, two or more, each with files."""
     names = sorted(files["train"].keys() | files["test"].keys())
     if len(names) < 2:
-        raise UserError(f"two class folders or more are needed in {folder}, which has {some(names) or 'none'}: {LAYOUT}")
-    if lacking := [f"{part}/{name}" for part in PARTS for name in names if not files[part].get(name)]:
+        raise UserError(
+            f"two class folders or more are needed in {folder}, which has {some(names) or 'none'}: {LAYOUT}"
+        )
+    if lacking := [
+        f"{part}/{name}" for part in PARTS for name in names if not files[part].get(name)
+    ]:
         endings = ", ".join(KINDS[kind])
-        raise UserError(f"{folder}: no {kind} ({endings}) in {some(lacking)}: train/ and test/ need some of each class")
+        raise UserError(
+            f"{folder}: no {kind} ({endings}) in {some(lacking)}: train/ and test/ need some of each class"
+        )
 
 
 # --- their shape
@@ -139,12 +182,16 @@ def shape_of(listing, image_size=None, grey=None):
         without = sum(not colour for (_, _, colour), _ in heads)
         grey = without == len(heads)
         if without and not grey:
-            say_once(f"note: {without:,} of {len(heads):,} files are grey, the others not: all are read in colour (--grey: grey)")
+            say_once(
+                f"note: {without:,} of {len(heads):,} files are grey, the others not: all are read in colour (--grey: grey)"
+            )
     if image_size is None:
         sizes = {(width, height): path for (width, height, _), path in reversed(heads)}
         image_size, height = min(sizes)
         if len(sizes) > 1 or image_size != height:
-            named = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
+            named = some(
+                [f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())]
+            )
             raise UserError(
                 f"{listing.folder}: images are not square and of one size, but {named}: add --image_size N (it crops)"
             )
@@ -160,7 +207,9 @@ def recorded_shape(listing, frames, image_shape=None):
         return frames, *(image_shape or np.max(list(shapes), 0).tolist()[1:])
     if len(shapes) > 1:
         named = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
-        raise UserError(f"{listing.folder}: recordings are not of one shape (T, C, H, W), but {named}: give each as many frames")
+        raise UserError(
+            f"{listing.folder}: recordings are not of one shape (T, C, H, W), but {named}: give each as many frames"
+        )
     return next(iter(shapes))
 
 
@@ -185,13 +234,19 @@ def pixels_of(listing, shape, skip_bad=False, bound=1, split_by="time"):
     """'train', 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound, split_by: see steps_in. Raises UserError."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
-        name, take = f"to_{bound}_by_{split_by}_{name}", partial(steps_in, shape=shape, bound=bound, split_by=split_by)
+        name, take = (
+            f"to_{bound}_by_{split_by}_{name}",
+            partial(steps_in, shape=shape, bound=bound, split_by=split_by),
+        )
     pixels, bad = decoded_once(listing, name, take, "decoding images")
     if bad:
         check_left(listing, bad, skip_bad)
     labels = torch.tensor(good(listing.labels, bad))
     trains = listing.trains - sum(position < listing.trains for position in bad)
-    return {"train": (pixels[:trains], labels[:trains]), "test": (pixels[trains:], labels[trains:])}
+    return {
+        "train": (pixels[:trains], labels[:trains]),
+        "test": (pixels[trains:], labels[trains:]),
+    }
 
 
 def good(values, bad):
@@ -204,8 +259,13 @@ def check_left(listing, bad, skip_bad):
     count = f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder}"
     named = some([f"{listing.paths[position]} ({why})" for position, why in bad.items()])
     if not skip_bad:
-        raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
-    places = [f"{PARTS[position >= listing.trains]}/{listing.classes[label]}" for position, label in enumerate(listing.labels)]
+        raise UserError(
+            f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out"
+        )
+    places = [
+        f"{PARTS[position >= listing.trains]}/{listing.classes[label]}"
+        for position, label in enumerate(listing.labels)
+    ]
     if gone := sorted({*places} - {*good(places, bad)}):
         raise UserError(f"{listing.folder}: no file of {some(gone)} can be read: {named}")
     say_once(f"note: {count} cannot be read and are left out: {named}")
@@ -237,7 +297,9 @@ def decoded_once(listing, name, take, doing):
                 return cached(path, listing, attempt) or cache(path, listing, attempt, doing)
         except (OSError, UserError, ModelError) as error:
             failure = error
-    raise UserError(f"no place to keep the decoded images: {failure}; set XDG_CACHE_HOME to a folder that can be written")
+    raise UserError(
+        f"no place to keep the decoded images: {failure}; set XDG_CACHE_HOME to a folder that can be written"
+    )
 
 
 def cached(path, listing, attempt):
@@ -245,7 +307,9 @@ def cached(path, listing, attempt):
     try:
         about = json.loads(Path(f"{path}.json").read_bytes())
         bad = dict(about["bad"])
-        if about["digest"] != listing.digest or not all(isinstance(attempt(listing.paths[n]), str) for n in bad):
+        if about["digest"] != listing.digest or not all(
+            isinstance(attempt(listing.paths[n]), str) for n in bad
+        ):
             return None
         return mapped(path), bad
     except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -254,7 +318,9 @@ def cached(path, listing, attempt):
 
 def mapped(path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that the values must not be written to, and nothing does
+        warnings.simplefilter(
+            "ignore"
+        )  # torch warns that the values must not be written to, and nothing does
         return torch.from_numpy(np.load(f"{path}.npy", mmap_mode="r"))
 
 
@@ -266,8 +332,12 @@ def cache(path, listing, attempt, doing):
         count, array = 0, np.uint8(0)
         with ThreadPoolExecutor() as pool:
             parts = (paths[begin : begin + AT_ONCE] for begin in range(0, len(paths), AT_ONCE))
-            results = chain.from_iterable(pool.map(attempt, part) for part in parts)  # one part at most waits for the disk
-            for position, result in enumerate(tqdm(results, doing, len(paths), disable=None, leave=False, unit="file")):
+            results = chain.from_iterable(
+                pool.map(attempt, part) for part in parts
+            )  # one part at most waits for the disk
+            for position, result in enumerate(
+                tqdm(results, doing, len(paths), disable=None, leave=False, unit="file")
+            ):
                 if isinstance(result, str):
                     bad[position] = result
                     continue

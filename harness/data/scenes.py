@@ -16,7 +16,10 @@ from self_models.basics.settings import Registry
 from self_models.running.draws import seed_for
 
 SCENES = Registry("scene")
-GREY, BLACK = 128, 0  # what a pause shows: no input of a colour network, whose images lie in -1 to 1, or of a grey one
+GREY, BLACK = (
+    128,
+    0,
+)  # what a pause shows: no input of a colour network, whose images lie in -1 to 1, or of a grey one
 
 
 class Scene(NamedTuple):
@@ -30,13 +33,18 @@ def make_scene(name, images, streams, frames, seed=0, epsilon=0.2):
     """The Scene of this name, of so many streams and frames, made of an ImageSet's images. epsilon: 0 to 1, 1 being a pixel's
     range, below and above which a pixel flickers. Raises UserError where the images are of one class only."""
     if len(images.labels.unique()) < 2:
-        raise UserError("a scene shows images of one class after those of another, and these are all of one: use more images")
+        raise UserError(
+            "a scene shows images of one class after those of another, and these are all of one: use more images"
+        )
     scene, shown = SCENES.find(name), []
     for stream in range(streams):
         source = Source(images, seed_for(seed, f"{name} {stream}"))
         shown.append(list(islice(scene(source, epsilon), frames)))
     pixels = np.stack([np.stack([frame for frame, _ in stream]) for stream in shown], 1)
-    return Scene(torch.from_numpy(pixels), torch.tensor([[label for _, label in stream] for stream in shown]).T)
+    return Scene(
+        torch.from_numpy(pixels),
+        torch.tensor([[label for _, label in stream] for stream in shown]).T,
+    )
 
 
 class Source:
@@ -62,7 +70,10 @@ class Source:
 @SCENES.register("switch")
 def switch(source, epsilon):
     """An image for 4 to 40 frames, then one of another class; before half of them a pause of 4 to 16 frames that show nothing."""
-    label, pause = -1, np.full(source.shape, GREY if has_colour(source.shape[0]) else BLACK, np.uint8)
+    label, pause = (
+        -1,
+        np.full(source.shape, GREY if has_colour(source.shape[0]) else BLACK, np.uint8),
+    )
     while True:
         image, label = source.image(label)
         yield from [(image, label)] * source.between(4, 40)
@@ -112,9 +123,14 @@ def drift(source, epsilon):
         step = source.between(-1, 1), source.between(-1, 1)
     place = list(room)
     while True:
-        rows, columns = (slice(at, at + size) for at, size in zip(place, source.shape[1:], strict=True))
+        rows, columns = (
+            slice(at, at + size) for at, size in zip(place, source.shape[1:], strict=True)
+        )
         yield from [(whole[:, rows, columns], label)] * 4
-        step = [-move if not 0 <= at + move <= 2 * most else move for at, move, most in zip(place, step, room, strict=True)]
+        step = [
+            -move if not 0 <= at + move <= 2 * most else move
+            for at, move, most in zip(place, step, room, strict=True)
+        ]
         place = [at + move for at, move in zip(place, step, strict=True)]
 
 
@@ -160,21 +176,37 @@ def moving_scenes(kind, images, scenes, frames, seed=0, noise=0.0, grey=False, f
 
     turns_off, becomes = draw.random(axes) < 0.03, draw.random(axes) < 0.02
     digits = held(draw.integers(len(images), size=axes), becomes)
-    velocity = held(draw.integers(-fastest, fastest + 1, (*axes, 2)), turns_off) * (kind != "still")
+    velocity = held(draw.integers(-fastest, fastest + 1, (*axes, 2)), turns_off) * (
+        kind != "still"
+    )
     place = draw.integers(size, size=(scenes, 1, count, 2)) + velocity.cumsum(1)
-    angle = held(draw.uniform(-10, 10, axes), turns_off).cumsum(1) * (np.pi / 180) * (kind == "turn")
+    angle = (
+        held(draw.uniform(-10, 10, axes), turns_off).cumsum(1) * (np.pi / 180) * (kind == "turn")
+    )
     # of each pixel: how far it lies from the digit's middle on the torus, then where that is in the digit as it is drawn
-    offset = [((np.arange(size) - place[..., axis, None] + size // 2) % size) - size // 2 for axis in (0, 1)]
-    down, right, (cosine, sine) = offset[0][..., None], offset[1][..., None, :], (np.cos(angle), np.sin(angle))
+    offset = [
+        ((np.arange(size) - place[..., axis, None] + size // 2) % size) - size // 2
+        for axis in (0, 1)
+    ]
+    down, right, (cosine, sine) = (
+        offset[0][..., None],
+        offset[1][..., None, :],
+        (np.cos(angle), np.sin(angle)),
+    )
     cosine, sine = (each[..., None, None] for each in (cosine, sine))
     seen = cosine * down - sine * right, sine * down + cosine * right
     rows, columns = (np.rint(at).astype(np.int64) + size // 2 for at in seen)
     inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-    pixels = images.numpy()[digits[..., None, None], rows.clip(0, size - 1), columns.clip(0, size - 1)] * inside
+    pixels = (
+        images.numpy()[digits[..., None, None], rows.clip(0, size - 1), columns.clip(0, size - 1)]
+        * inside
+    )
     pixels = pixels.max(2)
     if kind == "bar":
         left = draw.integers(size, size=scenes)[:, None]
-        pixels[np.broadcast_to(((np.arange(size) - left) % size < 6)[:, None, None], pixels.shape)] = 255
+        pixels[
+            np.broadcast_to(((np.arange(size) - left) % size < 6)[:, None, None], pixels.shape)
+        ] = 255
     if not grey:
         pixels = (pixels > 127) * np.uint8(255)
     pixels = np.where(draw.random(pixels.shape) < noise, 255 - pixels, pixels)

@@ -26,7 +26,9 @@ IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
+DEBIAN = {
+    "FashionMNIST": Path("/usr/share/datasets/fashion-mnist")
+}  # package dataset-fashion-mnist
 IDX_GZ = ", ".join(f"{file}.gz" for pair in IDX_FILES.values() for file in pair)
 FILES = {  # which files a data set has, and where
     "MNIST": f"{IDX_GZ} in {{folder}}/mnist",
@@ -62,14 +64,18 @@ class ImageSet:
 
     def part(self, begin, end):
         labels = None if self.labels is None else self.labels[begin:end]
-        return replace(self, images=self.images[begin:end], labels=labels, start=self.start + begin)
+        return replace(
+            self, images=self.images[begin:end], labels=labels, start=self.start + begin
+        )
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
         at = index % len(self.images)
         labels = None if self.labels is None else sent(self.labels[at], device)
         pixels = sent(self.change(self.images[at]) if self.change else self.images[at], device)
-        return Batch(pixels if pixels.is_floating_point() else scaled(pixels), labels, index + self.start)
+        return Batch(
+            pixels if pixels.is_floating_point() else scaled(pixels), labels, index + self.start
+        )
 
     def whole(self, device="cpu"):
         """All images as one Batch."""
@@ -77,14 +83,18 @@ class ImageSet:
 
     def batches(self, batch_size, device="cpu", order=None, first=0):
         """Batches of all images from that numbered `first` on; in training in this order (N,), of each batch this rank's part."""
-        for index in (torch.arange(len(self)) if order is None else order).split(batch_size)[first:]:
+        for index in (torch.arange(len(self)) if order is None else order).split(batch_size)[
+            first:
+        ]:
             yield self.batch(index if order is None else ranks.part(index), device)
 
 
 def first_of_each_class(labels, count):
     """Positions of the first image of class 0, 1, …, then the second of each and so on, `count` in all; labels (N,) int64."""
     by_class, sizes = labels.argsort(stable=True), labels.bincount()
-    number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]  # 0 for the first of its class
+    number = (
+        torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+    )  # 0 for the first of its class
     return by_class[torch.argsort(number * len(sizes) + labels[by_class])][:count]
 
 
@@ -99,7 +109,9 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
     change = mirrored if has_colour(batch.images.shape[-3]) else moved
     images = change(batch.images.flatten(1, -3), numbers, shift)
     if cutout:
-        images = without_square(images, cutout, *Draws(seed, epoch, batch.index).numbers("cutout", 2, images.device))
+        images = without_square(
+            images, cutout, *Draws(seed, epoch, batch.index).numbers("cutout", 2, images.device)
+        )
     return batch._replace(images=images.view_as(batch.images))
 
 
@@ -110,7 +122,10 @@ def moved(images, numbers, shift=None):
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
     angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
     cosine, sine = angle.cos() / scale, angle.sin() / scale
-    rows = (torch.stack([cosine, -sine, across * 2 * most / width], 1), torch.stack([sine, cosine, down * 2 * most / height], 1))
+    rows = (
+        torch.stack([cosine, -sine, across * 2 * most / width], 1),
+        torch.stack([sine, cosine, down * 2 * most / height], 1),
+    )
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -120,12 +135,22 @@ def mirrored(images, numbers, shift=None):
     places = []
     for size, number in zip(images.shape[2:], numbers[:, :2].T, strict=True):
         most = size // 8 if shift is None else shift
-        place = (torch.arange(size, device=images.device) + (number * (2 * most + 1)).long()[:, None] - most).abs()
-        places.append(size - 1 - (size - 1 - place).abs())  # (B, size): where each row or column comes from
+        place = (
+            torch.arange(size, device=images.device)
+            + (number * (2 * most + 1)).long()[:, None]
+            - most
+        ).abs()
+        places.append(
+            size - 1 - (size - 1 - place).abs()
+        )  # (B, size): where each row or column comes from
     rows, columns = places
     columns = torch.where(numbers[:, 2:3] < 0.5, columns, images.shape[3] - 1 - columns)
-    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)  # (B, H W): where each pixel comes from
-    return images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1)).view_as(images)
+    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(
+        1
+    )  # (B, H W): where each pixel comes from
+    return (
+        images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1)).view_as(images)
+    )
 
 
 def without_square(images, side, numbers):
@@ -162,7 +187,9 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, *
     if left < 1:
         raise UserError(f"--holdout {holdout} leaves no training images: {name} has {len(train)}")
     if limit_train and limit_train > left:
-        raise UserError(f"--limit_train {limit_train}: {name} has {len(train)} training images, {holdout} of them held out")
+        raise UserError(
+            f"--limit_train {limit_train}: {name} has {len(train)} training images, {holdout} of them held out"
+        )
     if limit_test and limit_test > len(test):
         raise UserError(f"--limit_test {limit_test}: {name} has {len(test)} test images")
     selection = train.part(left, len(train)) if holdout else None
@@ -185,32 +212,60 @@ def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1,
         there, *shape = recorded_shape(listing, frames or EVENT_FRAMES, image_shape)
         shape = (frames or there, *shape)
         if frames > there:
-            raise UserError(f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}")
+            raise UserError(
+                f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}"
+            )
     elif frames:
-        raise UserError(f"--dataset {name} has images, and the network takes recordings of event cameras: give it those")
+        raise UserError(
+            f"--dataset {name} has images, and the network takes recordings of event cameras: give it those"
+        )
     else:
         shape = image_shape or shape_of(listing)
     parts, name = pixels_of(listing, shape, skip_bad, count_bound, split_by), listing.folder.name
-    return [ImageSet(name, *part, names=listing.classes, known_by=listing.known_by[of]) for of, part in parts.items()]
+    return [
+        ImageSet(name, *part, names=listing.classes, known_by=listing.known_by[of])
+        for of, part in parts.items()
+    ]
 
 
 def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
     last = {"MNIST": folder, **DEBIAN}  # MNIST's files may lie about loose
-    for place in (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ():
-        files = {file: path for file in IDX_FILES[is_train] for path in (place / file, place / f"{file}.gz") if path.is_file()}
+    for place in (
+        (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ()
+    ):
+        files = {
+            file: path
+            for file in IDX_FILES[is_train]
+            for path in (place / file, place / f"{file}.gz")
+            if path.is_file()
+        }
         if len(files) == 2:
             images, labels = (read_idx(files[file]) for file in IDX_FILES[is_train])
             return ImageSet(name, images[:, None], labels.long())
     where = FILES[name].format(folder=folder)
-    if folder != BUNDLED and any(is_image(path.name) for pattern in ("*", "train/*/*") for path in folder.glob(pattern)):
+    if folder != BUNDLED and any(
+        is_image(path.name) for pattern in ("*", "train/*/*") for path in folder.glob(pattern)
+    ):
         own = f"for your own images give --dataset {folder} with {folder}/train/CLASS/"  # nothing is downloaded into it
-        raise UserError(f"--data_dir {folder} has image files, and {name} is expected there as {where}; {own}")
+        raise UserError(
+            f"--data_dir {folder} has image files, and {name} is expected there as {where}; {own}"
+        )
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
-    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        AssertionError,
+        EOFError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
+        raise UserError(
+            f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}"
+        ) from None
     images = torch.as_tensor(np.asarray(data.data))
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
     return ImageSet(name, images, torch.as_tensor(data.targets).long())
@@ -222,6 +277,10 @@ def read_idx(path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         head = 4 + 4 * content[3]  # the number of dimensions
         shape = np.frombuffer(content[4:head], ">u4").astype(int)
-        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
+        return torch.from_numpy(
+            np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()
+        )
     except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
-        raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
+        raise UserError(
+            f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place"
+        ) from None

@@ -13,7 +13,13 @@ from matplotlib.ticker import LogLocator
 from harness.runs.saving import write_whole
 from self_models.running.outputs import PARTS
 
-STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.family": "DejaVu Sans",
+}
 plt.rcParams.update(STYLE | {"legend.frameon": False})
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
@@ -31,7 +37,14 @@ def chart(path, size=(7, 4), panels=1, columns=None, **layout):
     """A PNG with as many axes as panels, which are yielded; columns: how many of them stand side by side, by default all."""
     columns = columns or panels
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
+        figure, axes = plt.subplots(
+            -(-panels // columns),
+            columns,
+            figsize=size,
+            squeeze=False,
+            layout="constrained",
+            **layout,
+        )
         for spare in axes.flat[panels:]:
             spare.remove()
         yield axes.flat[:panels]
@@ -50,9 +63,19 @@ def save_frames(path, figure, draw, numbers, seconds):
             yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
     some = np.concatenate([*drawn(numbers[:: -(-len(numbers) // 8)])])
-    palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
-    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn(numbers))
-    look = {"save_all": True, "append_images": frames, "duration": [1000 * seconds] * (len(numbers) - 1) + [3000], "loop": 0}
+    palette = Image.fromarray(
+        some
+    ).quantize()  # one for all frames, so that the colours of what stands still do not flicker
+    frames = (
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in drawn(numbers)
+    )
+    look = {
+        "save_all": True,
+        "append_images": frames,
+        "duration": [1000 * seconds] * (len(numbers) - 1) + [3000],
+        "loop": 0,
+    }
     write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
     plt.close(figure)
 

@@ -10,7 +10,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from scipy.special import softmax
 
-from harness.drawing.figures import NO_ANSWER, RIGHT, WRONG, plt, save, save_frames, show, stack_parts
+from harness.drawing.figures import (
+    NO_ANSWER,
+    RIGHT,
+    WRONG,
+    plt,
+    save,
+    save_frames,
+    show,
+    stack_parts,
+)
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
 from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_step, part_of
@@ -25,7 +34,11 @@ STATES = {  # in words -> its colour
     "blocked: was predicted": "#8b9098",
     "open, too dim for the present gain: waits": "#7a5ea8",
 }
-OF_OWN_GATE = {PREDICTED: "open: predicted", BLOCKED: "blocked by the gate", WAITS: "open: waits"}  # what others do nobody knows
+OF_OWN_GATE = {
+    PREDICTED: "open: predicted",
+    BLOCKED: "blocked by the gate",
+    WAITS: "open: waits",
+}  # what others do nobody knows
 CELL = 1.45  # inches of one small picture
 FEWEST = 5  # columns that a GIF has room for, for the words below and above
 SURE = "sure: softmax of the network's outputs so far"
@@ -38,13 +51,17 @@ class Film:
 
     images: np.ndarray  # of a recording each pixel's most
     predictions: np.ndarray  # what each step predicts of the input
-    states: np.ndarray  # as in STATES: the state in a step and the prediction that it makes, (T, B, H, W)
+    states: (
+        np.ndarray
+    )  # as in STATES: the state in a step and the prediction that it makes, (T, B, H, W)
     spikes: np.ndarray  # so far, by part of the network, (T, B, len(PARTS))
     outputs: np.ndarray  # summed so far, (T, B, K)
     titles: np.ndarray
     labels: np.ndarray  # -1 where nobody knows them
     blocked: np.ndarray  # share of active values blocked in a step
-    errors: np.ndarray  # squared error of a prediction on the image's scale, summed over its pixels
+    errors: (
+        np.ndarray
+    )  # squared error of a prediction on the image's scale, summed over its pixels
     seen: np.ndarray | None  # by the input neurons, from a gate that changes the image
     inputs: np.ndarray | None  # the image at each step, where it changes
     stopped: np.ndarray  # steps that each image took
@@ -53,7 +70,9 @@ class Film:
     own_gate: bool  # of somebody's own
     heading: str = ""  # what all of it is called, a stream
     every: int = 1  # only each step of this many is in the Film
-    baseline: dict | None = None  # layer -> spikes so far of the network without a decoder, mean of the images (T,)
+    baseline: dict | None = (
+        None  # layer -> spikes so far of the network without a decoder, mean of the images (T,)
+    )
 
     @property
     def colour(self):
@@ -71,7 +90,9 @@ class Film:
 
     def spikes_by_part(self):
         """input, encoder, decoder, classifier, total -> spikes so far (T, B)."""
-        return dict(zip(PARTS.values(), np.moveaxis(self.spikes, -1, 0), strict=True)) | {"total": self.spikes.sum(-1)}
+        return dict(zip(PARTS.values(), np.moveaxis(self.spikes, -1, 0), strict=True)) | {
+            "total": self.spikes.sum(-1)
+        }
 
 
 def answers_of(sure):
@@ -102,13 +123,21 @@ def film_of(model, batch, output, names, titles):
         images=as_pixels(images).cpu().numpy(),
         predictions=of_each_step(as_pixels),
         states=of_each_step(partial(state_of_blocking, gate), shown_at, is_open, predicted),
-        spikes=torch.stack([spikes[part] + 0 * spikes["total"] for part in PARTS.values()], -1).cumsum(0).int().cpu().numpy(),
+        spikes=torch.stack([spikes[part] + 0 * spikes["total"] for part in PARTS.values()], -1)
+        .cumsum(0)
+        .int()
+        .cpu()
+        .numpy(),
         outputs=output.logits_by_step.float().cpu().numpy(),
         titles=np.broadcast_to(np.array(titles), (steps, len(images))),
         labels=np.broadcast_to(labels.cpu().numpy(), (steps, len(images))),
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
-        errors=of_each_step(lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets),
-        seen=np.stack([as_pixels(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
+        errors=of_each_step(
+            lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets
+        ),
+        seen=np.stack([as_pixels(see(images, where)).cpu().numpy() for where in is_open])
+        if see
+        else None,
         inputs=None if images is batch.images else as_pixels(shown_at).cpu().numpy(),
         stopped=output.steps.cpu().numpy(),
         names=tuple(names),
@@ -133,11 +162,15 @@ def state_of_blocking(gate, prediction, images, is_open, predicted):
     """The state of each pixel in a step, (B, H, W), from whether its channels are open, and predicted, (B, C, H, W). Too dark or
     too bright: what the open channels that are not predicted miss in sum."""
     targets, attended = gate.judged_by(images, is_open)
-    sends = (images != 0) | getattr(gate, "residual", False)  # then a pixel of value 0 sends its error, too
+    sends = (images != 0) | getattr(
+        gate, "residual", False
+    )  # then a pixel of value 0 sends its error, too
     miss = ((prediction - targets) * (is_open & ~predicted)).sum(1)
     open_states = torch.where(miss < 0, DARK, torch.where(miss > 0, BRIGHT, PREDICTED))
     open_states = torch.where((is_open & attended).any(1), open_states, WAITS)
-    return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT).byte()
+    return torch.where(
+        sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT
+    ).byte()
 
 
 def still(images):
@@ -161,7 +194,9 @@ def as_pixels(images):
     if channels == 2:
         off, on = images.unbind(-3)
         images = torch.stack([on, (on + off) / 2, off], -3)
-    images = (255 * ((images + 1) / 2 if has_colour(channels) else images).clamp(0, 1)).round().byte()
+    images = (
+        (255 * ((images + 1) / 2 if has_colour(channels) else images).clamp(0, 1)).round().byte()
+    )
     return images[..., 0, :, :] if channels == 1 else images.movedim(-3, -1)
 
 
@@ -180,7 +215,9 @@ def save_gif(path, film, seconds_per_step):
     axes = grid[:-1, left : left + images]
     for row, (label, frames) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(label)
-        shown += [(show(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
+        shown += [
+            (show(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)
+        ]
     heading = figure.suptitle("", wrap=True)
     _explain(figure, grid[:-1], film)
 
@@ -207,7 +244,10 @@ def save_contact_sheet(path, film, images=3, columns=6):
     for number, title in enumerate(titles):
         pictures = axes[len(rows) * number :][: len(rows)]
         show(pictures[0][0], film.images[number])
-        pictures[0][0].set(xlabel=_short(title), ylabel="input" if film.inputs is None else "most of all timesteps")
+        pictures[0][0].set(
+            xlabel=_short(title),
+            ylabel="input" if film.inputs is None else "most of all timesteps",
+        )
         for row, (label, frames) in zip(pictures, rows.items(), strict=True):
             row[1].set_ylabel(label)
             for axis, t in zip(row[1:], chosen, strict=True):
@@ -216,7 +256,10 @@ def save_contact_sheet(path, film, images=3, columns=6):
             _say_answer(axis, film, t - 1, number)
     for axis, t in zip(axes[0][1:], chosen, strict=True):
         axis.set_title(f"timestep {t}")
-    figure.suptitle(f"Prediction, and the input neurons it blocks, and the answer\n{_rule_of(film)}\n{SURE}", wrap=True)
+    figure.suptitle(
+        f"Prediction, and the input neurons it blocks, and the answer\n{_rule_of(film)}\n{SURE}",
+        wrap=True,
+    )
     _explain(figure, axes, film)
     save(path, figure)
 
@@ -225,12 +268,19 @@ def rows_of(film):
     """What pictures show of each step: label -> pixels (T, B, H, W) or (T, B, H, W, 3), 0 to 255."""
     rows = {} if film.inputs is None else {"input": film.inputs}
     colours = np.array([to_rgb(colour) for colour in STATES.values()])
-    return rows | {"prediction": film.predictions, "input neurons": (255 * colours).astype(np.uint8)[film.states]}
+    return rows | {
+        "prediction": film.predictions,
+        "input neurons": (255 * colours).astype(np.uint8)[film.states],
+    }
 
 
 def _rule_of(film):
     """What epsilon decides, or a gate of somebody's own, in words."""
-    rule = f"{film.setting}; blocked" if film.own_gate else f"blocked: predicted within {film.setting}"
+    rule = (
+        f"{film.setting}; blocked"
+        if film.own_gate
+        else f"blocked: predicted within {film.setting}"
+    )
     return f"{rule}, in % of {'pixel channels' if film.colour else 'pixels'} that are not 0"
 
 
@@ -244,7 +294,9 @@ def _say_answer(axis, film, t, number):
     answer, label = film.answers[t, number], film.labels[t, number]
     words, colour = "no answer yet\n", NO_ANSWER
     if answer >= 0:
-        verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
+        verdict, colour = (
+            ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
+        )
         stopped = f", T = {film.stopped[number]}" if t >= film.stopped[number] else ""
         words = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
     axis.set_xlabel(f"{words}\n{100 * film.blocked[t, number]:.0f} % blocked", color=colour)
@@ -255,7 +307,9 @@ def _draw_spikes(axis, film, t):
     theirs = film.baseline or {}
     bars = [{part: count[t].mean() for part, count in film.spikes_by_part().items()}]
     if theirs:
-        bars.append(by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()}))
+        bars.append(
+            by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()})
+        )
     words = {part: [f"{spikes[part]:,.0f}" for spikes in bars] for part in bars[0]}
     axis.clear()
     stack_parts(axis.barh, range(len(bars)), bars, 0.9)
@@ -264,7 +318,9 @@ def _draw_spikes(axis, film, t):
     most = max(film.spikes[-1].sum(-1).mean(), sum(count[-1] for count in theirs.values()), 1)
     axis.set(xlim=(0, most), ylim=(len(bars) - 0.5, -0.5), yticks=[], xticks=[])
     totals = "; baseline (lower bar, in brackets): ".join(words["total"])
-    axis.set_title(f"spikes so far{', mean of these images' if len(film.images) > 1 else ''}: {totals}")
+    axis.set_title(
+        f"spikes so far{', mean of these images' if len(film.images) > 1 else ''}: {totals}"
+    )
     axis.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, 0))
 
 
@@ -272,7 +328,15 @@ def _grid(film, rows, columns, words=0.0, **ratios):
     """Room for small pictures, on axes that are hidden until they have one. words: inches for what stands below rows."""
     size = (CELL * columns + (0.8 if film.colour else 1.7), (CELL + 0.05) * rows + 1.5 + words)
     hidden = {"xticks": [], "yticks": [], "visible": False}
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed", subplot_kw=hidden, **ratios)
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=size,
+        squeeze=False,
+        layout="compressed",
+        subplot_kw=hidden,
+        **ratios,
+    )
 
 
 def _explain(figure, axes, film):
@@ -280,9 +344,15 @@ def _explain(figure, axes, film):
     if not film.colour:
         greys = plt.cm.ScalarMappable(plt.Normalize(0, 1), "gray")
         figure.colorbar(greys, ax=axes, shrink=0.4, aspect=25, label="grey value")
-    own, shown = OF_OWN_GATE if film.own_gate else {}, {*np.unique(film.states).tolist(), *range(DARK, WAITS)}
-    key = [Patch(facecolor=colour, edgecolor="#888888", label=own.get(state, words))
-           for state, (words, colour) in enumerate(STATES.items()) if state in shown]  # fmt: skip
+    own, shown = (
+        OF_OWN_GATE if film.own_gate else {},
+        {*np.unique(film.states).tolist(), *range(DARK, WAITS)},
+    )
+    key = [
+        Patch(facecolor=colour, edgecolor="#888888", label=own.get(state, words))
+        for state, (words, colour) in enumerate(STATES.items())
+        if state in shown
+    ]
     title = "a pixel's colour: open if any channel is" if film.colour else None
     look = {"ncols": 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="outside lower left", **look)

@@ -6,7 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import UserError
-from harness.drawing.plots import looks_of, save_accuracies, save_confusion, save_curves, save_parts
+from harness.drawing.plots import (
+    looks_of,
+    save_accuracies,
+    save_confusion,
+    save_curves,
+    save_parts,
+)
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import MOST_CLASSES
 from harness.runs.saving import write_whole
@@ -14,9 +20,26 @@ from harness.runs.saving import write_whole
 MADE_BY = '<meta name="generator" content="report.py">'
 HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
-NOT_COMPARED = {"run_name", "output_dir", "overwrite", "resume", "log", "test_only", "results_json", "preset_flags", "facts"}
+NOT_COMPARED = {
+    "run_name",
+    "output_dir",
+    "overwrite",
+    "resume",
+    "log",
+    "test_only",
+    "results_json",
+    "preset_flags",
+    "facts",
+}
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
-HEAD = ["run", "run with", "images", "accuracy, %", "95 % interval", *(FIGURES[name].title for name in SHOWN)]
+HEAD = [
+    "run",
+    "run with",
+    "images",
+    "accuracy, %",
+    "95 % interval",
+    *(FIGURES[name].title for name in SHOWN),
+]
 RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes
 and energy are per image. Energy is an estimate of the arithmetic alone, at 45 nm."""
 CURVES = "Solid: on the images that judge an epoch. Dotted, with hollow marks: in training, while the weights change."
@@ -33,40 +56,65 @@ th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid #e4
 
 def save_page(path, runs, overwrite):
     """Write the page of Runs. Raises UserError where a file is in the way that no report wrote, unless it may be overwritten."""
-    if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
-        raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
+    if (
+        path.exists()
+        and not overwrite
+        and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000])
+    ):
+        raise UserError(
+            f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere"
+        )
     title = escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
     head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
-    content = "".join([head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"])
+    content = "".join(
+        [head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"]
+    )
     write_whole(path, lambda file: file.write(content.encode("utf-8", "replace")))
 
 
 def compared(runs):
     """Parts of the page that show all runs."""
-    looks, results = looks_of(run.name for run in runs), [(run, result) for run in runs for result in run.results]
+    looks, results = (
+        looks_of(run.name for run in runs),
+        [(run, result) for run in runs for result in run.results],
+    )
     names = dict.fromkeys(name for _, result in results for name in result.settings)
-    differ = [name for name in names if len({result.settings.get(name) for _, result in results}) > 1]
+    differ = [
+        name for name in names if len({result.settings.get(name) for _, result in results}) > 1
+    ]
     if results:
         rows = [result_row(run, result, result.label(differ)) for run, result in results]
         yield f"<h2>Results</h2>{table(HEAD, rows, 'results')}<p>{RESULTS}</p>"
-    if spiking := {f"{run.name} {result.label(differ)}".strip(): result.record for run, result in results if result.spikes}:
-        costs = {run.name: [result.record for result in run.results] for run in runs if run.is_spiking}
+    if spiking := {
+        f"{run.name} {result.label(differ)}".strip(): result.record
+        for run, result in results
+        if result.spikes
+    }:
+        costs = {
+            run.name: [result.record for result in run.results] for run in runs if run.is_spiking
+        }
         yield "<h2>Accuracy against spikes and energy</h2>" + drawn(save_accuracies, costs, looks)
         yield "<h2>Spikes by part of the network</h2>" + drawn(save_parts, spiking)
     if trained := [run for run in runs if run.epochs]:
         yield f"<h2>Training</h2>{drawn(save_curves, trained, looks)}<p>{CURVES}</p>"
     flags = sorted({flag for run in runs for flag in run.parameters} - NOT_COMPARED)
     rows = [[flag, *(run.parameters.get(flag) for run in runs)] for flag in flags]
-    if rows := [row for row in rows if len({*row[1:]} - {None}) > 1]:  # of the runs that have the flag
+    if rows := [
+        row for row in rows if len({*row[1:]} - {None}) > 1
+    ]:  # of the runs that have the flag
         yield "<h2>Flags that differ</h2>" + table(["flag", *(run.name for run in runs)], rows)
 
 
 def alone(run):
     """Parts of the page that show one run."""
-    yield f"<h2>{escape(run.name)}</h2>" + "".join(f"<pre>{escape(opening['command'])}</pre>" for opening in run.openings)
+    yield f"<h2>{escape(run.name)}</h2>" + "".join(
+        f"<pre>{escape(opening['command'])}</pre>" for opening in run.openings
+    )
     last = run.results[-1] if run.results else None
     if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
-        yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(save_confusion, last.record)
+        yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(
+            save_confusion, last.record
+        )
     yield from map(image, run.pictures)
 
 
@@ -82,7 +130,10 @@ def result_row(run, result, label):
 
 def table(head, rows, style=""):
     """Rows of texts as HTML, a dash for None."""
-    lines = ["".join(f"<td>{'-' if cell is None else escape(cell)}</td>" for cell in row) for row in rows]
+    lines = [
+        "".join(f"<td>{'-' if cell is None else escape(cell)}</td>" for cell in row)
+        for row in rows
+    ]
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head), *lines]
     return f'<div class="scroll"><table class="{style}">{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 

@@ -5,7 +5,14 @@ import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.lines import Line2D
 
-from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, log_scale, show, stack_parts
+from harness.drawing.figures import (
+    ACCURACY_COLOUR,
+    PART_COLOURS,
+    chart,
+    log_scale,
+    show,
+    stack_parts,
+)
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import LOSSES, accuracy_by_class
@@ -14,17 +21,34 @@ from self_models.objectives.contrast import WINDOW
 
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
 STILL_OPEN = "input pixels that are not 0: still open"
-ENERGY_COLOURS = dict(zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True))
+ENERGY_COLOURS = dict(
+    zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True)
+)
 DIMMING = {  # case -> what it is called, and its colour
     "plain": ("blocking", "#4477aa"),
     "contrast": ("blocking with contrast", "#e66100"),
     "normalised": ("control: blocking, image divided by its brightest pixel", "#999999"),
-    "locally": (f"control: blocking, each pixel divided by the brightest within {WINDOW} x {WINDOW}", "#555555"),
+    "locally": (
+        f"control: blocking, each pixel divided by the brightest within {WINDOW} x {WINDOW}",
+        "#555555",
+    ),
 }
-HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
+HUES = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#aa4499",
+    "#56b4e9",
+    "#b8860b",
+    "#882255",
+    "#555555",
+)  # told apart by the colour-blind
 MARKERS = "osD^v*P"
 COSTS = "spikes", "energy_event_joules"  # of FIGURES
-LINES = {"train": {"linestyle": ":", "fillstyle": "none"}, "evaluated": {}}  # of means in the record of an epoch
+LINES = {
+    "train": {"linestyle": ":", "fillstyle": "none"},
+    "evaluated": {},
+}  # of means in the record of an epoch
 
 
 def accuracies(records):
@@ -39,16 +63,27 @@ def accuracies(records):
 
 def save_sweep(path, records, baseline=None):
     """Accuracy, spikes by part and, with blocking, the open input, of evaluation records by epsilon; baseline: a record."""
-    blocking, all_records = [record for record in records if record.get("open_share")], [*filter(None, [baseline]), *records]
+    blocking, all_records = (
+        [record for record in records if record.get("open_share")],
+        [*filter(None, [baseline]), *records],
+    )
     places, panels = np.arange(len(all_records)), 3 if blocking else 2
     names = [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records]
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
         percents, spread = accuracies(all_records)
         accuracy.errorbar(places, percents, spread, fmt="o", color=ACCURACY_COLOUR, capsize=3)
-        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2)
-        bars, totals = stack_parts(spikes.bar, places, [record["spikes"] for record in all_records], 0.7)
+        accuracy.set(
+            title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2
+        )
+        bars, totals = stack_parts(
+            spikes.bar, places, [record["spikes"] for record in all_records], 0.7
+        )
         spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
-        spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * totals.max()))
+        spikes.set(
+            title="spikes per image, by part of the network",
+            ylabel="spikes per image",
+            ylim=(0, 1.3 * totals.max()),
+        )
         spikes.yaxis.set_major_formatter("{x:,.0f}")
         spikes.legend(loc="upper right", ncols=2)
         for axis, height in ((accuracy, percents[0]), (spikes, totals[0])):
@@ -75,23 +110,46 @@ def save_spikes_over_time(path, networks, open_share, setting, images):
     images: which, in words."""
     network, spikes = next(iter(networks.items()))
     ratios = [2.6, 0.45 * len(spikes) + 0.4, 1.8][: 2 if open_share is None else 3]
-    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (sums, table, *below):
+    with chart(
+        path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True
+    ) as (sums, table, *below):
         counts = np.array(list(spikes.values()))
         steps = np.arange(1, counts.shape[1] + 1)
         looks = {"color": PART_COLOURS["encoder"]}, {"color": ACCURACY_COLOUR, "linestyle": "--"}
         for (name, by_layer), look in zip(networks.items(), looks, strict=False):
             total = np.array(list(by_layer.values())).sum(0).cumsum()
-            sums.plot(steps, total, linewidth=2, label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}", **look)
-        sums.set(ylabel="spikes so far", ylim=(0, None), title=f"spikes per image so far, mean of {images}, {setting}")
+            sums.plot(
+                steps,
+                total,
+                linewidth=2,
+                label=f"{name}: {total[-1]:,.0f} after timestep {len(steps)}",
+                **look,
+            )
+        sums.set(
+            ylabel="spikes so far",
+            ylim=(0, None),
+            title=f"spikes per image so far, mean of {images}, {setting}",
+        )
         sums.yaxis.set_major_formatter("{x:,.0f}")
         sums.legend(loc="upper left")
         extent = (0.5, counts.shape[1] + 0.5, len(spikes) - 0.5, -0.5)
-        look = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": PowerNorm(0.5, vmin=0), "extent": extent}
+        look = {
+            "cmap": "magma",
+            "aspect": "auto",
+            "interpolation": "nearest",
+            "norm": PowerNorm(0.5, vmin=0),
+            "extent": extent,
+        }
         colours = table.imshow(counts, **look)
-        names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
+        names = [
+            f"{name}  ({count.sum():,.0f})"
+            for name, count in zip(in_words(spikes), counts, strict=True)
+        ]
         table.set_yticks(range(len(spikes)), names)
         table.set_title(f"{network} by layer (in brackets: sum over all timesteps)")
-        table.figure.colorbar(colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}")
+        table.figure.colorbar(
+            colours, ax=table, label="spikes per timestep\n(square-root scale)", format="{x:,.0f}"
+        )
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])
         table.locator_params("x", integer=True)
@@ -136,9 +194,13 @@ def save_dimming(path, rows, epsilon, images):
     places, means = np.arange(len(rows)), []  # means: of the dimmed images
     with chart(path, size=(10, 4.8)) as (axis,):
         for number, (key, (label, colour)) in enumerate(DIMMING.items()):
-            percents, spread = accuracies([{"accuracy": row[key], "images": images} for row in rows])
+            percents, spread = accuracies(
+                [{"accuracy": row[key], "images": images} for row in rows]
+            )
             look = {"yerr": spread, "ecolor": ACCURACY_COLOUR, "error_kw": {"elinewidth": 0.8}}
-            bars = axis.bar(places + 0.21 * (number - 1.5), percents, 0.2, label=label, color=colour, **look)
+            bars = axis.bar(
+                places + 0.21 * (number - 1.5), percents, 0.2, label=label, color=colour, **look
+            )
             means.append(percents[1:].mean())
             axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
         axis.set_xticks(places, [row["dimming"] for row in rows])
@@ -165,12 +227,23 @@ def save_accuracy_against_spikes(path, runs, verdicts, title):
     size = (3.9 + 2.45 * columns, 1.4 + 2.6 * rows)
     with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
         for axis, (name, verdict) in zip(axes, verdicts.items(), strict=True):
-            for feedback, colour, fill in ((False, "#222222", "white"), (True, "#e66100", "#e66100")):
+            for feedback, colour, fill in (
+                (False, "#222222", "white"),
+                (True, "#e66100", "#e66100"),
+            ):
                 margins, *spreads = zip(*families[name][feedback], strict=True)
                 values = [[one.mean for one in each] for each in spreads]
                 bars = [[one.deviation or 0 for one in each] for each in reversed(spreads)]
                 label = "with feedback and blocking" if feedback else "baseline"
-                axis.errorbar(*values, *bars, fmt="o-", color=colour, markerfacecolor=fill, elinewidth=0.7, label=label)
+                axis.errorbar(
+                    *values,
+                    *bars,
+                    fmt="o-",
+                    color=colour,
+                    markerfacecolor=fill,
+                    elinewidth=0.7,
+                    label=label,
+                )
             axis.set_title(f"{name}, {verdict}")
         axis.set_xscale("log")
         log_scale(axis.xaxis, (1, 2, 3, 5, 7), "{x:,.0f}")
@@ -179,21 +252,33 @@ def save_accuracy_against_spikes(path, runs, verdicts, title):
         points = f"Early exit; points from left to right: margin {', '.join(f'{one:g}' for one in margins)}"
         about = f"{title}\n{points}\n±: 95 % interval, uncorrected. Bars: standard deviation over seeds"
         look = {"title": about, "ncols": 2, "loc": "outside upper center"}
-        axis.figure.legend(*axis.get_legend_handles_labels(), **look).get_title().set_multialignment("center")
+        axis.figure.legend(
+            *axis.get_legend_handles_labels(), **look
+        ).get_title().set_multialignment("center")
 
 
 def save_energies(path, ledgers, conventions):
     """Each network's energy, event-driven, by part, and its ANN's in 8 bits; a panel per convention. ledgers: name -> Ledger."""
-    with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(ledgers)), len(conventions), sharey=True) as axes:
+    with chart(
+        path, (4.2 * len(conventions), 1.6 + 0.5 * len(ledgers)), len(conventions), sharey=True
+    ) as axes:
         for axis, convention in zip(axes, conventions.values(), strict=True):
-            places, of_ann = np.arange(len(ledgers)), [1e6 * one.ann_joules(convention, 8) for one in ledgers.values()]
-            bars = [{part: 1e6 * one.joules(convention, "event-driven", part) for part in PARTS} for one in ledgers.values()]
+            places, of_ann = (
+                np.arange(len(ledgers)),
+                [1e6 * one.ann_joules(convention, 8) for one in ledgers.values()],
+            )
+            bars = [
+                {part: 1e6 * one.joules(convention, "event-driven", part) for part in PARTS}
+                for one in ledgers.values()
+            ]
             stack_parts(axis.barh, places, bars, 0.6, ENERGY_COLOURS)
             axis.vlines(of_ann, places - 0.4, places + 0.4, "black", label="its ANN, 8 bits")
             axis.set(title=convention.title, xlabel="µJ per image")
             axis.set_yticks(places, list(ledgers))
         axes[0].invert_yaxis()
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6
+        )
 
 
 # --- networks, runs or settings, told apart by colour and marker
@@ -201,7 +286,10 @@ def save_energies(path, ledgers, conventions):
 
 def looks_of(names):
     """name -> how matplotlib draws it."""
-    return {name: {"color": HUES[n % len(HUES)], "marker": MARKERS[n % len(MARKERS)]} for n, name in enumerate(names)}
+    return {
+        name: {"color": HUES[n % len(HUES)], "marker": MARKERS[n % len(MARKERS)]}
+        for n, name in enumerate(names)
+    }
 
 
 def name_all(figure, looks):
@@ -213,11 +301,17 @@ def name_all(figure, looks):
 def save_accuracies(path, series, looks, figures=COSTS, notes=()):
     """Accuracy against some of FIGURES. series: name -> evaluation records; looks: see looks_of; notes: (record, text there)."""
     known = [record for records in series.values() for record in records]
-    figures = [FIGURES[name] for name in figures if any(FIGURES[name].of(record) is not None for record in known)]
+    figures = [
+        FIGURES[name]
+        for name in figures
+        if any(FIGURES[name].of(record) is not None for record in known)
+    ]
     with chart(path, (5.5 * len(figures), 4.5), len(figures), sharey=True) as axes:
         for axis, figure in zip(axes, figures, strict=True):
             for name, records in series.items():
-                if records := sorted((one for one in records if figure.of(one) is not None), key=figure.of):
+                if records := sorted(
+                    (one for one in records if figure.of(one) is not None), key=figure.of
+                ):
                     look = {"linewidth": 1, "capsize": 3} | looks[name]
                     axis.errorbar([*map(figure.of, records)], *accuracies(records), **look)
             axis.set(xlabel=f"{figure.title}, per image")
@@ -227,7 +321,10 @@ def save_accuracies(path, series, looks, figures=COSTS, notes=()):
                 log_scale(axis.xaxis, (1, 2, 5))
             axis.xaxis.set_major_formatter("{x:,.10g}")
         for record, text in notes:
-            place, look = (figures[0].of(record), 100 * record["accuracy"]), {"fontsize": 7, "rotation": 90, "va": "top"}
+            place, look = (
+                (figures[0].of(record), 100 * record["accuracy"]),
+                {"fontsize": 7, "rotation": 90, "va": "top"},
+            )
             axes[0].annotate(text, place, (4, -8), textcoords="offset points", **look)
         axes[0].set(ylabel="accuracy, %, 95 % intervals")
         name_all(axes[0].figure, {name: looks[name] for name in series})
@@ -236,17 +333,26 @@ def save_accuracies(path, series, looks, figures=COSTS, notes=()):
 def save_choices(path, records, front, baselines):
     """Accuracy against spikes of evaluation records, of those among them on the front, as a line, and of the baseline's."""
     series = {"this network": records, "not beaten in both": front, "baseline": baselines}
-    looks = {"this network": {"color": "#e69f5e", "marker": "o", "linestyle": ""},
-             "not beaten in both": {"color": "#e66100", "marker": "o"},
-             "baseline": {"color": ACCURACY_COLOUR, "marker": "s", "linestyle": ""}}  # fmt: skip
-    notes = [(one, f"ε {one['epsilon']:g}, slew {one['readout_slew']:g}, T {one['timesteps']}") for one in front]
-    save_accuracies(path, {name: some for name, some in series.items() if some}, looks, ["spikes"], notes)
+    looks = {
+        "this network": {"color": "#e69f5e", "marker": "o", "linestyle": ""},
+        "not beaten in both": {"color": "#e66100", "marker": "o"},
+        "baseline": {"color": ACCURACY_COLOUR, "marker": "s", "linestyle": ""},
+    }
+    notes = [
+        (one, f"ε {one['epsilon']:g}, slew {one['readout_slew']:g}, T {one['timesteps']}")
+        for one in front
+    ]
+    save_accuracies(
+        path, {name: some for name, some in series.items() if some}, looks, ["spikes"], notes
+    )
 
 
 def save_parts(path, records):
     """Spikes by part of the network. records: label -> record of an evaluation."""
     with chart(path, (11, 1.2 + 0.4 * len(records))) as (axis,):
-        bars, totals = stack_parts(axis.barh, list(records), [record["spikes"] for record in records.values()], 0.7)
+        bars, totals = stack_parts(
+            axis.barh, list(records), [record["spikes"] for record in records.values()], 0.7
+        )
         axis.bar_label(bars, [f"{total:,.0f}" for total in totals], padding=3)
         axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
         axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -257,15 +363,32 @@ def save_parts(path, records):
 def save_confusion(path, record):
     """A confusion matrix: rows are classes, with their accuracy, columns predicted classes; colours are shares of the row."""
     counts = np.array(record["confusion"])
-    names, size = record.get("classes") or list(map(str, range(len(counts)))), 2 + 0.45 * len(counts)
+    names, size = (
+        record.get("classes") or list(map(str, range(len(counts)))),
+        2 + 0.45 * len(counts),
+    )
     with chart(path, (size + 0.5, size)) as (axis,):
         shares = counts / counts.sum(1, keepdims=True).clip(1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (label, predicted), count in np.ndenumerate(counts):
             colour = "white" if shares[label, predicted] > 0.5 else "black"
-            axis.text(predicted, label, f"{count:,}" if count else "", ha="center", va="center", fontsize=7, color=colour)
-        rights = ["-" if share is None else f"{100 * share:.1f} %" for share in accuracy_by_class(record["confusion"])]
-        axis.set_yticks(range(len(names)), [f"{name}  {right}" for name, right in zip(names, rights, strict=True)])
+            axis.text(
+                predicted,
+                label,
+                f"{count:,}" if count else "",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=colour,
+            )
+        rights = [
+            "-" if share is None else f"{100 * share:.1f} %"
+            for share in accuracy_by_class(record["confusion"])
+        ]
+        axis.set_yticks(
+            range(len(names)),
+            [f"{name}  {right}" for name, right in zip(names, rights, strict=True)],
+        )
         axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axis.set(xlabel="predicted class", ylabel="class, its accuracy")
 
@@ -280,12 +403,20 @@ def save_curves(path, runs, looks):
                 means = means | ({"spikes": means["parts"]["total"]} if "parts" in means else {})
                 for name in means:
                     if name.endswith(("accuracy", *LOSSES, "spikes")):
-                        curves.setdefault(name, {}).setdefault((run.name, images), {})[epoch["epoch"]] = means[name]
+                        curves.setdefault(name, {}).setdefault((run.name, images), {})[
+                            epoch["epoch"]
+                        ] = means[name]
     last = max(epoch["epoch"] for run in runs for epoch in run.epochs)
     with chart(path, (12, 3.2 * -(-len(curves) // 3) + 0.5), len(curves), 3) as axes:
         for axis, (name, lines) in zip(axes, curves.items(), strict=True):
             for (run_name, images), points in lines.items():
-                axis.plot(points.keys(), points.values(), markersize=4, **looks[run_name], **LINES[images])
+                axis.plot(
+                    points.keys(),
+                    points.values(),
+                    markersize=4,
+                    **looks[run_name],
+                    **LINES[images],
+                )
             axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
             axis.locator_params("x", integer=True)
         name_all(axis.figure, {run.name: looks[run.name] for run in runs})

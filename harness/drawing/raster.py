@@ -13,7 +13,11 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import part_of, spaces_of
 
 FRAMES, SECONDS = 40, 0.15  # of the GIF of a recording, at most, and each
-LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour
+LOOKS = (
+    {},
+    {"color": "#222222"},
+    {"color": "#e8743b"},
+)  # of the neurons whose membrane is drawn, the first in its part's colour
 WORDS = """Left: a mark where a neuron spikes; a random sample of the
 neurons that spike, the most active on top.
 Right: membrane potential of the first three of them after each
@@ -35,13 +39,24 @@ class Raster(NamedTuple):
 def raster_of(model, batch, seed, count):
     """The Raster of a Batch's first image, with `count` neurons of each layer, drawn by the seed among those that spike."""
     image, draws = batch.images[:1], Draws(seed, EVALUATION, batch.index[:1])
-    names, neurons = [name for name, space in spaces_of(model).items() if space and name != "output"], model.neurons()
-    spikes = model(image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")).recorded
+    names, neurons = (
+        [name for name, space in spaces_of(model).items() if space and name != "output"],
+        model.neurons(),
+    )
+    spikes = model(
+        image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")
+    ).recorded
     totals = {name: spikes[name]["spikes"].flatten(1).sum(0).cpu() for name in names}
     chosen = {name: some_of(total, seed, count) for name, total in totals.items()}
-    record = {name: ("spikes", *["membrane"] * (name in neurons), chosen[name]) for name in names} | {"output": "membrane"}
+    record = {
+        name: ("spikes", *["membrane"] * (name in neurons), chosen[name]) for name in names
+    } | {"output": "membrane"}
     output = model(image, draws=draws, frames=False, record=record)
-    arrays = {f"{name}.{kind}": part[:, 0] for name, parts in output.recorded.items() for kind, part in parts.items()}
+    arrays = {
+        f"{name}.{kind}": part[:, 0]
+        for name, parts in output.recorded.items()
+        for kind, part in parts.items()
+    }
     arrays |= {f"{name}.neurons": numbers for name, numbers in chosen.items()}
     arrays |= {f"{name}.threshold": neuron.threshold for name, neuron in neurons.items()}
     arrays = {name: values.detach().cpu().numpy() for name, values in arrays.items()}
@@ -51,7 +66,11 @@ def raster_of(model, batch, seed, count):
 def some_of(totals, seed, count):
     """Numbers of `count` neurons with these spikes (N,), drawn among those that have any, or all if none has; most first."""
     active = totals.nonzero().flatten() if totals.any() else torch.arange(len(totals))
-    drawn = active[torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))[:count]].sort().values
+    drawn = (
+        active[torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))[:count]]
+        .sort()
+        .values
+    )
     return drawn[totals[drawn].argsort(descending=True, stable=True)]
 
 
@@ -60,12 +79,18 @@ def save_raster(path, raster, title, names):
     arrays, output = raster.arrays, raster.arrays["output.membrane"]
     rows = len(raster.totals) + 1
     with chart(path, (12, 1.55 * rows + 0.8), 2 * rows, 2) as axes:
-        for name, words, left, right in zip(raster.totals, in_words(raster.totals), axes[::2], axes[1::2], strict=False):
+        for name, words, left, right in zip(
+            raster.totals, in_words(raster.totals), axes[::2], axes[1::2], strict=False
+        ):
             total, spikes = raster.totals[name], arrays[f"{name}.spikes"]
             draw_spikes(left, spikes, PART_COLOURS[part_of(name)], raster.steps)
             some = f"{spikes.shape[1]} of the {int((total > 0).sum()):,} neurons that spike"
             which = f"{some if total.any() else 'no neuron spikes'}, {len(total):,} in all"
-            left.set_title(f"{words if words == name else f'{words} ({name})'}: {which}", loc="left", fontsize=9)
+            left.set_title(
+                f"{words if words == name else f'{words} ({name})'}: {which}",
+                loc="left",
+                fontsize=9,
+            )
             if f"{name}.membrane" in arrays:
                 potentials, threshold = arrays[f"{name}.membrane"], arrays[f"{name}.threshold"]
                 draw_membranes(right, potentials, spikes, threshold, PART_COLOURS[part_of(name)])
@@ -73,7 +98,11 @@ def save_raster(path, raster, title, names):
         for axis in (*axes[:-2:2], *axes[3::2]):
             axis.set_xlim(0.5, raster.steps + 0.5)
             axis.locator_params("x", integer=True)
-        stops = f" (the image stops after {raster.steps} of {len(output)})" if raster.steps < len(output) else ""
+        stops = (
+            f" (the image stops after {raster.steps} of {len(output)})"
+            if raster.steps < len(output)
+            else ""
+        )
         for axis in (axes[-4], axes[-1]):
             axis.set_xlabel(f"timestep{stops}")
         show(axes[1], raster.image)
@@ -87,7 +116,9 @@ def draw_spikes(axis, spikes, colour, steps):
     """A mark where a neuron spikes (T, n), a row for each, the most active on top. steps: to be seen."""
     count = spikes.shape[1]
     look = {"colors": colour, "linelengths": 0.75, "linewidths": min(8, 150 / steps)}
-    axis.eventplot([1 + each.nonzero()[0] for each in spikes.T], lineoffsets=np.arange(1, count + 1), **look)
+    axis.eventplot(
+        [1 + each.nonzero()[0] for each in spikes.T], lineoffsets=np.arange(1, count + 1), **look
+    )
     axis.set(ylim=(count + 0.7, 0.3), yticks=sorted({1, count}), ylabel="neuron")
 
 
@@ -96,7 +127,12 @@ def draw_membranes(axis, potentials, spikes, threshold, colour):
     axis.axhline(threshold, color="#222222", linestyle="--", linewidth=1)
     for potential, spiked, look in zip(potentials.T, spikes.T, LOOKS, strict=False):
         look = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.2} | look
-        axis.plot(np.arange(1, len(spikes) + 1), potential, markevery=spiked.nonzero()[0].tolist(), **look)
+        axis.plot(
+            np.arange(1, len(spikes) + 1),
+            potential,
+            markevery=spiked.nonzero()[0].tolist(),
+            **look,
+        )
     axis.set_ylabel("potential")
     words = f"potential of the first {min(len(LOOKS), spikes.shape[1])}, threshold {threshold:.3g}"
     axis.set_title(words, loc="left", fontsize=9)
@@ -108,7 +144,11 @@ def draw_outputs(axis, output, names):
     axis.plot(steps, np.delete(output, answer, 1), color="#bbbbbb", linewidth=1)
     axis.plot(steps, output[:, answer], color=ACCURACY_COLOUR, linewidth=1.6)
     axis.set_ylabel("potential")
-    axis.set_title(f"output: accumulated potential of each class, in black the answer {names[answer]}", loc="left", fontsize=9)
+    axis.set_title(
+        f"output: accumulated potential of each class, in black the answer {names[answer]}",
+        loc="left",
+        fontsize=9,
+    )
 
 
 def save_recording(path, model, rows, steps, names, title):
@@ -117,7 +157,10 @@ def save_recording(path, model, rows, steps, names, title):
     with torch.no_grad():
         output = model([rows], steps, record={first: "spikes"})
     ends = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int))
-    spikes, outputs = output.recorded[first]["spikes"][:, 0].numpy(), output.logits_by_step[:, 0].numpy()
+    spikes, outputs = (
+        output.recorded[first]["spikes"][:, 0].numpy(),
+        output.logits_by_step[:, 0].numpy(),
+    )
     events = np.zeros((steps, *model.graph.shape), np.float32)
     np.add.at(events, tuple(rows.T), 1)
     most_spikes = max(spikes.sum(0).max() / (len(ends) - 1), 1)
@@ -130,11 +173,18 @@ def save_recording(path, model, rows, steps, names, title):
         for axis in axes:
             axis.clear()
         show(seen, as_pixels(torch.from_numpy(events[start:end].sum(0).clip(max=1))).numpy())
-        channels = torch.from_numpy(spikes[start:end].sum(0)).reshape(len(spikes[0]), 1, *spikes.shape[2:] or (1, 1))
-        grid = make_grid(channels, ceil(sqrt(len(channels))), padding=min(channels.shape[-1] - 1, 1))[0].numpy()
+        channels = torch.from_numpy(spikes[start:end].sum(0)).reshape(
+            len(spikes[0]), 1, *spikes.shape[2:] or (1, 1)
+        )
+        grid = make_grid(
+            channels, ceil(sqrt(len(channels))), padding=min(channels.shape[-1] - 1, 1)
+        )[0].numpy()
         middle.imshow(grid, cmap="magma", vmin=0, vmax=most_spikes)
         sums = outputs[end - 1]
-        colours = [PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"] for n in range(len(names))]
+        colours = [
+            PART_COLOURS["encoder" if n == sums.argmax() and sums.any() else "input"]
+            for n in range(len(names))
+        ]
         bars.barh(range(len(names)), sums, color=colours)
         bars.set(xlim=limits, yticks=range(len(names)), yticklabels=names, title="outputs so far")
         seen.set_title("events: on orange, off blue")

@@ -23,13 +23,28 @@ class CBuild:
     Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
-        self.folder, self.thresholds, self.of_graph = Path(folder), getattr(snn, "thresholds", None), isinstance(snn, GraphSNN)
+        self.folder, self.thresholds, self.of_graph = (
+            Path(folder),
+            getattr(snn, "thresholds", None),
+            isinstance(snn, GraphSNN),
+        )
         if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
         self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
-        self.spaces = {name: space for name, space in spaces_of(snn).items() if name in (*snn.layers, "output")}
-        self.placed, self.whole = snn.graph.placed, "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
-        done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
+        self.spaces = {
+            name: space
+            for name, space in spaces_of(snn).items()
+            if name in (*snn.layers, "output")
+        }
+        self.placed, self.whole = (
+            snn.graph.placed,
+            "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text(),
+        )
+        done = subprocess.run(
+            ["make", *["-B"] * bool(flags), "-C", str(folder), *flags],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
@@ -39,7 +54,9 @@ class CBuild:
         if self.of_graph:
             raw, options = bytes_of(inputs), ("-s", str(inputs.shape[1]), *options)
         elif getattr(inputs, "dtype", None) != torch.uint8 or inputs.shape[1:] != shape:
-            raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, shape))})")
+            raise ModelError(
+                f"images of a C build must be uint8 (B, {', '.join(map(str, shape))})"
+            )
         else:
             raw = in_rows(inputs).tobytes()
         done = subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True)
@@ -50,10 +67,14 @@ class CBuild:
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """The SNNOutput, all recorded, of images numbered one after the other. Raises ModelError for others, and for uniforms."""
         if uniforms is not None:
-            raise ModelError("a C build draws by itself: give a seed or draws in place of uniforms")
+            raise ModelError(
+                "a C build draws by itself: give a seed or draws in place of uniforms"
+            )
         draws = draws_for(images, draws, seed)
         if (draws.index.diff() != 1).any():
-            raise ModelError("images of a C build have numbers that follow each other: give them one by one")
+            raise ModelError(
+                "images of a C build have numbers that follow each other: give them one by one"
+            )
         key0, key1 = map(str, key_for(draws.seed, "input"))
         trace = self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0])))
         return self.output(trace, images.shape[1] if self.of_graph else None)
@@ -63,12 +84,23 @@ class CBuild:
         *names, output = self.spaces
         sizes = [prod(self.spaces[name]) for name in names]
         kind = "<i4" if self.whole else "<f4"
-        fields = [("is_open", "u1", sizes[0]), *((name, "u1", size) for name, size in zip(names, sizes, strict=True))]
-        fields += [(f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)]
-        rows = np.frombuffer(trace, np.dtype([*fields, ("logits", "<f4", prod(self.spaces[output])), ("is_last", "u1")]))
+        fields = [
+            ("is_open", "u1", sizes[0]),
+            *((name, "u1", size) for name, size in zip(names, sizes, strict=True)),
+        ]
+        fields += [
+            (f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)
+        ]
+        rows = np.frombuffer(
+            trace,
+            np.dtype([*fields, ("logits", "<f4", prod(self.spaces[output])), ("is_last", "u1")]),
+        )
         ends = rows["is_last"].nonzero()[0] + 1
         steps, step = np.diff(ends, prepend=0), np.arange(timesteps or self.timesteps)[:, None]
-        shown, runs = ends - steps + np.minimum(step, steps - 1), step < steps  # (T, B): of each the row; whether it still ran
+        shown, runs = (
+            ends - steps + np.minimum(step, steps - 1),
+            step < steps,
+        )  # (T, B): of each the row; whether it still ran
 
         def of(field, name, where=True):
             values = torch.from_numpy(rows[field][shown] * np.asarray(where)[..., None])
@@ -80,8 +112,18 @@ class CBuild:
         by_step = {name: recorded[name]["spikes"].flatten(2).sum(2).float() for name in names}
         logits, is_open = torch.from_numpy(rows["logits"][shown]), of("is_open", "input").bool()
         counts = {name: each.sum(0) for name, each in by_step.items()}
-        return SNNOutput(logits[-1], None, None, counts, torch.from_numpy(steps), None, is_open,
-                         logits_by_step=logits, spikes_by_step=by_step, recorded=recorded)  # fmt: skip
+        return SNNOutput(
+            logits[-1],
+            None,
+            None,
+            counts,
+            torch.from_numpy(steps),
+            None,
+            is_open,
+            logits_by_step=logits,
+            spikes_by_step=by_step,
+            recorded=recorded,
+        )
 
 
 def bytes_of(events):
@@ -90,5 +132,8 @@ def bytes_of(events):
     for one in events:
         step, channel, *places = one.nonzero().repeat_interleave(one[one > 0], 0).T
         y, x = [torch.zeros_like(step)] * (2 - len(places)) + places
-        parts += [torch.stack([x, y, channel, step], 1).numpy().astype("<u2").tobytes(), b"\xff" * 8]
+        parts += [
+            torch.stack([x, y, channel, step], 1).numpy().astype("<u2").tobytes(),
+            b"\xff" * 8,
+        ]
     return b"".join(parts)

@@ -20,7 +20,17 @@ from harness.data.sets import load_data
 from self_models.counting.evaluation import evaluate
 from self_models.graph import GraphSNN
 from self_models.integers import IntegerSNN
-from self_models.kernel.build import FOLDER, KERNEL, Part, State, answer_of, built, library, said_by, structs
+from self_models.kernel.build import (
+    FOLDER,
+    KERNEL,
+    Part,
+    State,
+    answer_of,
+    built,
+    library,
+    said_by,
+    structs,
+)
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
 from self_models.kernel.state import in_rows
@@ -40,7 +50,10 @@ COUNTS = {"images": 10, "recordings": 3}  # in golden.c, at most
 IMAGES, RECORDINGS = 30, (12, 40)  # among which these are looked for; with so many timesteps
 SHARE = 0.02  # of the input that has an event in each timestep of a random recording
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
-WINDOWS, FEW_WINDOWS = 256, 64  # windows of weights that are added at once, at most; of whole numbers
+WINDOWS, FEW_WINDOWS = (
+    256,
+    64,
+)  # windows of weights that are added at once, at most; of whole numbers
 ROOMY = 1e6  # bytes of flash that larger boards have
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
@@ -59,26 +72,43 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     notes = [memory, *{f"note: {one.message}" for one in warned}, *notes]
     if not (numbers := agreed(model, inputs)[: COUNTS[what]]):
         advice = ": take --weights int8" if what == "images" else ""
-        raise UserError(f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}")
+        raise UserError(
+            f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}"
+        )
     files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino)
     if not arduino:
         notes.append(f"checked here: {checked(files)}")
-    notes.append(f"operations: {operations_of(model, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)")
+    notes.append(
+        f"operations: {operations_of(model, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)"
+    )
     if leaves_out_entropy(model):
-        notes.append("note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND")
+        notes.append(
+            "note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND"
+        )
     if arduino and flash > ROOMY:
         notes.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:
-        accuracies = [evaluate(each, test, operations=False)["accuracy"] for each in (model, load(checkpoint, model=own))]
-        notes.append(f"accuracy on {len(test):,} test images: {accuracies[0]:.2%} in {weights}, {accuracies[1]:.2%} in float32")
-    then = "a library for the Arduino IDE, with an example" if arduino else "make check, in that folder"
+        accuracies = [
+            evaluate(each, test, operations=False)["accuracy"]
+            for each in (model, load(checkpoint, model=own))
+        ]
+        notes.append(
+            f"accuracy on {len(test):,} test images: {accuracies[0]:.2%} in {weights}, {accuracies[1]:.2%} in float32"
+        )
+    then = (
+        "a library for the Arduino IDE, with an example"
+        if arduino
+        else "make check, in that folder"
+    )
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
 
 def check_spiking(model):
     """Raises UserError for an ANN."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+        raise UserError(
+            "this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first"
+        )
 
 
 def test_images(model, dataset="", data_dir="", skip_bad=False):
@@ -103,7 +133,9 @@ def inputs_for(model, **data):
     except UserError as error:
         if data:
             raise
-        images = torch.randint(256, (IMAGES, *model.image_shape), dtype=torch.uint8, generator=draw)
+        images = torch.randint(
+            256, (IMAGES, *model.image_shape), dtype=torch.uint8, generator=draw
+        )
         return images, None, [f"note: golden.c has random images ({error})"]
 
 
@@ -115,7 +147,9 @@ def tables_of(model, compact=False):
         check_spiking(model)
         EventEngine(model)  # which raises for what the kernel does not know
         if model.frames:
-            raise UserError(f"--to c takes images, and this network takes recordings of {model.frames} frames")
+            raise UserError(
+                f"--to c takes images, and this network takes recordings of {model.frames} frames"
+            )
     tables = lay_out(model, compact)
     windows = min(tables.header["windows"], FEW_WINDOWS if whole else WINDOWS)
     tables.header["windows"] = max(windows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
@@ -135,7 +169,11 @@ def by_step(model):
 
 def output_of(model, inputs, numbers, record=None):
     """The SNNOutput of images, uint8 (B, C, H, W), with these numbers in their set, or of events (B, T, ...)."""
-    draws = {} if isinstance(model, GraphSNN) else {"draws": Draws(SEED, EVALUATION, torch.as_tensor(numbers))}
+    draws = (
+        {}
+        if isinstance(model, GraphSNN)
+        else {"draws": Draws(SEED, EVALUATION, torch.as_tensor(numbers))}
+    )
     return model(inputs, record=record, **draws)
 
 
@@ -147,11 +185,21 @@ def agreed(model, inputs):
     if isinstance(model, IntegerSNN):
         return [*numbers]
     (model, engine), runs = by_step(model), []
-    for kernel, at_once in ((None, False), (None, True), (engine, True)):  # step(), whole layers, events
+    for kernel, at_once in (
+        (None, False),
+        (None, True),
+        (engine, True),
+    ):  # step(), whole layers, events
         model.engine, model.batched = kernel, at_once
         runs.append(output_of(model, inputs, numbers))
     wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
-    return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()
+    return (
+        torch.stack([(wanted == one).all(0).all(0) for one in others])
+        .all(0)
+        .nonzero()
+        .flatten()
+        .tolist()
+    )
 
 
 @torch.no_grad()
@@ -176,24 +224,43 @@ def files_of(model, tables, inputs, numbers, name, arduino=False):
     """File name -> text. inputs: which golden.c has, see output_of; numbers: of images in their set; arduino: see c_folder."""
     (flash, ram, _), (channels, height, width) = memory_of(tables), tables.shapes[0]
     golden, steps = golden_c(model, tables, inputs, numbers)
-    words = {"name": name, "steps": steps, "weights": tables.weights.dtype, "flash": size_of(flash), "ram": size_of(ram)}
-    words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}", "count": len(inputs)}
+    words = {
+        "name": name,
+        "steps": steps,
+        "weights": tables.weights.dtype,
+        "flash": size_of(flash),
+        "ram": size_of(ram),
+    }
+    words |= {
+        "pixels": channels * height * width,
+        "shape": f"{height} x {width} x {channels}",
+        "count": len(inputs),
+    }
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
     is_graph = isinstance(model, GraphSNN)
     settings = model.engine.settings(steps) if is_graph else settings_of(model)
     settings.rule = K.NEVER if leaves_out_entropy(model) else settings.rule
-    files |= {"weights.h": weights_h(model, tables, steps), "weights.c": weights_c(tables, settings)}
+    files |= {
+        "weights.h": weights_h(model, tables, steps),
+        "weights.c": weights_c(tables, settings),
+    }
     if arduino:
-        files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
+        files = {f"src/{file}": text for file, text in files.items()} | {
+            f"{EXAMPLE}/golden.h": golden
+        }
         templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
         filled = {there + file: TEMPLATES / "arduino" / file for file, there in templates.items()}
     else:
         files |= {"golden.c": golden, **{file: (TEMPLATES / file).read_text() for file in STATIC}}
         filled = {"README.md": TEMPLATES / "README.md"}
-    other = re.compile(rf"^{'image' if is_graph else 'event'}s\| .*\n|^\w+s\| ", re.MULTILINE)  # lines of another README.md
-    texts = {file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()}
+    other = re.compile(
+        rf"^{'image' if is_graph else 'event'}s\| .*\n|^\w+s\| ", re.MULTILINE
+    )  # lines of another README.md
+    texts = {
+        file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()
+    }
     return files | {file: other.sub("", text) for file, text in texts.items()}
 
 
@@ -202,27 +269,48 @@ def checked(files):
     with TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text)
-        program, sources = f"{folder}/check", (f"{folder}/{name}.c" for name in ("check", "network", "weights"))
+        program, sources = (
+            f"{folder}/check",
+            (f"{folder}/{name}.c" for name in ("check", "network", "weights")),
+        )
         try:
-            answer_of(folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"])
+            answer_of(
+                folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"]
+            )
             done = subprocess.run([program], capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
             return f"it cannot be checked ({said_by(error)})"
     if done.returncode:
-        raise UserError(f"its C is not equal to step(), a fault of this program: {done.stdout.strip()}")
+        raise UserError(
+            f"its C is not equal to step(), a fault of this program: {done.stdout.strip()}"
+        )
     return done.stdout.strip()
 
 
 def memory_of(tables, whole="small"):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
     whole: the library's kind for whole numbers: small, or int8, as on a PC."""
-    flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
+    flash = sum(
+        array.nbytes
+        for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places)
+    )
     kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
-    network, nodes, windows = tables.network(kernel), tables.header["nodes"], tables.header["windows"]
+    network, nodes, windows = (
+        tables.network(kernel),
+        tables.header["nodes"],
+        tables.header["windows"],
+    )
     size = kernel.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, windows * ctypes.c_size_t)))
     small = structs(ctypes.c_uint32, ctypes.c_uint32)
-    return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], windows * ctypes.c_uint32))), rest
+    return (
+        flash,
+        rest
+        + sum(
+            map(ctypes.sizeof, (small["State"], nodes * small["Part"], windows * ctypes.c_uint32))
+        ),
+        rest,
+    )
 
 
 def size_of(count):
@@ -232,36 +320,71 @@ def size_of(count):
 def array(kind, name, values, width=16):
     """A C array's definition. values: numbers, float32 or whole."""
     values = np.asarray(values).ravel()
-    texts = [f"{text}f" for text in values.astype(str).tolist()] if values.dtype.kind == "f" else list(map(str, values.tolist()))
+    texts = (
+        [f"{text}f" for text in values.astype(str).tolist()]
+        if values.dtype.kind == "f"
+        else list(map(str, values.tolist()))
+    )
     lines = [", ".join(texts[i : i + width]) for i in range(0, len(texts), width)]
     return f"const {kind} {name}[] = {{\n" + ",\n".join(lines) + "\n};\n"
 
 
 def fields(values):
     """A C struct's initialiser by names."""
-    texts = (f".{name} = {value!r}f" if isinstance(value, float) else f".{name} = {value}" for name, value in values.items())
+    texts = (
+        f".{name} = {value!r}f" if isinstance(value, float) else f".{name} = {value}"
+        for name, value in values.items()
+    )
     return "{" + ", ".join(texts) + "}"
 
 
 def quoted(text):
     """A C string of this text, in UTF-8."""
     codes = text.encode(errors="surrogateescape")
-    return '"' + "".join(chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}" for code in codes) + '"'
+    return (
+        '"'
+        + "".join(
+            chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}"
+            for code in codes
+        )
+        + '"'
+    )
 
 
 def weights_h(model, tables, steps):
     """Sizes of this network, and the names of its tables. steps: of an input."""
-    header, (pixels, labels) = tables.header, (prod(tables.shapes[n]) for n in (0, tables.header["output"]))
-    sizes = {"EVENTS": int(isinstance(model, GraphSNN)), "PIXELS": pixels, "CLASSES": labels, "LAYERS": header["layers"]}
-    sizes |= {"TIMESTEPS": steps, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
+    header, (pixels, labels) = (
+        tables.header,
+        (prod(tables.shapes[n]) for n in (0, tables.header["output"])),
+    )
+    sizes = {
+        "EVENTS": int(isinstance(model, GraphSNN)),
+        "PIXELS": pixels,
+        "CLASSES": labels,
+        "LAYERS": header["layers"],
+    }
+    sizes |= {
+        "TIMESTEPS": steps,
+        **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))},
+    }
     parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['windows']} * sizeof(size_t)"
     lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
-    small, wide = (f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})" for kind in ("small", "int8"))
+    small, wide = (
+        f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})"
+        for kind in ("small", "int8")
+    )
     lines.append("/* of a State with all that it needs */")
     lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"] if small != wide else [wide]
     classes = getattr(model, "classes", map(str, range(labels)))
-    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in classes), "}"]
-    guard, linkage = "#ifndef NETWORK_WEIGHTS_H\n#define NETWORK_WEIGHTS_H\n", '#ifdef __cplusplus\nextern "C" {\n#endif'
+    lines += [
+        "#define NETWORK_CLASS_NAMES { \\",
+        *(f"    {quoted(name)}, \\" for name in classes),
+        "}",
+    ]
+    guard, linkage = (
+        "#ifndef NETWORK_WEIGHTS_H\n#define NETWORK_WEIGHTS_H\n",
+        '#ifdef __cplusplus\nextern "C" {\n#endif',
+    )
     declared = "extern const NetworkTables network_tables;\nextern const NetworkSettings network_defaults;"
     end = "#ifdef __cplusplus\n}\n#endif\n#endif\n"
     return "\n".join([guard, '#include "network.h"\n', *lines, "", linkage, declared, end])
@@ -269,21 +392,35 @@ def weights_h(model, tables, steps):
 
 def weights_c(tables, settings):
     """The tables and the settings."""
-    nodes = ",\n".join(fields({name: int(node[name]) for name in NODE.names}) for node in tables.nodes)
+    nodes = ",\n".join(
+        fields({name: int(node[name]) for name in NODE.names}) for node in tables.nodes
+    )
     names = " ".join(f'"{name}\\0"' for name in tables.names)
-    pointers = {name: name for name in ("node", "order", "constants", "weights", "names", *["places"] * bool(len(tables.places)))}
-    return "\n".join([
-        '#include "weights.h"\n',
-        f"static const char names[] = {names};",
-        f"static const NetworkNode node[] = {{\n{nodes}\n}};",
-        "static " + array("int32_t", "order", tables.order),
-        *["static " + array("int32_t", "places", tables.places)] * bool(len(tables.places)),
-        "static " + array("network_potential_t", "constants", tables.constants),
-        "static " + array("network_weight_t", "weights", tables.weights),
-        f"const NetworkTables network_tables = {fields(tables.header | pointers)};",
-        f"const NetworkSettings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
-        "",
-    ])  # fmt: skip
+    pointers = {
+        name: name
+        for name in (
+            "node",
+            "order",
+            "constants",
+            "weights",
+            "names",
+            *["places"] * bool(len(tables.places)),
+        )
+    }
+    return "\n".join(
+        [
+            '#include "weights.h"\n',
+            f"static const char names[] = {names};",
+            f"static const NetworkNode node[] = {{\n{nodes}\n}};",
+            "static " + array("int32_t", "order", tables.order),
+            *["static " + array("int32_t", "places", tables.places)] * bool(len(tables.places)),
+            "static " + array("network_potential_t", "constants", tables.constants),
+            "static " + array("network_weight_t", "weights", tables.weights),
+            f"const NetworkTables network_tables = {fields(tables.header | pointers)};",
+            f"const NetworkSettings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
+            "",
+        ]
+    )
 
 
 @torch.no_grad()
@@ -293,9 +430,15 @@ def golden_c(model, tables, inputs, numbers):
     neurons that spike; logits. Neurons and pixels by row, column, channel."""
     is_graph, names = isinstance(model, GraphSNN), tables.names
     output = output_of(by_step(model)[0], inputs, numbers, dict.fromkeys(names, "spikes"))
-    steps, (first, *layers) = len(output.logits_by_step), (output.recorded[name]["spikes"] for name in names)
+    steps, (first, *layers) = (
+        len(output.logits_by_step),
+        (output.recorded[name]["spikes"] for name in names),
+    )
     blocked = torch.zeros_like(first) if output.is_open is None else ~output.is_open
-    sent, shapes = [inputs.transpose(0, 1) if is_graph else first, *layers], tables.shapes[: len(names)]
+    sent, shapes = (
+        [inputs.transpose(0, 1) if is_graph else first, *layers],
+        tables.shapes[: len(names)],
+    )
     listed, counts = [], []
     for values, shape in zip([blocked, *sent], [shapes[0], *shapes], strict=True):
         listed += [*range(prod(shape)), -1]
@@ -303,13 +446,17 @@ def golden_c(model, tables, inputs, numbers):
         counts.append(np.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=1))
     counts, pixels = np.concatenate(counts, -1), [0] if is_graph else in_rows(inputs)
     at = counts.nonzero()
-    return "\n".join([
-        '#include "network.h"\n',
-        f"enum {{ golden_inputs = {len(inputs)} }};",
-        f"static const double golden_tolerance = {TOLERANCE if tables.weights.dtype == np.float32 else 0};",
-        "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
-        "static " + array("uint32_t", "golden_numbers", numbers),
-        "static " + array("uint8_t", "golden_pixels", pixels, 28),
-        "static " + array("int32_t", "golden_lists", np.repeat(np.array(listed)[at[2]], counts[at])),
-        "static " + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
-    ]), steps  # fmt: skip
+    return "\n".join(
+        [
+            '#include "network.h"\n',
+            f"enum {{ golden_inputs = {len(inputs)} }};",
+            f"static const double golden_tolerance = {TOLERANCE if tables.weights.dtype == np.float32 else 0};",
+            "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
+            "static " + array("uint32_t", "golden_numbers", numbers),
+            "static " + array("uint8_t", "golden_pixels", pixels, 28),
+            "static "
+            + array("int32_t", "golden_lists", np.repeat(np.array(listed)[at[2]], counts[at])),
+            "static "
+            + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
+        ]
+    ), steps

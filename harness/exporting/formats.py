@@ -29,7 +29,15 @@ LACKS = "NIR has no transposed convolution, no gate of two signals and no rule t
 START = "membranes begin at initial_potential times the threshold, which NIR has no word for: set that where you read the file"
 RESET = "NIR knows a reset to a value only; here the threshold is subtracted from V: set that where you read the file"
 PHASED = "layers fire one after the other (update phased), which NIR has no word for; the metadata says when each fires"
-ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "in_features", "out_features")  # of layers
+ARGUMENTS = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "in_features",
+    "out_features",
+)  # of layers
 
 
 def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32", **data):
@@ -47,7 +55,9 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
     if checkpoint.suffix == ".nir" and (to not in ("c", "block") or weights != "float32"):
-        raise UserError(f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32")
+        raise UserError(
+            f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32"
+        )
     if to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
     elif to == "block":
@@ -56,12 +66,18 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--weights is for --to {', '.join(RUNNING)} and block: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     if isinstance(content, dict):  # of a folder
-        if path.is_dir() and any(path.iterdir()) and not all((path / name).is_file() for name in content):
+        if (
+            path.is_dir()
+            and any(path.iterdir())
+            and not all((path / name).is_file() for name in content)
+        ):
             raise UserError(f"{path} has other files in it: give a folder of its own by --output")
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the folder {path}: {error.strerror}; give another by --output") from None
+            raise UserError(
+                f"cannot make the folder {path}: {error.strerror}; give another by --output"
+            ) from None
         for name, text in renamed(content, Path(output).stem or checkpoint.stem).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(path / name, lambda file, text=text: file.write(text.encode()))
@@ -73,9 +89,18 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
 def renamed(content, name):
     """Files of C in which names begin with this one, not with network, so that folders of several networks make one program."""
     lower = re.sub(r"^(?=[^a-z])", "n", re.sub(r"\W", "_", name.lower(), flags=re.ASCII))
-    forms = {"network_": f"{lower}_", "NETWORK_": f"{lower.upper()}_", "Network": lower.title().replace("_", "")}
-    own = re.compile(r'"[^"\n]*"|\bnetwork_|\bNETWORK_|\bNetwork(?=[A-Z])')  # strings, such as names of classes, stay
-    return {file: own.sub(lambda found: forms.get(found[0], found[0]), text) for file, text in content.items()}
+    forms = {
+        "network_": f"{lower}_",
+        "NETWORK_": f"{lower.upper()}_",
+        "Network": lower.title().replace("_", ""),
+    }
+    own = re.compile(
+        r'"[^"\n]*"|\bnetwork_|\bNETWORK_|\bNetwork(?=[A-Z])'
+    )  # strings, such as names of classes, stay
+    return {
+        file: own.sub(lambda found: forms.get(found[0], found[0]), text)
+        for file, text in content.items()
+    }
 
 
 def block(checkpoint, own, weights="float32"):
@@ -83,18 +108,28 @@ def block(checkpoint, own, weights="float32"):
     model = load(checkpoint, engine="event", model=own, weights=weights)
     settings = model.engine.settings(1) if isinstance(model, GraphSNN) else settings_of(model)
     content = c_folder.tables_of(model).block(settings).tobytes()
-    return content, f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it"
+    return (
+        content,
+        f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it",
+    )
 
 
 def half(checkpoint, own=None):
     """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are.
     Raises CheckpointError for one to go on training from, which --resume would take, and for weights that are too large."""
     saved, file = load_checkpoint(checkpoint), io.BytesIO()
-    state = {name: value.half() if value.dim() > 1 else value for name, value in saved["state_dict"].items()}
+    state = {
+        name: value.half() if value.dim() > 1 else value
+        for name, value in saved["state_dict"].items()
+    }
     if "optimizer" in saved:
-        raise CheckpointError(f"{checkpoint} is one to go on training from: give the best one, beside it")
+        raise CheckpointError(
+            f"{checkpoint} is one to go on training from: give the best one, beside it"
+        )
     if not all(value.isfinite().all() for value in state.values()):
-        raise CheckpointError(f"{checkpoint} has weights too large for 16 bits (65,504): it stays as it is")
+        raise CheckpointError(
+            f"{checkpoint} has weights too large for 16 bits (65,504): it stays as it is"
+        )
     torch.save({**saved, "state_dict": state}, file)
     return file.getvalue(), f"{file.tell():,} bytes; evaluate it anew, its weights are rounded"
 
@@ -104,9 +139,15 @@ def forward_part(bytes_of, lacks, checkpoint, own):
     of it; lacks: why the rest stays behind. Raises UserError for an ANN."""
     model = load(checkpoint, engine="dense", model=own)
     layers, rest = forward_layers(model), left_out(model)
-    facts = {"source": checkpoint.name, **conventions(model), "why_left_out": lacks if rest else "nothing is"}
+    facts = {
+        "source": checkpoint.name,
+        **conventions(model),
+        "why_left_out": lacks if rest else "nothing is",
+    }
     content, *notes = bytes_of(layers, facts)
-    lines = [f"left out: {', '.join(rest)} ({lacks})"] * bool(rest) + [f"note: {line}" for line in notes]
+    lines = [f"left out: {', '.join(rest)} ({lacks})"] * bool(rest) + [
+        f"note: {line}" for line in notes
+    ]
     return content, f"encoder and classifier, {len(layers)} layers", *lines
 
 
@@ -128,22 +169,35 @@ def forward_layers(model):
     graph = model.graph
     if any(node.sources != (before.name,) for before, node in pairwise(graph.needed("output"))):
         raise UserError("this network has connections that no row of layers has: --to c takes it")
-    return [Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
-            for node in graph.needed("output") if not passes(node.module)]  # fmt: skip
+    return [
+        Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
+        for node in graph.needed("output")
+        if not passes(node.module)
+    ]
 
 
 def left_out(model):
     """What of the model is not among its forward layers, in words."""
-    parts = [f"the decoder with its read-out {model.settings['readout']}"] if model.has_feedback else []
-    parts += [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
+    parts = (
+        [f"the decoder with its read-out {model.settings['readout']}"]
+        if model.has_feedback
+        else []
+    )
+    parts += (
+        [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
+    )
     return parts + ([f"the stopping rule {model.settings['rule']}"] if model.rule.stops else [])
 
 
 def conventions(model):
     """How the layers are to be run, name -> text or number, for whoever reads the file."""
     settings = model.settings
-    after = {"delayed": "one step later than charged", "immediate": "in the step that charges"}.get(
-        settings["update"], f"in the {model.timesteps} steps after the {model.timesteps} in which the layer before fires"
+    after = {
+        "delayed": "one step later than charged",
+        "immediate": "in the step that charges",
+    }.get(
+        settings["update"],
+        f"in the {model.timesteps} steps after the {model.timesteps} in which the layer before fires",
     )
     floor, leak = settings["membrane_floor"], settings["output_leak"]
     held = "" if floor is None else f"; V does not fall below {-floor:g} thresholds"
@@ -153,7 +207,9 @@ def conventions(model):
         "encoding": settings["encoding"],
         "update": settings["update"],
         "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V{held}",
-        "initial_potential": settings["initial_potential"],  # V before the first step, in thresholds
+        "initial_potential": settings[
+            "initial_potential"
+        ],  # V before the first step, in thresholds
         "output": f"the last layer has no neurons: its output, summed over all steps{fades}, is the logits",
         "left_out": ", ".join(left_out(model)) or "nothing",
     }
@@ -163,7 +219,11 @@ def torch_file(layers, facts):
     """(the file,), for torch.load(path, weights_only=True): layers, a list of (class name, arguments); names, of the same layers
     in the checkpoint; state_dict of their nn.Sequential; and the facts, name -> text or number. A phased network's layers hand on
     spike counts of all T steps, so its biases are T times those of a step, and its maximum pools are plain."""
-    described, modules, file = [], torch.nn.Sequential(*(layer.module for layer in layers)), io.BytesIO()
+    described, modules, file = (
+        [],
+        torch.nn.Sequential(*(layer.module for layer in layers)),
+        io.BytesIO(),
+    )
     steps = facts["timesteps"] if facts["update"] == "phased" else 0
     for module in modules:
         if isinstance(module, SpikingNeuron):
@@ -174,11 +234,28 @@ def torch_file(layers, facts):
             continue
         arguments = {name: getattr(module, name) for name in ARGUMENTS if hasattr(module, name)}
         weighs = {"bias": module.bias is not None} if hasattr(module, "weight") else {}
-        kind = "MaxPool2d" if steps and isinstance(module, CountingMaxPool) else type(module).__name__
+        kind = (
+            "MaxPool2d" if steps and isinstance(module, CountingMaxPool) else type(module).__name__
+        )
         described.append((kind, arguments | weighs))
-    state = {name: value.detach().contiguous() for name, value in modules.named_parameters() if name.endswith(("weight", "bias"))}
-    state = {name: value * steps if steps and name.endswith("bias") else value for name, value in state.items()}
-    torch.save({"layers": described, "names": [layer.name for layer in layers], "state_dict": state, **facts}, file)
+    state = {
+        name: value.detach().contiguous()
+        for name, value in modules.named_parameters()
+        if name.endswith(("weight", "bias"))
+    }
+    state = {
+        name: value * steps if steps and name.endswith("bias") else value
+        for name, value in state.items()
+    }
+    torch.save(
+        {
+            "layers": described,
+            "names": [layer.name for layer in layers],
+            "state_dict": state,
+            **facts,
+        },
+        file,
+    )
     return (file.getvalue(),)
 
 
@@ -187,11 +264,18 @@ def nir_bytes(layers, facts):
     import nir  # it brings HDF5
 
     nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
-    nodes |= {layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers}  # PyTorch has no dots in a name
+    nodes |= {
+        layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers
+    }  # PyTorch has no dots in a name
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
     file, more = io.BytesIO(), {"reset": RESET, "seconds_per_step": STEP}
     nir.write(file, nir.NIRGraph(nodes, list(pairwise(nodes)), metadata={**facts, **more}))
-    return file.getvalue(), RESET, *[START] * bool(facts["initial_potential"]), *[PHASED] * (facts["update"] == "phased")
+    return (
+        file.getvalue(),
+        RESET,
+        *[START] * bool(facts["initial_potential"]),
+        *[PHASED] * (facts["update"] == "phased"),
+    )
 
 
 def node_of(layer, nir):
@@ -203,7 +287,9 @@ def node_of(layer, nir):
         threshold, leak, one, zero = (np.full(layer.after, value, np.float32) for value in values)
         if leak.flat[0] == 1:
             return nir.IF(r=one, v_threshold=threshold)
-        return nir.LIF(tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=zero, v_threshold=threshold)
+        return nir.LIF(
+            tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=zero, v_threshold=threshold
+        )
     if isinstance(module, nn.AvgPool2d):
         pair = np.array([module.kernel_size] * 2)
         return nir.AvgPool2d(kernel_size=pair, stride=pair, padding=np.zeros(2, int))
@@ -212,15 +298,32 @@ def node_of(layer, nir):
     if isinstance(module, nn.Flatten):
         return nir.Flatten({"input": np.array(layer.before)}, start_dim=0, end_dim=-1)
     weight = np.ascontiguousarray(module.weight.detach().numpy())
-    bias = np.zeros(len(weight), weight.dtype) if module.bias is None else module.bias.detach().numpy()
+    bias = (
+        np.zeros(len(weight), weight.dtype)
+        if module.bias is None
+        else module.bias.detach().numpy()
+    )
     if isinstance(module, nn.Linear):
         return nir.Affine(weight, bias)
-    return nir.Conv2d(layer.before[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)
+    return nir.Conv2d(
+        layer.before[1:],
+        weight,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.groups,
+        bias,
+    )
 
 
 FORMATS = {  # ending of the file, what makes (its content, lines for the user) of a checkpoint's Path
     "nir": (".nir", partial(forward_part, nir_bytes, LACKS)),
-    "torch": ("_torch.pt", partial(forward_part, torch_file, "a chain of layers has no way back from output to input")),
+    "torch": (
+        "_torch.pt",
+        partial(
+            forward_part, torch_file, "a chain of layers has no way back from output to input"
+        ),
+    ),
     "half": ("_half.pth", half),
     "block": (".snn", block),
     "page": (".html", page_file.page),

@@ -24,13 +24,22 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
 TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
-SHOWN = {"blocking": "dynamic", "surprise": 8.0, "rule": "confidence", "gap_bound": 1.0}  # what is drawn comes piece by piece
+SHOWN = {
+    "blocking": "dynamic",
+    "surprise": 8.0,
+    "rule": "confidence",
+    "gap_bound": 1.0,
+}  # what is drawn comes piece by piece
 PRICES = conventions()["arithmetic_45nm"]
 SLEW = """ A prediction moves by up to {} in a timestep,
 so with an epsilon below half of that it may jump over its pixel for ever."""
 CHECKED = 12  # timesteps of each image by which a page checks itself
 PIECE = 4096  # weights that travel in one way
-LOOKED_AT = {"Tables": (), "Settings": ("epsilon", "gap_bound", "feedback"), "State": ("is_open", "prediction", "logits")}
+LOOKED_AT = {
+    "Tables": (),
+    "Settings": ("epsilon", "gap_bound", "feedback"),
+    "State": ("is_open", "prediction", "logits"),
+}
 
 
 def page(checkpoint, own, weights="float32", **data):
@@ -38,13 +47,25 @@ def page(checkpoint, own, weights="float32", **data):
     travel and are what the page computes with; or int8; data: see test_images. Raises UserError and ModelError for a network that
     no page shows."""
     model = load(checkpoint, engine="dense", model=own)
-    is_snn, size = isinstance(model, VGG_SNN_STDB_wFeedback), (model.image_shape, len(model.classes))
+    is_snn, size = (
+        isinstance(model, VGG_SNN_STDB_wFeedback),
+        (model.image_shape, len(model.classes)),
+    )
     if not (is_snn and model.has_feedback) or size != ((1, 28, 28), 10):
-        raise UserError(f"{checkpoint}: a page shows an SNN with a decoder, of 28 x 28 grey pixels and 10 classes: try --to c")
+        raise UserError(
+            f"{checkpoint}: a page shows an SNN with a decoder, of 28 x 28 grey pixels and 10 classes: try --to c"
+        )
     if model.phased:
         raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
-    model = load(checkpoint, engine="dense", model=own, weights=TRAVELS.get(weights, weights), gate="block", **SHOWN)
+    model = load(
+        checkpoint,
+        engine="dense",
+        model=own,
+        weights=TRAVELS.get(weights, weights),
+        gate="block",
+        **SHOWN,
+    )
     test = test_images(model, **data)
     images = test.images[[int((test.labels == label).nonzero()[0]) for label in range(10)]]
     stream = model.stream(seed=0)
@@ -62,7 +83,9 @@ def page(checkpoint, own, weights="float32", **data):
         "source": PRICES.source,
         "images": [text_of(image.numpy()) for image in images],
         "key": key_for(0, "input"),
-        "golden": [torch.cat([*by_layer.values()], 1).int().tolist() for by_layer in spikes],  # by image, step and layer
+        "golden": [
+            torch.cat([*by_layer.values()], 1).int().tolist() for by_layer in spikes
+        ],  # by image, step and layer
         "runtime": text_of((FOLDER / f"{weights.removesuffix('_folded')}.wasm").read_bytes()),
         **kernel_of(model),
     }
@@ -72,25 +95,52 @@ def page(checkpoint, own, weights="float32", **data):
 
 def filled(network):
     """The page of what it is to know of a network."""
-    words = {name: escape(str(value)) for name, value in network.items() if isinstance(value, (str, int, float))}
-    words["neurons"], words["slew"] = f"{network['neurons']:,}", SLEW.format(network["slew"]) if network["slew"] else ""
-    words |= {"network": json.dumps(network).replace("<", r"\u003c"), "script": (FOLDER / "page.js").read_text("utf-8")}
+    words = {
+        name: escape(str(value))
+        for name, value in network.items()
+        if isinstance(value, (str, int, float))
+    }
+    words["neurons"], words["slew"] = (
+        f"{network['neurons']:,}",
+        SLEW.format(network["slew"]) if network["slew"] else "",
+    )
+    words |= {
+        "network": json.dumps(network).replace("<", r"\u003c"),
+        "script": (FOLDER / "page.js").read_text("utf-8"),
+    }
     return Template((FOLDER / "page.html").read_text("utf-8")).substitute(words)
 
 
 def layers_of(model):
     """Each layer's name in words, part, number within that, and mean of the neurons that a spike reaches, forward and back."""
     graph, layers = model.graph, []
-    of_decoder = {node.name for node in graph.needed("decoded")} - {node.name for node in graph.needed("output")} | {"decoded"}
+    of_decoder = {node.name for node in graph.needed("decoded")} - {
+        node.name for node in graph.needed("output")
+    } | {"decoded"}
     for node in model.layers:
         part = part_of(node)
         number = sum(layer["part"] == part for layer in layers)
-        links = [link for link in graph.links if graph.before_pools(link.source) == node and link.target not in graph.pools]
+        links = [
+            link
+            for link in graph.links
+            if graph.before_pools(link.source) == node and link.target not in graph.pools
+        ]
         forward, feedback = (
-            sum(link.chain.reach().mean() for link in links if (link.target in of_decoder) == asked) for asked in (False, True)
+            sum(
+                link.chain.reach().mean() for link in links if (link.target in of_decoder) == asked
+            )
+            for asked in (False, True)
         )
         name = part if part == "input" else f"{part} {number + 1}"
-        layers.append({"name": name, "part": part, "number": number, "forward": forward, "feedback": feedback})
+        layers.append(
+            {
+                "name": name,
+                "part": part,
+                "number": number,
+                "forward": forward,
+                "feedback": feedback,
+            }
+        )
     return layers
 
 
@@ -99,11 +149,18 @@ def kernel_of(model):
     it travels as float16, which holds it exactly); sizes, and offsets of fields, of structs where a pointer has 32 bits."""
     *before, weights, names = tables_of(model, compact=True).parts(settings_of(model))
     pieces = [piece(weights[at : at + PIECE]) for at in range(0, len(weights), PIECE)]
-    kinds = {name: kind for name, kind in structs(ctypes.c_uint32, ctypes.c_uint32).items() if name in LOOKED_AT}
+    kinds = {
+        name: kind
+        for name, kind in structs(ctypes.c_uint32, ctypes.c_uint32).items()
+        if name in LOOKED_AT
+    }
     return {
         "block": [*((text_of(part), False) for part in before), *pieces, (text_of(names), False)],
         "sizes": {name.lower(): ctypes.sizeof(kind) for name, kind in kinds.items()},
-        "offsets": {kind.lower(): {name: getattr(kinds[kind], name).offset for name in LOOKED_AT[kind]} for kind in kinds},
+        "offsets": {
+            kind.lower(): {name: getattr(kinds[kind], name).offset for name in LOOKED_AT[kind]}
+            for kind in kinds
+        },
     }
 
 

@@ -49,7 +49,9 @@ FIGURES = {
     **{part: Figure(f"spikes, {part}", ("spikes", part), ",.0f") for part in PARTS.values()},
     "mean_steps": Figure("timesteps", ("mean_steps",), ".2f", "timesteps"),
     "energy_joules": Figure("energy layer by layer, µJ", ("energy_joules",), ".1f", scale=1e6),
-    "energy_event_joules": Figure("energy event-driven, µJ", ("energy_event_joules",), ".2f", scale=1e6),
+    "energy_event_joules": Figure(
+        "energy event-driven, µJ", ("energy_event_joules",), ".2f", scale=1e6
+    ),
     "open_share": Figure("input open at the end, %", ("open_share", -1), ".1f", "points", 100),
 }
 
@@ -65,7 +67,9 @@ class Spread(NamedTuple):
     values: dict
 
     def text(self, form):
-        return written(self.mean, form) + ("" if self.deviation is None else f" ± {written(self.deviation, form)}")
+        return written(self.mean, form) + (
+            "" if self.deviation is None else f" ± {written(self.deviation, form)}"
+        )
 
 
 class Difference(NamedTuple):
@@ -85,30 +89,42 @@ class Difference(NamedTuple):
             return UNCERTAIN
         for places in range(int(form[1:-1]), PLACES + 1):
             mean, half = written(self.mean, f"+.{places}f"), written(self.half, f".{places}f")
-            if (abs(float(mean)) <= float(half)) == (abs(round(self.mean, PLACES)) <= round(self.half, PLACES)):
+            if (abs(float(mean)) <= float(half)) == (
+                abs(round(self.mean, PLACES)) <= round(self.half, PLACES)
+            ):
                 break
         return f"{mean} ± {half}{unit}"
 
     @property
     def p(self):
         """The two-sided p-value of no difference (Student's t), for several pairs that differ."""
-        return 2 * float(stdtr(self.pairs - 1, -abs(self.mean) / self.half * stdtrit(self.pairs - 1, 0.975)))
+        return 2 * float(
+            stdtr(self.pairs - 1, -abs(self.mean) / self.half * stdtrit(self.pairs - 1, 0.975))
+        )
 
     def is_within(self, bound):
         """Whether the difference of several pairs is shown to be below the bound: two one-sided tests at 5 %."""
-        return abs(self.mean) + self.half * stdtrit(self.pairs - 1, 0.95) / stdtrit(self.pairs - 1, 0.975) < bound
+        return (
+            abs(self.mean)
+            + self.half * stdtrit(self.pairs - 1, 0.95) / stdtrit(self.pairs - 1, 0.975)
+            < bound
+        )
 
 
 def written(value, form):
     """The number in this form, a half rounded away from 0, and what becomes 0 without a minus."""
     with localcontext(Context(rounding=ROUND_HALF_UP)):
-        return format(Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}")
+        return format(
+            Decimal(f"{value:.{PLACES}f}"), f"+z{form[1:]}" if form[0] == "+" else f"z{form}"
+        )
 
 
 def surviving(differences):
     """Which of name -> Difference, of several pairs, differ from 0 after correction for as many comparisons: Holm, 5 %."""
     ordered = enumerate(sorted(differences, key=lambda name: differences[name].p))
-    rejected = takewhile(lambda pair: differences[pair[1]].p * (len(differences) - pair[0]) <= 0.05, ordered)
+    rejected = takewhile(
+        lambda pair: differences[pair[1]].p * (len(differences) - pair[0]) <= 0.05, ordered
+    )
     return [name for _, name in rejected]
 
 
@@ -121,9 +137,13 @@ def correction_line(differences):
 def equivalence_line(shares, bound):
     """Which of name -> Difference in percent, of several pairs, are shown to be below the bound, in words."""
     if not shares:
-        return "Equivalence was not tested: it needs several seeds of two networks (--seeds 0 1 2)."
+        return (
+            "Equivalence was not tested: it needs several seeds of two networks (--seeds 0 1 2)."
+        )
     alike = "; ".join(name for name, difference in shares.items() if difference.is_within(bound))
-    return f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
+    return (
+        f"Equivalent within ± {bound:g} % (two one-sided tests, each at 5 %): {alike or 'none'}."
+    )
 
 
 def spread(name, records):
@@ -131,13 +151,19 @@ def spread(name, records):
     values = {seed: FIGURES[name].of(record) for seed, record in records.items()}
     if not values or None in values.values():
         return None
-    return Spread(fmean(values.values()), stdev(values.values()) if len(values) > 1 else None, values)
+    return Spread(
+        fmean(values.values()), stdev(values.values()) if len(values) > 1 else None, values
+    )
 
 
 def difference(name, ours, theirs):
     """The Difference of a figure between two of seed -> record, over the seeds of both; None where there is none."""
     figure = FIGURES[name]
-    pairs = [(figure.of(record), figure.of(theirs[seed])) for seed, record in ours.items() if seed in theirs]
+    pairs = [
+        (figure.of(record), figure.of(theirs[seed]))
+        for seed, record in ours.items()
+        if seed in theirs
+    ]
     if not pairs or any(a is None or b is None or (not figure.points and not b) for a, b in pairs):
         return None
     return interval([a - b if figure.points else 100 * (a / b - 1) for a, b in pairs])
@@ -146,7 +172,9 @@ def difference(name, ours, theirs):
 def interval(differences):
     """The Difference of these, its interval by Student's t."""
     count = len(differences)
-    half = float(stdtrit(count - 1, 0.975)) * stdev(differences) / count**0.5 if count > 1 else None
+    half = (
+        float(stdtrit(count - 1, 0.975)) * stdev(differences) / count**0.5 if count > 1 else None
+    )
     return Difference(fmean(differences), half, count)
 
 
@@ -162,9 +190,18 @@ def spike_correlations(difficulty, per_image):
     where one of both is constant. An image of more total intensity (sum of light) has more input spikes to begin with."""
     from scipy.stats import spearmanr  # half a second
 
-    spikes = {"spikes": per_image["spikes"], "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6)}
-    is_constant = {name: (values == values[0]).all() or (difficulty == difficulty[0]).all() for name, values in spikes.items()}
-    return {name: None if is_constant[name] else float(spearmanr(difficulty, spikes[name]).statistic) for name in spikes}
+    spikes = {
+        "spikes": per_image["spikes"],
+        "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6),
+    }
+    is_constant = {
+        name: (values == values[0]).all() or (difficulty == difficulty[0]).all()
+        for name, values in spikes.items()
+    }
+    return {
+        name: None if is_constant[name] else float(spearmanr(difficulty, spikes[name]).statistic)
+        for name in spikes
+    }
 
 
 def difficulty_correlations(per_image):
@@ -184,13 +221,20 @@ def on_front(records):
     return [
         record
         for record, (accuracy, saved) in zip(records, points, strict=True)
-        if not any(other != (accuracy, saved) and other[0] >= accuracy and other[1] >= saved for other in points)
+        if not any(
+            other != (accuracy, saved) and other[0] >= accuracy and other[1] >= saved
+            for other in points
+        )
     ]
 
 
 def curve(records):
     """Spikes, and accuracy in %, of a network's evaluations that differ in their margin: two arrays, in order of spikes."""
-    return np.array(sorted((FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records)).T
+    return np.array(
+        sorted(
+            (FIGURES["spikes"].of(record), FIGURES["accuracy"].of(record)) for record in records
+        )
+    ).T
 
 
 def at_spikes(ours, theirs):
@@ -198,7 +242,9 @@ def at_spikes(ours, theirs):
     differences = []
     for seed in ours:
         both = curve(ours[seed]), curve(theirs[seed])
-        spikes = np.linspace(max(points[0, 0] for points in both), min(points[0, -1] for points in both), 100)
+        spikes = np.linspace(
+            max(points[0, 0] for points in both), min(points[0, -1] for points in both), 100
+        )
         accuracy, other = (np.interp(spikes, *points) for points in both)
         differences.append(float((accuracy - other).mean()))
     return interval(differences)
@@ -209,7 +255,9 @@ def at_accuracy(records, accuracy):
     spikes, reached = curve(records)
     if not len(enough := np.flatnonzero(reached >= accuracy - 10**-PLACES)):
         return None
-    near = slice(max(enough[0] - 1, 0), enough[0] + 1)  # the first point that has it, and the one before
+    near = slice(
+        max(enough[0] - 1, 0), enough[0] + 1
+    )  # the first point that has it, and the one before
     total = float(np.interp(accuracy, reached[near], spikes[near]))
     return {"accuracy": max(accuracy, reached[0]) / 100, "spikes": {"total": total}}
 
@@ -240,7 +288,9 @@ def series_of(runs):
         trained_on = f"{int(count):,}" if count.isdecimal() else ""
         for result in run.results:
             key = run.recipe, result.on, tuple(result.settings.items())
-            series = by_key.setdefault(key, Series(run.recipe, result.settings, result.on, {}, trained_on))
+            series = by_key.setdefault(
+                key, Series(run.recipe, result.settings, result.on, {}, trained_on)
+            )
             series.results[run.seed] = result.record
     return list(by_key.values())
 
@@ -249,14 +299,25 @@ def at_equal_accuracy(several, accuracy):
     """A Series for each network: its spikes at an accuracy in %, between its margins. Raises UserError for one without it."""
     networks = {}
     for series in several:
-        networks.setdefault(series.name, []).extend([series] if series.settings.get("rule") == "confidence" else [])
+        networks.setdefault(series.name, []).extend(
+            [series] if series.settings.get("rule") == "confidence" else []
+        )
     for name, runs in networks.items():
         if not runs:
-            raise UserError(f"--at_accuracy: {name} has no run with early exit: --evaluate runs it at several margins")
-        results = {seed: at_accuracy([run.results[seed] for run in runs], accuracy) for seed in runs[0].results}
+            raise UserError(
+                f"--at_accuracy: {name} has no run with early exit: --evaluate runs it at several margins"
+            )
+        results = {
+            seed: at_accuracy([run.results[seed] for run in runs], accuracy)
+            for seed in runs[0].results
+        }
         if None in results.values():
-            best = min(100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results)
-            raise UserError(f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} % in one of its seeds: choose less")
+            best = min(
+                100 * max(run.results[seed]["accuracy"] for run in runs) for seed in results
+            )
+            raise UserError(
+                f"--at_accuracy {accuracy:g}: {name} reaches {best:.2f} % in one of its seeds: choose less"
+            )
         margins = " ".join(f"{float(run.settings['gap_bound']):g}" for run in runs)
         settings = {"T": runs[0].settings["T"], "margin": margins}
         networks[name] = Series(name, settings, runs[0].on, results, runs[0].trained_on)
@@ -267,7 +328,9 @@ def pairs_of(several):
     """Each Series with the one of the network named last that was run alike on the same images, or with None."""
     last = [series for series in several if series.name == several[-1].name]
     pairs = [(series, _partner(series, several, last)) for series in several if series not in last]
-    return pairs + [(series, None) for series in last if not any(series is other for _, other in pairs)]
+    return pairs + [
+        (series, None) for series in last if not any(series is other for _, other in pairs)
+    ]
 
 
 def _partner(series, several, last):
@@ -290,7 +353,11 @@ def comparison(series, other):
     count = len(both[0].results.keys() & both[1].results.keys())
     rows = [
         ["", *(one.name for one in both), "difference"],
-        ["seeds", *(" ".join(map(str, one.results)) for one in both), f"{count} pair{'' if count == 1 else 's'}"],
+        [
+            "seeds",
+            *(" ".join(map(str, one.results)) for one in both),
+            f"{count} pair{'' if count == 1 else 's'}",
+        ],
         ["run with", *(one.run_with for one in both), ""],
         ["images", *(one.on for one in both), ""],
         ["training images", *(one.trained_on for one in both), ""],
@@ -311,24 +378,35 @@ def differences(pairs, only_shares=False):
         for name, figure in FIGURES.items():
             change = difference(name, series.results, other.results)
             if change and (not figure.points and change.pairs > 1 if only_shares else change.half):
-                by_title[f"{series.name}: {figure.title}" if len(both) > 1 else figure.title] = change
+                by_title[f"{series.name}: {figure.title}" if len(both) > 1 else figure.title] = (
+                    change
+                )
     return by_title
 
 
 def figures_of(pairs):
     """One dict for each network of these pairs, run in one way, and figure: numbers for programs."""
-    several = {id(one): (one, None) for pair in pairs for one in pair if one} | {id(one): (one, other) for one, other in pairs}
+    several = {id(one): (one, None) for pair in pairs for one in pair if one} | {
+        id(one): (one, other) for one, other in pairs
+    }
     for series, other in several.values():
         for name, figure in FIGURES.items():
             if values := spread(name, series.results):
                 change = difference(name, series.results, other.results) if other else None
                 yield {
-                    "network": series.name, "run_with": series.run_with, "images": series.on, "figure": figure.title,
-                    "mean": values.mean, "standard_deviation": values.deviation, "by_seed": values.values,
-                    "compared_with": change and other.name, "difference": change and change.mean,
+                    "network": series.name,
+                    "run_with": series.run_with,
+                    "images": series.on,
+                    "figure": figure.title,
+                    "mean": values.mean,
+                    "standard_deviation": values.deviation,
+                    "by_seed": values.values,
+                    "compared_with": change and other.name,
+                    "difference": change and change.mean,
                     "difference_in": change and (figure.points or "%"),
-                    "half_of_95_percent_interval": change and change.half, "pairs": change and change.pairs,
-                }  # fmt: skip
+                    "half_of_95_percent_interval": change and change.half,
+                    "pairs": change and change.pairs,
+                }
 
 
 def as_file(pairs, ending):
@@ -336,5 +414,8 @@ def as_file(pairs, ending):
     rows = list(figures_of(pairs))
     if ending == ".json":
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    rows = [row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows]
+    rows = [
+        row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())}
+        for row in rows
+    ]
     return as_text([rows[0].keys(), *(row.values() for row in rows)], "csv") + "\n"

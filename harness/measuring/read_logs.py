@@ -8,9 +8,25 @@ from harness import UserError
 from harness.runs.run import Paths, read_records
 from self_models.loading import MODELS
 
-NEEDED = {"run": ("command", "seed", "parameters"), "epoch": ("epoch", "train"), "evaluation": ("accuracy", "images")}  # by event
-PICTURES = (".gif", ".png", "_spikes.png", "_raster.png", "_sweep.png", "_extremes.png", "_steps.png")  # of a run
-USUAL = {"gate": ("open", "block"), "encoding": ("poisson",), "class": MODELS}  # other values are told; of gates ε tells which
+NEEDED = {
+    "run": ("command", "seed", "parameters"),
+    "epoch": ("epoch", "train"),
+    "evaluation": ("accuracy", "images"),
+}  # by event
+PICTURES = (
+    ".gif",
+    ".png",
+    "_spikes.png",
+    "_raster.png",
+    "_sweep.png",
+    "_extremes.png",
+    "_steps.png",
+)  # of a run
+USUAL = {
+    "gate": ("open", "block"),
+    "encoding": ("poisson",),
+    "class": MODELS,
+}  # other values are told; of gates ε tells which
 
 
 class Result:
@@ -22,18 +38,35 @@ class Result:
         self.record, self.spikes, values = record, told("spikes"), {}
         if self.spikes:
             values = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None}
-            values |= {name: told(name) for name, usual in USUAL.items() if told(name) not in usual}
-        values |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
+            values |= {
+                name: told(name) for name, usual in USUAL.items() if told(name) not in usual
+            }
+        values |= {
+            "rule": told("rule"),
+            **(told("bounds") or {}),
+            "dimming": told("dimming"),
+            "contrast": told("contrast"),
+        }
         self.settings = {name: str(value) for name, value in values.items() if value is not None}
         epoch = told("epoch") if told("event") == "epoch" else None
         holdout, chose = told("holdout"), told("selected_on") == "test"
-        kind = "held-out" if holdout or (epoch and not chose) else f"{told('dataset') or ''} test".strip()
+        kind = (
+            "held-out"
+            if holdout or (epoch and not chose)
+            else f"{told('dataset') or ''} test".strip()
+        )
         self.on = f"{record['images']:,} {f'{holdout:,} ' if holdout else ''}{kind} images"
-        self.where = f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}" if epoch or chose else self.on
+        self.where = (
+            f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}"
+            if epoch or chose
+            else self.on
+        )
 
     def label(self, names):
         """'T = 8, ε = 0.2' of those of these settings that it has."""
-        return ", ".join(f"{name} = {self.settings[name]}" for name in names if name in self.settings)
+        return ", ".join(
+            f"{name} = {self.settings[name]}" for name in names if name in self.settings
+        )
 
 
 @dataclass
@@ -44,7 +77,9 @@ class Run:
     records: dict
 
     def __post_init__(self):
-        self.openings, self.epochs, self.evaluations = (self.records.get(event, []) for event in NEEDED)
+        self.openings, self.epochs, self.evaluations = (
+            self.records.get(event, []) for event in NEEDED
+        )
         self.name, self.seed = self.path.stem, self.openings[-1]["seed"] if self.openings else 0
         self.recipe = self.name.removesuffix(f"_{self.seed}") if self.seed else self.name
 
@@ -60,7 +95,11 @@ class Run:
     @property
     def parameters(self):
         """name -> value as text, when the run was last started."""
-        return {name: str(value) for name, value in self.openings[-1]["parameters"].items()} if self.openings else {}
+        return (
+            {name: str(value) for name, value in self.openings[-1]["parameters"].items()}
+            if self.openings
+            else {}
+        )
 
     @property
     def is_spiking(self):
@@ -76,7 +115,12 @@ class Run:
 
 def find_runs(words, output_dir):
     """The Runs that words name: paths of logs, or names in output_dir (ANN and SNN). Raises UserError for any other word."""
-    runs = [read_run(path) for path in dict.fromkeys(path.resolve() for word in words for path in find_logs(word, output_dir))]
+    runs = [
+        read_run(path)
+        for path in dict.fromkeys(
+            path.resolve() for word in words for path in find_logs(word, output_dir)
+        )
+    ]
     for run in runs:
         alike = [other.path.parent for other in runs if other.path.stem == run.path.stem]
         if len(alike) > 1:
@@ -89,11 +133,15 @@ def find_logs(word, output_dir):
     path = Path(word)
     if path.suffix == ".jsonl" or path.is_file():
         if path.suffix != ".jsonl" or not path.is_file():
-            raise UserError(f"{word} is no run's log: give the path of a .jsonl that is there, or a run's name")
+            raise UserError(
+                f"{word} is no run's log: give the path of a .jsonl that is there, or a run's name"
+            )
         return [path]
     logs = [Paths(kind, word, output_dir).json_path for kind in ("ann", "snn")]
     if not any(path.is_file() for path in logs):
-        raise UserError(f"there is no run {word}: neither {logs[0]} nor {logs[1]} is there; --output_dir says where to look")
+        raise UserError(
+            f"there is no run {word}: neither {logs[0]} nor {logs[1]} is there; --output_dir says where to look"
+        )
     return [path for path in logs if path.is_file()]
 
 

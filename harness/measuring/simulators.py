@@ -17,11 +17,15 @@ from self_models.nir import from_nir
 
 SIMULATORS = {  # (graph, dt, batch) -> its network
     "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),
-    "sinabs": lambda graph, dt, batch=1: import_module("sinabs.nir").from_nir(graph, batch_size=batch),  # takes (B T, ...)
-    "snntorch": lambda graph, dt, batch=1: import_module("snntorch.import_nir").import_from_nir(graph),
-    "spikingjelly": lambda graph, dt, batch=1: import_module("spikingjelly.activation_based.nir_exchange").import_from_nir(
-        graph, dt=dt
+    "sinabs": lambda graph, dt, batch=1: import_module("sinabs.nir").from_nir(
+        graph, batch_size=batch
+    ),  # takes (B T, ...)
+    "snntorch": lambda graph, dt, batch=1: import_module("snntorch.import_nir").import_from_nir(
+        graph
     ),
+    "spikingjelly": lambda graph, dt, batch=1: import_module(
+        "spikingjelly.activation_based.nir_exchange"
+    ).import_from_nir(graph, dt=dt),
 }
 
 
@@ -51,9 +55,15 @@ def sent_by_modules(name, network, events):
         for node, module in fresh.named_modules():
             module.register_forward_hook(partial(keep, node, number))
         list(outputs(name, fresh, recording))
-    by_module = {node: [torch.stack(steps) for steps in recordings.values()] for node, recordings in sent.items()}
+    by_module = {
+        node: [torch.stack(steps) for steps in recordings.values()]
+        for node, recordings in sent.items()
+    }
     if name == "sinabs":  # which takes all steps as one batch
-        by_module = {node: [steps.transpose(0, 1) for steps in recordings] for node, recordings in by_module.items()}
+        by_module = {
+            node: [steps.transpose(0, 1) for steps in recordings]
+            for node, recordings in by_module.items()
+        }
     return {node: torch.cat(recordings, 1) for node, recordings in by_module.items()}
 
 
@@ -62,7 +72,9 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
     'not installed'. recordings: as a GraphSNN takes them; conventions: as from_nir() has them."""
     model, rows = from_nir(path, engine="dense", **conventions), []
-    events = frames_of(lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps)
+    events = frames_of(
+        lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps
+    )
     for name in ("kernel", *names):
         version = ""
         try:
@@ -72,8 +84,13 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
                 verdict = ("differs", str(difference)) if difference else ("same", "")
             else:
                 version = importlib.metadata.version(name)
-                with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-                    sent = sent_by_modules(name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events)
+                with (
+                    warnings.catch_warnings(action="ignore"),
+                    contextlib.redirect_stdout(io.StringIO()),
+                ):
+                    sent = sent_by_modules(
+                        name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events
+                    )
                 verdict = compared(model, events, sent)
                 if verdict[0] == "differs" and name == conventions.get("like") == "snntorch":
                     words = "its importer always assumes --reset zero --no-reset_delay: a difference that these remove is its own"
@@ -83,7 +100,10 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
         except ModelError as error:
             verdict = "fails", str(error)
         except Exception as error:  # whatever a simulator raises is what there is to say
-            verdict = "fails", f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            verdict = (
+                "fails",
+                f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
+            )
         rows.append((name, version, *verdict))
     return rows
 
@@ -97,4 +117,7 @@ def compared(model, events, sent):
         theirs[name] = {"spikes": sent[name].reshape(ours.recorded[name]["spikes"].shape)}
     if difference := first_difference(ours, ours._replace(recorded=ours.recorded | theirs)):
         return "differs", f"{difference} (here, there)"
-    return "same", f"{sum(int(ours.spikes[name].sum()) for name in theirs):,} spikes of {len(theirs)} nodes"
+    return (
+        "same",
+        f"{sum(int(ours.spikes[name].sum()) for name in theirs):,} spikes of {len(theirs)} nodes",
+    )

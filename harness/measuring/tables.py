@@ -28,14 +28,35 @@ COLUMNS = (
     "difficulty (a small margin after all timesteps); per intensity: the same of spikes per total intensity (sum of the pixels); "
     "faster: images per second, relative to all timesteps"
 )
-FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
-           "energy_event_joules")  # fmt: skip
-MOST_CLASSES, WORST = 20, 10  # of which the whole confusion matrix is shown; of more so many accuracies are
+FURTHER = (
+    "median_steps",
+    "p95_steps",
+    "interval",
+    "comparisons",
+    "open_share",
+    "operations",
+    "energy_joules",
+    "energy_event_joules",
+)
+MOST_CLASSES, WORST = (
+    20,
+    10,
+)  # of which the whole confusion matrix is shown; of more so many accuracies are
 LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
-JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
-OPERATIONS = {"effective_acs": "effective ACs", "effective_macs": "effective MACs", "dense": "dense",
-              "event_acs": "event-driven ACs"}  # fmt: skip
-ENERGIES = {"energy_joules": "energy: layer by layer", "energy_event_joules": "event-driven (estimates)"}
+JUDGES = {
+    "held-out": "held out",
+    "test": "test (which chooses)",
+}  # what an epoch is chosen on, in its line
+OPERATIONS = {
+    "effective_acs": "effective ACs",
+    "effective_macs": "effective MACs",
+    "dense": "dense",
+    "event_acs": "event-driven ACs",
+}
+ENERGIES = {
+    "energy_joules": "energy: layer by layer",
+    "energy_event_joules": "event-driven (estimates)",
+}
 
 
 # --- words and tables
@@ -60,12 +81,18 @@ def aligned(rows, left=(0,)):
     columns = list(zip_longest(*rows, fillvalue=""))
     sides = [str.ljust if number in left else str.rjust for number in range(len(columns))]
     widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=False)).rstrip() for row in rows]
+    return [
+        "  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=False)).rstrip()
+        for row in rows
+    ]
 
 
 def in_words(rows):
     """A table's cells as texts."""
-    return [[cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row] for row in rows]
+    return [
+        [cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row]
+        for row in rows
+    ]
 
 
 def as_text(rows, form):
@@ -76,9 +103,14 @@ def as_text(rows, form):
         return text.getvalue().rstrip("\n")
     head, *body = in_words(rows)
     if form == "md":
-        return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
+        return "\n".join(
+            f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        )
     if form == "latex":
-        head, *body = (" & ".join(re.sub("([&%$#_{}])", r"\\\1", cell) for cell in row) + r" \\" for row in (head, *body))
+        head, *body = (
+            " & ".join(re.sub("([&%$#_{}])", r"\\\1", cell) for cell in row) + r" \\"
+            for row in (head, *body)
+        )
         begin, end = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\end{tabular}"
         return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end])
     return "\n".join(aligned([head, *body]))
@@ -90,16 +122,26 @@ def as_text(rows, form):
 def running(means, names=("accuracy", *LOSSES, "spikes")):
     """'accuracy 97.10 % | total 0.123 | spikes 4,123' of those of these means that there are; names: their ends."""
     chosen = [(name, means[name]) for end in names for name in means if name.endswith(end)]
-    return " | ".join(f"{name} {percent(value) if name == 'accuracy' else figure(value)}" for name, value in chosen)
+    return " | ".join(
+        f"{name} {percent(value) if name == 'accuracy' else figure(value)}"
+        for name, value in chosen
+    )
 
 
 def epoch_line(epoch, epochs, learned, seconds, on, evaluated=None, best=0.0):
     """One line per epoch: losses and accuracy in training and, where images choose the epoch, on those, best, spikes; seconds."""
-    train, judged = (means and f"{running(means, LOSSES)}, {running(means, ['accuracy'])}" for means in (learned, evaluated))
+    train, judged = (
+        means and f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
+        for means in (learned, evaluated)
+    )
     line = f"epoch {epoch}/{epochs}: train {train}"
     if evaluated:
         line += f"; {JUDGES[on]} {judged} (best {100 * best:.2f} %)"
-        line += f", {figure(evaluated['parts']['total'])} spikes per image" if "parts" in evaluated else ""
+        line += (
+            f", {figure(evaluated['parts']['total'])} spikes per image"
+            if "parts" in evaluated
+            else ""
+        )
     return f"{line}; {seconds:.1f} s"
 
 
@@ -138,7 +180,9 @@ def result_lines(result):
 
 
 def spikes_text(parts):
-    return "spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in parts.items())
+    return "spikes per image: " + ", ".join(
+        f"{part} {figure(count)}" for part, count in parts.items()
+    )
 
 
 def silent_outputs(result):
@@ -156,14 +200,30 @@ def accuracy_by_class(confusion):
 
 def class_lines(confusion, names, of=""):
     """Lines for a reader: accuracy by class, and the matrix; of many classes the lowest accuracies. of: says of what they are."""
-    accuracies = [(share, name) for share, name in zip(accuracy_by_class(confusion), names, strict=True) if share is not None]
+    accuracies = [
+        (share, name)
+        for share, name in zip(accuracy_by_class(confusion), names, strict=True)
+        if share is not None
+    ]
     if len(names) > MOST_CLASSES:
-        worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
+        worst = ", ".join(
+            f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST]
+        )
         yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
         return
-    yield f"accuracy by class{of}: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
+    yield f"accuracy by class{of}: " + ", ".join(
+        f"{name} {100 * share:.1f} %" for share, name in accuracies
+    )
     yield f"confusion matrix{of} (rows: class, columns: predicted class):"
-    yield from aligned([["", *names], *([name, *(f"{n:,}" for n in row)] for name, row in zip(names, confusion, strict=True))])
+    yield from aligned(
+        [
+            ["", *names],
+            *(
+                [name, *(f"{n:,}" for n in row)]
+                for name, row in zip(names, confusion, strict=True)
+            ),
+        ]
+    )
 
 
 def evaluation_record(model, result, args, **more):
@@ -191,13 +251,22 @@ def evaluation_record(model, result, args, **more):
         "command": command_line(),
     }
     if settings.get("rule", "never") != "never":
-        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in settings_in(RULES[settings["rule"]])}}
+        record |= {
+            "rule": settings["rule"],
+            "bounds": {name: settings[name] for name in settings_in(RULES[settings["rule"]])},
+        }
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
     confusion = result["confusion"]
-    record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(confusion), "confusion": confusion}
+    record |= {
+        "classes": model.classes,
+        "accuracy_by_class": accuracy_by_class(confusion),
+        "confusion": confusion,
+    }
     record |= {name: result[name] for name in FURTHER if name in result}
-    selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
+    selected_on = getattr(
+        args, "selected_on", None
+    )  # what the network's epoch was chosen on, where it is known
     return record | ({"selected_on": selected_on} if selected_on else {}) | more
 
 
@@ -231,7 +300,14 @@ def operations_table(records):
     for record in records:
         counts = [f"{record['operations'][kind]:,.0f}" for kind in OPERATIONS]
         energies = [f"{1e6 * record[name]:.3f} µJ" for name in ENERGIES]
-        rows.append([f"{record['epsilon']:g}", *counts, f"{record['operations']['activation_sparsity']:.4f}", *energies])
+        rows.append(
+            [
+                f"{record['epsilon']:g}",
+                *counts,
+                f"{record['operations']['activation_sparsity']:.4f}",
+                *energies,
+            ]
+        )
     return aligned(rows)
 
 
@@ -240,7 +316,11 @@ def choices_table(records, front):
     rows = [["epsilon", "slew", "T", "accuracy", "spikes", "energy, event-driven", ""]]
     for record in sorted(records, key=lambda record: record["spikes"]["total"]):
         settings = [f"{record[name]:g}" for name in ("epsilon", "readout_slew", "timesteps")]
-        energy = f"{1e6 * record['energy_event_joules']:.3f} µJ" if "energy_event_joules" in record else "-"
+        energy = (
+            f"{1e6 * record['energy_event_joules']:.3f} µJ"
+            if "energy_event_joules" in record
+            else "-"
+        )
         figures = percent(record["accuracy"]), f"{record['spikes']['total']:,.0f}", energy
         rows.append([*settings, *figures, "*" if record in front else ""])
     return aligned(rows)
@@ -257,22 +337,49 @@ def difficulty_lines(epsilon, correlations):
 
 def adaptive_table(series):
     """A row per rule and bound. series: name -> list of (record, per_image)."""
-    rows = [["rule", "accuracy", "mean timesteps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster"]]
+    rows = [
+        [
+            "rule",
+            "accuracy",
+            "mean timesteps",
+            "median",
+            "95 %",
+            "spikes",
+            "rho",
+            "per intensity",
+            "images/s",
+            "faster",
+        ]
+    ]
     slowest = series["all timesteps"][0][0]["images_per_second"]
     for name, results in series.items():
         for record, _ in results:
-            rows.append([
-                setting_in_words(name, record["bounds"]), percent(record["accuracy"]), f"{record['mean_steps']:.2f}",
-                f"{record['median_steps']:.0f}", f"{record['p95_steps']:.0f}", f"{record['spikes']['total']:,.0f}",
-                signed(record["rank_correlation"]), signed(record["rank_correlation_per_ink"]),
-                f"{record['images_per_second']:.1f}", f"{record['images_per_second'] / slowest:.2f}",
-            ])  # fmt: skip
-    return [*aligned(rows), COLUMNS, *([NOT_DEFINED] if any(row[6] == "-" for row in rows) else [])]
+            rows.append(
+                [
+                    setting_in_words(name, record["bounds"]),
+                    percent(record["accuracy"]),
+                    f"{record['mean_steps']:.2f}",
+                    f"{record['median_steps']:.0f}",
+                    f"{record['p95_steps']:.0f}",
+                    f"{record['spikes']['total']:,.0f}",
+                    signed(record["rank_correlation"]),
+                    signed(record["rank_correlation_per_ink"]),
+                    f"{record['images_per_second']:.1f}",
+                    f"{record['images_per_second'] / slowest:.2f}",
+                ]
+            )
+    return [
+        *aligned(rows),
+        COLUMNS,
+        *([NOT_DEFINED] if any(row[6] == "-" for row in rows) else []),
+    ]
 
 
 def setting_in_words(rule, bounds):
     """'confidence gap_bound 2', of a rule's name and its bounds."""
-    return " ".join([rule, ", ".join(f"{bound} {value:g}" for bound, value in bounds.items())]).rstrip()
+    return " ".join(
+        [rule, ", ".join(f"{bound} {value:g}" for bound, value in bounds.items())]
+    ).rstrip()
 
 
 def contrast_table(rows, summary):
@@ -280,7 +387,9 @@ def contrast_table(rows, summary):
     cases = [key for key in rows[0] if key != "dimming"]
     accuracies = ([row["dimming"], *(percent(row[key]) for key in cases)] for row in rows)
     yield from aligned([["images", *cases], *accuracies])
-    yield "mean of dimmed: " + ", ".join(f"{key} {percent(summary[f'dimmed_{key}'])}" for key in cases)
+    yield "mean of dimmed: " + ", ".join(
+        f"{key} {percent(summary[f'dimmed_{key}'])}" for key in cases
+    )
     if summary["regained"] is not None:
         yield f"contrast recovers {100 * summary['regained']:.0f} % of the accuracy lost to dimming"
 
@@ -290,36 +399,74 @@ def contrast_table(rows, summary):
 
 def energy_rows(ledgers, conventions, anns):
     """Networks by convention. ledgers, conventions: by name; anns: name -> accuracies of its ANN in 32 and 8 bits, or None."""
-    rows = [["network", "accuracy, %", "spikes", *(f"{one.title}, µJ" for one in conventions.values())]]
+    rows = [
+        ["network", "accuracy, %", "spikes", *(f"{one.title}, µJ" for one in conventions.values())]
+    ]
     for name, ledger in ledgers.items():
         for execution in EXECUTIONS:
             energies = [1e6 * ledger.joules(one, execution) for one in conventions.values()]
-            rows.append([f"{name}, {execution}", f"{100 * ledger.accuracy:.2f}", ledger.total("spikes"), *energies])
+            rows.append(
+                [
+                    f"{name}, {execution}",
+                    f"{100 * ledger.accuracy:.2f}",
+                    ledger.total("spikes"),
+                    *energies,
+                ]
+            )
         for bits, accuracy in zip((32, 8), anns.get(name, (None, None)), strict=True):
             energies = [1e6 * ledger.ann_joules(one, bits) for one in conventions.values()]
-            rows.append([f"its ANN, {bits} bits", accuracy and f"{100 * accuracy:.2f}", None, *energies])
+            rows.append(
+                [f"its ANN, {bits} bits", accuracy and f"{100 * accuracy:.2f}", None, *energies]
+            )
     return rows
 
 
 def part_rows(ledger, convention):
     """A network by its parts, event-driven, means per image."""
-    rows = [["part", "spikes", "SynOps", "MACs, layer by layer", "membrane updates", f"{convention.title}, µJ"]]
+    rows = [
+        [
+            "part",
+            "spikes",
+            "SynOps",
+            "MACs, layer by layer",
+            "membrane updates",
+            f"{convention.title}, µJ",
+        ]
+    ]
     for part in (*PARTS, None):
         if entries := [entry for entry in ledger.entries if part in (None, entry.part)]:
-            counts = [sum(getattr(entry, count) for entry in entries) for count in ("spikes", "synops", "macs", "reached")]
-            rows.append([part or "all", *counts, 1e6 * ledger.joules(convention, EXECUTIONS[0], part)])
+            counts = [
+                sum(getattr(entry, count) for entry in entries)
+                for count in ("spikes", "synops", "macs", "reached")
+            ]
+            rows.append(
+                [part or "all", *counts, 1e6 * ledger.joules(convention, EXECUTIONS[0], part)]
+            )
     return rows
 
 
 def verdicts(name, ledger, conventions):
     """Lines that say who costs less, the network event-driven or its ANN in 8 bits, and from which spikes on."""
-    won = [one.title for one in conventions.values() if ledger.joules(one, EXECUTIONS[0]) < ledger.ann_joules(one, 8)]
+    won = [
+        one.title
+        for one in conventions.values()
+        if ledger.joules(one, EXECUTIONS[0]) < ledger.ann_joules(one, 8)
+    ]
     lost = [one.title for one in conventions.values() if one.title not in won]
-    costs = [f"{word} than its ANN in 8 bits under: {'; '.join(titles)}" for word, titles in (("more", lost), ("less", won))
-             if titles]  # fmt: skip
+    costs = [
+        f"{word} than its ANN in 8 bits under: {'; '.join(titles)}"
+        for word, titles in (("more", lost), ("less", won))
+        if titles
+    ]
     yield f"{name}, means over {ledger.images:,} images; event-driven it costs {'. It costs '.join(costs)}"
     spikes = ledger.total("spikes")
     for one in conventions.values():
         even = ledger.break_even(one)
-        told = f"less below {even:.3f}" if even else "more even without any" if spikes else "no break-even, it sends nothing"
+        told = (
+            f"less below {even:.3f}"
+            if even
+            else "more even without any"
+            if spikes
+            else "no break-even, it sends nothing"
+        )
         yield f"  {one.title}: {told}; it has {spikes / ledger.neurons:.3f} spikes per neuron and image"

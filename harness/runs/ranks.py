@@ -47,7 +47,9 @@ def process_group():
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     except (RuntimeError, ValueError) as error:
-        sys.exit(f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/how_to/long_runs.md")
+        sys.exit(
+            f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/how_to/long_runs.md"
+        )
     OUTLIVE[:] = [dist.group.WORLD]
     try:
         yield
@@ -59,7 +61,9 @@ def process_group():
 def lost_contact(error):
     """True for a RuntimeError that says that another rank, or the way to it, is gone."""
     words = ("gloo", "nccl", "connection", "socket", "broken pipe", "timed out")
-    return count() > 1 and (isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words))
+    return count() > 1 and (
+        isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+    )
 
 
 def gathered(value):

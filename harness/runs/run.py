@@ -46,7 +46,11 @@ TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or 
 
 def program(name):
     """The words that start a script of COMMANDS: wfeedback NAME where this one was started so, else python and its file."""
-    return [PREFIX, name] if sys.argv[0].startswith(f"{PREFIX} ") else ["python", f"{COMMANDS[name]}.py"]
+    return (
+        [PREFIX, name]
+        if sys.argv[0].startswith(f"{PREFIX} ")
+        else ["python", f"{COMMANDS[name]}.py"]
+    )
 
 
 def command_line():
@@ -59,18 +63,30 @@ class Paths:
 
     def __init__(self, kind, name, output_dir):
         self.name = name
-        self.logs, self.files = (Path(output_dir) / folder / kind for folder in ("logs", "trained_models"))
+        self.logs, self.files = (
+            Path(output_dir) / folder / kind for folder in ("logs", "trained_models")
+        )
 
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
-    of_training = property(lambda self: (self.best_path, self.last_path, self.log_path, self.json_path))
-    of_evaluation = property(lambda self: (self.log_path, self.json_path, *map(self.picture, (".gif", ".png", "_sweep.png"))))
+    of_training = property(
+        lambda self: (self.best_path, self.last_path, self.log_path, self.json_path)
+    )
+    of_evaluation = property(
+        lambda self: (
+            self.log_path,
+            self.json_path,
+            *map(self.picture, (".gif", ".png", "_sweep.png")),
+        )
+    )
 
     def taken(self, trains=True):
         """What to say of the first file of such a run that is there already, None where none is."""
-        there = (path for path in (self.of_training if trains else self.of_evaluation) if path.exists())
+        there = (
+            path for path in (self.of_training if trains else self.of_evaluation) if path.exists()
+        )
         return next((f"{path} exists: {TAKEN}" for path in there), None)
 
     def wrote(self, path):
@@ -126,7 +142,9 @@ class Run(Paths, AbstractContextManager):
             self.name = f"{name}_{number}"
 
     def _cannot_write(self, error):
-        return UserError(f"--output_dir {self.args.output_dir}: cannot write there ({error.strerror})")
+        return UserError(
+            f"--output_dir {self.args.output_dir}: cannot write there ({error.strerror})"
+        )
 
     def release(self):
         """Let another process have the name."""
@@ -149,10 +167,20 @@ class Run(Paths, AbstractContextManager):
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
         if self.args.overwrite and not self.is_resumed:
-            for path in (self.log_path, self.json_path, *([self.last_path] if self.trains else ())):
+            for path in (
+                self.log_path,
+                self.json_path,
+                *([self.last_path] if self.trains else ()),
+            ):
                 path.unlink(missing_ok=True)
-        waiting, self._records = self._records, read_records(self.json_path)  # those of a run that goes on come first
-        for record in (opening_record(self.args, self.name, "resumed" if self.is_resumed else "started"), *waiting):
+        waiting, self._records = (
+            self._records,
+            read_records(self.json_path),
+        )  # those of a run that goes on come first
+        for record in (
+            opening_record(self.args, self.name, "resumed" if self.is_resumed else "started"),
+            *waiting,
+        ):
             self._append(record)
         self._write_log()
         if not self.trains:
@@ -190,7 +218,10 @@ class Run(Paths, AbstractContextManager):
         try:
             with open(self.json_path, "ab+") as file:
                 file.seek(max(file.tell() - 1, 0))
-                if file.read(1) not in (b"", b"\n"):  # a crash or a full disk cut the last line short
+                if file.read(1) not in (
+                    b"",
+                    b"\n",
+                ):  # a crash or a full disk cut the last line short
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
@@ -202,7 +233,9 @@ class Run(Paths, AbstractContextManager):
         if not self.args.log:
             return
         records = [record for record in latest(self._records) if "lines" in record]
-        results = [(*record["lines"], "") for record in reversed(records) if record["event"] == "result"]
+        results = [
+            (*record["lines"], "") for record in reversed(records) if record["event"] == "result"
+        ]
         others = [record["lines"] for record in records if record["event"] != "result"]
         text = "".join(f"{line}\n" for lines in (*results, *others) for line in lines)
         write_whole(self.log_path, lambda file: file.write(text.encode()))
@@ -229,10 +262,20 @@ def run_name(kind, args):
 
 def original_name(kind, args):
     """As the original names its runs; newer flags, and an SNN's learning rate, are in the log, not in the name."""
-    architecture, dataset, more = args.architecture, Path(args.dataset).name, f"tradeoff{args.trade_off}"
+    architecture, dataset, more = (
+        args.architecture,
+        Path(args.dataset).name,
+        f"tradeoff{args.trade_off}",
+    )
     if kind == "ann":
-        return f"ann_{architecture}_t{args.timesteps}_{dataset}_".lower() + f"{more}_lr{args.learning_rate}"
-    return f"snn_{architecture}_{dataset}_{args.timesteps}_".lower() + f"{more}_type{args.trade_off_type}"
+        return (
+            f"ann_{architecture}_t{args.timesteps}_{dataset}_".lower()
+            + f"{more}_lr{args.learning_rate}"
+        )
+    return (
+        f"snn_{architecture}_{dataset}_{args.timesteps}_".lower()
+        + f"{more}_type{args.trade_off_type}"
+    )
 
 
 # --- its records
@@ -246,7 +289,10 @@ def log_beside(checkpoint):
 
 def read_records(path):
     """The records of a run's .jsonl that count, none without it; a line that is not whole is left out."""
-    text, records = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "", []
+    text, records = (
+        path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "",
+        [],
+    )
     for line in text.split("\n"):
         with suppress(ValueError):
             records.append(json.loads(line))
@@ -266,9 +312,18 @@ def latest(records):
 def opening_record(args, name, began):
     """The first record of a run, 'started' or 'resumed' (began). Its lines: by group, parameters that are no defaults."""
     time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
-    parameters = {key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS}
-    versions = {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    idle, groups = {flag for flag, known in args.known.items() if known.training and args.test_only}, {}
+    parameters = {
+        key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS
+    }
+    versions = {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    idle, groups = (
+        {flag for flag, known in args.known.items() if known.training and args.test_only},
+        {},
+    )
     for flag, title in args.groups.items():
         value = parameters.get(flag, args.default[flag])
         if value != args.default[flag] and flag not in idle:
@@ -281,11 +336,21 @@ def opening_record(args, name, began):
         *(f"  {title}: {', '.join(words)}" for title, words in groups.items()),
         "",
     )
-    origins = {key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS}
+    origins = {
+        key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS
+    }
     return {
-        "event": "run", "began": began, "time": time, "command": command, "parameters": parameters, "origins": origins,
-        "versions": versions, "seed": args.seed, "git_revision": revision, "lines": lines,
-    }  # fmt: skip
+        "event": "run",
+        "began": began,
+        "time": time,
+        "command": command,
+        "parameters": parameters,
+        "origins": origins,
+        "versions": versions,
+        "seed": args.seed,
+        "git_revision": revision,
+        "lines": lines,
+    }
 
 
 def git_revision():
@@ -305,7 +370,15 @@ def git_revision():
 def progress_bar(label, total, done=0):
     """A tqdm of `total` parts on the first rank's terminal, of which nothing stays behind; without a terminal nothing."""
     hidden = None if ranks.is_first() else True  # tqdm: None hides it where there is no terminal
-    return tqdm(total=total, initial=done, desc=label, disable=hidden, leave=False, dynamic_ncols=True, bar_format=BAR)
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=label,
+        disable=hidden,
+        leave=False,
+        dynamic_ncols=True,
+        bar_format=BAR,
+    )
 
 
 @functools.cache
@@ -317,7 +390,9 @@ def say_once(line):
 
 def some(names, most=3):
     """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (
+        f" and {len(names) - most:,} more" if len(names) > most else ""
+    )
 
 
 def counted(number, word):

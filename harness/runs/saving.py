@@ -14,8 +14,15 @@ from self_models.integers import IntegerSNN
 def save_checkpoint(path, model, **more):
     """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers."""
     if isinstance(model, IntegerSNN):
-        raise UserError("a network with weights int8 is not saved: keep its checkpoint, and load(path, weights='int8')")
-    saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
+        raise UserError(
+            "a network with weights int8 is not saved: keep its checkpoint, and load(path, weights='int8')"
+        )
+    saved = {
+        "model": type(model).__name__,
+        "settings": model.settings,
+        "state_dict": model.state_dict(),
+        **more,
+    }
     write_whole(path, lambda file: torch.save(saved, file))
 
 
@@ -31,10 +38,18 @@ def write_whole(path, write, any_rank=False):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError, ValueError) as error:  # torch.save reports a full disk as a RuntimeError
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error  # what torch.save makes unreadable
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # torch.save reports a full disk as a RuntimeError
+        cause = (
+            error.__context__ if isinstance(error.__context__, OSError) else error
+        )  # what torch.save makes unreadable
         reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
-        raise UserError(f"cannot write {path}: {reason}; an earlier file of that name is as it was") from None
+        raise UserError(
+            f"cannot write {path}: {reason}; an earlier file of that name is as it was"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -42,7 +42,10 @@ def fit(model, data, criterion, args, run, saved=None):
         if not args.epochs:
             judge_and_keep_best(state, criterion, 0)  # what it starts from is kept as it is
         while state.epoch < args.epochs:
-            epoch, began = state.epoch + 1, time.perf_counter() - state.seconds  # a resumed epoch has taken some already
+            epoch, began = (
+                state.epoch + 1,
+                time.perf_counter() - state.seconds,
+            )  # a resumed epoch has taken some already
             model.train()
             with progress_bar(f"epoch {epoch}/{args.epochs}", updates, state.step) as bar:
                 for batch in training_batches(train, args, epoch, state.device, state.step):
@@ -50,15 +53,23 @@ def fit(model, data, criterion, args, run, saved=None):
                     losses = criterion(output, batch.labels, batch.images)
                     state.optimizer.zero_grad(set_to_none=True)
                     losses["total"].backward()
-                    check_step(losses["total"].detach(), model, f"epoch {epoch}, update {state.step + 1}")
+                    check_step(
+                        losses["total"].detach(), model, f"epoch {epoch}, update {state.step + 1}"
+                    )
                     state.optimizer.step()
                     state.schedule.step()
                     model.clamp_dynamics()
-                    state.count(len(batch.labels), figures_of(output, losses, batch), time.perf_counter() - began)
+                    state.count(
+                        len(batch.labels),
+                        figures_of(output, losses, batch),
+                        time.perf_counter() - began,
+                    )
                     advance(bar, state.average)
                     state.save_if_asked()
             learned = state.learned()
-            judgement = judge_and_keep_best(state, criterion, epoch)  # a signal leaves only this to be made again
+            judgement = judge_and_keep_best(
+                state, criterion, epoch
+            )  # a signal leaves only this to be made again
             seconds = time.perf_counter() - began
             record_epoch(state, epoch, learned, judgement, seconds)
             state.epoch, state.step, state.average, state.seconds = epoch, 0, Average(), 0.0
@@ -77,7 +88,10 @@ def length_of(train, args):
 
 def plan_lines(model, train, updates, args):
     """Lines on the network, how long it trains on this ImageSet, and how large its checkpoint is; a warning if that is short."""
-    weights, total = sum(value.numel() for value in model.state_dict().values()), args.epochs * updates
+    weights, total = (
+        sum(value.numel() for value in model.state_dict().values()),
+        args.epochs * updates,
+    )
     passes = f"{train.passes} times each of " if train.passes > 1 else ""
     length = f"{counted(total, 'update')} in {counted(args.epochs, 'epoch')} of {passes}{counted(len(train.images), 'image')}"
     yield f"training {args.architecture}, {weights:,} weights: {length}; checkpoint {4e-6 * weights:.1f} MB"
@@ -98,7 +112,10 @@ def training_batches(train, args, epoch, device, first=0):
 def check_step(loss, model, when):
     """Raises UserError, with weights as before the step, where the loss or a gradient is not finite on one of the ranks. They are
     judged by their sums: where those overflow, an optimiser's squares would, too."""
-    values = [loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    values = [
+        loss,
+        *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
+    ]
     if ranks.largest(not torch.stack([value.sum() for value in values]).isfinite().all()):
         fault = "a gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
         raise UserError(f"{fault} at {when}; {NOT_FINITE}")
@@ -120,15 +137,22 @@ def record_epoch(state, epoch, learned, judgement, seconds):
     layers = zip(model.layers if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
     said = "sent no spike in the whole epoch"
-    lines = [f"warning: epoch {epoch}: layer {name} {said}: {tables.HELPS_AGAINST_SILENCE}" for name in silent]
-    lines.append(tables.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
+    lines = [
+        f"warning: epoch {epoch}: layer {name} {said}: {tables.HELPS_AGAINST_SILENCE}"
+        for name in silent
+    ]
+    lines.append(
+        tables.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)
+    )
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement}
     record |= {"selected_on": args.selected_on, "seconds": seconds}
     if silent:
         record["silent"] = silent
     if hasattr(model, "neurons"):
         for kind in ("threshold", "leak"):
-            record[f"{kind}s"] = {name: getattr(neuron, kind).item() for name, neuron in model.neurons().items()}
+            record[f"{kind}s"] = {
+                name: getattr(neuron, kind).item() for name, neuron in model.neurons().items()
+            }
     state.run.record(*lines, **record)
 
 
@@ -136,16 +160,24 @@ def judge_and_keep_best(state, criterion, epoch):
     """Keep the model if it is the best so far, or nothing chooses. Returns {'evaluated': figures, 'best': accuracy}, or {}."""
     args, run, figures, accuracy = state.args, state.run, {}, {}
     if state.judging:
-        figures = evaluate_with_bar(state.model, state.judging, criterion, args, run, False, state.save_if_asked)
+        figures = evaluate_with_bar(
+            state.model, state.judging, criterion, args, run, False, state.save_if_asked
+        )
         figures.pop("per_image", None)
         accuracy = {"accuracy": figures["accuracy"]}
     state.check_finite(figures.get("total", 0.0))
     if not figures or state.best is None or figures["accuracy"] > state.best["accuracy"]:
         state.best = {"epoch": epoch, **figures}
-        save_checkpoint(run.best_path, state.model, epoch=epoch, **accuracy, selected_on=args.selected_on)
+        save_checkpoint(
+            run.best_path, state.model, epoch=epoch, **accuracy, selected_on=args.selected_on
+        )
     if not figures:
         return {}
-    evaluated = {name: value for name, value in figures.items() if name != "confusion" or args.selected_on == "test"}
+    evaluated = {
+        name: value
+        for name, value in figures.items()
+        if name != "confusion" or args.selected_on == "test"
+    }
     return {"evaluated": evaluated, "best": state.best["accuracy"]}
 
 
@@ -153,11 +185,15 @@ def finish(state, criterion):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
-    (run.say if tests else run.result)(f"{tables.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"])
+    (run.say if tests else run.result)(
+        f"{tables.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"]
+    )
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
-        best = test_once(model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"])
+        best = test_once(
+            model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"]
+        )
     elif args.results_json:  # the JSON lines have these figures with their epoch
         tables.save_results_json(args.results_json, [tables.evaluation_record(model, best, args)])
     state.finished = True
@@ -168,16 +204,31 @@ def finish(state, criterion):
 def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
-    result = evaluate_with_bar(model, test, criterion, args, run, tables.counts_operations(model, run.say), after_batch)
+    result = evaluate_with_bar(
+        model, test, criterion, args, run, tables.counts_operations(model, run.say), after_batch
+    )
     run.result(*tables.result_lines(result), **more)
     record = tables.evaluation_record(model, result, args, **more)
-    run.record(*tables.silent_outputs(result), *tables.class_lines(result["confusion"], model.classes), **record)
+    run.record(
+        *tables.silent_outputs(result),
+        *tables.class_lines(result["confusion"], model.classes),
+        **record,
+    )
     if args.results_json:
         tables.save_results_json(args.results_json, [record])
     return result
 
 
-def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating"):
+def evaluate_with_bar(
+    model,
+    images,
+    criterion,
+    args,
+    run,
+    count_operations=False,
+    after_batch=None,
+    doing="evaluating",
+):
     """evaluate_parts() with a progress bar. --test_acc_every_batch logs each batch, too; after_batch: called after each."""
     device = next(model.parameters()).device
 
@@ -190,7 +241,9 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
 
     with progress_bar(doing, ceil(len(images) / args.batch_size)) as bar:
         batches = images.batches(args.batch_size, device)
-        return evaluate_parts(model.eval(), batches, args.seed, criterion.judging(), on_batch, count_operations)
+        return evaluate_parts(
+            model.eval(), batches, args.seed, criterion.judging(), on_batch, count_operations
+        )
 
 
 def advance(bar, average):

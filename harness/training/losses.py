@@ -35,9 +35,12 @@ LOSSES.base = Loss
 def loss_settings():
     """NAME_SETTING -> Setting of all losses that are registered."""
     return {
-        f"{name}_{own}": replace(known, help=f"{loss.__name__}: {known.help}", group="training", training=True)
-        for name, loss in LOSSES.items() for own, known in settings_in(loss).items()
-    }  # fmt: skip
+        f"{name}_{own}": replace(
+            known, help=f"{loss.__name__}: {known.help}", group="training", training=True
+        )
+        for name, loss in LOSSES.items()
+        for own, known in settings_in(loss).items()
+    }
 
 
 def own_losses(args, model):
@@ -48,7 +51,9 @@ def own_losses(args, model):
         if loss.weight and not args.test_only:
             losses[f"{name}_loss"] = loss
             if loss.needs_frames and not model.has_feedback:
-                raise UserError(f"--{name}_weight needs predictions, and {args.architecture} has no decoder; leave it out")
+                raise UserError(
+                    f"--{name}_weight needs predictions, and {args.architecture} has no decoder; leave it out"
+                )
     return losses
 
 
@@ -99,7 +104,10 @@ class Criterion:
         """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput of these images."""
         terms = {"classification": (1, self.classification(output, labels, images))}
         if (errors := errors_by_step(output)) is not None:
-            terms["reconstruction"] = self.trade_off, step_weights(self.kind, len(errors), errors.device) @ errors.mean(1)
+            terms["reconstruction"] = (
+                self.trade_off,
+                step_weights(self.kind, len(errors), errors.device) @ errors.mean(1),
+            )
         if self.spike_penalty:
             terms["penalty"] = 1, self.spike_penalty * total_spikes(output.spikes).mean()
         for name, loss in self.own.items():
@@ -120,7 +128,9 @@ class Criterion:
             if teacher:
                 student = (logits / teacher.temperature).log_softmax(1)
                 divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
-                loss = (1 - teacher.weight) * loss + teacher.weight * teacher.temperature**2 * divergence
+                loss = (
+                    1 - teacher.weight
+                ) * loss + teacher.weight * teacher.temperature**2 * divergence
             per_step.append(loss)
         weights = step_weights(self.classification_kind, len(by_step), labels.device)
         return weights @ torch.stack(per_step) / weights.sum()
@@ -128,15 +138,24 @@ class Criterion:
 
 def make_optimizer(model, args):
     """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
-    weights, others = ([value for value in trained.values() if (value.dim() > 1) == is_weight] for is_weight in (True, False))
+    weights, others = (
+        [value for value in trained.values() if (value.dim() > 1) == is_weight]
+        for is_weight in (True, False)
+    )
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if biases:
-        groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
+        groups.append(
+            {"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor}
+        )
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":
-        return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)
+        return torch.optim.SGD(
+            groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common
+        )
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
 
 
@@ -152,6 +171,8 @@ def make_schedule(optimizer, args, updates):
         if done < warm_up:
             return (step + 1) / (warm_up * total + 1)
         past, whole = done - warm_up, 1 - warm_up
-        return (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
+        return (
+            (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
+        )
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -18,8 +18,14 @@ from self_models.basics.images import IMAGE_SHAPES, lasting_name
 from self_models.counting.evaluation import Average
 from self_models.loading import ignored, load_known
 
-FIXED = ("network", "objective", "recipe")  # scopes of settings of which a run that goes on has those that it began with
-NOT_FINITE = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+FIXED = (
+    "network",
+    "objective",
+    "recipe",
+)  # scopes of settings of which a run that goes on has those that it began with
+NOT_FINITE = (
+    "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+)
 
 
 class Finished(UserError):
@@ -32,12 +38,18 @@ class TrainingState:
 
     def __init__(self, model, data, args, run, updates):
         self.model, self.data, self.args, self.run = model, data, args, run
-        self.judging = data[2] if args.selected_on == "test" else data[1]  # images that choose the best epoch, None where none do
+        self.judging = (
+            data[2] if args.selected_on == "test" else data[1]
+        )  # images that choose the best epoch, None where none do
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, args)
         self.schedule = make_schedule(self.optimizer, args, updates)
         self.epoch, self.best = 0, None  # epochs completed; figures of the best
-        self.step, self.average, self.seconds = 0, Average(), 0.0  # of the epoch after them: steps, their figures, their time
+        self.step, self.average, self.seconds = (
+            0,
+            Average(),
+            0.0,
+        )  # of the epoch after them: steps, their figures, their time
         self.finished = False  # the final evaluation has been reported, too
         self.saved_at, self.signals = time.monotonic(), None  # see noted_signals
 
@@ -50,7 +62,9 @@ class TrainingState:
 
     def learned(self):
         """Mean figures of the epoch so far, of all ranks. The first has their sums from now on, the others begin at nothing."""
-        own = Average({name: value.cpu() for name, value in self.average.sums.items()}, self.average.images)
+        own = Average(
+            {name: value.cpu() for name, value in self.average.sums.items()}, self.average.images
+        )
         whole = sum(ranks.gathered(own), Average())
         self.average = whole if ranks.is_first() else Average()
         return whole.means()
@@ -59,7 +73,9 @@ class TrainingState:
         """Write the last checkpoint. Raises UserError for weights not finite."""
         self.check_finite()
         self.learned()
-        progress = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")}
+        progress = {
+            name: getattr(self, name) for name in ("epoch", "step", "seconds", "best", "finished")
+        }
         save_checkpoint(
             self.run.last_path,
             self.model,
@@ -75,8 +91,12 @@ class TrainingState:
     def save_if_asked(self):
         """Save after --checkpoint_minutes, or for a signal to any rank, which then raises Interrupted; every rank must ask."""
         minutes = self.args.checkpoint_minutes
-        is_due = ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        if wish := ranks.largest(self.signals.caught or is_due):  # 0, 1, or a signal's larger number
+        is_due = (
+            ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+        )
+        if wish := ranks.largest(
+            self.signals.caught or is_due
+        ):  # 0, 1, or a signal's larger number
             self.save()
         if wish > 1:
             ranks.largest(0)  # nobody goes before the first rank has saved
@@ -85,9 +105,15 @@ class TrainingState:
 
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
-        spoilt = [f"weight {name}" for name, value in self.model.state_dict().items() if not value.isfinite().all()]
+        spoilt = [
+            f"weight {name}"
+            for name, value in self.model.state_dict().items()
+            if not value.isfinite().all()
+        ]
         if spoilt or not isfinite(loss):
-            raise UserError(f"{(*spoilt, 'the loss')[0]} is not finite {self.where()}; {NOT_FINITE}")
+            raise UserError(
+                f"{(*spoilt, 'the loss')[0]} is not finite {self.where()}; {NOT_FINITE}"
+            )
 
     def where(self):
         """'in epoch 3 of 4, after update 17', or 'after epoch 3': what was done last."""
@@ -103,17 +129,29 @@ class TrainingState:
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
-            self.epoch, self.step, self.seconds, finished = (saved[name] for name in ("epoch", "step", "seconds", "finished"))
+            self.epoch, self.step, self.seconds, finished = (
+                saved[name] for name in ("epoch", "step", "seconds", "finished")
+            )
             self.average = Average(**saved["average"]) if ranks.is_first() else Average()
-            self.best = saved["best"] if run.is_resumed else None  # another run has a best epoch of its own
+            self.best = (
+                saved["best"] if run.is_resumed else None
+            )  # another run has a best epoch of its own
         except (KeyError, TypeError, ValueError) as error:  # of another version, or damaged
-            raise UserError(f"{path} does not fit this run's optimiser ({error}): train anew") from None
+            raise UserError(
+                f"{path} does not fit this run's optimiser ({error}): train anew"
+            ) from None
         # a raised --epochs changes the rate of the present step
         schedule = self.schedule
-        for group, base, factor in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        for group, base, factor in zip(
+            self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
             group["lr"] = base * factor(schedule.last_epoch)
-        if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not run.is_resumed)):
-            raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
+        if self.epoch > args.epochs or (
+            self.epoch == args.epochs and (finished or not run.is_resumed)
+        ):
+            raise Finished(
+                f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on"
+            )
         if saved["gone"]:
             run.say(f"note: {path} has {ignored(saved)}")
         run.say(f"resumed from {path} {self.where()}")
@@ -132,44 +170,81 @@ def resumed(args, kind, name, own=None):
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
     args = args.having("found", resume=str(path))
-    saved = ranks.from_first(lambda: load_known(path, own) if path.exists() or not paths.wrote(path) else None)
+    saved = ranks.from_first(
+        lambda: load_known(path, own) if path.exists() or not paths.wrote(path) else None
+    )
     if saved is None:
         check_may_begin(args, paths)
         return args, None
     if not {"optimizer", "flags", "settings"} <= saved.keys():
-        raise UserError(f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth")
-    was = {flag: known.default for flag, known in loss_settings().items()} | saved["flags"]  # losses that it did not know
-    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
+        raise UserError(
+            f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth"
+        )
+    was = {flag: known.default for flag, known in loss_settings().items()} | saved[
+        "flags"
+    ]  # losses that it did not know
+    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(
+        was.get("dataset", typed)
+    ):
         was["dataset"] = typed  # the same, though it may have moved
     check_same_flags(args, path, was)
-    args = args.having("checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was})
-    args = args.having("found", plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
-    files, were = {} if args.dataset in IMAGE_SHAPES else list_folder(args.dataset).known_by, saved["files"]
-    if changed := [f"{part}/ had {were[part]} and has {files[part]}" for part in files if were[part] != files[part]]:
+    args = args.having(
+        "checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was}
+    )
+    args = args.having(
+        "found",
+        plan=saved["settings"].get("plan"),
+        facts=facts_of(saved["settings"], args.dataset),
+    )
+    files, were = (
+        {} if args.dataset in IMAGE_SHAPES else list_folder(args.dataset).known_by,
+        saved["files"],
+    )
+    if changed := [
+        f"{part}/ had {were[part]} and has {files[part]}"
+        for part in files
+        if were[part] != files[part]
+    ]:
         again = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
-        raise UserError(f"the images of {args.dataset} are not those that {path} began with: {'; '.join(changed)}; {again}")
+        raise UserError(
+            f"the images of {args.dataset} are not those that {path} began with: {'; '.join(changed)}; {again}"
+        )
     return args, saved
 
 
 def check_same_flags(args, path, was):
     """Raises UserError where a run that goes on would have another recipe than these flags of its checkpoint."""
-    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known]:
+    if lost := [
+        flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known
+    ]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
-    fixed = [flag for flag, known in kept_settings(args).items() if known.scope in FIXED and flag in was]
+    fixed = [
+        flag for flag, known in kept_settings(args).items() if known.scope in FIXED and flag in was
+    ]
     if changed := [flag for flag in fixed if args.given.get(flag, was[flag]) != was[flag]]:
-        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none")
+        raise UserError(
+            f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none"
+        )
     if args.updates and not was.get("updates"):
-        raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
+        raise UserError(
+            f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}"
+        )
 
 
 def check_may_begin(args, paths):
     """Raises UserError where a run without its last checkpoint has trained, or where no flag says what to train."""
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
-    if epochs not in ([], [1]) or (not records and paths.best_path.exists()):  # an epoch is recorded before it is saved
-        raise UserError(f"{paths.last_path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
-    says = {flag for flag, known in args.known.items() if known.scope in FIXED and known.group != "run"}
+    if epochs not in ([], [1]) or (
+        not records and paths.best_path.exists()
+    ):  # an epoch is recorded before it is saved
+        raise UserError(
+            f"{paths.last_path} is gone, but the run has trained: put it back, or --overwrite in place of --resume"
+        )
+    says = {
+        flag for flag, known in args.known.items() if known.scope in FIXED and known.group != "run"
+    }
     if not (says | {"preset", "pretrained_ann", "pretrained_snn"}) & args.typed.keys():
         nothing = f"{paths.last_path} is not there, and no flag says what to train"
         raise UserError(f"--resume: {nothing}: give its --run_name, or more flags")

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTALLED = (ROOT / "wfeedback").is_dir()  # by pip install: see setup.py; else this is a copy of the repository
+INSTALLED = (
+    ROOT / "wfeedback"
+).is_dir()  # by pip install: see setup.py; else this is a copy of the repository
 HOME = ROOT / "wfeedback" if INSTALLED else ROOT  # of the scripts, data/ and trained_models/
 
 
@@ -21,7 +23,9 @@ def users_folder():
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_wFeedback"
     except RuntimeError as error:
-        raise ModelError(f"there is no folder for what is kept ({error}): set XDG_CACHE_HOME to one") from None
+        raise ModelError(
+            f"there is no folder for what is kept ({error}): set XDG_CACHE_HOME to one"
+        ) from None
 
 
 def wide(device):

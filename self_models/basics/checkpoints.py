@@ -18,7 +18,11 @@ def load_checkpoint(path):
     """A checkpoint as a dict with at least state_dict; ours have model and settings too. The original's `module.` prefix is taken
     off. Raises CheckpointError for a file that is missing or is no checkpoint."""
     if not Path(path).is_file():
-        ours = f"; {HOME / path} came with the program" if not Path(path).exists() and (HOME / path).is_file() else ""
+        ours = (
+            f"; {HOME / path} came with the program"
+            if not Path(path).exists() and (HOME / path).is_file()
+            else ""
+        )
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
     if str(path).endswith(".nir"):
         raise CheckpointError(
@@ -28,12 +32,19 @@ def load_checkpoint(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name.removeprefix("module."): value for name, value in saved.get("state_dict", saved).items()}
-        if saved.get("settings", {}).get("feedback_interval") == 1:  # of former versions; all networks do so today
+        state = {
+            name.removeprefix("module."): value
+            for name, value in saved.get("state_dict", saved).items()
+        }
+        if (
+            saved.get("settings", {}).get("feedback_interval") == 1
+        ):  # of former versions; all networks do so today
             del saved["settings"]["feedback_interval"]
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint, or not safely ({reason}); use another copy") from None
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint, or not safely ({reason}); use another copy"
+        ) from None
     return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
 
@@ -54,12 +65,24 @@ def restore(model, saved, path, may_lack=()):
     except RuntimeError:
         words = [f"{name} is missing" for name in own if name not in state]
         words += [f"{name} is not in the model" for name in state if name not in own]
-        shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
-        words += [f"{name} is {shape}, not {wanted}" for name, (shape, wanted) in shapes.items() if shape != wanted]
+        shapes = {
+            name: (tuple(state[name].shape), tuple(own[name].shape))
+            for name in own
+            if name in state
+        }
+        words += [
+            f"{name} is {shape}, not {wanted}"
+            for name, (shape, wanted) in shapes.items()
+            if shape != wanted
+        ]
         more = f" and {len(words) - 3} more" if len(words) > 3 else ""
         advice = "give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …), or another copy"
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(words[:3])}{more}; {advice}") from None
+        raise CheckpointError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(words[:3])}{more}; {advice}"
+        ) from None
     for name, value in model.state_dict().items():
         if not value.isfinite().all() or (name.endswith(POSITIVE) and (value <= 0).any()):
-            raise CheckpointError(f"{path} is damaged: {name} is not finite, or not above 0; use another copy")
+            raise CheckpointError(
+                f"{path} is damaged: {name} is not finite, or not above 0; use another copy"
+            )
     return model

@@ -14,7 +14,12 @@ from self_models.basics.settings import choices
 
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds
 # data set -> image shape (channels, height, width)
-IMAGE_SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32), "CIFAR100": (3, 32, 32)}
+IMAGE_SHAPES = {
+    "MNIST": (1, 28, 28),
+    "FashionMNIST": (1, 28, 28),
+    "CIFAR10": (3, 32, 32),
+    "CIFAR100": (3, 32, 32),
+}
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
@@ -28,13 +33,48 @@ worm
 """
 CLASSES = {  # in the order of the labels
     "MNIST": tuple("0123456789"),
-    "FashionMNIST": ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    "CIFAR10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "FashionMNIST": (
+        "T-shirt",
+        "trousers",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
+    "CIFAR10": (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
     "CIFAR100": tuple(CIFAR100.split()),
 }
 
-BACKGROUNDS = {"MNIST": 0.0, "FashionMNIST": 0.0}  # light of an image's border, 0 (black) to 1; of the others it says nothing
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")  # of image files
+BACKGROUNDS = {
+    "MNIST": 0.0,
+    "FashionMNIST": 0.0,
+}  # light of an image's border, 0 (black) to 1; of the others it says nothing
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+)  # of image files
 FAR = 0.5  # difference in light to the training images' border above which dark and bright are likely the other way round
 
 
@@ -42,7 +82,9 @@ def data_set(value):
     """The name of a known data set, or the path of a folder, which has a slash in it. Raises ValueError for another text."""
     if isinstance(value, str) and (value in IMAGE_SHAPES or "/" in value or "\\" in value):
         return value
-    raise ValueError(f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, or give the path of a folder of images")
+    raise ValueError(
+        f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, or give the path of a folder of images"
+    )
 
 
 def lasting_name(dataset):
@@ -53,7 +95,11 @@ def lasting_name(dataset):
 def class_names(settings):
     """The name of each label: as given, else the data set's, else its number."""
     names = settings["classes"] or CLASSES.get(settings["dataset"], ())
-    return list(names) if len(names) == settings["labels"] else [str(label) for label in range(settings["labels"])]
+    return (
+        list(names)
+        if len(names) == settings["labels"]
+        else [str(label) for label in range(settings["labels"])]
+    )
 
 
 def find_image_shape(settings):
@@ -66,7 +112,11 @@ def find_image_shape(settings):
 
 def background(settings):
     """Light of the training images' border, 0 (black) to 1; None where it is not known."""
-    return BACKGROUNDS.get(settings["dataset"]) if settings["background"] is None else settings["background"]
+    return (
+        BACKGROUNDS.get(settings["dataset"])
+        if settings["background"] is None
+        else settings["background"]
+    )
 
 
 def has_colour(channels):
@@ -131,7 +181,9 @@ def check_labels(labels, images, classes):
     """Raises ModelError unless labels is a tensor (N,) of whole numbers, one of 0 to classes - 1 for each of the N images."""
     wanted = f"labels must be a tensor ({images},) of whole numbers, 0 to {classes - 1}"
     if labels.is_floating_point() or labels.shape != (images,):
-        raise ModelError(f"{wanted}, not {labels.dtype} of shape {tuple(labels.shape)}".replace("torch.", ""))
+        raise ModelError(
+            f"{wanted}, not {labels.dtype} of shape {tuple(labels.shape)}".replace("torch.", "")
+        )
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ModelError(f"{wanted}; these are {labels.min()} to {labels.max()}")
 
@@ -147,7 +199,9 @@ def read_images(images, model, note=warnings.warn, invert=False):
     Raises ModelError for what cannot be read, and for a folder without images.
     """
     if model.image_shape[0] not in (1, 3):
-        raise ModelError(f"image files are grey or colour, and this network takes {model.image_shape[0]} channels")
+        raise ModelError(
+            f"image files are grey or colour, and this network takes {model.image_shape[0]} channels"
+        )
     sources = image_sources([images] if isinstance(images, str | Path | Image.Image) else images)
     images = torch.from_numpy(np.stack([decoded(source, model.image_shape) for source in sources]))
     images = 255 - images if invert else images
@@ -187,7 +241,9 @@ def decoded(source, shape):
     lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read."""
     channels, height, width = shape
     with opened(source) as image:
-        if image is not source:  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
+        if (
+            image is not source
+        ):  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
             image.draft(None, (2 * width, 2 * height))
         image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
         pixels = np.array(ImageOps.fit(image, (width, height)))
@@ -212,13 +268,17 @@ def reason(error, path):
         return error.strerror.lower()
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged"
-    return " ".join(str(error).split()).replace(str(path), "").strip()[:100] or type(error).__name__
+    return (
+        " ".join(str(error).split()).replace(str(path), "").strip()[:100] or type(error).__name__
+    )
 
 
 def in_mode(image, mode):
     """A PIL image in mode L or RGB. Raises ValueError for values of another kind than 8 or 16 bits."""
     if image.mode in ("I", "F"):
-        raise ValueError(f"its values are neither of 8 nor of 16 bits (Pillow's mode {image.mode})")
+        raise ValueError(
+            f"its values are neither of 8 nor of 16 bits (Pillow's mode {image.mode})"
+        )
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -10,7 +10,14 @@ from numbers import Integral, Real
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
-WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}  # of a switch
+WORDS = {
+    "true": True,
+    "yes": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "0": False,
+}  # of a switch
 
 
 def choices(value, names):
@@ -37,7 +44,9 @@ class Registry(dict):
 
         def enter(thing):
             if name in self:
-                raise ModelError(f"{self.kind} {name!r} is there already: register yours under another name")
+                raise ModelError(
+                    f"{self.kind} {name!r} is there already: register yours under another name"
+                )
             if self.base:
                 self.check_class(name, thing)
             self[name] = thing
@@ -49,14 +58,24 @@ class Registry(dict):
         """Raises ModelError, with what to do, unless this class can be what is expected."""
         told = f"{self.kind} {name!r}"
         if not issubclass(cls, self.base):
-            raise ModelError(f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}")
+            raise ModelError(
+                f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}"
+            )
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
-            raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
-        if plain := [field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata]:
+            raise ModelError(
+                f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count"
+            )
+        if plain := [
+            field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata
+        ]:
             raise ModelError(f"{told}: declare {plain[0]} by setting() or objective_setting()")
         for own, one in settings_in(cls).items():
-            if others := [other for other, part in self.items() if settings_in(part).get(own, one) is not one]:
-                raise ModelError(f"{told}: {others[0]} has a setting {own}, too: inherit it, or take another name")
+            if others := [
+                other for other, part in self.items() if settings_in(part).get(own, one) is not one
+            ]:
+                raise ModelError(
+                    f"{told}: {others[0]} has a setting {own}, too: inherit it, or take another name"
+                )
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -79,7 +98,9 @@ class Number:
 
     def check(self, value):
         """The value as int or float. Raises ValueError for another type or range."""
-        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
+        if isinstance(value, bool) or not isinstance(
+            value, Integral if self.kind is int else Real
+        ):
             raise ValueError(f"{value!r} is not {self.wanted}")
         if not self.low <= value <= self.high or self.excluded.get(value):
             raise ValueError(f"{value} is not {self.wanted}")
@@ -107,7 +128,9 @@ class Choice:
 
     def parse(self, text):
         if text not in self.names and isinstance(self.names, Registry):
-            raise ValueError(f"unknown name {text!r}: {choices(text, self.names)}, or add the --model FILE.py that registers it")
+            raise ValueError(
+                f"unknown name {text!r}: {choices(text, self.names)}, or add the --model FILE.py that registers it"
+            )
         return self.check(text)
 
 
@@ -170,7 +193,9 @@ class Setting:
 
     def flag(self, name):
         """The name under which a parser keeps it, '' for one without a flag."""
-        return next((words.removeprefix("--") for words in reversed(self.option_strings(name))), "")
+        return next(
+            (words.removeprefix("--") for words in reversed(self.option_strings(name))), ""
+        )
 
 
 def required(kind, name, value):
@@ -183,7 +208,9 @@ def required(kind, name, value):
 
 def setting(default, kind, help, **more):
     """A dataclass field that is declared as a Setting."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
+    return dataclasses.field(
+        default=default, metadata={"setting": Setting(kind, help, default, **more)}
+    )
 
 
 # of what a trained network is told to do: scripts that evaluate have their own
@@ -193,9 +220,16 @@ objective_setting = functools.partial(setting, scope="objective")
 @functools.cache
 def settings_in(*declarations):
     """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
-    return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
+    return {
+        field.name: field.metadata["setting"]
+        for each in declarations
+        for field in dataclasses.fields(each)
+    }
 
 
 def with_defaults(settings, defaults):
     """These name -> Setting, but for the defaults that name -> value says."""
-    return settings | {name: dataclasses.replace(settings[name], default=value) for name, value in defaults.items()}
+    return settings | {
+        name: dataclasses.replace(settings[name], default=value)
+        for name, value in defaults.items()
+    }

@@ -14,7 +14,12 @@ from self_models.running.draws import Batch
 from self_models.running.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-MEANS = {"correct": "accuracy", "error": "error", "steps": "mean_steps", "comparisons": "comparisons"}  # of per_image
+MEANS = {
+    "correct": "accuracy",
+    "error": "error",
+    "steps": "mean_steps",
+    "comparisons": "comparisons",
+}  # of per_image
 
 
 class Average:
@@ -28,7 +33,9 @@ class Average:
         self.images += images
         for name, value in figures.items():
             value = torch.as_tensor(value).detach()
-            sums = torch.as_tensor(self.sums.get(name, 0), device=value.device)  # those of a checkpoint lie on the CPU
+            sums = torch.as_tensor(
+                self.sums.get(name, 0), device=value.device
+            )  # those of a checkpoint lie on the CPU
             self.sums[name] = sums + value.to(wide(value.device)) * images
 
     def means(self):
@@ -45,7 +52,9 @@ class Figures(dict):
 
     def __repr__(self):
         tensors = f"(tensors, one value per image: {', '.join(self.get('per_image', ()))})"
-        return repr({name: tensors if name == "per_image" else value for name, value in self.items()})
+        return repr(
+            {name: tensors if name == "per_image" else value for name, value in self.items()}
+        )
 
 
 class Evaluation(ExitStack):
@@ -53,8 +62,15 @@ class Evaluation(ExitStack):
 
     def __init__(self, model, count_operations=False):
         super().__init__()
-        self.average, self.spikes, self.per_image, self.began = Average(), [], [], time.perf_counter()
-        self.counter = OperationCounter(model) if count_operations is True else count_operations or None
+        self.average, self.spikes, self.per_image, self.began = (
+            Average(),
+            [],
+            [],
+            time.perf_counter(),
+        )
+        self.counter = (
+            OperationCounter(model) if count_operations is True else count_operations or None
+        )
         self.interval = {"interval": model.timesteps} if getattr(model, "phased", False) else {}
 
     def __enter__(self):
@@ -84,35 +100,60 @@ class Evaluation(ExitStack):
         average, per_image, spikes = self.average, joined(self.per_image), joined(self.spikes)
         seconds = time.perf_counter() - self.began
         result = {"images": average.images, **average.means(), "per_image": per_image}
-        result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
+        result |= {
+            MEANS[name]: values.double().mean().item()
+            for name, values in per_image.items()
+            if name in MEANS
+        }
         result |= {"seconds": seconds, "images_per_second": average.images / seconds}
         if spikes:
             steps = per_image["steps"].double()
-            result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
-            spikes = {name: (count.double().sum() / average.images).item() for name, count in spikes.items()}  # sums are exact
+            result |= {
+                "median_steps": steps.median().item(),
+                "p95_steps": steps.quantile(0.95).item(),
+            }
+            spikes = {
+                name: (count.double().sum() / average.images).item()
+                for name, count in spikes.items()
+            }  # sums are exact
             result |= {"spikes": spikes, "parts": by_part(spikes)} | self.interval
         if self.counter:
             operations = self.counter.result(average.images)
             analog = not self.counter.model.encoding.uses_draws
-            result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
+            result |= {"operations": operations} | energies(
+                operations, result["comparisons"], analog
+            )
         return result
 
 
 def joined(batches):
     """Figures of each image, name -> (B,), of several batches as one, on the CPU."""
-    return {name: torch.cat([figures[name] for figures in batches]).cpu() for name in batches[0]} if batches else {}
+    return (
+        {name: torch.cat([figures[name] for figures in batches]).cpu() for name in batches[0]}
+        if batches
+        else {}
+    )
 
 
 def figures_per_image(output, images, labels):
     """Figures of each image (B,): label, found (the class), correct, margin (margin of the two largest logits); error; from
     an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
     found = output.logits.argmax(1)
-    figures = {"label": labels, "found": found, "correct": found == labels, "margin": output_gap(output.logits)}
+    figures = {
+        "label": labels,
+        "found": found,
+        "correct": found == labels,
+        "margin": output_gap(output.logits),
+    }
     errors = errors_by_step(output)
     if errors is not None:
         figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "comparisons": output.comparisons}
+        figures |= {
+            "spikes": total_spikes(output.spikes),
+            "steps": output.steps,
+            "comparisons": output.comparisons,
+        }
         figures["ink"] = light(images).sum(tuple(range(1, images.dim())))
     return figures
 
@@ -141,7 +182,9 @@ def batches_from(model, data, labels, batch_size):
         images, labels = tensor_of(data), tensor_of(labels)
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     elif hasattr(data, "batches"):  # an ImageSet
-        parts = (data.batch(index) for index in torch.arange(len(data)).split(batch_size) if len(index))
+        parts = (
+            data.batch(index) for index in torch.arange(len(data)).split(batch_size) if len(index)
+        )
     else:
         parts = DataLoader(data, batch_size) if isinstance(data, Dataset) else data
     device, begin = next(model.parameters()).device, 0
@@ -168,12 +211,22 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)
-            evaluation.add(output, part.images, part.labels, **(losses(output, part.labels, part.images) if losses else {}))
+            evaluation.add(
+                output,
+                part.images,
+                part.labels,
+                **(losses(output, part.labels, part.images) if losses else {}),
+            )
             if on_part:
                 on_part(number, evaluation.average)
     result = evaluation.result()
-    (labels, found), classes = (result["per_image"][name] for name in ("label", "found")), model.settings["labels"]
-    confusion = torch.bincount(labels.long() * classes + found, minlength=classes**2).view(classes, classes)  # rows: labels
+    (labels, found), classes = (
+        (result["per_image"][name] for name in ("label", "found")),
+        model.settings["labels"],
+    )
+    confusion = torch.bincount(labels.long() * classes + found, minlength=classes**2).view(
+        classes, classes
+    )  # rows: labels
     return Figures(result | {"confusion": confusion.tolist()})
 
 

@@ -63,13 +63,22 @@ class Entry:
         if convention.counts == "rate":
             return self.rate * self.formula * (multiply_add if self.real else add)
         cost = self.fixed(convention)
-        weight, membrane = memory(self.weights), 2 * memory(self.neurons)  # of a membrane potential, which is read and written
+        weight, membrane = (
+            memory(self.weights),
+            2 * memory(self.neurons),
+        )  # of a membrane potential, which is read and written
         membrane_leak = leaks * (multiply_add - add)
         if execution == "event-driven":
-            cost += self.synops * (multiply_add if self.real else add) + self.synops * (weight + membrane)
+            cost += self.synops * (multiply_add if self.real else add) + self.synops * (
+                weight + membrane
+            )
             cost += self.spikes * 2 * memory(self.neurons)  # an event is written and read
             return cost + self.reached * membrane_leak
-        cost += self.acs * add + self.macs * multiply_add + (self.acs + self.macs) * (weight + memory(self.sources))
+        cost += (
+            self.acs * add
+            + self.macs * multiply_add
+            + (self.acs + self.macs) * (weight + memory(self.sources))
+        )
         return cost + self.updates * (membrane + membrane_leak)
 
 
@@ -91,23 +100,36 @@ class Ledger:
     @property
     def neurons(self):
         """Neurons that spike, the input's among them."""
-        return sum(entry.neurons for entry in self.entries if entry.spikes or entry.part in ("input", "encoder"))
+        return sum(
+            entry.neurons
+            for entry in self.entries
+            if entry.spikes or entry.part in ("input", "encoder")
+        )
 
     def joules(self, convention, execution, part=None):
         """Estimated energy per image, in J, of all or of one of PARTS."""
         entries = [entry for entry in self.entries if part in (None, entry.part)]
-        return 1e-12 * sum(entry.picojoules(convention, execution, self.leaks) for entry in entries)
+        return 1e-12 * sum(
+            entry.picojoules(convention, execution, self.leaks) for entry in entries
+        )
 
     def ann_joules(self, convention, bits=32):
         """Estimated energy per image, in J, of one pass of the ANN of the same encoder and classifier, with numbers of 32 or 8
         bits: each input times each weight, exact at borders; memory: a word for each input and weight, and for each output."""
-        price, total = convention.picojoules["multiply_add" if bits == 32 else "multiply_add_int8"], 0.0
+        price, total = (
+            convention.picojoules["multiply_add" if bits == 32 else "multiply_add_int8"],
+            0.0,
+        )
         word = bits // 8
         for entry in self.entries:
             if entry.part in ("encoder", "classifier"):
-                near = convention.access(entry.weights, word) + convention.access(entry.sources, word)
+                near = convention.access(entry.weights, word) + convention.access(
+                    entry.sources, word
+                )
                 count = entry.formula if convention.counts == "rate" else entry.one_pass
-                total += count * (price + near) + entry.neurons * convention.access(entry.neurons, word)
+                total += count * (price + near) + entry.neurons * convention.access(
+                    entry.neurons, word
+                )
         return 1e-12 * total
 
     def break_even(self, convention):
@@ -124,7 +146,11 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     operations are not known."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise ModelError("a ledger is of an SNN: it tells what its ANN would cost, too")
-    check_known(model, "an energy ledger", "it counts what architectures here are made of; evaluations tell its spikes")
+    check_known(
+        model,
+        "an energy ledger",
+        "it counts what architectures here are made of; evaluations tell its spikes",
+    )
     counter, engine = OperationCounter(model, reaches=True), model.engine
     model.engine = None  # the event engine does not say which neurons are reached
     try:
@@ -134,22 +160,38 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     leaks = any(neuron.leak.min() < 1 for neuron in model.neurons().values())
     steps = figures["mean_steps"]
     return Ledger(
-        name or type(model).__name__, figures["images"], figures["accuracy"], model.timesteps, steps, leaks,
+        name or type(model).__name__,
+        figures["images"],
+        figures["accuracy"],
+        model.timesteps,
+        steps,
+        leaks,
         entries_of(model, counter.counts(), figures),
-    )  # fmt: skip
+    )
 
 
 def entries_of(model, kinds, figures):
     """The Entries of a network's layers, of an OperationCounter's counts, and an evaluation's figures."""
     images, graph, spikes = figures["images"], model.graph, figures["spikes"]
     entries = {INPUT: Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])}
-    analog, counted, ran = not model.encoding.uses_draws, set(), next(iter(kinds["steps"].values()), 0)
+    analog, counted, ran = (
+        not model.encoding.uses_draws,
+        set(),
+        next(iter(kinds["steps"].values()), 0),
+    )
     for link in graph.links:
         if link.target in graph.pools:
             continue
-        name, size, end, source = link.target, prod(link.chain.after), link.end, graph.before_pools(link.source)
+        name, size, end, source = (
+            link.target,
+            prod(link.chain.after),
+            link.end,
+            graph.before_pools(link.source),
+        )
         ends = [each for each in link.through if each in kinds["dense"] or each == end]
-        own = [each for each in ends if each not in counted]  # a layer before the fork serves decoder and classifier
+        own = [
+            each for each in ends if each not in counted
+        ]  # a layer before the fork serves decoder and classifier
         counted.update(ends)
         if not link.through:  # a decoder that ends in neurons
             continue
@@ -160,14 +202,22 @@ def entries_of(model, kinds, figures):
         of_end = [end] if end in own else []  # several links may share it
         dense, steps, biases = per_image("dense"), ran / images, per_image("biases", of_end)
         formula = 0  # weights times places, borders as if they were full
-        for module, before, after in zip(link.modules, link.chain.shapes, link.chain.shapes[1:], strict=False):
+        for module, before, after in zip(
+            link.modules, link.chain.shapes, link.chain.shapes[1:], strict=False
+        ):
             places = before if isinstance(module, nn.ConvTranspose2d) else after
             formula += module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0
         entry = Entry(
             layer=name,
-            part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
+            part="read-out, blocking test"
+            if name == "decoded"
+            else "classifier"
+            if name == "output"
+            else part_of(name),
             neurons=size,
-            weights=sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+            weights=sum(
+                module.weight.numel() for module in link.modules if hasattr(module, "weight")
+            ),
             sources=prod(link.chain.before),
             formula=formula,
             real=analog and source == INPUT,
@@ -189,7 +239,17 @@ def entries_of(model, kinds, figures):
 
 def joined(entry, other):
     """The Entry of a layer that several links lead to, of those of each."""
-    sums = ("weights", "sources", "formula", "synops", "acs", "macs", "dense", "one_pass", "biases")
+    sums = (
+        "weights",
+        "sources",
+        "formula",
+        "synops",
+        "acs",
+        "macs",
+        "dense",
+        "one_pass",
+        "biases",
+    )
     both = {name: getattr(entry, name) + getattr(other, name) for name in sums}
     rate = entry.rate * entry.formula + other.rate * other.formula  # of what each takes
     both |= {"rate": rate / max(1, both["formula"]), "real": entry.real or other.real}
@@ -200,17 +260,31 @@ def joined(entry, other):
 def graph_entries(model, recordings, timesteps):
     """The Entries of a GraphSNN's input, of its neurons, and of its output where weights lead to it: means over these recordings,
     as the model takes them. synops: additions, of each event that a node sends one for each neuron that it reaches."""
-    output, graph = model(recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes")), model.graph
+    output, graph = (
+        model(recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes")),
+        model.graph,
+    )
     places = torch.cat([torch.as_tensor(rows)[:, 1:] for rows in recordings]).long().T
-    sent = {INPUT: torch.zeros(graph.shape).index_put(tuple(places), torch.ones(()), accumulate=True) / len(recordings)}
-    sent |= {name: output.recorded[name]["spikes"].sum((0, 1)) / len(recordings) for name in model.layers[1:]}
+    sent = {
+        INPUT: torch.zeros(graph.shape).index_put(tuple(places), torch.ones(()), accumulate=True)
+        / len(recordings)
+    }
+    sent |= {
+        name: output.recorded[name]["spikes"].sum((0, 1)) / len(recordings)
+        for name in model.layers[1:]
+    }
     entries = {INPUT: Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())}
     for link in graph.links:
         if link.source not in sent or (link.target in graph.ends and not link.through):
             continue
-        name, weights = link.target, sum(module.weight.numel() for module in link.modules if hasattr(module, "weight"))
+        name, weights = (
+            link.target,
+            sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+        )
         spikes = sent[name].sum().item() if name in sent else 0.0
         synaptic = synops(link, sent[link.source])
-        entry = Entry(name, "encoder", prod(link.chain.after), weights, spikes=spikes, synops=synaptic)
+        entry = Entry(
+            name, "encoder", prod(link.chain.after), weights, spikes=spikes, synops=synaptic
+        )
         entries[name] = joined(entries[name], entry) if name in entries else entry
     return [*entries.values()]

@@ -65,8 +65,15 @@ class Convention:
         numbers = [*prices.values()]
         if memory:
             sizes, costs = (memory[name] for name in MEMORY)
-            if len(sizes) != len(costs) or len(sizes) < 2 or sizes != sorted(set(sizes)) or costs != sorted(costs):
-                raise ValueError("memory: give two bytes or more, which rise, and as many picojoules, which do not fall")
+            if (
+                len(sizes) != len(costs)
+                or len(sizes) < 2
+                or sizes != sorted(set(sizes))
+                or costs != sorted(costs)
+            ):
+                raise ValueError(
+                    "memory: give two bytes or more, which rise, and as many picojoules, which do not fall"
+                )
             numbers += sizes + costs
         if wrong := [value for value in numbers if not 0 <= value <= MOST]:
             raise ValueError(f"{wrong[0]} is no number from 0 to {MOST:g}")
@@ -110,10 +117,14 @@ def energies(operations, comparisons, analog_input=False):
     with their prediction, an AC each, as is each bias that a neuron gets. energy_joules: layer by layer, effective ACs and MACs;
     energy_event_joules: event by event, ACs alone, but for an analog input (--encoding direct), each of whose events multiplies.
     """
-    analog = next(iter(operations["layers"]["event_acs"].values())) if analog_input else 0.0  # the first layer's
+    analog = (
+        next(iter(operations["layers"]["event_acs"].values())) if analog_input else 0.0
+    )  # the first layer's
     added = comparisons + operations.get("bias_additions", 0)
     return {
-        "energy_joules": energy_joules(operations["effective_acs"] + added, operations["effective_macs"]),
+        "energy_joules": energy_joules(
+            operations["effective_acs"] + added, operations["effective_macs"]
+        ),
         "energy_event_joules": energy_joules(operations["event_acs"] - analog + added, analog),
     }
 
@@ -155,12 +166,18 @@ class OperationCounter:
         if ends is not None:
             taken = torch.arange(count, device=ends.device)[:, None] < ends
         # of a phased network one phase counts, as each layer charges in one
-        self.ran += sum(images for at, images in enumerate(taken.sum(1).tolist()) if self.model.sends(first + at))
+        self.ran += sum(
+            images
+            for at, images in enumerate(taken.sum(1).tolist())
+            if self.model.sends(first + at)
+        )
         signals, counted = {}, set()
 
         def rows(steps):
             """Which signals of these steps, bool (t B,), are of images that take them."""
-            return taken[torch.tensor([step - first for step in steps], device=taken.device)].flatten()
+            return taken[
+                torch.tensor([step - first for step in steps], device=taken.device)
+            ].flatten()
 
         for source, pieces in run.noted.items():
             numbers, parts = zip(*pieces, strict=True)
@@ -176,14 +193,23 @@ class OperationCounter:
             if self.reaches:
                 self.reached[link.end] += reached(link, signal[rows(steps)] != 0)
             for at, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
-                shared = link.source, link.through[: at + 1]  # of what a sender sends, once on the same way
+                shared = (
+                    link.source,
+                    link.through[: at + 1],
+                )  # of what a sender sends, once on the same way
                 signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
                 if at and isinstance(module, LINEAR) and shared not in counted:
                     self.inputs[name] += sent_of(signal, rows(steps), may_be_binary=False)
                 counted.add(shared)
                 if module is not link.modules[-1]:
-                    signal = signal.to(run.logits.dtype)  # of spikes alone: a bias is none of the inputs that events bring
-                    signal = apply_layer(module, signal, module.weight) if isinstance(module, LINEAR) else module(signal)
+                    signal = signal.to(
+                        run.logits.dtype
+                    )  # of spikes alone: a bias is none of the inputs that events bring
+                    signal = (
+                        apply_layer(module, signal, module.weight)
+                        if isinstance(module, LINEAR)
+                        else module(signal)
+                    )
 
     # --- from events to operations
 
@@ -191,21 +217,36 @@ class OperationCounter:
         """What was counted so far, kind -> layer -> number: acs, macs, dense, biases and steps of linear layers, events and
         reached of the last one before neurons, spikes and neurons of spiking layers."""
         shapes, kinds, biased = self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
-        inputs, sent = self.inputs.copy(), {name: counts.sum(0) for name, counts in self.sent.items()}
+        inputs, sent = (
+            self.inputs.copy(),
+            {name: counts.sum(0) for name, counts in self.sent.items()},
+        )
         # what a sender sends is what the first module behind it gets, once, however many links begin with it
-        for name, source in dict.fromkeys((link.through[0], link.source) for link in self._links if link.through):
-            inputs[name] = inputs[name] + (self.sent[source] if source in sent else torch.zeros(2, 1))
+        for name, source in dict.fromkeys(
+            (link.through[0], link.source) for link in self._links if link.through
+        ):
+            inputs[name] = inputs[name] + (
+                self.sent[source] if source in sent else torch.zeros(2, 1)
+            )
         for link in self._links:
-            for name, module, shape in zip(link.through, link.modules, link.chain.shapes, strict=False):
+            for name, module, shape in zip(
+                link.through, link.modules, link.chain.shapes, strict=False
+            ):
                 if not isinstance(module, LINEAR) or name in kinds["steps"]:
                     continue
                 shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
-                met, weights = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum().item()
+                met, weights = (
+                    fan_out(module, shape, every=False),
+                    fan_out(module, shape, every=True).sum().item(),
+                )
                 effective = inputs.get(name, torch.zeros(2, 1)) * met.flatten()
                 kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
                 kinds["steps"][name] = steps = self.ran
                 kinds["dense"][name] = weights * steps
-            if any(getattr(module, "bias", None) is not None for module in link.modules) and link.target not in biased:
+            if (
+                any(getattr(module, "bias", None) is not None for module in link.modules)
+                and link.target not in biased
+            ):
                 biased.add(link.target)  # several biases of a neuron are added as one
                 kinds["biases"][link.end] = prod(link.chain.after) * self.ran
             if link.through:
@@ -222,25 +263,49 @@ class OperationCounter:
         the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and
         the active share by layer; and of a network with biases bias_additions, how often a neuron gets one."""
         kinds = self.counts()
-        named = {"effective_acs": "acs", "effective_macs": "macs", "dense": "dense", "event_acs": "events"}
-        layers = {name: {layer: count / images for layer, count in kinds[kind].items()} for name, kind in named.items()}
+        named = {
+            "effective_acs": "acs",
+            "effective_macs": "macs",
+            "dense": "dense",
+            "event_acs": "events",
+        }
+        layers = {
+            name: {layer: count / images for layer, count in kinds[kind].items()}
+            for name, kind in named.items()
+        }
         spikes, neurons = kinds["spikes"], kinds["neurons"]
         fired, all_ = (sum(by.values()) - by["input"] for by in (spikes, neurons))
-        decoder = {name: sum(v for layer, v in by.items() if part_of(layer) == "decoder") for name, by in layers.items()}
+        decoder = {
+            name: sum(v for layer, v in by.items() if part_of(layer) == "decoder")
+            for name, by in layers.items()
+        }
         return {
             **{name: sum(by.values()) for name, by in layers.items()},
             "feedback_acs": decoder["effective_acs"],
             "feedback_macs": decoder["effective_macs"],
             "feedback_event_acs": decoder["event_acs"],
             "activation_sparsity": 1 - fired / max(all_, 1),
-            "layers": layers | {"active_share": {name: count / max(neurons[name], 1) for name, count in spikes.items()}},
-            **({"bias_additions": sum(kinds["biases"].values()) / images} if kinds["biases"] else {}),
+            "layers": layers
+            | {
+                "active_share": {
+                    name: count / max(neurons[name], 1) for name, count in spikes.items()
+                }
+            },
+            **(
+                {"bias_additions": sum(kinds["biases"].values()) / images}
+                if kinds["biases"]
+                else {}
+            ),
         }
 
 
 def synops(link, sent):
     """Additions of a link: of what each neuron of its source has sent (N,), one for each neuron of the target that it reaches."""
-    return (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach())).sum().item()
+    return (
+        (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach()))
+        .sum()
+        .item()
+    )
 
 
 def sent_of(signal, rows, may_be_binary):
@@ -248,7 +313,9 @@ def sent_of(signal, rows, may_be_binary):
     is_binary = torch.zeros_like(rows)
     if may_be_binary:
         is_binary = ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
-    return sum_over_batch((signal != 0).float(), torch.stack([rows & is_binary, rows & ~is_binary])).flatten(1)
+    return sum_over_batch(
+        (signal != 0).float(), torch.stack([rows & is_binary, rows & ~is_binary])
+    ).flatten(1)
 
 
 def sum_over_batch(active, rows):
@@ -276,7 +343,9 @@ def reached(link, active):
 @torch.inference_mode(False)  # it takes a gradient, whatever the caller is about
 def fan_out(layer, shape, every):
     """Weights that each input of a layer meets, float64 of this shape; every: all weights, else the non-zero ones."""
-    ones = torch.ones(1, *shape, dtype=wide(layer.weight.device), device=layer.weight.device).requires_grad_()
+    ones = torch.ones(
+        1, *shape, dtype=wide(layer.weight.device), device=layer.weight.device
+    ).requires_grad_()
     weight = layer.weight.detach().to(ones.dtype)
     weight = torch.ones_like(weight) if every else (weight != 0).to(weight.dtype)
     with torch.enable_grad():
@@ -287,7 +356,12 @@ def apply_layer(layer, x, weight, groups=None):
     """The layer's own map with another weight, and number of groups."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight)
-    form = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": groups or layer.groups}
+    form = {
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "dilation": layer.dilation,
+        "groups": groups or layer.groups,
+    }
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, weight, output_padding=layer.output_padding, **form)
     return F.conv2d(x, weight, **form)

@@ -46,16 +46,25 @@ def immediate_gradient(after, through, scale, leak, grad_drive, before):
     torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
 
 
-UPDATES = {delayed: Update(delayed_step, delayed_gradient), immediate: Update(immediate_step, immediate_gradient)}
+UPDATES = {
+    delayed: Update(delayed_step, delayed_gradient),
+    immediate: Update(immediate_step, immediate_gradient),
+}
 
 
 def run_steps(drive, v, update, theta, leak, floor=None, saved=None):
     """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
     step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. saved: tensors (T, B, ...) that are filled
     for a backward pass, see NeuronSteps."""
-    s, following, lowest = torch.empty_like(drive), torch.empty_like(v), None if floor is None else -floor * theta
+    s, following, lowest = (
+        torch.empty_like(drive),
+        torch.empty_like(v),
+        None if floor is None else -floor * theta,
+    )
     tested_v, leaking, floored = saved or ([following] * len(drive), None, None)
-    for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), tested_v, s.unbind(), strict=True)):
+    for t, (now, deciding, spikes) in enumerate(
+        zip(drive.unbind(), tested_v, s.unbind(), strict=True)
+    ):
         if leaking is not None:
             leaking[t] = v
         update.step(now, v, theta, leak, deciding, spikes, following)
@@ -77,9 +86,15 @@ class NeuronSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx, drive, v, age, theta, leak, floor, update, surrogate):
         tested_v = torch.empty_like(drive)
-        leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
-        floored = None if floor is None else torch.empty_like(drive, dtype=torch.bool)  # where V was below its floor
-        s, v, counts = run_steps(drive, v, update, theta, leak, floor, (tested_v, leaking, floored))
+        leaking = (
+            torch.empty_like(drive) if ctx.needs_input_grad[4] else None
+        )  # V that the leak multiplies
+        floored = (
+            None if floor is None else torch.empty_like(drive, dtype=torch.bool)
+        )  # where V was below its floor
+        s, v, counts = run_steps(
+            drive, v, update, theta, leak, floor, (tested_v, leaking, floored)
+        )
         ages = None if age is None else torch.empty_like(drive)
         if age is not None:
             for t, spikes in enumerate(s):
@@ -106,11 +121,20 @@ class NeuronSteps(torch.autograd.Function):
                 if ctx.needs_input_grad[3]:
                     grad_theta -= ctx.floor * (after * floored[t]).sum()
                 after = after.masked_fill(floored[t], 0)
-            onto = each[t] if grad_s is None else grad_s[t] if grad_counts is None else grad_s[t] + each[t]
+            onto = (
+                each[t]
+                if grad_s is None
+                else grad_s[t]
+                if grad_counts is None
+                else grad_s[t] + each[t]
+            )
             v = torch.div(tested_v[t], theta, out=grad_drive[t]).sub_(1)
             through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
             if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
-                grad_theta -= scale / theta * (through * tested_v[t]).sum() + (after * (tested_v[t] > theta)).sum()
+                grad_theta -= (
+                    scale / theta * (through * tested_v[t]).sum()
+                    + (after * (tested_v[t] > theta)).sum()
+                )
             ctx.update.gradient(after, through, scale, leak, grad_drive[t], g)
             if leaking is not None:
                 grad_leak += (grad_drive[t] * leaking[t]).sum()
@@ -121,16 +145,22 @@ class NeuronSteps(torch.autograd.Function):
 def neuron_steps(neuron, drive, state=None, steps=1):
     """(spikes (steps B, ...), NeuronState, spikes per image (steps, B)) of a SpikingNeuron, for its current drive (steps B, ...),
     one step after the other."""
-    drive = drive.to(neuron.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
+    drive = drive.to(neuron.threshold.dtype).unflatten(
+        0, (steps, -1)
+    )  # float32 where matrix products are bfloat16
     v, age, _ = state or neuron.at_rest(drive[0])
     update = UPDATES[neuron.update]
-    learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, neuron.threshold, neuron.leak))
+    learns = torch.is_grad_enabled() and any(
+        value.requires_grad for value in (drive, v, neuron.threshold, neuron.leak)
+    )
     if learns or age is not None:
         age = new_age(v) if age is None and neuron.surrogate.needs_age else age
         own = neuron.threshold, neuron.leak, neuron.floor, update, neuron.surrogate
         spikes, v, age, counts = NeuronSteps.apply(drive, v, age, *own)
     else:
-        spikes, v, counts = run_steps(drive, v, update, neuron.threshold, neuron.leak, neuron.floor)
+        spikes, v, counts = run_steps(
+            drive, v, update, neuron.threshold, neuron.leak, neuron.floor
+        )
     return spikes.flatten(0, 1), NeuronState(v, age), counts
 
 

@@ -30,12 +30,25 @@ def advance(model, run, draws):
     graph, first = model.graph, run.steps
     # what the decoder needs runs first, maybe step by step; all else then takes all steps at once
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
-    before, after = ([node for node in run.nodes if (node.name in of_decoder) == asked] for asked in (True, False))
-    parts = [decode(model, run, before, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
-    sent = parts[0][0] if len(parts) == 1 else {name: torch.cat([sent[name] for sent, _ in parts]) for name in parts[0][0]}
+    before, after = (
+        [node for node in run.nodes if (node.name in of_decoder) == asked]
+        for asked in (True, False)
+    )
+    parts = [
+        decode(model, run, before, part)
+        for part in draws.split(1 if model.gate.reacts else len(draws))
+    ]
+    sent = (
+        parts[0][0]
+        if len(parts) == 1
+        else {name: torch.cat([sent[name] for sent, _ in parts]) for name in parts[0][0]}
+    )
     propagate(run, after, sent, range(first, run.steps))
     logits = accumulated(
-        run.logits, sent[graph.ends["output"]].to(run.image.dtype), model.settings["output_leak"], at_once=model.training
+        run.logits,
+        sent[graph.ends["output"]].to(run.image.dtype),
+        model.settings["output_leak"],
+        at_once=model.training,
     )
     run.logits = logits[-1]
     shown = stacked([shown for _, of_part in parts for shown in of_part])
@@ -56,7 +69,9 @@ def decode(model, run, nodes, draws):
 def input_of(model, run, draws):
     """What the input neurons send in the next T steps (T, B, C, H, W), on what they see now, or of a recording its frames."""
     steps = range(run.steps, run.steps + len(draws))
-    if run.recording is not None and len(draws) > 1:  # several frames are seen at once, (T, B, C, H, W)
+    if (
+        run.recording is not None and len(draws) > 1
+    ):  # several frames are seen at once, (T, B, C, H, W)
         view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
     else:
         show_image(model, run, run.shown_now())
@@ -72,7 +87,12 @@ def propagate(run, nodes, sent, steps):
     """These nodes in the steps of these numbers, in place. sent: name -> what a node sends (t, B, ...), which is filled in. Where
     all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
-    for name, module, sources, _ in nodes:  # none has edges back: only a GraphSNN does, which takes Graph.step()
+    for (
+        name,
+        module,
+        sources,
+        _,
+    ) in nodes:  # none has edges back: only a GraphSNN does, which takes Graph.step()
         signal = functools.reduce(operator.add, (sent[source] for source in sources))
         alike = times > 1 and not signal.stride(0)
         if passes(module) and name not in run.memory:
@@ -81,13 +101,21 @@ def propagate(run, nodes, sent, steps):
             once = module(signal[0])
             sent[name] = once.expand(times, *once.shape)
         else:
-            sent[name] = at_once(run, name, module, torch.cat([signal[0]] * times) if alike else signal.flatten(0, 1), steps)
+            sent[name] = at_once(
+                run,
+                name,
+                module,
+                torch.cat([signal[0]] * times) if alike else signal.flatten(0, 1),
+                steps,
+            )
 
 
 def at_once(run, name, module, signal, steps):
     """What a module sends in these steps (t, B, ...), of a signal (t B, ...)."""
     if isinstance(module, SpikingNeuron):
-        signal, run.memory[name], counts = neuron_steps(module, signal, run.memory.get(name), len(steps))
+        signal, run.memory[name], counts = neuron_steps(
+            module, signal, run.memory.get(name), len(steps)
+        )
         run.counts.setdefault(name, []).append((steps, counts))
     elif has_state(module):
         signal, run.memory[name] = module(signal, run.memory.get(name), len(steps))
@@ -104,7 +132,9 @@ def at_once(run, name, module, signal, steps):
 def advance_phased(model, run, draws):
     """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
     graph, steps, times = model.graph, len(draws), model.timesteps
-    sent = {INPUT: torch.stack([*input_of(model, run, draws[:times])])}  # in memory, since sums over steps round by layout
+    sent = {
+        INPUT: torch.stack([*input_of(model, run, draws[:times])])
+    }  # in memory, since sums over steps round by layout
     propagate_phases(model, run, sent)
 
     def in_its_phase(end, before, after):
@@ -112,7 +142,9 @@ def advance_phased(model, run, draws):
         begin = (graph.depths[end] - 1) * times
         return [*[before] * begin, *sent[end], *[after] * (steps - begin - times)]
 
-    sent["output"] = accumulated(run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training)
+    sent["output"] = accumulated(
+        run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training
+    )
     logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
     run.logits, decoded = logits[-1], [None] * steps
     if model.has_feedback:
@@ -131,7 +163,9 @@ def propagate_phases(model, run, sent):
         begin = graph.depths[graph.before_pools(name)] * steps if is_sender(layer) else 0
         phase, is_neuron = range(begin, begin + steps), isinstance(layer, SpikingNeuron)
         if is_neuron or name in graph.before_neurons:
-            totals = (sums[source] if source in sums else sent[source].sum(0) for source in sources)
+            totals = (
+                sums[source] if source in sums else sent[source].sum(0) for source in sources
+            )
             arriving = functools.reduce(operator.add, totals)
             if is_neuron:
                 spikes = fired(layer, arriving, steps)
@@ -168,7 +202,13 @@ def fired(neuron, drive, steps):
 
 # --- linear layers as one
 
-UP = (2, 2), (2, 2), (0, 0), 1, None  # the token U: kernel, stride, padding, groups, bias: an output comes from one input
+UP = (
+    (2, 2),
+    (2, 2),
+    (0, 0),
+    1,
+    None,
+)  # the token U: kernel, stride, padding, groups, bias: an output comes from one input
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
@@ -176,15 +216,26 @@ def joined_decoder(nodes, end, signals, image_size, pays=None):
     """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
     as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
     width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
-    by_name, size, pays = {node.name: node for node in nodes}, list(image_size), pays or FoldedChain.pays_with
+    by_name, size, pays = (
+        {node.name: node for node in nodes},
+        list(image_size),
+        pays or FoldedChain.pays_with,
+    )
     takers, chain, last = Counter(source for node in nodes for source in node.sources), None, None
     while (node := by_name.get(end)) and len(node.sources) == 1:
         module, (source,) = node.module, node.sources
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
-            size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
+            size = [
+                (here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)
+            ]
             form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
-            if chain and takers[end] == 1 and form == UP and pays(chain, module, signals * prod(size)):
+            if (
+                chain
+                and takers[end] == 1
+                and form == UP
+                and pays(chain, module, signals * prod(size))
+            ):
                 chain.fold_in(module)
                 by_name[last] = by_name[last]._replace(sources=(source,))
                 del by_name[end]
@@ -213,7 +264,12 @@ class FoldedChain:
     U layer's output pixels each come from one input pixel."""
 
     def __init__(self, module):
-        self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
+        self.kernel, self.stride, self.padding, self.lost = (
+            module.weight,
+            1,
+            module.padding[0],
+            [0, 0],
+        )
         self.bias = module.bias
 
     def pays_with(self, up, places):
@@ -230,13 +286,18 @@ class FoldedChain:
     def fold_in(self, up):
         """Become the map of this U layer and what was before."""
         self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
-        self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
+        self.lost = [
+            self.stride * here + rest
+            for here, rest in zip(up.output_padding, self.lost, strict=True)
+        ]
         self.stride *= up.stride[0]
 
     def module(self):
         """The same as a module of its own."""
         channels, width, size, _ = self.kernel.shape
-        module = nn.ConvTranspose2d(channels, width, size, self.stride, self.padding, self.lost, bias=False)
+        module = nn.ConvTranspose2d(
+            channels, width, size, self.stride, self.padding, self.lost, bias=False
+        )
         module.weight, module.bias = nn.Parameter(self.kernel), self.bias
         return module
 
@@ -250,7 +311,10 @@ def transposed(signal, kernel, bias, stride, padding, lost):
     channels, size = kernel.shape[1], kernel.shape[-1]
     if channels > FEW_CHANNELS:
         return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
-    shape = [stride * (here - 1) + size - 2 * padding + rest for here, rest in zip(signal.shape[2:], lost, strict=True)]
+    shape = [
+        stride * (here - 1) + size - 2 * padding + rest
+        for here, rest in zip(signal.shape[2:], lost, strict=True)
+    ]
     # on a CPU torch.bmm has rounded alike in all batches tried, with and without a gradient, in one memory format
     inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
     columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)

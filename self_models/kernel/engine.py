@@ -61,7 +61,13 @@ class Engine:
             self.forget()
 
     def forget(self):
-        self.rooms, self._made_of, self._tensors, self._own, self._settings = {}, None, [], None, None
+        self.rooms, self._made_of, self._tensors, self._own, self._settings = (
+            {},
+            None,
+            [],
+            None,
+            None,
+        )
 
     def made_of(self):
         """(what is equal while the tables fit the model, its tensors)"""
@@ -76,7 +82,10 @@ class Engine:
                 raise ModelError("the weights or settings changed while operations were counted")
             self.forget()
             self.check()
-            self._made_of, self._tensors = made_of, tensors  # held, so that no other takes their place in the memory
+            self._made_of, self._tensors = (
+                made_of,
+                tensors,
+            )  # held, so that no other takes their place in the memory
 
     def serves(self):
         """True if the kernel can run the model as it is now."""
@@ -104,7 +113,9 @@ class EventEngine(Engine):
             raise ModelError("the event engine runs on the CPU")
         if not whole_form(model):  # which was looked at when it was made
             if model.is_custom:
-                raise ModelError(f"the event engine does not know the methods or hooks of this {type(model).__name__}")
+                raise ModelError(
+                    f"the event engine does not know the methods or hooks of this {type(model).__name__}"
+                )
             if part := unknown(model):
                 raise ModelError(f"the event engine does not know {part}")
         if part := unknown_part(model):
@@ -113,7 +124,14 @@ class EventEngine(Engine):
     def made_of(self):
         model, (modules, tensors) = self.model, fingerprint(self.model)
         parts = [type(getattr(model, name)) for name in model.parts]
-        return (modules, parts, unknown_part(model), model.replaces(), model.sends_values, model.output_leak), tensors
+        return (
+            modules,
+            parts,
+            unknown_part(model),
+            model.replaces(),
+            model.sends_values,
+            model.output_leak,
+        ), tensors
 
     def update(self):
         super().update()
@@ -133,7 +151,9 @@ class EventEngine(Engine):
         x = checked_images(x, model, model.frames)
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
-        return self._run(x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings)
+        return self._run(
+            x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings
+        )
 
     # --- a stream
 
@@ -145,10 +165,14 @@ class EventEngine(Engine):
     def go_on(self, memory, x, steps, frames, asked=None):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the StreamMemory after them). asked:
         nothing, since what is recorded runs dense."""
-        if memory.rooms.tables.header["counting"] != (self._counted is not None):  # it has begun, or ended, in mid-stream
+        if memory.rooms.tables.header["counting"] != (
+            self._counted is not None
+        ):  # it has begun, or ended, in mid-stream
             state = self.state_of(memory) | {"steps": memory.states[0].state.steps}
             memory = self.restored(state, memory.draws)
-        return self._run(x, None, memory.draws, frames, steps, memory.rooms, memory.settings, memory), memory
+        return self._run(
+            x, None, memory.draws, frames, steps, memory.rooms, memory.settings, memory
+        ), memory
 
     def state_of(self, memory):
         """As state_of of running/stream.py."""
@@ -179,26 +203,43 @@ class EventEngine(Engine):
     def _run(self, x, uniforms, draws, frames, steps, rooms, settings, memory=None):
         """The SNNOutput of so many steps. memory: of a stream, whose state it goes on from."""
         model, tables, batch = self.model, rooms.tables, len(x)
-        images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0]))
+        images = in_rows(x.float()).reshape(
+            batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0])
+        )
         given = {} if uniforms is None else {"uniforms": in_rows(uniforms.float())}
         of_decoder = [*(PICTURES if frames else SUMS)] if model.has_feedback else []
         results = new_results(tables, batch, steps, of_decoder)
         arrays, (key0, key1) = {"frames": images, **given, **results}, key_for(draws.seed, "input")
         stops, ahead = model.rule.stops and not memory, model.settings["predict"] == "next"
-        runs = runs_of(batch, arrays, stride=images[:, :1].size, count=images.shape[1], steps=steps, stops=stops, ahead=ahead,
-                       key0=key0, key1=key1, number=draws.index.numpy(), epoch=draws.epoch)  # fmt: skip
+        runs = runs_of(
+            batch,
+            arrays,
+            stride=images[:, :1].size,
+            count=images.shape[1],
+            steps=steps,
+            stops=stops,
+            ahead=ahead,
+            key0=key0,
+            key1=key1,
+            number=draws.index.numpy(),
+            epoch=draws.epoch,
+        )
         if memory:
             runs["state"] = [room.address for room in memory.states]
         rooms.run(runs, settings, batch if memory else CHUNK)
         if self._counted is not None:
             self._counted += int(runs["taken"].sum())
-        compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))
+        compared, taken = (
+            torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken")
+        )
         shown = {"compared": compared[None]}
         results["spikes"] = results["counts"][..., : len(tables.names)].astype(np.float32)
         for name in ("spikes", "logits", *(of_decoder if model.gate.reacts else of_decoder[:1])):
             values = torch.from_numpy(results[name])
             if name in PICTURES:
-                shown[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
+                shown[name] = in_space(
+                    values if name == "prediction" else values.bool(), model.image_shape
+                )
             else:
                 shown[name] = values.transpose(0, 1)
         return model.output(x, shown, taken, {}, tables.names)
@@ -229,7 +270,9 @@ def runs_of(batch, arrays, **alike):
     for name, value in alike.items():
         runs[name] = value
     for name, array in arrays.items():
-        runs[name] = array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * number
+        runs[name] = (
+            array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * number
+        )
     return runs
 
 
@@ -240,7 +283,9 @@ def add_events(counter, rooms, model, steps):
 
     def sent_by(node):
         """How often each neuron has sent 1 or -1, and another value, (2, N)."""
-        return in_space(torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]).flatten(1)
+        return in_space(
+            torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]
+        ).flatten(1)
 
     for name in (*tables.names, *graph.pools):
         counter.sent[name] += sent_by(numbers[name])
@@ -248,11 +293,15 @@ def add_events(counter, rooms, model, steps):
     for target, chain in tables.chains.items():
         for count, module in enumerate(chain.modules[1:] if target < tables.maps else (), 1):
             shared = int(tables.nodes[target]["source"]), *chain.modules[: count + 1]
-            if isinstance(module, LINEAR) and shared not in done:  # the encoder's last feed both classifier and decoder
+            if (
+                isinstance(module, LINEAR) and shared not in done
+            ):  # the encoder's last feed both classifier and decoder
                 counter.inputs[names[module]] += sent_by(of_map)
             done.add(shared)
             of_map += 1
-    counter.ran += steps // (graph.phases if model.phased else 1)  # of a phased network each layer charges in one phase
+    counter.ran += steps // (
+        graph.phases if model.phased else 1
+    )  # of a phased network each layer charges in one phase
 
 
 class GraphEngine(Engine):
@@ -262,9 +311,13 @@ class GraphEngine(Engine):
         graph = self.model.graph
         for name, module in graph.modules.items():
             if is_hooked(module) or not has_form(module) or isinstance(module, PhasedNeuron):
-                raise ModelError(f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense")
+                raise ModelError(
+                    f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense"
+                )
         if len({neuron.update for neuron in self.model.neurons().values() if neuron.fires}) > 1:
-            raise ModelError("some neurons fire before they are charged, and some after: it runs dense")
+            raise ModelError(
+                "some neurons fire before they are charged, and some after: it runs dense"
+            )
         self.current()
 
     def __call__(self, recordings, timesteps, asked):
@@ -276,14 +329,23 @@ class GraphEngine(Engine):
         for run, (first, events, values) in zip(runs, recordings, strict=True):
             run["first"], run["events"] = first.ctypes.data, events.ctypes.data
             run["values"] = 0 if values is None else values.ctypes.data
-        shown = {(name, kind): [] for name, wanted in asked.items() for kind in wanted.kinds if name != "output"}
+        shown = {
+            (name, kind): []
+            for name, wanted in asked.items()
+            for kind in wanted.kinds
+            if name != "output"
+        }
         if not shown:
             rooms.run(runs, settings)
         for run in runs if shown else ():
             self.record(rooms, run, settings, timesteps, shown)
         for (name, kind), values in shown.items():
-            values = torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
-            values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(timesteps, batch, *asked[name].space)
+            values = (
+                torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
+            )
+            values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(
+                timesteps, batch, *asked[name].space
+            )
             shown[name, kind] = asked[name].chosen(values)
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
         shown |= {name: counts[..., n] for n, name in enumerate(tables.names)}
@@ -291,7 +353,9 @@ class GraphEngine(Engine):
 
     def settings(self, timesteps):
         is_delayed = any(neuron.update is delayed for neuron in self.model.neurons().values())
-        return Settings(immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+        return Settings(
+            immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps
+        )
 
     def record(self, rooms, run, settings, timesteps, shown):
         """Run one recording, timestep by timestep, and add to what is shown, (layer, kind) -> values."""

@@ -18,7 +18,9 @@ CHUNK = 4  # images that a thread takes at once
 def in_rows(values):
     """(..., C, H, W), (B, N) or (T, B, N) -> contiguous array, (..., H W C) of the first: the order of a node's neurons."""
     values = values.detach().cpu()
-    return (values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values).contiguous().numpy()
+    return (
+        (values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values).contiguous().numpy()
+    )
 
 
 class Room:
@@ -27,28 +29,43 @@ class Room:
     def __init__(self, library, tables, network, settings):
         self.library, self.tables, self.network = library, tables, network
         self.memory = line_of_bytes(library.network_size(ctypes.byref(network)))
-        given = ctypes.byref(network), ctypes.byref(settings), self.memory.ctypes.data, len(self.memory)
+        given = (
+            ctypes.byref(network),
+            ctypes.byref(settings),
+            self.memory.ctypes.data,
+            len(self.memory),
+        )
         self.address = library.network_begin(*given)
         self.state = State.from_address(self.address)
         self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
 
     def at(self, pointer, size, kind):
         """What lies there, an array of this size and kind."""
-        return np.frombuffer((ctypes.c_char * (size * np.dtype(kind).itemsize)).from_address(pointer), kind)
+        return np.frombuffer(
+            (ctypes.c_char * (size * np.dtype(kind).itemsize)).from_address(pointer), kind
+        )
 
     def pixels(self, name):
         """The array of the input of this name."""
-        return self.at(getattr(self.state, name), self.state.pixels, np.uint8 if name in ("is_open", "predicted") else np.float32)
+        return self.at(
+            getattr(self.state, name),
+            self.state.pixels,
+            np.uint8 if name in ("is_open", "predicted") else np.float32,
+        )
 
     def potentials(self, n):
         """Those of a node, (H W C,)."""
-        return self.at(self.parts[n].v, math.prod(self.tables.shapes[n]), self.tables.constants.dtype)
+        return self.at(
+            self.parts[n].v, math.prod(self.tables.shapes[n]), self.tables.constants.dtype
+        )
 
     def spikes(self, n):
         """Which neurons of a node have sent something in the latest step, bool (H W C,)."""
         channels, *sides = self.tables.shapes[n]
         words = self.at(self.parts[n].spikes, 4 * math.prod(sides) * self.parts[n].words, np.uint8)
-        bits = np.unpackbits(words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little")
+        bits = np.unpackbits(
+            words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little"
+        )
         return bits.ravel().astype(bool)
 
 
@@ -57,8 +74,15 @@ class Rooms:
     count."""
 
     def __init__(self, library, tables):
-        self.library, self.network, self.free, self.counting = library, tables.network(library), [], []
-        self.tables = tables._replace(weights=None)  # those of the network's block are the only ones
+        self.library, self.network, self.free, self.counting = (
+            library,
+            tables.network(library),
+            [],
+            [],
+        )
+        self.tables = tables._replace(
+            weights=None
+        )  # those of the network's block are the only ones
 
     def new(self, settings):
         room = Room(self.library, self.tables, self.network, settings)
@@ -79,7 +103,9 @@ class Rooms:
             room.state.settings = settings
             count = min(begins.step, last - begin)
             try:
-                self.library.network_runs(room.address, runs.ctypes.data + begin * runs.itemsize, count)
+                self.library.network_runs(
+                    room.address, runs.ctypes.data + begin * runs.itemsize, count
+                )
             finally:
                 self.free.append(room)
 
@@ -116,32 +142,61 @@ class StreamMemory:
     def spikes(self):
         """Layer -> which neurons have sent something in the latest step, bool (B, C, H, W)."""
         tables = self.rooms.tables
-        values = {name: np.stack([room.spikes(n) for room in self.states]) for n, name in enumerate(tables.names)}
-        return {name: in_space(torch.from_numpy(each), tables.shapes[tables.numbers[name]]) for name, each in values.items()}
+        values = {
+            name: np.stack([room.spikes(n) for room in self.states])
+            for n, name in enumerate(tables.names)
+        }
+        return {
+            name: in_space(torch.from_numpy(each), tables.shapes[tables.numbers[name]])
+            for name, each in values.items()
+        }
 
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
         names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
-        return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.rooms.tables.header["output"])]
+        return [
+            *zip(names, range(1, len(names) + 1), strict=True),
+            ("logits", self.rooms.tables.header["output"]),
+        ]
 
     def state_dict(self, forms):
         """See state_of of running/stream.py; forms: of its forms_of."""
         self.settle()
-        parts = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
+        parts = {
+            name: [room.pixels(name) for room in self.states]
+            for name in ("image", "readout_sum", "is_open", "predicted")
+        }
         if self.settings.residual and any(room.state.subtracts_prediction for room in self.states):
             parts["explained"] = [room.pixels("prediction") for room in self.states]
         parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
-        values = {name: in_space(torch.from_numpy(np.stack(each)), forms[name][0]).contiguous() for name, each in parts.items()}
+        values = {
+            name: in_space(torch.from_numpy(np.stack(each)), forms[name][0]).contiguous()
+            for name, each in parts.items()
+        }
         return {name: value.to(forms[name][1]) for name, value in values.items()}
 
     def load(self, state, steps):
         """Fill in what state_dict gave, after so many steps."""
-        rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+        rows = {
+            name: in_rows(value)
+            for name, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
         for b, room in enumerate(self.states):
-            room.pixels("is_open")[:], room.pixels("predicted")[:] = 1, 0  # as at the beginning of a run
+            room.pixels("is_open")[:], room.pixels("predicted")[:] = (
+                1,
+                0,
+            )  # as at the beginning of a run
             now = room.state
-            now.steps, now.begun, now.unproven, now.subtracts_prediction = steps, 1, 1, "explained" in state
-            self.rooms.library.network_settle(room.address)  # the potentials that are filled in next have had their leak
+            now.steps, now.begun, now.unproven, now.subtracts_prediction = (
+                steps,
+                1,
+                1,
+                "explained" in state,
+            )
+            self.rooms.library.network_settle(
+                room.address
+            )  # the potentials that are filled in next have had their leak
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]

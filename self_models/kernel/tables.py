@@ -14,26 +14,55 @@ from self_models.basics.settings import settings_in
 from self_models.kernel.build import MAGIC, VERSION, Block, Network, Node, Settings, numbers_of
 from self_models.objectives.encoders import ENCODINGS, direct, poisson
 from self_models.objectives.gates import Blocking, Gate
-from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRescaled, SpikeCount, SpikeCountRescaled
+from self_models.objectives.readouts import (
+    Membrane,
+    MembraneLinear,
+    MembraneRescaled,
+    SpikeCount,
+    SpikeCountRescaled,
+)
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
 K = SimpleNamespace(**numbers_of())
 FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
-    "rule": {Never: K.NEVER, Confidence: K.CONFIDENCE, Entropy: K.ENTROPY, AllPredicted: K.ALL_PREDICTED, Both: K.BOTH},
+    "rule": {
+        Never: K.NEVER,
+        Confidence: K.CONFIDENCE,
+        Entropy: K.ENTROPY,
+        AllPredicted: K.ALL_PREDICTED,
+        Both: K.BOTH,
+    },
     "readout": {
-        SpikeCount: K.SPIKE_COUNT, SpikeCountRescaled: K.SPIKE_COUNT_RESCALED, Membrane: K.MEMBRANE,
-        MembraneLinear: K.MEMBRANE_LINEAR, MembraneRescaled: K.MEMBRANE_RESCALED,
+        SpikeCount: K.SPIKE_COUNT,
+        SpikeCountRescaled: K.SPIKE_COUNT_RESCALED,
+        Membrane: K.MEMBRANE,
+        MembraneLinear: K.MEMBRANE_LINEAR,
+        MembraneRescaled: K.MEMBRANE_RESCALED,
     },
     "encoding": {poisson: K.POISSON, direct: K.DIRECT},
-}  # fmt: skip
+}
 OF_PARTS = (
-    "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
-)  # fmt: skip
-AS_FLAGS = ("blocking", "together")  # of a gate: whether pixels reopen, whether a pixel is judged over its channels
+    "epsilon",
+    "open_bound",
+    "gap_bound",
+    "entropy_bound",
+    "readout_leak",
+    "readout_slew",
+    "surprise",
+    "latch",
+    "residual",
+)
+AS_FLAGS = (
+    "blocking",
+    "together",
+)  # of a gate: whether pixels reopen, whether a pixel is judged over its channels
 NODE = np.dtype(Node)
 HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
-LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
+LOWEST, HIGHEST = (
+    -np.finfo(np.float32).max,
+    np.finfo(np.float32).max,
+)  # bounds of a potential that has none
 LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
 SPARE = 64  # weights behind the last one, which may be read
 LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, whatever their kind
@@ -63,7 +92,14 @@ class Tables(NamedTuple):
         arrays = [self.nodes, self.order, self.places, self.constants]
         lengths = map(len, (self.places, self.constants, self.weights, names))
         header = [self.header[name] for name in HEADER]
-        head = Block(int.from_bytes(MAGIC, "little"), VERSION, self.weights.itemsize, *header, *lengths, settings)
+        head = Block(
+            int.from_bytes(MAGIC, "little"),
+            VERSION,
+            self.weights.itemsize,
+            *header,
+            *lengths,
+            settings,
+        )
         before = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
         return [bytes(head), *arrays, bytes(-before % LINE), self.weights, names]
 
@@ -75,7 +111,9 @@ class Tables(NamedTuple):
     def network(self, library):
         """The Network of these tables, which holds on to its block. Raises ModelError where network_open refuses it."""
         block, network = self.block(Settings()), Network()
-        why = library.network_open(block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings()))
+        why = library.network_open(
+            block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings())
+        )
         if why:
             what = f"the event engine's tables do not fit each other ({why.decode()})"
             raise ModelError(f"{what}: use --engine dense, and report this")
@@ -115,12 +153,21 @@ def settings_of(model):
     values = {name: own.get(name) or 0 for name in OF_PARTS}
     values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
     values |= {
-        "dynamic": model.gate.reopens, "per_pixel": bool(own.get("together")), "feedback": model.has_feedback,
+        "dynamic": model.gate.reopens,
+        "per_pixel": bool(own.get("together")),
+        "feedback": model.has_feedback,
         "immediate": own["update"] != "delayed",
-        "timesteps": model.latency, "phase_steps": model.timesteps * model.phased,
-        "decoded_scale": whole.decoded_unit if whole else 1, "logits_scale": whole.output.unit if whole else 1,
-    }  # fmt: skip
-    return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})
+        "timesteps": model.latency,
+        "phase_steps": model.timesteps * model.phased,
+        "decoded_scale": whole.decoded_unit if whole else 1,
+        "logits_scale": whole.output.unit if whole else 1,
+    }
+    return Settings(
+        **{
+            name: float(value) if kinds[name] is kinds["epsilon"] else int(value)
+            for name, value in values.items()
+        }
+    )
 
 
 def whole_form(model):

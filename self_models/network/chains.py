@@ -35,21 +35,30 @@ class Scale(nn.Module):
 
 def placed(shape):
     """(C, H, W) in which the kernel has a signal of this shape."""
-    return (shape[0], *(1,) * (3 - len(shape)), *shape[1:]) if len(shape) <= 3 else (prod(shape), 1, 1)
+    return (
+        (shape[0], *(1,) * (3 - len(shape)), *shape[1:])
+        if len(shape) <= 3
+        else (prod(shape), 1, 1)
+    )
 
 
 def shape_after(module, shape):
     """Shape of what a module makes of a signal of this one, which any that is not known is taken to keep. Raises ValueError where
     the signal does not fit."""
     if isinstance(module, nn.Flatten):
-        start, end = (at + len(shape) + 1 if at < 0 else at for at in (module.start_dim, module.end_dim))
+        start, end = (
+            at + len(shape) + 1 if at < 0 else at for at in (module.start_dim, module.end_dim)
+        )
         return (*shape[: start - 1], prod(shape[start - 1 : end]), *shape[end:])
     dimensions = 1 if isinstance(module, nn.Linear) else 2 if isinstance(module, nn.Conv1d) else 3
     spatial = hasattr(module, "kernel_size")
     if not (spatial or isinstance(module, nn.Linear)):
         return tuple(shape)
     if len(shape) != dimensions:
-        raise ValueError(f"it takes {dimensions} dimensions" + ("; a Flatten is missing" if dimensions == 1 else ""))
+        raise ValueError(
+            f"it takes {dimensions} dimensions"
+            + ("; a Flatten is missing" if dimensions == 1 else "")
+        )
     wanted = getattr(module, "in_channels", getattr(module, "in_features", shape[0]))
     if wanted != shape[0]:
         raise ValueError(f"it takes {wanted:,}")
@@ -89,7 +98,14 @@ class Step(NamedTuple):
             padding, more = divmod(dilation * (kernel - 1) if module.padding == "same" else 0, 2)
         else:
             padding, more = of("padding", 0), of("output_padding", 0)
-        return cls(kernel, of("stride", 1), padding, dilation, isinstance(module, nn.ConvTranspose2d), more)
+        return cls(
+            kernel,
+            of("stride", 1),
+            padding,
+            dilation,
+            isinstance(module, nn.ConvTranspose2d),
+            more,
+        )
 
     def size_after(self, size):
         reach = self.dilation * (self.kernel - 1) + 1
@@ -121,9 +137,18 @@ class Chain:
 
     def __init__(self, modules, shapes):
         self.modules, self.shapes = list(modules), [*shapes]
-        self.by_place = [isinstance(module, Scale) and self._by_place(n) for n, module in enumerate(self.modules)]
-        moving = [n for n, module in enumerate(self.modules) if isinstance(module, nn.Linear) or hasattr(module, "kernel_size")]
-        self.last = moving[-1] if moving and not any(self.by_place) else -1  # behind it nothing asks where its border is
+        self.by_place = [
+            isinstance(module, Scale) and self._by_place(n)
+            for n, module in enumerate(self.modules)
+        ]
+        moving = [
+            n
+            for n, module in enumerate(self.modules)
+            if isinstance(module, nn.Linear) or hasattr(module, "kernel_size")
+        ]
+        self.last = (
+            moving[-1] if moving and not any(self.by_place) else -1
+        )  # behind it nothing asks where its border is
 
     @classmethod
     def of_modules(cls, modules, before, natural):
@@ -134,7 +159,9 @@ class Chain:
             after = shape_after(module, natural)
             if isinstance(module, nn.Flatten):
                 if len(after) > 1 and after != tuple(natural):
-                    raise ModelError(f"a Flatten to the shape {after} stays with step(): it runs dense")
+                    raise ModelError(
+                        f"a Flatten to the shape {after} stays with step(): it runs dense"
+                    )
             else:
                 kept.append(module)
                 moves = isinstance(module, nn.Linear) or hasattr(module, "kernel_size")
@@ -155,19 +182,28 @@ class Chain:
     @property
     def factor(self):
         """What it multiplies each value by, where it does nothing else; else None."""
-        scales = [module.scale for module in self.modules if isinstance(module, Scale) and module.scale.numel() == 1]
+        scales = [
+            module.scale
+            for module in self.modules
+            if isinstance(module, Scale) and module.scale.numel() == 1
+        ]
         return prod(scale.item() for scale in scales) if len(scales) == len(self.modules) else None
 
     @torch.no_grad()
     def constant(self, counted):
         """What comes out where nothing comes in, float64 (C,), or (C, H, W) where it differs between places; None for no bias.
         counted: of each module whether its bias counts."""
-        biases = [getattr(module, "bias", None) if counts else None for module, counts in zip(self.modules, counted, strict=True)]
+        biases = [
+            getattr(module, "bias", None) if counts else None
+            for module, counts in zip(self.modules, counted, strict=True)
+        ]
         if all(bias is None for bias in biases):
             return None
         signal = torch.zeros(1, *self.before, dtype=torch.float64)
         for n, bias in enumerate(biases):
-            signal = self._through(n, signal, *([(0, size) for size in shape[1:]] for shape in self.shapes[n : n + 2]))
+            signal = self._through(
+                n, signal, *([(0, size) for size in shape[1:]] for shape in self.shapes[n : n + 2])
+            )
             signal = signal if bias is None else signal + bias.double().view(-1, 1, 1)
         values = signal[0].numpy()
         return values[:, 0, 0] if (values == values[:, :1, :1]).all() else values
@@ -199,7 +235,9 @@ class Chain:
             step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
                 at = then - first * step.stride if step.transposed else then * step.stride - first
-                is_alike = count == 1 and isinstance(module, nn.AvgPool2d)  # all places of a window have one weight
+                is_alike = count == 1 and isinstance(
+                    module, nn.AvgPool2d
+                )  # all places of a window have one weight
                 kind.append((None if is_alike else at, count, more))
             elif isinstance(module, nn.Linear) or self.by_place[n]:
                 kind.append((first, count))
@@ -221,8 +259,16 @@ class Chain:
         numbers, examples = [], []
         for axis, ways in enumerate(self.ways, 1):
             kinds = {}
-            numbers.append(np.array([-1 if way is None else kinds.setdefault(self._kind(way, axis), (len(kinds), at))[0]
-                                     for at, way in enumerate(ways)]))  # fmt: skip
+            numbers.append(
+                np.array(
+                    [
+                        -1
+                        if way is None
+                        else kinds.setdefault(self._kind(way, axis), (len(kinds), at))[0]
+                        for at, way in enumerate(ways)
+                    ]
+                )
+            )
             examples.append([at for _, at in kinds.values()])
         return (*numbers, *examples)
 
@@ -237,23 +283,36 @@ class Chain:
         return -(-self.side * self.after[0] // 4) * 4
 
     count = property(lambda self: len(self.sets[2]) * len(self.sets[3]))  # of sets of weights
-    size = property(lambda self: self.count * self.before[0] * self.side * self.row)  # of the folded weights, with these zeros
+    size = property(
+        lambda self: self.count * self.before[0] * self.side * self.row
+    )  # of the folded weights, with these zeros
 
     @functools.cached_property
     def places(self):
         """For each row, then for each column: what it adds to the number of the set of weights, -1 for none; the window's
         corner; how many of its first rows, or columns, have no weights: int32 (H + W, 3)."""
         places = []
-        for ways, numbers, times in zip(self.ways, self.sets, (len(self.sets[3]), 1), strict=False):
+        for ways, numbers, times in zip(
+            self.ways, self.sets, (len(self.sets[3]), 1), strict=False
+        ):
             for way, number in zip(ways, numbers.tolist(), strict=True):
                 first, count = way.ranges[-1] if way else (0, self.side)
-                places.append((number * times if way and self.count else -1, first + count - self.side, self.side - count))
+                places.append(
+                    (
+                        number * times if way and self.count else -1,
+                        first + count - self.side,
+                        self.side - count,
+                    )
+                )
         return np.array(places, np.int32)
 
     @property
     def met(self):
         """How many spikes of a step may share a window, at the most."""
-        rows, columns = (Counter(map(tuple, axis.tolist())) for axis in np.split(self.places[:, 1:], [self.before[1]]))
+        rows, columns = (
+            Counter(map(tuple, axis.tolist()))
+            for axis in np.split(self.places[:, 1:], [self.before[1]])
+        )
         together = max(rows.values()) if len(columns) == 1 else 1  # places come row by row
         return self.before[0] * max(columns.values()) * together
 
@@ -264,7 +323,9 @@ class Chain:
         last = first + 1  # of the channels that it reaches
         for module, shape in zip(self.modules, self.shapes, strict=False):
             if hasattr(module, "out_channels"):
-                within, out = (channels // module.groups for channels in (shape[0], module.out_channels))
+                within, out = (
+                    channels // module.groups for channels in (shape[0], module.out_channels)
+                )
                 first, last = first // within * out, ((last - 1) // within + 1) * out
             elif isinstance(module, nn.Linear):
                 first, last = 0 * first, 0 * last + module.out_features
@@ -276,26 +337,36 @@ class Chain:
         """Folded weights (set, channel, window row, window column by target channel, with each row's zeros), float32 but added
         up in float64."""
         rows, columns = self.sets[2:]
-        folded = np.zeros((len(rows), len(columns), self.before[0], self.side, self.row), np.float32)
+        folded = np.zeros(
+            (len(rows), len(columns), self.before[0], self.side, self.row), np.float32
+        )
         most = max(shape[0] * self.side**2 for shape in self.shapes)
         for part in torch.arange(self.before[0]).split(max(1, AT_ONCE // most)):
             impulses = torch.zeros(len(part), self.before[0], 1, 1, dtype=torch.float64)
             impulses[torch.arange(len(part)), part] = 1
             for i, row in enumerate(rows):
                 for j, column in enumerate(columns):
-                    window, ranges = impulses, zip(self.ways[0][row].ranges, self.ways[1][column].ranges, strict=True)
+                    window, ranges = (
+                        impulses,
+                        zip(self.ways[0][row].ranges, self.ways[1][column].ranges, strict=True),
+                    )
                     for n, (at, then) in enumerate(pairwise(ranges)):
                         window = self._through(n, window, at, then)
                     height, width = window.shape[2:]
                     lines = np.zeros((len(part), self.side, self.side, self.after[0]), np.float32)
-                    lines[:, self.side - height :, self.side - width :] = window.permute(0, 2, 3, 1).float().numpy()
+                    lines[:, self.side - height :, self.side - width :] = (
+                        window.permute(0, 2, 3, 1).float().numpy()
+                    )
                     lines = lines.reshape(len(part), self.side, -1)
                     folded[i, j, part[0] : part[-1] + 1, :, : lines.shape[2]] = lines
         return folded.reshape(-1, *folded.shape[2:])
 
     def _through(self, n, signal, at, then):
         """What module n makes of a signal that lies at these ranges of rows and columns, where those lie, without its bias."""
-        module, (rows, columns) = self.modules[n], (slice(first, first + count) for first, count in at)
+        module, (rows, columns) = (
+            self.modules[n],
+            (slice(first, first + count) for first, count in at),
+        )
         if isinstance(module, nn.Linear):
             weight = module.weight.double().reshape(-1, *self.shapes[n])[..., rows, columns]
             return (signal.flatten(1) @ weight.flatten(1).T)[..., None, None]
@@ -326,5 +397,8 @@ class Chain:
                 size = (more - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
                 cut = [first - begun, begun + size - first - count, *cut]
         if steps[0].transposed:
-            return F.pad(F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation), cut)
+            return F.pad(
+                F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation),
+                cut,
+            )
         return F.conv2d(F.pad(signal, cut), weight, None, stride, 0, dilation, groups)

@@ -79,22 +79,38 @@ class Graph:
     def __init__(self, modules, edges, shape, ends):
         self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
         self.targets, edges = {name: [] for name in (INPUT, *self.modules)}, sorted({*edges})
-        if wrong := sorted({name for edge in edges for name in edge}.union(self.ends.values()) - {*self.targets}):
-            raise ModelError(f"an edge, or an end, asks for the node {wrong[0]!r}, which is not there: {', '.join(self.modules)}")
+        if wrong := sorted(
+            {name for edge in edges for name in edge}.union(self.ends.values()) - {*self.targets}
+        ):
+            raise ModelError(
+                f"an edge, or an end, asks for the node {wrong[0]!r}, which is not there: {', '.join(self.modules)}"
+            )
         for source, target in edges:
             self.targets[source].append(target)
         finished, closing = searched(INPUT, self.targets)
         self.back = sorted(closing)
-        around = {node: searched(INPUT, self.targets | {node: []})[0] for _, node in self.back}  # what is reached around a node
-        if chosen := [f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in around[b]]:  # another entry
-            warnings.warn(f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}", stacklevel=3)
+        around = {
+            node: searched(INPUT, self.targets | {node: []})[0] for _, node in self.back
+        }  # what is reached around a node
+        if chosen := [
+            f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in around[b]
+        ]:  # another entry
+            warnings.warn(
+                f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}",
+                stacklevel=3,
+            )
         if lost := [name for name in self.modules if name not in finished]:
-            raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
+            raise ModelError(
+                f"node {lost[0]!r} is not reached from the input: no edge leads to it"
+            )
         sources, back = ({name: [] for name in self.modules} for _ in range(2))
         for source, target in edges:
             (back if (source, target) in closing else sources)[target].append(source)
         order = [name for name in reversed(finished) if name != INPUT]
-        self.nodes = [Node(name, self.modules[name], tuple(sources[name]), tuple(back[name])) for name in order]
+        self.nodes = [
+            Node(name, self.modules[name], tuple(sources[name]), tuple(back[name]))
+            for name in order
+        ]
         self._node = {node.name: node for node in self.nodes}
         self.sent_back = sorted({source for source, _ in closing})
 
@@ -120,11 +136,19 @@ class Graph:
 
     def arriving(self, node, sent, memory):
         """What arrives at a node. sent: name -> what those before it have sent; memory: as before the timestep."""
-        return reduce(add, [*(sent[name] for name in node.sources), *(memory[of_back(name)] for name in node.back)])
+        return reduce(
+            add,
+            [
+                *(sent[name] for name in node.sources),
+                *(memory[of_back(name)] for name in node.back),
+            ],
+        )
 
     def quiet(self, arriving):
         """Name -> what a node, or an end, sends (B, ...) in a timestep in which neither the input nor neurons send: biases."""
-        sent = {name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()}
+        sent = {
+            name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()
+        }
         for name, module, sources, back in self.nodes:
             if not has_state(module):
                 sent[name] = module(reduce(add, (sent[source] for source in (*sources, *back))))
@@ -132,8 +156,15 @@ class Graph:
 
     def masks(self, draws, device):
         """Name -> mask of a dropout that drops something, for a batch with these Draws: what a memory begins with."""
-        dropouts = {name: module for name, module in self.modules.items() if isinstance(module, HeldDropout)}
-        masks = {name: module.new_mask(draws, self.shapes[name], device) for name, module in dropouts.items()}
+        dropouts = {
+            name: module
+            for name, module in self.modules.items()
+            if isinstance(module, HeldDropout)
+        }
+        masks = {
+            name: module.new_mask(draws, self.shapes[name], device)
+            for name, module in dropouts.items()
+        }
         return {name: mask for name, mask in masks.items() if mask is not None}
 
     def at_rest(self, arriving, neurons):
@@ -142,7 +173,9 @@ class Graph:
         sent, states = self.quiet(arriving) if self.early else {}, {}
         for name in self.early:
             quiet = sent[name] if name in self.ends else self.arriving(self._node[name], sent, {})
-            states[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
+            states[name] = (
+                neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
+            )
         return states
 
     def needed(self, end):
@@ -160,16 +193,22 @@ class Graph:
         for name, module, sources, _ in self.nodes:
             arriving = {shapes[source] for source in sources}
             if len(arriving) > 1:
-                raise ModelError(f"node {name!r}: the shapes of its sources differ: {', '.join(map(str, sorted(arriving)))}")
+                raise ModelError(
+                    f"node {name!r}: the shapes of its sources differ: {', '.join(map(str, sorted(arriving)))}"
+                )
             (shape,) = arriving
             try:
                 shapes[name] = shape_after(module, shape)
             except ValueError as error:
-                raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {error}") from None
+                raise ModelError(
+                    f"node {name!r} does not fit what arrives, {shape}: {error}"
+                ) from None
         for source, target in self.back:
             taken = shapes[self._node[target].sources[0]]
             if shapes[source] != taken:
-                raise ModelError(f"the edge back from {source!r}, {shapes[source]}, does not fit node {target!r}, {taken}")
+                raise ModelError(
+                    f"the edge back from {source!r}, {shapes[source]}, does not fit node {target!r}, {taken}"
+                )
         return shapes
 
     @functools.cached_property
@@ -204,20 +243,27 @@ class Graph:
             through = tuple(name for name in path if self.modules[name] in chain.modules)
             return Link(source, path, target, through, chain, is_back)
 
-        targets = {node.name: self._paths_into(node, ()) for node in self.nodes if is_sender(node.module)}
+        targets = {
+            node.name: self._paths_into(node, ()) for node in self.nodes if is_sender(node.module)
+        }
         targets |= {end: self._paths_from(name, ()) for end, name in self.ends.items()}
         for target, signals in targets.items():
             links[target] = [link(target, *signal) for signal in signals if not signal[2]]
             shapes[target] = links[target][0].chain.after
             if target in self.pools:
                 shapes[target] = shape_after(self.modules[target], shapes[target])
-        for target, signals in targets.items():  # a source of an edge back may have been placed only now
+        for (
+            target,
+            signals,
+        ) in targets.items():  # a source of an edge back may have been placed only now
             links[target] += [link(target, *signal) for signal in signals if signal[2]]
         return shapes, links
 
     def _paths_into(self, node, passed):
         """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
-        signals = [signal for source in node.sources for signal in self._paths_from(source, passed)]
+        signals = [
+            signal for source in node.sources for signal in self._paths_from(source, passed)
+        ]
         for source in node.back:
             for sender, through, is_back in self._paths_from(source, passed):
                 if is_back:
@@ -231,7 +277,10 @@ class Graph:
             return [(name, (), False)]
         if name in passed:
             raise ModelError(f"node {name!r} lies in a circle without a neuron")
-        return [(sender, (*path, name), back) for sender, path, back in self._paths_into(self._node[name], (*passed, name))]
+        return [
+            (sender, (*path, name), back)
+            for sender, path, back in self._paths_into(self._node[name], (*passed, name))
+        ]
 
     # --- what follows from the links
 
@@ -247,18 +296,26 @@ class Graph:
         depths = {INPUT: 0}
         for link in self.links:
             if link.target not in self.pools and not link.is_back:
-                depths[link.target] = max(depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1)
+                depths[link.target] = max(
+                    depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1
+                )
         return depths
 
     @property
     def phases(self):
         """How many phases a phased network takes until all its ends are complete."""
-        return max(depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items())
+        return max(
+            depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items()
+        )
 
     @functools.cached_property
     def early(self):
         """Targets of links, pools left aside, that something reaches before the phase in which the last of their sources fire."""
-        ways = [(self.depths[self.before_pools(link.source)], link.target) for link in self.links if link.target in self.depths]
+        ways = [
+            (self.depths[self.before_pools(link.source)], link.target)
+            for link in self.links
+            if link.target in self.depths
+        ]
         return sorted({target for depth, target in ways if depth + 1 < self.depths[target]})
 
     @functools.cached_property
@@ -269,7 +326,10 @@ class Graph:
         for name, module, *_ in reversed(self.nodes):
             targets = self.targets[name]
             leads_on = targets and not (is_sender(module) or name in self.ends.values())
-            if leads_on and all(each in neurons or (each in names and passes(self.modules[each])) for each in targets):
+            if leads_on and all(
+                each in neurons or (each in names and passes(self.modules[each]))
+                for each in targets
+            ):
                 names.add(name)
         return names - neurons
 
@@ -278,7 +338,9 @@ class Graph:
         for source in self._node[name].sources:
             if self.targets[source] == [name]:
                 module = self.modules.get(source)
-                bias = self.bias_before(source) if passes(module) else getattr(module, "bias", None)
+                bias = (
+                    self.bias_before(source) if passes(module) else getattr(module, "bias", None)
+                )
                 if bias is not None:
                     return bias
         return None
@@ -286,7 +348,10 @@ class Graph:
     @functools.cached_property
     def largest(self):
         """Numbers of the largest signal of a sender, or an end."""
-        return max(prod(self.shapes[self.ends.get(name, name)]) for name in (INPUT, *self.neuron_names, *self.pools, *self.ends))
+        return max(
+            prod(self.shapes[self.ends.get(name, name)])
+            for name in (INPUT, *self.neuron_names, *self.pools, *self.ends)
+        )
 
 
 def of_back(name):
@@ -296,7 +361,12 @@ def of_back(name):
 
 def searched(first, targets):
     """(nodes that the first leads to, and itself, each behind its targets; edges that close a circle), depth first."""
-    finished, closing, seen, stack = {}, set(), {first}, [(first, iter(targets[first]))]  # stack: the path
+    finished, closing, seen, stack = (
+        {},
+        set(),
+        {first},
+        [(first, iter(targets[first]))],
+    )  # stack: the path
     while stack:
         name, rest = stack[-1]
         target = next(rest, None)
@@ -318,4 +388,7 @@ def chained(names, source=INPUT):
 
 def in_a_row(layers):
     """The Nodes of (name, module) pairs, each of which takes what the one before sends."""
-    return [Node(name, module, (before,), ()) for (before, _), (name, module) in pairwise([(INPUT, None), *layers])]
+    return [
+        Node(name, module, (before,), ())
+        for (before, _), (name, module) in pairwise([(INPUT, None), *layers])
+    ]

@@ -7,13 +7,24 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.network.chains import Scale
-from self_models.network.neurons import NEURONS, UPDATES, CountingMaxPool, HeldDropout, PhasedNeuron, SpikingNeuron
+from self_models.network.neurons import (
+    NEURONS,
+    UPDATES,
+    CountingMaxPool,
+    HeldDropout,
+    PhasedNeuron,
+    SpikingNeuron,
+)
 from self_models.running.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
 KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
-OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
+OF_READOUT = (
+    "integrate",
+    "prediction",
+    "on_pixel_scale",
+)  # methods that change neither what layers run nor on what
 PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}
 
 
@@ -41,10 +52,18 @@ def fingerprint(model):
             state += module.initial_potential, module.floor, module.update, module.numbers
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
-    return state + [(id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors], tensors
+    return state + [
+        (id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors
+    ], tensors
 
 
-def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False, but=OF_READOUT):
+def check_known(
+    model,
+    who,
+    instead="it takes what architectures here are made of (network/plans.py)",
+    own=False,
+    but=OF_READOUT,
+):
     """Raises ModelError where a model has a part that no architecture makes, or a method of its own but for these: who, in words,
     does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
     if not own and model.replaces(but):
@@ -60,16 +79,30 @@ def unknown(model, own=False):
     known, update = {""}, UPDATES.find(model.settings["update"])
     for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
         if type(stage) in (nn.Sequential, nn.ModuleDict):
-            plain = {at for at, layer in stage.named_children() if is_plain(layer) and getattr(layer, "update", update) == update}
+            plain = {
+                at
+                for at, layer in stage.named_children()
+                if is_plain(layer) and getattr(layer, "update", update) == update
+            }
             known |= {name, *(f"{name}.{at}" for at in plain)}
     parts = [*model._parameters.items(), *model._buffers.items()]
     parts += [(name, module) for name, module in model.named_modules() if name not in known]
     if own:
-        parts = [(name, part) for name, part in parts if in_stages(name) and not isinstance(part, SpikingNeuron | nn.MaxPool2d)]
+        parts = [
+            (name, part)
+            for name, part in parts
+            if in_stages(name) and not isinstance(part, SpikingNeuron | nn.MaxPool2d)
+        ]
     if not parts:
         graph = model.make_graph()
-        pools = (link for link in graph.links if link.target in graph.pools)  # of what is no spike:
-        parts = [(link.target, graph.modules[link.target]) for link in pools if link.through or link.source == INPUT]
+        pools = (
+            link for link in graph.links if link.target in graph.pools
+        )  # of what is no spike:
+        parts = [
+            (link.target, graph.modules[link.target])
+            for link in pools
+            if link.through or link.source == INPUT
+        ]
     return f"{parts[0][0]} ({type(parts[0][1]).__name__})" if parts else None
 
 
@@ -80,16 +113,24 @@ def in_stages(name):
 
 def names_of_ones_own(model):
     """Names of a model's tensors that no plan's network has: beside its stages, and of its neurons but for threshold and leak."""
-    neurons = [f"{name}." for name, module in model.named_modules() if isinstance(module, SpikingNeuron)]
+    neurons = [
+        f"{name}." for name, module in model.named_modules() if isinstance(module, SpikingNeuron)
+    ]
     of_neurons = {name for name in model.state_dict() if name.startswith(tuple(neurons))}
     plain = {f"{neuron}{kind}" for neuron in neurons for kind in ("threshold", "leak")}
-    return [name for name in model.state_dict() if not in_stages(name) or name in of_neurons - plain]
+    return [
+        name for name in model.state_dict() if not in_stages(name) or name in of_neurons - plain
+    ]
 
 
 def is_plain(layer):
     """True if all that runs a layer at once, by events or in whole numbers has its form."""
     if isinstance(layer, SpikingNeuron):
-        plain = layer.takes_as_is and layer.reset is None and layer.threshold.numel() == layer.leak.numel() == 1
+        plain = (
+            layer.takes_as_is
+            and layer.reset is None
+            and layer.threshold.numel() == layer.leak.numel() == 1
+        )
         return plain and type(layer) in (SpikingNeuron, PhasedNeuron)
     return has_form(layer)
 
@@ -100,7 +141,9 @@ def has_form(layer):
         return False
     if isinstance(layer, nn.MaxPool2d):
         form = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        return all(size in (usual, (usual, usual)) for size, usual in zip(form, (2, 2, 0, 1), strict=True))
+        return all(
+            size in (usual, (usual, usual)) for size, usual in zip(form, (2, 2, 0, 1), strict=True)
+        )
     return all(getattr(layer, name, plain[0]) in plain for name, plain in PLAIN.items()) and not (
         isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1
     )

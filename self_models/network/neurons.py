@@ -98,22 +98,41 @@ class SpikingNeuron(nn.Module):
     may_be_negative = False  # thresholds: a distance from one is then divided by its size
 
     def __init__(
-        self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False, initial_potential=0.0,
+        self,
+        surrogate,
+        update,
+        threshold=1.0,
+        leak=1.0,
+        learn_threshold=False,
+        learn_leak=False,
+        initial_potential=0.0,
         floor=None,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.surrogate = surrogate
         self.update = UPDATES.find(update)
-        self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
-        self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
+        self.threshold = nn.Parameter(
+            torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold
+        )
+        self.leak = nn.Parameter(
+            torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak
+        )
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
         self.floor = floor
         self.set_constants()
 
     def set_constants(self, gain=1.0, drive=0.0, reset=None, synapse_leak=None, synapse_gain=1.0):
         """Set what the equations have beside threshold and leak: numbers, or tensors of one value for each neuron."""
-        constants = {"gain": gain, "drive": drive, "reset": reset, "synapse_leak": synapse_leak, "synapse_gain": synapse_gain}
-        self.numbers = tuple(value for value in constants.values() if not isinstance(value, torch.Tensor))
+        constants = {
+            "gain": gain,
+            "drive": drive,
+            "reset": reset,
+            "synapse_leak": synapse_leak,
+            "synapse_gain": synapse_gain,
+        }
+        self.numbers = tuple(
+            value for value in constants.values() if not isinstance(value, torch.Tensor)
+        )
         for name, value in constants.items():
             if isinstance(value, torch.Tensor):
                 vars(self).pop(name, None)
@@ -124,7 +143,11 @@ class SpikingNeuron(nn.Module):
     @property
     def takes_as_is(self):
         """True if what arrives is the current that charges V."""
-        numbers = isinstance(self.gain, float) and isinstance(self.drive, float) and self.synapse_leak is None
+        numbers = (
+            isinstance(self.gain, float)
+            and isinstance(self.drive, float)
+            and self.synapse_leak is None
+        )
         return numbers and (self.gain, self.drive) == (1, 0)
 
     @property
@@ -144,10 +167,16 @@ class SpikingNeuron(nn.Module):
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
         current, synapse = self.received(current, synapse)
-        spikes, v = self.update(current, v, self.threshold, self.leak, partial(self.spike, age=age))
+        spikes, v = self.update(
+            current, v, self.threshold, self.leak, partial(self.spike, age=age)
+        )
         if self.reset is not None:  # delayed: the current of this step arrives behind the reset
-            v = torch.where(spikes > 0, self.reset + current if self.update is delayed else self.reset, v)
-        return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes), synapse)
+            v = torch.where(
+                spikes > 0, self.reset + current if self.update is delayed else self.reset, v
+            )
+        return spikes, NeuronState(
+            self.floored(v), None if age is None else next_age(age, spikes), synapse
+        )
 
     def received(self, current, synapse):
         """(the current that charges V, the synapse's) of what arrives."""
@@ -157,7 +186,11 @@ class SpikingNeuron(nn.Module):
 
     def spike(self, v, theta, age=None):
         """s = H(V/theta - 1), with the surrogate's gradient; age: as in NeuronState."""
-        distance = (v - theta) / torch.where(theta == 0, 1, theta.abs()) if self.may_be_negative else v / theta - 1
+        distance = (
+            (v - theta) / torch.where(theta == 0, 1, theta.abs())
+            if self.may_be_negative
+            else v / theta - 1
+        )
         return Spike.apply(distance, age, self.surrogate)
 
     def floored(self, v):
@@ -213,7 +246,11 @@ class SpikingLayers:
 
     def neurons(self):
         """Name -> spiking layer, in the order encoder, decoder, classifier."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
+        return {
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, SpikingNeuron)
+        }
 
     @property
     def thresholds(self):
@@ -225,7 +262,9 @@ class SpikingLayers:
         """Set the threshold of each spiking layer, in the same order. Raises ModelError for a wrong number or value."""
         neurons, thresholds = self.neurons(), [float(value) for value in thresholds]
         if len(thresholds) != len(neurons):
-            raise ModelError(f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: {', '.join(neurons)}")
+            raise ModelError(
+                f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: {', '.join(neurons)}"
+            )
         if not all(value > 0 for value in thresholds):
             raise ModelError(f"thresholds must be above 0: {thresholds}")
         for neuron, value in zip(neurons.values(), thresholds, strict=True):
@@ -301,7 +340,11 @@ class AsElsewhere(SpikingNeuron):
     def forward(self, current, state=None):
         v, age, synapse = state or self.at_rest(current)
         current, synapse = self.received(current, synapse)
-        theta, charged, before = self.threshold, self.leak * v + current, (v > self.threshold).to(v.dtype)
+        theta, charged, before = (
+            self.threshold,
+            self.leak * v + current,
+            (v > self.threshold).to(v.dtype),
+        )
         if self.several:
             spikes = (charged / theta).floor().clamp(min=0)
             return spikes, NeuronState(self.floored(charged - spikes * theta), age, synapse)

@@ -9,7 +9,13 @@ from torch.autograd.function import once_differentiable
 from self_models.basics.settings import Registry
 
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
-BATCH_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # of a BatchNorm
+BATCH_STATE = (
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+)  # of a BatchNorm
 MOMENTUM, SMALL = 0.1, 1e-5
 
 
@@ -93,8 +99,12 @@ def folded_in(state):
         else:
             scale = scale_of(*(state.pop(f"{own}.{kind}") for kind in STATISTICS))
         weight = state[f"{before}.weight"]
-        out = 1 if stage == "generate" else 0  # of a transposed convolution's weight (in, out, k, k)
-        state[f"{before}.weight"] = weight * scale.view([-1 if dim == out else 1 for dim in range(weight.dim())])
+        out = (
+            1 if stage == "generate" else 0
+        )  # of a transposed convolution's weight (in, out, k, k)
+        state[f"{before}.weight"] = weight * scale.view(
+            [-1 if dim == out else 1 for dim in range(weight.dim())]
+        )
     return state
 
 
@@ -135,7 +145,10 @@ class QCFS(nn.Module):
         return Staircase.apply(x, self.bound, self.levels)
 
 
-BOUND, NORMALISED_BOUND = 8.0, 2.5  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1
+BOUND, NORMALISED_BOUND = (
+    8.0,
+    2.5,
+)  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1
 
 
 @ACTIVATIONS.register("relu")

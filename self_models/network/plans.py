@@ -33,7 +33,10 @@ PLANS |= {
     "VGG8_small": ("32 D 64 64 D 128 128 D 256", ""),
     "VGG8_max": ("24 64 M 64 256 M 256 256 M 256 A A", ""),
     "VGG8_strided": ("24 64 D 64 256 D 256 256 D 256 A A", ""),
-    "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
+    "VGG9_wFeedback": (
+        "64 D 128 256 D 256 512 D 512 D 512",
+        "512 U 512 U 256 drop 256 U 128 drop 64 U in",
+    ),
     "VGG9_strided": ("64 D 128 256 D 256 512 D 512 D 512", ""),
     "VGG5_small": ("16 D 32 32 D", ""),
     "VGG5": ("64 A 128 128 A", ""),
@@ -53,17 +56,33 @@ class Plan:
     decoder: tuple = ()
 
     def __post_init__(self):
-        encoder, decoder, downs, ups = self.encoder, self.decoder, halvings(self.before_fork), self.decoder.count("U")
-        for part, tokens, letters in (("encoder", encoder, (*HALVING, "fork")), ("decoder", decoder, ("U", "drop", "in"))):
+        encoder, decoder, downs, ups = (
+            self.encoder,
+            self.decoder,
+            halvings(self.before_fork),
+            self.decoder.count("U"),
+        )
+        for part, tokens, letters in (
+            ("encoder", encoder, (*HALVING, "fork")),
+            ("decoder", decoder, ("U", "drop", "in")),
+        ):
             if wrong := [token for token in tokens if not (is_width(token) or token in letters)]:
-                raise ModelError(f"plan: unknown {part} token {wrong[0]!r}: use a number of channels or {', '.join(letters)}")
+                raise ModelError(
+                    f"plan: unknown {part} token {wrong[0]!r}: use a number of channels or {', '.join(letters)}"
+                )
         if not encoder or not is_width(encoder[0]):
-            raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(encoder[:1])}")
+            raise ModelError(
+                f"plan: the encoder must begin with a number of channels, not {list(encoder[:1])}"
+            )
         if encoder.count("fork") > 1 or ("fork" in encoder and not decoder):
-            raise ModelError("plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder")
+            raise ModelError(
+                "plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder"
+            )
         for before, token in pairwise(token for token in encoder if token != "fork"):
             if token == "M" and not (is_width(before) or before == "M"):
-                raise ModelError(f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}")
+                raise ModelError(
+                    f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}"
+                )
         if decoder and (decoder[-1] != "in" or decoder.count("in") != 1):
             raise ModelError("plan: the decoder must end with 'in', and have it only there")
         if decoder and downs != ups:
@@ -74,14 +93,18 @@ class Plan:
     @property
     def before_fork(self):
         """The encoder's tokens whose output the decoder takes."""
-        return self.encoder[: self.encoder.index("fork")] if "fork" in self.encoder else self.encoder
+        return (
+            self.encoder[: self.encoder.index("fork")] if "fork" in self.encoder else self.encoder
+        )
 
     def sizes(self, height, width):
         """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
         times = halvings(self.encoder)
         if min(height, width) < 2**times:
             needs = f"this architecture halves it {times} times and needs at least {2**times}x{2**times}"
-            raise ModelError(f"image of {height}x{width} is too small: {needs}; choose a shallower one")
+            raise ModelError(
+                f"image of {height}x{width} is too small: {needs}; choose a shallower one"
+            )
         return [(height >> n, width >> n) for n in range(times + 1)]
 
 

@@ -49,7 +49,9 @@ def stdb(alpha, beta):
 
     A neuron that has never spiked has age infinity and gradient 0. In float32 exp(-age) underflows to 0 beyond an age of
     about 103 steps, in the original as here."""
-    return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True)
+    return Surrogate(
+        alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True
+    )
 
 
 def new_age(drive):

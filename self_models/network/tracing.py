@@ -21,9 +21,15 @@ NONLINEARITIES = nn.ReLU, nn.ReLU6, QCFS
 WEIGHTED = nn.Conv2d, nn.Linear
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 AS_MODULES = {  # function, or method of a tensor -> the module that does the same
-    torch.relu: nn.ReLU, F.relu: nn.ReLU, "relu": nn.ReLU, "relu_": nn.ReLU, F.relu6: nn.ReLU6, F.avg_pool2d: nn.AvgPool2d,
-    F.max_pool2d: nn.MaxPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-}  # fmt: skip
+    torch.relu: nn.ReLU,
+    F.relu: nn.ReLU,
+    "relu": nn.ReLU,
+    "relu_": nn.ReLU,
+    F.relu6: nn.ReLU6,
+    F.avg_pool2d: nn.AvgPool2d,
+    F.max_pool2d: nn.MaxPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+}
 SUMS = operator.add, operator.iadd, torch.add, "add", "add_"
 CATS = torch.cat, torch.concat
 MEANS = torch.mean, "mean"
@@ -58,15 +64,25 @@ class Tracer(fx.Tracer):
         return node
 
     def is_leaf_module(self, module, name):
-        plain = type(module).forward.__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
+        plain = type(module).forward.__module__.startswith("torch.nn") and not isinstance(
+            module, nn.Sequential
+        )
         return plain or isinstance(module, QCFS)
 
 
 def line_of(frames):
     """The last of these frames behind ours, but for torch's, in words; None if there is none."""
     ours = max((at for at, frame in enumerate(frames) if frame.filename == __file__), default=-1)
-    behind = [frame for frame in frames[ours + 1 :] if f"{Path(torch.__file__).parent}" not in frame.filename]
-    return f"{Path(behind[-1].filename).name}, line {behind[-1].lineno} ({behind[-1].line})" if behind else None
+    behind = [
+        frame
+        for frame in frames[ours + 1 :]
+        if f"{Path(torch.__file__).parent}" not in frame.filename
+    ]
+    return (
+        f"{Path(behind[-1].filename).name}, line {behind[-1].lineno} ({behind[-1].line})"
+        if behind
+        else None
+    )
 
 
 @torch.no_grad()
@@ -77,9 +93,14 @@ def traced(ann, images):
         program = fx.GraphModule(ann, Tracer().trace(ann))
         program.graph.eliminate_dead_code()  # so the layer that runs last sends the logits
     except Exception as error:  # whatever a forward makes of what stands for its input
-        line, is_value = line_of(traceback.extract_tb(error.__traceback__)), isinstance(error, fx.proxy.TraceError)
+        line, is_value = (
+            line_of(traceback.extract_tb(error.__traceback__)),
+            isinstance(error, fx.proxy.TraceError),
+        )
         why = "what it does depends on values" if is_value else one_line(error)
-        raise ModelError(f"{line or 'the model'} cannot be traced: {why}; give a forward of layers alone") from None
+        raise ModelError(
+            f"{line or 'the model'} cannot be traced: {why}; give a forward of layers alone"
+        ) from None
     tracing = Tracing(program)
     tracing.run(images[[0, -1]])
     return [*tracing.layers.values()]
@@ -93,7 +114,10 @@ class Tracing(fx.Interpreter):
         self.layers, self.names, self.extra_traceback = {}, {}, False
 
     def run_node(self, node):
-        self.node, before = node, [each for each in node.all_input_nodes if isinstance(self.env[each], torch.Tensor)]
+        self.node, before = (
+            node,
+            [each for each in node.all_input_nodes if isinstance(self.env[each], torch.Tensor)],
+        )
         try:
             value = super().run_node(node)
         except Exception as error:
@@ -101,27 +125,43 @@ class Tracing(fx.Interpreter):
         if node.op == "placeholder" and not self.names:
             self.names[node] = INPUT
         elif node.op == "output":
-            if not isinstance(node.args[0], fx.Node) or node.args[0] not in self.names or self.env[node.args[0]].dim() != 2:
-                raise ModelError("the model must return one tensor of logits, (B, classes), made of its images")
+            if (
+                not isinstance(node.args[0], fx.Node)
+                or node.args[0] not in self.names
+                or self.env[node.args[0]].dim() != 2
+            ):
+                raise ModelError(
+                    "the model must return one tensor of logits, (B, classes), made of its images"
+                )
         elif isinstance(value, torch.Tensor) and node.op != "get_attr":
             if not before or not self.names.keys() >= {*before}:
                 raise self.refused("takes a tensor that is no signal")
-            self.names[node] = self.layer_for(node, value, self.env[before[0]], [self.names[each] for each in before])
+            self.names[node] = self.layer_for(
+                node, value, self.env[before[0]], [self.names[each] for each in before]
+            )
         return value
 
     # --- words
 
     def where(self):
         """The line and layer that run now."""
-        layer = f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else None
+        layer = (
+            f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else None
+        )
         return " of ".join(filter(None, (layer, self.node.meta.get("line")))) or self.node.name
 
     def kind(self):
         """The module's class, or the function's name."""
-        return type(self.fetch_attr(self.node.target)).__name__ if self.node.op == "call_module" else self.node.name
+        return (
+            type(self.fetch_attr(self.node.target)).__name__
+            if self.node.op == "call_module"
+            else self.node.name
+        )
 
     def refused(self, what="is nothing that a network here has", advice=None):
-        by_kind = (words for names, words in ADVICE.items() if re.search(names, self.kind().lower()))
+        by_kind = (
+            words for names, words in ADVICE.items() if re.search(names, self.kind().lower())
+        )
         return ModelError(f"{self.where()} {what}: {advice or next(by_kind, TAKEN)}")
 
     # --- layers
@@ -141,7 +181,11 @@ class Tracing(fx.Interpreter):
         if node.target in CATS:
             return self.add_cat(node, value, *args, **options)
         if node.op == "call_module" or node.target in AS_MODULES:
-            module = AS_MODULES[node.target](*args, **options) if node.op != "call_module" else self.fetch_attr(node.target)
+            module = (
+                AS_MODULES[node.target](*args, **options)
+                if node.op != "call_module"
+                else self.fetch_attr(node.target)
+            )
             return self.add_module(module, sources, first.shape, value.shape)
         if node.target in MEANS and first.dim() == 4 and same(value, first.mean((2, 3))):
             pool = self.add(nn.AvgPool2d(tuple(first.shape[2:])), sources, "_pool")
@@ -159,20 +203,35 @@ class Tracing(fx.Interpreter):
 
     def add_sum(self, node, value):
         terms = [each for each in node.args if isinstance(each, fx.Node)]
-        if len(terms) != 2 or node.kwargs or any(self.env[each].shape != value.shape for each in terms):
-            raise self.refused("adds what is no signal of the same shape", "constants belong into a bias")
+        if (
+            len(terms) != 2
+            or node.kwargs
+            or any(self.env[each].shape != value.shape for each in terms)
+        ):
+            raise self.refused(
+                "adds what is no signal of the same shape", "constants belong into a bias"
+            )
         first, second = (self.names[each] for each in terms)
         # an edge of the graph stands for one signal, so x + x takes a second way
-        return self.add(nn.Identity(), [first, self.add(nn.Identity(), [second], "_again") if first == second else second])
+        return self.add(
+            nn.Identity(),
+            [first, self.add(nn.Identity(), [second], "_again") if first == second else second],
+        )
 
     def add_cat(self, node, value, dim=0, tensors=()):
         """A sum of the parts, each put to its place among the channels by weights of 0 and 1."""
         if dim % value.dim() != 1:
-            raise self.refused("joins signals along another dimension than channels", "torch.cat(..., 1) does")
+            raise self.refused(
+                "joins signals along another dimension than channels", "torch.cat(..., 1) does"
+            )
         names, first = [], 0
         for number, part in enumerate(node.args[0] if node.args else node.kwargs["tensors"]):
             channels, all_ = self.env[part].shape[1], value.shape[1]
-            new = nn.Linear(channels, all_, False) if value.dim() == 2 else nn.Conv2d(channels, all_, 1, bias=False)
+            new = (
+                nn.Linear(channels, all_, False)
+                if value.dim() == 2
+                else nn.Conv2d(channels, all_, 1, bias=False)
+            )
             new.weight.data.zero_().flatten(1)[first : first + channels] = torch.eye(channels)
             names.append(self.add(new, [self.names[part]], f"_part{number}"))
             first += channels
@@ -182,15 +241,31 @@ class Tracing(fx.Interpreter):
         """The name of a layer that does what a module does to a signal of the shape before."""
         if "Dropout" in type(module).__name__ or isinstance(module, nn.Flatten | nn.Identity):
             return self.add_reshape(sources, before, after)
-        if isinstance(module, nn.AdaptiveAvgPool2d) and not any(size % parts for size, parts in zip(before, after, strict=True)):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and not any(
+            size % parts for size, parts in zip(before, after, strict=True)
+        ):
             module = nn.AvgPool2d((before[-2] // after[-2], before[-1] // after[-1]))
-        pools_spikes = sources[0] in self.layers and isinstance(self.layers[sources[0]].module, (*NONLINEARITIES, nn.MaxPool2d))
+        pools_spikes = sources[0] in self.layers and isinstance(
+            self.layers[sources[0]].module, (*NONLINEARITIES, nn.MaxPool2d)
+        )
         for is_wrong, what, advice in (
             (is_hooked(module), "has a hook, or a forward of its own", "remove it"),
             (isinstance(module, nn.AdaptiveAvgPool2d), "has windows of several sizes", None),
-            (isinstance(module, nn.Linear) and len(before) != 2, "takes several dimensions", "put a Flatten before it"),
-            (isinstance(module, NORMS) and module.running_mean is None, "keeps no statistics", "track_running_stats=True does"),
-            (isinstance(module, nn.MaxPool2d) and not pools_spikes, "pools what is no spike", "put it right behind a ReLU"),
+            (
+                isinstance(module, nn.Linear) and len(before) != 2,
+                "takes several dimensions",
+                "put a Flatten before it",
+            ),
+            (
+                isinstance(module, NORMS) and module.running_mean is None,
+                "keeps no statistics",
+                "track_running_stats=True does",
+            ),
+            (
+                isinstance(module, nn.MaxPool2d) and not pools_spikes,
+                "pools what is no spike",
+                "put it right behind a ReLU",
+            ),
         ):
             if is_wrong:
                 raise self.refused(what, advice)
@@ -207,23 +282,41 @@ class Tracing(fx.Interpreter):
 
     def add_norm(self, norm, sources):
         """Fold a batch norm into the layer whose output nothing else takes, or into a new one that changes nothing."""
-        before, senders = self.layers.get(sources[0]), [node for node, name in self.names.items() if name == sources[0]]
-        if before is None or not isinstance(before.module, WEIGHTED) or any(len(node.users) > 1 for node in senders):
+        before, senders = (
+            self.layers.get(sources[0]),
+            [node for node, name in self.names.items() if name == sources[0]],
+        )
+        if (
+            before is None
+            or not isinstance(before.module, WEIGHTED)
+            or any(len(node.users) > 1 for node in senders)
+        ):
             channels = norm.num_features
             is_flat = isinstance(norm, nn.BatchNorm1d)
-            new = nn.Linear(channels, channels) if is_flat else nn.Conv2d(channels, channels, 1, groups=channels)
+            new = (
+                nn.Linear(channels, channels)
+                if is_flat
+                else nn.Conv2d(channels, channels, 1, groups=channels)
+            )
             new.weight.data = torch.eye(channels) if is_flat else torch.ones(channels, 1, 1, 1)
             new.bias.data.zero_()
             before = self.layers[self.add(new, sources)]
-        scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
-        module, shift = before.module, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+        scale = torch.rsqrt(norm.running_var + norm.eps) * (
+            1 if norm.weight is None else norm.weight
+        )
+        module, shift = (
+            before.module,
+            (0 if norm.bias is None else norm.bias) - norm.running_mean * scale,
+        )
         module.weight.data = module.weight.data * scale.view(-1, *[1] * (module.weight.dim() - 1))
         module.bias.data = shift + module.bias.data * scale
         return before.name
 
 
 def same(values, others):
-    return values.numel() == others.numel() and torch.allclose(values.flatten(), others.flatten(), 1e-4, 1e-5, equal_nan=True)
+    return values.numel() == others.numel() and torch.allclose(
+        values.flatten(), others.flatten(), 1e-4, 1e-5, equal_nan=True
+    )
 
 
 def one_line(error):
@@ -231,7 +324,15 @@ def one_line(error):
 
 
 ARGUMENTS = {  # class -> what another of the same form is made of
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    nn.Conv2d: (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    ),
     nn.Linear: ("in_features", "out_features"),
     nn.AvgPool2d: ("kernel_size", "stride", "padding", "divisor_override"),
     nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation"),
@@ -248,16 +349,23 @@ def arguments_of(module):
 def plain(module):
     """A convolution or nn.Linear of the same weights, without parametrizations, with a bias, 0 if need be: calibration shifts
     it."""
-    new = (nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d)(**arguments_of(module) | {"bias": True})
+    new = (nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d)(
+        **arguments_of(module) | {"bias": True}
+    )
     new.weight.data = module.weight.detach().clone()
-    new.bias.data = torch.zeros(len(new.weight)) if module.bias is None else module.bias.detach().clone()
+    new.bias.data = (
+        torch.zeros(len(new.weight)) if module.bias is None else module.bias.detach().clone()
+    )
     return new
 
 
 def with_scales(layers):
     """Layers with a Scale of 1 where spikes of other layers meet in a sum, or reach neurons or the end, without weights between:
     so each layer's spikes first meet a weight, or scale, of their own."""
-    new, senders = [], {INPUT: None}  # name of a layer -> that of the neurons whose spikes it passes on without weights
+    new, senders = (
+        [],
+        {INPUT: None},
+    )  # name of a layer -> that of the neurons whose spikes it passes on without weights
 
     def scaled(name):
         if senders[name] is None:
@@ -271,7 +379,13 @@ def with_scales(layers):
         name, sources = layer.name, layer.sources
         if layer.is_nonlinear or len({senders[source] for source in sources}) > 1:
             sources = tuple(map(scaled, sources))
-        senders[name] = name if layer.is_nonlinear else None if isinstance(layer.module, WEIGHTED) else senders[sources[0]]
+        senders[name] = (
+            name
+            if layer.is_nonlinear
+            else None
+            if isinstance(layer.module, WEIGHTED)
+            else senders[sources[0]]
+        )
         new.append(layer._replace(sources=sources))
     scaled(layers[-1].name)
     return new

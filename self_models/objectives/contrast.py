@@ -25,7 +25,9 @@ def original_contrast(image, is_open, attention=ATTENTION):
     counts as black and sends nothing. An image that is black everywhere stays so."""
     seen = light(image) * is_open
     deviation = seen.std((1, 2, 3), keepdim=True)
-    z = (seen - seen.mean((1, 2, 3), keepdim=True)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    z = (seen - seen.mean((1, 2, 3), keepdim=True)) / torch.where(
+        deviation > 0, deviation, torch.ones_like(deviation)
+    )
     low, high = z.amin((1, 2, 3), keepdim=True), z.amax((1, 2, 3), keepdim=True)
     return of_light((z - low) / (high - low + 1e-5)) * is_open
 
@@ -46,18 +48,26 @@ def local_gain(image, is_open, attention=ATTENTION):
     once the bright part is explained. attended, bool (B, C, H, W): where the surroundings with this gain reach this part of full
     brightness, or are black."""
     here = light(image)
-    brightness = F.max_pool2d(here.amax(1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2).expand_as(image)
+    brightness = F.max_pool2d(
+        here.amax(1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2
+    ).expand_as(image)
     unexplained = is_open & (here > 0)
     count = unexplained.sum((1, 2, 3), keepdim=True)
-    total = (brightness * unexplained).sum((1, 2, 3), keepdim=True, dtype=wide(image.device)).to(image.dtype)
+    total = (
+        (brightness * unexplained)
+        .sum((1, 2, 3), keepdim=True, dtype=wide(image.device))
+        .to(image.dtype)
+    )
     mean = total / count.clamp(min=1)
     gain = torch.where(count > 0, 1 / mean.clamp(min=1 / LARGEST_GAIN), torch.ones_like(mean))
     return gain, (gain * brightness >= attention) | (brightness == 0)
 
 
 CONTRASTS = {  # none: plain blocking
-    "local": local_contrast, "original": original_contrast, "none": lambda image, is_open, attention: image * is_open,
-}  # fmt: skip
+    "local": local_contrast,
+    "original": original_contrast,
+    "none": lambda image, is_open, attention: image * is_open,
+}
 
 
 @GATES.register("contrast")
@@ -69,9 +79,14 @@ class Contrast(Blocking):
     the input neurons see: a dim part counts as predicted when it is predicted as bright as it is seen, and not because it is
     nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held."""
 
-    contrast: str = objective_setting("local", Choice(CONTRASTS), "how unpredicted parts are raised in contrast", group="gate")
+    contrast: str = objective_setting(
+        "local", Choice(CONTRASTS), "how unpredicted parts are raised in contrast", group="gate"
+    )
     attention: float = objective_setting(
-        ATTENTION, FRACTION, "local: parts dimmer than this fraction of full brightness, after the gain, wait", group="gate"
+        ATTENTION,
+        FRACTION,
+        "local: parts dimmer than this fraction of full brightness, after the gain, wait",
+        group="gate",
     )
     follows_changes = False  # what it shows of a pixel follows from all others
 
@@ -83,7 +98,10 @@ class Contrast(Blocking):
             return self.with_contrast(image, super().next_view(image, prediction, view))
         following = super().next_view(view.image, prediction, view)
         is_open = torch.where(view.attended, following.is_open, view.is_open)
-        return self.with_contrast(image, following._replace(is_open=is_open, predicted=following.predicted & view.attended))
+        return self.with_contrast(
+            image,
+            following._replace(is_open=is_open, predicted=following.predicted & view.attended),
+        )
 
     def held(self, view):
         latched = super().held(view)
@@ -102,5 +120,9 @@ class Contrast(Blocking):
 
     def with_contrast(self, image, view):
         """The view with the image as this rule shows it, and what it attends to."""
-        attended = local_gain(image, view.is_open, self.attention)[1] if self.contrast == "local" else None
+        attended = (
+            local_gain(image, view.is_open, self.attention)[1]
+            if self.contrast == "local"
+            else None
+        )
         return view._replace(image=self.seen(image, view.is_open), attended=attended)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from self_models.basics import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting, setting
+from self_models.basics.settings import (
+    NOT_NEGATIVE,
+    Choice,
+    Registry,
+    Switch,
+    objective_setting,
+    setting,
+)
 from self_models.running.steps import View
 
 GATES = Registry("gate")
@@ -26,7 +33,9 @@ class Gate:
     reacts = False  # whether what is seen depends on predictions
     follows_changes = True  # whether it can go on with another image
     reopens = False  # whether what is closed may open again, by itself or for another image
-    stays_in_evaluation = False  # whether a network that was trained with it runs with it wherever it is evaluated
+    stays_in_evaluation = (
+        False  # whether a network that was trained with it runs with it wherever it is evaluated
+    )
 
     def check(self, has_feedback):
         """Raises ModelError where the gate cannot work in a network with or without a decoder."""
@@ -69,14 +78,22 @@ class Tolerance(Gate):
     """What counts as predicted: |prediction - x| < epsilon; together: in all channels of a pixel, else none of them is."""
 
     epsilon: float = setting(
-        0.1, NOT_NEGATIVE, "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; typed alone it means "
-        "--gate block", group="gate", common=True,
-    )  # fmt: skip
-    together: bool = setting(False, Switch(), "a pixel is predicted only if all its channels are", group="gate")
+        0.1,
+        NOT_NEGATIVE,
+        "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; typed alone it means "
+        "--gate block",
+        group="gate",
+        common=True,
+    )
+    together: bool = setting(
+        False, Switch(), "a pixel is predicted only if all its channels are", group="gate"
+    )
 
     def check(self, has_feedback):
         if self.epsilon and not has_feedback:
-            raise ModelError("epsilon: blocking needs a decoder: choose an architecture named ..._wFeedback, or epsilon 0")
+            raise ModelError(
+                "epsilon: blocking needs a decoder: choose an architecture named ..._wFeedback, or epsilon 0"
+            )
 
     def is_predicted(self, image, prediction):
         """bool (B, C, H, W)"""
@@ -94,11 +111,20 @@ class Blocking(Tolerance):
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off."""
 
     blocking: str = objective_setting(
-        "permanent", Choice(("permanent", "dynamic")), "permanent: once blocked, always blocked; dynamic: a blocked pixel may "
-        "reopen", group="gate",
-    )  # fmt: skip
-    latch: bool = setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", common=True)
-    residual: bool = setting(False, Switch(), "an open pixel sends its prediction error instead of its value", group="gate")
+        "permanent",
+        Choice(("permanent", "dynamic")),
+        "permanent: once blocked, always blocked; dynamic: a blocked pixel may reopen",
+        group="gate",
+    )
+    latch: bool = setting(
+        False, Switch(), "hold the prediction of a blocked pixel", group="gate", common=True
+    )
+    residual: bool = setting(
+        False,
+        Switch(),
+        "an open pixel sends its prediction error instead of its value",
+        group="gate",
+    )
     reacts = True
 
     @property
@@ -111,15 +137,24 @@ class Blocking(Tolerance):
 
     def next_view(self, image, prediction, view):
         predicted = self.is_predicted(image, prediction)
-        is_open = ~predicted if self.reopens else view.is_open & ~predicted  # once closed, stays closed
-        return View(image * is_open, is_open, predicted, explained=prediction.detach() if self.residual else None)
+        is_open = (
+            ~predicted if self.reopens else view.is_open & ~predicted
+        )  # once closed, stays closed
+        return View(
+            image * is_open,
+            is_open,
+            predicted,
+            explained=prediction.detach() if self.residual else None,
+        )
 
     def on_image_change(self, image, prediction, view, changed):
         """Each changed pixel is judged at once: it opens where it no longer fits its prediction, if it may; others stay as they
         are."""
         changed = changed.any(1, keepdim=True).expand_as(changed) if self.together else changed
         predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
-        is_open = torch.where(changed, ~predicted if self.reopens else view.is_open & ~predicted, view.is_open)
+        is_open = torch.where(
+            changed, ~predicted if self.reopens else view.is_open & ~predicted, view.is_open
+        )
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
     def held(self, view):
@@ -150,7 +185,9 @@ class Reconstruct(Tolerance):
 
     def next_view(self, image, prediction, view):
         predicted = self.is_predicted(image, prediction)
-        return View(torch.where(predicted, prediction, image), ~predicted, predicted, events=~predicted)
+        return View(
+            torch.where(predicted, prediction, image), ~predicted, predicted, events=~predicted
+        )
 
     def on_image_change(self, image, prediction, view, changed):
         return self.next_view(image, prediction, view)

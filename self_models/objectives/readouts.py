@@ -17,9 +17,15 @@ READOUTS = Registry("readout")
 class Readout:
     """integrate: the sum and the decoder's output -> the sum one step later. spiking: whether the decoder's last layer spikes."""
 
-    readout_leak: float = setting(1.0, FRACTION, "fraction of the read-out kept per timestep", group="spiking")
+    readout_leak: float = setting(
+        1.0, FRACTION, "fraction of the read-out kept per timestep", group="spiking"
+    )
     readout_slew: float = setting(
-        0.0, NOT_NEGATIVE, "largest change of the read-out per timestep; 0: no limit", group="spiking", common=True
+        0.0,
+        NOT_NEGATIVE,
+        "largest change of the read-out per timestep; 0: no limit",
+        group="spiking",
+        common=True,
     )
     spiking = False
     tanh, sigmoid = staticmethod(torch.tanh), staticmethod(torch.sigmoid)

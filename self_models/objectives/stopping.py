@@ -49,8 +49,12 @@ class AllPredicted(Rule):
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
     open_bound: float = objective_setting(
-        0.0, ANY, "all_predicted: largest share of non-zero pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
-    )  # fmt: skip
+        0.0,
+        ANY,
+        "all_predicted: largest share of non-zero pixels still open",
+        group="stopping",
+        tried=(0.0, 0.05, 0.1, 0.2),
+    )
     looks_at_input = True
 
     def holds(self, run):
@@ -63,9 +67,13 @@ class Confidence(Rule):
     """The margin of the two largest logits is at least gap_bound."""
 
     gap_bound: float = objective_setting(
-        8.0, ANY, "confidence: smallest margin of the two largest logits", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),
+        8.0,
+        ANY,
+        "confidence: smallest margin of the two largest logits",
+        group="stopping",
+        tried=(2.0, 4.0, 8.0, 16.0),
         common=True,
-    )  # fmt: skip
+    )
 
     def holds(self, run):
         return output_gap(run.logits) >= self.gap_bound
@@ -77,7 +85,11 @@ class Entropy(Rule):
     """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
 
     entropy_bound: float = objective_setting(
-        0.05, ANY, "entropy: largest normalised entropy of the outputs", group="stopping", tried=(0.2, 0.05, 0.01, 0.001)
+        0.05,
+        ANY,
+        "entropy: largest normalised entropy of the outputs",
+        group="stopping",
+        tried=(0.2, 0.05, 0.01, 0.001),
     )
 
     def holds(self, run):

@@ -32,7 +32,9 @@ def philox_words(a, b, c, d, k0, k1):
 
 def seed_for(seed, purpose):
     """64 bits that follow from a seed and what is drawn with it."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest(), "little"
+    )
 
 
 def key_for(seed, purpose):
@@ -72,7 +74,9 @@ class Draws:
 
     def mask(self, layer, p, shape, device="cpu"):
         """Dropout mask of the layer of this number, (B, *shape): 0 with probability p, else 1 / (1 - p)."""
-        return (in_space(self.numbers("dropout", prod(shape), device, layer)[0], shape) >= p) * (1 / (1 - p))
+        return (in_space(self.numbers("dropout", prod(shape), device, layer)[0], shape) >= p) * (
+            1 / (1 - p)
+        )
 
     def numbers(self, purpose, size, device="cpu", first=0, steps=1):
         """Uniform numbers in [0, 1) for this purpose, (steps, B, size) float32."""

@@ -64,7 +64,11 @@ def open_share_by_step(output, images):
     """Share of each image's active (non-zero) input pixels that were open at each step (T, B), None where nothing blocks."""
     if output.sums:
         return output.sums.open_share
-    return None if output.is_open is None else share_of_active(output.is_open, by_step(images, output.steps))
+    return (
+        None
+        if output.is_open is None
+        else share_of_active(output.is_open, by_step(images, output.steps))
+    )
 
 
 def by_step(images, steps=None, ahead=0):
@@ -74,7 +78,10 @@ def by_step(images, steps=None, ahead=0):
         return images
     shown = torch.arange(images.shape[1], device=images.device)[:, None].expand(-1, len(images))
     shown = shown if steps is None else torch.minimum(shown, steps - 1)
-    return images[torch.arange(len(images), device=images.device), (shown + ahead).clamp(max=images.shape[1] - 1)]
+    return images[
+        torch.arange(len(images), device=images.device),
+        (shown + ahead).clamp(max=images.shape[1] - 1),
+    ]
 
 
 def share_of_active(where, images):
@@ -123,7 +130,9 @@ class Asked(NamedTuple):
 
     def chosen(self, values):
         """Of the layer's values, (..., C, H, W) or (..., N), those that are asked for, (..., n) or all."""
-        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons]
+        return (
+            values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons]
+        )
 
 
 def asked_by(record, model):
@@ -140,9 +149,15 @@ def asked_by(record, model):
         if name not in spaces:
             raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
         if not spaces[name]:
-            raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
+            raise ModelError(
+                f"record: {name} stands beside the network's stages, and how many neurons it has is not known"
+            )
         *kinds, last = [words] if isinstance(words, str) else words
-        kinds, numbers = ((*kinds, last), None) if isinstance(last, str) else (tuple(kinds), torch.as_tensor(last).tolist())
+        kinds, numbers = (
+            ((*kinds, last), None)
+            if isinstance(last, str)
+            else (tuple(kinds), torch.as_tensor(last).tolist())
+        )
         has = kinds_of(neurons, name)
         if wrong := [kind for kind in kinds if kind not in has]:
             raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
@@ -159,14 +174,19 @@ def recorded_now(asked, sent, memory, neurons):
         if name != "output" and "spikes" in layer.kinds:
             values[name, "spikes"] = layer.chosen(sent.get(name, nothing) != 0)
         if name != "output" and "membrane" in layer.kinds:
-            values[name, "membrane"] = layer.chosen((memory.get(name) or neurons[name].at_rest(nothing)).v)
+            values[name, "membrane"] = layer.chosen(
+                (memory.get(name) or neurons[name].at_rest(nothing)).v
+            )
     return values
 
 
 def recorded(asked, shown):
     """Layer -> kind -> (T, B, ...) of what steps show, where anything is asked for, else None."""
     return {
-        name: {kind: layer.chosen(shown["logits"]) if name == "output" else shown[name, kind] for kind in layer.kinds}
+        name: {
+            kind: layer.chosen(shown["logits"]) if name == "output" else shown[name, kind]
+            for kind in layer.kinds
+        }
         for name, layer in asked.items()
     } or None
 

@@ -48,7 +48,9 @@ class View(NamedTuple):
         if self.explained is None:
             return self.image
         visible = self.is_open if self.attended is None else self.is_open & self.attended
-        return (self.image - self.explained) * visible  # blocked, the image is 0 already, but x - p is not
+        return (
+            self.image - self.explained
+        ) * visible  # blocked, the image is 0 already, but x - p is not
 
 
 @dataclass
@@ -58,23 +60,39 @@ class RunState:
     image: torch.Tensor  # (B, C, H, W), of a recording that of the step
     view: View
     logits: torch.Tensor  # (B, labels)
-    readout_sum: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
+    readout_sum: torch.Tensor | int = (
+        0  # (B, C, H, W), decoder output summed over the steps so far
+    )
     draws: Draws | None = None  # of the dropout masks
     asked: dict = field(default_factory=dict)  # layer -> Asked: what is recorded
     steps: int = 0  # taken so far
     streams: bool = False  # whether other images may come after these
-    recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
+    recording: torch.Tensor | None = (
+        None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
+    )
     memory: dict = field(default_factory=dict)  # module name -> state
-    nodes: list | None = None  # the graph's, where layers take many steps at once, see fast; None: step() is taken
-    spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...)
+    nodes: list | None = (
+        None  # the graph's, where layers take many steps at once, see fast; None: step() is taken
+    )
+    spikes: dict = field(
+        default_factory=dict
+    )  # of the latest step: layer, or 'input' -> spikes (B, ...)
     # of the steps that were taken last:
     reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
-    noted: dict | None = None  # layer, pool, or "input" -> list of (steps, (t B, ...)); None: nobody counts
-    counts: dict = field(default_factory=dict)  # layer -> list of (steps, spikes of each image (t, B)), of layers at once
+    noted: dict | None = (
+        None  # layer, pool, or "input" -> list of (steps, (t B, ...)); None: nobody counts
+    )
+    counts: dict = field(
+        default_factory=dict
+    )  # layer -> list of (steps, spikes of each image (t, B)), of layers at once
 
     def shown_now(self):
         """The image of the coming step, (B, C, H, W)."""
-        return self.image if self.recording is None else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
+        return (
+            self.image
+            if self.recording is None
+            else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
+        )
 
     def note(self, layer, signal, steps):
         """Keep what a layer, a pool or the input sends in the steps of these numbers, (t B, ...), if somebody counts."""
@@ -84,7 +102,10 @@ class RunState:
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
         none = self.logits.new_zeros(len(self.logits), dtype=torch.float32)
-        sums = {name: spikes.flatten(1).sum(1, dtype=torch.float32) for name, spikes in self.spikes.items()}
+        sums = {
+            name: spikes.flatten(1).sum(1, dtype=torch.float32)
+            for name, spikes in self.spikes.items()
+        }
         return torch.stack([sums.get(name, none) for name in names], -1)
 
     def select(self, keep):
@@ -111,18 +132,30 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     """Run T = steps timesteps. Returns what they show, the steps used per image (B,), and the RunState after them. In evaluation
     an image stops after the first step at which model.rule holds, unless the run streams: its later steps show the last again.
     uniforms: as in the model's forward; frames: whether pictures are shown, else sums over them."""
-    x, begin, stops = run.image, run.steps, model.rule.stops and not model.training and not run.streams
-    running, shown = torch.arange(len(x), device=x.device), {}  # the images that have not stopped; what all steps show
+    x, begin, stops = (
+        run.image,
+        run.steps,
+        model.rule.stops and not model.training and not run.streams,
+    )
+    running, shown = (
+        torch.arange(len(x), device=x.device),
+        {},
+    )  # the images that have not stopped; what all steps show
     taken = torch.full_like(running, steps)
     length = chunk_length(model, x, steps, stops, one_by_one=run.streams or run.nodes is None)
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, at = drawn if len(running) == len(x) else drawn[:, running], run.steps - begin
         keeps = not model.training or model.bptt_segments == 0 or at + len(drawn) >= steps
-        segment = model.segment if keeps else partial(checkpoint, model.segment, use_reentrant=False)
+        segment = (
+            model.segment if keeps else partial(checkpoint, model.segment, use_reentrant=False)
+        )
         run, now = segment(run, drawn, frames)
         ends = None  # after how many of these steps an image stops
         if stops:
-            after = (replace(state, logits=logits) for state, logits in zip(run.reached, now["logits"], strict=True))
+            after = (
+                replace(state, logits=logits)
+                for state, logits in zip(run.reached, now["logits"], strict=True)
+            )
             may_stop = torch.stack([model.rule.holds(state) for state in after])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             taken[running] = at + ends
@@ -131,7 +164,9 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
         if len(drawn) == steps:
             shown = now
         else:
-            shown = shown or {name: values.new_zeros(steps, *values.shape[1:]) for name, values in now.items()}
+            shown = shown or {
+                name: values.new_zeros(steps, *values.shape[1:]) for name, values in now.items()
+            }
             rows = slice(at, at + len(drawn))
             for name, values in now.items():
                 shown[name][rows if len(running) == len(x) else (rows, running)] = values
@@ -146,7 +181,10 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
 
 def until(shown, taken):
     """What steps show of images that stop after so many of them (B,), in place: later ones show the last one again, count 0."""
-    step, image = torch.arange(len(shown["logits"]), device=taken.device)[:, None], torch.arange(len(taken), device=taken.device)
+    step, image = (
+        torch.arange(len(shown["logits"]), device=taken.device)[:, None],
+        torch.arange(len(taken), device=taken.device),
+    )
     for name, values in shown.items():
         shown[name] = values[torch.minimum(step, taken - 1), image]
         if name in OF_ONE_STEP or name[-1] == "spikes":
@@ -161,7 +199,11 @@ def stacked(steps):
 
 def summed(shown, seen, targets):
     """What steps show, with sums over pixels in place of pictures; seen: the images, targets: what was to be predicted."""
-    sums = {name: values for name, values in shown.items() if name not in ("prediction", "predicted", "is_open")}
+    sums = {
+        name: values
+        for name, values in shown.items()
+        if name not in ("prediction", "predicted", "is_open")
+    }
     if "prediction" in shown:
         sums["error"] = ((targets - shown["prediction"]) ** 2).sum((2, 3, 4))
     if "is_open" in shown:
@@ -188,7 +230,9 @@ def chunk_length(model, x, steps, stops, one_by_one=False):
 def check_uniforms(uniforms, steps, x):
     """Raises ModelError where uniforms are given and not of these images' shape."""
     if uniforms is not None and uniforms.shape != (steps, *x.shape):
-        raise ModelError(f"uniforms must have shape {(steps, *x.shape)}, not {tuple(uniforms.shape)}")
+        raise ModelError(
+            f"uniforms must have shape {(steps, *x.shape)}, not {tuple(uniforms.shape)}"
+        )
 
 
 def drawn_for(model, run, steps, uniforms=None, length=1):
@@ -199,11 +243,16 @@ def drawn_for(model, run, steps, uniforms=None, length=1):
     if not model.encoding.uses_draws:
         uniforms = x.new_zeros(()).expand(steps, *x.shape)
     elif sends < steps:
-        drawn = draws.uniforms(sends, model.image_shape, x.device) if uniforms is None else uniforms
+        drawn = (
+            draws.uniforms(sends, model.image_shape, x.device) if uniforms is None else uniforms
+        )
         uniforms = torch.cat([drawn, x.new_zeros(()).expand(steps - sends, *x.shape)])
     if uniforms is not None:
         return iter(uniforms.split(length))
-    return (draws.uniforms(min(length, steps - t), model.image_shape, x.device, first + t) for t in range(0, steps, length))
+    return (
+        draws.uniforms(min(length, steps - t), model.image_shape, x.device, first + t)
+        for t in range(0, steps, length)
+    )
 
 
 # --- another image in the place of the one before, and what is forgotten then
@@ -219,9 +268,15 @@ def show_image(model, run, image):
     if image is run.image or not (changed := image != run.image).any():
         return
     before = run.view
-    run.view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), before, changed)
+    run.view = model.gate.on_image_change(
+        image, model.on_pixel_scale(model.prediction(run)), before, changed
+    )
     run.image = image
-    if model.settings["surprise"] and model.gate.reopens and (opened := run.view.is_open & ~before.is_open).any():
+    if (
+        model.settings["surprise"]
+        and model.gate.reopens
+        and (opened := run.view.is_open & ~before.is_open).any()
+    ):
         forget(model, run, opened)
 
 
@@ -234,7 +289,10 @@ def forget(model, run, opened):
     for name in run.memory.keys() & neurons.keys():
         state, rest = run.memory[name], neurons[name].rest
         run.memory[name] = state._replace(v=rest + decayed(state.v - rest, keep))
-    run.readout_sum, run.logits = decayed(run.readout_sum, keep).masked_fill(opened, 0), decayed(run.logits, keep)
+    run.readout_sum, run.logits = (
+        decayed(run.readout_sum, keep).masked_fill(opened, 0),
+        decayed(run.logits, keep),
+    )
     judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
     run.view = chosen(opened.flatten(1).any(1), judged, run.view)
 
@@ -245,7 +303,9 @@ def chosen(images, view, other):
     def each(one, old):
         if one is None:
             return None
-        return torch.where(images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old)
+        return torch.where(
+            images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old
+        )
 
     return View(*map(each, view, other))
 

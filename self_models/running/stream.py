@@ -39,7 +39,10 @@ class Stream:
         x, asked = checked_images(images, model), asked_by(record, model)
         check_goes_on(model)
         may_serve = model.engine and x.device.type == "cpu" and not asked
-        began, engine = self._check_began(x), model.engine if may_serve and model.engine.serves() else Dense(model)
+        began, engine = (
+            self._check_began(x),
+            model.engine if may_serve and model.engine.serves() else Dense(model),
+        )
         if self._run is None:
             self._run, self._began = engine.begun(x, self._draws(len(x))), began
         elif engine != self._engine:
@@ -53,12 +56,21 @@ class Stream:
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
         model, (modules, self._tensors) = self.model, self.model.fingerprint()
         parts = model.gate, model.readout
-        settings = model.settings, [getattr(part, name) for part in parts for name in settings_in(type(part))]
+        settings = (
+            model.settings,
+            [getattr(part, name) for part in parts for name in settings_in(type(part))],
+        )
         images = len(x), x.dtype, x.device
-        now = {"number, dtype or device of the images": images, "settings": settings, "weights or modules": modules}
+        now = {
+            "number, dtype or device of the images": images,
+            "settings": settings,
+            "weights or modules": modules,
+        }
         for what, was in (self._began or now).items():
             if was != now[what]:
-                raise ModelError(f"the {what} of this stream changed since it began: call reset() to begin anew")
+                raise ModelError(
+                    f"the {what} of this stream changed since it began: call reset() to begin anew"
+                )
         return now
 
     def _draws(self, count):
@@ -88,11 +100,17 @@ def check_goes_on(model):
     if model.training:
         raise ModelError("a stream is for evaluation: call eval() of the model first")
     if model.phased:
-        raise ModelError("update phased answers one image after the other: a streaming network needs immediate, or delayed")
+        raise ModelError(
+            "update phased answers one image after the other: a streaming network needs immediate, or delayed"
+        )
     if not model.gate.follows_changes:
-        raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open")
+        raise ModelError(
+            f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open"
+        )
     if model.graph.pools and model.settings["max_pool"] == "count":
-        raise ModelError("max_pool count never forgets an image: a streaming network needs max_pool or, or no M")
+        raise ModelError(
+            "max_pool count never forgets an image: a streaming network needs max_pool or, or no M"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,8 +137,15 @@ class Dense:
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         view = run.view
         held = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
-        held |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained, "events": view.events}
-        held |= {} if view.events is None else {"seen": view.image}  # else it is the image where that is open
+        held |= {
+            "is_open": view.is_open,
+            "predicted": view.predicted,
+            "explained": view.explained,
+            "events": view.events,
+        }
+        held |= (
+            {} if view.events is None else {"seen": view.image}
+        )  # else it is the image where that is open
         for name, state in run.memory.items():
             values = state._asdict() if hasattr(state, "_asdict") else {"": state}
             held |= {key_of(field, name): value for field, value in values.items()}
@@ -130,14 +155,26 @@ class Dense:
         """The run of which that is the state_dict."""
         run, view = self.begun(state["image"], draws), {}
         if run.view.is_open is not None:
-            view = {name: state[name] for name in ("is_open", "predicted", "explained", "events") if name in state}
-            view["image"] = state["seen"] if "seen" in state else run.image * view.get("is_open", 1)
-        memory = {key.removeprefix(MEMORY): value for key, value in state.items() if key.startswith(MEMORY)}
+            view = {
+                name: state[name]
+                for name in ("is_open", "predicted", "explained", "events")
+                if name in state
+            }
+            view["image"] = (
+                state["seen"] if "seen" in state else run.image * view.get("is_open", 1)
+            )
+        memory = {
+            key.removeprefix(MEMORY): value
+            for key, value in state.items()
+            if key.startswith(MEMORY)
+        }
         for name, neuron in self.model.neurons().items():
             if (key := key_of("v", name)) in state:
                 at_rest = neuron.at_rest(state[key])
                 keys = {field: key_of(field, name) for field in at_rest._fields}
-                memory[name] = at_rest._replace(**{field: state[key] for field, key in keys.items() if key in state})
+                memory[name] = at_rest._replace(
+                    **{field: state[key] for field, key in keys.items() if key in state}
+                )
         rest = {name: state[name] for name in ("logits", "readout_sum", "steps")}
         return replace(run, view=run.view._replace(**view), memory=run.memory | memory, **rest)
 
@@ -147,7 +184,10 @@ def forms_of(model):
     spaces, neurons, kind = spaces_of(model), model.neurons(), dtype_of(model)
     forms = dict.fromkeys(("image", "readout_sum", "explained", "seen"), (model.image_shape, kind))
     forms |= dict.fromkeys(("is_open", "predicted", "events"), (model.image_shape, torch.bool))
-    forms |= {MEMBRANES + name: (spaces[name], neuron.threshold.dtype) for name, neuron in neurons.items()}
+    forms |= {
+        MEMBRANES + name: (spaces[name], neuron.threshold.dtype)
+        for name, neuron in neurons.items()
+    }
     return forms | {"logits": (spaces["output"], next(iter(neurons.values())).threshold.dtype)}
 
 
@@ -160,10 +200,14 @@ def check_state(model, state):
     for name in (forms.keys() & state.keys()) - wrong:
         shape, dtype = forms[name]
         wanted = dtype, image.device, (len(image), *shape)
-        if (state[name].dtype, state[name].device, state[name].shape) != wanted or not state[name].isfinite().all():
+        if (state[name].dtype, state[name].device, state[name].shape) != wanted or not state[
+            name
+        ].isfinite().all():
             wrong.add(name)
     if wrong:
-        raise ModelError(f"{min(wrong)}: this state is damaged, or that of another network's stream")
+        raise ModelError(
+            f"{min(wrong)}: this state is damaged, or that of another network's stream"
+        )
     checked_images(image, model)
 
 
