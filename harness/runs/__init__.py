@@ -1,1 +1,1 @@
-"""What does a run write, and how does it survive?"""
+"""Runs: what a run writes, and how it survives."""

@@ -1,33 +1,74 @@
-"""Checkpoints and other files, written whole or not at all; self_models/basics/checkpoints.py reads them."""
+"""Write checkpoints and other files whole or not at all.
+
+`self_models/basics/checkpoints.py` reads checkpoints.
+"""
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
+from torch import nn
 
 from harness import UserError
 from harness.runs import ranks
 from self_models.integers import IntegerSNN
 
 
-def save_checkpoint(path, model, **more):
-    """Write the model, the settings that rebuild it, and whatever else. Raises UserError for one in whole numbers."""
+def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> None:
+    """Save a model with the settings that rebuild it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where to write.
+    model : VGG_wFeedback or VGG_SNN_STDB_wFeedback
+        The model.
+    **more
+        Further entries of the checkpoint, such as ``epoch``.
+
+    Raises
+    ------
+    UserError
+        If the model computes in whole numbers, or the file cannot be written.
+    """
     if isinstance(model, IntegerSNN):
         raise UserError(
-            "a network with weights int8 is not saved: keep its checkpoint, and load(path, weights='int8')"
+            "a network with weights int8 is not saved: keep its checkpoint, and "
+            "load(path, weights='int8')"
         )
-    saved = {
+    checkpoint = {
         "model": type(model).__name__,
         "settings": model.settings,
         "state_dict": model.state_dict(),
         **more,
     }
-    write_whole(path, lambda file: torch.save(saved, file))
+    write_whole(path, lambda file: torch.save(checkpoint, file))
 
 
-def write_whole(path, write, any_rank=False):
-    """Call write(file) on a temporary file beside path, then rename it; only the first rank does, or any. Raises UserError."""
+def write_whole(
+    path: str | os.PathLike, write: Callable[[BinaryIO], Any], any_rank: bool = False
+) -> None:
+    """Write a file so that a reader, or a crash, never meets half of it.
+
+    The file is written beside its place, under a temporary name, and then renamed.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where to write. A file that is there is replaced.
+    write : callable
+        Takes the open file and writes to it.
+    any_rank : bool, default False
+        Whether every rank writes, instead of the first alone.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written. An earlier file of this name is then as it was.
+    """
     if not (any_rank or ranks.is_first()):
         return
     path = Path(path)
@@ -38,18 +79,21 @@ def write_whole(path, write, any_rank=False):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # torch.save reports a full disk as a RuntimeError
-        cause = (
-            error.__context__ if isinstance(error.__context__, OSError) else error
-        )  # what torch.save makes unreadable
-        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"cannot write {path}: {reason}; an earlier file of that name is as it was"
+            f"cannot write {path}: {_reason(error)}; an earlier file of that name is as it was"
         ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why writing failed."""
+    cause = error
+    # torch.save reports a full disk as a RuntimeError whose text does not say so.
+    if isinstance(error.__context__, OSError):
+        cause = error.__context__
+    if getattr(cause, "strerror", None):
+        return cause.strerror
+    return " ".join(str(cause).split())[:200]

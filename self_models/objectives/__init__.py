@@ -1,1 +1,1 @@
-"""What does a network see next, when does it stop, and how does it predict?"""
+"""Gates, stopping rules, read-outs and encodings: what the objectives differ in."""

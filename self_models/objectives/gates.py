@@ -1,7 +1,12 @@
-"""Input gates: what the input neurons see in the next step, once the prediction of this step is known.
+"""Input gates: what the input neurons see in the next timestep.
 
-A gate is a dataclass of its settings with a few hooks on tensors. Registered under a name, it is a choice of --gate, and its
-settings are flags.
+After each timestep the network's prediction of the image is known. A gate compares the
+two and decides which input neurons stay *open*, that is, may send spikes in the next
+timestep. A gate is a dataclass of its settings with a few methods on tensors. Register
+it under a name in `GATES`: the name becomes a choice of ``--gate``, and each setting a
+flag.
+
+In this file ``B`` is the number of images, and ``(C, H, W)`` the shape of an image.
 """
 
 from dataclasses import dataclass
@@ -28,42 +33,152 @@ GATES = Registry("gate")
 @GATES.register("open")
 @dataclass
 class Gate:
-    """Every input neuron sees its pixel, whatever is predicted."""
+    """No blocking: every input neuron sees its pixel, whatever is predicted.
 
-    reacts = False  # whether what is seen depends on predictions
-    follows_changes = True  # whether it can go on with another image
-    reopens = False  # whether what is closed may open again, by itself or for another image
-    stays_in_evaluation = (
-        False  # whether a network that was trained with it runs with it wherever it is evaluated
-    )
+    This is also the base class of all gates. A gate of your own overrides the methods.
 
-    def check(self, has_feedback):
-        """Raises ModelError where the gate cannot work in a network with or without a decoder."""
+    Attributes
+    ----------
+    reacts : bool
+        Whether what the input neurons see depends on predictions.
+    follows_changes : bool
+        Whether the gate can go on when another image replaces the present one.
+    reopens : bool
+        Whether a closed input neuron can open again, by itself or for another image.
+    stays_in_evaluation : bool
+        Whether a network that was trained with this gate is evaluated with it, too,
+        unless another gate is asked for.
+    """
 
-    def start(self, image):
-        """The View of the first step, for images (B, C, H, W)."""
+    reacts = False
+    follows_changes = True
+    reopens = False
+    stays_in_evaluation = False
+
+    def check(self, has_feedback: bool) -> None:
+        """Check that the gate can work in a network.
+
+        Parameters
+        ----------
+        has_feedback : bool
+            Whether the network has a decoder, which predicts the image.
+
+        Raises
+        ------
+        ModelError
+            If the gate needs predictions and there are none.
+        """
+
+    def start(self, image: torch.Tensor) -> View:
+        """Return what the input neurons see in the first timestep.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, C, H, W)
+            The images.
+
+        Returns
+        -------
+        View
+            What they see.
+        """
         return View(image)
 
-    def next_view(self, image, prediction, view):
-        """The View of the next step; image, prediction (B, C, H, W) on the same scale; view: that of this step."""
+    def next_view(self, image: torch.Tensor, prediction: torch.Tensor, view: View) -> View:
+        """Return what the input neurons see in the next timestep.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, C, H, W)
+            The images.
+        prediction : Tensor of shape (B, C, H, W)
+            The prediction after this timestep, on the scale of the image.
+        view : View
+            What the input neurons have seen in this timestep.
+
+        Returns
+        -------
+        View
+            What they see in the next one.
+        """
         return view
 
-    def on_image_change(self, image, prediction, view, changed):
-        """The View of the next step where another image takes the place of the one before: image, prediction (B, C, H, W) on the
-        same scale; changed: bool likewise, where it differs."""
+    def on_image_change(
+        self,
+        image: torch.Tensor,
+        prediction: torch.Tensor,
+        view: View,
+        changed: torch.Tensor,
+    ) -> View:
+        """Return what the input neurons see once another image is shown.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, C, H, W)
+            The new images.
+        prediction : Tensor of shape (B, C, H, W)
+            The latest prediction, on the scale of the image.
+        view : View
+            What the input neurons have seen so far.
+        changed : Tensor of shape (B, C, H, W), bool
+            Where the new image differs from the one before.
+
+        Returns
+        -------
+        View
+            What they see in the next timestep.
+        """
         return self.start(image)
 
-    def held(self, view):
-        """Where predictions are held, bool (B, C, H, W); None for nowhere."""
+    def held(self, view: View) -> torch.Tensor | None:
+        """Return the pixels whose prediction is held at its present value.
+
+        Parameters
+        ----------
+        view : View
+            What the input neurons see.
+
+        Returns
+        -------
+        Tensor of shape (B, C, H, W), bool, or None
+            Where predictions are held. None means nowhere.
+        """
         return None
 
-    def judged_by(self, image, is_open):
-        """(what predictions are compared with, (B, C, H, W), where that is done, bool or True for everywhere) while these pixels
-        are open: for pictures."""
+    def judged_by(
+        self, image: torch.Tensor, is_open: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | bool]:
+        """Return what predictions are compared with. Pictures show it.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, C, H, W)
+            The images.
+        is_open : Tensor of shape (B, C, H, W), bool
+            The input neurons that are open.
+
+        Returns
+        -------
+        target : Tensor of shape (B, C, H, W)
+            What predictions are compared with.
+        where : Tensor of shape (B, C, H, W), bool, or True
+            Where they are compared. True means everywhere.
+        """
         return image, True
 
-    def compared(self, view):
-        """How many pixels next_view compares with their prediction, per image (B,)."""
+    def compared(self, view: View) -> torch.Tensor:
+        """Count the comparisons that `next_view` makes after a timestep.
+
+        Parameters
+        ----------
+        view : View
+            What the input neurons have seen in this timestep.
+
+        Returns
+        -------
+        Tensor of shape (B,), int64
+            For each image, how many pixels are compared with their prediction.
+        """
         return torch.zeros(len(view.image), dtype=torch.int64, device=view.image.device)
 
 
@@ -75,13 +190,23 @@ GATES.base = Gate
 
 @dataclass
 class Tolerance(Gate):
-    """What counts as predicted: |prediction - x| < epsilon; together: in all channels of a pixel, else none of them is."""
+    """What counts as predicted: ``|prediction - image| < epsilon``.
+
+    Base class of the gates that compare a prediction with the image.
+
+    Attributes
+    ----------
+    epsilon : float, >= 0
+        Tolerance, on the scale of the image. With 0 nothing counts as predicted.
+    together : bool
+        Whether a pixel counts as predicted only if all its channels are.
+    """
 
     epsilon: float = setting(
         0.1,
         NOT_NEGATIVE,
-        "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; typed alone it means "
-        "--gate block",
+        "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; "
+        "typed alone it means --gate block",
         group="gate",
         common=True,
     )
@@ -89,26 +214,53 @@ class Tolerance(Gate):
         False, Switch(), "a pixel is predicted only if all its channels are", group="gate"
     )
 
-    def check(self, has_feedback):
+    def check(self, has_feedback: bool) -> None:
+        """Raise ModelError if there is a tolerance, but no decoder that predicts."""
         if self.epsilon and not has_feedback:
             raise ModelError(
-                "epsilon: blocking needs a decoder: choose an architecture named ..._wFeedback, or epsilon 0"
+                "epsilon: blocking needs a decoder: choose an architecture named "
+                "..._wFeedback, or epsilon 0"
             )
 
-    def is_predicted(self, image, prediction):
-        """bool (B, C, H, W)"""
+    def is_predicted(self, image: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """Return which pixels are predicted well enough.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, C, H, W)
+            What the prediction is compared with.
+        prediction : Tensor of shape (B, C, H, W)
+            The prediction, on the scale of the image.
+
+        Returns
+        -------
+        Tensor of shape (B, C, H, W), bool
+            Where ``|prediction - image| < epsilon``; with ``together`` in all channels.
+        """
         predicted = (prediction - image).abs() < self.epsilon
-        return predicted.all(1, keepdim=True).expand_as(predicted) if self.together else predicted
+        if self.together:
+            predicted = predicted.all(1, keepdim=True).expand_as(predicted)
+        return predicted
 
 
 @GATES.register("block")
 @dataclass
 class Blocking(Tolerance):
-    """A pixel with |prediction - x| < epsilon is predicted; from the next step on its input is 0: for good, or (dynamic) until a
-    prediction misses it.
+    """Objective 1: the input neuron of a predicted pixel is blocked.
 
-    residual: an open pixel sends its prediction error, x minus prediction with its sign, instead of x (predictive coding, Rao &
-    Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off."""
+    Blocked means that the input is 0 from the next timestep on.
+
+    Attributes
+    ----------
+    blocking : {"permanent", "dynamic"}
+        Whether a blocked pixel stays blocked for good, or opens again as soon as a
+        prediction misses it.
+    latch : bool
+        Whether the prediction of a blocked pixel is held, so that it cannot drift off.
+    residual : bool
+        Whether an open pixel sends its prediction error, image minus prediction with
+        its sign, instead of its value (predictive coding, Rao & Ballard 1999).
+    """
 
     blocking: str = objective_setting(
         "permanent",
@@ -128,43 +280,66 @@ class Blocking(Tolerance):
     reacts = True
 
     @property
-    def reopens(self):
+    def reopens(self) -> bool:
+        """Whether a blocked pixel can open again."""
         return self.blocking == "dynamic"
 
-    def start(self, image):
+    def start(self, image: torch.Tensor) -> View:
+        """Open every pixel, because nothing has been predicted yet."""
         everywhere = torch.ones_like(image, dtype=torch.bool)
         return View(image, is_open=everywhere, predicted=~everywhere)
 
-    def next_view(self, image, prediction, view):
+    def next_view(self, image: torch.Tensor, prediction: torch.Tensor, view: View) -> View:
+        """Close what is predicted; see `Gate.next_view` for the arguments."""
         predicted = self.is_predicted(image, prediction)
-        is_open = (
-            ~predicted if self.reopens else view.is_open & ~predicted
-        )  # once closed, stays closed
-        return View(
-            image * is_open,
-            is_open,
-            predicted,
-            explained=prediction.detach() if self.residual else None,
-        )
+        is_open = self._open_after(predicted, view)
+        explained = None
+        if self.residual:
+            explained = prediction.detach()
+        return View(image * is_open, is_open, predicted, explained=explained)
 
-    def on_image_change(self, image, prediction, view, changed):
-        """Each changed pixel is judged at once: it opens where it no longer fits its prediction, if it may; others stay as they
-        are."""
-        changed = changed.any(1, keepdim=True).expand_as(changed) if self.together else changed
+    def on_image_change(
+        self,
+        image: torch.Tensor,
+        prediction: torch.Tensor,
+        view: View,
+        changed: torch.Tensor,
+    ) -> View:
+        """Judge each changed pixel by its present prediction; leave the others.
+
+        See `Gate.on_image_change` for the arguments.
+        """
+        if self.together:
+            changed = changed.any(1, keepdim=True).expand_as(changed)
         predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
-        is_open = torch.where(
-            changed, ~predicted if self.reopens else view.is_open & ~predicted, view.is_open
-        )
+        is_open = torch.where(changed, self._open_after(predicted, view), view.is_open)
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
-    def held(self, view):
-        return ~view.is_open if self.latch else None
+    def _open_after(self, predicted: torch.Tensor, view: View) -> torch.Tensor:
+        """Return which pixels are open once these are predicted, (B, C, H, W) bool."""
+        if self.reopens:
+            return ~predicted
+        return view.is_open & ~predicted  # what is closed stays closed
 
-    def compared(self, view):
+    def held(self, view: View) -> torch.Tensor | None:
+        """Hold the predictions of blocked pixels, with ``latch``."""
+        if self.latch:
+            return ~view.is_open
+        return None
+
+    def compared(self, view: View) -> torch.Tensor:
+        """Count the pixels that could change from open to closed, or back.
+
+        See `Gate.compared` for the argument and the result.
+        """
         if not self.epsilon:
             return super().compared(view)
-        where = torch.ones_like(view.is_open) if self.reopens else view.is_open
-        return (where if view.attended is None else where & view.attended).sum((1, 2, 3))
+        where = view.is_open
+        if self.reopens:  # closed pixels are compared, too: they may have to open
+            where = torch.ones_like(view.is_open)
+        if view.attended is not None:
+            where = where & view.attended
+        return where.sum((1, 2, 3))
 
 
 # --- a link: what is predicted is not sent
@@ -173,24 +348,38 @@ class Blocking(Tolerance):
 @GATES.register("reconstruct")
 @dataclass
 class Reconstruct(Tolerance):
-    """Sensor and receiver predict alike. A pixel that the prediction misses by epsilon or more is open: it is sent, and counts as
-    an event. The network sees a pixel where it is open, elsewhere its prediction: the frame as the receiver rebuilds it."""
+    """A link between a sensor and a receiver that both make the same prediction.
+
+    A pixel that the prediction misses by epsilon or more is open: the sensor sends it,
+    which counts as one event. The network is the receiver. It sees the frame as it can
+    rebuild it: the sent pixels, and the prediction of all others.
+    """
 
     reacts = True
     reopens = True
 
-    def start(self, image):
+    def start(self, image: torch.Tensor) -> View:
+        """Send every pixel, because nothing has been predicted yet."""
         everywhere = torch.ones_like(image, dtype=torch.bool)
         return View(image, everywhere, ~everywhere, events=everywhere)
 
-    def next_view(self, image, prediction, view):
+    def next_view(self, image: torch.Tensor, prediction: torch.Tensor, view: View) -> View:
+        """Send what the prediction misses; see `Gate.next_view` for the arguments."""
         predicted = self.is_predicted(image, prediction)
-        return View(
-            torch.where(predicted, prediction, image), ~predicted, predicted, events=~predicted
-        )
+        rebuilt = torch.where(predicted, prediction, image)
+        return View(rebuilt, ~predicted, predicted, events=~predicted)
 
-    def on_image_change(self, image, prediction, view, changed):
+    def on_image_change(
+        self,
+        image: torch.Tensor,
+        prediction: torch.Tensor,
+        view: View,
+        changed: torch.Tensor,
+    ) -> View:
+        """Send what the prediction misses of the new image, as in each timestep."""
         return self.next_view(image, prediction, view)
 
-    def compared(self, view):
-        return torch.full_like(super().compared(view), view.is_open[0].numel())
+    def compared(self, view: View) -> torch.Tensor:
+        """Count every pixel, since the sensor compares all of them."""
+        pixels_per_image = view.is_open[0].numel()
+        return torch.full_like(super().compared(view), pixels_per_image)

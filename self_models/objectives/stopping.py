@@ -1,43 +1,99 @@
-"""Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
+"""Stopping rules (objective 2): whether an image may stop after a timestep.
 
-holds(run) -> (B,) bool for the RunState after a step, without its memory.
+An image may stop because its input is predicted, or because the network is sure of the
+class. In this file ``B`` is the number of images.
 """
 
 import math
 from dataclasses import dataclass
 
+import torch
+
+from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
+from self_models.running.steps import RunState
 
 RULES = Registry("rule", keeps_all=True)
 ANY = Number(float)
 
 
-def output_gap(logits):
-    """Margin of the two largest logits, in units of the output (B,)."""
-    best, second = logits.topk(2).values.unbind(1)
-    return best - second
+def output_gap(logits: torch.Tensor) -> torch.Tensor:
+    """Return the margin between the two largest logits.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, num_classes)
+        Output of the network.
+
+    Returns
+    -------
+    Tensor of shape (B,), >= 0
+        Largest minus second largest logit, in units of the output.
+    """
+    largest, second = logits.topk(2).values.unbind(1)
+    return largest - second
 
 
-def output_entropy(logits):
-    """Entropy of softmax(logits) as a part of its largest value, 0 (sure) to 1 (B,) (as in DT-SNN, Li et al., DAC 2023)."""
-    log_p = logits.log_softmax(1)
-    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
+def output_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the normalised entropy of ``softmax(logits)``.
+
+    DT-SNN (Li et al., DAC 2023) stops by this measure.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, num_classes)
+        Output of the network.
+
+    Returns
+    -------
+    Tensor of shape (B,), 0 to 1
+        Entropy divided by its largest value, ``log(num_classes)``: 0 is sure.
+    """
+    num_classes = logits.shape[1]
+    log_probabilities = logits.log_softmax(1)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(1)
+    return entropy / math.log(num_classes)
 
 
 @RULES.register("never")
 @dataclass
 class Never:
-    """Every image takes all T steps."""
+    """No early exit: every image takes all timesteps.
 
-    stops = looks_at_input = False
+    Attributes
+    ----------
+    stops : bool
+        Whether images can stop under this rule.
+    looks_at_input : bool
+        Whether the rule asks which input neurons are open, which needs a gate that
+        blocks.
+    """
+
+    stops = False
+    looks_at_input = False
 
 
 class Rule(Never):
-    """A rule after which images stop: derive one from it, with holds(run). looks_at_input: whether it asks what of the input is
-    open, which needs a gate that blocks."""
+    """Base class of the rules by which an image stops. Derive your own from it."""
 
     stops = True
+
+    def holds(self, run: RunState) -> torch.Tensor:
+        """Return which images may stop after this timestep.
+
+        Parameters
+        ----------
+        run : RunState
+            State after the timestep, without the neurons' states. Its ``logits`` are
+            summed over the timesteps so far.
+
+        Returns
+        -------
+        Tensor of shape (B,), bool
+            Whether the rule holds.
+        """
+        raise ModelError(f"rule {type(self).__name__} needs a method holds(run)")
 
 
 RULES.base = Rule
@@ -46,7 +102,13 @@ RULES.base = Rule
 @RULES.register("all_predicted")
 @dataclass
 class AllPredicted(Rule):
-    """The share of active (non-zero) input pixels still open is at most open_bound."""
+    """Stop once the input is predicted.
+
+    Attributes
+    ----------
+    open_bound : float
+        Largest share of the active (non-zero) pixels that may still be open.
+    """
 
     open_bound: float = objective_setting(
         0.0,
@@ -57,14 +119,21 @@ class AllPredicted(Rule):
     )
     looks_at_input = True
 
-    def holds(self, run):
+    def holds(self, run: RunState) -> torch.Tensor:
+        """Return whether the open share of active pixels is at most ``open_bound``."""
         return share_of_active(run.view.is_open, run.image) <= self.open_bound
 
 
 @RULES.register("confidence")
 @dataclass
 class Confidence(Rule):
-    """The margin of the two largest logits is at least gap_bound."""
+    """Stop once the largest logit leads clearly.
+
+    Attributes
+    ----------
+    gap_bound : float
+        Smallest margin between the two largest logits, in units of the output.
+    """
 
     gap_bound: float = objective_setting(
         8.0,
@@ -75,14 +144,21 @@ class Confidence(Rule):
         common=True,
     )
 
-    def holds(self, run):
+    def holds(self, run: RunState) -> torch.Tensor:
+        """Return whether the margin is at least ``gap_bound``."""
         return output_gap(run.logits) >= self.gap_bound
 
 
 @RULES.register("entropy")
 @dataclass
 class Entropy(Rule):
-    """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
+    """Stop once the entropy of the outputs is low.
+
+    Attributes
+    ----------
+    entropy_bound : float
+        Largest normalised entropy, from 0 (sure) to 1.
+    """
 
     entropy_bound: float = objective_setting(
         0.05,
@@ -92,14 +168,18 @@ class Entropy(Rule):
         tried=(0.2, 0.05, 0.01, 0.001),
     )
 
-    def holds(self, run):
+    def holds(self, run: RunState) -> torch.Tensor:
+        """Return whether the entropy is at most ``entropy_bound``."""
         return output_entropy(run.logits) <= self.entropy_bound
 
 
 @RULES.register("both")
 @dataclass
 class Both(AllPredicted, Confidence):
-    """all_predicted and confidence."""
+    """Stop once `AllPredicted` and `Confidence` both hold."""
 
-    def holds(self, run):
-        return AllPredicted.holds(self, run) & Confidence.holds(self, run)
+    def holds(self, run: RunState) -> torch.Tensor:
+        """Return whether both rules hold."""
+        is_predicted = AllPredicted.holds(self, run)
+        is_confident = Confidence.holds(self, run)
+        return is_predicted & is_confident
