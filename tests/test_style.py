@@ -1,0 +1,270 @@
+"""How plain the code is, where ruff has no rule: packed statements, and what docstrings of
+public functions must say. CONTRIBUTING.md explains the rules with an example."""
+
+import ast
+import re
+
+import pytest
+from conftest import REPOSITORY
+
+# Rooms and files that have been rewritten in plain code. The list only grows.
+PLAIN = (
+    "harness/runs/ranks.py",
+    "harness/runs/saving.py",
+    "self_models/network/surrogates.py",
+    "self_models/objectives/*.py",
+    "tests/test_style.py",
+)
+
+# What is public: what `self_models` offers, and what a page or examples/ shows. A class stands
+# for its methods without an underscore, too.
+PUBLIC = {
+    "harness/data/events.py": ["rows_in"],
+    "harness/data/folders.py": ["labelled_recordings"],
+    "harness/data/sets.py": ["load_data"],
+    "harness/exporting/formats.py": ["export"],
+    "harness/runs/saving.py": ["save_checkpoint"],
+    "harness/training/losses.py": ["Loss"],
+    "self_models/adopting.py": ["from_ann"],
+    "self_models/basics/images.py": ["read_images"],
+    "self_models/basics/settings.py": ["Registry", "Number", "Choice", "Switch", "setting"],
+    "self_models/conformance.py": ["Difference", "first_difference"],
+    "self_models/counting/evaluation.py": ["Evaluation", "evaluate", "figures_per_image"],
+    "self_models/counting/operations.py": [
+        "OperationCounter",
+        "energies",
+        "energy_joules",
+        "fan_out",
+    ],
+    "self_models/graph.py": ["GraphSNN"],
+    "self_models/integers.py": ["IntegerSNN", "Whole", "WholeForm"],
+    "self_models/loading.py": ["load"],
+    "self_models/network/graph.py": ["Graph"],
+    "self_models/network/neurons.py": ["SpikingNeuron"],
+    "self_models/network/norms.py": ["QCFS"],
+    "self_models/network/surrogates.py": ["Surrogate", "linear", "stdb", "triangle"],
+    "self_models/nir.py": ["from_nir"],
+    "self_models/objectives/contrast.py": [
+        "Contrast",
+        "local_contrast",
+        "local_gain",
+        "original_contrast",
+    ],
+    "self_models/objectives/encoders.py": ["Encoding", "direct", "poisson"],
+    "self_models/objectives/gates.py": ["Blocking", "Gate", "Reconstruct", "Tolerance"],
+    "self_models/objectives/readouts.py": [
+        "Membrane",
+        "MembraneLinear",
+        "MembraneRescaled",
+        "Readout",
+        "Rescaled",
+        "SpikeCount",
+        "SpikeCountRescaled",
+    ],
+    "self_models/objectives/stopping.py": [
+        "AllPredicted",
+        "Both",
+        "Confidence",
+        "Entropy",
+        "Never",
+        "Rule",
+        "output_entropy",
+        "output_gap",
+    ],
+    "self_models/running/outputs.py": [
+        "ANNOutput",
+        "SNNOutput",
+        "by_part",
+        "part_of",
+        "total_spikes",
+    ],
+    "self_models/running/stream.py": ["Stream"],
+    "self_models/vgg_wFeedback.py": ["VGG_wFeedback"],
+    "self_models/vgg_wFeedback_spiking.py": ["VGG_SNN_STDB_wFeedback"],
+}
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def plain_files():
+    """Return the paths of the files that have been rewritten, relative to the repository."""
+    paths = set()
+    for pattern in PLAIN:
+        found = list(REPOSITORY.glob(pattern))
+        assert found, f"PLAIN names {pattern}, which is not there"
+        paths.update(str(path.relative_to(REPOSITORY)) for path in found)
+    return sorted(paths)
+
+
+# --- packed statements
+
+
+def names_in(node):
+    """Return the source of each element of a tuple, in alphabetical order."""
+    return sorted(ast.unparse(element) for element in node.elts)
+
+
+def is_packed_assignment(node):
+    """Return whether values are assigned in one statement that could be several.
+
+    A swap, `a, b = b, a`, is one thought, and stays.
+    """
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+        return False
+    tuples = [target for target in node.targets if isinstance(target, ast.Tuple)]
+    return any(names_in(target) != names_in(node.value) for target in tuples)
+
+
+def is_nested_conditional(node):
+    """Return whether a conditional expression has another one inside."""
+    if not isinstance(node, ast.IfExp):
+        return False
+    inner = [child for child in ast.walk(node) if isinstance(child, ast.IfExp)]
+    return len(inner) > 1
+
+
+def is_packed_comprehension(node):
+    """Return whether a comprehension has several loops, or several conditions."""
+    if not isinstance(node, COMPREHENSIONS):
+        return False
+    conditions = sum(len(loop.ifs) for loop in node.generators)
+    return len(node.generators) > 1 or conditions > 1
+
+
+def packed_statements(source):
+    """Return a line number and a sentence for each packed statement of a source text."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if is_packed_assignment(node):
+            found.append((node.lineno, "assigns several values at once: one statement each"))
+        if is_nested_conditional(node):
+            found.append((node.lineno, "nests conditional expressions: write an if block"))
+        if is_packed_comprehension(node):
+            found.append((node.lineno, "packs a comprehension: one for, at most one if"))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", plain_files())
+def test_a_statement_says_one_thing(path):
+    source = (REPOSITORY / path).read_text()
+    assert packed_statements(source) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "is_packed"),
+    [
+        ("a, b = 1, 2", True),
+        ("a = 1", False),
+        ("a, b = b, a", False),
+        ("a[i], a[j] = a[j], a[i]", False),
+        ("a, b = pair()", False),
+        ("x = 1 if a else 2 if b else 3", True),
+        ("x = 1 if a else 2", False),
+        ("x = [i for row in rows for i in row]", True),
+        ("x = [i for i in row if i if i > 2]", True),
+        ("x = {i: j for i, j in row if i}", False),
+    ],
+)
+def test_what_counts_as_packed(source, is_packed):
+    assert bool(packed_statements(source)) == is_packed
+
+
+# --- docstrings of what is public
+
+
+def sections_of(docstring):
+    """Return the sections of a NumPy docstring: title -> names of its entries."""
+    sections = {}
+    lines = docstring.splitlines()
+    title = None
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if re.fullmatch("-{3,}", following) and line == line.strip():
+            title = line
+            sections[title] = []
+            continue
+        entry = re.match(r"[*\w][\w*, ]*(?= : )|[*\w]+$", line)
+        if title and entry:
+            sections[title] += [name.strip() for name in entry[0].split(",")]
+    return sections
+
+
+def parameters_of(function):
+    """Return the argument nodes that a caller passes, without self and cls."""
+    arguments = function.args
+    nodes = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    nodes += [node for node in (arguments.vararg, arguments.kwarg) if node]
+    return [node for node in nodes if node.arg not in ("self", "cls")]
+
+
+def lacks_of_function(function, is_method=False):
+    """Return what the signature and the docstring of a public function do not say."""
+    lacks = []
+    parameters = parameters_of(function)
+    for node in parameters:
+        if node.annotation is None:
+            lacks.append(f"{node.arg} has no annotation")
+    if function.returns is None:
+        lacks.append("the result has no annotation")
+
+    docstring = ast.get_docstring(function) or ""
+    # A method that overrides another one may lead to the docstring of that one, or have a
+    # single line that says what is different.
+    if is_method and (re.search(r"[Ss]ee `", docstring) or docstring.count("\n") == 0):
+        return lacks if docstring else [*lacks, "no docstring"]
+    sections = sections_of(docstring)
+    documented = [name.lstrip("*") for name in sections.get("Parameters", [])]
+    for node in parameters:
+        if node.arg not in documented:
+            lacks.append(f"{node.arg} is not under Parameters")
+    returns = function.returns and ast.unparse(function.returns)
+    if returns not in (None, "None", "NoReturn") and not {"Returns", "Yields"} & sections.keys():
+        lacks.append("no section Returns")
+    return lacks
+
+
+def lacks_of_class(node):
+    """Return what the docstrings of a public class and of its methods do not say."""
+    lacks = []
+    attributes = sections_of(ast.get_docstring(node) or "").get("Attributes", [])
+    if ast.get_docstring(node) is None:
+        lacks.append("no docstring")
+    for child in node.body:
+        if isinstance(child, ast.AnnAssign) and child.target.id not in attributes:
+            lacks.append(f"{child.target.id} is not under Attributes")
+        if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
+            own = lacks_of_function(child, is_method=True)
+            lacks += [f"{child.name}: {lack}" for lack in own]
+    return lacks
+
+
+@pytest.mark.parametrize("path", [path for path in plain_files() if path in PUBLIC])
+def test_public_docstrings_have_sections(path):
+    tree = ast.parse((REPOSITORY / path).read_text())
+    named = {node.name: node for node in tree.body if hasattr(node, "name")}
+    for name in PUBLIC[path]:
+        node = named[name]
+        lacks = lacks_of_class(node) if isinstance(node, ast.ClassDef) else lacks_of_function(node)
+        assert not lacks, f"{path}: {name}: {'; '.join(lacks)}"
+
+
+def test_public_names_are_there():
+    for path, names in PUBLIC.items():
+        tree = ast.parse((REPOSITORY / path).read_text())
+        defined = {node.name for node in tree.body if hasattr(node, "name")}
+        missing = [name for name in names if name not in defined]
+        assert not missing, f"{path} defines no {', '.join(missing)}: correct PUBLIC"
+
+
+def test_a_docstring_that_lacks_something_is_noticed():
+    source = '''
+def area(width: float, height: float) -> float:
+    """Return the area.
+
+    Parameters
+    ----------
+    width : float
+        In metres.
+    """
+'''
+    lacks = lacks_of_function(ast.parse(source).body[0])
+    assert lacks == ["height is not under Parameters", "no section Returns"]
