@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+"""Would the tests, or the recorded command lines, notice a slip in the code?
+
+    python benchmarks/robustness/faults.py draw --seed 1 --count 50 > FAULTS.json
+    python -m pytest -n 2 --cov=self_models --cov=harness --cov=. --cov-context=test
+    python benchmarks/robustness/faults.py try FAULTS.json --coverage .coverage --record RECORD
+
+`draw` writes a list of faults before any of them is tried. Each is one small change of one
+function, as a rewriting might make it by mistake: see `KINDS`. The places are drawn by
+`--seed` over all functions of self_models, harness and the scripts.
+
+`try` puts each fault into a worktree of its own, and runs those tests that pass through the
+function (which --coverage knows: it needs the package pytest-cov), until one fails. If none
+does, it compares the command lines with a record (`frozen.py write RECORD --part commands`,
+made before on this machine). Each fault is printed as one line of JSON with what noticed
+it; lines that are in --results already are not tried again.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOMS = ("self_models/**/*.py", "harness/**/*.py", "*.py")
+NOT_ROOMS = ("setup.py", "results.py", "demo.py")  # they build or drive, and have no rules
+MOST_TESTS = 60  # of a fault, the tests whose names are drawn first
+SECONDS = 300  # after which a test run counts as one that noticed: it does not end any more
+
+
+@dataclass
+class Fault:
+    """One small change of one function.
+
+    Attributes
+    ----------
+    file : str
+        Path in the repository.
+    function : str
+        Name of the function.
+    lines : list of int
+        First and last line of the function.
+    kind : str
+        One of `KINDS`.
+    start, end : int
+        The bytes of the file that are replaced.
+    before, after : str
+        The text there, and what takes its place.
+    """
+
+    file: str
+    function: str
+    lines: list[int]
+    kind: str
+    start: int
+    end: int
+    before: str
+    after: str
+
+
+# --- the kinds: each yields (node that is replaced, text that takes its place)
+
+SIGNS = {ast.Add: "-", ast.Sub: "+"}
+JOINED = (ast.JoinedStr, ast.List, ast.Tuple)  # of which + makes no sum
+NEIGHBOURS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
+
+
+def wrong_sign(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield sums that become differences and the reverse, and a minus that is lost."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.BinOp) and type(node.op) in SIGNS:
+            parts = list(ast.walk(node))
+            texts = [part for part in parts if isinstance(getattr(part, "value", None), str)]
+            if texts or any(isinstance(part, JOINED) for part in parts):
+                continue
+            left = ast.unparse(node.left)
+            right = ast.unparse(node.right)
+            yield node, f"({left} {SIGNS[type(node.op)]} ({right}))"
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            yield node, f"({ast.unparse(node.operand)})"
+
+
+def off_by_one(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield whole numbers that become one larger, and bounds that take in their end."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            yield node, str(node.value + 1)
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            operator = NEIGHBOURS.get(type(node.ops[0]))
+            if operator:
+                left = ast.unparse(node.left)
+                right = ast.unparse(node.comparators[0])
+                yield node, f"({left} {operator} {right})"
+
+
+def exchanged(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield a variable in whose place another one of the function is read."""
+    assigned = {argument.arg for argument in function.args.args} - {"self", "cls"}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            assigned.add(node.id)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in assigned:
+            for other in sorted(assigned - {node.id}):
+                yield node, other
+
+
+def dropped_argument(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield calls that lose a keyword argument, or the last of several others."""
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Call):
+            continue
+        for number in range(len(node.keywords)):
+            kept = node.keywords[:number] + node.keywords[number + 1 :]
+            yield node, ast.unparse(ast.Call(node.func, node.args, kept))
+        if len(node.args) > 1:
+            yield node, ast.unparse(ast.Call(node.func, node.args[:-1], node.keywords))
+
+
+def dropped_condition(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield conditions that always hold, and parts of `and` and `or` that are lost."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.If | ast.IfExp):
+            yield node.test, "True"
+        if isinstance(node, ast.BoolOp):
+            for number in range(len(node.values)):
+                kept = node.values[:number] + node.values[number + 1 :]
+                joined = kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
+                yield node, f"({ast.unparse(joined)})"
+
+
+def wrong_default(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    """Yield defaults of parameters that are another value of their type."""
+    arguments = function.args
+    for node in [*arguments.defaults, *arguments.kw_defaults]:
+        if not isinstance(node, ast.Constant):
+            continue
+        if isinstance(node.value, bool):
+            yield node, str(not node.value)
+        elif isinstance(node.value, int | float):
+            yield node, repr(2 * node.value + 1)
+        elif isinstance(node.value, str):
+            yield node, repr(f"{node.value}_")
+
+
+KINDS = {
+    "wrong sign": wrong_sign,
+    "off by one": off_by_one,
+    "another variable": exchanged,
+    "argument dropped": dropped_argument,
+    "condition dropped": dropped_condition,
+    "wrong default": wrong_default,
+}
+
+
+# --- drawing
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef]:
+    """Return the functions of a file, with those inside classes and other functions."""
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def byte_offset(source: bytes, line: int, column: int) -> int:
+    """Return the place of a line (from 1) and column (in bytes) in a source text."""
+    lines = source.splitlines(keepends=True)
+    return sum(len(each) for each in lines[: line - 1]) + column
+
+
+def fault_of(path: Path, function: ast.FunctionDef, kind: str, node: ast.AST, after: str) -> Fault:
+    """Describe the fault that replaces a node of a function by a text."""
+    source = path.read_bytes()
+    start = byte_offset(source, node.lineno, node.col_offset)
+    end = byte_offset(source, node.end_lineno, node.end_col_offset)
+    return Fault(
+        file=str(path.relative_to(REPOSITORY)),
+        function=function.name,
+        lines=[function.lineno, function.end_lineno],
+        kind=kind,
+        start=start,
+        end=end,
+        before=source[start:end].decode(),
+        after=after,
+    )
+
+
+def is_where_it_says(fault: Fault, node: ast.AST) -> bool:
+    """Return whether the text of a fault is its node.
+
+    Python 3.11 gives wrong places for what stands inside an f-string.
+    """
+    try:
+        there = ast.parse(f"({fault.before})", mode="eval").body
+    except SyntaxError:
+        return False
+    return ast.dump(there) == ast.dump(node)
+
+
+def draw(seed: int, count: int) -> list[Fault]:
+    """Draw faults over all functions, with each kind equally often.
+
+    Parameters
+    ----------
+    seed : int
+        Of the random choices.
+    count : int
+        Number of faults.
+
+    Returns
+    -------
+    list of Fault
+        No two in the same place.
+    """
+    generator = random.Random(seed)
+    places = []
+    for pattern in ROOMS:
+        for path in sorted(REPOSITORY.glob(pattern)):
+            if path.name not in NOT_ROOMS:
+                places += [(path, function) for function in functions_of(path)]
+    faults = []
+    taken = set()
+    while len(faults) < count:
+        kind = list(KINDS)[len(faults) % len(KINDS)]
+        path, function = generator.choice(places)
+        changes = list(KINDS[kind](function))
+        if not changes:
+            continue  # this function has no place for this kind: draw another one
+        node, after = generator.choice(changes)
+        fault = fault_of(path, function, kind, node, after)
+        is_new = (fault.file, fault.start) not in taken
+        if is_new and is_where_it_says(fault, node):
+            taken.add((fault.file, fault.start))
+            faults.append(fault)
+    return faults
+
+
+# --- trying
+
+
+def tests_through(fault: Fault, data) -> list[str]:
+    """Return the tests that pass through a function, by coverage data with contexts.
+
+    The first lines of a function run when its file is imported, so they do not count.
+    """
+    by_line = data.contexts_by_lineno(str(REPOSITORY / fault.file))
+    first_line, last_line = fault.lines
+    tests = set()
+    for line, contexts in by_line.items():
+        if first_line < line <= last_line:
+            tests.update(context.split("|")[0] for context in contexts if context)
+    names = sorted(tests)
+    random.Random(0).shuffle(names)  # else the tests of one file would come first
+    return names[:MOST_TESTS]
+
+
+def run(command: list, folder: Path) -> tuple[int, str]:
+    """Run a command in a folder. Returns its exit status, and what it has printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"FAILED: did not end within {SECONDS} seconds"
+    return done.returncode, done.stdout
+
+
+def what_notices(folder: Path, tests: list[str], record: str) -> str:
+    """Return the test, or the recorded command, that notices the fault in a worktree."""
+    if tests:
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        status, text = run(pytest, folder)
+        if status == 1:
+            failed = re.search(r"^(?:FAILED|ERROR):? (.*?)(?: - |$)", text, re.MULTILINE)
+            return failed[1] if failed else "tests"
+        if status != 0:
+            return f"tests could not run: {text.strip().splitlines()[-1]}"
+    if record:
+        frozen = [sys.executable, "benchmarks/robustness/frozen.py", "compare", record]
+        status, text = run([*frozen, "--part", "commands"], folder)
+        if status != 0:
+            return f"recorded commands: {' | '.join(text.strip().splitlines()[:4])[:300]}"
+    return ""
+
+
+def try_fault(fault: Fault, data, record: str) -> dict:
+    """Put a fault into a worktree, and return it with `noticed_by`, empty if by nothing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "tree"
+        git = ["git", "-C", str(REPOSITORY), "worktree"]
+        subprocess.run([*git, "add", "-q", "--detach", str(folder), "HEAD"], check=True)
+        try:
+            path = folder / fault.file
+            source = path.read_bytes()
+            if source[fault.start : fault.end].decode() != fault.before:
+                return {**asdict(fault), "noticed_by": "the file has changed: draw again"}
+            changed = source[: fault.start] + fault.after.encode() + source[fault.end :]
+            path.write_bytes(changed)
+            tests = tests_through(fault, data)
+            noticed_by = what_notices(folder, tests, record)
+            return {**asdict(fault), "tests": len(tests), "noticed_by": noticed_by}
+        finally:
+            subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def main() -> None:
+    """Draw faults, or try those of a list."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("draw", help="write a list of faults to standard output")
+    drawing.add_argument("--seed", type=int, required=True)
+    drawing.add_argument("--count", type=int, default=50)
+    trying = commands.add_parser("try", help="try the faults of a list")
+    trying.add_argument("faults", type=Path, metavar="FAULTS.json")
+    trying.add_argument("--coverage", required=True, metavar="FILE")
+    trying.add_argument("--record", default="", metavar="FILE", help="absolute path")
+    trying.add_argument("--results", type=Path, default=None, metavar="FILE.jsonl")
+    trying.add_argument("--part", default="0/1", metavar="I/N", help="each Nth fault, from I")
+    args = parser.parse_args()
+
+    if args.command == "draw":
+        print(json.dumps([asdict(fault) for fault in draw(args.seed, args.count)], indent=1))
+        return
+
+    import coverage  # only needed here
+
+    data = coverage.CoverageData(args.coverage)
+    data.read()
+    done = set()
+    if args.results and args.results.is_file():
+        for line in args.results.read_text().splitlines():
+            row = json.loads(line)
+            done.add((row["file"], row["start"], row["after"]))
+    first, step = map(int, args.part.split("/"))
+    faults = [Fault(**row) for row in json.loads(args.faults.read_text())]
+    for fault in faults[first::step]:
+        if (fault.file, fault.start, fault.after) in done:
+            continue
+        line = json.dumps(try_fault(fault, data, args.record))
+        print(line, flush=True)
+        if args.results:
+            with open(args.results, "a") as file:
+                file.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main()
