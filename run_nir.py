@@ -16,6 +16,7 @@ import torch
 from harness import UserError
 from harness.command_line.flags import OfAll
 from harness.command_line.parser import Parser, SwitchAction, typed
+from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
@@ -24,10 +25,10 @@ from harness.measuring.simulators import SIMULATORS, check
 from harness.measuring.tables import aligned, figure
 from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
-from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
+from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.ledger import graph_entries
 from self_models.counting.operations import conventions
-from self_models.nir import LIKE, RESETS, from_nir
+from self_models.nir import LIKE, from_nir
 
 SHARED = (
     "log",
@@ -51,40 +52,20 @@ def build_parser():
     parser.add_argument(
         "folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text
     )
+    add_reading_flags(parser.add_argument_group("reading the network"))
     group = parser.add_argument_group("running")
-    help_text = "simulator that wrote the network, whose conventions hold: time constants, reset, threshold; default: NIR's own"
-    group.add_argument("--like", choices=[*LIKE], default=None, help=help_text)
-    for flag, kind, word, help_text in (
-        (
-            "dt",
-            POSITIVE,
-            "SECONDS",
-            "length of a timestep; default: as --like, else the file's, else 0.001",
-        ),
+    for flag, word, help_text in (
         (
             "events_per_step",
-            COUNT,
             "N",
             "timesteps of N events each, however long they take; --dt then sets time constants only",
         ),
-        ("steps", COUNT, "T", "timesteps of each recording; default: those of the longest"),
-        (
-            "membrane_floor",
-            NOT_NEGATIVE,
-            "F",
-            "lower bound of the membrane potential, in negative thresholds; default: none",
-        ),
-        ("limit", COUNT, "N", "only N recordings, balanced over the classes"),
+        ("steps", "T", "timesteps of each recording; default: those of the longest"),
+        ("limit", "N", "only N recordings, balanced over the classes"),
     ):
         group.add_argument(
-            f"--{flag}", type=typed(kind), default=None, metavar=word, help=help_text
+            f"--{flag}", type=typed(COUNT), default=None, metavar=word, help=help_text
         )
-    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
-    group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
-    help_text = (
-        "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
-    )
-    group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
     group.add_argument(
         "--engine", choices=["auto", "event", "dense"], default="auto", help=help_text
@@ -111,10 +92,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
-    said = {
-        name: getattr(args, name)
-        for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")
-    }
+    said = reading_of(args)
     with warnings.catch_warnings(record=True, action="always") as notes:
         model = from_nir(args.network, engine=args.engine, **said)
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
