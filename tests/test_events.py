@@ -526,6 +526,7 @@ OF_DATA = [
     (BYTES[:0], {"timesteps": 4}, "data must have at least one image"),
     ([], {}, "data must have at least one recording"),
     ([np.zeros((1, 4), int)] * 2, {"scale": 255}, "scale and encoding are for images"),
+    ([np.zeros(4, int)] * 2, {}, r"recording 0: its events must be whole numbers \(n, 4\)"),
 ]
 
 
@@ -563,7 +564,6 @@ REFUSED = [
     ("--signed", "--signed is for images: add --dataset"),
     ("--data_dir {here}", "--data_dir is for images: add --dataset"),
     ("--skip_bad", "--skip_bad is for images: add --dataset"),
-    ("{here}/cats", "has no recordings (.npy, .npz, .bin)"),
     ("{here}/cats", "of images: --dataset FOLDER --timesteps T"),
 ]
 

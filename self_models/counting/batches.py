@@ -198,8 +198,11 @@ def listed_recordings(model, recordings, labels, batch_size, arrival):
     check_labels(labels, len(recordings), model.class_count)
     timesteps = arrival.timesteps
     if timesteps is None:
-        times = [np.asarray(rows)[:, 0].max() for rows in recordings if len(rows)]
-        timesteps = 1 + int(max(times, default=0))
+        last = 0
+        for rows in map(np.asarray, recordings):
+            if rows.ndim == 2 and len(rows):  # the network refuses what is no list of events
+                last = max(last, int(rows[:, 0].max()))
+        timesteps = last + 1
     for begin in range(0, len(recordings), batch_size):
         part = list(recordings[begin : begin + batch_size])
         part_labels = labels[begin : begin + batch_size]
