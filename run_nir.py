@@ -1,33 +1,43 @@
 #!/usr/bin/env python3
-"""Run a NIR network on recordings of an event camera: accuracy, spikes, additions, energy.
+"""Run a NIR network on recordings of an event camera, or on images: accuracy, spikes, additions, energy.
 
-FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. The predicted
-class is the output with the most spikes."""
+FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. With --dataset
+and --timesteps the network sees still images. The predicted class is the output with the most spikes."""
 
 import logging
 import time
 import warnings
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import torch
 
 from harness import UserError
-from harness.command_line.flags import OfAll
+from harness.command_line.flags import OfAll, training_settings
 from harness.command_line.parser import Parser, SwitchAction, typed
+from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
+from harness.data.facts import lines_on
 from harness.data.folders import labelled_recordings
 from harness.drawing.raster import save_recording
 from harness.measuring.simulators import SIMULATORS, check
+from harness.measuring.still_images import (
+    COUNTED,
+    arrival_in_words,
+    costs,
+    evaluate_images,
+    first_events,
+    notes_on_training,
+    open_images,
+)
 from harness.measuring.tables import aligned, figure
 from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
-from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, settings_in
-from self_models.counting.ledger import graph_entries
+from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.operations import conventions
-from self_models.nir import LIKE, RESETS, from_nir
+from self_models.nir import LIKE, from_nir
+from self_models.objectives.encoders import OF_STILLS
 
 SHARED = (
     "log",
@@ -35,56 +45,52 @@ SHARED = (
     "run_name",
     "overwrite",
     "batch_size",
+    "seed",
+    "data_dir",
+    "skip_bad",
 )  # flags of other scripts, too
+RECORDINGS = str(HOME / "data/nmnist")  # where nobody names any
+FOR_IMAGES = ("timesteps", "encoding", "signed", "seed", "data_dir", "skip_bad")  # flags
+FOR_RECORDINGS = ("steps", "events_per_step", "gif")
 MOST = 100_000  # timesteps
 CHECKED = 2  # recordings that are compared with other simulators
-COUNTED = 10  # recordings of which additions are counted
 
 
 def build_parser():
     settings = {name: one for name, one in settings_in(OfAll).items() if name in SHARED}
-    settings["batch_size"] = replace(settings["batch_size"], help="recordings at a time")
+    settings["batch_size"] = replace(settings["batch_size"], help="recordings or images at a time")
+    settings["seed"] = replace(settings["seed"], help="images: seed of --encoding poisson")
+    settings["dataset"] = replace(
+        training_settings("snn")["dataset"],
+        default=None,
+        help=(
+            "run on the test images of this data set instead of recordings, each for --timesteps "
+            "T; a folder as in training"
+        ),
+    )
     parser = Parser(__doc__, settings=settings)
-    parser.usage = "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]"
+    parser.usage = (
+        "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]\n"
+        "       %(prog)s NETWORK.nir --dataset NAME|FOLDER --timesteps T [FLAG ...]"
+    )
     parser.add_argument("network", metavar="NETWORK.nir")
     help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
-    parser.add_argument(
-        "folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text
-    )
+    parser.add_argument("folder", nargs="?", default=RECORDINGS, metavar="FOLDER", help=help_text)
+    add_reading_flags(parser.add_argument_group("reading the network"))
     group = parser.add_argument_group("running")
-    help_text = "simulator that wrote the network, whose conventions hold: time constants, reset, threshold; default: NIR's own"
-    group.add_argument("--like", choices=[*LIKE], default=None, help=help_text)
-    for flag, kind, word, help_text in (
-        (
-            "dt",
-            POSITIVE,
-            "SECONDS",
-            "length of a timestep; default: as --like, else the file's, else 0.001",
-        ),
+    for flag, word, help_text in (
         (
             "events_per_step",
-            COUNT,
             "N",
             "timesteps of N events each, however long they take; --dt then sets time constants only",
         ),
-        ("steps", COUNT, "T", "timesteps of each recording; default: those of the longest"),
-        (
-            "membrane_floor",
-            NOT_NEGATIVE,
-            "F",
-            "lower bound of the membrane potential, in negative thresholds; default: none",
-        ),
-        ("limit", COUNT, "N", "only N recordings, balanced over the classes"),
+        ("steps", "T", "timesteps of each recording; default: those of the longest"),
+        ("limit", "N", "only N recordings, balanced over the classes, or the first N images"),
     ):
         group.add_argument(
-            f"--{flag}", type=typed(kind), default=None, metavar=word, help=help_text
+            f"--{flag}", type=typed(COUNT), default=None, metavar=word, help=help_text
         )
-    help_text = "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: as --like, the file, else zero"
-    group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
-    help_text = (
-        "reset in the next timestep, as snnTorch does unless its neurons have reset_delay=False"
-    )
-    group.add_argument("--reset_delay", action=SwitchAction, default=None, help=help_text)
+    add_image_flags(parser.add_argument_group("images"))
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
     group.add_argument(
         "--engine", choices=["auto", "event", "dense"], default="auto", help=help_text
@@ -93,7 +99,7 @@ def build_parser():
         "--wrong",
         action=SwitchAction,
         default=False,
-        help="name each recording that is classified wrongly",
+        help="name each recording or image that is classified wrongly",
     )
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
@@ -109,17 +115,67 @@ def build_parser():
     return parser
 
 
+def add_image_flags(group):
+    """Add the flags of still images but for those that other scripts have, too."""
+    group.add_argument(
+        "--timesteps",
+        type=typed(COUNT),
+        default=None,
+        metavar="T",
+        help="images: for how many timesteps each is shown",
+    )
+    group.add_argument(
+        "--encoding",
+        choices=list(OF_STILLS),
+        default="constant",
+        help=(
+            "images: what arrives in a timestep; constant: the pixel's value; poisson: an event, "
+            "with this probability"
+        ),
+    )
+    group.add_argument(
+        "--signed",
+        action=SwitchAction,
+        default=None,
+        help=(
+            "images: pixels have values from -1 to 1 instead of 0 to 1; default: those of colour "
+            "images in files that this program has written"
+        ),
+    )
+
+
+def check_flags(args):
+    """Raise UserError for flags of recordings with those of images, and for images without T."""
+    if not args.dataset:
+        wrong = [flag for flag in FOR_IMAGES if flag in args.typed]
+        if wrong:
+            raise UserError(
+                f"--{wrong[0]} is for images: add --dataset NAME|FOLDER, or leave it out for recordings"
+            )
+        return
+    if args.folder != RECORDINGS:
+        raise UserError(
+            f"{args.folder} names recordings, and --dataset images: leave out one of the two"
+        )
+    wrong = [flag for flag in FOR_RECORDINGS if flag in args.typed]
+    if wrong:
+        raise UserError(
+            f"--{wrong[0]} is for recordings, and --dataset names images: leave out one of the two"
+        )
+    if not args.timesteps:
+        raise UserError("--dataset needs --timesteps T: for how many timesteps an image is shown")
+
+
 def main(argv=None):
-    args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
-    said = {
-        name: getattr(args, name)
-        for name in ("like", "dt", "reset", "reset_delay", "membrane_floor")
-    }
+    args = build_parser().parse_args(argv).having("found", results_json="")
+    check_flags(args)
+    said = reading_of(args)
     with warnings.catch_warnings(record=True, action="always") as notes:
         model = from_nir(args.network, engine=args.engine, **said)
-    if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
+    if not args.dataset and (len(model.graph.shape) != 3 or model.graph.shape[0] > 2):
         raise UserError(
-            f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)"
+            f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W): "
+            "for images give --dataset NAME|FOLDER --timesteps T"
         )
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
@@ -127,18 +183,20 @@ def main(argv=None):
         run.say(
             f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
         )
+    if args.dataset:
+        return run_images(args, run, model, said)
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None
     run.begin()
     if args.check is not None:
         return compare(args, run, said, recordings[: args.limit or CHECKED], steps)
-    engine = f"dense ({model.stays})" if model.stays else "event" if model.engine else "dense"
     run.say(
-        f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; engine: {engine}"
+        f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; "
+        f"engine: {engine_in_words(model)}"
     )
     result, read_as = evaluate(model, recordings, labels, steps, args.batch_size)
-    report(run, model, result)
+    report(run, model, result, "recordings")
     for path, label, found in zip(files, labels, read_as, strict=True):
         if args.wrong and found != label:
             run.say(f"wrong: {path}: class {names[label]}, predicted {names[found]}")
@@ -160,6 +218,65 @@ def main(argv=None):
     return record
 
 
+def run_images(args, run, model, said):
+    """Run the network on still images, say what it does, and return the record of it.
+
+    Parameters
+    ----------
+    args : Configuration
+        The flags.
+    run : Run
+        Where lines and records go.
+    model : GraphSNN
+        The network.
+    said : dict
+        How its file is read, as from_nir takes it.
+
+    Returns
+    -------
+    dict or list
+        The record; with ``--check`` what compare() returns.
+    """
+    test = open_images(args, model)
+    run.begin()
+    run.say(
+        *lines_on((None, None, test), test.classes, test_only=True),
+        f"{arrival_in_words(args, model)}; engine: {engine_in_words(model)}",
+        *notes_on_training(args, model),
+    )
+    if args.check is not None:
+        events = first_events(test, model, args, args.limit or CHECKED)
+        return compare(args, run, said, events, args.timesteps)
+    result, found = evaluate_images(test, model, args)
+    report(run, model, result, "images")
+    for number, (label, read_as) in enumerate(zip(test.labels.tolist(), found, strict=True)):
+        if args.wrong and read_as != label:
+            run.say(
+                f"wrong: image {number}: class {test.classes[label]}, "
+                f"predicted {test.classes[read_as]}"
+            )
+    record = {
+        "event": "nir",
+        "network": args.network,
+        "dataset": test.name,
+        "timesteps": args.timesteps,
+        "encoding": args.encoding,
+        "dt": model.dt,
+        **result,
+    }
+    run.record(**record)
+    if args.log:
+        run.say(f"log: {run.log_path}")
+    return record
+
+
+def engine_in_words(model):
+    """Name the engine that runs the network, and say why if it is not the kernel."""
+    if model.stays:
+        return f"dense ({model.stays})"
+    return "event" if model.engine else "dense"
+
+
 def compare(args, run, said, recordings, steps):
     """Say, and return, what other simulators do with these recordings, see check()."""
     logging.disable(logging.WARNING)  # what they say of the file while they read it
@@ -178,10 +295,11 @@ def length(args, model):
 
 def listed(args, model):
     """(paths of the recordings, their labels, name of each output). Classes with numbers as names are those of the outputs."""
-    found, outputs = (
-        labelled_recordings(args.folder),
-        prod(model.graph.shapes[model.graph.ends["output"]]),
-    )
+    outputs = model.class_count
+    try:
+        found = labelled_recordings(args.folder)
+    except UserError as error:
+        raise UserError(f"{error}; of images: --dataset FOLDER --timesteps T") from None
     numbered = all(name.isdecimal() and int(name) < outputs for name in found)
     if not numbered and len(found) != outputs:
         raise UserError(
@@ -242,22 +360,13 @@ def evaluate(model, recordings, labels, steps, batch_size):
         "threads": torch.get_num_threads(),
     }
     counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
-    entries = graph_entries(model, recordings[:COUNTED], steps)
-    exact = {name: one for name, one in conventions().items() if one.counts == "exact"}
-    energies = {
-        name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries)
-        for name, one in exact.items()
-    }
     means = {"spikes": {name: count / len(recordings) for name, count in spikes.items()}}
-    return counts | rates | means | {
-        "additions": {one.layer: one.synops for one in entries},
-        "joules": energies,
-    }, read_as
+    return counts | rates | means | costs(model, recordings[:COUNTED], steps), read_as
 
 
-def report(run, model, result):
-    """Say what evaluate() has found."""
-    shapes, spikes, total = model.graph.shapes, result["spikes"], result["recordings"]
+def report(run, model, result, what):
+    """Say what evaluate() has found, of recordings, or evaluate_images(), of images (what)."""
+    shapes, spikes, total = model.graph.shapes, result["spikes"], result[what]
     rows = [
         [
             name,
@@ -272,14 +381,15 @@ def report(run, model, result):
         for name, joules in result["joules"].items()
     )
     run.result(
-        f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {total:,} recordings",
+        f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {total:,} {what}",
         *aligned([["node", "shape", "spikes", "additions"], *rows], left=(0, 1)),
-        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {min(COUNTED, total)} recordings",
+        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {min(COUNTED, total)} {what}",
     )
     if silent := [name for name, count in spikes.items() if not count]:
         run.say(f"note: no node {', '.join(silent)} sends a spike")
+    included = "files already read" if what == "recordings" else "reading included"
     run.say(
-        f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})"
+        f"{result[f'{what}_per_second']:.1f} {what} per second ({included}; threads: {result['threads']})"
     )
 
 

@@ -2,12 +2,14 @@
 what from_ann makes of an ANN."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 from torch import nn
 
 from self_models.basics import ModelError, wide
+from self_models.basics.images import arriving_values, has_colour
 from self_models.basics.settings import Choice, Text, required, setting
 from self_models.kernel.engine import ENGINES, GraphEngine, engine_of
 from self_models.network.chains import Scale
@@ -34,6 +36,7 @@ class GraphSNN(nn.Module):
     'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
 
     sends_values, has_colour, output_leak = True, False, 1.0  # see kernel/layout.py
+    takes_events = True  # rather than images: see event_batches in counting/batches.py
     input_shape = property(lambda self: self.graph.shape)
 
     def __init__(self, graph, dt=1.0, engine="auto"):
@@ -54,21 +57,43 @@ class GraphSNN(nn.Module):
         """Name -> neurons, those that send V among them."""
         return {name: self.graph.modules[name] for name in self.graph.neuron_names}
 
+    @property
+    def class_count(self):
+        """Number of classes: the values of the output node."""
+        return prod(self.graph.shapes[self.graph.ends["output"]])
+
+    @property
+    def has_signed_pixels(self):
+        """Whether pixels of images are meant to lie in [-1, 1], as those of colour do here.
+
+        Only files that this program has written say their encoding. Networks of others
+        usually take [0, 1].
+        """
+        shape = self.graph.shape
+        return len(shape) == 3 and has_colour(shape[0]) and "encoding" in self.metadata
+
     def step(self, memory, events):
         """One timestep. events: (B, *graph.shape); memory: see Graph. Returns name -> what each node sends (B, ...)."""
-        return self.graph.step(memory, events)
+        return self.graph.step(memory, arriving_values(events))
 
-    def forward(self, events, timesteps=None, record=None):
+    def forward(self, events, timesteps=None, record=None, scale=None, counts=False):
         """The SNNOutput of events (B, T, *graph.shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row
         an event: its timestep, below `timesteps`, channel, row and column (of an input (N,): its timestep and number).
 
         logits (B, outputs): what the output node sends, added up over time: spikes, or, where its source is no neuron with a
         threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see asked_by. In
-        eval mode the engine runs it, if there is one, unless a gradient for the events is wanted. Raises ModelError for events
-        that do not fit."""
+        eval mode the engine runs it, if there is one, unless a gradient for the events is wanted.
+
+        uint8 values above 1 may be pixels or numbers of events. scale: they are pixels, and are divided by this; counts: they
+        are numbers of events; see arriving_values. Raises ModelError for events that do not fit, and for such bytes of which
+        nobody says what they are."""
         asked, shape = asked_by(record, self), self.graph.shape
         on_kernel = self.engine and not self.training and self.engine.serves()
         if isinstance(events, (list, tuple)):
+            if scale is not None:
+                raise ModelError(
+                    "scale is for images, and lists of events have no values: leave it out"
+                )
             lists, timesteps = lists_of(events, shape, timesteps)
             given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []
             events = None if on_kernel else frames_of(lists, shape, timesteps)
@@ -79,6 +104,7 @@ class GraphSNN(nn.Module):
                 raise ModelError(
                     f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})"
                 )
+            events = arriving_values(events, scale, counts)
             on_kernel, timesteps = (
                 on_kernel and not events.requires_grad and events.device.type == "cpu",
                 events.shape[1],

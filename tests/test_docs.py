@@ -101,6 +101,7 @@ UNLESS = {  # a word is among them -> the same
     "--select": dict.fromkeys(("ann", "snn"), "--holdout 8"),
     "--images": {"analysis": "--limit_test 16 --images 2"},
     "--frames": {"stream": "--scene_frames 4"},
+    "--check": {"nir": "--limit 8"},
 }
 
 

@@ -13,6 +13,7 @@ import nir
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import (
     BALANCE,
     PLAN,
@@ -32,10 +33,13 @@ from harness.data.events import recording_in, rows_in, steps_in
 from harness.data.folders import list_folder
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import as_pixels
-from self_models import ModelError, from_nir, load
+from harness.measuring.simulators import check
+from self_models import ModelError, evaluate, from_nir, load
 from self_models.conversion import balance_thresholds
+from self_models.counting.batches import Arrival, event_batches
 from self_models.counting.ledger import graph_entries
-from self_models.running.draws import Batch
+from self_models.counting.operations import conventions
+from self_models.running.draws import EVALUATION, Batch, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -281,6 +285,318 @@ def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     found, _ = run_here(NIR, tmp_path / "new.nir", folder, f"--output_dir {tmp_path}")
     assert found["accuracy"] > 0.5  # of those that it has seen
+
+
+# --- still images
+
+
+STILL = 12  # images
+SHOWN = 4  # timesteps, in which it mistakes some of them
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Path of a NIR file of quick_baseline, which was trained with encoding poisson."""
+    path = tmp_path_factory.mktemp("exported") / "net.nir"
+    run_here("export", f"quick_baseline --to nir --output {path}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(exported):
+    return load(exported)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("MNIST", limit_test=STILL)[2]
+
+
+def counted_by_hand(path, arriving):
+    """Run a chain of NIR nodes timestep by timestep, from the numbers of its file alone.
+
+    Parameters
+    ----------
+    path : Path
+        A file whose neurons are IF, with r = 1 and the threshold subtracted.
+    arriving : Tensor of shape (T, B, ...)
+        What arrives in each timestep.
+
+    Returns
+    -------
+    logits : Tensor of shape (B, classes)
+        What the last node sends, summed over time.
+    spikes : dict of {str: float}
+        Spikes of each neuron node, per image.
+    """
+    graph = nir.read(path)
+    after = dict(graph.edges)
+    logits, potentials, spikes = 0, {}, {}
+    for signal in arriving:
+        name = after["input"]
+        while name != "output":
+            node = graph.nodes[name]
+            kind = type(node).__name__
+            if kind == "Conv2d":
+                weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+                stride, padding = int(np.ravel(node.stride)[0]), int(np.ravel(node.padding)[0])
+                signal = F.conv2d(signal, weight, bias, stride, padding)
+            elif kind == "Affine":
+                weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+                signal = F.linear(signal, weight, bias)
+            elif kind == "Flatten":
+                signal = signal.flatten(1)
+            else:
+                assert kind == "IF" and (node.r == 1).all()
+                threshold = torch.from_numpy(node.v_threshold)
+                potential = potentials.get(name, 0) + signal
+                signal = (potential > threshold).float()
+                potentials[name] = potential - threshold * signal
+                spikes[name] = spikes.get(name, 0) + signal.sum().item() / len(signal)
+            name = after[name]
+        logits = logits + signal
+    return logits, spikes
+
+
+def arriving_by_hand(digits, encoding):
+    """What arrives in each timestep (T, B, 1, 28, 28): the image, or its events with seed 3."""
+    images = digits.images / 255
+    if encoding == "constant":
+        return images.expand(SHOWN, *images.shape)
+    numbers = Draws(3, EVALUATION, torch.arange(STILL)).uniforms(SHOWN, (1, 28, 28))
+    return (numbers <= images).float()
+
+
+@pytest.mark.parametrize("encoding", ["constant", "poisson"])
+def test_still_images_by_a_loop_of_ones_own(exported, network, digits, encoding):
+    """In Python and from the command line, in whatever batches and by either engine."""
+    arriving = arriving_by_hand(digits, encoding)
+    logits, spikes = counted_by_hand(exported, arriving)
+    spikes["input"] = (arriving != 0).sum().item() / STILL
+    right = (logits.argmax(1) == digits.labels).sum().item()
+    assert 0 < right < STILL
+
+    shown = {"timesteps": SHOWN, "encoding": encoding, "seed": 3}
+    for model in (load(exported, engine="dense"), network):
+        found = evaluate(model, digits, batch_size=5, **shown)
+        assert found["spikes"] == pytest.approx(spikes, rel=2e-3)  # rounding decides some
+        assert found["accuracy"] == right / STILL
+        assert found["per_image"]["found"].tolist() == logits.argmax(1).tolist()
+        assert sum(map(sum, found["confusion"])) == STILL
+    scaled = evaluate(network, digits.images, digits.labels, scale=255, **shown)
+    floats = evaluate(network, digits.images / 255, digits.labels, **shown)
+    assert scaled["spikes"] == floats["spikes"] == found["spikes"]
+
+
+@pytest.mark.parametrize("encoding", ["constant", "poisson"])
+def test_still_images_from_the_command_line(exported, digits, tmp_path, encoding):
+    flags = f"--dataset MNIST --limit {STILL} --timesteps {SHOWN} --encoding {encoding} --seed 3"
+    record, said = run_here(
+        NIR, exported, f"{flags} --batch_size 5 --wrong --output_dir {tmp_path}"
+    )
+    logits, spikes = counted_by_hand(exported, arriving_by_hand(digits, encoding))
+    read_as = logits.argmax(1)
+    right = int((read_as == digits.labels).sum())
+    assert (record["images"], record["right"]) == (STILL, right)
+    assert record["accuracy"] == right / STILL
+    assert {name: record["spikes"][name] for name in spikes} == pytest.approx(spikes, rel=2e-3)
+    assert f"accuracy {100 * right / STILL:.2f} %: {right} of {STILL} images" in said
+    wrong = [n for n in range(STILL) if read_as[n] != digits.labels[n]]
+    lines = [f"wrong: image {n}: class {digits.labels[n]}, predicted {read_as[n]}" for n in wrong]
+    assert re.findall("^wrong: .*$", said, re.MULTILINE) == lines
+    (kept,) = records(tmp_path / "logs/nir/net.jsonl", "nir")
+    assert kept == record and kept["dataset"] == "MNIST" and kept["encoding"] == encoding
+    trained = "note: the network was trained with --encoding poisson --timesteps 6"
+    assert trained in said
+
+
+def test_poisson_gives_what_the_network_gave_before_it_was_exported(network, digits):
+    """The same random numbers, so the same spikes and additions."""
+    snn = load(REPOSITORY / "trained_models/snn/quick_baseline.pth", timesteps=SHOWN)
+    wanted = evaluate(snn, digits, seed=1)
+    found = evaluate(network, digits, seed=1, timesteps=SHOWN, encoding="poisson")
+    spikes = {name.replace(".", "_"): count for name, count in wanted["spikes"].items()}
+    assert found["spikes"] == spikes
+    assert found["confusion"] == wanted["confusion"]
+    arrival = Arrival(SHOWN, encoding="poisson")
+    (batch,) = event_batches(network, digits, None, STILL, arrival)
+    entries = graph_entries(network, batch.events(1), SHOWN)
+    additions = wanted["operations"]["event_acs"]
+    assert sum(entry.synops for entry in entries) == pytest.approx(additions)
+
+
+def small(shape, classes, **metadata):
+    """A NIR graph of one layer of neurons, with random weights."""
+    draw = np.random.default_rng(0)
+    size = int(np.prod(shape))
+    weight = draw.normal(size=(classes, size)).astype(np.float32)
+    neurons = [np.full(classes, value, np.float32) for value in (1, 1)]
+    nodes = {
+        "input": nir.Input({"input": np.array(shape)}),
+        "flat": nir.Flatten({"input": np.array(shape)}, 0, -1),
+        "weights": nir.Affine(weight, np.zeros(classes, np.float32)),
+        "fires": nir.IF(*neurons),
+        "output": nir.Output({"output": np.array([classes])}),
+    }
+    return nir.NIRGraph(nodes, [*pairwise(list(nodes))], metadata=metadata)
+
+
+def test_a_folder_of_colour_images(tmp_path):
+    """Black sends nothing where values lie in [0, 1], and -1 where they lie in [-1, 1]."""
+    folder = make_folder(tmp_path / "images", shape=(6, 6, 3))
+    for part in ("train", "test"):
+        Image.new("RGB", (6, 6)).save(folder / part / "cat/0.png")
+    nir.write(tmp_path / "net.nir", small((3, 6, 6), 2))
+    nir.write(tmp_path / "ours.nir", small((3, 6, 6), 2, encoding="direct", timesteps=2))
+    flags = f"--dataset {folder} --timesteps 2 --output_dir {tmp_path}"
+    unsigned, said = run_here(NIR, tmp_path / "net.nir", flags)
+    assert "data: images, colour images of 6x6 pixels, 2 classes; images: test 8" in said
+    assert "each pixel's value, 0 to 1, arrives" in said
+    signed, said = run_here(NIR, tmp_path / "net.nir", f"{flags} --signed")
+    assert "each pixel's value, -1 to 1, arrives" in said
+    ours, _ = run_here(NIR, tmp_path / "ours.nir", flags)
+    assert ours["spikes"] == signed["spikes"] and ours["joules"] == signed["joules"]
+    test = load_data(str(folder))[2]
+    lit = (test.images != 0).sum().item() / len(test)
+    assert unsigned["spikes"]["input"] == 2 * lit
+    assert signed["spikes"]["input"] == 2 * 3 * 6 * 6
+    assert signed["additions"]["fires"] == 2 * 3 * 6 * 6 * 2
+    for name, record in (("net.nir", unsigned), ("ours.nir", ours)):
+        found = evaluate(load(tmp_path / name), test, timesteps=2)
+        assert found["spikes"] == record["spikes"]
+    found = evaluate(load(tmp_path / "ours.nir"), test, timesteps=2, scale=255)
+    assert found["spikes"] == unsigned["spikes"]
+
+
+def test_a_network_of_a_vector_takes_pictures(tmp_path, digits):
+    nir.write(tmp_path / "net.nir", small((784,), 10))
+    flags = f"--dataset MNIST --limit {STILL} --timesteps 3 --output_dir {tmp_path}"
+    record, _ = run_here(NIR, tmp_path / "net.nir", flags)
+    model = load(tmp_path / "net.nir")
+    flat = digits.images.flatten(1)
+    found = evaluate(model, flat, digits.labels, timesteps=3, scale=255)
+    assert found["spikes"] == record["spikes"]
+    assert evaluate(model, digits, timesteps=3)["spikes"] == record["spikes"]
+    poisson = {"timesteps": 3, "encoding": "poisson"}
+    of_vectors = evaluate(model, flat, digits.labels, scale=255, **poisson)
+    assert evaluate(model, digits, **poisson)["spikes"] == of_vectors["spikes"]
+
+
+def test_values_are_multiplied_and_whole_numbers_are_added():
+    """By hand: 2 places of 2 reach 3 neurons each; a count of 2 is 2 events, 0.5 is one."""
+    model = from_nir(small((2,), 3), dt=1)
+    whole, values = torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[2.0, 0.5]]])
+    for arriving, synops, is_real in ((whole, 9, False), (values, 6, True)):
+        of_input, of_neurons = graph_entries(model, arriving, 1)
+        assert (of_input.spikes, of_neurons.synops) == (synops / 3, synops)
+        assert of_neurons.real == is_real
+    prices = conventions()["arithmetic_45nm"]
+    assert of_neurons.picojoules(prices, "event-driven") == pytest.approx(6 * 4.6)
+
+
+def test_recordings_are_evaluated_in_python_too():
+    paths = [next(RECORDINGS.glob(f"{label}/*.bin")) for label in range(4)]
+    model, labels = load(NETWORK), torch.arange(4)
+    rows = [rows_in(path, model.graph.shape, model.dt)[0] for path in paths]
+    listed = evaluate(model, rows, labels, batch_size=3)
+    steps = 1 + max(int(each[:, 0].max()) for each in rows)
+    frames = torch.zeros(4, steps, *model.graph.shape, dtype=torch.uint8)
+    for one, each in zip(frames, rows, strict=True):
+        np.add.at(one.numpy(), tuple(each.T), 1)
+    with pytest.raises(ModelError, match="may be pixels or numbers of events"):
+        evaluate(model, frames, labels)
+    counted = evaluate(model, frames, labels, counts=True)
+    logits = model(rows, steps).logits
+    assert listed["spikes"] == counted["spikes"]
+    assert listed["accuracy"] == (logits.argmax(1) == labels).double().mean()
+    assert listed["spikes"]["input"] == sum(map(len, rows)) / 4
+
+
+BYTES, LABELS = torch.full((2, 1, 28, 28), 200, dtype=torch.uint8), torch.tensor([3, 4])
+OF_DATA = [
+    (BYTES, {"timesteps": 4}, "bytes up to 200 may be pixels or numbers of events"),
+    (BYTES, {"scale": 255}, r"still images: say for how many timesteps .* timesteps=T"),
+    (BYTES, {"timesteps": 0, "scale": 255}, "timesteps: 0 is not"),
+    (BYTES, {"timesteps": 4, "encoding": "poisson", "counts": True}, "these reach 200: give a"),
+    (BYTES, {"timesteps": 4, "encoding": "latency", "scale": 255}, "unknown name 'latency'"),
+    (BYTES[:, :, 1:], {"timesteps": 4}, r"takes images \(B, 1, 28, 28\) with timesteps=T, or"),
+    (BYTES / torch.nan, {"timesteps": 4}, "some values of the data are not finite"),
+    (BYTES[:, None], {"timesteps": 4, "scale": 255}, "1 timesteps of their own: leave out"),
+    (BYTES[:, None], {"encoding": "poisson", "scale": 255}, "encoding is for still images"),
+    (BYTES[:0], {"timesteps": 4}, "data must have at least one image"),
+    ([], {}, "data must have at least one recording"),
+    ([np.zeros((1, 4), int)] * 2, {"scale": 255}, "scale and encoding are for images"),
+    ([np.zeros(4, int)] * 2, {}, r"recording 0: its events must be whole numbers \(n, 4\)"),
+]
+
+
+@pytest.mark.parametrize(("data", "words", "said"), OF_DATA, ids=range(len(OF_DATA)))
+def test_data_that_do_not_fit_a_network_of_events(network, data, words, said):
+    with pytest.raises(ModelError, match=said):
+        evaluate(network, data, LABELS[: len(data)], **words)
+
+
+def test_words_on_images_that_a_network_does_not_take(network, digits):
+    snn = load(REPOSITORY / "trained_models/snn/quick_baseline.pth")
+    for words in ({"timesteps": 4}, {"scale": 255}, {"counts": True}, {"encoding": "poisson"}):
+        with pytest.raises(ModelError, match="are for networks of events, as NIR files"):
+            evaluate(snn, digits, **words)
+    with pytest.raises(ModelError, match="an ImageSet has no counts"):
+        evaluate(network, digits, timesteps=4, counts=True)
+
+
+REFUSED = [
+    ("--dataset MNIST", "--dataset needs --timesteps T"),
+    ("--dataset MNIST --timesteps 0", "0 is not"),
+    ("--dataset MNIST --timesteps 4 --encoding latency", "invalid choice: 'latency'"),
+    ("--dataset CIFAR10 --timesteps 4", "colour images of 32x32 pixels, (3, 32, 32), and {net}"),
+    ("--dataset CIFAR10 --timesteps 4", "takes (1, 28, 28): give one that fits"),
+    ("--dataset {here}/cats --timesteps 4", "has 2 classes (cat, dog), and {net} has 10 outputs"),
+    ("--dataset MINST --timesteps 4", "did you mean MNIST?"),
+    ("--dataset {recordings} --timesteps 4", "has recordings: give the folder without --dataset"),
+    ("{here} --dataset MNIST --timesteps 4", "{here} names recordings, and --dataset images"),
+    ("--dataset MNIST --timesteps 4 --steps 3", "--steps is for recordings, and --dataset"),
+    ("--dataset MNIST --timesteps 4 --events_per_step 9", "--events_per_step is for recordings"),
+    ("--dataset MNIST --timesteps 4 --gif x.npy", "--gif is for recordings, and --dataset"),
+    ("--timesteps 4", "--timesteps is for images: add --dataset NAME|FOLDER"),
+    ("--encoding poisson", "--encoding is for images: add --dataset"),
+    ("--seed 1", "--seed is for images: add --dataset"),
+    ("--signed", "--signed is for images: add --dataset"),
+    ("--data_dir {here}", "--data_dir is for images: add --dataset"),
+    ("--skip_bad", "--skip_bad is for images: add --dataset"),
+    ("{here}/cats", "of images: --dataset FOLDER --timesteps T"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_images_that_cannot_be_run_get_a_line(exported, tmp_path, flags, words):
+    make_folder(tmp_path / "cats", count=1)
+    names = {"here": tmp_path, "net": exported, "recordings": RECORDINGS}
+    line = refused(NIR, exported, f"{flags.format(**names)} --output_dir {tmp_path / 'out'}")
+    assert words.format(**names) in line
+    assert not list((tmp_path / "out").rglob("*.log"))
+
+
+def test_a_network_without_a_place_for_recordings_says_how_it_takes_images(tmp_path):
+    nir.write(tmp_path / "net.nir", small((784,), 10))
+    line = refused(NIR, tmp_path / "net.nir", f"--output_dir {tmp_path}")
+    assert "for images give --dataset NAME|FOLDER --timesteps T" in line
+
+
+def test_images_are_checked_in_all_simulators(exported, tmp_path, monkeypatch):
+    """What they would run are the values that the network sees."""
+    seen = []
+    module = importlib.import_module("run_nir")
+    monkeypatch.setattr(module, "check", lambda path, events, *_, **__: seen.append(events) or [])
+    flags = f"--dataset MNIST --limit 2 --timesteps 3 --check --output_dir {tmp_path}"
+    run_here(NIR, exported, flags)
+    assert torch.equal(
+        seen[0], load_data("MNIST")[2].images[:2, None].expand(-1, 3, -1, -1, -1) / 255
+    )
+    assert check(exported, seen[0], 3, names=()) == [("kernel", "", "same", "")]
+
+
+# --- feedback networks that see a frame in each step
 
 
 SIZE, FRAMES = (2, 12, 12), 6
@@ -591,6 +907,8 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     if library := re.search("spikingjelly|snntorch|norse|sinabs|tonic", block):
         pytest.importorskip(library[0])
+    if "quick_baseline.nir" in block:
+        run_here("export", "quick_baseline --to nir --output quick_baseline.nir")
     if "tonic" in block:
         datasets = importlib.import_module("tonic").datasets
         monkeypatch.setattr(

@@ -350,6 +350,52 @@ def test_events_of_the_input_are_counted_exactly_and_by_their_size(engine):
     assert output.spikes["input"].item() == 2**24 + 3.5
 
 
+BYTES = torch.tensor([0, 1, 255, 51], dtype=torch.uint8).reshape(1, 4, 1)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+@pytest.mark.parametrize("training", [False, True])
+def test_bytes_above_1_are_pixels_or_counts_as_the_caller_says(engine, training):
+    """Neurons with the threshold 1: a count n brings V to n, a pixel p to p / 255."""
+    model = from_nir(chain(equations("IF", r=1)), dt=1, reset="subtract", engine=engine)
+    model.train(training)
+    unclear = "bytes up to 255 may be pixels or numbers of events: say scale=255 for images"
+    for events in (BYTES, BYTES.numpy()):
+        with pytest.raises(ModelError, match=unclear):
+            model(events)
+        counted = model(events, counts=True)
+        assert counted.spikes_by_step["input"].flatten().tolist() == [0, 1, 255, 51]
+        assert counted.logits_by_step.flatten().tolist() == [0, 0, 1, 2]
+        scaled = model(events, scale=255)
+        pixels = torch.tensor([0, 1 / 255, 1, 0.2])
+        assert torch.equal(scaled.spikes_by_step["input"].flatten(), pixels)
+        assert scaled.logits_by_step.flatten().tolist() == [0, 0, 1, 1]
+    with pytest.raises(ModelError, match=unclear):
+        model.step({}, BYTES[:, 2])
+
+
+def test_bytes_of_0_and_1_and_other_numbers_need_no_word():
+    model = from_nir(chain(equations("IF", r=1)), dt=1)
+    assert model(BYTES[:, :2]).spikes["input"].item() == 1
+    assert model(BYTES.short()).spikes["input"].item() == 307
+    assert model(BYTES.float()).spikes["input"].item() == 307
+    assert model(BYTES.float(), scale=2).spikes["input"].item() == 153.5
+
+
+@pytest.mark.parametrize(
+    ("events", "words", "said"),
+    [
+        (BYTES, {"scale": 255, "counts": True}, "give one of the two"),
+        (BYTES, {"scale": 0}, "scale: 0 is not"),
+        ([np.array([[0, 0]])], {"scale": 255}, "lists of events have no values: leave it out"),
+    ],
+)
+def test_words_on_bytes_that_cannot_be(events, words, said):
+    model = from_nir(chain(equations("IF", r=1)), dt=1)
+    with pytest.raises(ModelError, match=said):
+        model(events, **words)
+
+
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 @pytest.mark.parametrize("seed", [12, 21, 39])  # outputs of one dimension, of a Flatten, of three
 def test_a_folder_of_c_reads_events(tmp_path, seed):
@@ -366,6 +412,10 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     record = dict.fromkeys(model.layers[1:], ("spikes", "membrane")) | {"input": "spikes"}
     found, end = CBuild(folder, model), b"\xff" * 8
     assert first_difference(model(events, record=record), found(events), tolerance=0) is None
+    with pytest.raises(ModelError, match="bytes up to 2 may be pixels or numbers of events"):
+        found(events.to(torch.uint8))
+    counted = found(events.to(torch.uint8), counts=True)
+    assert first_difference(counted, found(events), tolerance=0) is None
 
     def answered(raw, *options):
         done = subprocess.run([folder / "run", "-o", *options], input=raw, capture_output=True)

@@ -10,7 +10,7 @@ import torch
 
 from harness import UserError
 from self_models.basics import ModelError
-from self_models.basics.images import tensor_of
+from self_models.basics.images import arriving_values, tensor_of
 from self_models.graph import GraphSNN
 from self_models.kernel.state import in_rows
 from self_models.running.draws import draws_for, in_space, key_for
@@ -19,8 +19,8 @@ from self_models.running.outputs import SNNOutput, spaces_of
 
 class CBuild:
     """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); inputs are
-    images, uint8 (B, C, H, W), or of a GraphSNN events (B, T, ...), whole numbers. flags: of make, with which all is built anew.
-    Raises UserError where it cannot be built."""
+    images, uint8 (B, C, H, W), or of a GraphSNN events (B, T, ...), whole numbers; counts: as GraphSNN has it. flags: of make,
+    with which all is built anew. Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
         self.folder, self.thresholds, self.of_graph = (
@@ -48,10 +48,13 @@ class CBuild:
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
-    def run(self, inputs, *options):
+    def run(self, inputs, *options, counts=False):
         """What ./run writes for these inputs. Raises ModelError for others than it takes, and for options that it refuses."""
         inputs, shape = tensor_of(inputs), self.spaces["input"]
         if self.of_graph:
+            inputs = arriving_values(inputs, counts=counts)
+            if inputs.dtype == torch.uint8:
+                inputs = inputs.int()  # torch repeats nothing by numbers that are bytes
             raw, options = bytes_of(inputs), ("-s", str(inputs.shape[1]), *options)
         elif getattr(inputs, "dtype", None) != torch.uint8 or inputs.shape[1:] != shape:
             raise ModelError(
@@ -64,7 +67,16 @@ class CBuild:
             raise ModelError(f"{self.folder / 'run'}: {done.stderr.decode().strip()}")
         return done.stdout
 
-    def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
+    def __call__(
+        self,
+        images,
+        uniforms=None,
+        draws=None,
+        seed=None,
+        frames=True,
+        record=None,
+        counts=False,
+    ):
         """The SNNOutput, all recorded, of images numbered one after the other. Raises ModelError for others, and for uniforms."""
         if uniforms is not None:
             raise ModelError(
@@ -76,7 +88,8 @@ class CBuild:
                 "images of a C build have numbers that follow each other: give them one by one"
             )
         key0, key1 = map(str, key_for(draws.seed, "input"))
-        trace = self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0])))
+        first = str(int(draws.index[0]))
+        trace = self.run(images, "-t", "-k", key0, key1, "-n", first, counts=counts)
         return self.output(trace, images.shape[1] if self.of_graph else None)
 
     def output(self, trace, timesteps=None):

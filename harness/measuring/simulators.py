@@ -70,11 +70,13 @@ def sent_by_modules(name, network, events):
 @torch.no_grad()
 def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
-    'not installed'. recordings: as a GraphSNN takes them; conventions: as from_nir() has them."""
+    'not installed'. recordings: as a GraphSNN takes them, or what still images send,
+    (B, T, ...); conventions: as from_nir() has them."""
     model, rows = from_nir(path, engine="dense", **conventions), []
-    events = frames_of(
-        lists_of(recordings, model.graph.shape, timesteps)[0], model.graph.shape, timesteps
-    )
+    events = recordings
+    if not isinstance(recordings, torch.Tensor):
+        lists, _ = lists_of(recordings, model.graph.shape, timesteps)
+        events = frames_of(lists, model.graph.shape, timesteps)
     for name in ("kernel", *names):
         version = ""
         try:

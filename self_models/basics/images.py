@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from self_models.basics import ModelError
-from self_models.basics.settings import choices
+from self_models.basics.settings import POSITIVE, choices, required
 
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds
 # data set -> image shape (channels, height, width)
@@ -128,6 +128,54 @@ def scaled(images):
     """uint8 images (..., C, H, W) as float32, see has_colour for their range."""
     images = images.float().div_(255)
     return images.mul_(2).sub_(1) if has_colour(images.shape[-3]) else images
+
+
+def pixel_values(pixels, signed):
+    """Turn bytes into the values that stand for them: in [0, 1], or if signed in [-1, 1]."""
+    values = pixels.float() / 255
+    return 2 * values - 1 if signed else values
+
+
+def arriving_values(values, scale=None, counts=False):
+    """Take what is to arrive at a network of events for what the caller says that it is.
+
+    A number n that arrives is n events, or a current of this size. A byte above 1 may be a
+    pixel as well as a number of events, so the caller must say which of the two it is.
+
+    Parameters
+    ----------
+    values : Tensor of any shape
+        Numbers of events, currents, or pixels.
+    scale : float above 0, optional
+        The values are pixels, which are divided by this: 255 brings bytes to [0, 1].
+    counts : bool, default False
+        The values are numbers of events. They stay as they are.
+
+    Returns
+    -------
+    Tensor of the same shape
+        The values, with ``scale`` as floats.
+
+    Raises
+    ------
+    ModelError
+        For uint8 values above 1 without ``scale`` and ``counts``, for both of them, and for a
+        scale that is not above 0.
+    """
+    if scale is None:
+        is_unclear = values.dtype == torch.uint8 and not counts
+        if is_unclear and values.numel() and values.max() > 1:
+            raise ModelError(
+                f"bytes up to {values.max()} may be pixels or numbers of events: say "
+                "scale=255 for images, which are divided by 255, or counts=True for recordings"
+            )
+        return values
+    if counts:
+        raise ModelError("scale is for images, and counts for recordings: give one of the two")
+    scale = required(POSITIVE, "scale", scale)
+    if not values.is_floating_point():
+        values = values.float()
+    return values / scale
 
 
 def light(images):

@@ -4,13 +4,12 @@ import time
 from contextlib import ExitStack
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics import ModelError, wide
-from self_models.basics.images import check_labels, checked_images, light, tensor_of
+from self_models.basics.images import light
+from self_models.counting.batches import Arrival, event_batches, image_batches
 from self_models.counting.operations import OperationCounter, energies
 from self_models.objectives.stopping import output_gap
-from self_models.running.draws import Batch
 from self_models.running.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -149,55 +148,104 @@ def figures_per_image(output, images, labels):
     if errors is not None:
         figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
-        figures |= {
-            "spikes": total_spikes(output.spikes),
-            "steps": output.steps,
-            "comparisons": output.comparisons,
-        }
-        figures["ink"] = light(images).sum(tuple(range(1, images.dim())))
+        figures["spikes"] = total_spikes(output.spikes)
+        figures["steps"] = output.steps
+        if output.comparisons is not None:  # a network of events compares nothing
+            figures["comparisons"] = output.comparisons
+            figures["ink"] = light(images).sum(tuple(range(1, images.dim())))
     return figures
 
 
-def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
-    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted, or those that
-    a given OperationCounter counts. data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with
-    their labels (N,); or alone an ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own
-    batches are taken, in its order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed
-    and n: the figures are those that the scripts report for these images, whatever the batch size. Raises ModelError for other
-    images or labels, for none, for a network of one class, and for an SNN with a part that no architecture makes, whose
-    operations are not known."""
+def evaluate(
+    model,
+    data,
+    labels=None,
+    batch_size=64,
+    seed=0,
+    operations=True,
+    timesteps=None,
+    scale=None,
+    counts=False,
+    encoding="constant",
+):
+    """Judge a network by labelled images, or a network of events by labelled recordings.
+
+    The figures are those that the scripts report for the same images. Image n (of an
+    ImageSet its ``start`` is added) has draws of its own, which follow from the seed and n,
+    so the batch size changes nothing.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback, VGG_SNN_STDB_wFeedback or GraphSNN
+        An ANN, an SNN, or a network of events, as ``load`` gives them.
+    data : Tensor or array of shape (N, C, H, W), ImageSet, Dataset or DataLoader
+        Images, uint8 or float as the model takes them. Without ``labels`` an ImageSet
+        (``load_data`` gives three), a Dataset of (image, label) pairs, or a DataLoader, whose
+        own batches are taken, in its order. For a network of events still images
+        (N, *shape), recordings (N, T, *shape), or a list of N recordings as GraphSNN takes it.
+    labels : Tensor or array of shape (N,), optional
+        Class of each image, a whole number from 0.
+    batch_size : int, default 64
+        How many images run at once.
+    seed : int, default 0
+        Seed of all random numbers.
+    operations : bool or OperationCounter, default True
+        Whether operations of an SNN are counted, or what counts them. Those of a network of
+        events are not: ``wfeedback nir`` counts its additions.
+    timesteps : int, optional
+        Network of events only: for how many timesteps a still image is shown. Recordings
+        have their own.
+    scale : float, optional
+        Network of events only: the data are pixels, which are divided by this number. Bytes
+        of an ImageSet need none: they are brought to [0, 1], or, if the network's
+        ``has_signed_pixels`` says so, to [-1, 1].
+    counts : bool, default False
+        Network of events only: bytes are numbers of events.
+    encoding : {"constant", "poisson"}, default "constant"
+        Network of events only: how still images arrive. "constant": each pixel's value
+        arrives in each timestep; "poisson": an event arrives with this probability.
+
+    Returns
+    -------
+    Figures
+        What ``Evaluation.result`` says, and ``confusion``: for each class, as which classes
+        its images were classified.
+
+    Raises
+    ------
+    ModelError
+        For other images or labels, for none, for a network of one class, for an SNN with a
+        part that no architecture makes, whose operations are not known, for bytes above 1 of
+        which nobody says whether they are pixels or numbers of events, and for arguments
+        that this network does not take.
+    """
+    arrival = Arrival(timesteps, scale, counts, encoding)
     was_training = model.training
     try:
-        parts = batches_from(model, data, labels, batch_size)
+        model.eval()
+        if takes_events(model):
+            parts = event_batches(model, data, labels, batch_size, arrival)
+        elif arrival == Arrival():
+            parts = image_batches(model, data, labels, batch_size)
+        else:
+            raise ModelError(
+                "timesteps, scale, counts and encoding are for networks of events, as NIR files "
+                "have them: this network has settings of its own, see its change()"
+            )
         operations = isinstance(model, VGG_SNN_STDB_wFeedback) and operations
-        return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
+        return evaluate_parts(model, parts, seed, count_operations=operations)
     finally:
         model.train(was_training)
 
 
-def batches_from(model, data, labels, batch_size):
-    """The Batches of evaluate's data, checked, one after the other, on the model's device. Raises ModelError for other images or
-    labels, and for none."""
-    if labels is not None:
-        images, labels = tensor_of(data), tensor_of(labels)
-        parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    elif hasattr(data, "batches"):  # an ImageSet
-        parts = (
-            data.batch(index) for index in torch.arange(len(data)).split(batch_size) if len(index)
-        )
-    else:
-        parts = DataLoader(data, batch_size) if isinstance(data, Dataset) else data
-    device, begin = next(model.parameters()).device, 0
-    for part in parts:
-        if not isinstance(part, Batch):
-            images, labels = part
-            part = Batch(images, labels, torch.arange(begin, begin + len(images)))
-        check_labels(part.labels, len(part.images), model.settings["labels"])
-        images = checked_images(part.images, model, model.frames).to(device)
-        yield part._replace(images=images, labels=part.labels.to(device))
-        begin += len(images)
-    if not begin:
-        raise ModelError("data must have at least one image")
+def takes_events(model):
+    """Whether a network takes events, as a GraphSNN does, rather than images."""
+    return getattr(model, "takes_events", False)
+
+
+def class_count(model):
+    """Return how many classes a network tells apart."""
+    return model.class_count if takes_events(model) else model.settings["labels"]
 
 
 @torch.no_grad()
@@ -220,10 +268,8 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
             if on_part:
                 on_part(number, evaluation.average)
     result = evaluation.result()
-    (labels, found), classes = (
-        (result["per_image"][name] for name in ("label", "found")),
-        model.settings["labels"],
-    )
+    labels, found = (result["per_image"][name] for name in ("label", "found"))
+    classes = class_count(model)
     confusion = torch.bincount(labels.long() * classes + found, minlength=classes**2).view(
         classes, classes
     )  # rows: labels

@@ -258,33 +258,76 @@ def joined(entry, other):
 
 @torch.no_grad()
 def graph_entries(model, recordings, timesteps):
-    """The Entries of a GraphSNN's input, of its neurons, and of its output where weights lead to it: means over these recordings,
-    as the model takes them. synops: additions, of each event that a node sends one for each neuron that it reaches."""
-    output, graph = (
-        model(recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes")),
-        model.graph,
+    """Count what a network of events does for its inputs, layer by layer.
+
+    Each event that a node sends costs an addition for each neuron that it reaches. If what
+    arrives are values that are not whole, such as the pixels of an image, each one that is
+    not 0 counts as an event, and costs a multiplication in place of an addition.
+
+    Parameters
+    ----------
+    model : GraphSNN
+        The network.
+    recordings : list of array, or Tensor of shape (B, T, ...)
+        Recordings, or what still images send, as the model takes them.
+    timesteps : int
+        How many timesteps they have.
+
+    Returns
+    -------
+    list of Entry
+        Of the input, of each layer of neurons, and of the output where weights lead to it.
+        They are means over the recordings.
+    """
+    graph = model.graph
+    output = model(
+        recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes"), counts=True
     )
-    places = torch.cat([torch.as_tensor(rows)[:, 1:] for rows in recordings]).long().T
-    sent = {
-        INPUT: torch.zeros(graph.shape).index_put(tuple(places), torch.ones(()), accumulate=True)
-        / len(recordings)
-    }
-    sent |= {
-        name: output.recorded[name]["spikes"].sum((0, 1)) / len(recordings)
-        for name in model.layers[1:]
-    }
+    arriving, are_values = arriving_events(recordings, graph.shape)
+    sent = {INPUT: arriving / len(recordings)}
+    for name in model.layers[1:]:
+        sent[name] = output.recorded[name]["spikes"].sum((0, 1)) / len(recordings)
     entries = {INPUT: Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())}
     for link in graph.links:
         if link.source not in sent or (link.target in graph.ends and not link.through):
             continue
-        name, weights = (
-            link.target,
-            sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
-        )
-        spikes = sent[name].sum().item() if name in sent else 0.0
-        synaptic = synops(link, sent[link.source])
+        name = link.target
         entry = Entry(
-            name, "encoder", prod(link.chain.after), weights, spikes=spikes, synops=synaptic
+            name,
+            "encoder",
+            prod(link.chain.after),
+            sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+            real=are_values and link.source == INPUT,
+            spikes=sent[name].sum().item() if name in sent else 0.0,
+            synops=synops(link, sent[link.source]),
         )
         entries[name] = joined(entries[name], entry) if name in entries else entry
     return [*entries.values()]
+
+
+def arriving_events(recordings, shape):
+    """Count the events that arrive at each place of a network's input.
+
+    Parameters
+    ----------
+    recordings : list of array, or Tensor of shape (B, T, *shape)
+        As a GraphSNN takes them.
+    shape : tuple of int
+        Shape of the input.
+
+    Returns
+    -------
+    events : Tensor of this shape
+        Events at each place, of all recordings and timesteps together.
+    are_values : bool
+        Whether what arrives are values, some of them not whole, rather than events.
+    """
+    if isinstance(recordings, torch.Tensor):
+        sizes = recordings.abs()
+        are_values = bool((sizes % 1 != 0).any())
+        if are_values:
+            sizes = (sizes != 0).float()
+        return sizes.sum((0, 1), dtype=torch.float64), are_values
+    places = torch.cat([torch.as_tensor(rows)[:, 1:] for rows in recordings]).long().T
+    ones = torch.ones(())
+    return torch.zeros(shape).index_put(tuple(places), ones, accumulate=True), False

@@ -1,13 +1,16 @@
 """Input encodings: what the input neurons send in a timestep for the image they see."""
 
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 import torch
 
-from self_models.basics.settings import Registry
+from self_models.basics.settings import Choice, Registry, required
+from self_models.running.draws import Draws
 
 ENCODINGS = Registry("encoding")
+OF_STILLS = {"constant": "direct", "poisson": "poisson"}  # what they are called for events
 
 
 class Encoding(NamedTuple):
@@ -70,3 +73,42 @@ def direct(image: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 
 ENCODINGS.register("direct")(Encoding(direct, uses_draws=False))
+
+
+def encode_stills(
+    images: torch.Tensor, timesteps: int, encoding: str, draws: Draws
+) -> torch.Tensor:
+    """Turn still images into what arrives at a network of events in each timestep.
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, ...)
+        Values of the pixels; with "poisson" in [-1, 1].
+    timesteps : int
+        For how many timesteps ``T`` each image is shown.
+    encoding : {"constant", "poisson"}
+        "constant": each pixel's value arrives in each timestep. "poisson": an event
+        arrives with the probability ``|value|``, with the value's sign.
+    draws : Draws
+        Random numbers of "poisson".
+
+    Returns
+    -------
+    Tensor of shape (B, T, ...)
+        Values or events.
+
+    Raises
+    ------
+    ModelError
+        For another encoding.
+    """
+    name = OF_STILLS[required(Choice(OF_STILLS), "encoding", encoding)]
+    if not ENCODINGS[name].uses_draws:
+        return images[:, None].expand(-1, timesteps, *images.shape[1:])
+    shape = images.shape[1:]
+    # Draws know images (C, H, W) and vectors; any other shape has those of a vector.
+    if len(shape) != 3:
+        shape = (prod(shape),)
+    uniforms = draws.uniforms(timesteps, shape, images.device)
+    uniforms = uniforms.reshape(timesteps, *images.shape)
+    return ENCODINGS[name].send(images, uniforms).transpose(0, 1)

@@ -1,0 +1,77 @@
+"""The flags that say how a NIR file is to be read, for every script that takes one."""
+
+from harness.command_line.parser import SwitchAction, typed
+from self_models.basics.settings import NOT_NEGATIVE, POSITIVE
+from self_models.nir import LIKE, RESETS
+
+READING_FLAGS = ("like", "dt", "reset", "reset_delay", "membrane_floor")
+
+
+def add_reading_flags(group):
+    """Add the flags that say how a NIR file is to be read.
+
+    Each of them is None unless it is typed, so that a script can tell whether somebody
+    has asked for it.
+
+    Parameters
+    ----------
+    group : argparse argument group, or Parser
+        Where the flags are added.
+    """
+    group.add_argument(
+        "--like",
+        choices=list(LIKE),
+        default=None,
+        help=(
+            "simulator that wrote the network, whose conventions hold: time constants, reset, "
+            "threshold; default: NIR's own"
+        ),
+    )
+    group.add_argument(
+        "--dt",
+        type=typed(POSITIVE),
+        default=None,
+        metavar="SECONDS",
+        help="length of a timestep; default: as --like, else the file's, else 0.001",
+    )
+    group.add_argument(
+        "--reset",
+        choices=RESETS,
+        default=None,
+        help=(
+            "reset after a spike: zero: to v_reset; subtract: by the threshold; none; default: "
+            "as --like, the file, else zero"
+        ),
+    )
+    group.add_argument(
+        "--reset_delay",
+        action=SwitchAction,
+        default=None,
+        help=(
+            "reset in the next timestep, as snnTorch does unless its neurons have "
+            "reset_delay=False"
+        ),
+    )
+    group.add_argument(
+        "--membrane_floor",
+        type=typed(NOT_NEGATIVE),
+        default=None,
+        metavar="F",
+        help="lower bound of the membrane potential, in negative thresholds; default: none",
+    )
+
+
+def reading_of(args):
+    """Collect the flags of ``add_reading_flags`` as from_nir takes them.
+
+    Parameters
+    ----------
+    args : Configuration
+        What the script's parser returns.
+
+    Returns
+    -------
+    dict of {str: object}
+        Keyword arguments of ``from_nir``; None for what was not typed.
+    """
+    return {name: getattr(args, name) for name in READING_FLAGS}
