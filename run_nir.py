@@ -20,6 +20,7 @@ from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
+from harness.data.nir_file import read_nir
 from harness.drawing.raster import save_recording
 from harness.measuring.simulators import SIMULATORS, check
 from harness.measuring.tables import aligned, figure
@@ -28,7 +29,6 @@ from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.ledger import graph_entries
 from self_models.counting.operations import conventions
-from self_models.nir import LIKE, from_nir
 
 SHARED = (
     "log",
@@ -93,18 +93,13 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv).having("found", seed=0, results_json="")
     said = reading_of(args)
-    with warnings.catch_warnings(record=True, action="always") as notes:
-        model = from_nir(args.network, engine=args.engine, **said)
+    model, notes = read_nir(args.network, said, args.engine)
     if len(model.graph.shape) != 3 or model.graph.shape[0] > 2:
         raise UserError(
             f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W)"
         )
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
-    run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
-    if not (args.like or model.metadata):
-        run.say(
-            f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
-        )
+    run.say(*[f"note: {note}" for note in notes])
     files, labels, names = listed(args, model)
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None
