@@ -762,13 +762,14 @@ int main(int argc, char **argv)
     return 0;
 }
 """
+SCRATCH = tempfile.TemporaryDirectory()  # of what is compiled once; removed when Python ends
 QUICKLY = ["cc", "-std=c99", "-ffp-contract=off", "-O0", "-DPLAIN"]
 
 
 @functools.cache
 def program_for_blocks():
     """The path of OPENED as a program, which is compiled once."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(SCRATCH.name)
     (folder / "opened.c").write_text(OPENED)
     sources = [FOLDER / "network.c", FOLDER / "block.c", folder / "opened.c", f"-I{FOLDER}"]
     subprocess.run([*QUICKLY, *sources, "-lm", "-o", folder / "opened"], check=True)
@@ -778,7 +779,8 @@ def program_for_blocks():
 @functools.cache
 def kernel_object(text):
     """The path of network.o for a folder whose network.h has this text; compiled once."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(SCRATCH.name, "net")
+    folder.mkdir()
     for path in FOLDER.glob("*.[ch]"):
         (folder / path.name).write_text(renamed({"": path.read_text()}, "net")[""])
     assert (folder / "network.h").read_text() == text

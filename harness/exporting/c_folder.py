@@ -217,7 +217,7 @@ def golden_recordings(model):
 
     Returns
     -------
-    recordings : Tensor of shape (B, T, *model.graph.shape), uint8
+    recordings : Tensor of shape (B, T, *model.graph.shape), int32
         Events.
     numbers : list of int
         Recordings in which rounding decides no spike, at most ``COUNTS["recordings"]``.
@@ -249,11 +249,11 @@ def golden_recordings(model):
 
 
 def random_recordings(model, share, count):
-    """Recordings (B, T, *shape), uint8: so many events in this share of the input, and always in its first neuron."""
+    """Recordings (B, T, *shape), int32: so many events in this share of the input, and always in its first neuron."""
     draw = torch.Generator().manual_seed(SEED)
     has_events = torch.rand(*RECORDINGS, *model.graph.shape, generator=draw) < share
     has_events[:, :, *(0,) * len(model.graph.shape)] = True  # small inputs have events, too
-    return count * has_events.to(torch.uint8)
+    return count * has_events.to(torch.int32)
 
 
 @torch.no_grad()
