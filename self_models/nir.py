@@ -93,6 +93,7 @@ def from_nir(
         raise ModelError(f"{where}: {error}") from None
     model = GraphSNN(graph, dt, engine).eval()
     model.metadata = facts
+    model.reading = convention | {"like": like}
     return model
 
 
@@ -127,9 +128,10 @@ def check_dt(nodes, convention, is_asked):
         )
     elif dt > least * NEARLY:
         fits = f"dt={10 ** np.floor(np.log10(least * NEARLY)):g}"
-        fits = (
-            "--like snntorch, and no dt" if is_theirs and least * NEARLY < THEIRS else fits
-        )  # a beta below 0
+        if is_theirs:
+            fits = f"{fits}, or like='snntorch'"
+        if is_theirs and least * NEARLY < THEIRS:  # a beta below 0
+            fits = "like='snntorch', without another timestep"
         raise ModelError(
             f"node {name!r}: its time constant of {least:g} s is shorter than dt, {dt:g} s: give {fits}"
         )
@@ -137,8 +139,8 @@ def check_dt(nodes, convention, is_asked):
         (betas > 0).all() and np.allclose(betas, betas.round(3), rtol=0, atol=1e-6)
     )
     if written and not is_asked and is_beta and not 1 / ROUND < written / dt < ROUND:
-        words = f"these weights look written for timesteps of {1000 * written:.3g} ms: --dt {written:.3g}"
-        warnings.warn(f"{words}, or --like snntorch" if is_theirs else words, stacklevel=3)
+        words = f"these weights look written for timesteps of {1000 * written:.3g} ms: dt={written:.3g}"
+        warnings.warn(f"{words}, or like='snntorch'" if is_theirs else words, stacklevel=3)
 
 
 def read(source):
@@ -454,7 +456,7 @@ def parts(dt, tau, r, clamps):
     constant that is not above 0, unless leaks are clamped."""
     if not (tau > 0).all() and not (clamps and tau.all()):
         raise ValueError(
-            f"a time constant must be above 0 seconds, not {tau.min():g} (snnTorch's beta above 1? --like snntorch)"
+            f"a time constant must be above 0 seconds, not {tau.min():g} (snnTorch's beta above 1? like='snntorch')"
         )
     part, both = dt / tau if clamps else np.minimum(dt / tau, 1), np.isinf(r) & np.isinf(tau)
     return part.clip(0, 1), np.where(both, 1, np.where(both, 0, r) * part)

@@ -216,7 +216,7 @@ def test_what_a_file_does_not_say_is_noticed():
     neuron = read(float("inf"), float("inf"), like="snntorch").graph.modules["l"]
     assert (neuron.gain, neuron.leak) == (1, 1)
     for beta, words in (
-        (-0.25, "shorter than dt, 0.001 s: give --like snntorch"),
+        (-0.25, "shorter than dt, 0.001 s: give like='snntorch', without another timestep"),
         (1.25, "beta above 1"),
     ):
         values = 1e-4 / (1 - beta), 1 / (1 - beta)
@@ -231,7 +231,8 @@ def test_what_a_file_does_not_say_is_noticed():
             read(0.02, 2.0),
             read(0.01, 1.0),
         )  # betas of 0.95, 0.5, and of 0, which nobody means
-    assert [str(each.message)[-16:] for each in notes] == [" --like snntorch", "10 ms: --dt 0.01"]
+    ends = [str(note.message).partition("timesteps of ")[2] for note in notes]
+    assert ends == ["0.1 ms: dt=0.0001, or like='snntorch'", "10 ms: dt=0.01"]
 
 
 def test_sums_that_snntorchs_exporter_loses():

@@ -110,9 +110,11 @@ class Layout:
             return
         theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
         is_late = elsewhere and (neuron.subtracts or neuron.whole)
-        is_other = elsewhere and (neuron.several or (neuron.subtracts and not neuron.reset_delay))
+        sends_several = elsewhere and neuron.several
+        subtracts_early = elsewhere and neuron.subtracts and not neuron.reset_delay
         for is_refused, why in (
-            (is_other, "fires as another simulator has it"),
+            (sends_several, "sends several spikes in a timestep, as in sinabs"),
+            (subtracts_early, "subtracts its threshold as snnTorch does with reset_delay=False"),
             (
                 is_late and (neuron.initial_potential > 1 or (theta <= 0).any()),
                 "begins above its threshold, and is reset later",
