@@ -92,6 +92,46 @@ def test_balancing_leaves_leaks_and_mode_as_they_were():
     assert not model.training
 
 
+def phased_with_dropout():
+    """A phased network of the ANN's weights, with a dropout before its last layer."""
+    return tiny(
+        update="phased", timesteps=4, readout="membrane_linear", bias=True, dropout=0.3
+    ).train()
+
+
+def test_levels_are_fitted_without_dropout_also_in_training_mode():
+    """The logits are computed last; a dropout must still be in evaluation mode then."""
+    model, other, x = phased_with_dropout(), phased_with_dropout().eval(), images(3)
+    rates, logits = conversion.fit_levels(model, x)
+    expected_rates, expected_logits = conversion.fit_levels(other, x)
+    assert model.training and not other.training
+    assert model.thresholds == other.thresholds and torch.equal(logits, expected_logits)
+    assert rates.keys() == expected_rates.keys() == model.neurons().keys() - {"generate.7"}
+    assert all(torch.equal(rate, expected_rates[name]) for name, rate in rates.items())
+
+
+def test_a_conversion_that_fails_leaves_the_mode_as_it_was():
+    model, x = phased_with_dropout(), images(2)
+
+    def fail():
+        raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        conversion.fit_levels(model, x, on_layer=fail)
+    assert model.training
+
+
+def test_a_phased_network_is_converted_with_the_default_dropout(trained, tmp_path):
+    """As its user would: in training mode, with a dropout before the last layer."""
+    flags = f"--update phased --timesteps 2 --readout membrane_linear --epochs 0 {DATA}"
+    _, said = run_here(
+        "snn", f"--pretrained_ann {trained.ann} {flags} --run_name x --output_dir {tmp_path}"
+    )
+    assert "thresholds fit the activations of 32 training images in 2 levels (phased)" in said
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x.pth")
+    assert (saved["settings"]["dropout"], saved["settings"]["fc_dropout"]) == (0.3, 0.5)
+
+
 @torch.no_grad()
 def largest_drives(model, x, u, of):
     """The largest of what `of` makes of a step's drives that reach each spiking layer when the model runs step by step."""
