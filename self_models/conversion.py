@@ -134,22 +134,27 @@ def through(module, signals):
 
 def spikes_of(neuron, drive, steps, on_step=None):
     """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. A phased layer's are
-    those of the phase after these drives."""
-    bits, state = [], None
+    those of the phase after these drives. Neurons of one's own may send other values than 0 and 1: these are kept as they are."""
+    kept, state = [], None
     if is_phased := isinstance(neuron, PhasedNeuron):
         sent = fired(neuron, sum(drive(t) for t in range(steps)), steps).chunk(steps)
     for t in range(steps):
         spikes, state = (sent[t], None) if is_phased else neuron(drive(t), state)
-        in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
-        bits.append(
-            (np.packbits(in_memory.cpu().numpy()), spikes.stride())
-        )  # a drive without spikes has another order
+        as_bits = spikes.bool()
+        if torch.equal(as_bits.to(spikes.dtype), spikes):
+            in_memory = as_bits.as_strided((as_bits.numel(),), (1,))
+            # with the strides, since a drive without spikes has another order
+            kept.append((np.packbits(in_memory.cpu().numpy()), as_bits.stride()))
+        else:
+            kept.append((spikes, None))
         if on_step:
             on_step()
     shape, kind = spikes.shape, (spikes.device, spikes.dtype)
 
     def at(t):
-        packed, strides = bits[t]
+        packed, strides = kept[t]
+        if strides is None:
+            return packed
         return (
             torch.from_numpy(np.unpackbits(packed, count=shape.numel()))
             .as_strided(shape, strides)

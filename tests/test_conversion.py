@@ -14,6 +14,7 @@ from conftest import (
     SPIKING,
     TINY,
     UNKNOWN,
+    become,
     build,
     digests,
     images,
@@ -30,6 +31,7 @@ from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.graph import TracedSNN
+from self_models.network.neurons import SpikingNeuron
 from self_models.network.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -161,6 +163,25 @@ def test_thresholds_are_the_largest_drives_of_a_run(settings, percentile):
     model, x, u = balanced(percentile, **settings)
     found = largest_drives(model, x, u, lambda drive: conversion.largest(drive, percentile))
     assert model.thresholds == pytest.approx(found, rel=1e-5) and 1 not in model.thresholds
+
+
+class Doubled(SpikingNeuron):
+    """Neurons whose spikes are worth two."""
+
+    def forward(self, current, state=None):
+        spikes, state = super().forward(current, state)
+        return 2 * spikes, state
+
+
+def test_what_neurons_of_ones_own_send_reaches_the_next_layer_as_it_is():
+    """In a conversion, too: thresholds behind them are the largest drives of a run."""
+    model = tiny(fc_width=8, timesteps=STEPS, readout="membrane_linear", default_threshold=1.0)
+    for name in ("features.4", "classifier.1"):
+        become(Doubled)(model.neurons()[name])
+    x = images(5, model.image_shape)
+    u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
+    conversion.balance_thresholds(model, x, lambda t: u[t], STEPS)
+    assert model.thresholds == pytest.approx(largest_drives(model, x, u, torch.max), rel=1e-5)
 
 
 def test_percentiles_by_hand():
