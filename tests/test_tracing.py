@@ -432,6 +432,31 @@ def test_other_words_for_the_same_make_the_same_network(wanted, other):
     assert all(map(torch.equal, first, second)) and all(spikes.any() for spikes in first)
 
 
+class Reused(nn.Module):
+    """A signal that is used again after a ReLU6 has changed it in place, where it is above 6."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(1, 1, 1), nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+        nn.init.constant_(self.conv.weight, 8.0)
+        nn.init.zeros_(self.conv.bias)
+        self.act = nn.ReLU6(inplace)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        return self.end(self.act(x) + x)
+
+
+def test_a_network_that_computes_something_else_for_one_image_is_refused():
+    """Of 8 images only the last reaches the ReLU6's bound."""
+    torch.manual_seed(0)
+    x = torch.rand(8, 1, 8, 8) / 2
+    x[-1] *= 2
+    with pytest.raises(ModelError, match="computes other logits than the model: is there a hook"):
+        from_ann(Reused(inplace=True), x)
+    from_ann(Reused(inplace=False), x)
+
+
 def test_an_ann_of_this_package_is_told_what_converts_it():
     """Also within another module; what cannot be taken for another reason is told as ever."""
     plan = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
