@@ -7,6 +7,8 @@ import torch
 from conftest import images, tiny
 
 import self_models.running.draws
+from self_models import ModelError
+from self_models.loading import on_engine
 from self_models.network.neurons import HeldDropout
 from self_models.running.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -141,6 +143,15 @@ def test_seed_names_the_draws():
     assert torch.equal(model(x, draws=draws).predictions, seeded.predictions)
     assert torch.equal(model(x, draws.uniforms(4, (1, 28, 28))).predictions, seeded.predictions)
     assert not torch.equal(model(x, seed=6).predictions, seeded.predictions)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_draws_of_another_number_of_images_are_refused(engine, count):
+    """Those of one image, too, which would fit all."""
+    model = on_engine(small().eval(), engine)
+    with pytest.raises(ModelError, match=f"draws: they are of {count} images, and here are 3"):
+        model(images(3), draws=Draws(5, EVALUATION, torch.arange(count)))
 
 
 def test_nothing_is_drawn_for_the_analog_image(monkeypatch):

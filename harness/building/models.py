@@ -13,6 +13,7 @@ from harness import UserError
 from harness.data.facts import check_same, shape_and_classes
 from harness.runs import ranks
 from harness.training.losses import Teacher, own_losses
+from harness.training.optimizers import flags_without_effect
 from self_models.basics import INSTALLED, compute_exactly
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.images import lasting_name
@@ -234,7 +235,8 @@ def word_for(word, path):
 
 
 def lines_on_flags(args, model):
-    """Lines on typed flags without effect: of parts that are not used, of training with --test_only; and on --model's file."""
+    """Lines on typed flags without effect: of parts and optimisers that are not used, of training with --test_only; and on
+    --model's file."""
     idle = {
         name
         for kind, registry in model.parts.items()
@@ -242,6 +244,7 @@ def lines_on_flags(args, model):
     }
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
         idle.add("gate")
+    idle |= flags_without_effect(args)
     unused = {
         flag
         for flag, known in args.known.items()

@@ -11,6 +11,7 @@ from harness.building.start import CLASSES
 from harness.command_line.parser import Parser, SwitchAction, new_file, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
+from harness.training.optimizers import checked_optimizer
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -156,12 +157,19 @@ class OfAll:
     lr_reduce: float = training_setting(
         10, POSITIVE, "step schedule: divisor of the rate at each drop"
     )
-    optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
+    optimizer: str = training_setting(
+        "Adam",
+        Text(checked_optimizer, checked_optimizer),
+        "an optimiser of torch.optim, by its name: Adam, SGD, AdamW, RMSprop, NAdam, ...; "
+        "LBFGS, SparseAdam and Muon do not fit",
+        metavar="NAME",
+        common=True,
+    )
     weight_decay: float = training_setting(
         5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none"
     )
-    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
-    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
+    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD and RMSprop")
+    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam and AdamW")
     trade_off: float = recipe_setting(
         10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True
     )
