@@ -14,7 +14,7 @@ from torch import nn
 from harness import UserError
 from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
-from harness.runs.saving import write_whole
+from harness.runs.saving import write_folder, write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.graph import GraphSNN
@@ -72,15 +72,7 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
             and not all((path / name).is_file() for name in content)
         ):
             raise UserError(f"{path} has other files in it: give a folder of its own by --output")
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot make the folder {path}: {error.strerror}; give another by --output"
-            ) from None
-        for name, text in renamed(content, Path(output).stem or checkpoint.stem).items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path / name, lambda file, text=text: file.write(text.encode()))
+        write_folder(path, renamed(content, Path(output).stem or checkpoint.stem))
     else:
         write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
