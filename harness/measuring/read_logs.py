@@ -11,6 +11,8 @@ from harness.runs.run import (
     name_for_training,
     path_from_here,
     read_records,
+    say_once,
+    some,
 )
 from self_models.loading import MODELS
 
@@ -146,10 +148,13 @@ def find_logs(word, output_dir):
     names = {kind: name_for_training(kind, word, output_dir) for kind in ("ann", "snn")}
     own = [Paths(kind, name, output_dir).json_path for kind, name in names.items()]
     published = [path_from_here(PublishedPaths(kind, word).json_path) for kind in names]
-    for logs in (own, published):
-        found = [path for path in logs if path.is_file()]
+    found = [path for path in own if path.is_file()]
+    if not found:
+        found = [path for path in published if path.is_file()]
         if found:
-            return found
+            say_once(f"note: {word} is the run that came with the program: {some(found)}")
+    if found:
+        return found
     raise UserError(
         f"there is no run {word}: neither {own[0]} nor {own[1]} is there; --output_dir says where to look"
     )

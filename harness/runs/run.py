@@ -480,7 +480,7 @@ def say_once(line):
 
 def some(names, most=3):
     """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (
+    return ", ".join(map(str, names[:most])) + (
         f" and {len(names) - most:,} more" if len(names) > most else ""
     )
 
