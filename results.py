@@ -22,7 +22,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring import comparing
 from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.tables import save_results_json
-from harness.runs.run import counted, numbered
+from harness.runs.run import PublishedPaths, counted, numbered
 from harness.runs.saving import write_whole
 from self_models import load
 from self_models.basics import HOME
@@ -327,7 +327,7 @@ def table(groups):
 def short_table(folder):
     """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
     logs = [
-        HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl"
+        PublishedPaths("ann", numbered("quick_baseline", seed)).json_path
         for seed in range(NETWORKS["quick_baseline"].seeds)
     ]
     tested = spread(

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import errno
 import functools
 import itertools
 import platform
@@ -34,7 +35,8 @@ from harness.exporting.c_folder import (
     memory_of,
     tables_of,
 )
-from harness.exporting.formats import renamed
+from harness.exporting.formats import FORMATS, renamed
+from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
 from self_models.basics import HOME
 from self_models.integers import IntegerSNN, in_whole_numbers
@@ -979,3 +981,50 @@ def test_golden_recordings_make_the_neurons_spike_if_they_can(tmp_path, weight, 
     assert (note not in lines) == spikes
     assert "checked here: equal: 3 recordings, 40 timesteps each, spike for spike" in lines
     assert bool(from_nir(tmp_path / "net.nir")(recordings[numbers]).logits.all()) == spikes
+
+
+# --- a full disk
+
+
+def disk_full_at(count):
+    """os.fsync for a disk that is full at the count-th file."""
+    calls = []
+
+    def fsync(_):
+        calls.append(1)
+        if len(calls) == count:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return fsync
+
+
+@pytest.mark.parametrize("to", ["c", "arduino"])
+def test_a_full_disk_leaves_no_part_of_a_folder(to, tmp_path, monkeypatch):
+    """So that the same command works once there is room."""
+    files = {"README.md": "1", "src/a.c": "2", "src/b.c": "3"}
+    monkeypatch.setitem(FORMATS, to, (f"_{to}", lambda *_, **__: (files, "three files")))
+    flags = (HOME / "trained_models/snn/quick_feedback.pth", "--to", to, "--output")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk_full_at(3))
+        line = refused("export", *flags, tmp_path / "digits")
+        assert "digits: No space left on device; nothing of it was written" in line
+    assert list(tmp_path.iterdir()) == []
+    run_here("export", *flags, tmp_path / "digits")
+    assert (tmp_path / "digits/src/b.c").read_text() == "3"
+
+
+def test_a_folder_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    """What is in it beside the files of the export stays for good."""
+    folder = tmp_path / "c"
+    write_folder(folder, {"a.c": "old", "in/b.c": "old"})
+    (folder / "mine.txt").write_text("mine")
+    before = digests(tmp_path)
+    new = {"a.c": "new", "in/b.c": "new", "in/deep/c.c": "new"}
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk_full_at(2))
+        with pytest.raises(UserError, match="c: No space left on device; it is as it was"):
+            write_folder(folder, new)
+    assert digests(tmp_path) == before
+    write_folder(folder, new)
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
+    assert found == new | {"mine.txt": "mine"}

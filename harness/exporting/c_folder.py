@@ -415,13 +415,13 @@ def files_of(model, tables, inputs, numbers, name, arduino=False, how=""):
 def checked(files):
     """What check.c of these files prints, built and run here, or why it cannot be. Raises UserError where it is not equal."""
     with TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text)
         program, sources = (
             f"{folder}/check",
             (f"{folder}/{name}.c" for name in ("check", "network", "weights")),
         )
         try:
+            for name, text in files.items():
+                (Path(folder) / name).write_text(text)
             answer_of(
                 folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"]
             )

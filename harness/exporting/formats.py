@@ -15,7 +15,7 @@ from harness import UserError
 from harness.data.nir_file import how_read, typed
 from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
-from harness.runs.saving import write_whole
+from harness.runs.saving import write_folder, write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.kernel.tables import settings_of
@@ -122,15 +122,7 @@ def export(
             and not all((path / name).is_file() for name in content)
         ):
             raise UserError(f"{path} has other files in it: give a folder of its own by --output")
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot make the folder {path}: {error.strerror}; give another by --output"
-            ) from None
-        for name, text in renamed(content, Path(output).stem or checkpoint.stem).items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path / name, lambda file, text=text: file.write(text.encode()))
+        write_folder(path, renamed(content, Path(output).stem or checkpoint.stem))
     else:
         write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
