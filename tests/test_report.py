@@ -154,6 +154,36 @@ def test_tables_of_a_page(tmp_path):
     ]
 
 
+def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path):
+    """Nor those of conversion of one that converted nothing, nor those of losses. `holdout` chooses an evaluation's images."""
+    common = {"limit_test": 9, "trade_off": 1.0, "scaling_factor": 0.7, "learning_rate": 1e-4}
+    trained = common | {"epochs": 3, "test_only": False, "trade_off": 0.1, "learning_rate": 0.1}
+    trained |= {"pretrained_ann": "a.pth", "pretrained_snn": "", "scaling_factor": 0.4}
+    evaluated = common | {"epochs": 100, "test_only": True, "holdout": 7, "limit_test": 5}
+    evaluated |= {"pretrained_ann": "", "pretrained_snn": "b.pth"}
+    other = evaluated | {"holdout": 8, "epochs": 50, "scaling_factor": 0.5}
+    only_converted = trained | {"epochs": 0, "learning_rate": 0.2, "scaling_factor": 0.3}
+    logs = [
+        write(tmp_path / f"{name}.jsonl", opening(**parameters), MEASURED)
+        for name, parameters in (
+            ("trained", trained),
+            ("evaluated", evaluated),
+            ("other", other),
+            ("converted", only_converted),
+        )
+    ]
+    text, _ = reported(*logs, "--output", tmp_path / "page.html")
+    assert rows_in(text, "Flags that differ") == [
+        ["flag", "trained", "evaluated", "other", "converted"],
+        ["epochs", "3", "-", "-", "0"],
+        ["holdout", "-", "7", "8", "-"],
+        ["limit_test", "9", "5", "5", "9"],
+        ["pretrained_ann", "a.pth", "", "", "a.pth"],
+        ["pretrained_snn", "", "b.pth", "b.pth", ""],
+        ["scaling_factor", "0.4", "-", "-", "0.3"],
+    ]
+
+
 def points_of(line):
     return list(zip(*map(np.asarray, (line.get_xdata(), line.get_ydata())), strict=True))
 
