@@ -20,8 +20,8 @@ from harness.measuring.tables import (
     blocking_table,
     choices_table,
     class_lines,
+    details_table,
     difficulty_lines,
-    operations_table,
 )
 from harness.runs.run import counted, log_beside, program, read_records
 from self_models.basics.settings import settings_in
@@ -101,11 +101,12 @@ def main(argv=None):
         lines = recommended(records, posthoc, start)
         run.result(*choices_table(records, on_front(records)), *lines)
     else:
-        run.result(*blocking_table(records, *baselines), "", *operations_table(records))
+        run.result(*blocking_table(records, *baselines))
         run.say(*difficulty_lines(epsilon, correlations))
         run.say(
             *class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilon:g}")
         )
+        run.say(*details_table(records))
         posthoc.draw("_sweep.png", save_sweep, records, *baselines)
         posthoc.draw("_extremes.png", save_extremes, posthoc.test, per_image, epsilon)
     if args.picture:

@@ -165,6 +165,15 @@ def test_what_pictures_say(tmp_path, pictures):
     assert all(words in said for words in ("answer: cat ✗", "90 % sure, T = 2", "75 % blocked")), (
         said
     )
+    assert "encoder 11" in said and "decoder" not in said  # of which no layer spikes
+    beside = replace(film(), baseline={"input": [3.0], "generate.1": [2.0]})
+    save_gif(tmp_path / "b.gif", beside, 0.5)
+    (key,) = [axis.get_legend() for axis in pictures[-1].axes if axis.get_legend()]
+    assert [text.get_text() for text in key.get_texts()] == [
+        "input 7 (3)",
+        "encoder 11 (-)",
+        "decoder - (2)",
+    ]
     digits = ImageSet(
         "MNIST",
         torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4),

@@ -225,9 +225,13 @@ def test_what_charts_show(tmp_path, pictures):
     assert [[bar.get_width() for bar in bars] for bars in pictures[-1].axes[0].containers] == [
         [1, 1],
         [2, 2],
-        [0, 0],
         [4, 4],
     ]
+    key = words_of(pictures[-1].legends[0].get_texts())
+    assert key == ["input", "encoder", "classifier"]  # the decoder has no layer that spikes
+    silent = MEASURED | {"spikes_per_layer": SPIKING_LAYERS}  # it has, and that sent none
+    plots.save_parts(path, {"a": silent})
+    assert words_of(pictures[-1].legends[0].get_texts())[2] == "decoder"
     plots.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
     (axis,) = pictures[-1].axes
     assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(
@@ -337,6 +341,7 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     )
 
 
+SPIKING_LAYERS = {"input": 0.0, "features.1": 0.0, "generate.1": 0.0, "classifier.1": 0.0}
 SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.5, "total": 2922.2}
 MEANS = {"classification": 0.12345, "reconstruction": 1234.5, "total": 24.816, "accuracy": 0.9712}
 RESULT = {
@@ -370,10 +375,10 @@ def test_lines_for_a_reader(file_regression):
         "input": 1234.5,
         "classifier.1": 7.0,
         "classifier.4": 0.0,
-    }  # the last hidden layer of the classifier is silent
+    }  # the last hidden layer of the classifier is silent; no layer of the decoder spikes
     more = {
         "error": 26.284,
-        "parts": {"input": 1234.5, "decoder": 0.25},
+        "parts": {"input": 1234.5, "decoder": 0.0, "classifier": 7.0},
         "spikes": layers,
         "mean_steps": 8,
         "interval": 5,
@@ -408,7 +413,11 @@ def test_lines_for_a_reader(file_regression):
     whole = record | {"open_share": None}
     said += tables.blocking_table(
         [record, whole, whole | {"reconstruction_error": None}]
-    ) + tables.operations_table([record])
+    ) + tables.details_table([record])
+    silent = {"spikes_per_layer": {"input": 1.0, "features.1": 0.0, "classifier.1": 2.0}}
+    baseline = record | silent | {"accuracy": 0.5, "open_share": None}
+    said += tables.blocking_table([record | {"spikes_per_layer": SPIKING_LAYERS}], baseline)
+    said += tables.blocking_table([record | silent])
     wrong, margin = (
         {"spikes": 0.25, "spikes_per_ink": -0.5},
         {"spikes": None, "spikes_per_ink": 1.0},

@@ -15,7 +15,7 @@ from harness.drawing.figures import (
 )
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
-from harness.measuring.tables import LOSSES, accuracy_by_class
+from harness.measuring.tables import LOSSES, accuracy_by_class, record_parts
 from self_models.counting.ledger import PARTS
 from self_models.objectives.contrast import WINDOW
 
@@ -58,6 +58,12 @@ def accuracies(records):
     return 100 * shares, 100 * abs(ends.T - shares)
 
 
+def part_colours(records):
+    """Return the colours of the parts with a spiking layer, of any of the records' networks."""
+    parts = {part for record in records for part in record_parts(record)}
+    return {part: colour for part, colour in PART_COLOURS.items() if part in parts}
+
+
 # --- one network
 
 
@@ -75,9 +81,9 @@ def save_sweep(path, records, baseline=None):
         accuracy.set(
             title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2
         )
-        bars, totals = stack_parts(
-            spikes.bar, places, [record["spikes"] for record in all_records], 0.7
-        )
+        counts = [record["spikes"] for record in all_records]
+        colours = part_colours(all_records)
+        bars, totals = stack_parts(spikes.bar, places, counts, 0.7, colours)
         spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
         spikes.set(
             title="spikes per image, by part of the network",
@@ -349,15 +355,15 @@ def save_choices(path, records, front, baselines):
 
 def save_parts(path, records):
     """Spikes by part of the network. records: label -> record of an evaluation."""
+    colours = part_colours(records.values())
     with chart(path, (11, 1.2 + 0.4 * len(records))) as (axis,):
-        bars, totals = stack_parts(
-            axis.barh, list(records), [record["spikes"] for record in records.values()], 0.7
-        )
+        counts = [record["spikes"] for record in records.values()]
+        bars, totals = stack_parts(axis.barh, list(records), counts, 0.7, colours)
         axis.bar_label(bars, [f"{total:,.0f}" for total in totals], padding=3)
         axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.invert_yaxis()
-        axis.figure.legend(loc="outside lower left", ncols=len(PART_COLOURS))
+        axis.figure.legend(loc="outside lower left", ncols=len(colours))
 
 
 def save_confusion(path, record):
