@@ -12,7 +12,7 @@ from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.drawing import plots
 from harness.measuring import tables
-from harness.measuring.read_logs import find_runs
+from harness.measuring.read_logs import Result, find_runs
 from self_models import load_data
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -173,6 +173,7 @@ def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path)
         )
     ]
     text, _ = reported(*logs, "--output", tmp_path / "page.html")
+    assert text.count("<p>Each row has the images of a class") == 4  # below its confusion matrix
     assert rows_in(text, "Flags that differ") == [
         ["flag", "trained", "evaluated", "other", "converted"],
         ["epochs", "3", "-", "-", "0"],
@@ -182,6 +183,11 @@ def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path)
         ["pretrained_snn", "", "b.pth", "b.pth", ""],
         ["scaling_factor", "0.4", "-", "-", "0.3"],
     ]
+
+
+@pytest.mark.parametrize(("holdout", "words"), [(100, "100 held"), (200, "100 200 held")])
+def test_held_out_images_are_counted_once(holdout, words):
+    assert Result(MEASURED | {"holdout": holdout}).on == f"{words}-out images"
 
 
 def points_of(line):

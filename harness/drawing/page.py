@@ -45,6 +45,8 @@ HEAD = [
 RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes
 and energy are per image. Energy is an estimate of the arithmetic alone, at 45 nm."""
 CURVES = "Solid: on the images that judge an epoch. Dotted, with hollow marks: in training, while the weights change."
+CONFUSION = """Each row has the images of a class, each column those that were predicted as a class: numbers on the
+diagonal are right. Colour is the share of the row."""
 STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 0 16px 40px; font: 16px/1.45 system-ui, sans-serif; color: #222; }
 h2 { font-size: 1.25rem; border-top: 1px solid #ddd; padding-top: 16px; overflow-wrap: anywhere; }
@@ -170,9 +172,8 @@ def alone(run):
     )
     last = run.results[-1] if run.results else None
     if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
-        yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(
-            save_confusion, last.record
-        )
+        images = ", ".join(filter(None, [last.on, last.label(last.settings)]))
+        yield f"{drawn(save_confusion, last.record, images)}<p>{CONFUSION}</p>"
     yield from map(image, run.pictures)
 
 
