@@ -296,10 +296,21 @@ def markdown(head, rows):
 
 
 def table(groups):
-    """These lists of rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ±
-    standard deviation."""
-    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | "
-    head += "classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
+    """Write lists of rows as a Markdown table.
+
+    In thousands of operations and microjoules per image; with several seeds mean ± standard
+    deviation. A part that spikes in none of the networks has no column, as the decoders here.
+    """
+    sent = set()
+    for rows in groups:
+        for row in rows:
+            sent.update(part for part, count in row["spikes"].items() if count)
+    parts = [part for part in PARTS.values() if part in sent]
+    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | "
+    head += " | ".join(parts)
+    head += (
+        " | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
+    )
     lines = []
     for rows in groups:
         row, of_seeds = rows[0], dict(enumerate(rows))
@@ -307,7 +318,7 @@ def table(groups):
             spread(name, of_seeds).text(FIGURES[name].form) for name in SPREAD
         )
         images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
-        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in PARTS.values()]
+        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in parts]
         steps, acs = (
             fmean(row["mean_steps"] for row in rows),
             fmean(row["operations"]["event_acs"] for row in rows),

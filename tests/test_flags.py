@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import (
+    BALANCE,
     DATA,
     REPOSITORY,
     SPIKING,
@@ -81,6 +82,7 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
             "--contrast local --trade_off 2 --no-amsgrad --epsilon 0",
             "--contrast, --amsgrad",
         ),
+        ("obj1", "--scaling_factor 0.4 --calibrate", "--scaling_factor, --calibrate"),
         ("obj1", "--pretrained_snn {baseline} --gate block", "--gate"),
     ],
 )
@@ -91,11 +93,48 @@ def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(
     here = f"--pretrained_snn {trained.snn} {more} {DATA} --run_name x --output_dir {tmp_path}"
     _, said = run_undrawn(name, here, flags.format(baseline=baseline))
     line = f"note: without effect here: {unused}"
-    assert (
-        line in said.splitlines()
-        and line in (tmp_path / "logs/snn/x.log").read_text().splitlines()
-    )
+    log = (tmp_path / "logs/snn/x.log").read_text()
+    assert line in said.splitlines() and line in log.splitlines()
+    assert "scaling_factor=" not in log  # where it lists what differs from the defaults
     assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]
+
+
+NO_EFFECT = "note: --default_threshold has no effect: "
+OF_SNN = NO_EFFECT + "the thresholds are those of {snn}"
+OF_ANN = NO_EFFECT + "the conversion of {ann} finds the thresholds"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "line"),
+    [
+        ("snn", "--test_only --pretrained_snn {snn} --default_threshold 9", OF_SNN),
+        ("obj1", "--pretrained_snn {snn} --default_threshold 9", OF_SNN),
+        ("obj1", "--pretrained_ann {ann} --default_threshold 9 --timesteps 2 {BALANCE}", OF_ANN),
+        ("obj1", "--preset {here}/high.toml", OF_SNN),
+        ("obj1", "--pretrained_snn {snn}", ""),
+    ],
+)
+def test_a_threshold_that_a_network_does_not_take_is_told(trained, tmp_path, name, flags, line):
+    """Also where a recipe says it: nothing else would tell who wrote it."""
+    snn = f'pretrained_snn = "{trained.snn}"'
+    (tmp_path / "high.toml").write_text(f"[snn]\n[evaluation]\n{snn}\ndefault_threshold = 9\n")
+    known = {"snn": trained.snn, "ann": trained.ann, "here": tmp_path, "BALANCE": BALANCE}
+    said = run_undrawn(
+        name, flags.format(**known), f"{DATA} --run_name x --output_dir {tmp_path}"
+    )[1]
+    told = [each for each in said.splitlines() if each.startswith(NO_EFFECT)]
+    assert told == ([line.format(**known)] if line else [])
+
+
+def test_a_threshold_that_a_new_decoder_takes_is_not_told(baseline, tmp_path):
+    """The checkpoint has the thresholds of encoder and classifier, and the decoder begins at the default."""
+    here = f"{DATA} --epochs 0 --holdout 0 --run_name x --output_dir {tmp_path}"
+    grown = "-a VGG5_wFeedback_small --readout membrane --default_threshold 9"
+    said = run_here("snn", f"--pretrained_snn {baseline} {grown} {here}")[1]
+    assert "has no decoder: this one starts at random" in said and NO_EFFECT not in said
+    state = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["state_dict"]
+    of_decoder = [value for name, value in state.items() if "generate" in name and "thr" in name]
+    assert of_decoder and all(value == 9 for value in of_decoder)
 
 
 @pytest.mark.parametrize("family", ["quick|stream", "fashion"])  # between them every way to begin

@@ -29,6 +29,7 @@ from self_models.basics.settings import (
 )
 from self_models.loading import ENGINES
 from self_models.vgg_wFeedback import PRECISIONS
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 recipe_setting = partial(setting, scope="recipe")
 run_setting = partial(setting, group="run", scope="run")
@@ -436,6 +437,20 @@ def posthoc_settings(cls, own=None):
         with_defaults(settings_in(OfAll, OfEvaluation, OfSNN), SNN_DEFAULTS | {"test_only": True}),
         known,
     )
+
+
+def declared_flags():
+    """Return the declared flags of all scripts that train or evaluate.
+
+    Returns
+    -------
+    dict of {str: Setting}
+        By the flag's name. Of a flag that several scripts have, what evaluations say counts:
+        training selects an epoch by ``--holdout``, and they choose their images by it.
+    """
+    settings = training_settings("ann") | training_settings("snn")
+    settings |= posthoc_settings(VGG_SNN_STDB_wFeedback)
+    return {one.flag(name): one for name, one in settings.items()}
 
 
 def joined(*declared):

@@ -48,7 +48,7 @@ def resolve_evaluation(args, as_trained=False):
 def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc of these flags, see resolve_evaluation. cls: of the model; suffix: of the run's name; own: other settings."""
     model = new_snn(args, cls, **own)
-    lines, words = [*lines_on_flags(args, model)], getattr(args, "images", [1])
+    lines, words = [*lines_on_flags(args, model, start)], getattr(args, "images", [1])
     files = (
         []
         if isinstance(words[0], int) and len(words) == 1

@@ -63,7 +63,9 @@ class Result:
             if holdout or (epoch and not chose)
             else f"{told('dataset') or ''} test".strip()
         )
-        self.on = f"{record['images']:,} {f'{holdout:,} ' if holdout else ''}{kind} images"
+        if holdout and holdout != record["images"]:
+            kind = f"{holdout:,} {kind}"
+        self.on = f"{record['images']:,} {kind} images"
         self.where = (
             f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}"
             if epoch or chose

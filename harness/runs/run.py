@@ -410,13 +410,11 @@ def opening_record(args, name, began):
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    idle, groups = (
-        {flag for flag, known in args.known.items() if known.training and args.test_only},
-        {},
-    )
+    unused = unused_flags(args.known, args.values)
+    groups = {}
     for flag, title in args.groups.items():
         value = parameters.get(flag, args.default[flag])
-        if value != args.default[flag] and flag not in idle:
+        if value != args.default[flag] and flag not in unused:
             groups.setdefault(title, []).append(f"{flag}={value}")
     lines = (
         f"{began} {time}",
@@ -441,6 +439,38 @@ def opening_record(args, name, began):
         "git_revision": revision,
         "lines": lines,
     }
+
+
+def unused_flags(known, values):
+    """Name the flags without effect in a run that trained nothing or converted no ANN.
+
+    Parameters
+    ----------
+    known : dict of {str: Setting}
+        The declared flags of the run's script, or of all scripts.
+    values : dict of {str: object}
+        What each flag was in the run. Flags that its script lacks may be missing.
+
+    Returns
+    -------
+    set of str
+        Names of flags.
+    """
+    converts = bool(values.get("pretrained_ann")) and not values.get("pretrained_snn")
+    unused = set()
+    for flag, declared in known.items():
+        if declared.group == "conversion" and not converts:
+            unused.add(flag)
+        if not declared.training:
+            continue
+        if values.get("test_only"):
+            unused.add(flag)
+        elif values.get("epochs") == 0:
+            # The network begins as these make it, and is judged on what was held out.
+            decides = declared.scope == "network" or declared.group == "data" or flag == "epochs"
+            if not decides:
+                unused.add(flag)
+    return unused
 
 
 def git_revision():

@@ -107,6 +107,24 @@ def part_of(layer):
     return "encoder"
 
 
+def spiking_parts(layers):
+    """Return the parts of a network that have a spiking layer.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names of what spikes: ``input``, and the layers, as in ``SNNOutput.spikes``.
+
+    Returns
+    -------
+    list of str
+        Of input, encoder, decoder and classifier those with one of these layers. A decoder
+        whose last layer does not spike, and that has no other, is missing.
+    """
+    parts = {part_of(layer) for layer in layers}
+    return [part for part in PARTS.values() if part in parts]
+
+
 def by_part(spikes):
     """layer -> spikes to input, encoder, decoder, classifier, total -> spikes; numbers or tensors alike."""
     parts = dict.fromkeys(PARTS.values(), 0.0)
