@@ -6,12 +6,14 @@ A digest of pixels tells that two pictures differ; the data tell what differs.
 import hashlib
 from contextlib import contextmanager
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+matplotlib.use("Agg")  # on a screen, other canvases would draw
 MOST_POINTS = 60  # of more points a digest is kept
 
 

@@ -253,7 +253,7 @@ EVALUATIONS = {
     ),
     "stream of a scene": CommandLine(
         "stream",
-        f"--pretrained_snn {BLOCKING} {TESTED} --scene part --scene_frames 5 "
+        f"--pretrained_snn {BLOCKING} {TESTED} --scene part --scene_frames 4 "
         f"--baseline {BASELINE} --seed 2",
     ),
     "stream of frames": CommandLine(
@@ -298,7 +298,7 @@ OTHERS = {
     "nir": CommandLine(
         "nir",
         "{repository}/examples/nmnist.nir --limit 20 --wrong --gif "
-        "{repository}/data/nmnist/3/00013.bin --batch_size 7 --steps 12 --dt 0.02",
+        "{repository}/data/nmnist/3/00013.bin --batch_size 7 --steps 7 --dt 0.04",
     ),
     "nir --like": CommandLine(
         "nir",

@@ -8,7 +8,9 @@ hold times.
 import base64
 import io
 import json
+import os
 import re
+from collections import Counter
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ TIMED = (  # keys of records and checkpoints whose values differ from run to run
 )
 TEXTS = {".log", ".txt", ".md", ".csv", ".html", ".c", ".h", ".ino", ".toml", ".properties", ""}
 MOST_LINES = 400  # of a longer text a digest is kept
-MOST_LETTERS = 300  # of a longer line the beginning and a digest are kept
+MOST_LETTERS = 1000  # of a longer line the beginning and a digest are kept
 SHOWN_LETTERS = 80  # of such a line
 PICTURE = re.compile(r"data:image/\w+;base64,([A-Za-z0-9+/=]+)")
 # A table of speeds: its last two columns are images per second, and how much faster that is.
@@ -119,6 +121,8 @@ class Normaliser:
         if isinstance(value, torch.Tensor):
             return described_array(value.detach().cpu().contiguous().numpy())
         if isinstance(value, np.ndarray):
+            if value.dtype == object:  # of texts, whose bytes are addresses
+                return self.value(value.tolist())
             return described_array(value)
         if isinstance(value, str):
             return "\n".join(map(self.line, value.split("\n")))
@@ -161,11 +165,14 @@ class Normaliser:
         return f"{len(content)} bytes, {digest_of(content)}"
 
     def records(self, text):
-        """Describe a log of JSON objects: its records by number and event."""
+        """Describe a log of JSON objects: its records by event and their number among these."""
         records = {}
-        for number, line in enumerate(text.splitlines(), start=1):
+        counts = Counter()
+        for line in text.splitlines():
             record = json.loads(line)
-            records[f"{number} {record['event']}"] = self.value(record)
+            event = record["event"]
+            counts[event] += 1
+            records[f"{event} {counts[event]}"] = self.value(record)
         return records
 
 
@@ -217,8 +224,8 @@ def hdf5_content(path):
 
     def note(name, node):
         if isinstance(node, h5py.Dataset):
-            value = node[()]
-            values[name] = value.decode() if isinstance(value, bytes) else np.asarray(value)
+            is_text = h5py.check_string_dtype(node.dtype) is not None
+            values[name] = node.asstr()[()] if is_text else np.asarray(node[()])
         for key, value in node.attrs.items():
             values[f"{name} {key}"] = str(value)
 
@@ -242,9 +249,12 @@ def files_in(folder):
         such as locks and caches, are left out.
     """
     found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            status = path.stat()
-            found[str(name)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                path = os.path.join(place, name)
+                status = os.stat(path)
+                written = (status.st_mtime_ns, status.st_size, status.st_ino)
+                found[os.path.relpath(path, folder)] = written
+    return dict(sorted(found.items()))
