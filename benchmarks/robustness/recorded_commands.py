@@ -103,7 +103,10 @@ TRAININGS = {
     "ann taught, by updates": CommandLine(
         "ann",
         f"{SMALLEST} {FEW} --updates 5 --teacher_ann {ANN} --distillation 0.4 --temperature 3 "
-        "--whitening --lr_schedule triangle --holdout 0 --run_name taught --seeds 2 --seeds 1 0 1",
+        "--whitening --lr_schedule triangle --holdout 0 --run_name taught",
+    ),
+    "ann --seeds twice": CommandLine(
+        "ann", f"{SMALLEST} {FEW} --epochs 1 --run_name pair --seeds 2 --seeds 1 0 1"
     ),
     "ann of own images": CommandLine(
         "ann",
@@ -168,7 +171,7 @@ TRAININGS = {
     ),
     "snn --seeds": CommandLine(
         "snn",
-        f"--pretrained_ann trained_models/ann/taught.pth {FEW} {SPIKING} --epochs 1 "
+        f"--pretrained_ann trained_models/ann/pair.pth {FEW} {SPIKING} --epochs 1 "
         "--seeds 0 1 --run_name pair --checkpoint_minutes 0",
     ),
     "snn --test_only with idle flags": CommandLine(
@@ -325,20 +328,20 @@ OTHERS = {
         "{repository}/examples/prediction_variance.py --variance_weight 0.1 --variance_steps 3 "
         "--run_name steady",
     ),
-    "obj1 with a gate of one's own": CommandLine(
-        "obj1",
-        f"--pretrained_snn {SNN} {TESTED} --model "
-        "{repository}/examples/neighbours.py --gate neighbours --epsilon 0.5",
+    "analysis with a gate of one's own": CommandLine(
+        "analysis",
+        f"--pretrained_snn {SNN} {TESTED} --model {{repository}}/examples/neighbours.py "
+        "--gate neighbours --epsilon 0.5 --images 1 --chart_images 4 --timesteps 2",
     ),
     "snn of a class of one's own": CommandLine(
         "snn",
         f"--pretrained_snn {SNN} {FEW} --epochs 1 --model "
         "{repository}/examples/two_decoders.py:TwoDecoders --run_name two_decoders",
     ),
-    "analysis with a class of one's own": CommandLine(
-        "analysis",
-        f"--pretrained_snn trained_models/snn/two_decoders.pth {TESTED} --model "
-        "{repository}/examples/two_decoders.py:TwoDecoders --images 1 --chart_images 4 --timesteps 2",
+    "snn --test_only of a class of one's own": CommandLine(
+        "snn",
+        f"--pretrained_snn trained_models/snn/two_decoders.pth {TESTED} --test_only --model "
+        "{repository}/examples/two_decoders.py:TwoDecoders --timesteps 4",
     ),
 }
 
