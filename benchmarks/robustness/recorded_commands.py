@@ -179,6 +179,9 @@ TRAININGS = {
         f"--pretrained_snn {SNN} --test_only {TESTED} --engine reference --timesteps 3 --alpha 1 "
         "--epochs 5 --dropout 0 --latch --gap_bound 3 --results_json test.json",
     ),
+    "snn --test_only on a folder of digits": CommandLine(
+        "snn", f"--pretrained_snn {BLOCKING} --test_only --dataset digits --batch_size 8"
+    ),
     "snn --seeds --test_only": CommandLine(
         "snn",
         f"--pretrained_snn trained_models/snn/pair.pth --test_only {TESTED} --seeds 0 1 "
@@ -572,6 +575,8 @@ def make_inputs(folder, repository):
     frames = [Image.fromarray(draws.integers(0, 256, (28, 28), dtype=np.uint8)) for _ in range(3)]
     frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:], duration=100)
     for label in range(10):
+        for part in ("train", "test"):
+            make_pictures(folder / f"digits/{part}/{label}", draws, 1, (28, 28))
         (folder / f"frames/{label}").mkdir(parents=True)
         counts = draws.integers(0, 2, (6, 1, 28, 28), dtype=np.uint8)
         np.save(folder / f"frames/{label}/0.npy", counts)
