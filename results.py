@@ -298,8 +298,8 @@ def markdown(head, rows):
 def table(groups):
     """Write lists of rows as a Markdown table.
 
-    In thousands of operations and microjoules per image; with several seeds mean ± standard
-    deviation. A part that spikes in none of the networks has no column, as the decoders here.
+    In thousands of operations and microjoules per image; with several seeds mean ±
+    standard deviation. A part that spikes in no network, as the decoder, has no column.
     """
     sent = set()
     for rows in groups:

@@ -29,8 +29,8 @@ from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 GRID = ("epsilon", "readout_slew", "timesteps")  # flags of one or several values
-# Typed flags that the recommended command does not repeat. All others it does, since each
-# may change a number, or says where files are.
+# Typed flags that the recommended command does not repeat. It repeats all others, since
+# each may change a number, or says where files are.
 NOT_REPEATED = {
     *GRID,  # they get the values that were chosen
     "holdout",  # it evaluates the test images
@@ -82,6 +82,7 @@ def main(argv=None):
         **{name: max(values) for name, values in tried.items()},
     )
     run, records, baselines = posthoc.run, posthoc.records, []
+    # Thresholds of a phased network, and calibrated biases, depend on T.
     is_converted_for_t = start.kind == "ann" and (posthoc.model.phased or args.calibrate)
     opened = posthoc.model
     most_steps = opened.timesteps
@@ -115,7 +116,7 @@ def main(argv=None):
 
 
 def convert_again(args, start, posthoc, timesteps):
-    """Convert the ANN for another number of timesteps, on which thresholds or biases depend.
+    """Convert the ANN again, for another number of timesteps.
 
     Parameters
     ----------
@@ -171,8 +172,8 @@ def recommended(records, posthoc, start):
 def test_command(chosen, posthoc, start):
     """Write the command that evaluates a combination on the test images.
 
-    With ``--holdout N`` added, it gives the figures of the combination's row exactly: it
-    repeats whatever decides what the network is, how it runs, and on which images.
+    With ``--holdout N`` added, it gives the figures of the combination's row exactly:
+    it repeats whatever decides what the network is, how it runs, and on which images.
 
     Parameters
     ----------
@@ -191,12 +192,12 @@ def test_command(chosen, posthoc, start):
     args = posthoc.args
     words = {flag: value for flag, value in args.typed.items() if flag not in NOT_REPEATED}
     if args.recipe.get("holdout"):
-        words["holdout"] = 0  # else the recipe would have held-out images evaluated again
+        words["holdout"] = 0  # else the recipe's holds
     if not args.preset and not args.pretrained_ann:
-        # It may not have been typed, but found by a name that contains the number of timesteps.
+        # Where it was not typed, it was found by a name that contains T of training.
         words["pretrained_snn"] = args.pretrained_snn
     if start.kind == "ann" and len(posthoc.train) < args.balance_images:
-        # Without --holdout, thresholds would be balanced on the images that it held out, too.
+        # Without --holdout, those that it held out would be balanced on, too.
         words["limit_train"] = len(posthoc.train)
     words |= {name: chosen[name] for name in GRID}
     several = {flag for flag, known in args.known.items() if known.argparse.get("nargs") == "+"}

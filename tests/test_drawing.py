@@ -210,7 +210,7 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
 
 
 def test_no_label_of_a_choice_lies_on_another_or_on_what_is_drawn(tmp_path, pictures):
-    """Labels stand above the axis, each tied to its point, also of points that are close."""
+    """They stand above the axis, each tied to its point, also of points that are close."""
     tried = []
     for number in range(7):
         setting = {"epsilon": 0.1 * number, "readout_slew": 0.19, "timesteps": 4}

@@ -127,7 +127,7 @@ def test_a_threshold_that_a_network_does_not_take_is_told(trained, tmp_path, nam
 
 
 def test_a_threshold_that_a_new_decoder_takes_is_not_told(baseline, tmp_path):
-    """The checkpoint has the thresholds of encoder and classifier, and the decoder begins at the default."""
+    """The checkpoint has those of encoder and classifier; the decoder begins at the default."""
     here = f"{DATA} --epochs 0 --holdout 0 --run_name x --output_dir {tmp_path}"
     grown = "-a VGG5_wFeedback_small --readout membrane --default_threshold 9"
     said = run_here("snn", f"--pretrained_snn {baseline} {grown} {here}")[1]

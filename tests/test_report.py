@@ -155,7 +155,10 @@ def test_tables_of_a_page(tmp_path):
 
 
 def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path):
-    """Nor those of conversion of one that converted nothing, nor those of losses. `holdout` chooses an evaluation's images."""
+    """Nor those of conversion of one that converted nothing, nor those of losses.
+
+    `holdout` chooses the images of an evaluation.
+    """
     common = {"limit_test": 9, "trade_off": 1.0, "scaling_factor": 0.7, "learning_rate": 1e-4}
     trained = common | {"epochs": 3, "test_only": False, "trade_off": 0.1, "learning_rate": 0.1}
     trained |= {"pretrained_ann": "a.pth", "pretrained_snn": "", "scaling_factor": 0.4}

@@ -194,7 +194,7 @@ def recommended_words(said):
 
 
 def check_recommended(rows, said, holdout):
-    """The recommended command, on the held-out images, gives a row of the table; returns it."""
+    """The recommended command, on the held-out images, gives a row, which is returned."""
     words = recommended_words(said)
     (again,), _ = run_undrawn("obj1", words, f"--holdout {holdout}")
     alike = [row for row in rows if figures(row) == figures(again)]
@@ -217,7 +217,7 @@ class Halved(Blocking):
         return super().next_view(image * self.keeps, prediction, view)
 """
 GRID = "--epsilon 0.1 0.4 --timesteps 2 3"
-RECOMMENDED = {  # what the command must repeat: a gate of one's own; switches; what draws and runs
+RECOMMENDED = {  # what the command must repeat
     "own gate": "--model {here}/halved.py --gate halved --keeps 0.5 --readout_slew 0.2",
     "switches": "--latch --together --blocking dynamic --no-log --encoding direct",
     "seed": "--seed 3 --batch_size 7 --engine dense --rule confidence --gap_bound 0.5",
@@ -228,7 +228,7 @@ RECOMMENDED = {  # what the command must repeat: a gate of one's own; switches; 
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("flags", RECOMMENDED.values(), ids=RECOMMENDED)
 def test_the_recommended_command_gives_the_row_of_the_table(trained, tmp_path, flags):
-    """It repeats what decides a figure, and nothing that would replace files of the choice."""
+    """It repeats what decides a figure, and nothing that would replace other files."""
     (tmp_path / "halved.py").write_text(HALVED)
     typed = flags.format(here=tmp_path)
     once = f"--run_name choice --overwrite --results_json {tmp_path}/all.json"
@@ -247,8 +247,10 @@ def test_the_recommended_command_gives_the_row_of_the_table(trained, tmp_path, f
 def test_the_recommended_command_takes_the_network_of_its_output_dir(
     trained, tmp_path, monkeypatch
 ):
-    """A recipe's network in a folder whose name has a space, beside another network of its name; and no held-out images again,
-    which the recipe asks for."""
+    """A recipe's network, in a folder whose name has a space, beside another of its name.
+
+    The recipe asks for held-out images, which the command does not take again.
+    """
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text('[snn]\ndataset = "MNIST"\n[evaluation]\nholdout = 12\n')
     saved = load_checkpoint(trained.snn)
@@ -265,7 +267,10 @@ def test_the_recommended_command_takes_the_network_of_its_output_dir(
 
 
 def test_an_ann_is_converted_for_each_number_of_timesteps(trained, tmp_path):
-    """Calibration depends on it. Without --holdout, thresholds are not balanced on images that were held out."""
+    """Calibration depends on it.
+
+    Without --holdout, thresholds are not balanced on images that were held out.
+    """
     folder = make_folder(tmp_path / "digits", tuple("0123456789"), 2, (28, 28))
     path, log = tmp_path / "trained_models/ann/x.pth", tmp_path / "logs/ann/x.jsonl"
     for file in (path, log):

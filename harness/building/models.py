@@ -265,8 +265,8 @@ def lines_on_flags(args, model, start):
     typed = [flag for flag in args.typed if flag in idle and flag in args.known]
     if typed:
         yield f"note: without effect here: --{', --'.join(typed)}"
-    # Of a recipe nothing else is told: its tables are whole, and each command uses a part of
-    # them. It is not refused either, since other commands, or another start, may need it.
+    # Of a recipe nothing else is told: its tables are whole, and each command uses a
+    # part of them. Nor is it refused: other commands, or another start, may need it.
     if "default_threshold" in args.given and not takes_default_threshold(model, start):
         reason = f"the thresholds are those of {start.path}"
         if start.kind == "ann":
@@ -279,7 +279,7 @@ def lines_on_flags(args, model, start):
 
 
 def takes_default_threshold(model, start):
-    """Whether a neuron of the SNN begins with --default_threshold, and not with what it starts from."""
+    """Whether a neuron of the SNN begins with --default_threshold, not as its start says."""
     if start.kind in ("", "run"):  # in a run that goes on, it must be as it was
         return True
     if "thresholds" in start.saved and "settings" not in start.saved:  # the original's

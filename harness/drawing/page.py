@@ -32,7 +32,7 @@ NOT_COMPARED = {
     "preset_flags",
     "facts",
 }
-LOSS_FLAGS = {"trade_off", "trade_off_type"}  # of losses, which no result of an evaluation shows
+LOSS_FLAGS = {"trade_off", "trade_off_type"}  # no result of an evaluation has losses
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
 HEAD = [
     "run",

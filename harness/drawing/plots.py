@@ -62,7 +62,7 @@ def accuracies(records):
 
 
 def part_colours(records):
-    """Return the colours of the parts with a spiking layer, of any of the records' networks."""
+    """Return the colours of the parts that have a spiking layer in any of the networks."""
     parts = {part for record in records for part in record_parts(record)}
     return {part: colour for part, colour in PART_COLOURS.items() if part in parts}
 
@@ -353,8 +353,8 @@ def save_accuracies(path, series, looks, figures=COSTS, labels=()):
 def label_above(axis, points, texts):
     """Write texts above an axis, each tied to its point by a thin line.
 
-    Beside the points they would lie over error bars. They are set upright, and as far apart
-    as it takes to read each.
+    Beside the points they would lie over error bars. They are set upright, and as far
+    apart as it takes to read each.
 
     Parameters
     ----------
@@ -365,7 +365,7 @@ def label_above(axis, points, texts):
     texts : list of str
         The texts.
     """
-    axis.get_xlim()  # settles the limits, which the transformation below takes as they are
+    axis.get_xlim()  # settles the limits, on which the transformation depends
     to_axis = axis.transScale + axis.transLimits
     order = sorted(range(len(points)), key=lambda number: points[number])
     gap = min(LABEL_GAP, 1 / max(1, len(points) - 1))
@@ -387,7 +387,7 @@ def label_above(axis, points, texts):
 
 
 def apart(places, gap):
-    """Move ascending places within 0 to 1 apart, to the right and back, to ``gap`` or more."""
+    """Move ascending places within 0 to 1 apart, to ``gap`` or more: right, and back."""
     moved = list(places)
     for number in range(1, len(moved)):
         moved[number] = max(moved[number], moved[number - 1] + gap)
@@ -430,8 +430,8 @@ def save_parts(path, records):
 def save_confusion(path, record, images=""):
     """Draw a confusion matrix.
 
-    Rows are classes, with their accuracy, columns predicted classes, numbers images. Colours
-    are shares of the row.
+    Rows are classes, with their accuracy, columns predicted classes, numbers images.
+    Colours are shares of the row.
 
     Parameters
     ----------
@@ -472,7 +472,7 @@ def save_confusion(path, record, images=""):
             [f"{name}  {right}" for name, right in zip(names, rights, strict=True)],
         )
         axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        # Of the figure, since the layout keeps room for them beside the names of classes.
+        # Of the figure: the layout keeps room for them beside the names of classes.
         axis.figure.supxlabel("predicted class", fontsize=10)
         axis.figure.supylabel("class, with its accuracy", fontsize=10)
         axis.figure.suptitle("\n".join(title), fontsize=10)

@@ -37,7 +37,7 @@ class Figure(NamedTuple):
     scale: float = 1
 
     def of(self, record):
-        """The number in a record, None where it has none, or where what it is of never spikes."""
+        """The number in a record, None where it has none, or its part has no spiking layer."""
         if self.path[0] == "spikes" and self.path[1] != "total":
             if self.path[1] not in record_parts(record):
                 return None

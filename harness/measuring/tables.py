@@ -199,8 +199,8 @@ def spikes_text(spikes, layers):
 def record_parts(record):
     """Return the parts with a spiking layer, of the network of an evaluation record.
 
-    Where the record does not list layers, as those of epochs and of ``results.json``, they
-    are the parts that sent a spike.
+    Where the record does not list layers, as those of epochs and of ``results.json``,
+    they are the parts that sent a spike.
     """
     if record.get("spikes_per_layer"):
         return spiking_parts(record["spikes_per_layer"])
@@ -355,7 +355,7 @@ def blocking_table(records, baseline=None):
 
 
 def details_table(records):
-    """Tabulate what few readers need: operations, energy layer by layer, and reconstruction.
+    """Tabulate operations, energy layer by layer, and reconstruction, for few readers.
 
     Parameters
     ----------
