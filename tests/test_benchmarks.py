@@ -1,7 +1,9 @@
 """Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from PIL import Image
 
 from benchmarks.findings import moving, streams
 from benchmarks.robustness import fuzz
+from benchmarks.speed import microcontroller
+from harness import UserError
 from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
@@ -80,6 +84,14 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
     )
     assert found["equal"] and found["instructions"] > 1e6 and found["stack"] < 2000
     assert products < found["ann_instructions"] < 4 * products
+
+
+def test_missing_tools_of_a_microcontroller_are_a_line(monkeypatch):
+    said = "m4: not run, since tools are missing. On Debian: apt install qemu-system-arm"
+    done = SimpleNamespace(stdout="", stderr=f"{said}\nmake: *** Error 1\n", returncode=2)
+    monkeypatch.setattr(microcontroller.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        microcontroller.played({}, "m4")
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
