@@ -1,9 +1,11 @@
 """Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +20,8 @@ from benchmarks.robustness.figure_data import catching_figures, digest_of, figur
 from benchmarks.robustness.record_differences import compare_records, value_differences
 from benchmarks.robustness.recorded_commands import COMMAND_LINES, CommandLine, record_commands
 from benchmarks.robustness.recorded_files import Normaliser
+from benchmarks.speed import microcontroller
+from harness import UserError
 from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
@@ -88,6 +92,14 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
     )
     assert found["equal"] and found["instructions"] > 1e6 and found["stack"] < 2000
     assert products < found["ann_instructions"] < 4 * products
+
+
+def test_missing_tools_of_a_microcontroller_are_a_line(monkeypatch):
+    said = "m4: not run, since tools are missing. On Debian: apt install qemu-system-arm"
+    done = SimpleNamespace(stdout="", stderr=f"{said}\nmake: *** Error 1\n", returncode=2)
+    monkeypatch.setattr(microcontroller.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        microcontroller.played({}, "m4")
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")

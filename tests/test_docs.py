@@ -181,6 +181,7 @@ def clone(here, monkeypatch):
 
 
 OF_TODAY = [page for page in PAGES if "notebook" not in page.parts]
+OF_TODAY += [REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("examples/*.py"))]
 
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.stem)
