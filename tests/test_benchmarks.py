@@ -395,6 +395,8 @@ def test_figures_are_caught_frame_by_frame(tmp_path):
         ["'timestep 2'"],
     ]
     assert caught.data()["texts"][0].startswith("'timestep 2' at ")
+    (pixels,) = Normaliser({}).file(tmp_path / "a.png")["frames"]
+    assert caught.pixels == pixels  # so a record can name the figure by its file
 
 
 def test_what_differs_from_run_to_run_is_taken_out(tmp_path):

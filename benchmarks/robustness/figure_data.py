@@ -26,11 +26,14 @@ class DrawnFigure:
         The figure.
     drawings : list of dict
         What ``figure_data`` gave after each drawing.
+    pixels : str
+        Digest of the pixels of the last drawing, as ``described_picture`` has it of a file.
     """
 
     def __init__(self, figure):
         self.figure = figure
         self.drawings = []
+        self.pixels = ""
 
     def data(self):
         """Describe the figure after its last drawing.
@@ -81,6 +84,7 @@ def catching_figures():
             drawn_figures.append(drawn)
         try:
             drawn.drawings.append(figure_data(canvas.figure))
+            drawn.pixels = digest_of(canvas.buffer_rgba())
         except Exception as error:
             failures.append(error)
 

@@ -483,9 +483,40 @@ def record_command(command, folder, repository):
         if files_before.get(path) != written:
             record[f"file {path}"] = normaliser.file(folder / path)
     record["files gone"] = sorted(files_before.keys() - files_after.keys())
-    for number, figure in enumerate(figures, start=1):
-        record[f"figure {number}"] = normaliser.value(figure.data())
+    for name, figure in named_figures(figures, record).items():
+        record[name] = normaliser.value(figure.data())
     return record
+
+
+def named_figures(figures, record):
+    """Name figures by the files that they are in, since the order of drawing may vary.
+
+    Parameters
+    ----------
+    figures : list of DrawnFigure
+        The figures in the order in which they were drawn.
+    record : dict of {str: object}
+        What was recorded of files.
+
+    Returns
+    -------
+    dict of {str: DrawnFigure}
+        ``figure FILE`` -> the figure. Those that no file shows as they were drawn, such as the
+        frames of a GIF, which has fewer colours, are numbered.
+    """
+    names = {}
+    for aspect, value in record.items():
+        if aspect.startswith("file ") and aspect.endswith(".png"):
+            names[value["frames"][0]] = aspect.removeprefix("file ")
+    named = {}
+    count_unnamed = 0
+    for figure in figures:
+        name = names.pop(figure.pixels, None)
+        if name is None:
+            count_unnamed += 1
+            name = str(count_unnamed)
+        named[f"figure {name}"] = figure
+    return named
 
 
 def run_script_file(script, flags, interrupted_after=None):
