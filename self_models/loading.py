@@ -34,7 +34,7 @@ WEIGHTS = ("float32", "float16", "int8", "int8_folded")
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device; or the
-    GraphSNN of a file x.nir, which takes like, dt, reset and so on as from_nir has them.
+    GraphSNN of a file x.nir, which takes like, dt and the like as from_nir does.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an

@@ -248,7 +248,7 @@ def checked_values(name, given):
 
 
 def check_given(nodes, convention, like):
-    """Raise ModelError for arguments that do not fit the simulator, the reset or the nodes.
+    """Raise ModelError for arguments that do not fit simulator, reset or nodes.
 
     Parameters
     ----------
@@ -302,8 +302,8 @@ def warn_of_what_is_lacking(nodes, convention, like, given):
         concerned = {"IF", "LIF", "LI"}
     words, arguments = LACKS.get(like, ("", ()))
     if words and kinds & concerned and all(given.get(name) is None for name in arguments):
-        flags = ", ".join(arguments)
-        warnings.warn(f"{words}; {flags} say otherwise", stacklevel=3)
+        flags = " or ".join(arguments)
+        warnings.warn(f"{words}; if it was otherwise, give {flags}", stacklevel=3)
 
     other = [repr(name) for name, node in nodes.items() if not is_written_by(like, node)]
     if other and like == "sinabs":
@@ -669,8 +669,10 @@ def neuron(node, convention, name):
     I[t] = (1 - dt/tau_syn) I[t-1] + w_in dt/tau_syn a[t]     (CubaLIF, CubaLI; else I[t] = a[t], what arrives)
     V[t] = (1 - dt/tau) V[t-1] + r dt/tau I[t] + v_leak dt/tau                      IF, I: V[t] = V[t-1] + r I[t]
     s[t] = V[t] > v_threshold, then V[t] = v_reset, or V[t] - v_threshold (subtract). V of a Threshold is what has arrived.
-    sinabs: V[t] = a V[t-1] + (1 - a) I[t] with a = exp(-1/tau), without 1 - a where norm_input is False; with a
-    tau_syn I[t] = exp(-1/tau_syn) (I[t-1] + a[t]). V[0] is 0, or where the simulator begins."""
+
+    V before the first timestep is 0, or where the simulator begins. In sinabs, with
+    a = exp(-1/tau), V[t] = a V[t-1] + (1 - a) I[t], or a V[t-1] + I[t] where norm_input is
+    False; with a tau_syn I[t] = exp(-1/tau_syn) (I[t-1] + a[t])."""
     values = {
         key: np.asarray(value, np.float64)
         for key, value in vars(node).items()
@@ -718,11 +720,9 @@ def neuron(node, convention, name):
     if kind in NODES_WITH["v_reset"]:
         own = value_for(convention.get("v_reset"), name)
         v_reset = v_reset if own is None else own
-    if threshold is None and convention.get("starts_at"):
-        has_leak = convention["starts_at"] == "v_leak" and "v_leak" in values
-        start = values["v_leak"] if has_leak else v_reset
-        if start.any():
-            constants["start"] = start
+    start = start_of(values, v_reset, convention)
+    if start.any():
+        constants["start"] = start
     if threshold is None and "v_threshold" not in values:
         return with_values(Integrator(triangle(None, None), "immediate"), leak, constants)
     reset, is_delayed = (
@@ -766,8 +766,33 @@ def with_values(neuron, leak, constants):
 
 
 def value_for(given, name):
-    """Of a value for all nodes, or a dict of values by node name, that of a node, or None."""
+    """Find a node's value in one for all nodes, or in a dict by node name; else None."""
     return given.get(name) if isinstance(given, dict) else given
+
+
+def start_of(values, v_reset, convention):
+    """Find where V begins.
+
+    Parameters
+    ----------
+    values : dict of {str: ndarray}
+        The node's constants.
+    v_reset : ndarray
+        Where V goes after a spike.
+    convention : dict
+        What holds, see from_nir.
+
+    Returns
+    -------
+    ndarray
+        V before the first timestep; 0 for initial_potential, see SpikingNeuron.
+    """
+    starts_at = convention.get("starts_at")
+    if starts_at is None or "threshold" in values:  # a Threshold has no state
+        return np.zeros(1)
+    if starts_at == "v_leak" and "v_leak" in values:
+        return values["v_leak"]
+    return v_reset
 
 
 def without_rounding(tau, dt):
@@ -804,7 +829,14 @@ def sinabs_decay(tau):
     Returns
     -------
     ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        If a time constant is not above 0.
     """
+    if not (tau > 0).all():
+        raise ValueError(f"a time constant must be above 0 timesteps, not {tau.min():g}")
     tau = torch.as_tensor(np.asarray(tau, np.float32))
     return torch.exp(-1.0 / tau).double().numpy()
 

@@ -1,9 +1,10 @@
 """Networks of other simulators, read with --like, against the simulators themselves.
 
-Each condition is tried with SEEDS random networks on both engines. Weights and thresholds are multiples of 1/16: then
-sums are exact, and so are leaks of 1/2 while they need no more than 24 bits. There, no spike may differ, and no membrane
-potential of a last layer that sends it. A test whose leaks are no such numbers says so, and compares within ROUNDING.
-What can be computed by hand stands at the end, and needs no simulator.
+Each condition is tried with SEEDS random networks, on both engines where the kernel
+serves. Weights and thresholds are multiples of 1/16 and leaks are 1/2: all sums are
+exact, and no spike may differ, nor a potential that a last layer sends. A test whose
+numbers are others says so. What can be computed by hand stands at the end, and needs
+no simulator.
 """
 
 import contextlib
@@ -42,14 +43,14 @@ needs_v_reset = pytest.mark.skipif(
 
 @torch.no_grad()
 def on_grid(module):
-    """Draw multiples of 1/16 in -1 to 1 for all parameters of a module, and return it."""
+    """Draw multiples of 1/16 in -1 to 1 for a module's parameters, and return it."""
     for parameter in module.parameters():
         parameter.copy_((torch.rand_like(parameter) * 32 - 16).round() / 16)
     return module
 
 
 def layers(neurons, last=None):
-    """Build linear layers on a grid, each with neurons(n) behind it, the last ones by `last`."""
+    """Build linear layers on a grid, each with neurons behind it, the last by `last`."""
     modules = []
     for n, m in pairwise(SIZES):
         make = last if last and len(modules) == 2 else neurons
@@ -59,7 +60,14 @@ def layers(neurons, last=None):
 
 @torch.no_grad()
 def check_reading(
-    build, run, export, shape=SIZES[:1], sends_values=False, rounds=False, **reading
+    build,
+    run,
+    export,
+    shape=SIZES[:1],
+    sends_values=False,
+    rounding=(),
+    potentials=None,
+    **reading,
 ):
     """Compare what the last layer of random networks sends, here and in their simulator.
 
@@ -75,10 +83,18 @@ def check_reading(
         Shape of the input in a timestep.
     sends_values : bool
         Whether the last layer sends membrane potentials rather than spikes.
-    rounds : bool
-        Whether potentials are compared within ROUNDING.
+    rounding : collection of {"dense", "event"}
+        Engines on which potentials are compared within ROUNDING, not to the bit.
+    potentials : callable, optional
+        network -> potentials of its last layer in this run (T, B, ...), of a simulator that
+        records them. Ours may differ from them by ROUNDING.
     **reading
         Arguments of from_nir.
+
+    Returns
+    -------
+    set of {"dense", "event"}
+        Engines that ran the networks.
     """
     sent = 0.0
     engines = set()
@@ -95,16 +111,23 @@ def check_reading(
             models.append(from_nir(graph, engine="dense", **reading))
         for model in models:
             last = model.graph.neuron_names[-1]
-            record = {last: "membrane"} if sends_values else None
+            record = {last: "membrane"} if sends_values or potentials else None
             output = model(events.transpose(0, 1), record=record)
             if sends_values:
                 ours = output.recorded[last]["membrane"]
             else:
                 before = torch.zeros(1, *output.logits.shape)
                 ours = output.logits_by_step.diff(dim=0, prepend=before)
-            tolerance = ROUNDING if rounds and sends_values else 0
+            engine = "event" if model.engine else "dense"
+            engines.add(engine)
+            tolerance = ROUNDING if engine in rounding else 0
             torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
-            engines.add("event" if model.engine else "dense")
+            if potentials:
+                found = output.recorded[last]["membrane"]
+                size = 10  # of what many spikes in a timestep are subtracted from
+                torch.testing.assert_close(
+                    found, potentials(network), rtol=ROUNDING, atol=size * ROUNDING
+                )
     assert sent > 0
     return engines
 
@@ -166,8 +189,8 @@ def test_snntorch_with_every_reset(kind, reset, delay):
 @others
 @needs_v_reset
 def test_snntorch_with_betas_and_thresholds_of_each_neuron():
-    """Betas are rounded on their way through the file: spikes are the same, since none of these
-    potentials is as near to its threshold as that."""
+    """Betas are rounded on their way through the file. Spikes are the same, since none of
+    these potentials is as near to its threshold as that."""
     snntorch = pytest.importorskip("snntorch")
     neurons = lambda n: snntorch.Leaky(  # noqa: E731
         torch.rand(n), threshold=torch.rand(n) + 0.25, init_hidden=True
@@ -252,10 +275,10 @@ def run_norse(network, events):
     return torch.stack(sent)
 
 
-def export_norse(network):
+def export_norse(network, dt=0.001):
     from norse.torch.utils.export_nir import to_nir
 
-    return to_nir(network, torch.zeros(SIZES[0]))
+    return to_nir(network, torch.zeros(SIZES[0]), dt=dt)
 
 
 NORSE = {  # neurons: parameters beside v_th, arguments of from_nir
@@ -305,25 +328,36 @@ def test_norse(kind):
 
 
 @others
-def test_norse_with_values_of_each_neuron():
+@pytest.mark.parametrize("kind", ["LIFBox", "LIF"])
+def test_norse_with_values_of_each_neuron(kind):
     """Potentials that begin at values of their own are not on the kernel."""
     norse = pytest.importorskip("norse.torch")
 
     def neurons(n):
         v_leak = (torch.rand(n) * 8).round() / 16
-        return norse_neurons("LIFBox", n, v_th=0.25 + v_leak.flip(0), v_leak=v_leak)
+        return norse_neurons(kind, n, v_th=0.25 + v_leak.flip(0), v_leak=v_leak)
 
     build = lambda: norse.SequentialState(*layers(neurons))  # noqa: E731
     assert check_reading(build, run_norse, export_norse, like="norse") == {"dense"}
 
 
 @others
-def test_norse_with_another_dt():
-    """dt is the product of that of the cells and that of the export, 0.001."""
+@pytest.mark.parametrize("kind", ["LIFBox", "LIF", "LIBox"])
+def test_norse_with_another_dt(kind):
+    """dt is the product of that of the cells, and that of the export."""
     norse = pytest.importorskip("norse.torch")
-    neurons = lambda n: norse_neurons("LIFBox", n, dt=0.002, v_th=0.25)  # noqa: E731
-    build = lambda: norse.SequentialState(*layers(neurons))  # noqa: E731
-    assert check_reading(build, run_norse, export_norse, like="norse", dt=2e-6) == BOTH
+    neurons = lambda n: norse_neurons("IAF" if kind == "LIBox" else kind, n, 0.002, v_th=0.25)  # noqa: E731
+    last = (lambda n: norse_neurons(kind, n, 0.002, v_leak=0.25)) if kind == "LIBox" else None
+    build = lambda: norse.SequentialState(*layers(neurons, last))  # noqa: E731
+    served = check_reading(
+        build,
+        run_norse,
+        lambda network: export_norse(network, dt=0.004),
+        sends_values=kind == "LIBox",
+        like="norse",
+        dt=8e-6,
+    )
+    assert served == BOTH
 
 
 @others
@@ -339,8 +373,6 @@ def test_norse_integrators(v_leak):
 
 
 # --- sinabs
-
-TAU = 1 / np.log(2)  # exp(-1/TAU) is 1/2, but for rounding
 
 
 def run_sinabs(network, events):
@@ -361,11 +393,11 @@ def export_sinabs(network, shape=SIZES[:1]):
 
 
 def sinabs_neurons(kind, n, **own):
-    """IAF, LIF or ExpLeak of sinabs, with the time constants and thresholds of each neuron."""
+    """IAF, LIF or ExpLeak of sinabs, with time constants and thresholds of each neuron."""
     from sinabs import layers as sinabs_layers
 
     if kind != "IAF":
-        own["tau_mem"] = torch.full((n,), own.pop("tau", 5.0))
+        own["tau_mem"] = 2 + 6 * torch.rand(n)
     if kind == "LIF":
         own["spike_threshold"] = torch.full((n,), own.get("spike_threshold", 0.25))
     return getattr(sinabs_layers, f"{kind}Squeeze")(batch_size=IMAGES, **own)
@@ -389,6 +421,8 @@ SINABS = {  # neurons: their arguments, arguments of from_nir, engines
         {"norm_input": False, "reset": "zero"},
         BOTH,
     ),
+    "LIF SingleSpike": ({}, {"max_spikes": 1}, {"dense"}),
+    "LIF MaxSpike(2)": ({}, {"max_spikes": 2}, {"dense"}),
     "LIF min_v_mem": ({"min_v_mem": -0.125}, {"membrane_floor": 0.5}, {"dense"}),
     "LIF tau_syn": ({"tau_syn": 3.0}, {"tau_syn": 3.0}, {"dense"}),
     "LIF tau_syn norm_input=False": (
@@ -403,8 +437,9 @@ SINABS = {  # neurons: their arguments, arguments of from_nir, engines
 @others
 @pytest.mark.parametrize("kind", SINABS)
 def test_sinabs(kind):
-    """exp(-1/tau) is on no grid. Our dense engine rounds as sinabs does; on the kernel, which multiplies
-    weights by 1 - exp(-1/tau) beforehand, none of these potentials is so near to a threshold that it counts."""
+    """exp(-1/tau) is on no grid. Our dense engine computes as sinabs does, to the bit. The
+    kernel multiplies weights by 1 - exp(-1/tau) beforehand; none of these potentials is
+    so near to a threshold that it counts."""
     pytest.importorskip("sinabs")
     from sinabs.activation import MaxSpike, MembraneReset, SingleSpike
 
@@ -416,9 +451,14 @@ def test_sinabs(kind):
         own["spike_fn"] = MaxSpike(2)
     if SINGLE in kind:
         own["reset_fn"] = MembraneReset()
-    neurons = lambda n: sinabs_neurons(kind[:3], n, **own)  # noqa: E731
+    neurons = lambda n: sinabs_neurons(kind[:3], n, record_states=True, **own)  # noqa: E731
     served = check_reading(
-        lambda: layers(neurons), run_sinabs, export_sinabs, like="sinabs", **found
+        lambda: layers(neurons),
+        run_sinabs,
+        export_sinabs,
+        potentials=lambda network: network[-1].recordings["v_mem"].transpose(0, 1),
+        like="sinabs",
+        **found,
     )
     assert served == engines
 
@@ -427,21 +467,22 @@ def test_sinabs(kind):
 @pytest.mark.parametrize("norm_input", [None, False, True])
 @pytest.mark.parametrize("single", [True, False])
 def test_sinabs_integrators(norm_input, single):
-    """ExpLeak sends V, and its norm_input is False by default; here exp(-1/tau) is 1/2 but for rounding."""
+    """ExpLeak sends V, and its norm_input is False by default. Our dense engine computes V
+    to the bit."""
     pytest.importorskip("sinabs")
     from sinabs.activation import MembraneReset, SingleSpike
 
     fires = {"spike_fn": SingleSpike, "reset_fn": MembraneReset()} if single else {}
     own = {} if norm_input is None else {"norm_input": norm_input}
     neurons = lambda n: sinabs_neurons("IAF", n, **fires)  # noqa: E731
-    last = lambda n: sinabs_neurons("ExpLeak", n, tau=TAU, **own)  # noqa: E731
+    last = lambda n: sinabs_neurons("ExpLeak", n, **own)  # noqa: E731
     found = own | ({"reset": "zero"} if single else {})
     served = check_reading(
         lambda: layers(neurons, last),
         run_sinabs,
         export_sinabs,
         sends_values=True,
-        rounds=True,
+        rounding={"event"},
         like="sinabs",
         **found,
     )
@@ -459,7 +500,7 @@ def test_sinabs_with_arguments_of_each_layer():
         run_sinabs,
         export_sinabs,
         sends_values=True,
-        rounds=True,
+        rounding={"event"},
         like="sinabs",
         norm_input={"1": False, "3": True},
         tau_syn={"1": [3.0] * SIZES[1]},
@@ -469,7 +510,7 @@ def test_sinabs_with_arguments_of_each_layer():
 
 @others
 def test_sinabs_with_convolutions():
-    """And a pool and a floor: as public networks for N-MNIST, whose files have lost the floor."""
+    """And a pool and a floor, as in public networks for N-MNIST, whose files lack it."""
     pytest.importorskip("sinabs")
     from sinabs.layers import SumPool2d
 
@@ -490,6 +531,56 @@ def test_sinabs_with_convolutions():
         membrane_floor=1.0,
     )
     assert served == {"dense"}
+
+
+# --- off the grid
+
+
+@torch.no_grad()
+def off_grid(network):
+    """Draw any weights and biases in -1 to 1, and return the network."""
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            layer.weight.uniform_(-1, 1)
+            layer.bias.uniform_(-1, 1)
+    return network
+
+
+def norse_by_default(kind):
+    """A cell with its default time constants, and a threshold that is reached."""
+    import norse.torch as norse
+
+    more = {} if kind == "LIBox" else {"v_th": torch.tensor(0.1)}
+    parameters = getattr(norse, f"{kind}Parameters")(**more)
+    return getattr(norse, f"{kind}Cell")(parameters)
+
+
+@others
+@pytest.mark.parametrize("kind", ["LIFBox", "LIF", "LIBox"])
+def test_norse_off_the_grid(kind):
+    """The leaks that its cells have by default are rounded on their way through the file.
+    None of these potentials is so near to its threshold that it counts."""
+    norse = pytest.importorskip("norse.torch")
+    neurons = lambda n: norse_by_default("LIFBox" if kind == "LIBox" else kind)  # noqa: E731
+    last = lambda n: norse_by_default(kind)  # noqa: E731
+    build = lambda: norse.SequentialState(*off_grid(layers(neurons, last)))  # noqa: E731
+    values = {"sends_values": True, "rounding": BOTH} if kind == "LIBox" else {}
+    assert check_reading(build, run_norse, export_norse, like="norse", **values) == BOTH
+
+
+@others
+@needs_v_reset
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_spikingjelly_off_the_grid(decay_input):
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import neuron
+
+    neurons = lambda n: neuron.LIFNode(  # noqa: E731
+        tau=3.0, decay_input=decay_input, v_reset=-0.1, v_threshold=0.3
+    )
+    build = lambda: off_grid(layers(neurons))  # noqa: E731
+    served = check_reading(build, run_spikingjelly, export_spikingjelly, like="spikingjelly")
+    assert served == BOTH
 
 
 # --- what the importers of simulators make of a file
@@ -683,6 +774,11 @@ REFUSED = [
     (LIF, {"like": "sinabs", "tau_syn": {"n": -1}}, "tau_syn of 'n': -1 is not above 0"),
     (LIF, {"like": "sinabs", "tau_syn": "two"}, "tau_syn: 'two' is not a number"),
     (LIF, {"like": "sinabs", "norm_input": 1}, "norm_input: 1 is neither True nor False"),
+    (
+        one_neuron("LIF", tau=-1.0, r=1.0, v_leak=0.0, v_threshold=1.0),
+        {"like": "sinabs"},
+        "a time constant must be above 0 timesteps, not -1",
+    ),
     (LIF, {"like": "sinabs", "max_spikes": 0}, "max_spikes: 0 is not a whole number from 1"),
     (
         IF,
@@ -802,7 +898,7 @@ def test_flags_and_load_read_as_from_nir_does(tmp_path):
 
 @needs_v_reset
 def test_a_file_with_v_reset_is_read_with_an_older_nir(tmp_path, monkeypatch):
-    """Up to 1.0.6 nir.read() takes the file alone, and up to 1.0.5 no node may have a v_reset."""
+    """Up to 1.0.6 nir.read() takes the file alone; up to 1.0.5 no node has a v_reset."""
     inner = one_neuron("LIF", tau=2e-3, r=1.0, v_leak=0.0, v_threshold=1.0, v_reset=-0.5)
     outer = one_neuron("IF", r=1.0, v_threshold=1.0, v_reset=-0.25)
     outer.nodes["graph"] = inner

@@ -1,7 +1,7 @@
 """Do other simulators send the same spikes as we do, from the same NIR file? check() runs each, node by node.
 
-What is compared is not the network that somebody has trained in a simulator, but the one that this simulator's importer makes of
-the file: see ASSUMED."""
+What is compared is not the network that somebody has trained in a simulator, but the
+one that this simulator's importer makes of the file: see ASSUMED."""
 
 import contextlib
 import importlib.metadata
@@ -173,21 +173,22 @@ def compared(model, events, sent):
         The first difference, or what was compared.
     """
     ours = model(events, record=dict.fromkeys(model.layers[1:], "spikes"))
-    theirs = {}
+    counts = {}  # (T, B, ...); Norse's Flatten takes in a batch of one
     for name in model.layers[1:]:
         if name not in sent:
             return "fails", f"it has no node {name!r}"
-        shape = ours.recorded[name]["spikes"].shape
-        theirs[name] = {"spikes": sent[name].reshape(shape) != 0}
+        counts[name] = sent[name].reshape(ours.recorded[name]["spikes"].shape)
+
+    theirs = {name: {"spikes": count != 0} for name, count in counts.items()}
     if difference := first_difference(ours, ours._replace(recorded=ours.recorded | theirs)):
         return "differs", f"{difference} (here, there)"
-    for name in theirs:  # sinabs sends several spikes in a timestep
-        counts = sent[name].flatten(2).sum(2)
-        wrong = (counts != ours.spikes_by_step[name]).nonzero().tolist()
+    for name, count in counts.items():  # sinabs sends several spikes in a timestep
+        total = count.flatten(2).sum(2)
+        wrong = (total != ours.spikes_by_step[name]).nonzero().tolist()
         if wrong:
             step, image = wrong[0]
-            both = f"{ours.spikes_by_step[name][step, image]:g} and {counts[step, image]:g}"
+            both = f"{ours.spikes_by_step[name][step, image]:g} and {total[step, image]:g}"
             where = f"image {image}, timestep {step}, {name}"
             return "differs", f"{where}: {both} spikes of all its neurons (here, there)"
-    total = sum(int(ours.spikes[name].sum()) for name in theirs)
-    return "same", f"{total:,} spikes of {len(theirs)} nodes"
+    spikes = sum(int(ours.spikes[name].sum()) for name in counts)
+    return "same", f"{spikes:,} spikes of {len(counts)} nodes"

@@ -130,8 +130,18 @@ class SpikingNeuron(nn.Module):
         synapse_gain=1.0,
         start=None,
     ):
-        """Set what the equations have beside threshold and leak: numbers, or tensors of one value for each neuron. start: V
-        before the first step, where it is not initial_potential * threshold."""
+        """Set what the equations have beside threshold and leak.
+
+        Parameters
+        ----------
+        gain, drive, synapse_leak, synapse_gain : float or Tensor
+            As in the equations of the class; a tensor has a value for each neuron.
+            Without a synapse_leak there is no synapse.
+        reset : float, Tensor or None
+            V after a spike; None subtracts the threshold.
+        start : float, Tensor or None
+            V before the first timestep; None is initial_potential * threshold.
+        """
         constants = {
             "gain": gain,
             "drive": drive,
@@ -344,7 +354,7 @@ class AsElsewhere(SpikingNeuron):
 
     subtracts, reset_delay (snnTorch): V = V' - theta R, s = H(V > theta): a spike is subtracted in the next timestep.
     subtracts (snnTorch, reset_delay=False): s = H(V' - theta R > theta), V = V' - theta s.
-    several (sinabs): s = floor(V' / theta), at most `most` where it is not None, V = V' - theta s.
+    several (sinabs): s = floor(V' / theta), at most `most` unless None, V = V' - theta s.
     whole, reset_delay (Synaptic and RLeaky of snnTorch, zero): V = (1 - R) V': what arrives behind a spike is lost.
     none of them: V is never reset."""
 
