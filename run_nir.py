@@ -279,6 +279,10 @@ def compare(args, run, said, recordings, steps):
         rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **said)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
+    run.say(
+        "compared: the spikes of every node, here with these flags, and in the network that the "
+        "simulator's own importer makes of the file"
+    )
     run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))
     return rows
 
