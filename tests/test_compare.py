@@ -79,6 +79,16 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     )
 
 
+def test_seeds_are_evaluated_again_under_the_next_free_names(recipes, tmp_path):
+    """As without --seeds: --test_only replaces nothing, so it need not be refused."""
+    ann = recipes[0] / "trained_models/ann/ann.pth"
+    flags = f"--test_only --seeds 0 1 --limit_test 4 --run_name x --output_dir {tmp_path}"
+    for _ in range(2):
+        run_here("ann", "--pretrained_ann", ann, flags)
+    logs = sorted(path.stem for path in (tmp_path / "logs/ann").glob("*.jsonl"))
+    assert logs == ["x", "x_1", "x_1_2", "x_2"]
+
+
 def figures_by_hand(folder, name):
     """title -> figure of the one evaluation in a run's log."""
     (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
