@@ -143,6 +143,15 @@ def test_seed_names_the_draws():
     assert not torch.equal(model(x, seed=6).predictions, seeded.predictions)
 
 
+def test_a_seed_comes_before_draws_that_are_given_too():
+    """Then the images are 0, 1 and 2, as with a seed alone, and not those of the draws."""
+    model, x = small().eval(), images(3)
+    draws = Draws(5, EVALUATION, torch.tensor([7, 8, 9]))
+    both = model(x, draws=draws, seed=6)
+    assert torch.equal(both.predictions, model(x, seed=6).predictions)
+    assert not torch.equal(both.predictions, model(x, draws=draws).predictions)
+
+
 def test_nothing_is_drawn_for_the_analog_image(monkeypatch):
     for training in (False, True):
         model, x = small(encoding="direct", dropout=0.0, fc_dropout=0.0).train(training), images(3)
