@@ -47,4 +47,7 @@ docs: .venv/others
 .venv/others: .venv/dev
 	@echo "installing other simulators, NeuroBench and what the site needs, once: minutes"
 	$(BIN)/pip install -q -e '.[dev,others]'
+# sinabs 3.1 asks for nir 1.0.4 or older, in which the exporters of snnTorch and SpikingJelly fail;
+# it works with newer ones, and needs pbr to say its version
+	$(BIN)/pip install -q --no-deps sinabs pbr
 	touch $@

@@ -30,7 +30,7 @@ def train(args):
     args, data = data_for(args, model)
     with Run("ann", name, args, trains=not args.test_only) as run:
         run.say(
-            *lines_on_flags(args, model),
+            *lines_on_flags(args, model, start),
             *lines_on(data, model.classes, args.test_only),
             *about_start,
         )

@@ -17,9 +17,17 @@ from harness.command_line.scripts import run_script
 from harness.measuring import comparing
 from harness.measuring.read_logs import read_run
 from harness.measuring.tables import aligned, running
-from harness.runs.run import Paths, log_beside, numbered, program
+from harness.runs.run import (
+    Paths,
+    PublishedPaths,
+    log_beside,
+    name_for_training,
+    numbered,
+    path_from_here,
+    program,
+)
 from harness.runs.saving import write_whole
-from self_models.basics import HOME, INSTALLED
+from self_models.basics import INSTALLED
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -130,34 +138,55 @@ def measured(args, argv):
 
 
 class Trained(NamedTuple):
-    """A network of one seed. word: its name for all seeds; recipe: its name, or None."""
+    """A network of one seed. word: its name for all seeds; recipe: its name, or None; log: path of its run's records."""
 
     word: str
     recipe: str | None
     seed: int
     checkpoint: Path
+    log: Path
 
     name = property(lambda self: self.checkpoint.stem)
-    log = property(lambda self: log_beside(self.checkpoint))
 
 
 def trained(word, seed, output_dir):
-    """The Trained of a word: a path, or the name of a run or a recipe, under output_dir or, where it is not there, here."""
+    """Find the network that a word of the command line means.
+
+    Parameters
+    ----------
+    word : str
+        Path of the checkpoint of seed 0, or the name of a run or a recipe.
+    seed : int
+        Seed of the network.
+    output_dir : str
+        Folder of the user's runs. Where it has none of this name, the network that came with
+        the program is meant.
+
+    Returns
+    -------
+    Trained
+        The network, whose files need not be there.
+    """
     if word.endswith(".pth"):
-        return Trained(word, None, seed, Path(word).with_stem(numbered(Path(word).stem, seed)))
+        path = Path(word).with_stem(numbered(Path(word).stem, seed))
+        return Trained(word, None, seed, path, log_beside(path))
     recipe = find(word, "snn") if word in names("snn") else None
     run = recipe.run if recipe else word
-    for name, folder in (
-        (word, output_dir),
-        (run, output_dir),
-        (run, HOME),
-    ):  # the reader may have a run of a recipe's name
-        path = Paths("snn", numbered(name, seed), folder).best_path
-        if path.is_file() or log_beside(path).is_file():
-            return Trained(word, word if recipe and name == run else None, seed, path)
-    return Trained(
-        word, recipe and word, seed, Paths("snn", numbered(run, seed), output_dir).best_path
-    )
+
+    candidates = []
+    for name in dict.fromkeys((word, run)):  # the user may have a run of a recipe's name
+        own_name = name_for_training("snn", numbered(name, seed), output_dir)
+        candidates.append((name, Paths("snn", own_name, output_dir)))
+    candidates.append((run, PublishedPaths("snn", numbered(run, seed))))
+
+    for name, paths in candidates:
+        checkpoint = path_from_here(paths.best_path)
+        log = path_from_here(paths.json_path)
+        if checkpoint.is_file() or log.is_file():
+            of_recipe = word if recipe and name == run else None
+            return Trained(word, of_recipe, seed, checkpoint, log)
+    missing = Paths("snn", numbered(run, seed), output_dir)
+    return Trained(word, recipe and word, seed, missing.best_path, missing.json_path)
 
 
 def check_there(networks, args):

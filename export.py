@@ -8,6 +8,7 @@ from dataclasses import replace
 from harness.building.models import named
 from harness.command_line.flags import training_settings
 from harness.command_line.parser import Parser, SwitchAction
+from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
 from harness.exporting.formats import FORMATS, export
 
@@ -27,7 +28,7 @@ def build_parser():
         "network",
         metavar="NETWORK",
         help="checkpoint of an SNN, or the name of one that came with the program, "
-        "such as quick_feedback; for half, of an ANN, too",
+        "such as quick_feedback; for half, of an ANN, too; for block and c, a NIR file (.nir), too",
     )
     parser.add_argument(
         "--to",
@@ -64,15 +65,24 @@ def build_parser():
         default=False,
         help="replace a file that is there already",
     )
+    add_reading_flags(parser.add_argument_group("reading a NIR file, for block and c"))
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     data = {name: value for name, value in args.typed.items() if name in DATA}
-    for line in export(
-        args.network, args.to, args.output, args.overwrite, named(args.model), args.weights, **data
-    ):
+    lines = export(
+        args.network,
+        args.to,
+        args.output,
+        args.overwrite,
+        named(args.model),
+        args.weights,
+        reading_of(args),
+        **data,
+    )
+    for line in lines:
         print(line)
 
 

@@ -5,6 +5,7 @@ It has results, spikes, curves over epochs, flags that differ, and the pictures 
 
 from pathlib import Path
 
+from harness.command_line.flags import declared_flags
 from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.scripts import run_script
 from harness.drawing.page import save_page
@@ -35,7 +36,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     runs = find_runs(args.runs, args.output_dir)
-    save_page(Path(args.output), runs, args.overwrite)
+    save_page(Path(args.output), runs, args.overwrite, declared_flags())
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
 
 

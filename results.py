@@ -22,7 +22,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring import comparing
 from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.tables import save_results_json
-from harness.runs.run import counted, numbered
+from harness.runs.run import PublishedPaths, counted, numbered
 from harness.runs.saving import write_whole
 from self_models import load
 from self_models.basics import HOME
@@ -296,10 +296,21 @@ def markdown(head, rows):
 
 
 def table(groups):
-    """These lists of rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ±
-    standard deviation."""
-    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | input | encoder | decoder | "
-    head += "classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
+    """Write lists of rows as a Markdown table.
+
+    In thousands of operations and microjoules per image; with several seeds mean ±
+    standard deviation. A part that spikes in no network, as the decoder, has no column.
+    """
+    sent = set()
+    for rows in groups:
+        for row in rows:
+            sent.update(part for part, count in row["spikes"].items() if count)
+    parts = [part for part in PARTS.values() if part in sent]
+    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | "
+    head += " | ".join(parts)
+    head += (
+        " | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
+    )
     lines = []
     for rows in groups:
         row, of_seeds = rows[0], dict(enumerate(rows))
@@ -307,7 +318,7 @@ def table(groups):
             spread(name, of_seeds).text(FIGURES[name].form) for name in SPREAD
         )
         images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
-        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in PARTS.values()]
+        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in parts]
         steps, acs = (
             fmean(row["mean_steps"] for row in rows),
             fmean(row["operations"]["event_acs"] for row in rows),
@@ -327,7 +338,7 @@ def table(groups):
 def short_table(folder):
     """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
     logs = [
-        HOME / f"logs/ann/{numbered('quick_baseline', seed)}.jsonl"
+        PublishedPaths("ann", numbered("quick_baseline", seed)).json_path
         for seed in range(NETWORKS["quick_baseline"].seeds)
     ]
     tested = spread(

@@ -20,6 +20,7 @@ from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.facts import lines_on
 from harness.data.folders import labelled_recordings
+from harness.data.nir_file import read_nir
 from harness.drawing.raster import save_recording
 from harness.measuring.simulators import SIMULATORS, check
 from harness.measuring.still_images import (
@@ -36,7 +37,6 @@ from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.operations import conventions
-from self_models.nir import LIKE, from_nir
 from self_models.objectives.encoders import OF_STILLS
 
 SHARED = (
@@ -170,19 +170,14 @@ def main(argv=None):
     args = build_parser().parse_args(argv).having("found", results_json="")
     check_flags(args)
     said = reading_of(args)
-    with warnings.catch_warnings(record=True, action="always") as notes:
-        model = from_nir(args.network, engine=args.engine, **said)
+    model, notes = read_nir(args.network, said, args.engine)
     if not args.dataset and (len(model.graph.shape) != 3 or model.graph.shape[0] > 2):
         raise UserError(
             f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W): "
             "for images give --dataset NAME|FOLDER --timesteps T"
         )
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
-    run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
-    if not (args.like or model.metadata):
-        run.say(
-            f"note: the file does not say who wrote it: --like {'|'.join(LIKE)} sets that simulator's reset and timestep"
-        )
+    run.say(*[f"note: {note}" for note in notes])
     if args.dataset:
         return run_images(args, run, model, said)
     files, labels, names = listed(args, model)
@@ -284,6 +279,10 @@ def compare(args, run, said, recordings, steps):
         rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **said)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
+    run.say(
+        "compared: the spikes of every node, here with these flags, and in the network that the "
+        "simulator's own importer makes of the file"
+    )
     run.say(*aligned([("compared with", "version", "spikes", ""), *rows], left=range(4)))
     return rows
 

@@ -31,7 +31,7 @@ with (
                 "data/nmnist/*/*",
                 "recipes/*.toml",
                 *(f"trained_models/snn/{name}.pth" for name in NETWORKS),
-                *(f"logs/snn/{name}.jsonl" for name in RECORDS),
+                *(f"logs/published/snn/{name}.jsonl" for name in RECORDS),
             ],
         },
         options={"build": {"build_base": build}},

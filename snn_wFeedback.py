@@ -48,7 +48,9 @@ def train(args):
     engine = use_engine(model, args)
     with Run("snn", name, args, trains=not args.test_only) as run:
         run.say(
-            *lines_on_flags(args, model), *lines_on(data, model.classes, args.test_only), engine
+            *lines_on_flags(args, model, start),
+            *lines_on(data, model.classes, args.test_only),
+            engine,
         )
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         return fit(model, data, criterion, args, run, start.run)

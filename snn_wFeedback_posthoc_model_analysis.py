@@ -88,7 +88,7 @@ def main(argv=None):
     right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
     run.result(
         f"{right}: {all_charted}",
-        spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()})),
+        spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()}), spikes),
     )
     run.say(f"the {counted(len(film.images), 'image')} shown:")
     for t in range(model.timesteps):
@@ -102,9 +102,8 @@ def main(argv=None):
             blocked_share=float(share),
             epsilon=args.epsilon,
         )
-    run.say(
-        f"  {spikes_text({part: count[-1].mean() for part, count in film.spikes_by_part().items()})}"
-    )
+    shown = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
+    run.say(f"  {spikes_text(shown, model.layers)}")
     if args.raster:
         batch = posthoc.chosen()
         raster = raster_of(model, batch, args.seed, args.raster)

@@ -1,5 +1,6 @@
 """Neurons whose threshold rises by 10 % at each spike; of the rise, 90 % remain after each timestep.
 
+wfeedback ann --preset quick_feedback    # once: the ANN that it starts from
 wfeedback snn --preset quick_feedback --model examples/adaptive_threshold.py:AdaptiveSNN --run_name adaptive
 """
 

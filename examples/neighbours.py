@@ -1,5 +1,6 @@
 """A gate that blocks a pixel only if its neighbours are predicted, too: edges stay open longer.
 
+wfeedback ann --preset quick_feedback    # once: the ANN that it starts from
 wfeedback snn --preset quick_feedback --model examples/neighbours.py --gate neighbours --run_name neighbours
 """
 

@@ -1,5 +1,6 @@
 """A loss that penalises changing predictions. Logs and records have its unweighted value, variance_loss.
 
+wfeedback ann --preset quick_feedback    # once: the ANN that it starts from
 wfeedback snn --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
 """
 

@@ -1,5 +1,6 @@
 """A second decoder, which reads the encoder's first spiking layer; the prediction is the mean of both.
 
+wfeedback ann --preset quick_feedback    # once: the ANN that it starts from
 wfeedback snn --preset quick_feedback --model examples/two_decoders.py:TwoDecoders --run_name two_decoders
 """
 

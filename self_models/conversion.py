@@ -7,6 +7,7 @@ in a unit, the product of the thresholds before it, and with it that layer's bia
 
 import math
 import re
+from contextlib import contextmanager
 from functools import cache, reduce
 from operator import add, itemgetter
 
@@ -63,7 +64,8 @@ def balance_thresholds(
             on_layer(name, neuron.threshold.item())
         return spikes
 
-    layer_by_layer(model, sent_by(model, images, draws), timesteps, balance)
+    with in_evaluation(model):
+        layer_by_layer(model, sent_by(model, images, draws), timesteps, balance)
     for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
         neuron.leak.fill_(leak)
     return model.thresholds
@@ -75,13 +77,29 @@ def sent_by(model, images, draws):
     return lambda t: model.encoding.send(shown[t % len(shown)], draws(t))
 
 
-def layer_by_layer(model, sent, steps, settle):
-    """Run the network in evaluation, each layer once for all steps on what those before it have sent. sent: t -> the input's
-    signal; settle: runs a spiking layer: called with (name, the SpikingNeuron, its drive t -> (B, ...), its steps), it returns
-    t -> what the layer sends, as spikes_of does. Returns t -> what the logits get (B, labels)."""
-    graph, signals, was_training = model.graph, {INPUT: sent}, model.training
-    sources = {node.name: node.sources for node in graph.nodes}
+@contextmanager
+def in_evaluation(model):
+    """Put a model into evaluation mode; afterwards, also after an error, into the mode that it had.
+
+    Signals here are computed when somebody asks for them. So this has to enclose
+    ``layer_by_layer`` and whatever asks for the signals that it returns: in training mode a
+    dropout would look for its mask, which no conversion draws.
+    """
+    was_training = model.training
     model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def layer_by_layer(model, sent, steps, settle):
+    """Run a network in evaluation mode, each layer once for all steps on what those before it have sent. sent: t -> the input's
+    signal; settle: runs a spiking layer: called with (name, the SpikingNeuron, its drive t -> (B, ...), its steps), it returns
+    t -> what the layer sends, as spikes_of does. Returns t -> what the logits get (B, labels), still to be computed, so that
+    the caller must be within in_evaluation(model)."""
+    graph, signals = model.graph, {INPUT: sent}
+    sources = {node.name: node.sources for node in graph.nodes}
     for (
         name,
         module,
@@ -94,7 +112,6 @@ def layer_by_layer(model, sent, steps, settle):
             signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
             signal = settle(name, module, signal, steps)
         signals[name] = signal
-    model.train(was_training)
     return signals[graph.ends["output"]]
 
 
@@ -117,22 +134,27 @@ def through(module, signals):
 
 def spikes_of(neuron, drive, steps, on_step=None):
     """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. A phased layer's are
-    those of the phase after these drives."""
-    bits, state = [], None
+    those of the phase after these drives. Neurons of one's own may send other values than 0 and 1: these are kept as they are."""
+    kept, state = [], None
     if is_phased := isinstance(neuron, PhasedNeuron):
         sent = fired(neuron, sum(drive(t) for t in range(steps)), steps).chunk(steps)
     for t in range(steps):
         spikes, state = (sent[t], None) if is_phased else neuron(drive(t), state)
-        in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
-        bits.append(
-            (np.packbits(in_memory.cpu().numpy()), spikes.stride())
-        )  # a drive without spikes has another order
+        as_bits = spikes.bool()
+        if torch.equal(as_bits.to(spikes.dtype), spikes):
+            in_memory = as_bits.as_strided((as_bits.numel(),), (1,))
+            # with the strides, since a drive without spikes has another order
+            kept.append((np.packbits(in_memory.cpu().numpy()), as_bits.stride()))
+        else:
+            kept.append((spikes, None))
         if on_step:
             on_step()
     shape, kind = spikes.shape, (spikes.device, spikes.dtype)
 
     def at(t):
-        packed, strides = bits[t]
+        packed, strides = kept[t]
+        if strides is None:
+            return packed
         return (
             torch.from_numpy(np.unpackbits(packed, count=shape.numel()))
             .as_strided(shape, strides)
@@ -179,7 +201,8 @@ def fit_levels(model, images, activations=None, on_layer=None):
             on_layer()
         return lambda t: activation
 
-    logits = layer_by_layer(model, lambda t: images, 1, fit)(0)
+    with in_evaluation(model):
+        logits = layer_by_layer(model, lambda t: images, 1, fit)(0)
     return rates, logits
 
 
@@ -250,7 +273,8 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
             on_layer(name, tried[0][0], least)
         return spikes
 
-    layer_by_layer(model, sent_by(model, images, draws), model.timesteps, calibrate)
+    with in_evaluation(model):
+        layer_by_layer(model, sent_by(model, images, draws), model.timesteps, calibrate)
     for bias, shift in shifts:
         bias.add_(shift)
 

@@ -43,6 +43,7 @@ class GraphSNN(nn.Module):
         super().__init__()
         self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
         self.metadata = {}  # of a NIR file
+        self.reading = {}  # how a NIR file was read: name -> value, see from_nir()
         self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
         self.engine, self.stays = engine_of(
             GraphEngine, self, required(Choice(ENGINES), "engine", engine)

@@ -13,7 +13,7 @@ from self_models.kernel.build import built
 from self_models.kernel.engine import ENGINES, EventEngine, engine_of
 from self_models.network.known import names_of_ones_own
 from self_models.network.plans import find_plan
-from self_models.nir import from_nir
+from self_models.nir import READING, from_nir
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -34,7 +34,7 @@ WEIGHTS = ("float32", "float16", "int8", "int8_folded")
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device; or the
-    GraphSNN of a file x.nir, which takes dt and reset as from_nir has them.
+    GraphSNN of a file x.nir, which takes like, dt and the like as from_nir does.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
@@ -46,12 +46,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
     that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     if str(path).endswith(".nir"):
-        if (
-            model
-            or weights != "float32"
-            or changed.keys() - {"dt", "reset", "like", "reset_delay", "membrane_floor"}
-        ):
-            own = "dt, reset, reset_delay, membrane_floor, like, engine and device"
+        if model or weights != "float32" or changed.keys() - {*READING}:
+            own = f"{', '.join(READING)}, engine and device"
             raise ModelError(f"{path}: a NIR graph takes {own}, and weights of float32")
         return from_nir(path, engine=engine, **changed).to(device)
     saved = load_checkpoint(path)

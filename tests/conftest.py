@@ -144,11 +144,16 @@ def commands_in(page):
 
 
 def split(flags):
-    return [
-        word
-        for flag in flags
-        for word in ([str(flag)] if isinstance(flag, Path) else flag.split())
-    ]
+    """The words of flags: of a text those between spaces, of a list each as it is."""
+    words = []
+    for flag in flags:
+        if isinstance(flag, list):
+            words += flag
+        elif isinstance(flag, Path):
+            words.append(str(flag))
+        else:
+            words += flag.split()
+    return words
 
 
 def records(path, event=None):

@@ -2,13 +2,18 @@
 
 import copy
 import ctypes
+import errno
+import functools
 import itertools
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -20,10 +25,19 @@ import harness.exporting.c_folder
 import self_models.kernel.build
 import self_models.kernel.engine
 from harness import UserError
-from harness.exporting.c_build import CBuild
-from harness.exporting.c_folder import agreed, checked, files_of, memory_of, tables_of
-from harness.exporting.formats import renamed
-from self_models import ModelError, first_difference, load, load_data
+from harness.exporting.c_build import CBuild, bytes_of
+from harness.exporting.c_folder import (
+    agreed,
+    c_folder,
+    checked,
+    files_of,
+    golden_recordings,
+    memory_of,
+    tables_of,
+)
+from harness.exporting.formats import FORMATS, renamed
+from harness.runs.saving import write_folder
+from self_models import ModelError, first_difference, from_nir, load, load_data
 from self_models.basics import HOME
 from self_models.integers import IntegerSNN, in_whole_numbers
 from self_models.kernel.build import FOLDER, Built, Settings, library
@@ -718,3 +732,299 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images):
     assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "#define C_INT8" in (
         tmp_path / "c" / "network.h"
     ).read_text()
+
+
+# --- networks of NIR files, read as flags say
+
+OPENED = """
+#include "network.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ./opened BLOCK: reads of each timestep the count and the numbers of its events, writes the outputs' sums. */
+int main(int argc, char **argv)
+{
+    NetworkTables network;
+    NetworkSettings settings;
+    static char block[1 << 20];
+    static int32_t events[1 << 16];
+    int32_t count;
+    FILE *file = fopen(argv[argc - 1], "rb");
+    const char *why = network_open(block, fread(block, 1, sizeof block, file), &network, &settings);
+    size_t size = why ? 0 : network_size(&network);
+    NetworkState *run = why ? NULL : network_begin(&network, &settings, malloc(size), size);
+    if (!run)
+        return 2;
+    network_reset(run, 0, 0, 0);
+    while (fread(&count, 4, 1, stdin) == 1) {
+        network_arrive(run, events, (int32_t)fread(events, 4, (size_t)count, stdin));
+        network_step(run);
+        fwrite(run->logits, 4, (size_t)run->classes, stdout);
+    }
+    return 0;
+}
+"""
+SCRATCH = tempfile.TemporaryDirectory()  # of what is compiled once; removed when Python ends
+QUICKLY = ["cc", "-std=c99", "-ffp-contract=off", "-O0", "-DPLAIN"]
+
+
+@functools.cache
+def program_for_blocks():
+    """The path of OPENED as a program, which is compiled once."""
+    folder = Path(SCRATCH.name)
+    (folder / "opened.c").write_text(OPENED)
+    sources = [FOLDER / "network.c", FOLDER / "block.c", folder / "opened.c", f"-I{FOLDER}"]
+    subprocess.run([*QUICKLY, *sources, "-lm", "-o", folder / "opened"], check=True)
+    return folder / "opened"
+
+
+@functools.cache
+def kernel_object(text):
+    """The path of network.o for a folder whose network.h has this text; compiled once."""
+    folder = Path(SCRATCH.name, "net")
+    folder.mkdir()
+    for path in FOLDER.glob("*.[ch]"):
+        (folder / path.name).write_text(renamed({"": path.read_text()}, "net")[""])
+    assert (folder / "network.h").read_text() == text
+    subprocess.run([*QUICKLY, "-c", "network.c"], cwd=folder, check=True)
+    return folder / "network.o"
+
+
+def block_spikes(path, events):
+    """What the outputs of a block send (B, T, outputs), for events (B, T, N), whole numbers."""
+    sent = []
+    for recording in events:
+        words = []
+        for counts in recording.flatten(1):
+            numbers = np.repeat(np.arange(len(counts)), counts)
+            words += [len(numbers), *numbers]
+        given = np.array(words, "<i4").tobytes()
+        done = subprocess.run([program_for_blocks(), path], input=given, capture_output=True)
+        assert done.returncode == 0, done
+        sums = np.frombuffer(done.stdout, "<f4").reshape(len(recording), -1)
+        sent.append(np.diff(sums, axis=0, prepend=0))
+    return np.array(sent)
+
+
+def folder_spikes(folder, events):
+    """The same of a folder of C that is called net, whose run is made at once."""
+    shutil.copy(kernel_object((folder / "network.h").read_text()), folder)
+    flags = " ".join(QUICKLY[3:])
+    subprocess.run(["make", "-s", "-C", folder, "run", f"CFLAGS={flags}"], check=True)
+    steps = events.shape[1]
+    done = subprocess.run(
+        [folder / "run", "-t", "-s", str(steps)], input=bytes_of(events), capture_output=True
+    )
+    rows = np.frombuffer(done.stdout, np.uint8).reshape(len(events) * steps, -1)
+    outputs = int(re.search(r"_CLASSES (\d+)", (folder / "weights.h").read_text())[1])
+    sums = np.frombuffer(rows[:, -1 - 4 * outputs : -1].tobytes(), "<f4")  # before is_last
+    return np.diff(sums.reshape(len(events), steps, outputs), axis=1, prepend=0)
+
+
+def exported_spikes(folder, graph, flags, events):
+    """What a NIR graph's outputs send (B, T, outputs) as a block and as a folder of C, read with these flags; see block_spikes."""
+    nir.write(folder / "net.nir", graph)
+    run_here("export", folder / "net.nir", f"--to block {flags} --output", folder / "net.snn")
+    run_here("export", folder / "net.nir", f"--to c {flags} --output", folder / "net")
+    return block_spikes(folder / "net.snn", events), folder_spikes(folder / "net", events)
+
+
+def of(*values):
+    return np.array(values, np.float32)
+
+
+def one_neuron(neuron, weight=0.5):
+    """A graph of an input, a weight, and a neuron."""
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "weight": nir.Linear(of([weight])),
+        "neuron": neuron,
+        "output": nir.Output(np.array([1])),
+    }
+    return nir.NIRGraph(nodes, [*itertools.pairwise(nodes)], type_check=False)
+
+
+def if_node(weight=0.5):
+    """IFNode(v_reset=0.) as SpikingJelly writes it."""
+    return one_neuron(nir.IF(r=of(1e4), v_threshold=of(1), v_reset=of(0)), weight)
+
+
+def leaky(beta=0.95):
+    """Leaky(beta) as snnTorch writes it."""
+    gain = 1 / (1 - beta)
+    tau = 1e-4 * gain
+    return one_neuron(nir.LIF(of(tau), of(gain), v_leak=of(0), v_threshold=of(1), v_reset=of(0)))
+
+
+BY_HAND = {
+    # V is 0.5, then 1, at which it spikes, and 0 again
+    "IFNode": (if_node(), "--like spikingjelly", [0, 1, 0, 1, 0, 1, 0, 1]),
+    # r is read as 10,000: it spikes at once, each time
+    "IFNode without flags": (if_node(), "", [1] * 8),
+    # V is 0.75, 1.5, 1.25, 1, 0.75, 1.5, 1.25, 1: each spike takes 1 from it
+    "IFNode(v_reset=None)": (
+        if_node(0.75),
+        "--like spikingjelly --reset subtract",
+        [0, 1, 1, 1, 0, 1, 1, 1],
+    ),
+    # V is 0.5, 0.975, 1.426; 0.95 * 1.426 + 0.5 - 1 is 0.855, 1.312; then 0.746, 1.209, and 0.649
+    "Leaky": (leaky(), "--like snntorch", [0, 0, 1, 0, 1, 0, 1, 0]),
+    # V is 0.5, 0.975, 1.426, 0.5, 0.975, 1.426, 0.5, 0.975
+    "Leaky zero": (leaky(), "--like snntorch --reset zero", [0, 0, 1, 0, 0, 1, 0, 0]),
+    # once above 1 it stays there
+    "Leaky none": (leaky(), "--like snntorch --reset none", [0, 0, 1, 1, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_flags_say_whose_network_a_nir_file_is_by_hand(tmp_path, case):
+    """An event in each timestep, to one neuron, as a block and as a folder of C."""
+    graph, flags, spikes = BY_HAND[case]
+    for found in exported_spikes(tmp_path, graph, flags, torch.ones(1, 8, 1, dtype=torch.int)):
+        assert found[0, :, 0].tolist() == spikes
+
+
+def test_make_check_finds_a_network_that_was_read_differently(tmp_path):
+    """The weights of the same file, read for another simulator, are not equal to golden.c."""
+    nir.write(tmp_path / "net.nir", if_node(0.75))
+    folders = [
+        c_folder(tmp_path / "net.nir", None, reading={"like": "spikingjelly", "reset": reset})[0]
+        for reset in ("zero", "subtract")
+    ]
+    zero, subtract = folders
+    with pytest.raises(
+        UserError, match="recording 0, timestep 2, layer neuron, neuron 0: it spiked"
+    ):
+        checked(zero | {"weights.c": subtract["weights.c"]})
+
+
+def test_an_export_says_how_a_nir_file_was_read(tmp_path):
+    """A name that begins as names of C do stays as it is."""
+    path = tmp_path / "network_1.nir"
+    nir.write(path, leaky())
+    flags = "--like snntorch --reset zero --no-reset_delay --dt 0.0001 --membrane_floor 1"
+    how = (
+        'read from "network_1.nir" with --like snntorch --dt 0.0001 --reset zero '
+        "--no-reset_delay --membrane_floor 1.0: timesteps of 0.1 ms; neurons spike where V > "
+        "threshold; after a spike V becomes the file's v_reset; V does not fall below -1 thresholds"
+    )
+    said = run_here("export", path, f"--to block {flags} --output", tmp_path / "net.snn")[1]
+    assert how in said
+    said = run_here("export", path, f"--to c {flags} --output", tmp_path / "digits")[1]
+    assert how in said
+    for name in ("README.md", "weights.h", "golden.c"):
+        words = " ".join((tmp_path / "digits" / name).read_text().split())
+        assert how in words, name
+    said = run_here("export", path, "--to block --overwrite --output", tmp_path / "net.snn")[1]
+    assert 'read from "network_1.nir" without flags: timesteps of 1 ms' in said
+    assert "does not say who wrote it: --like nir|snntorch|norse|sinabs|spikingjelly sets" in said
+
+
+UNKNOWN_TO_C = {
+    "--like sinabs": "node 'neuron' sends several spikes in a timestep, as in sinabs",
+    "--like snntorch --no-reset_delay": "subtracts its threshold as snnTorch does with reset_delay=False",
+}
+
+
+@pytest.mark.parametrize("to", ["block", "c"])
+@pytest.mark.parametrize("flags", UNKNOWN_TO_C)
+def test_neurons_that_c_does_not_know_are_not_exported_as_others(tmp_path, to, flags):
+    nir.write(tmp_path / "net.nir", leaky())
+    line = refused("export", tmp_path / "net.nir", f"--to {to} {flags}")
+    assert UNKNOWN_TO_C[flags] in line
+    assert "which C does not know: it cannot be exported; wfeedback nir runs it" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["net.nir"]
+
+
+def test_flags_that_read_a_nir_file_are_refused_for_a_checkpoint(tmp_path, trained):
+    line = refused("export", trained.snn, "--to c --like snntorch --output", tmp_path / "c")
+    assert f"--like says how a NIR file (.nir) is read, and {trained.snn} is none" in line
+    line = refused(
+        "export", trained.snn, "--to nir --dt 1 --no-reset_delay --output", tmp_path / "n"
+    )
+    assert "--dt, --reset_delay say how" in line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_class_of_ones_own_is_refused_for_a_nir_file(tmp_path):
+    (tmp_path / "own.py").write_text("class Own:\n    pass\n")
+    nir.write(tmp_path / "net.nir", if_node())
+    line = refused("export", tmp_path / "net.nir", f"--to c --model {tmp_path}/own.py:Own")
+    assert "is a NIR file, and --model is for checkpoints: leave it out" in line
+
+
+def test_a_hint_can_be_followed_where_it_is_given(tmp_path):
+    """A time constant of two timesteps of 0.1 ms: as flags in scripts, as arguments in Python; a folder's name is not changed."""
+    folder = tmp_path / "dt=1"
+    folder.mkdir()
+    nodes = one_neuron(nir.LIF(of(2e-4), of(2), v_leak=of(0), v_threshold=of(1), v_reset=of(0)))
+    nir.write(folder / "net.nir", nodes)
+    what = f"{folder}/net.nir: node 'neuron': its time constant of 0.0002 s is shorter than dt, 0.001 s"
+    for command in (["nir"], ["export", "--to block"]):
+        line = refused(*command, folder / "net.nir")
+        assert line == f"error: {what}: give --dt 0.0001, or --like snntorch"
+    with pytest.raises(ModelError) as found:
+        load(folder / "net.nir")
+    assert str(found.value) == f"{what}: give dt=0.0001, or like='snntorch'"
+    for flags in ("--dt 0.0001", "--like snntorch"):
+        run_here("export", folder / "net.nir", f"--to block --overwrite {flags}")
+    assert load(folder / "net.nir", dt=0.0001).dt == load(folder / "net.nir", like="snntorch").dt
+
+
+@pytest.mark.parametrize(("weight", "spikes"), [(1.5, True), (0.004, True), (-1.0, False)])
+def test_golden_recordings_make_the_neurons_spike_if_they_can(tmp_path, weight, spikes):
+    """A weight of 0.004 needs 251 events in 40 timesteps, and one below 0 none can help: that is said."""
+    nir.write(tmp_path / "net.nir", one_neuron(nir.IF(of(1), of(1), of(0)), weight))
+    _, *lines = c_folder(tmp_path / "net.nir", None)
+    recordings, numbers, _ = golden_recordings(from_nir(tmp_path / "net.nir"))
+    note = "note: in the recordings of golden.c no neuron of neuron spikes, so make check does not show how it resets"
+    assert (note not in lines) == spikes
+    assert "checked here: equal: 3 recordings, 40 timesteps each, spike for spike" in lines
+    assert bool(from_nir(tmp_path / "net.nir")(recordings[numbers]).logits.all()) == spikes
+
+
+# --- a full disk
+
+
+def disk_full_at(count):
+    """os.fsync for a disk that is full at the count-th file."""
+    calls = []
+
+    def fsync(_):
+        calls.append(1)
+        if len(calls) == count:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return fsync
+
+
+@pytest.mark.parametrize("to", ["c", "arduino"])
+def test_a_full_disk_leaves_no_part_of_a_folder(to, tmp_path, monkeypatch):
+    """So that the same command works once there is room."""
+    files = {"README.md": "1", "src/a.c": "2", "src/b.c": "3"}
+    monkeypatch.setitem(FORMATS, to, (f"_{to}", lambda *_, **__: (files, "three files")))
+    flags = (HOME / "trained_models/snn/quick_feedback.pth", "--to", to, "--output")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk_full_at(3))
+        line = refused("export", *flags, tmp_path / "digits")
+        assert "digits: No space left on device; nothing of it was written" in line
+    assert list(tmp_path.iterdir()) == []
+    run_here("export", *flags, tmp_path / "digits")
+    assert (tmp_path / "digits/src/b.c").read_text() == "3"
+
+
+def test_a_folder_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    """What is in it beside the files of the export stays for good."""
+    folder = tmp_path / "c"
+    write_folder(folder, {"a.c": "old", "in/b.c": "old"})
+    (folder / "mine.txt").write_text("mine")
+    before = digests(tmp_path)
+    new = {"a.c": "new", "in/b.c": "new", "in/deep/c.c": "new"}
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk_full_at(2))
+        with pytest.raises(UserError, match="c: No space left on device; it is as it was"):
+            write_folder(folder, new)
+    assert digests(tmp_path) == before
+    write_folder(folder, new)
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
+    assert found == new | {"mine.txt": "mine"}

@@ -12,6 +12,7 @@ from conftest import (
     REPOSITORY,
     commands_in,
     digests,
+    module_of,
     records,
     refused,
     run_here,
@@ -19,7 +20,9 @@ from conftest import (
     same_weights,
 )
 
-from harness.command_line.scripts import train_each
+from harness import UserError
+from harness.command_line import scripts
+from harness.command_line.scripts import SeedsFailed, train_each
 from harness.measuring import comparing
 from harness.measuring.comparing import (
     FIGURES,
@@ -89,13 +92,46 @@ def test_seeds_are_evaluated_again_under_the_next_free_names(recipes, tmp_path):
     assert logs == ["x", "x_1", "x_1_2", "x_2"]
 
 
+def test_one_seed_fails_and_the_others_are_trained(tmp_path):
+    """Its line names seed and run, and the exit status is 1; Ctrl-C still ends all."""
+    begun = []
+
+    def train(args):
+        begun.append(args.seed)
+        if args.seed == 0:
+            raise UserError("the disk\nis full")
+        return args.seed
+
+    words = f"-a VGG5_small --run_name x --seeds 0 1 2 --output_dir {tmp_path}".split()
+    with pytest.raises(SeedsFailed, match=r"^seed 0, run x: the disk is full$"):
+        train_each(train, build_parser(), words, "snn")
+    assert begun == [0, 1, 2]
+
+
+def test_lines_and_status_where_seeds_fail(tmp_path, capsys):
+    """Of runs that have begun each has a line; an error that lets none begin is a single line, as that of one run."""
+    flags = (
+        f"-a VGG5_small --fc_width 8 {HELD_OUT} --run_name x --seeds 0 1 --output_dir {tmp_path}"
+    )
+    with pytest.raises(SystemExit) as stop:
+        scripts.run_script(lambda: module_of("ann").main(f"{flags} -lr 1e30".split()))
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1
+    assert [line.split(": ")[1] for line in lines] == ["seed 0, run x", "seed 1, run x_1"]
+    assert all("training stopped" in line for line in lines)
+    before = digests(tmp_path)
+    line = refused("ann", f"{flags} --run_name y --dataset {tmp_path}/none")
+    assert "nor a folder that is there" in line
+    assert digests(tmp_path) == before
+
+
 def figures_by_hand(folder, name):
     """title -> figure of the one evaluation in a run's log."""
     (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
-    found = {
-        f"spikes, {part}": record["spikes"][part]
-        for part in ("input", "encoder", "decoder", "classifier")
-    }
+    parts = ["input", "encoder", "decoder", "classifier"]
+    if not record["feedback"]:
+        parts.remove("decoder")
+    found = {f"spikes, {part}": record["spikes"][part] for part in parts}
     found |= {
         "accuracy, %": 100 * record["accuracy"],
         "spikes, all parts": record["spikes"]["total"],
@@ -128,6 +164,7 @@ def test_the_table_by_hand(recipes):
         == fed[0].keys()
         == {one.title for one in FIGURES.values()}
     )
+    assert {figure for name, figure in rows if name == "baseline"} == baseline[0].keys()
     for name, (one, two) in (("fed", fed), ("baseline", baseline)):
         for figure in one:
             row = rows[name, figure]

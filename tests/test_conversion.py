@@ -14,6 +14,7 @@ from conftest import (
     SPIKING,
     TINY,
     UNKNOWN,
+    become,
     build,
     digests,
     images,
@@ -30,6 +31,7 @@ from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.graph import TracedSNN
+from self_models.network.neurons import SpikingNeuron
 from self_models.network.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -110,6 +112,46 @@ def test_balancing_leaves_leaks_and_mode_as_they_were():
     assert not model.training
 
 
+def phased_with_dropout():
+    """A phased network of the ANN's weights, with a dropout before its last layer."""
+    return tiny(
+        update="phased", timesteps=4, readout="membrane_linear", bias=True, dropout=0.3
+    ).train()
+
+
+def test_levels_are_fitted_without_dropout_also_in_training_mode():
+    """The logits are computed last; a dropout must still be in evaluation mode then."""
+    model, other, x = phased_with_dropout(), phased_with_dropout().eval(), images(3)
+    rates, logits = conversion.fit_levels(model, x)
+    expected_rates, expected_logits = conversion.fit_levels(other, x)
+    assert model.training and not other.training
+    assert model.thresholds == other.thresholds and torch.equal(logits, expected_logits)
+    assert rates.keys() == expected_rates.keys() == model.neurons().keys() - {"generate.7"}
+    assert all(torch.equal(rate, expected_rates[name]) for name, rate in rates.items())
+
+
+def test_a_conversion_that_fails_leaves_the_mode_as_it_was():
+    model, x = phased_with_dropout(), images(2)
+
+    def fail():
+        raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        conversion.fit_levels(model, x, on_layer=fail)
+    assert model.training
+
+
+def test_a_phased_network_is_converted_with_the_default_dropout(trained, tmp_path):
+    """As its user would: in training mode, with a dropout before the last layer."""
+    flags = f"--update phased --timesteps 2 --readout membrane_linear --epochs 0 {DATA}"
+    _, said = run_here(
+        "snn", f"--pretrained_ann {trained.ann} {flags} --run_name x --output_dir {tmp_path}"
+    )
+    assert "thresholds fit the activations of 32 training images in 2 levels (phased)" in said
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x.pth")
+    assert (saved["settings"]["dropout"], saved["settings"]["fc_dropout"]) == (0.3, 0.5)
+
+
 @torch.no_grad()
 def largest_drives(model, x, u, of):
     """The largest of what `of` makes of a step's drives that reach each spiking layer when the model runs step by step."""
@@ -139,6 +181,25 @@ def test_thresholds_are_the_largest_drives_of_a_run(settings, percentile):
     model, x, u = balanced(percentile, **settings)
     found = largest_drives(model, x, u, lambda drive: conversion.largest(drive, percentile))
     assert model.thresholds == pytest.approx(found, rel=1e-5) and 1 not in model.thresholds
+
+
+class Doubled(SpikingNeuron):
+    """Neurons whose spikes are worth two."""
+
+    def forward(self, current, state=None):
+        spikes, state = super().forward(current, state)
+        return 2 * spikes, state
+
+
+def test_what_neurons_of_ones_own_send_reaches_the_next_layer_as_it_is():
+    """In a conversion, too: thresholds behind them are the largest drives of a run."""
+    model = tiny(fc_width=8, timesteps=STEPS, readout="membrane_linear", default_threshold=1.0)
+    for name in ("features.4", "classifier.1"):
+        become(Doubled)(model.neurons()[name])
+    x = images(5, model.image_shape)
+    u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
+    conversion.balance_thresholds(model, x, lambda t: u[t], STEPS)
+    assert model.thresholds == pytest.approx(largest_drives(model, x, u, torch.max), rel=1e-5)
 
 
 def test_percentiles_by_hand():

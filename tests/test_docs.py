@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from argparse import ArgumentParser
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from conftest import (
     write,
 )
 
+import harness.runs.run
+from harness.command_line.parser import Parser
+from harness.runs.run import COMMANDS, Paths, run_name
 from self_models import evaluate, load, load_data
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -130,10 +134,7 @@ def test_commands_of_a_page(page, here):
     commands, python = (
         "notebook" not in page and page not in pages.split() for pages in ELSEWHERE.values()
     )
-    for name, file in re.findall(
-        r"^```\w+\n# (\S+\.(?:py|toml))\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
-    ):
-        Path(name).write_text(file)
+    write_files_of(text)
     for script, words in commands_in(f"{page}.md") if commands else ():
         for word in words:
             bring(word.partition(":")[0])
@@ -162,6 +163,71 @@ def test_commands_of_a_page(page, here):
             ),
             space,
         )
+
+
+@pytest.fixture
+def clone(here, monkeypatch):
+    """The root of a clone in which nobody has trained yet; committed checkpoints and logs are empty."""
+    command = ["git", "ls-files", "logs", "trained_models"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if not listed.stdout:
+        pytest.skip("these files are not in a clone")
+    for name in listed.stdout.splitlines():
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(harness.runs.run, "HOME", here)
+    return here
+
+
+OF_TODAY = [page for page in PAGES if "notebook" not in page.parts]
+OF_TODAY += [REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("examples/*.py"))]
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("forgotten", "clone")
+def test_commands_of_a_page_are_accepted_in_a_clone(page, monkeypatch):
+    """One after the other: flags are read, what a command starts from is there, no file is in a training run's way."""
+    text = page.read_text(encoding="utf-8")
+    write_files_of(text)
+    for script, words in commands_in(str(page.relative_to(REPOSITORY))):
+        if script not in COMMANDS or "--help_all" in words:
+            continue
+        words = [word.replace("NAME", "quick_feedback") for word in words]
+        for word in words:
+            if "/" in word or "." in word:
+                bring(word.partition(":")[0])
+        with monkeypatch.context() as patch:
+            if script in ("ann", "snn"):
+                patch.setattr(module_of(script), "train", partial(train_in_name_only, script))
+                module_of(script).main(words)
+            else:
+                patch.setattr(Parser, "parse_args", read_with_recipe)
+                with pytest.raises(Read):
+                    module_of(script).main(words)
+
+
+def train_in_name_only(kind, args):
+    """Check that a run could begin, and leave an empty checkpoint in its name."""
+    for flag in ("pretrained_ann", "pretrained_snn"):
+        path = getattr(args, flag, "")
+        assert not path or Path(path).is_file() or Path(path).name == "mine.pth", path
+    paths = Paths(kind, run_name(kind, args), args.output_dir)
+    assert args.resume or paths.taken() is None
+    paths.files.mkdir(parents=True, exist_ok=True)
+    paths.best_path.touch()
+
+
+def read_with_recipe(parser, *args, parse=Parser.parse_args):
+    parse(parser, *args)
+    raise Read
+
+
+def write_files_of(text):
+    """Write the files that a page shows, which begin with their names."""
+    shown = r"^```\w+\n# (\S+\.(?:py|toml))\n(.*?)^```$"
+    for name, file in re.findall(shown, text, re.MULTILINE | re.DOTALL):
+        Path(name).write_text(file)
 
 
 def read(parser, *args, parse=ArgumentParser.parse_args):

@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, REPOSITORY, records, refused, run_here, run_undrawn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
@@ -169,6 +170,15 @@ def test_what_pictures_say(tmp_path, pictures):
     assert all(words in said for words in ("answer: cat ✗", "90 % sure, T = 2", "75 % blocked")), (
         said
     )
+    assert "encoder 11" in said and "decoder" not in said  # of which no layer spikes
+    beside = replace(film(), baseline={"input": [3.0], "generate.1": [2.0]})
+    save_gif(tmp_path / "b.gif", beside, 0.5)
+    (key,) = [axis.get_legend() for axis in pictures[-1].axes if axis.get_legend()]
+    assert [text.get_text() for text in key.get_texts()] == [
+        "input 7 (3)",
+        "encoder 11 (-)",
+        "decoder - (2)",
+    ]
     digits = ImageSet(
         "MNIST",
         torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4),
@@ -225,7 +235,7 @@ def test_a_stream_says_no_answer_before_it_says_no_label(tmp_path, pictures):
     reel = SimpleNamespace(
         so_far=lambda: figures,
         images=[(0, np.zeros((2, 2)))],
-        model=SimpleNamespace(classes=["cat", "dog"]),
+        model=SimpleNamespace(classes=["cat", "dog"], layers=["input", "features.1"]),
         title="title",
     )
     save_stream(tmp_path / "a.png", reel)
@@ -262,6 +272,52 @@ def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
     sums, table, *_ = pictures[-1].axes
     assert [line.get_ydata().tolist() for line in sums.lines] == [[1, 4]] * 2
     assert table.images[0].get_array().tolist() == [[1, 2], [0, 1]]
+
+
+def test_no_label_of_a_choice_lies_on_another_or_on_what_is_drawn(tmp_path, pictures):
+    """They stand above the axis, each tied to its point, also of points that are close."""
+    tried = []
+    for number in range(7):
+        setting = {"epsilon": 0.1 * number, "readout_slew": 0.19, "timesteps": 4}
+        spikes = {"spikes": {"total": 2000.0 + number}, "accuracy": 0.9 + 0.01 * number}
+        tried.append(EVALUATED | setting | spikes)
+    far = tried[0] | {"spikes": {"total": 4000.0}, "accuracy": 0.1}
+    plots.save_choices(tmp_path / "a.png", [*tried, far], tried, [])
+    figure = pictures[-1]
+    (axis,) = figure.axes
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = []
+    for label in axis.texts:
+        boxes.append(plt.Text.get_window_extent(label, renderer))  # without its line
+        assert label.xy in [(each["spikes"]["total"], 100 * each["accuracy"]) for each in tried]
+    assert len(boxes) == 7 and boxes[0].y0 > axis.get_window_extent().y1
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    edges = [0, *(edge for box in boxes for edge in (box.x0, box.x1)), figure.bbox.x1]
+    assert edges == sorted(edges) and max(box.y1 for box in boxes) < figure.bbox.y1
+
+
+@pytest.mark.parametrize("names", [["cat", "elk"], [f"a rather long name {n}" for n in range(10)]])
+def test_a_confusion_matrix_has_a_caption_and_its_labels_lie_beside_the_names(
+    tmp_path, pictures, names
+):
+    record = {"confusion": np.eye(len(names), dtype=int).tolist(), "classes": names}
+    plots.save_confusion(tmp_path / "a.png", record, "70 test images, T = 4")
+    figure = pictures[-1]
+    (axis,) = figure.axes
+    words = figure.get_suptitle().replace("\n", " ")
+    assert words == "Confusion matrix: images by class and predicted class 70 test images, T = 4"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = {}
+    for text in figure.findobj(plt.Text):
+        if text.get_text():
+            boxes[text.get_text()] = text.get_window_extent(renderer)
+    of_rows, of_columns = boxes["class, with its accuracy"], boxes["predicted class"]
+    assert of_rows.x0 >= 0 and of_columns.y0 >= 0
+    for label in axis.get_yticklabels():
+        assert of_rows.x1 < label.get_window_extent(renderer).x0
+    for label in axis.get_xticklabels():
+        assert of_columns.y1 < label.get_window_extent(renderer).y0
+    assert boxes[figure.get_suptitle()].y0 > axis.get_window_extent(renderer).y1
 
 
 def test_families_in_the_order_of_verdicts(tmp_path, pictures):

@@ -7,6 +7,8 @@ import torch
 from conftest import images, tiny
 
 import self_models.running.draws
+from self_models import ModelError
+from self_models.loading import on_engine
 from self_models.network.neurons import HeldDropout
 from self_models.running.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -150,6 +152,15 @@ def test_a_seed_comes_before_draws_that_are_given_too():
     both = model(x, draws=draws, seed=6)
     assert torch.equal(both.predictions, model(x, seed=6).predictions)
     assert not torch.equal(both.predictions, model(x, draws=draws).predictions)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_draws_of_another_number_of_images_are_refused(engine, count):
+    """Those of one image, too, which would fit all."""
+    model = on_engine(small().eval(), engine)
+    with pytest.raises(ModelError, match=f"draws: they are of {count} images, and here are 3"):
+        model(images(3), draws=Draws(5, EVALUATION, torch.arange(count)))
 
 
 def test_nothing_is_drawn_for_the_analog_image(monkeypatch):

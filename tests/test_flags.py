@@ -3,6 +3,7 @@
 import functools
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DATA, REPOSITORY, SPIKING, module_of, records, refused, run_here, run_undrawn
+from conftest import (
+    BALANCE,
+    DATA,
+    REPOSITORY,
+    SPIKING,
+    digests,
+    module_of,
+    records,
+    refused,
+    run_here,
+    run_undrawn,
+)
 
+import harness.runs.run
+from compare import trained as trained_by
 from harness import UserError
 from harness.building.models import find_device, new_snn
 from harness.building.start import whiten_first_layer
@@ -19,6 +33,8 @@ from harness.command_line.flags import training_parser
 from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
+from harness.measuring.read_logs import find_runs
+from harness.runs.run import PublishedPaths, log_beside, name_for_training
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import FRACTION, objective_setting
 from self_models.objectives.gates import GATES, Blocking
@@ -66,6 +82,7 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
             "--contrast local --trade_off 2 --no-amsgrad --epsilon 0",
             "--contrast, --amsgrad",
         ),
+        ("obj1", "--scaling_factor 0.4 --calibrate", "--scaling_factor, --calibrate"),
         ("obj1", "--pretrained_snn {baseline} --gate block", "--gate"),
     ],
 )
@@ -76,11 +93,48 @@ def test_one_line_names_typed_flags_of_training_and_of_parts_not_chosen(
     here = f"--pretrained_snn {trained.snn} {more} {DATA} --run_name x --output_dir {tmp_path}"
     _, said = run_undrawn(name, here, flags.format(baseline=baseline))
     line = f"note: without effect here: {unused}"
-    assert (
-        line in said.splitlines()
-        and line in (tmp_path / "logs/snn/x.log").read_text().splitlines()
-    )
+    log = (tmp_path / "logs/snn/x.log").read_text()
+    assert line in said.splitlines() and line in log.splitlines()
+    assert "scaling_factor=" not in log  # where it lists what differs from the defaults
     assert "without effect" not in run_undrawn(name, here, "--overwrite")[1]
+
+
+NO_EFFECT = "note: --default_threshold has no effect: "
+OF_SNN = NO_EFFECT + "the thresholds are those of {snn}"
+OF_ANN = NO_EFFECT + "the conversion of {ann} finds the thresholds"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "line"),
+    [
+        ("snn", "--test_only --pretrained_snn {snn} --default_threshold 9", OF_SNN),
+        ("obj1", "--pretrained_snn {snn} --default_threshold 9", OF_SNN),
+        ("obj1", "--pretrained_ann {ann} --default_threshold 9 --timesteps 2 {BALANCE}", OF_ANN),
+        ("obj1", "--preset {here}/high.toml", OF_SNN),
+        ("obj1", "--pretrained_snn {snn}", ""),
+    ],
+)
+def test_a_threshold_that_a_network_does_not_take_is_told(trained, tmp_path, name, flags, line):
+    """Also where a recipe says it: nothing else would tell who wrote it."""
+    snn = f'pretrained_snn = "{trained.snn}"'
+    (tmp_path / "high.toml").write_text(f"[snn]\n[evaluation]\n{snn}\ndefault_threshold = 9\n")
+    known = {"snn": trained.snn, "ann": trained.ann, "here": tmp_path, "BALANCE": BALANCE}
+    said = run_undrawn(
+        name, flags.format(**known), f"{DATA} --run_name x --output_dir {tmp_path}"
+    )[1]
+    told = [each for each in said.splitlines() if each.startswith(NO_EFFECT)]
+    assert told == ([line.format(**known)] if line else [])
+
+
+def test_a_threshold_that_a_new_decoder_takes_is_not_told(baseline, tmp_path):
+    """The checkpoint has those of encoder and classifier; the decoder begins at the default."""
+    here = f"{DATA} --epochs 0 --holdout 0 --run_name x --output_dir {tmp_path}"
+    grown = "-a VGG5_wFeedback_small --readout membrane --default_threshold 9"
+    said = run_here("snn", f"--pretrained_snn {baseline} {grown} {here}")[1]
+    assert "has no decoder: this one starts at random" in said and NO_EFFECT not in said
+    state = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["state_dict"]
+    of_decoder = [value for name, value in state.items() if "generate" in name and "thr" in name]
+    assert of_decoder and all(value == 9 for value in of_decoder)
 
 
 @pytest.mark.parametrize("family", ["quick|stream", "fashion"])  # between them every way to begin
@@ -120,6 +174,87 @@ def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
     own.parent.mkdir(parents=True)
     own.touch()  # what the user has trained himself comes first
     assert parsed(*words).pretrained_snn == str(own)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, trained):
+    """The root of a clone, where one is: the network `tiny` came with the program, its log is published."""
+    for kind, checkpoint in (("ann", trained.ann), ("snn", trained.snn)):
+        committed = PublishedPaths(kind, "tiny")
+        for folder in (committed.files, committed.logs):
+            (tmp_path / folder.relative_to(REPOSITORY)).mkdir(parents=True)
+        shutil.copy(checkpoint, tmp_path / "trained_models" / kind)
+        shutil.copy(trained.folder / f"logs/{kind}/tiny.jsonl", tmp_path / "logs/published" / kind)
+    monkeypatch.setattr(harness.runs.run, "HOME", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_in_a_clone_leaves_what_came_with_the_program_as_it_is(clone):
+    """It takes another name, says so, and is what --resume and --overwrite mean from then on."""
+    before = digests(clone)
+    flags = f"-a VGG5_wFeedback_small --fc_width 8 --epochs 1 {DATA} --holdout 8 --run_name tiny"
+    said = run_here("ann", flags)[1]
+    assert said.startswith("tiny came with the program: this run is called tiny_own\n")
+    files = digests(clone)
+    assert before.items() < files.items()
+    assert {path for path in files.keys() - before.keys() if "/ann/" in path} == {
+        "logs/ann/tiny_own.jsonl",
+        "logs/ann/tiny_own.log",
+        "trained_models/ann/tiny_own.pth",
+        "trained_models/ann/tiny_own_last.pth",
+    }
+    line = refused("ann", flags)
+    assert "trained_models/ann/tiny_own.pth exists: --resume goes on with that run" in line
+    line = refused("ann", "--run_name tiny --resume")
+    assert "tiny_own_last.pth has trained 1 epoch already" in line
+    run_here("ann", flags, "-lr 0.1 --overwrite")
+    assert before.items() < digests(clone).items()
+    assert files != digests(clone)
+
+
+def test_compare_and_report_find_the_users_run_first(clone):
+    published = clone / "logs/published/snn/tiny.jsonl"
+    assert trained_by("tiny", 0, ".").log.resolve() == published
+    assert log_beside("trained_models/snn/tiny.pth") == published
+    assert [run.path for run in find_runs(["tiny"], ".")] == [
+        clone / "logs/published/ann/tiny.jsonl",
+        published,
+    ]
+    own = clone / "logs/snn/tiny_own.jsonl"
+    own.parent.mkdir()
+    shutil.copy(published, own)
+    assert trained_by("tiny", 0, ".").log.resolve() == own
+    assert trained_by("tiny", 0, ".").checkpoint == Path("trained_models/snn/tiny_own.pth")
+    assert [run.path for run in find_runs(["tiny"], ".")] == [own]
+    assert log_beside("trained_models/snn/tiny.pth") == published
+    assert log_beside("trained_models/snn/tiny_own.pth") == own
+
+
+def test_names_of_runs_where_networks_came_with_the_program(clone):
+    """The seed stays at the end. Elsewhere, and once a user has trained it himself, the name is free."""
+    for name in ("tiny_1", "fine_2nd"):
+        shutil.copy("trained_models/snn/tiny.pth", f"trained_models/snn/{name}.pth")
+        shutil.copy("logs/published/snn/tiny.jsonl", f"logs/published/snn/{name}.jsonl")
+    names = {name: name_for_training("snn", name, ".") for name in ("tiny", "tiny_1", "fine_2nd")}
+    assert names == {"tiny": "tiny_own", "tiny_1": "tiny_own_1", "fine_2nd": "fine_2nd_own"}
+    assert name_for_training("snn", "tiny_2", ".") == "tiny_2"  # no such seed came with it
+    assert name_for_training("snn", "tiny", "runs") == "tiny"
+    (clone / "trained_models/snn/tiny_last.pth").touch()
+    assert name_for_training("snn", "tiny", ".") == "tiny"
+
+
+def test_a_recipes_network_is_the_users_before_the_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.runs.run, "HOME", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    checkpoints, logs = tmp_path / "trained_models/snn", tmp_path / "logs/published/snn"
+    for path in (checkpoints / "quick_feedback.pth", logs / "quick_feedback.jsonl"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    words = ["obj1", "--preset", "quick_feedback"]
+    assert parsed(*words).pretrained_snn == "trained_models/snn/quick_feedback.pth"
+    (checkpoints / "quick_feedback_own.pth").touch()
+    assert parsed(*words).pretrained_snn == "trained_models/snn/quick_feedback_own.pth"
 
 
 FILES = sorted(FOLDER.glob("*.toml"))

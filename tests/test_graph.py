@@ -352,6 +352,31 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
             )
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+def test_the_kernel_is_step_where_potentials_begin_elsewhere():
+    """As Norse begins at v_leak: above and below thresholds and 0, and of neurons that send V."""
+    kinds = set()
+    for seed in range(60):
+        graph = random_graph(seed)
+        model = from_nir(graph, like="norse", dt=1)
+        neurons = model.neurons()
+        begins = {
+            type(graph.nodes[name]).__name__
+            for name, one in neurons.items()
+            if one.start is not None
+        }
+        if not (model.engine and begins):
+            continue
+        kinds |= begins
+        draw = torch.Generator().manual_seed(seed)
+        events = torch.randint(-1, 4, (2, 6, *model.graph.shape), generator=draw).clamp(min=0)
+        found = model(events / 2, record="all")
+        plain = from_nir(graph, like="norse", dt=1, engine="dense")
+        assert first_difference(found, plain(events / 2, record="all"), tolerance=1e-5) is None
+    assert kinds >= {"IF", "LIF", "LI"}
+
+
 def test_c_of_neurons_in_four_dimensions(tmp_path):
     nir.write(
         tmp_path / "net.nir",

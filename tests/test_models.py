@@ -18,6 +18,7 @@ from self_models.network.surrogates import SURROGATES
 from self_models.objectives.contrast import original_contrast
 from self_models.objectives.encoders import poisson
 from self_models.objectives.readouts import READOUTS
+from self_models.running.outputs import by_part, part_of
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -481,3 +482,11 @@ def test_clamp_dynamics():
     assert balanced.thresholds == pytest.approx(
         [0.005] * len(balanced.thresholds)
     )  # not learned: as balancing found them
+
+
+def test_a_layer_is_of_the_part_with_whose_name_it_begins():
+    """Beside the stages, too; only the input itself is the input."""
+    parts = {"input": "input", "features.1": "encoder", "classifier.1": "classifier"}
+    parts |= {"generate2.0": "decoder", "input_gain": "encoder", "other.3": "encoder"}
+    assert {layer: part_of(layer) for layer in parts} == parts
+    assert by_part({"input": 1, "input_gain.0": 2})["input"] == 1

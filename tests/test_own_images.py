@@ -414,3 +414,25 @@ def test_what_does_not_fit_images_of_ones_own_is_refused(own, tmp_path, script, 
         script, flags.format(snn=network, own=own[0]), f"--output_dir {tmp_path / 'out'}"
     )
     assert words in line and (str(own[0]) not in line or "{own}" in flags)
+
+
+def test_names_that_are_not_utf_8_are_refused_at_the_start(tmp_path):
+    """The log, which names classes and has the command, could not be written after training."""
+    folder = make_folder(tmp_path / "data", CLASSES)
+    for part in ("train", "test"):
+        os.rename(folder / part / "elk", os.fsencode(folder / part) + b"/\xe9lan")
+    line = refused("ann", SMALL, "--dataset", folder, "--output_dir", tmp_path)
+    assert r"data/train/\xe9lan: the name of this class is not UTF-8: rename the folder" in line
+    line = refused("ann", SMALL, "--dataset", os.fsdecode(b"\xe9lan"))
+    assert line.startswith(r"error: \xe9lan is not UTF-8: rename that file or folder")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_an_image_whose_name_is_not_utf_8_is_classified(own, tmp_path):
+    folder, data = own[0], tmp_path / "photos"
+    write(data / "x.png", pixels(1, (12, 12)))
+    os.rename(data / "x.png", os.fsencode(data) + b"/\xe9lan.png")
+    flags = f"--pretrained_snn {folder}/trained_models/snn/own.pth --run_name x"
+    run_undrawn("analysis", flags, f"--images {data} --output_dir {tmp_path}")
+    (image,) = records(tmp_path / "logs/snn/x.jsonl", "image")
+    assert image["file"] == r"\xe9lan.png"

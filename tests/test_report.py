@@ -12,7 +12,7 @@ from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.drawing import plots
 from harness.measuring import tables
-from harness.measuring.read_logs import find_runs
+from harness.measuring.read_logs import Result, find_runs
 from self_models import load_data
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -154,6 +154,45 @@ def test_tables_of_a_page(tmp_path):
     ]
 
 
+def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path):
+    """Nor those of conversion of one that converted nothing, nor those of losses.
+
+    `holdout` chooses the images of an evaluation.
+    """
+    common = {"limit_test": 9, "trade_off": 1.0, "scaling_factor": 0.7, "learning_rate": 1e-4}
+    trained = common | {"epochs": 3, "test_only": False, "trade_off": 0.1, "learning_rate": 0.1}
+    trained |= {"pretrained_ann": "a.pth", "pretrained_snn": "", "scaling_factor": 0.4}
+    evaluated = common | {"epochs": 100, "test_only": True, "holdout": 7, "limit_test": 5}
+    evaluated |= {"pretrained_ann": "", "pretrained_snn": "b.pth"}
+    other = evaluated | {"holdout": 8, "epochs": 50, "scaling_factor": 0.5}
+    only_converted = trained | {"epochs": 0, "learning_rate": 0.2, "scaling_factor": 0.3}
+    logs = [
+        write(tmp_path / f"{name}.jsonl", opening(**parameters), MEASURED)
+        for name, parameters in (
+            ("trained", trained),
+            ("evaluated", evaluated),
+            ("other", other),
+            ("converted", only_converted),
+        )
+    ]
+    text, _ = reported(*logs, "--output", tmp_path / "page.html")
+    assert text.count("<p>Each row has the images of a class") == 4  # below its confusion matrix
+    assert rows_in(text, "Flags that differ") == [
+        ["flag", "trained", "evaluated", "other", "converted"],
+        ["epochs", "3", "-", "-", "0"],
+        ["holdout", "-", "7", "8", "-"],
+        ["limit_test", "9", "5", "5", "9"],
+        ["pretrained_ann", "a.pth", "", "", "a.pth"],
+        ["pretrained_snn", "", "b.pth", "b.pth", ""],
+        ["scaling_factor", "0.4", "-", "-", "0.3"],
+    ]
+
+
+@pytest.mark.parametrize(("holdout", "words"), [(100, "100 held"), (200, "100 200 held")])
+def test_held_out_images_are_counted_once(holdout, words):
+    assert Result(MEASURED | {"holdout": holdout}).on == f"{words}-out images"
+
+
 def points_of(line):
     return list(zip(*map(np.asarray, (line.get_xdata(), line.get_ydata())), strict=True))
 
@@ -195,9 +234,13 @@ def test_what_charts_show(tmp_path, pictures):
     assert [[bar.get_width() for bar in bars] for bars in pictures[-1].axes[0].containers] == [
         [1, 1],
         [2, 2],
-        [0, 0],
         [4, 4],
     ]
+    key = words_of(pictures[-1].legends[0].get_texts())
+    assert key == ["input", "encoder", "classifier"]  # the decoder has no layer that spikes
+    silent = MEASURED | {"spikes_per_layer": SPIKING_LAYERS}  # it has, and that sent none
+    plots.save_parts(path, {"a": silent})
+    assert words_of(pictures[-1].legends[0].get_texts())[2] == "decoder"
     plots.save_confusion(path, MEASURED | {"classes": ["cat", "elk"]})
     (axis,) = pictures[-1].axes
     assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(
@@ -309,6 +352,7 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     )
 
 
+SPIKING_LAYERS = {"input": 0.0, "features.1": 0.0, "generate.1": 0.0, "classifier.1": 0.0}
 SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.5, "total": 2922.2}
 MEANS = {"classification": 0.12345, "reconstruction": 1234.5, "total": 24.816, "accuracy": 0.9712}
 RESULT = {
@@ -342,10 +386,10 @@ def test_lines_for_a_reader(file_regression):
         "input": 1234.5,
         "classifier.1": 7.0,
         "classifier.4": 0.0,
-    }  # the last hidden layer of the classifier is silent
+    }  # the last hidden layer of the classifier is silent; no layer of the decoder spikes
     more = {
         "error": 26.284,
-        "parts": {"input": 1234.5, "decoder": 0.25},
+        "parts": {"input": 1234.5, "decoder": 0.0, "classifier": 7.0},
         "spikes": layers,
         "mean_steps": 8,
         "interval": 5,
@@ -380,7 +424,11 @@ def test_lines_for_a_reader(file_regression):
     whole = record | {"open_share": None}
     said += tables.blocking_table(
         [record, whole, whole | {"reconstruction_error": None}]
-    ) + tables.operations_table([record])
+    ) + tables.details_table([record])
+    silent = {"spikes_per_layer": {"input": 1.0, "features.1": 0.0, "classifier.1": 2.0}}
+    baseline = record | silent | {"accuracy": 0.5, "open_share": None}
+    said += tables.blocking_table([record | {"spikes_per_layer": SPIKING_LAYERS}], baseline)
+    said += tables.blocking_table([record | silent])
     wrong, margin = (
         {"spikes": 0.25, "spikes_per_ink": -0.5},
         {"spikes": None, "spikes_per_ink": 1.0},

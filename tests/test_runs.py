@@ -236,6 +236,9 @@ def test_what_cannot_be_recorded_is_said():
             r"no layer 'feature.1': did you mean features.1\? choose from input, .*, output",
         ),
         ({"input": "membrane"}, "input has no 'membrane': choose from spikes"),
+        ({"input": ("spikes", [0, 784])}, "input has neurons 0 to 783, which are chosen by whole"),
+        ({"input": ("spikes", [-785])}, "input has neurons 0 to 783"),
+        ({"output": ("membrane", [1.5])}, "output has neurons 0 to 9, which are chosen by whole"),
     ):
         with pytest.raises(ModelError, match=words):
             model(x, record=record)

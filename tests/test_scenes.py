@@ -386,6 +386,18 @@ def test_pictures_of_a_coloured_scene(tmp_path):
         assert gif.n_frames == 2 and min(chart.size) > 500
 
 
+@pytest.mark.parametrize(("plan", "spikes"), [("linear", False), ("small", True)])
+def test_a_chart_names_a_decoder_only_if_it_has_a_layer_that_spikes(
+    tmp_path, pictures, plan, spikes
+):
+    model = InputBlockingSNN(f"VGG5_wFeedback_{plan}", readout="membrane", fc_width=4).eval()
+    reel = filmed(model, torch.from_numpy(moving(1))[:, None], torch.tensor([3]))
+    save_stream(tmp_path / "a.png", reel)
+    *_, spiking = pictures[-1].axes
+    names = [text.get_text() for text in spiking.get_legend().get_texts()]
+    assert names == [part for part in PARTS if spikes or part != "decoder"]
+
+
 def digits(many=50):
     return load_data("MNIST", limit_test=many)[2].images[:, 0]
 

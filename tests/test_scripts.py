@@ -2,8 +2,10 @@
 
 import json
 import re
+import shlex
 import shutil
 from itertools import product
+from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
@@ -15,13 +17,16 @@ from conftest import (
     TINY,
     digests,
     figures,
+    make_folder,
     records,
     run_as_program,
     run_here,
     run_script,
+    run_undrawn,
 )
 
 from harness.measuring.comparing import on_front
+from harness.runs.run import COMMANDS
 from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
 
@@ -172,16 +177,126 @@ def test_settings_are_chosen_on_the_images_that_training_held_out(trained, tmp_p
         "\n12 held-out training images; *: no other has" in said
         and imageio.imread(tmp_path / "p.png").shape[1] > 500
     )
-    (command,) = re.findall(r"^  python (\S+)\.py (.*)$", said, re.MULTILINE)
-    (row,) = run_here(
-        command[0], command[1], f"--holdout 12 --run_name y --output_dir {tmp_path}"
-    )[0]
     near = [
         row["spikes"]["total"]
         for row in rows
         if row["accuracy"] >= max(row["accuracy"] for row in rows) - 0.005
     ]
+    row = check_recommended(rows, said, 12)
     assert row["spikes"]["total"] == min(near) and row["readout_slew"] in (0.1, 0.5)
+
+
+def recommended_words(said):
+    """The words of the command that obj1 recommends, after its script."""
+    ((script, words),) = re.findall(r"^  python (\S+)\.py (.*)$", said, re.MULTILINE)
+    assert script == COMMANDS["obj1"]
+    return shlex.split(words)
+
+
+def check_recommended(rows, said, holdout):
+    """The recommended command, on the held-out images, gives a row, which is returned."""
+    words = recommended_words(said)
+    (again,), _ = run_undrawn("obj1", words, f"--holdout {holdout}")
+    alike = [row for row in rows if figures(row) == figures(again)]
+    assert len(alike) == 1, [figures(again), *map(figures, rows)]
+    return alike[0]
+
+
+HALVED = """
+from dataclasses import dataclass
+from self_models.basics.settings import FRACTION, objective_setting
+from self_models.objectives.gates import GATES, Blocking
+
+
+@GATES.register("halved")
+@dataclass
+class Halved(Blocking):
+    keeps: float = objective_setting(0.9, FRACTION, "share of what is seen", group="gate")
+
+    def next_view(self, image, prediction, view):
+        return super().next_view(image * self.keeps, prediction, view)
+"""
+GRID = "--epsilon 0.1 0.4 --timesteps 2 3"
+RECOMMENDED = {  # what the command must repeat
+    "own gate": "--model {here}/halved.py --gate halved --keeps 0.5 --readout_slew 0.2",
+    "switches": "--latch --together --blocking dynamic --no-log --encoding direct",
+    "seed": "--seed 3 --batch_size 7 --engine dense --rule confidence --gap_bound 0.5",
+    "images": "--limit_test 5 --limit_train 20 --dataset MNIST",
+}
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("flags", RECOMMENDED.values(), ids=RECOMMENDED)
+def test_the_recommended_command_gives_the_row_of_the_table(trained, tmp_path, flags):
+    """It repeats what decides a figure, and nothing that would replace other files."""
+    (tmp_path / "halved.py").write_text(HALVED)
+    typed = flags.format(here=tmp_path)
+    once = f"--run_name choice --overwrite --results_json {tmp_path}/all.json"
+    rows, said = run_here(
+        "obj1",
+        f"--pretrained_snn {trained.snn} --holdout 12 {GRID} {typed} {once}",
+        f"--output_dir {tmp_path}",
+    )
+    check_recommended(rows, said, 12)
+    repeated = {word for word in recommended_words(said) if word.startswith("--")}
+    asked = {word for word in typed.split() if word.startswith("--")}
+    asked |= {"--pretrained_snn", "--output_dir", "--epsilon", "--readout_slew", "--timesteps"}
+    assert repeated == asked
+
+
+def test_the_recommended_command_takes_the_network_of_its_output_dir(
+    trained, tmp_path, monkeypatch
+):
+    """A recipe's network, in a folder whose name has a space, beside another of its name.
+
+    The recipe asks for held-out images, which the command does not take again.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text('[snn]\ndataset = "MNIST"\n[evaluation]\nholdout = 12\n')
+    saved = load_checkpoint(trained.snn)
+    for folder, factor in (("my runs", 1.0), (".", 0.5)):
+        path = Path(folder, "trained_models/snn/mine.pth")
+        path.parent.mkdir(parents=True)
+        weights = {name: factor * value for name, value in saved["state_dict"].items()}
+        torch.save(saved | {"state_dict": weights}, path)
+    here = ["--preset", "mine.toml", "--output_dir", "my runs", "--limit_test", "7"]
+    rows, said = run_undrawn("obj1", here, GRID)
+    assert check_recommended(rows, said, 12)["images"] == 12
+    (tested,), _ = run_undrawn("obj1", recommended_words(said))
+    assert tested["images"] == 7
+
+
+def test_an_ann_is_converted_for_each_number_of_timesteps(trained, tmp_path):
+    """Calibration depends on it.
+
+    Without --holdout, thresholds are not balanced on images that were held out.
+    """
+    folder = make_folder(tmp_path / "digits", tuple("0123456789"), 2, (28, 28))
+    path, log = tmp_path / "trained_models/ann/x.pth", tmp_path / "logs/ann/x.jsonl"
+    for file in (path, log):
+        file.parent.mkdir(parents=True)
+    shutil.copy(trained.ann, path)
+    log.write_text(json.dumps({"event": "run", "parameters": {"holdout": 8}}))
+    flags = f"--pretrained_ann {path} --dataset {folder} --timesteps 2 3"
+    flags += " --update immediate --calibrate --balance_timesteps 6 --readout membrane_rescaled"
+    flags += f" --output_dir {tmp_path}"
+    rows, said = run_here("obj1", flags)
+    row = check_recommended(rows, said, 8)
+    other = [each for each in rows if each["timesteps"] != row["timesteps"]]
+    assert row["images"] == 8 and other and said.count("calibrating biases: 12 images") == 2
+    assert "calibrating biases: 12 images" in run_undrawn("obj1", recommended_words(said))[1]
+
+
+def test_the_recommended_command_names_a_network_that_was_found_by_its_name(tmp_path):
+    """The name has the number of timesteps of training, and another may be recommended."""
+    here = f"-a VGG5_wFeedback_small --fc_width 8 {DATA} --output_dir {tmp_path}"
+    run_here("snn", f"--epochs 0 --timesteps 2 {here}")
+    found = f"{here} --timesteps 2 --readout_slew 0.1 0.5 --holdout 8"
+    rows, said = run_here("obj1", found)
+    check_recommended(rows, said, 8)
+    words = recommended_words(said)
+    name = "snn_vgg5_wfeedback_small_mnist_2_tradeoff1.0_typelast_t.pth"
+    assert words[words.index("--pretrained_snn") + 1].endswith(name)
 
 
 def test_the_front_by_hand():

@@ -183,6 +183,9 @@ DAMAGED = [  # what replaces a part of a state, and the words in which it is ref
     (lambda s: {V: s[V] * torch.nan}, f"{V}: this state is damaged"),
     (lambda s: {"logits": torch.zeros(5, 3)}, f"logits: .*{OTHER}"),
     (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "image: this state is damaged"),
+    (lambda s: {"image": None}, "image: this state is damaged"),
+    (lambda s: {"image": torch.tensor(0.5)}, "image: this state is damaged"),
+    (lambda s: {"logits": 3}, f"logits: .*{OTHER}"),
 ]
 
 

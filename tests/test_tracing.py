@@ -15,8 +15,9 @@ from self_models.counting.operations import OperationCounter
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import QCFS
 from self_models.network.surrogates import SURROGATES
-from self_models.network.tracing import traced
+from self_models.network.tracing import arguments_of, traced
 from self_models.running.outputs import INPUT
+from self_models.vgg_wFeedback import VGG_wFeedback
 
 SHAPE = (2, 8, 8)
 
@@ -325,12 +326,60 @@ def hooked(module):
     return module
 
 
+class SqueezeExcite(nn.Module):
+    """A convolution whose channels are multiplied by what two more make of their means."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+        self.gate = nn.Sequential(
+            *(nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(2, 2, 1), nn.Sigmoid()),
+        )
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        return self.end(x * self.gate(x))
+
+
+def attention(self, x):
+    """Of channels to each other, with a softmax before the product that is named."""
+    x = self.conv(x).flatten(2)
+    return self.end((torch.bmm(x, x.transpose(1, 2)).softmax(2) @ x).flatten(1))
+
+
 @pytest.mark.parametrize(
     ("ann", "words"),
     [
         (
+            SqueezeExcite(),
+            r"^operation mul of test_tracing.py, line \d+ \(return self.end\(x \* self.gate\(x\)\)\) "
+            "multiplies signals with each other, and a neuron here adds them: signals are joined",
+        ),
+        (Own(attention), "^operation bmm of .* multiplies signals with each other"),
+        (
+            Own(lambda self, x: self.end(torch.einsum("bchw,bchw->bchw", *2 * [self.conv(x)]))),
+            "^operation einsum of .* multiplies signals with each other",
+        ),
+        (
+            Own(lambda self, x: self.end(self.conv(x).mul_(x.shape[0]))),
+            "^operation mul_ of .* is nothing that a network here has: signals are joined",
+        ),
+        (
+            Own(lambda self, x: self.end(self.conv(x).clamp(-1, 1))),
+            r"^operation clamp of .* has other bounds: clamp\(min=0\), a ReLU, and clamp\(0, 6\)",
+        ),
+        (
+            Own(lambda self, x: self.end(self.conv(x).mean(3).relu())),
+            r"^operation mean of .* is nothing that .*: x.mean\(\(2, 3\)\), the mean over rows and",
+        ),
+        (
+            Own(lambda self, x: self.conv(x).mean(3).mean(1)),
+            "^operation mean of .* is nothing that a network here has",
+        ),
+        (
             Own(lambda self, x: self.end(F.gelu(self.conv(x)))),
-            r"test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU",
+            r"^operation gelu of test_tracing.py, line \d+ \(.*gelu.*\) .*: train with nn.ReLU",
         ),
         (
             Own(lambda self, x: self.end(self.act(self.conv(x)) * self.scale)),
@@ -368,3 +417,114 @@ def test_what_cannot_be_taken_is_named_by_its_line_or_layer(ann, words):
     with pytest.raises(ModelError, match=words) as error:
         from_ann(ann, torch.rand(2, 1, 8, 8))
     assert "\n" not in str(error.value) and len(str(error.value)) < 330
+
+
+class Averaged(nn.Module):
+    """A convolution and a ReLU, this, and a last layer of 6 numbers."""
+
+    def __init__(self, average):
+        super().__init__()
+        self.conv, self.end, self.average = nn.Conv2d(1, 6, 3), nn.Linear(6, 5), average
+
+    def forward(self, x):
+        return self.end(self.average(self.conv(x).relu()))
+
+
+def relu_by(function):
+    return lambda: Own(lambda self, x: self.end(function(self.conv(x))))
+
+
+def mean_by(function):
+    return lambda: Averaged(function)
+
+
+RELU = relu_by(torch.relu)
+RELU6 = relu_by(F.relu6)
+MEAN = mean_by(lambda x: x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [
+        (RELU, relu_by(torch.relu_)),
+        (RELU, relu_by(lambda x: x.clamp(min=0))),
+        (RELU, relu_by(lambda x: x.clamp(0))),
+        (RELU, relu_by(lambda x: x.clamp_(0.0, None))),
+        (RELU, relu_by(lambda x: torch.clamp(x, min=0))),
+        (RELU, relu_by(lambda x: torch.clip(input=x, min=0))),
+        (RELU, relu_by(lambda x: x.clamp_min(0))),
+        (RELU, relu_by(lambda x: torch.clamp_min(x, min=0))),
+        (RELU6, relu_by(lambda x: x.clamp(0, 6))),
+        (MEAN, mean_by(lambda x: x.mean(3).mean(2))),
+        (MEAN, mean_by(lambda x: x.mean(2).mean(-1))),
+        (MEAN, mean_by(lambda x: torch.mean(torch.mean(x, dim=-1), dim=2))),
+        (MEAN, mean_by(lambda x: x.mean(3, keepdim=True).mean(2, keepdim=True).flatten(1))),
+    ],
+)
+def test_other_words_for_the_same_make_the_same_network(wanted, other):
+    """The same layers between the same layers, and an SNN of the same spikes and logits."""
+    torch.manual_seed(1)
+    x, forms, outputs = torch.rand(8, 1, 8, 6), [], []
+    for make in (wanted, other):
+        torch.manual_seed(0)
+        ann = make()
+        if isinstance(ann, Own):
+            ann.end[1] = nn.Linear(48, 5)
+        layers = traced(ann, x)
+        places = {layer.name: place for place, layer in enumerate(layers)}
+        forms.append(
+            [
+                (type(one.module), arguments_of(one.module), [*map(places.get, one.sources)])
+                for one in layers
+            ]
+        )
+        outputs.append(from_ann(ann, x, 6)(x))
+    assert forms[0] == forms[1] and len(forms[0]) >= 4
+    assert torch.equal(outputs[0].logits_by_step, outputs[1].logits_by_step)
+    first, second = (list(output.spikes_by_step.values()) for output in outputs)
+    assert all(map(torch.equal, first, second)) and all(spikes.any() for spikes in first)
+
+
+class Reused(nn.Module):
+    """A signal that is used again after a ReLU6 has changed it in place, where it is above 6."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(1, 1, 1), nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+        nn.init.constant_(self.conv.weight, 8.0)
+        nn.init.zeros_(self.conv.bias)
+        self.act = nn.ReLU6(inplace)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        return self.end(self.act(x) + x)
+
+
+def test_a_network_that_computes_something_else_for_one_image_is_refused():
+    """Of 8 images only the last reaches the ReLU6's bound."""
+    torch.manual_seed(0)
+    x = torch.rand(8, 1, 8, 8) / 2
+    x[-1] *= 2
+    with pytest.raises(ModelError, match="computes other logits than the model: is there a hook"):
+        from_ann(Reused(inplace=True), x)
+    from_ann(Reused(inplace=False), x)
+
+
+def test_an_ann_of_this_package_is_told_what_converts_it():
+    """Also within another module; what cannot be taken for another reason is told as ever."""
+    plan = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
+    ours, x = VGG_wFeedback(plan=plan, fc_width=8), torch.rand(2, 1, 28, 28)
+    within = Own(lambda self, x: self.act(x).logits)
+    within.act = ours
+    for ann in (ours, within):
+        with pytest.raises(ModelError, match=r"by `wfeedback snn --pretrained_ann PATH`$"):
+            from_ann(ann, x)
+    parts = Own(lambda self, x: F.gelu(self.act.features[0](x)))
+    parts.act = ours
+    with pytest.raises(ModelError, match=r"^operation gelu of "):
+        from_ann(parts, x)
+    spiking = from_ann(
+        nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.ReLU(), nn.Linear(5, 3)), x
+    )
+    with pytest.raises(ModelError, match="sends with spikes already: give an ANN"):
+        from_ann(spiking, x)

@@ -24,11 +24,20 @@ from conftest import (
 
 import harness.training.fit
 from harness import UserError
+from harness.building.models import lines_on_flags
 from harness.data.sets import default_holdout, load_data
 from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
-from harness.training.losses import Criterion, Teacher, make_optimizer, make_schedule
+from harness.training.losses import Criterion, Teacher
+from harness.training.optimizers import (
+    OPTIONAL,
+    checked_optimizer,
+    make_optimizer,
+    make_schedule,
+    optimizer_classes,
+    why_unfit,
+)
 from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.running.draws import EVALUATION, shuffled
@@ -188,6 +197,117 @@ def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_t
     assert found == [([2], 0.5, 0.1), ([2], 0.5, 0), ([2, 2], 32, 0)] and biases.defaults.get(
         "nesterov", True
     )
+
+
+USABLE = [name for name, cls in optimizer_classes().items() if not why_unfit(name, cls)]
+MADE_WITH = "-lr 0.25 --weight_decay 0.125 --momentum 0.5 --nesterov --no-amsgrad"
+
+
+def step_with(model, optimizer, seed):
+    """Take a step on random gradients."""
+    draw = torch.Generator().manual_seed(seed)
+    for parameter in filter(lambda each: each.requires_grad, model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=draw)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_an_optimiser_by_its_name_has_the_flags_that_it_shares(name):
+    """It trains weights, thresholds of no dimension, and biases; its state_dict goes on as it would have."""
+    args = parse("snn", "--optimizer", name, *MADE_WITH.split())
+    first, second = (
+        VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True, bias=True)
+        for _ in range(2)
+    )
+    second.load_state_dict(first.state_dict())
+    trained = [value for value in first.parameters() if value.requires_grad]
+    before = [value.clone() for value in trained]
+    optimizer, other = make_optimizer(first, args), make_optimizer(second, args)
+    assert type(optimizer) is getattr(torch.optim, name) and optimizer.defaults["lr"] == 0.25
+    flags = {"weight_decay": 0.125, "momentum": 0.5, "nesterov": True, "amsgrad": False}
+    for flag in OPTIONAL:
+        assert optimizer.defaults.get(flag, flags[flag]) == flags[flag], flag
+    assert [len(group["params"]) for group in optimizer.param_groups] == [12, 7, 7]
+    if "weight_decay" in optimizer.defaults:
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.125, 0, 0]
+
+    step_with(first, optimizer, 1)
+    step_with(second, other, 1)
+    assert len(trained) == 26 and not any(map(torch.equal, before, trained))
+    resumed = make_optimizer(second, args)
+    resumed.load_state_dict(other.state_dict())
+    step_with(first, optimizer, 2)
+    step_with(second, resumed, 2)
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+
+
+def test_all_optimisers_but_four_are_taken():
+    """Of those that PyTorch 2.6 had; others may have come since."""
+    adaptive = {"Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam"}
+    assert {*USABLE} >= adaptive | {"ASGD", "RMSprop", "Rprop", "SGD"}
+    assert {*optimizer_classes()} - {*USABLE} <= {"LBFGS", "Muon", "Optimizer", "SparseAdam"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("LBFGS", "LBFGS computes the loss several times in a step, by a closure"),
+        ("SparseAdam", "SparseAdam takes sparse gradients only"),
+        ("Muon", "Muon takes matrices only"),
+        ("Optimizer", "Optimizer is what the optimisers are derived from"),
+        ("rmsprop", "has no optimiser 'rmsprop': did you mean RMSprop?"),
+        ("lr_scheduler", "has no optimiser 'lr_scheduler': choose from"),
+    ],
+)
+def test_an_optimiser_that_cannot_train_is_refused_in_a_line_that_says_why(tmp_path, name, words):
+    said = refused("ann", f"--optimizer {name} {TINY} --output_dir {tmp_path}")
+    if name == "Muon" and not hasattr(torch.optim, name):  # PyTorch has it since 2.9
+        words = "has no optimiser 'Muon'"
+    assert "argument --optimizer: " in said and words in said
+    assert "choose from Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, ASGD" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_optimiser_of_another_version_of_pytorch_is_refused():
+    """As a last checkpoint may name it, whose flags hold."""
+    args = parse("ann").having("checkpoint", optimizer="Later")
+    with pytest.raises(UserError, match="has no optimiser 'Later': choose from Adadelta"):
+        make_optimizer(VGG_wFeedback(plan=PLAN, fc_width=4), args)
+    with pytest.raises(ValueError, match="SparseAdam takes sparse"):
+        checked_optimizer("SparseAdam")
+
+
+def test_a_run_with_another_optimiser_is_named_resumed_and_tells_idle_flags(tmp_path):
+    """Of two epochs the second learns the same in a run that is resumed, as the weights say."""
+    typed = "--optimizer RMSprop --momentum 0.5 --no-amsgrad --nesterov"
+    command = f"{TINY.replace('--epochs 1', '')} {typed} --output_dir {tmp_path} --run_name"
+    _, said = run_here("ann", f"{command} whole --epochs 2")
+    made = "optimiser: RMSprop, learning_rate=0.005, weight_decay=0.0005, momentum=0.5"
+    for line in ("note: without effect here: --amsgrad, --nesterov", made):
+        assert line in (tmp_path / "logs/ann/whole.log").read_text().splitlines(), line
+        assert line in said.splitlines(), line
+    run_here("ann", f"{command} parts --epochs 1")
+    again = f"--run_name parts --output_dir {tmp_path} --resume --epochs 2"
+    assert "other settings (optimizer)" in refused("ann", again, "--optimizer Adam")
+    run_here("ann", again)
+    files = tmp_path / "trained_models/ann"
+    assert same_weights(files / "whole_last.pth", files / "parts_last.pth")
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        ("--momentum 0.5 --amsgrad --nesterov", "--momentum, --nesterov"),
+        ("--optimizer SGD --amsgrad --nesterov --momentum 0.5", "--amsgrad"),
+        ("--optimizer SGD --nesterov --momentum 0", "--nesterov"),
+        ("--optimizer Rprop --weight_decay 0", "--weight_decay"),
+        ("--optimizer AdamW --weight_decay 0.1 --amsgrad", None),
+    ],
+)
+def test_a_line_names_typed_flags_that_the_optimiser_does_not_have(flags, idle):
+    args = parse("ann", *flags.split())
+    lines = list(lines_on_flags(args, VGG_wFeedback(plan=PLAN, fc_width=4)))
+    assert lines == ([] if idle is None else [f"note: without effect here: {idle}"])
 
 
 def test_label_smoothing_by_hand():

@@ -1,9 +1,23 @@
 #!/usr/bin/env python3
-"""Has a change of the code changed a number? Digests of what the committed networks and three small trainings give.
+"""Record what the program computes, prints, writes and draws, and compare two revisions by it.
 
-`python frozen.py write FILE` at the revision before, `compare FILE` at the one after it, on the same machine: exit status 1
-and the names where they differ. Networks that are gone are named, and do not count. Digests of a machine are its own: FILE is not
-for the repository. `--part A B` of `networks`, `nir`, `trainings` (default: all). Six minutes of one core.
+``python benchmarks/robustness/frozen.py against REVISION`` makes a worktree of that revision in
+a temporary folder, records there with the frozen.py of that revision, records here, and prints
+what differs. The exit status is 0 if nothing does, 1 if something does, and 2 if a recording
+failed. ``write FILE`` and ``compare FILE`` do the same in two steps, the first at the revision
+before, the second at the one after it. Records are of one machine: FILE is not for the
+repository.
+
+``--part`` names what is recorded, by default all:
+
+- ``networks``: the outputs of each checkpoint in ``trained_models/`` with each engine.
+- ``nir``: the outputs of networks in NIR.
+- ``trainings``: weights and figures of three trainings.
+- ``commands``: what about seventy command lines of all scripts print, write and draw, see
+  recorded_commands.py. About half a minute of one core; the others take six.
+
+A network or a command line that only one of the two records has is named. It does not count
+as a difference where its checkpoint is gone, or where it is new.
 """
 
 import argparse
@@ -13,6 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[2]
@@ -20,6 +35,8 @@ sys.path.insert(0, str(HERE))
 
 import torch  # noqa: E402
 
+from benchmarks.robustness.record_differences import compare_records  # noqa: E402
+from benchmarks.robustness.recorded_commands import record_commands  # noqa: E402
 from self_models import evaluate, load, load_data  # noqa: E402
 
 SMALL = 2**21  # bytes of a checkpoint whose network is fast enough for more images
@@ -170,48 +187,171 @@ def of_trainings():
                     )
 
 
-PARTS = {
-    "networks": (of_networks, "ann", "snn"),
-    "nir": (of_nir, "nir"),
-    "trainings": (of_trainings, "training"),
-}  # and kinds
+def of_commands():
+    """Record the command lines of recorded_commands.py."""
+    return record_commands(HERE)
+
+
+PARTS = {  # name -> what records it; how the keys of its values begin
+    "networks": (of_networks, ("ann ", "snn ")),
+    "nir": (of_nir, ("nir ",)),
+    "trainings": (of_trainings, ("training ",)),
+    "commands": (of_commands, ("command ",)),
+}
 
 
 def main():
+    """Run the command line of this script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("write", "compare"))
-    parser.add_argument("file", type=Path)
+    parser.add_argument("what", choices=("write", "compare", "against"))
+    parser.add_argument("file", metavar="FILE|REVISION", help="against: a revision of git")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=[*PARTS])
     args = parser.parse_args()
+    if args.what == "against":
+        kept, found = record_both(args.file, args.part)
+    else:
+        found = record(args.part)
+        if args.what == "write":
+            Path(args.file).write_text(json.dumps(found, indent=0))
+            print(f"{len(found)} keys, {count_values(found)} values")
+            return
+        kept = json.loads(Path(args.file).read_text())
+    beginnings = tuple(beginning for part in args.part for beginning in PARTS[part][1])
+    kept = {key: value for key, value in kept.items() if key.startswith(beginnings)}
+    lines, differs = compare_records(kept, found, is_there)
+    print(*lines, sep="\n")
+    sys.exit(int(differs))
+
+
+def record(parts):
+    """Record parts of ``PARTS`` here.
+
+    Parameters
+    ----------
+    parts : list of str
+        Their names.
+
+    Returns
+    -------
+    dict of {str: object}
+        Key -> digest or, of a command line, numbers, texts, lists and dicts.
+    """
     torch.set_num_threads(1)
-    found = {name: value for part in args.part for name, value in PARTS[part][0]()}
-    if args.what == "write":
-        args.file.write_text(json.dumps(found, indent=0))
-        return print(f"{len(found)} arrays")
-    kept = json.loads(args.file.read_text())
-    differ = sorted(name for name in kept.keys() & found.keys() if kept[name] != found[name])
-    print(
-        f"{len(kept.keys() & found.keys())} arrays in both, {len(differ)} differ, {len(found.keys() - kept.keys())} are new"
+    found = {}
+    for part in parts:
+        for key, value in PARTS[part][0]():
+            found[key] = value
+    return json.loads(json.dumps(found))  # as a file has it: keys of dicts are texts
+
+
+def count_values(value):
+    """How many numbers and texts there are in a record, or in a part of it."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if isinstance(value, list):
+        return sum(count_values(part) for part in value)
+    return 1
+
+
+def is_there(group):
+    """Whether a network could be recorded today: its checkpoint is there, if it needs one."""
+    kind, name = group.split()[:2]
+    return kind not in ("ann", "snn") or (HERE / f"trained_models/{kind}/{name}.pth").is_file()
+
+
+# --- another revision
+
+
+def record_both(revision, parts):
+    """Record parts in a worktree of another revision, and here, each in a process of its own.
+
+    Parameters
+    ----------
+    revision : str
+        What git takes for a revision.
+    parts : list of str
+        Names in ``PARTS``.
+
+    Returns
+    -------
+    kept, found : dict
+        The records of the other revision, and of the files here.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with worktree(revision, folder / "repository") as other:
+            # The part `nir` looks for a network in a folder beside the repository.
+            beside = HERE.parent / "shared"
+            if beside.is_dir():
+                (folder / "shared").symlink_to(beside)
+            kept = record_in(other, folder / "kept.json", parts, revision)
+        found = record_in(HERE, folder / "found.json", parts, "the files here")
+    return kept, found
+
+
+@contextmanager
+def worktree(revision, folder):
+    """Have a worktree of git meanwhile, without a branch.
+
+    Parameters
+    ----------
+    revision : str
+        What git takes for a revision.
+    folder : Path
+        Where the worktree is made.
+
+    Yields
+    ------
+    Path
+        The folder.
+    """
+    git = ["git", "-C", str(HERE), "worktree"]
+    made = subprocess.run(
+        [*git, "add", "--detach", str(folder), revision], capture_output=True, text=True
     )
-    kinds = [kind for part in args.part for kind in PARTS[part][1:]]
-    lost = {
-        tuple(name.split()[:3]) for name in kept.keys() - found.keys() if name.split()[0] in kinds
-    }
-    left = {
-        name
-        for name in lost
-        if name[0] == "nir" or (HERE / f"trained_models/{name[0]}/{name[1]}.pth").is_file()
-    }
-    print(
-        *sorted(
-            f"{'no longer run' if name in left else 'gone'}: {' '.join(name)}" for name in lost
-        ),
-        *differ,
-        sep="\n",
-    )
-    sys.exit(bool(differ or left))
+    if made.returncode:
+        fail(f"there is no worktree of {revision}: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def record_in(repository, file, parts, name):
+    """Record with the frozen.py of a repository, in a process that imports its modules.
+
+    Parameters
+    ----------
+    repository : Path
+        Folder of the code.
+    file : Path
+        Where the record is written.
+    parts : list of str
+        Names in ``PARTS``.
+    name : str
+        What the code is called where its recording fails.
+
+    Returns
+    -------
+    dict
+        The record.
+    """
+    print(f"recording {name}", file=sys.stderr, flush=True)
+    script = repository / "benchmarks/robustness/frozen.py"
+    command = [sys.executable, str(script), "write", str(file), "--part", *parts]
+    environment = os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=repository, env=environment, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        fail(f"recording {' '.join(parts)} of {name} failed, as said above")
+    return json.loads(file.read_text())
+
+
+def fail(message):
+    """End with one line on standard error and exit status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

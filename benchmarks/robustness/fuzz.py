@@ -273,9 +273,12 @@ def flag_values(examples, folder):
 # --- blocks
 
 NETWORKS = """
-import json, test_kernel as kernel
+import json, os, test_kernel as kernel
 from self_models import from_nir, load
-graph = from_nir("../shared/data/nir/braille_noDelay_bias_zero.nir", dt=1e-4)
+path = "../shared/data/nir/braille_noDelay_bias_zero.nir"  # recurrent; of somebody else, where it is
+if not os.path.exists(path):
+    path = "examples/nmnist.nir"
+graph = from_nir(path, dt=1e-4)
 models = {kind: load("trained_models/snn/quick_feedback.pth", weights=kind) for kind in ("float32", "int8")}
 networks = {kind: (kind, kernel.lay_out(model), kernel.settings_of(model)) for kind, model in models.items()}
 networks |= {"nir": ("float32", kernel.lay_out(graph), graph.engine.settings(1)), "small": ("small", *networks["int8"][1:])}

@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings
@@ -93,11 +94,14 @@ def files_for(name, weights):
 
 
 def played(files, core):
-    """Whether all is equal, bytes of flash, RAM and stack, and instructions of a folder on a core; None without its tools."""
+    """Whether all is equal, bytes of flash, RAM and stack, and instructions of a folder on a core; None where it is too large.
+    Raises UserError without the core's tools."""
     with TemporaryDirectory() as folder:
         for file, text in files.items():
             (Path(folder) / file).write_text(text)
         done = subprocess.run(["make", f"qemu_{core}"], cwd=folder, capture_output=True, text=True)
+    if "tools are missing" in done.stderr:
+        raise UserError(done.stderr.splitlines()[0])
     if "untried" in done.stdout:
         print(done.stdout, end="", file=sys.stderr)
         return None

@@ -26,7 +26,8 @@ from benchmarks.speed.peers import reset, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import Criterion, make_optimizer
+from harness.training.losses import Criterion
+from harness.training.optimizers import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
 from self_models.objectives.encoders import poisson

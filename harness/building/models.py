@@ -12,13 +12,15 @@ import torch
 from harness import UserError
 from harness.data.facts import check_same, shape_and_classes
 from harness.runs import ranks
+from harness.runs.run import unused_flags
 from harness.training.losses import Teacher, own_losses
+from harness.training.optimizers import flags_without_effect
 from self_models.basics import INSTALLED, compute_exactly
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
 from self_models.loading import ignored, kind_of, load_known, on_engine
-from self_models.network.known import names_of_ones_own
+from self_models.network.known import in_stages, names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -233,8 +235,23 @@ def word_for(word, path):
     return f"{file}:{name}" if name in imported(file).classes else str(file)
 
 
-def lines_on_flags(args, model):
-    """Lines on typed flags without effect: of parts that are not used, of training with --test_only; and on --model's file."""
+def lines_on_flags(args, model, start):
+    """Yield lines on typed flags without effect, and on the file of ``--model``.
+
+    Parameters
+    ----------
+    args : Configuration
+        The flags.
+    model : Network
+        The network, as it is before it gets the weights that it starts from.
+    start : Start
+        What it starts from.
+
+    Yields
+    ------
+    str
+        A line for the reader.
+    """
     idle = {
         name
         for kind, registry in model.parts.items()
@@ -242,17 +259,37 @@ def lines_on_flags(args, model):
     }
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
         idle.add("gate")
-    unused = {
-        flag
-        for flag, known in args.known.items()
-        if flag in idle or (known.training and args.test_only)
-    }
-    if typed := [flag for flag in args.typed if flag in unused]:
+    idle |= flags_without_effect(args)
+    if start.kind != "run":  # a run that goes on is told the flags that it began with
+        idle |= unused_flags(args.known, args.values)
+    typed = [flag for flag in args.typed if flag in idle and flag in args.known]
+    if typed:
         yield f"note: without effect here: --{', --'.join(typed)}"
+    # Of a recipe nothing else is told: its tables are whole, and each command uses a
+    # part of them. Nor is it refused: other commands, or another start, may need it.
+    if "default_threshold" in args.given and not takes_default_threshold(model, start):
+        reason = f"the thresholds are those of {start.path}"
+        if start.kind == "ann":
+            reason = f"the conversion of {start.path} finds the thresholds"
+        yield f"note: --default_threshold has no effect: {reason}"
     if args.model:
         path = parts_of(args.model)[0]
         digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
         yield f"--model: {path.name}, digest {digest}, classes: {', '.join(imported(path).classes) or 'none'}"
+
+
+def takes_default_threshold(model, start):
+    """Whether a neuron of the SNN begins with --default_threshold, not as its start says."""
+    if start.kind in ("", "run"):  # in a run that goes on, it must be as it was
+        return True
+    if "thresholds" in start.saved and "settings" not in start.saved:  # the original's
+        return False
+    for name in model.neurons():
+        # Conversion finds the thresholds of the three stages.
+        is_converted = start.kind == "ann" and in_stages(name)
+        if not is_converted and f"{name}.threshold" not in start.saved["state_dict"]:
+            return True
+    return False
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from harness.building.start import CLASSES
 from harness.command_line.parser import Parser, SwitchAction, new_file, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
+from harness.training.optimizers import checked_optimizer
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -28,6 +29,7 @@ from self_models.basics.settings import (
 )
 from self_models.loading import ENGINES
 from self_models.vgg_wFeedback import PRECISIONS
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 recipe_setting = partial(setting, scope="recipe")
 run_setting = partial(setting, group="run", scope="run")
@@ -156,12 +158,19 @@ class OfAll:
     lr_reduce: float = training_setting(
         10, POSITIVE, "step schedule: divisor of the rate at each drop"
     )
-    optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "optimiser of torch.optim")
+    optimizer: str = training_setting(
+        "Adam",
+        Text(checked_optimizer, checked_optimizer),
+        "an optimiser of torch.optim, by its name: Adam, SGD, AdamW, RMSprop, NAdam, ...; "
+        "LBFGS, SparseAdam and Muon do not fit",
+        metavar="NAME",
+        common=True,
+    )
     weight_decay: float = training_setting(
         5e-4, NOT_NEGATIVE, "weight decay; thresholds, leaks and biases have none"
     )
-    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD")
-    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam")
+    momentum: float = training_setting(0.9, FRACTION, "momentum of SGD and RMSprop")
+    amsgrad: bool = training_setting(True, Switch(), "AMSGrad variant of Adam and AdamW")
     trade_off: float = recipe_setting(
         10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True
     )
@@ -428,6 +437,20 @@ def posthoc_settings(cls, own=None):
         with_defaults(settings_in(OfAll, OfEvaluation, OfSNN), SNN_DEFAULTS | {"test_only": True}),
         known,
     )
+
+
+def declared_flags():
+    """Return the declared flags of all scripts that train or evaluate.
+
+    Returns
+    -------
+    dict of {str: Setting}
+        By the flag's name. Of a flag that several scripts have, what evaluations say counts:
+        training selects an epoch by ``--holdout``, and they choose their images by it.
+    """
+    settings = training_settings("ann") | training_settings("snn")
+    settings |= posthoc_settings(VGG_SNN_STDB_wFeedback)
+    return {one.flag(name): one for name, one in settings.items()}
 
 
 def joined(*declared):

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness import UserError
 from harness.command_line import recipes
 from harness.command_line.scripts import fail
+from self_models.basics.images import readable_name
 from self_models.basics.settings import Choice, Number, Switch, Text, meant
 
 GROUPS = (  # of --help, in this order
@@ -172,6 +173,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None):
         if self.bare and args is None and not sys.argv[1:]:
             self.error(self.bare)
+        for word in sys.argv[1:] if args is None else args:
+            if readable_name(word) != word:  # the log, which has the command, could not be written
+                self.error(f"{readable_name(word)} is not UTF-8: rename that file or folder")
         flags = {
             flag.dest: flag
             for flag in self._actions

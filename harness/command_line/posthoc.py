@@ -22,7 +22,7 @@ from harness.measuring.tables import (
 from harness.runs.run import Paths, Run, original_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.images import image_sources, read_images
+from self_models.basics.images import image_sources, read_images, readable_name
 from self_models.basics.settings import settings_in
 from self_models.loading import load
 from self_models.objectives.stopping import RULES
@@ -48,7 +48,7 @@ def resolve_evaluation(args, as_trained=False):
 def open_posthoc(args, start, cls, suffix, **own):
     """The Posthoc of these flags, see resolve_evaluation. cls: of the model; suffix: of the run's name; own: other settings."""
     model = new_snn(args, cls, **own)
-    lines, words = [*lines_on_flags(args, model)], getattr(args, "images", [1])
+    lines, words = [*lines_on_flags(args, model, start)], getattr(args, "images", [1])
     files = (
         []
         if isinstance(words[0], int) and len(words) == 1
@@ -81,7 +81,9 @@ def open_posthoc(args, start, cls, suffix, **own):
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if was.get("epsilon") and was["epsilon"] not in epsilons:
         run.say(f"note: this SNN was trained with epsilon {was['epsilon']:g}")
-    return Posthoc(args, model, test, run, [path.name for path in files], train=train)
+    return Posthoc(
+        args, model, test, run, [readable_name(path.name) for path in files], train=train
+    )
 
 
 def open_network(parser, words, suffix, **settled):

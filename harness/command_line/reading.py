@@ -1,10 +1,8 @@
 """The flags that say how a NIR file is to be read, for every script that takes one."""
 
 from harness.command_line.parser import SwitchAction, typed
-from self_models.basics.settings import NOT_NEGATIVE, POSITIVE
-from self_models.nir import LIKE, RESETS
-
-READING_FLAGS = ("like", "dt", "reset", "reset_delay", "membrane_floor")
+from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
+from self_models.nir import LIKE, READING, RESETS
 
 
 def add_reading_flags(group):
@@ -59,6 +57,42 @@ def add_reading_flags(group):
         metavar="F",
         help="lower bound of the membrane potential, in negative thresholds; default: none",
     )
+    group.add_argument(
+        "--norm_input",
+        action=SwitchAction,
+        default=None,
+        help=(
+            "sinabs: LIF and ExpLeak multiply what arrives by 1 - exp(-1/tau); default: as in "
+            "sinabs, True of LIF and False of ExpLeak"
+        ),
+    )
+    group.add_argument(
+        "--tau_syn",
+        type=typed(POSITIVE),
+        default=None,
+        metavar="TIMESTEPS",
+        help="sinabs: synaptic time constant of IAF and LIF; default: none, as in sinabs",
+    )
+    group.add_argument(
+        "--max_spikes",
+        type=typed(COUNT),
+        default=None,
+        metavar="N",
+        help=(
+            "sinabs: most spikes of a neuron in a timestep: 1 of SingleSpike, N of MaxSpike(N); "
+            "default: no limit, as of MultiSpike"
+        ),
+    )
+    group.add_argument(
+        "--v_reset",
+        type=typed(Number(float)),
+        default=None,
+        metavar="V",
+        help=(
+            "membrane potential after a spike, which Norse does not write; default: the file's, "
+            "else 0"
+        ),
+    )
 
 
 def reading_of(args):
@@ -74,4 +108,4 @@ def reading_of(args):
     dict of {str: object}
         Keyword arguments of ``from_nir``; None for what was not typed.
     """
-    return {name: getattr(args, name) for name in READING_FLAGS}
+    return {name: getattr(args, name) for name in READING}

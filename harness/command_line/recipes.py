@@ -16,7 +16,15 @@ from pathlib import Path
 from harness import UserError
 from harness.data.folders import LAYOUT
 from harness.measuring.tables import aligned
-from harness.runs.run import Paths, numbered, program, read_records
+from harness.runs.run import (
+    Paths,
+    PublishedPaths,
+    name_for_training,
+    numbered,
+    path_from_here,
+    program,
+    read_records,
+)
 from self_models.basics import HOME
 from self_models.basics.images import reason
 from self_models.basics.settings import meant
@@ -63,7 +71,7 @@ class Recipe:
     @property
     def committed(self):
         """The Paths of its network, seed 0, that came with the program."""
-        return Paths(self.kind, self.run, HOME)
+        return PublishedPaths(self.kind, self.run)
 
     def of(self, table, typed):
         """flag -> value of the script whose table this is. typed: flags that were typed."""
@@ -109,16 +117,14 @@ class Recipe:
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
     def made(self, config):
-        """(path of the network, under --output_dir or as it came with the program; the command that makes it)."""
-        own, committed = (
-            Paths(self.kind, numbered(self.run, config.seed), at).best_path
-            for at in (config.output_dir, HOME)
-        )
+        """(path of the network, the user's under --output_dir or as it came with the program; the command that makes it)."""
+        name = numbered(self.run, config.seed)
+        own_name = name_for_training(self.kind, name, config.output_dir)
+        path = Paths(self.kind, own_name, config.output_dir).best_path
+        published = PublishedPaths(self.kind, name).best_path
         came_with_it = self.path.parent == FOLDER
-        path, here = (
-            committed if came_with_it and committed.is_file() and not own.is_file() else own,
-            Path.cwd(),
-        )
+        if came_with_it and published.is_file() and not path.is_file():
+            path = published
         words = {"preset": self.path.stem if came_with_it else str(self.path)}
         words |= {
             name: config.typed[name]
@@ -128,7 +134,7 @@ class Recipe:
         if "dataset" not in self.flags | words:
             words["dataset"] = "FOLDER"
         command = f"{shlex.join(program(self.kind))} {as_flags(words)}"
-        return str(path.relative_to(here) if path.is_relative_to(here) else path), command
+        return str(path_from_here(path)), command
 
 
 def as_flags(values, several=()):

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,7 +19,7 @@ from harness import UserError
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, Paths, numbered, program, run_name
+from harness.runs.run import COMMANDS, Paths, asked_name, numbered, program, run_name
 from harness.training.training_state import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -28,13 +29,21 @@ OF_ONE_RUN = {"seed", "results_json"}  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
 
+class SeedsFailed(UserError):
+    """Some runs of --seeds failed, and the others are done. The message has a line of each."""
+
+
 def run_script(main):
     """Run main() as a script, as one of several ranks if torchrun started it. A UserError or ModelError becomes one line and exit
-    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
+    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank, and seeds of several that failed, with 1."""
     keep_freed_memory()
     with handling(end_at_once), ranks.process_group():
         try:
             main()
+        except SeedsFailed as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            sys.exit(1)
         except (UserError, ModelError) as error:
             fail(str(error), 2)
         except (RuntimeError, MemoryError) as error:
@@ -60,6 +69,20 @@ def keep_freed_memory():
 
 def fail_for(error):
     """End the script for an error that is no fault in the program: full memory, or a lost rank."""
+    if full := line_on_memory(error):
+        fail(full, 2)
+    if ranks.lost_contact(error):
+        reason = " ".join(str(error).split())
+        lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
+        fail(
+            f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks",
+            1,
+        )
+    raise error
+
+
+def line_on_memory(error):
+    """What to say of an error that full memory has raised, '' of another."""
     reason, on_gpu = " ".join(str(error).split()), isinstance(error, torch.OutOfMemoryError)
     if (
         on_gpu
@@ -68,14 +91,8 @@ def fail_for(error):
         or "size calculation overflowed" in reason
     ):
         full, more = ("the GPU's memory", "; or --device cpu") if on_gpu else ("the memory", "")
-        fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
-    if ranks.lost_contact(error):
-        lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
-        fail(
-            f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks",
-            1,
-        )
-    raise error
+        return f"{full} is too small: try {HELPS}{more} ({reason[-120:]})"
+    return ""
 
 
 def fail(message, status):
@@ -86,8 +103,35 @@ def fail(message, status):
 
 
 def train_each(train, parser, argv, kind):
-    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2. A typed checkpoint, PATH.pth,
-    stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that are done are left as they are."""
+    """Train once or, with --seeds, once for each seed in turn: NAME, NAME_1, NAME_2.
+
+    A typed checkpoint, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With
+    --resume, runs that are done are left as they are. Where one seed fails, the others are
+    trained all the same.
+
+    Parameters
+    ----------
+    train : callable
+        Trains the run of a Configuration, and returns its figures.
+    parser : Parser
+        Reads the flags.
+    argv : list of str or None
+        The flags; None: what was typed.
+    kind : {"ann", "snn"}
+        What is trained.
+
+    Returns
+    -------
+    object or list
+        What ``train`` returns; with --seeds, a list of it.
+
+    Raises
+    ------
+    UserError
+        Where no seed can begin: the error of the first. Nothing is trained then.
+    SeedsFailed
+        Where some seeds failed, after the others are done.
+    """
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
@@ -95,42 +139,81 @@ def train_each(train, parser, argv, kind):
         raise UserError(
             f"--{flag} is of one run, and --seeds makes several: leave out one of the two"
         )
-    words, runs, results = list(sys.argv[1:] if argv is None else argv), [], []
-    say = partial(print, flush=True) if ranks.is_first() else str
-    for seed in dict.fromkeys(args.seeds):
-        own = parser.parse_args([*words, "--seed", str(seed)])
-        if (
-            "run_name" in args.given or not own.run_name
-        ):  # else a recipe has named it, with its seed
-            own = own.having("found", run_name=numbered(run_name(kind, own), seed))
-        paths = {
-            flag: Path(getattr(own, flag))
-            for flag in STARTS
-            if flag in args.given and getattr(own, flag)
-        }
-        siblings = {
-            flag: path.with_stem(numbered(path.stem, seed)) for flag, path in paths.items()
-        }
-        siblings = {flag: str(path) for flag, path in siblings.items() if path.is_file()}
-        taken = Paths(kind, own.run_name, own.output_dir).taken()
-        if (
-            taken and ranks.is_first() and not (own.resume or own.overwrite or own.test_only)
-        ):  # before the first seed trains
+    words = list(sys.argv[1:] if argv is None else argv)
+    runs = [run_of_seed(parser, words, kind, seed) for seed in dict.fromkeys(args.seeds)]
+    return train_in_turn(train, runs)
+
+
+class SeedRun(NamedTuple):
+    """One run of --seeds."""
+
+    name: str
+    args: object  # its Configuration
+    title: str  # the line that it begins with
+
+
+def run_of_seed(parser, words, kind, seed):
+    """Make the SeedRun of a seed. Raises UserError where its files are there already."""
+    own = parser.parse_args([*words, "--seed", str(seed)])
+    if "run_name" in own.given or not own.run_name:  # else a recipe has named it, with its seed
+        own = own.having("found", run_name=numbered(asked_name(kind, own), seed))
+    name = run_name(kind, own)
+    if ranks.is_first() and not (own.resume or own.overwrite or own.test_only):
+        if taken := Paths(kind, name, own.output_dir).taken():
             raise UserError(taken)
-        begin = "; ".join(
-            [
-                f"== seed {seed}: {own.run_name}",
-                *(f"--{flag} {path}" for flag, path in siblings.items()),
-            ]
-        )
-        runs.append((own.having("found", **siblings), begin))
-    for own, begin in runs:
-        say(begin)
+
+    siblings = {}  # flag -> the checkpoint of the same seed
+    for flag in STARTS:
+        if flag in own.given and getattr(own, flag):
+            path = Path(getattr(own, flag))
+            sibling = path.with_stem(numbered(path.stem, seed))
+            if sibling.is_file():
+                siblings[flag] = str(sibling)
+    starts = [f"--{flag} {path}" for flag, path in siblings.items()]
+    title = "; ".join([f"== seed {seed}: {name}", *starts])
+    return SeedRun(name, own.having("found", **siblings), title)
+
+
+def train_in_turn(train, runs):
+    """Train these SeedRuns, see train_each()."""
+    say = partial(print, flush=True) if ranks.is_first() else str
+    results, failures, errors = [], [], []
+    none_began = True
+    for number, run in enumerate(runs):
+        say(run.title)
         try:
-            results.append(train(own))
+            results.append(train(run.args))
+            none_began = False
         except Finished as done:
             say(f"left as it is: {done}")
+            none_began = False
+        except (UserError, ModelError, RuntimeError, MemoryError) as error:
+            line = line_on_failure(error)
+            failure = f"seed {run.args.seed}, run {run.name}: {line}"
+            if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
+                left = [str(other.args.seed) for other in runs[number + 1 :]]
+                not_begun = f"; not begun: --seeds {' '.join(left)}" if left else ""
+                raise UserError(f"{failure}{not_begun}") from None
+            say(f"failed: {line}")
+            failures.append(failure)
+            errors.append(line)
+            if getattr(error, "had_begun", False):
+                none_began = False
+    if failures and none_began:
+        raise UserError(errors[0])
+    if failures:
+        raise SeedsFailed("\n".join(failures))
     return results
+
+
+def line_on_failure(error):
+    """The line on an error that has ended a run. Raises an error again that is a fault in the program, or a lost rank."""
+    if isinstance(error, UserError | ModelError):
+        return " ".join(str(error).split())
+    full = line_on_memory(error)
+    if not full:
+        raise error
+    return full
 
 
 def call(name, flags, folder=None):

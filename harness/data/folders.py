@@ -25,7 +25,7 @@ from harness.data.events import RECORDINGS, size_in, steps_in
 from harness.runs.run import say_once, some
 from harness.runs.saving import write_whole
 from self_models.basics import ModelError, users_folder
-from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened
+from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened, readable_name
 from self_models.basics.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
@@ -115,13 +115,16 @@ def digest_of(words):
 
 def files_by_class(folder, part=""):
     """Class -> paths of its files within the folder, of one of PARTS or of a folder without, all sorted; what is hidden aside.
-    Raises UserError where a folder cannot be read."""
+    Raises UserError where a folder cannot be read, and for a class that no log could name."""
 
     def refuse(error):
         raise UserError(f"{error.filename} cannot be read: {error.strerror}")
 
     classes, within = {}, folder / part
     for name in sorted(path[:-1] for path in glob("*/", root_dir=within)):
+        if readable_name(name) != name:
+            path = readable_name(within / name)
+            raise UserError(f"{path}: the name of this class is not UTF-8: rename the folder")
         walk = os.walk(within / name, onerror=refuse, followlinks=True)
         paths = (
             os.path.relpath(os.path.join(place, file), folder)

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from harness.drawing.figures import (
     NO_ANSWER,
+    PART_COLOURS,
     RIGHT,
     WRONG,
     plt,
@@ -22,7 +23,14 @@ from harness.drawing.figures import (
 )
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
-from self_models.running.outputs import PARTS, by_part, by_step, open_share_by_step, part_of
+from self_models.running.outputs import (
+    PARTS,
+    by_part,
+    by_step,
+    open_share_by_step,
+    part_of,
+    spiking_parts,
+)
 from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # of a pixel's input neurons in a step
@@ -55,6 +63,7 @@ class Film:
         np.ndarray
     )  # as in STATES: the state in a step and the prediction that it makes, (T, B, H, W)
     spikes: np.ndarray  # so far, by part of the network, (T, B, len(PARTS))
+    parts: tuple  # those of the network that have a spiking layer
     outputs: np.ndarray  # summed so far, (T, B, K)
     titles: np.ndarray
     labels: np.ndarray  # -1 where nobody knows them
@@ -128,6 +137,7 @@ def film_of(model, batch, output, names, titles):
         .int()
         .cpu()
         .numpy(),
+        parts=tuple(spiking_parts(output.spikes_by_step)),
         outputs=output.logits_by_step.float().cpu().numpy(),
         titles=np.broadcast_to(np.array(titles), (steps, len(images))),
         labels=np.broadcast_to(labels.cpu().numpy(), (steps, len(images))),
@@ -306,14 +316,25 @@ def _draw_spikes(axis, film, t):
     """A bar of the spikes so far by part, mean of the images where there are several; below, in brackets, of a baseline."""
     theirs = film.baseline or {}
     bars = [{part: count[t].mean() for part, count in film.spikes_by_part().items()}]
+    spiking = [film.parts]  # parts of each network that have a spiking layer
     if theirs:
         bars.append(
             by_part({layer: count[min(t, len(count) - 1)] for layer, count in theirs.items()})
         )
-    words = {part: [f"{spikes[part]:,.0f}" for spikes in bars] for part in bars[0]}
+        spiking.append(spiking_parts(theirs))
+    colours = {}
+    words = {"total": [f"{spikes['total']:,.0f}" for spikes in bars]}
+    for part, colour in PART_COLOURS.items():
+        if any(part in parts for parts in spiking):
+            colours[part] = colour
+            words[part] = [
+                f"{spikes[part]:,.0f}" if part in parts else "-"
+                for spikes, parts in zip(bars, spiking, strict=True)
+            ]
     axis.clear()
-    stack_parts(axis.barh, range(len(bars)), bars, 0.9)
-    for container, (part, (ours, *beside)) in zip(axis.containers, words.items(), strict=False):
+    stack_parts(axis.barh, range(len(bars)), bars, 0.9, colours)
+    for container, part in zip(axis.containers, colours, strict=True):
+        ours, *beside = words[part]
         container.set_label(f"{part} {ours}" + "".join(f" ({count})" for count in beside))
     most = max(film.spikes[-1].sum(-1).mean(), sum(count[-1] for count in theirs.values()), 1)
     axis.set(xlim=(0, most), ylim=(len(bars) - 0.5, -0.5), yticks=[], xticks=[])

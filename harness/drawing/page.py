@@ -15,6 +15,7 @@ from harness.drawing.plots import (
 )
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import MOST_CLASSES
+from harness.runs.run import unused_flags
 from harness.runs.saving import write_whole
 
 MADE_BY = '<meta name="generator" content="report.py">'
@@ -31,6 +32,7 @@ NOT_COMPARED = {
     "preset_flags",
     "facts",
 }
+LOSS_FLAGS = {"trade_off", "trade_off_type"}  # no result of an evaluation has losses
 SHOWN = "spikes", "energy_event_joules", "energy_joules", "mean_steps"  # of FIGURES
 HEAD = [
     "run",
@@ -43,6 +45,8 @@ HEAD = [
 RESULTS = """95 % interval: how much another sample of as many images could differ (Wilson). Another seed can differ more. Spikes
 and energy are per image. Energy is an estimate of the arithmetic alone, at 45 nm."""
 CURVES = "Solid: on the images that judge an epoch. Dotted, with hollow marks: in training, while the weights change."
+CONFUSION = """Each row has the images of a class, each column those that were predicted as a class: numbers on the
+diagonal are right. Colour is the share of the row."""
 STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 0 16px 40px; font: 16px/1.45 system-ui, sans-serif; color: #222; }
 h2 { font-size: 1.25rem; border-top: 1px solid #ddd; padding-top: 16px; overflow-wrap: anywhere; }
@@ -54,8 +58,25 @@ th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid #e4
 """
 
 
-def save_page(path, runs, overwrite):
-    """Write the page of Runs. Raises UserError where a file is in the way that no report wrote, unless it may be overwritten."""
+def save_page(path, runs, overwrite, known):
+    """Write the page of some runs.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file.
+    runs : list of Run
+        The runs, in the order of the page.
+    overwrite : bool
+        Whether a file that no report wrote may be replaced.
+    known : dict of {str: Setting}
+        The declared flags of all scripts.
+
+    Raises
+    ------
+    UserError
+        If a file is in the way that no report wrote and ``overwrite`` is False.
+    """
     if (
         path.exists()
         and not overwrite
@@ -67,13 +88,18 @@ def save_page(path, runs, overwrite):
     title = escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
     head = f"{HEADER}<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
     content = "".join(
-        [head, *compared(runs), *(part for run in runs for part in alone(run)), "</body></html>\n"]
+        [
+            head,
+            *compared(runs, known),
+            *(part for run in runs for part in alone(run)),
+            "</body></html>\n",
+        ]
     )
     write_whole(path, lambda file: file.write(content.encode("utf-8", "replace")))
 
 
-def compared(runs):
-    """Parts of the page that show all runs."""
+def compared(runs, known):
+    """Yield the parts of the page that show all runs; ``known``: the declared flags."""
     looks, results = (
         looks_of(run.name for run in runs),
         [(run, result) for run in runs for result in run.results],
@@ -97,12 +123,46 @@ def compared(runs):
         yield "<h2>Spikes by part of the network</h2>" + drawn(save_parts, spiking)
     if trained := [run for run in runs if run.epochs]:
         yield f"<h2>Training</h2>{drawn(save_curves, trained, looks)}<p>{CURVES}</p>"
-    flags = sorted({flag for run in runs for flag in run.parameters} - NOT_COMPARED)
-    rows = [[flag, *(run.parameters.get(flag) for run in runs)] for flag in flags]
-    if rows := [
-        row for row in rows if len({*row[1:]} - {None}) > 1
-    ]:  # of the runs that have the flag
+    rows = rows_of_flags(runs, known)
+    if rows:
         yield "<h2>Flags that differ</h2>" + table(["flag", *(run.name for run in runs)], rows)
+
+
+def rows_of_flags(runs, known):
+    """Compare the flags of runs.
+
+    Parameters
+    ----------
+    runs : list of Run
+        The runs.
+    known : dict of {str: Setting}
+        The declared flags of all scripts.
+
+    Returns
+    -------
+    list of list
+        For each flag that differs its name and, for each run, its value as text. None stands
+        for a run that lacks the flag, or in which the flag had no effect.
+    """
+    used = [used_flags(run, known) for run in runs]
+    flags = {flag for each in used for flag in each}
+    rows = []
+    for flag in sorted(flags - NOT_COMPARED):
+        values = [each.get(flag) for each in used]
+        if len(set(values) - {None}) > 1:
+            rows.append([flag, *values])
+    return rows
+
+
+def used_flags(run, known):
+    """Return the flags that had an effect in a run, by name, as texts."""
+    if not run.openings:
+        return {}
+    values = run.openings[-1]["parameters"]
+    unused = unused_flags(known, values)
+    if values.get("test_only"):
+        unused |= LOSS_FLAGS
+    return {flag: text for flag, text in run.parameters.items() if flag not in unused}
 
 
 def alone(run):
@@ -112,9 +172,8 @@ def alone(run):
     )
     last = run.results[-1] if run.results else None
     if last and 0 < len(last.record.get("confusion") or ()) <= MOST_CLASSES:
-        yield f"<p>{escape(last.on)} {escape(last.label(last.settings))}</p>" + drawn(
-            save_confusion, last.record
-        )
+        images = ", ".join(filter(None, [last.on, last.label(last.settings)]))
+        yield f"{drawn(save_confusion, last.record, images)}<p>{CONFUSION}</p>"
     yield from map(image, run.pictures)
 
 

@@ -1,5 +1,7 @@
 """Charts of evaluations, of one network and of several, in the style of figures.py."""
 
+from textwrap import fill
+
 import numpy as np
 import torch
 from matplotlib.colors import PowerNorm
@@ -15,7 +17,7 @@ from harness.drawing.figures import (
 )
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
-from harness.measuring.tables import LOSSES, accuracy_by_class
+from harness.measuring.tables import LOSSES, accuracy_by_class, record_parts
 from self_models.counting.ledger import PARTS
 from self_models.objectives.contrast import WINDOW
 
@@ -45,6 +47,7 @@ HUES = (
 )  # told apart by the colour-blind
 MARKERS = "osD^v*P"
 COSTS = "spikes", "energy_event_joules"  # of FIGURES
+LABEL_GAP = 0.04  # of a panel's width, between upright texts
 LINES = {
     "train": {"linestyle": ":", "fillstyle": "none"},
     "evaluated": {},
@@ -56,6 +59,12 @@ def accuracies(records):
     shares = np.array([record["accuracy"] for record in records])
     ends = np.array([wilson(record["accuracy"], record["images"]) for record in records])
     return 100 * shares, 100 * abs(ends.T - shares)
+
+
+def part_colours(records):
+    """Return the colours of the parts that have a spiking layer in any of the networks."""
+    parts = {part for record in records for part in record_parts(record)}
+    return {part: colour for part, colour in PART_COLOURS.items() if part in parts}
 
 
 # --- one network
@@ -75,9 +84,9 @@ def save_sweep(path, records, baseline=None):
         accuracy.set(
             title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2
         )
-        bars, totals = stack_parts(
-            spikes.bar, places, [record["spikes"] for record in all_records], 0.7
-        )
+        counts = [record["spikes"] for record in all_records]
+        colours = part_colours(all_records)
+        bars, totals = stack_parts(spikes.bar, places, counts, 0.7, colours)
         spikes.bar_label(bars, [f"{total:,.0f}" for total in totals], fontsize=8)
         spikes.set(
             title="spikes per image, by part of the network",
@@ -85,7 +94,7 @@ def save_sweep(path, records, baseline=None):
             ylim=(0, 1.3 * totals.max()),
         )
         spikes.yaxis.set_major_formatter("{x:,.0f}")
-        spikes.legend(loc="upper right", ncols=2)
+        spikes.legend(loc="upper right", ncols=3 if len(colours) == 3 else 2)
         for axis, height in ((accuracy, percents[0]), (spikes, totals[0])):
             if baseline:
                 axis.axhline(height, color=ACCURACY_COLOUR, linestyle="--", linewidth=1, zorder=0)
@@ -298,15 +307,30 @@ def name_all(figure, looks):
     figure.legend(handles=key, loc="outside lower left", ncols=3)
 
 
-def save_accuracies(path, series, looks, figures=COSTS, notes=()):
-    """Accuracy against some of FIGURES. series: name -> evaluation records; looks: see looks_of; notes: (record, text there)."""
+def save_accuracies(path, series, looks, figures=COSTS, labels=()):
+    """Draw accuracy against some figures, a panel for each.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    series : dict of {str: list of dict}
+        Evaluation records by name.
+    looks : dict of {str: dict}
+        How matplotlib draws each name, see ``looks_of``.
+    figures : sequence of str
+        Names of ``FIGURES``, of which those that no record has are left out.
+    labels : sequence of (dict, str)
+        A record, and what is written above the first panel at its place.
+    """
     known = [record for records in series.values() for record in records]
     figures = [
         FIGURES[name]
         for name in figures
         if any(FIGURES[name].of(record) is not None for record in known)
     ]
-    with chart(path, (5.5 * len(figures), 4.5), len(figures), sharey=True) as axes:
+    height = 5.6 if labels else 4.5
+    with chart(path, (5.5 * len(figures), height), len(figures), sharey=True) as axes:
         for axis, figure in zip(axes, figures, strict=True):
             for name, records in series.items():
                 if records := sorted(
@@ -320,14 +344,58 @@ def save_accuracies(path, series, looks, figures=COSTS, notes=()):
                 axis.set_xscale("log")
                 log_scale(axis.xaxis, (1, 2, 5))
             axis.xaxis.set_major_formatter("{x:,.10g}")
-        for record, text in notes:
-            place, look = (
-                (figures[0].of(record), 100 * record["accuracy"]),
-                {"fontsize": 7, "rotation": 90, "va": "top"},
-            )
-            axes[0].annotate(text, place, (4, -8), textcoords="offset points", **look)
+        places = [(figures[0].of(record), 100 * record["accuracy"]) for record, _ in labels]
+        label_above(axes[0], places, [text for _, text in labels])
         axes[0].set(ylabel="accuracy, %, 95 % intervals")
         name_all(axes[0].figure, {name: looks[name] for name in series})
+
+
+def label_above(axis, points, texts):
+    """Write texts above an axis, each tied to its point by a thin line.
+
+    Beside the points they would lie over error bars. They are set upright, and as far
+    apart as it takes to read each.
+
+    Parameters
+    ----------
+    axis : Axes
+        The axis, with all that is drawn on it.
+    points : list of (float, float)
+        The point of each text, in data coordinates.
+    texts : list of str
+        The texts.
+    """
+    axis.get_xlim()  # settles the limits, on which the transformation depends
+    to_axis = axis.transScale + axis.transLimits
+    order = sorted(range(len(points)), key=lambda number: points[number])
+    gap = min(LABEL_GAP, 1 / max(1, len(points) - 1))
+    places = apart([to_axis.transform(points[number])[0] for number in order], gap)
+    for number, place in zip(order, places, strict=True):
+        axis.annotate(
+            texts[number],
+            points[number],
+            (place, 1.06),
+            textcoords="axes fraction",
+            rotation=90,
+            fontsize=8,
+            ha="center",
+            va="bottom",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "lw": 0.8, "relpos": (0.5, 0)},
+            zorder=0,  # lines lie behind points and bars
+        )
+
+
+def apart(places, gap):
+    """Move ascending places within 0 to 1 apart, to ``gap`` or more: right, and back."""
+    moved = list(places)
+    for number in range(1, len(moved)):
+        moved[number] = max(moved[number], moved[number - 1] + gap)
+    limit = 1.0
+    for number in reversed(range(len(moved))):
+        moved[number] = min(moved[number], limit)
+        limit = moved[number] - gap
+    return moved
 
 
 def save_choices(path, records, front, baselines):
@@ -338,36 +406,50 @@ def save_choices(path, records, front, baselines):
         "not beaten in both": {"color": "#e66100", "marker": "o"},
         "baseline": {"color": ACCURACY_COLOUR, "marker": "s", "linestyle": ""},
     }
-    notes = [
+    labels = [
         (one, f"ε {one['epsilon']:g}, slew {one['readout_slew']:g}, T {one['timesteps']}")
         for one in front
     ]
-    save_accuracies(
-        path, {name: some for name, some in series.items() if some}, looks, ["spikes"], notes
-    )
+    drawn = {name: some for name, some in series.items() if some}
+    save_accuracies(path, drawn, looks, ["spikes"], labels)
 
 
 def save_parts(path, records):
     """Spikes by part of the network. records: label -> record of an evaluation."""
+    colours = part_colours(records.values())
     with chart(path, (11, 1.2 + 0.4 * len(records))) as (axis,):
-        bars, totals = stack_parts(
-            axis.barh, list(records), [record["spikes"] for record in records.values()], 0.7
-        )
+        counts = [record["spikes"] for record in records.values()]
+        bars, totals = stack_parts(axis.barh, list(records), counts, 0.7, colours)
         axis.bar_label(bars, [f"{total:,.0f}" for total in totals], padding=3)
         axis.set(xlabel="spikes per image", xlim=(0, 1.1 * max(totals.max(), 1)))
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.invert_yaxis()
-        axis.figure.legend(loc="outside lower left", ncols=len(PART_COLOURS))
+        axis.figure.legend(loc="outside lower left", ncols=len(colours))
 
 
-def save_confusion(path, record):
-    """A confusion matrix: rows are classes, with their accuracy, columns predicted classes; colours are shares of the row."""
+def save_confusion(path, record, images=""):
+    """Draw a confusion matrix.
+
+    Rows are classes, with their accuracy, columns predicted classes, numbers images.
+    Colours are shares of the row.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    record : dict
+        An evaluation record.
+    images : str
+        Which images were evaluated, and how, in words.
+    """
     counts = np.array(record["confusion"])
-    names, size = (
-        record.get("classes") or list(map(str, range(len(counts)))),
-        2 + 0.45 * len(counts),
-    )
-    with chart(path, (size + 0.5, size)) as (axis,):
+    names = record.get("classes") or list(map(str, range(len(counts))))
+    size = 2 + 0.45 * len(counts)
+    width = size + 0.7
+    title = [fill("Confusion matrix: images by class and predicted class", int(12 * width))]
+    if images:
+        title.append(fill(images, int(12 * width)))
+    with chart(path, (width, size + 0.2 * "\n".join(title).count("\n") + 0.3)) as (axis,):
         shares = counts / counts.sum(1, keepdims=True).clip(1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (label, predicted), count in np.ndenumerate(counts):
@@ -390,7 +472,10 @@ def save_confusion(path, record):
             [f"{name}  {right}" for name, right in zip(names, rights, strict=True)],
         )
         axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axis.set(xlabel="predicted class", ylabel="class, its accuracy")
+        # Of the figure: the layout keeps room for them beside the names of classes.
+        axis.figure.supxlabel("predicted class", fontsize=10)
+        axis.figure.supylabel("class, with its accuracy", fontsize=10)
+        axis.figure.suptitle("\n".join(title), fontsize=10)
 
 
 def save_curves(path, runs, looks):

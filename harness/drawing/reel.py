@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart
 from harness.drawing.film import answers_of, as_pixels, film_of
-from self_models.running.outputs import by_part, open_share_by_step
+from self_models.running.outputs import by_part, open_share_by_step, spiking_parts
 
 MOST = 240  # steps that a GIF shows
 WIDEST = 80  # letters of a line of the title
@@ -134,7 +134,7 @@ def save_stream(path, reel, baseline=None):
     ):
         draw_images(pictures, reel.images, count)
         draw_answers(answers, count, networks, reel.model.classes)
-        draw_spikes(spikes, count, networks)
+        draw_spikes(spikes, count, networks, spiking_parts(reel.model.layers))
         for begin, _ in reel.images:
             for axis in (answers, spikes):
                 axis.axvline(begin + 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
@@ -189,8 +189,11 @@ def draw_answers(axis, steps, networks, names):
     axis.legend(ncols=5, **BESIDE_TITLE)
 
 
-def draw_spikes(axis, count, networks):
-    """Spikes of the first network by part, of the other in all. networks: name -> figures."""
+def draw_spikes(axis, count, networks, spiking):
+    """Draw the spikes of the first network by part, of the other in all.
+
+    ``networks``: figures by name; ``spiking``: parts of the first that have a spiking layer.
+    """
     steps, means = np.arange(1, count + 1), []
     for name, figures in networks.items():
         parts = [figures[part] for part in PART_COLOURS]
@@ -206,9 +209,9 @@ def draw_spikes(axis, count, networks):
         else:
             axis.stackplot(
                 steps,
-                parts,
-                labels=PART_COLOURS,
-                colors=PART_COLOURS.values(),
+                [figures[part] for part in spiking],
+                labels=spiking,
+                colors=[PART_COLOURS[part] for part in spiking],
                 step="mid",
                 linewidth=0,
             )

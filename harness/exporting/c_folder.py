@@ -5,6 +5,7 @@ import copy
 import ctypes
 import re
 import subprocess
+import textwrap
 import warnings
 from math import prod
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
+from harness.data.nir_file import how_read, read_nir
 from harness.data.sets import load_data
 from self_models.counting.evaluation import evaluate
 from self_models.graph import GraphSNN
@@ -48,7 +50,12 @@ WHOLE = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 COUNTS = {"images": 10, "recordings": 3}  # in golden.c, at most
 IMAGES, RECORDINGS = 30, (12, 40)  # among which these are looked for; with so many timesteps
-SHARE = 0.02  # of the input that has an event in each timestep of a random recording
+SHARES = (  # of the input that has events in each timestep of a random recording, how many each
+    (0.02, 1),
+    (0.1, 1),
+    (0.5, 1),
+    (0.5, 8),
+)
 SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
 WINDOWS, FEW_WINDOWS = (
     256,
@@ -58,24 +65,60 @@ ROOMY = 1e6  # bytes of flash that larger boards have
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
-def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
-    """(file name -> text, of the folder of a checkpoint's network, or a NIR file's, lines on it). weights: as of load(); arduino:
-    a library for its IDE in place of a folder with a Makefile; data: see test_images. Raises UserError and ModelError for a
-    network that network.c cannot run, by the name of what it does not know."""
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        model = load(checkpoint, model=own, weights=weights)
-    tables, what = tables_of(model), "recordings" if isinstance(model, GraphSNN) else "images"
-    inputs, test, notes = inputs_for(model, **data)
+def c_folder(checkpoint, own, weights="float32", arduino=False, reading=None, **data):
+    """Write a network as a folder of C.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        A checkpoint, or a NIR file.
+    own : type or None
+        Class of the checkpoint's network, if it is somebody's own.
+    weights : str
+        Form of the weights, as ``load`` has it.
+    arduino : bool
+        Write a library for the Arduino IDE in place of a folder with a Makefile.
+    reading : dict of {str: object}, optional
+        How a NIR file is to be read, as ``read_nir`` has it.
+    **data
+        Which test images a checkpoint's network is tried on, as ``test_images`` has it.
+
+    Returns
+    -------
+    tuple
+        The folder as a dict of file name -> text, then lines for the user.
+
+    Raises
+    ------
+    UserError, ModelError
+        If network.c cannot run the network; the message names what it does not know.
+    """
+    how = ""
+    if checkpoint.suffix == ".nir":
+        model, warned = read_for_c(checkpoint, reading)
+        how = how_read(model, checkpoint, reading)
+    else:
+        model, warned = load_with_notes(checkpoint, own, weights)
+    tables = tables_of(model)
+    if isinstance(model, GraphSNN):
+        what = "recordings"
+        inputs, numbers, notes = golden_recordings(model)
+        test = None
+    else:
+        what = "images"
+        inputs, test, notes = inputs_for(model, **data)
+        numbers = agreed(model, inputs)[: COUNTS[what]]
     flash, ram, _ = memory_of(tables)
     memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
-    notes = [memory, *{f"note: {one.message}" for one in warned}, *notes]
-    if not (numbers := agreed(model, inputs)[: COUNTS[what]]):
+    notes = [memory, *[f"note: {one}" for one in warned], *notes]
+    if how:
+        notes.insert(0, how)
+    if not numbers:
         advice = ": take --weights int8" if what == "images" else ""
         raise UserError(
             f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}"
         )
-    files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino)
+    files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino, how)
     if not arduino:
         notes.append(f"checked here: {checked(files)}")
     notes.append(
@@ -103,6 +146,47 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
     return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
 
+def load_with_notes(checkpoint, own, weights):
+    """(the network of a checkpoint, what load() warns of, each once); see c_folder."""
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        model = load(checkpoint, model=own, weights=weights)
+    return model, list(dict.fromkeys(str(one.message) for one in caught))
+
+
+def read_for_c(path, reading):
+    """Read a NIR file for C.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    reading : dict of {str: object} or None
+        How it is to be read, as ``read_nir`` has it.
+
+    Returns
+    -------
+    model : GraphSNN
+        The network; the kernel runs it.
+    notes : list of str
+        What the user should know about it.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read like that, or there is no C compiler.
+    UserError
+        If the kernel cannot run its neurons as the simulator does that they were read for.
+    """
+    library("float32")  # where there is no compiler, it is not the network's fault
+    model, notes = read_nir(path, reading)
+    if model.stays:
+        reason = model.stays.removesuffix(": it runs dense")
+        raise UserError(
+            f"{path}: {reason}, which C does not know: it cannot be exported; wfeedback nir runs it"
+        )
+    return model, notes
+
+
 def check_spiking(model):
     """Raises UserError for an ANN."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
@@ -120,13 +204,68 @@ def test_images(model, dataset="", data_dir="", skip_bad=False):
     return test
 
 
-def inputs_for(model, **data):
-    """(images or random recordings that golden.c may have, the set of test images, or None, notes). data: see test_images."""
+def golden_recordings(model):
+    """Choose random recordings of events that golden.c may have.
+
+    Those with the fewest events are taken unless some node does not spike in them, since
+    they would not show how it resets. Then those are taken in which most nodes spike.
+
+    Parameters
+    ----------
+    model : GraphSNN
+        Network of a NIR file.
+
+    Returns
+    -------
+    recordings : Tensor of shape (B, T, *model.graph.shape), int32
+        Events.
+    numbers : list of int
+        Recordings in which rounding decides no spike, at most ``COUNTS["recordings"]``.
+    notes : list of str
+        What they do not show.
+    """
+    recordings = random_recordings(model, *SHARES[0])
+    numbers = []
+    silent = model.layers
+    for share, count in SHARES:
+        candidates = random_recordings(model, share, count)
+        chosen = agreed(model, candidates)[: COUNTS["recordings"]]
+        if not chosen:
+            continue
+        still_silent = silent_nodes(model, candidates[chosen])
+        if not numbers or len(still_silent) < len(silent):
+            recordings = candidates
+            numbers = chosen
+            silent = still_silent
+        if not silent:
+            break
+    notes = []
+    if numbers and silent:
+        notes.append(
+            f"note: in the recordings of golden.c no neuron of {', '.join(silent)} spikes, so make "
+            "check does not show how it resets"
+        )
+    return recordings, numbers, notes
+
+
+def random_recordings(model, share, count):
+    """Recordings (B, T, *shape), int32: so many events in this share of the input, and always in its first neuron."""
     draw = torch.Generator().manual_seed(SEED)
-    if isinstance(model, GraphSNN):
-        events = torch.rand(*RECORDINGS, *model.graph.shape, generator=draw) < SHARE
-        events[:, :, *(0,) * len(model.graph.shape)] = True  # small inputs have events, too
-        return events.to(torch.uint8), None, []
+    has_events = torch.rand(*RECORDINGS, *model.graph.shape, generator=draw) < share
+    has_events[:, :, *(0,) * len(model.graph.shape)] = True  # small inputs have events, too
+    return count * has_events.to(torch.int32)
+
+
+@torch.no_grad()
+def silent_nodes(model, recordings):
+    """Names of the nodes with neurons of which none spikes in these recordings."""
+    output = output_of(by_step(model)[0], recordings, range(len(recordings)))
+    return [name for name in model.layers[1:] if not output.spikes[name].any()]
+
+
+def inputs_for(model, **data):
+    """(images that golden.c may have, the set of test images, or None, notes). data: see test_images."""
+    draw = torch.Generator().manual_seed(SEED)
     try:
         test = test_images(model, **data)
         return test.images[:IMAGES], test, []
@@ -220,12 +359,21 @@ def operations_of(model, inputs):
     return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(inputs)
 
 
-def files_of(model, tables, inputs, numbers, name, arduino=False):
-    """File name -> text. inputs: which golden.c has, see output_of; numbers: of images in their set; arduino: see c_folder."""
+def files_of(model, tables, inputs, numbers, name, arduino=False, how=""):
+    """File name -> text. inputs: which golden.c has, see output_of; numbers: of images in their set; arduino: see c_folder; how:
+    a NIR file was read, see how_read."""
     (flash, ram, _), (channels, height, width) = memory_of(tables), tables.shapes[0]
     golden, steps = golden_c(model, tables, inputs, numbers)
+    reading = ""
+    if how:
+        golden = f"{comment(f'What the network sends, {how}.')}\n{golden}"
+        sentences = (
+            f"The network was {how}. `make check` compares the C with the network as it was read."
+        )
+        reading = wrapped(sentences, 128)
     words = {
         "name": name,
+        "reading": reading,
         "steps": steps,
         "weights": tables.weights.dtype,
         "flash": size_of(flash),
@@ -243,7 +391,7 @@ def files_of(model, tables, inputs, numbers, name, arduino=False):
     settings = model.engine.settings(steps) if is_graph else settings_of(model)
     settings.rule = K.NEVER if leaves_out_entropy(model) else settings.rule
     files |= {
-        "weights.h": weights_h(model, tables, steps),
+        "weights.h": weights_h(model, tables, steps, how),
         "weights.c": weights_c(tables, settings),
     }
     if arduino:
@@ -267,13 +415,13 @@ def files_of(model, tables, inputs, numbers, name, arduino=False):
 def checked(files):
     """What check.c of these files prints, built and run here, or why it cannot be. Raises UserError where it is not equal."""
     with TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text)
         program, sources = (
             f"{folder}/check",
             (f"{folder}/{name}.c" for name in ("check", "network", "weights")),
         )
         try:
+            for name, text in files.items():
+                (Path(folder) / name).write_text(text)
             answer_of(
                 folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"]
             )
@@ -351,8 +499,20 @@ def quoted(text):
     )
 
 
-def weights_h(model, tables, steps):
-    """Sizes of this network, and the names of its tables. steps: of an input."""
+def comment(text):
+    """A C comment of this text."""
+    return f"/* {wrapped(text, 110, '   ')} */"
+
+
+def wrapped(text, width, indent=""):
+    """The text in lines of this width; flags and names stay whole. indent: of the second line and later ones."""
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def weights_h(model, tables, steps, how=""):
+    """Sizes of this network, and the names of its tables. steps: of an input; how: see files_of."""
     header, (pixels, labels) = (
         tables.header,
         (prod(tables.shapes[n]) for n in (0, tables.header["output"])),
@@ -387,6 +547,8 @@ def weights_h(model, tables, steps):
     )
     declared = "extern const NetworkTables network_tables;\nextern const NetworkSettings network_defaults;"
     end = "#ifdef __cplusplus\n}\n#endif\n#endif\n"
+    if how:
+        guard = f"{comment(f'The network was {how}.')}\n{guard}"
     return "\n".join([guard, '#include "network.h"\n', *lines, "", linkage, declared, end])
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from harness import UserError
+from harness.data.nir_file import how_read, typed
 from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
-from harness.runs.saving import write_whole
+from harness.runs.saving import write_folder, write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
-from self_models.graph import GraphSNN
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.network.graph import passes
@@ -40,11 +40,47 @@ ARGUMENTS = (
 )  # of layers
 
 
-def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32", **data):
-    """Write a checkpoint's network in another format. checkpoint: its path, or the name of a network that came with the program;
-    to: a name in FORMATS; output: the path of the file, or folder, else beside the checkpoint, or here; own: the network's class,
-    where it is somebody's own; weights: float32, or int8, and data, see test_images: of a format in RUNNING. Returns what to tell
-    the user, line by line. Raises UserError and CheckpointError, writing nothing."""
+def export(
+    checkpoint,
+    to,
+    output="",
+    overwrite=False,
+    own=None,
+    weights="float32",
+    reading=None,
+    **data,
+):
+    """Write a network in another format.
+
+    Parameters
+    ----------
+    checkpoint : Path or str
+        A checkpoint, the name of a network that came with the program, or a NIR file.
+    to : str
+        A name in ``FORMATS``.
+    output : Path or str
+        The file or folder to write; by default beside the checkpoint.
+    overwrite : bool
+        Replace what is there.
+    own : type or None
+        Class of the network, if it is somebody's own.
+    weights : str
+        Form of the weights, as ``load`` has it.
+    reading : dict of {str: object}, optional
+        How a NIR file is to be read, as ``read_nir`` has it.
+    **data
+        Which test images a format in ``RUNNING`` is tried on, as ``test_images`` has it.
+
+    Returns
+    -------
+    list of str
+        What to tell the user, line by line.
+
+    Raises
+    ------
+    UserError, ModelError
+        If the network cannot be written like that; then nothing is written.
+    """
     ending, content_of = FORMATS[to]
     checkpoint, committed = Path(checkpoint), HOME / f"trained_models/snn/{checkpoint}.pth"
     path = Path(output) if output else checkpoint.with_name(checkpoint.stem + ending)
@@ -54,14 +90,28 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if checkpoint.suffix == ".nir" and (to not in ("c", "block") or weights != "float32"):
+    is_nir = checkpoint.suffix == ".nir"
+    if is_nir and (to not in ("c", "block") or weights != "float32"):
         raise UserError(
             f"{checkpoint}: a NIR graph is written by --to c or --to block, in float32"
         )
-    if to in RUNNING:
+    if is_nir and own:
+        raise UserError(
+            f"{checkpoint} is a NIR file, and --model is for checkpoints: leave it out"
+        )
+    asked = [f"--{name}" for name in typed(reading or {})]
+    if asked and not is_nir:
+        verb = "says" if len(asked) == 1 else "say"
+        raise UserError(
+            f"{', '.join(asked)} {verb} how a NIR file (.nir) is read, and {checkpoint} is none: "
+            "leave that out"
+        )
+    if is_nir:
+        content_of = partial(content_of, reading=reading)
+    elif to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
     elif to == "block":
-        content_of = partial(block, weights=weights)
+        content_of = partial(content_of, weights=weights)
     elif weights != "float32":
         raise UserError(f"--weights is for --to {', '.join(RUNNING)} and block: leave it out")
     content, what, *notes = content_of(checkpoint, own)
@@ -72,15 +122,7 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
             and not all((path / name).is_file() for name in content)
         ):
             raise UserError(f"{path} has other files in it: give a folder of its own by --output")
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot make the folder {path}: {error.strerror}; give another by --output"
-            ) from None
-        for name, text in renamed(content, Path(output).stem or checkpoint.stem).items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path / name, lambda file, text=text: file.write(text.encode()))
+        write_folder(path, renamed(content, Path(output).stem or checkpoint.stem))
     else:
         write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
@@ -103,15 +145,36 @@ def renamed(content, name):
     }
 
 
-def block(checkpoint, own, weights="float32"):
-    """(a network's bytes for network_open() of network.h, a line); it may be a NIR file. Raises UserError and ModelError."""
-    model = load(checkpoint, engine="event", model=own, weights=weights)
-    settings = model.engine.settings(1) if isinstance(model, GraphSNN) else settings_of(model)
+def block(checkpoint, own, weights="float32", reading=None):
+    """Write a network as one file for C programs.
+
+    Parameters
+    ----------
+    checkpoint, own, weights, reading
+        As ``c_folder`` has them.
+
+    Returns
+    -------
+    tuple
+        The bytes that ``network_open`` of network.h takes, then lines for the user.
+
+    Raises
+    ------
+    UserError, ModelError
+        If network.c cannot run the network; the message names what it does not know.
+    """
+    notes = []
+    if checkpoint.suffix == ".nir":
+        model, warned = c_folder.read_for_c(checkpoint, reading)
+        settings = model.engine.settings(1)
+        notes.append(how_read(model, checkpoint, reading))
+        notes += [f"note: {one}" for one in warned]
+    else:
+        model = load(checkpoint, engine="event", model=own, weights=weights)
+        settings = settings_of(model)
     content = c_folder.tables_of(model).block(settings).tobytes()
-    return (
-        content,
-        f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it",
-    )
+    what = f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it"
+    return content, what, *notes
 
 
 def half(checkpoint, own=None):

@@ -15,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 from harness import UserError
 from harness.measuring.read_logs import USUAL
-from harness.measuring.tables import as_text
+from harness.measuring.tables import as_text, record_parts
 from self_models.running.outputs import PARTS
 
 UNCERTAIN = "too uncertain"
@@ -37,7 +37,10 @@ class Figure(NamedTuple):
     scale: float = 1
 
     def of(self, record):
-        """The number in a record, None where it has none."""
+        """The number in a record, None where it has none, or its part has no spiking layer."""
+        if self.path[0] == "spikes" and self.path[1] != "total":
+            if self.path[1] not in record_parts(record):
+                return None
         for key in self.path:
             record = record[key] if record and (key == -1 or key in record) else None
         return None if record is None else self.scale * record

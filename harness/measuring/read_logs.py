@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
-from harness.runs.run import Paths, read_records
+from harness.runs.run import (
+    Paths,
+    PublishedPaths,
+    name_for_training,
+    path_from_here,
+    read_records,
+    say_once,
+    some,
+)
 from self_models.loading import MODELS
 
 NEEDED = {
@@ -55,7 +63,9 @@ class Result:
             if holdout or (epoch and not chose)
             else f"{told('dataset') or ''} test".strip()
         )
-        self.on = f"{record['images']:,} {f'{holdout:,} ' if holdout else ''}{kind} images"
+        if holdout and holdout != record["images"]:
+            kind = f"{holdout:,} {kind}"
+        self.on = f"{record['images']:,} {kind} images"
         self.where = (
             f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}"
             if epoch or chose
@@ -129,7 +139,7 @@ def find_runs(words, output_dir):
 
 
 def find_logs(word, output_dir):
-    """Paths of the logs that a word names."""
+    """Paths of the logs that a word names: the user's own or, where there are none, those that came with the program."""
     path = Path(word)
     if path.suffix == ".jsonl" or path.is_file():
         if path.suffix != ".jsonl" or not path.is_file():
@@ -137,12 +147,19 @@ def find_logs(word, output_dir):
                 f"{word} is no run's log: give the path of a .jsonl that is there, or a run's name"
             )
         return [path]
-    logs = [Paths(kind, word, output_dir).json_path for kind in ("ann", "snn")]
-    if not any(path.is_file() for path in logs):
-        raise UserError(
-            f"there is no run {word}: neither {logs[0]} nor {logs[1]} is there; --output_dir says where to look"
-        )
-    return [path for path in logs if path.is_file()]
+    names = {kind: name_for_training(kind, word, output_dir) for kind in ("ann", "snn")}
+    own = [Paths(kind, name, output_dir).json_path for kind, name in names.items()]
+    published = [path_from_here(PublishedPaths(kind, word).json_path) for kind in names]
+    found = [path for path in own if path.is_file()]
+    if not found:
+        found = [path for path in published if path.is_file()]
+        if found:
+            say_once(f"note: {word} is the run that came with the program: {some(found)}")
+    if found:
+        return found
+    raise UserError(
+        f"there is no run {word}: neither {own[0]} nor {own[1]} is there; --output_dir says where to look"
+    )
 
 
 def read_run(path):

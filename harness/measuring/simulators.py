@@ -1,4 +1,7 @@
-"""Do other simulators send the same spikes as we do, from the same NIR file? check() runs each, node by node."""
+"""Do other simulators send the same spikes as we do, from the same NIR file? check() runs each, node by node.
+
+What is compared is not the network that somebody has trained in a simulator, but the
+one that this simulator's importer makes of the file: see ASSUMED."""
 
 import contextlib
 import importlib.metadata
@@ -27,6 +30,49 @@ SIMULATORS = {  # (graph, dt, batch) -> its network
         "spikingjelly.activation_based.nir_exchange"
     ).import_from_nir(graph, dt=dt),
 }
+
+
+ASSUMED = {
+    # What a simulator's importer assumes of every file, whichever network was exported;
+    # the arguments of from_nir with which we read a file in this way; the flags.
+    "snntorch": (
+        "every neuron has reset_mechanism='zero' and reset_delay=False",
+        {"reset": "zero", "reset_delay": False},
+        "--reset zero --no-reset_delay",
+    ),
+    "sinabs": (
+        "every IF has min_v_mem = -threshold, every LIF and LI norm_input=False",
+        {"membrane_floor": 1, "norm_input": False},
+        "--membrane_floor 1 (with IF), --no-norm_input (with LIF and LI)",
+    ),
+}
+
+
+def meaning_of_difference(name, conventions):
+    """Say what a difference means where a simulator's importer assumes something.
+
+    Parameters
+    ----------
+    name : str
+        The simulator.
+    conventions : dict
+        Arguments of from_nir with which the file was read here.
+
+    Returns
+    -------
+    str
+        Words to follow the difference. Empty if the file was read as the importer
+        assumes, or as no simulator's.
+    """
+    if name not in ASSUMED or conventions.get("like") != name:
+        return ""
+    assumed, arguments, flags = ASSUMED[name]
+    if all(conventions.get(key) == value for key, value in arguments.items()):
+        return ""
+    return (
+        f"; the importer of {name} assumes of every file: {assumed}. Add {flags}: if nothing "
+        "differs then, the difference came from this assumption, not from a mistake in reading"
+    )
 
 
 def outputs(name, network, events):
@@ -94,9 +140,9 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
                         name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events
                     )
                 verdict = compared(model, events, sent)
-                if verdict[0] == "differs" and name == conventions.get("like") == "snntorch":
-                    words = "its importer always assumes --reset zero --no-reset_delay: a difference that these remove is its own"
-                    verdict = "differs", f"{verdict[1]}; {words}"
+                if verdict[0] == "differs":
+                    words = meaning_of_difference(name, conventions)
+                    verdict = "differs", f"{verdict[1]}{words}"
         except importlib.metadata.PackageNotFoundError:
             verdict = "not installed", f"pip install {name}"
         except ModelError as error:
@@ -111,15 +157,40 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
 
 
 def compared(model, events, sent):
-    """(verdict, in words) of what another simulator's nodes have sent, against a GraphSNN."""
-    ours, theirs = model(events, record=dict.fromkeys(model.layers[1:], "spikes")), {}
+    """Compare what the nodes of another simulator have sent with a GraphSNN.
+
+    Parameters
+    ----------
+    model : GraphSNN
+        The network as it was read here.
+    events : Tensor of shape (B, T, ...)
+        Input of both.
+    sent : dict of {str: Tensor of shape (T, B, ...)}
+        What each node of the other network has sent: how many spikes.
+
+    Returns
+    -------
+    verdict : {"same", "differs", "fails"}
+    words : str
+        The first difference, or what was compared.
+    """
+    ours = model(events, record=dict.fromkeys(model.layers[1:], "spikes"))
+    counts = {}  # (T, B, ...); Norse's Flatten takes in a batch of one
     for name in model.layers[1:]:
         if name not in sent:
             return "fails", f"it has no node {name!r}"
-        theirs[name] = {"spikes": sent[name].reshape(ours.recorded[name]["spikes"].shape)}
+        counts[name] = sent[name].reshape(ours.recorded[name]["spikes"].shape)
+
+    theirs = {name: {"spikes": count != 0} for name, count in counts.items()}
     if difference := first_difference(ours, ours._replace(recorded=ours.recorded | theirs)):
         return "differs", f"{difference} (here, there)"
-    return (
-        "same",
-        f"{sum(int(ours.spikes[name].sum()) for name in theirs):,} spikes of {len(theirs)} nodes",
-    )
+    for name, count in counts.items():  # sinabs sends several spikes in a timestep
+        total = count.flatten(2).sum(2)
+        wrong = (total != ours.spikes_by_step[name]).nonzero().tolist()
+        if wrong:
+            step, image = wrong[0]
+            both = f"{ours.spikes_by_step[name][step, image]:g} and {total[step, image]:g}"
+            where = f"image {image}, timestep {step}, {name}"
+            return "differs", f"{where}: {both} spikes of all its neurons (here, there)"
+    spikes = sum(int(ours.spikes[name].sum()) for name in counts)
+    return "same", f"{spikes:,} spikes of {len(counts)} nodes"

@@ -15,7 +15,7 @@ from self_models.basics.settings import settings_in
 from self_models.counting.ledger import EXECUTIONS, PARTS
 from self_models.counting.operations import OperationCounter
 from self_models.objectives.stopping import RULES
-from self_models.running.outputs import part_of
+from self_models.running.outputs import part_of, spiking_parts
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HELPS_AGAINST_SILENCE = (
@@ -53,10 +53,7 @@ OPERATIONS = {
     "dense": "dense",
     "event_acs": "event-driven ACs",
 }
-ENERGIES = {
-    "energy_joules": "energy: layer by layer",
-    "energy_event_joules": "event-driven (estimates)",
-}
+ENERGIES = "energy_joules", "energy_event_joules"  # layer by layer, event-driven
 
 
 # --- words and tables
@@ -169,7 +166,7 @@ def result_lines(result):
     """Accuracy, spikes by part, energy and reconstruction of an evaluation, as lines."""
     yield f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s"
     if "parts" in result:
-        yield spikes_text(result["parts"])
+        yield spikes_text(result["parts"], result["spikes"])
     if "energy_joules" in result:
         layers, events = (figure(1e6 * result[name]) for name in ENERGIES)
         yield f"energy per image, estimated: {layers} µJ layer by layer, {events} µJ event-driven"
@@ -179,10 +176,36 @@ def result_lines(result):
         yield f"squared error of the last prediction, summed over an image: {figure(result['error'])}"
 
 
-def spikes_text(parts):
-    return "spikes per image: " + ", ".join(
-        f"{part} {figure(count)}" for part, count in parts.items()
-    )
+def spikes_text(spikes, layers):
+    """Say how many spikes the parts of a network send.
+
+    Parameters
+    ----------
+    spikes : dict of {str: float}
+        Spikes per image by part, and ``total``.
+    layers : iterable of str
+        Names of what spikes, see ``spiking_parts``. Parts without any are left out.
+
+    Returns
+    -------
+    str
+        ``spikes per image: input 334, encoder 2,636, classifier 386, total 3,357``.
+    """
+    shown = {*spiking_parts(layers), "total"}
+    counts = [f"{part} {figure(count)}" for part, count in spikes.items() if part in shown]
+    return f"spikes per image: {', '.join(counts)}"
+
+
+def record_parts(record):
+    """Return the parts with a spiking layer, of the network of an evaluation record.
+
+    Where the record does not list layers, as those of epochs and of ``results.json``,
+    they are the parts that sent a spike.
+    """
+    if record.get("spikes_per_layer"):
+        return spiking_parts(record["spikes_per_layer"])
+    spikes = record.get("spikes") or {}
+    return [part for part, count in spikes.items() if count and part != "total"]
 
 
 def silent_outputs(result):
@@ -279,36 +302,103 @@ def save_results_json(path, records):
 
 
 def blocking_table(records, baseline=None):
-    """A row per record; with a decoder its error and the open input. baseline: the record of a network without, the last row."""
-    parts = ("input", "encoder", "decoder", "classifier", "total")
-    of_decoder = [] if records[0]["reconstruction_error"] is None else ["error", "open at the end"]
-    rows = [["epsilon", "accuracy", *parts, *of_decoder]]
-    for record in [*records, *filter(None, [baseline])]:
-        error, share = record["reconstruction_error"], record.get("open_share")
-        spikes = [f"{record['spikes'][part]:,.0f}" for part in parts]
-        name = "baseline" if record is baseline else f"{record['epsilon']:g}"
-        last = "" if error is None else f"{error:.2f}", f"{100 * share[-1]:.1f} %" if share else ""
-        rows.append([name, percent(record["accuracy"]), *spikes, *last])
-    return aligned(rows)
+    """Tabulate accuracy, spikes, open input and energy by epsilon.
 
+    Parameters
+    ----------
+    records : list of dict
+        The evaluation records of a network, one for each epsilon.
+    baseline : dict, optional
+        The record of a network without a decoder, which becomes the last row.
 
-def operations_table(records):
-    """Operations per image, as NeuroBench counts them and event-driven, and energies, where counted."""
-    if "operations" not in records[0]:
-        return []
-    rows = [["epsilon", *OPERATIONS.values(), "activation sparsity", *ENERGIES.values()]]
-    for record in records:
-        counts = [f"{record['operations'][kind]:,.0f}" for kind in OPERATIONS]
-        energies = [f"{1e6 * record[name]:.3f} µJ" for name in ENERGIES]
-        rows.append(
-            [
-                f"{record['epsilon']:g}",
-                *counts,
-                f"{record['operations']['activation_sparsity']:.4f}",
-                *energies,
-            ]
+    Returns
+    -------
+    list of str
+        The lines of the table. A part of the network that has no spiking layer has no column.
+    """
+    all_records = list(records)
+    if baseline:
+        all_records.append(baseline)
+    shown = {part for record in all_records for part in record_parts(record)}
+    parts = [part for part in PARTS if part in shown]
+    predicts = records[0]["reconstruction_error"] is not None
+    has_energy = "energy_event_joules" in records[0]
+
+    head = ["epsilon", "accuracy", *parts, "total"]
+    if predicts:
+        head.append("open at the end")
+    if has_energy:
+        head.append("energy event-driven, µJ")
+    rows = [head]
+    for record in all_records:
+        row = ["baseline" if record is baseline else f"{record['epsilon']:g}"]
+        row.append(percent(record["accuracy"]))
+        own_parts = record_parts(record)
+        for part in parts:
+            row.append(f"{record['spikes'][part]:,.0f}" if part in own_parts else "-")
+        row.append(f"{record['spikes']['total']:,.0f}")
+        if predicts:
+            open_share = record.get("open_share")
+            row.append(f"{100 * open_share[-1]:.1f} %" if open_share else "")
+        if has_energy:
+            row.append(f"{1e6 * record['energy_event_joules']:.3f}")
+        rows.append(row)
+
+    lines = aligned(rows)
+    if predicts and "decoder" not in shown:
+        lines.append(
+            "decoder: sends no spikes; the membrane potentials of its last layer are the prediction"
         )
-    return aligned(rows)
+    if has_energy:
+        lines.append("energy: an estimate of the arithmetic alone")
+    return lines
+
+
+def details_table(records):
+    """Tabulate operations, energy layer by layer, and reconstruction, for few readers.
+
+    Parameters
+    ----------
+    records : list of dict
+        The evaluation records of a network, one for each epsilon.
+
+    Returns
+    -------
+    list of str
+        The lines of the table and of what it means; none if the records have nothing of it.
+    """
+    has_operations = "operations" in records[0]
+    predicts = records[0]["reconstruction_error"] is not None
+    if not has_operations and not predicts:
+        return []
+    head = ["epsilon"]
+    if has_operations:
+        head += [*OPERATIONS.values(), "activation sparsity", "energy layer by layer, µJ"]
+    if predicts:
+        head.append("error")
+    rows = [head]
+    for record in records:
+        row = [f"{record['epsilon']:g}"]
+        if has_operations:
+            row += [f"{record['operations'][kind]:,.0f}" for kind in OPERATIONS]
+            row.append(f"{record['operations']['activation_sparsity']:.4f}")
+            row.append(f"{1e6 * record['energy_joules']:.3f}")
+        if predicts:
+            row.append(f"{record['reconstruction_error']:,.2f}")
+        rows.append(row)
+
+    lines = ["details, per image:", *aligned(rows)]
+    if has_operations:
+        lines.append(
+            "effective: an input that is not 0 times a weight that is not 0, as NeuroBench counts; "
+            "dense: all of them; AC: accumulate; MAC: multiply-accumulate"
+        )
+    if predicts:
+        lines.append(
+            "error: of the last prediction, squared and summed over pixels; at epsilon 0 no "
+            "prediction is used or held, and it may go far beyond the image"
+        )
+    return lines
 
 
 def choices_table(records, front):

@@ -4,6 +4,7 @@ import functools
 import glob
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -41,6 +42,7 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
 }
 PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started the script
 NOT_PARAMETERS = ("made_by", "seeds")
+OWN = "_own"  # ends the name of a run, before its seed, where the name alone came with the program
 TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
 
 
@@ -62,6 +64,7 @@ class Paths:
     """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
 
     def __init__(self, kind, name, output_dir):
+        self.kind = kind
         self.name = name
         self.logs, self.files = (
             Path(output_dir) / folder / kind for folder in ("logs", "trained_models")
@@ -82,8 +85,24 @@ class Paths:
         )
     )
 
+    @property
+    def came_with_program(self):
+        """Whether the checkpoint of this name came with the program.
+
+        It lies in the program's own folder, and its log among the published ones. A run of
+        the user's would have left a last checkpoint beside it.
+        """
+        published = PublishedPaths(self.kind, self.name)
+        if not (published.json_path.is_file() and published.best_path.is_file()):
+            return False
+        if not self.best_path.is_file() or self.last_path.is_file():
+            return False
+        return self.best_path.samefile(published.best_path)
+
     def taken(self, trains=True):
         """What to say of the first file of such a run that is there already, None where none is."""
+        if self.came_with_program:
+            return f"{self.best_path} came with the program: --run_name or --output_dir keeps both"
         there = (
             path for path in (self.of_training if trains else self.of_evaluation) if path.exists()
         )
@@ -96,6 +115,24 @@ class Paths:
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
+
+
+class PublishedPaths(Paths):
+    """The paths of a run whose log, and perhaps checkpoint, came with the program.
+
+    Their logs have a folder of their own, so that they are never in the way of a user's run.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What was trained.
+    name : str
+        Name of the run, with the number of its seed.
+    """
+
+    def __init__(self, kind, name):
+        super().__init__(kind, name, HOME)
+        self.logs = HOME / "logs" / "published" / kind
 
 
 class Run(Paths, AbstractContextManager):
@@ -117,6 +154,8 @@ class Run(Paths, AbstractContextManager):
             raise self._cannot_write(error) from None
         if trains and ranks.is_first():
             self._take_name()
+        if trains:
+            self._say_if_renamed()
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
             self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
@@ -141,6 +180,12 @@ class Run(Paths, AbstractContextManager):
                 raise UserError(why)
             self.name = f"{name}_{number}"
 
+    def _say_if_renamed(self):
+        """Say that the run has another name than asked for, see name_for_training()."""
+        asked = asked_name(self.kind, self.args)
+        if self.name != asked and Paths(self.kind, asked, self.args.output_dir).came_with_program:
+            self.say(f"{asked} came with the program: this run is called {self.name}")
+
     def _cannot_write(self, error):
         return UserError(
             f"--output_dir {self.args.output_dir}: cannot write there ({error.strerror})"
@@ -151,8 +196,10 @@ class Run(Paths, AbstractContextManager):
         if self._lock:
             self._lock.release()
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
         self.release()
+        if self._begun and isinstance(error, Exception):
+            error.had_begun = True  # for --seeds: it is no usage error that concerns all seeds
 
     def begin(self):
         """From now on the run writes. What it replaces goes, but the best checkpoint stays until there is a new one."""
@@ -241,6 +288,12 @@ class Run(Paths, AbstractContextManager):
         write_whole(self.log_path, lambda file: file.write(text.encode()))
 
 
+def path_from_here(path):
+    """The path as one would type it: without the present folder, where it lies below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 # --- its name
 
 
@@ -250,7 +303,41 @@ def numbered(name, seed):
 
 
 def run_name(kind, args):
-    """A training run's name: --run_name, the --test_only checkpoint, the run that --resume PATH continues, or original_name()."""
+    """The name of a run of the scripts that train: what was asked for, or NAME_own in its place."""
+    name = asked_name(kind, args)
+    if args.test_only:
+        return name
+    return name_for_training(kind, name, args.output_dir)
+
+
+def name_for_training(kind, name, output_dir):
+    """Find what a training run is called that was to have this name.
+
+    A run never replaces what came with the program. In its place it is called NAME_own, and
+    with seed 1, NAME_own_1.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What is trained.
+    name : str
+        Name that was asked for, with the number of its seed.
+    output_dir : str or Path
+        Folder of the run's logs and checkpoints.
+
+    Returns
+    -------
+    str
+        The name itself, unless it came with the program.
+    """
+    if not Paths(kind, name, output_dir).came_with_program:
+        return name
+    base, number = re.fullmatch(r"(.+?)(_\d+)?", name).groups(default="")
+    return f"{base}{OWN}{number}"
+
+
+def asked_name(kind, args):
+    """A run's name by its flags: --run_name, the --test_only checkpoint, the run that --resume PATH continues, or original_name()."""
     if args.run_name:
         return args.run_name
     if args.test_only:
@@ -284,7 +371,10 @@ def original_name(kind, args):
 def log_beside(checkpoint):
     """Path of the records of the run that wrote an SNN's checkpoint, where folders are as it made them."""
     path = Path(checkpoint).absolute()
-    return path.parent.parent.parent / f"logs/snn/{path.stem}.jsonl"
+    paths = Paths("snn", path.stem, path.parent.parent.parent)
+    if paths.came_with_program:
+        return PublishedPaths("snn", path.stem).json_path
+    return paths.json_path
 
 
 def read_records(path):
@@ -320,13 +410,11 @@ def opening_record(args, name, began):
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    idle, groups = (
-        {flag for flag, known in args.known.items() if known.training and args.test_only},
-        {},
-    )
+    unused = unused_flags(args.known, args.values)
+    groups = {}
     for flag, title in args.groups.items():
         value = parameters.get(flag, args.default[flag])
-        if value != args.default[flag] and flag not in idle:
+        if value != args.default[flag] and flag not in unused:
             groups.setdefault(title, []).append(f"{flag}={value}")
     lines = (
         f"{began} {time}",
@@ -351,6 +439,38 @@ def opening_record(args, name, began):
         "git_revision": revision,
         "lines": lines,
     }
+
+
+def unused_flags(known, values):
+    """Name the flags without effect in a run that trained nothing or converted no ANN.
+
+    Parameters
+    ----------
+    known : dict of {str: Setting}
+        The declared flags of the run's script, or of all scripts.
+    values : dict of {str: object}
+        What each flag was in the run. Flags that its script lacks may be missing.
+
+    Returns
+    -------
+    set of str
+        Names of flags.
+    """
+    converts = bool(values.get("pretrained_ann")) and not values.get("pretrained_snn")
+    unused = set()
+    for flag, declared in known.items():
+        if declared.group == "conversion" and not converts:
+            unused.add(flag)
+        if not declared.training:
+            continue
+        if values.get("test_only"):
+            unused.add(flag)
+        elif values.get("epochs") == 0:
+            # The network begins as these make it, and is judged on what was held out.
+            decides = declared.scope == "network" or declared.group == "data" or flag == "epochs"
+            if not decides:
+                unused.add(flag)
+    return unused
 
 
 def git_revision():
@@ -390,7 +510,7 @@ def say_once(line):
 
 def some(names, most=3):
     """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (
+    return ", ".join(map(str, names[:most])) + (
         f" and {len(names) - most:,} more" if len(names) > most else ""
     )
 

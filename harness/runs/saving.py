@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,3 +98,48 @@ def _reason(error: Exception) -> str:
     if getattr(cause, "strerror", None):
         return cause.strerror
     return " ".join(str(cause).split())[:200]
+
+
+def write_folder(path: Path, files: dict[str, str]) -> None:
+    """Write a folder of text files, whole or not at all.
+
+    The files are written to a temporary folder first. A folder that is there already
+    keeps what it has until they are whole, and keeps files of other names.
+
+    Parameters
+    ----------
+    path : Path
+        The folder. It may be there; the folder that it lies in must be.
+    files : dict of {str: str}
+        Text of each file, by its path within the folder.
+
+    Raises
+    ------
+    UserError
+        Where it cannot be written, for example on a full disk.
+    """
+    is_there = path.is_dir()
+    beside = path if is_there else path.parent  # of the same disk, so that files can be moved
+    temporary = beside / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir()
+        for name, text in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary / name, "wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())  # a full disk may show only here
+        if is_there:
+            for name in files:
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(temporary / name, path / name)
+        else:
+            temporary.rename(path)
+    except OSError as error:
+        kept = "it is as it was" if is_there else "nothing of it was written"
+        raise UserError(
+            f"cannot write the folder {path}: {error.strerror}; {kept}: make room, or give "
+            "another by --output"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

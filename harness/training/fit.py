@@ -13,6 +13,7 @@ from harness.measuring import tables
 from harness.runs import ranks
 from harness.runs.run import counted, progress_bar
 from harness.runs.saving import save_checkpoint
+from harness.training.optimizers import optimizer_line
 from harness.training.training_state import NOT_FINITE, TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average, evaluate_parts
@@ -35,7 +36,8 @@ def fit(model, data, criterion, args, run, saved=None):
     if args.resume:
         state.resume(saved)
     if args.epochs:
-        run.say(*plan_lines(model, train, updates, args))
+        lines = plan_lines(model, train, updates, args)
+        run.say(*lines, optimizer_line(state.optimizer))
     run.begin()
     parallel = ranks.parallel(model)  # with one rank the model itself
     with ranks.noted_signals() as state.signals:

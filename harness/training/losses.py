@@ -1,7 +1,6 @@
-"""What training minimises, loss terms and the criterion they make up, and how: optimiser and learning rate."""
+"""What training minimises: loss terms and the criterion that they make up."""
 
 from dataclasses import dataclass, field, replace
-from math import cos, pi
 from typing import NamedTuple
 
 import torch
@@ -134,45 +133,3 @@ class Criterion:
             per_step.append(loss)
         weights = step_weights(self.classification_kind, len(by_step), labels.device)
         return weights @ torch.stack(per_step) / weights.sum()
-
-
-def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay."""
-    trained = {
-        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
-    weights, others = (
-        [value for value in trained.values() if (value.dim() > 1) == is_weight]
-        for is_weight in (True, False)
-    )
-    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    if biases:
-        groups.append(
-            {"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor}
-        )
-    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer == "SGD":
-        return torch.optim.SGD(
-            groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common
-        )
-    return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
-
-
-def make_schedule(optimizer, args, updates):
-    """Learning rate at each update; updates: of an epoch. step: divided by lr_reduce after each part lr_interval of the epochs.
-    cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
-    total, warm_up = args.epochs * updates, args.warm_up
-
-    def factor(step):
-        if args.lr_schedule == "step":
-            return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
-        done = step / max(total, 1)
-        if done < warm_up:
-            return (step + 1) / (warm_up * total + 1)
-        past, whole = done - warm_up, 1 - warm_up
-        return (
-            (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
-        )
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

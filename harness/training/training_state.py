@@ -12,7 +12,8 @@ from harness.measuring.tables import running
 from harness.runs import ranks
 from harness.runs.run import Paths, counted, read_records
 from harness.runs.saving import save_checkpoint
-from harness.training.losses import loss_settings, make_optimizer, make_schedule
+from harness.training.losses import loss_settings
+from harness.training.optimizers import make_optimizer, make_schedule
 from self_models.basics.checkpoints import restore
 from self_models.basics.images import IMAGE_SHAPES, lasting_name
 from self_models.counting.evaluation import Average

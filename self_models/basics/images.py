@@ -278,6 +278,11 @@ def image_sources(images):
     return sources
 
 
+def readable_name(name):
+    """The name of a file as text, with what is not UTF-8 in it as \\xNN: logs cannot hold that otherwise."""
+    return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def is_image(name):
     """True for the name of an image file that is not hidden."""
     return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")

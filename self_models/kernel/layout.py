@@ -109,19 +109,30 @@ class Layout:
                 self.charge(n, links)
             return
         theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
+        rest = tensor_of(neuron.rest)
+        is_driven = bool(tensor_of(neuron.drive).all())
         is_late = elsewhere and (neuron.subtracts or neuron.whole)
-        is_other = elsewhere and (neuron.several or (neuron.subtracts and not neuron.reset_delay))
+        sends_several = elsewhere and neuron.several
+        subtracts_early = elsewhere and neuron.subtracts and not neuron.reset_delay
         for is_refused, why in (
-            (is_other, "fires as another simulator has it"),
+            (sends_several, "sends several spikes in a timestep, as in sinabs"),
+            (subtracts_early, "subtracts its threshold as snnTorch does with reset_delay=False"),
             (
-                is_late and (neuron.initial_potential > 1 or (theta <= 0).any()),
+                is_late and ((rest > theta).any() or (theta <= 0).any()),
                 "begins above its threshold, and is reset later",
             ),
             (
                 neuron.update is delayed and (theta < 0).any(),
                 "fires before it is charged, and has thresholds below 0",
             ),
-            (not neuron.fires and neuron.initial_potential, "sends V, and begins above 0"),
+            (
+                not neuron.fires and rest.any() and not is_driven,
+                "sends V, which does not begin at 0",
+            ),
+            (
+                neuron.start is not None and (rest != rest.flatten()[0]).any(),
+                "has neurons that begin at potentials of their own",
+            ),
             (
                 neuron.floor is not None and (theta <= 0).any(),
                 "has a floor, and thresholds of 0 or below",
@@ -420,7 +431,7 @@ def constants_of(model, layout, nodes):
         if neuron is not None:
             reset = 0 if neuron.reset is None else neuron.reset
             values = neuron.threshold if neuron.fires else 0, neuron.leak, reset
-            constants[n, 2] = neuron.rest.flatten()[0].item() if neuron.fires else 0
+            constants[n, 2] = tensor_of(neuron.rest).flatten()[0].item()
             constants[n, 3] = (
                 LOWEST
                 if neuron.floor is None

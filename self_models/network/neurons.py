@@ -121,14 +121,34 @@ class SpikingNeuron(nn.Module):
         self.floor = floor
         self.set_constants()
 
-    def set_constants(self, gain=1.0, drive=0.0, reset=None, synapse_leak=None, synapse_gain=1.0):
-        """Set what the equations have beside threshold and leak: numbers, or tensors of one value for each neuron."""
+    def set_constants(
+        self,
+        gain=1.0,
+        drive=0.0,
+        reset=None,
+        synapse_leak=None,
+        synapse_gain=1.0,
+        start=None,
+    ):
+        """Set what the equations have beside threshold and leak.
+
+        Parameters
+        ----------
+        gain, drive, synapse_leak, synapse_gain : float or Tensor
+            As in the equations of the class; a tensor has a value for each neuron.
+            Without a synapse_leak there is no synapse.
+        reset : float, Tensor or None
+            V after a spike; None subtracts the threshold.
+        start : float, Tensor or None
+            V before the first timestep; None is initial_potential * threshold.
+        """
         constants = {
             "gain": gain,
             "drive": drive,
             "reset": reset,
             "synapse_leak": synapse_leak,
             "synapse_gain": synapse_gain,
+            "start": start,
         }
         self.numbers = tuple(
             value for value in constants.values() if not isinstance(value, torch.Tensor)
@@ -153,13 +173,16 @@ class SpikingNeuron(nn.Module):
     @property
     def rest(self):
         """V before the first step."""
+        if self.start is not None:
+            return self.start
         return self.initial_potential * self.threshold
 
     def at_rest(self, current):
         """The NeuronState before the first step, for a current (B, ...)."""
         v = torch.zeros_like(current)
         synapse = None if self.synapse_leak is None else v
-        return NeuronState(v + self.rest if self.initial_potential else v, current=synapse)
+        starts_at_zero = self.start is None and not self.initial_potential
+        return NeuronState(v if starts_at_zero else v + self.rest, current=synapse)
 
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
@@ -331,11 +354,12 @@ class AsElsewhere(SpikingNeuron):
 
     subtracts, reset_delay (snnTorch): V = V' - theta R, s = H(V > theta): a spike is subtracted in the next timestep.
     subtracts (snnTorch, reset_delay=False): s = H(V' - theta R > theta), V = V' - theta s.
-    several (sinabs): s = floor(V' / theta), V = V' - theta s.
+    several (sinabs): s = floor(V' / theta), at most `most` unless None, V = V' - theta s.
     whole, reset_delay (Synaptic and RLeaky of snnTorch, zero): V = (1 - R) V': what arrives behind a spike is lost.
     none of them: V is never reset."""
 
     subtracts = reset_delay = several = whole = False
+    most = None
 
     def forward(self, current, state=None):
         v, age, synapse = state or self.at_rest(current)
@@ -346,7 +370,7 @@ class AsElsewhere(SpikingNeuron):
             (v > self.threshold).to(v.dtype),
         )
         if self.several:
-            spikes = (charged / theta).floor().clamp(min=0)
+            spikes = (charged / theta).floor().clamp(0, self.most)
             return spikes, NeuronState(self.floored(charged - spikes * theta), age, synapse)
         if self.subtracts:
             charged = charged - before * theta

@@ -1,5 +1,6 @@
 """A trained ANN as torch.fx traces it: which of our layers it has, and which takes what from which."""
 
+import contextlib
 import copy
 import operator
 import re
@@ -22,6 +23,7 @@ WEIGHTED = nn.Conv2d, nn.Linear
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 AS_MODULES = {  # function, or method of a tensor -> the module that does the same
     torch.relu: nn.ReLU,
+    torch.relu_: nn.ReLU,
     F.relu: nn.ReLU,
     "relu": nn.ReLU,
     "relu_": nn.ReLU,
@@ -33,6 +35,10 @@ AS_MODULES = {  # function, or method of a tensor -> the module that does the sa
 SUMS = operator.add, operator.iadd, torch.add, "add", "add_"
 CATS = torch.cat, torch.concat
 MEANS = torch.mean, "mean"
+CLAMPS = torch.clamp, torch.clamp_, torch.clip, torch.clip_, "clamp", "clamp_", "clip", "clip_"
+CLAMPS_FROM_BELOW = torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"
+# names of operations in which a neuron would have to multiply what arrives
+PRODUCTS = "i?mul_?|multiply_?|i?matmul|b?mm|einsum|scaled_dot_product_attention"
 RESHAPES = "view|reshape|flatten|squeeze|contiguous|dropout|clone|detach|float"  # in evaluation
 ADVICE = {  # part of a name -> what would do
     "softmax": "leave it out, since the class is that of the largest logit",
@@ -42,6 +48,10 @@ ADVICE = {  # part of a name -> what would do
     "pool": "AvgPool2d, AdaptiveAvgPool2d of a size that divides the image, and MaxPool2d behind a nonlinearity do",
 }
 TAKEN = "Conv2d, Linear, BatchNorm, ReLU, ReLU6, QCFS, average and maximum pools, Flatten, +, torch.cat(..., 1) and Dropout do"
+
+
+class NotTraceable(ModelError):
+    """torch.fx cannot follow the model's forward."""
 
 
 class Layer(NamedTuple):
@@ -98,12 +108,87 @@ def traced(ann, images):
             isinstance(error, fx.proxy.TraceError),
         )
         why = "what it does depends on values" if is_value else one_line(error)
-        raise ModelError(
+        raise NotTraceable(
             f"{line or 'the model'} cannot be traced: {why}; give a forward of layers alone"
         ) from None
+    check_products(program, images[[0, -1]])
     tracing = Tracing(program)
     tracing.run(images[[0, -1]])
     return [*tracing.layers.values()]
+
+
+def operation_name(node):
+    """Return what a node's function or method is called: relu, mul, clamp."""
+    if isinstance(node.target, str):
+        return node.target
+    return getattr(node.target, "__name__", node.name)
+
+
+def words_for(node):
+    """Name a node's layer or operation with the line that calls it."""
+    line = node.meta.get("line")
+    if node.op == "call_module":
+        module = node.graph.owning_module.get_submodule(node.target)
+        what = f"layer {node.target} ({type(module).__name__})"
+    elif node.op in ("call_function", "call_method"):
+        what = f"operation {operation_name(node)}"
+    else:
+        return line or node.name
+    return f"{what} of {line}" if line else what
+
+
+def check_products(program, images):
+    """Refuse a network that multiplies signals with each other.
+
+    Squeeze-and-excitation and attention do. They have other operations, too, that would be
+    refused, a sigmoid or a softmax, but to replace those would not help.
+
+    Parameters
+    ----------
+    program : fx.GraphModule
+        The network as it was traced.
+    images : Tensor of shape (B, C, H, W)
+        Some that it takes. In-place operations may change them.
+
+    Raises
+    ------
+    ModelError
+        With the first such operation and its line.
+    """
+    products = [
+        node
+        for node in program.graph.nodes
+        if node.op in ("call_function", "call_method")
+        and re.fullmatch(PRODUCTS, operation_name(node))
+    ]
+    if not products:
+        return
+    finder = SignalFinder(program)
+    with contextlib.suppress(Exception):  # what does not run is told later, with its line
+        finder.run(images)
+    for node in products:
+        factors = []
+        fx.node.map_arg((node.args, node.kwargs), factors.append)  # each, also one that is twice
+        if sum(factor in finder.signals for factor in factors) > 1:
+            raise ModelError(
+                f"{words_for(node)} multiplies signals with each other, and a neuron here adds "
+                f"them: {ADVICE['mul|div|sub|matmul']}"
+            )
+
+
+class SignalFinder(fx.Interpreter):
+    """Runs what was traced. ``signals`` : set of fx.Node, those whose tensors follow from the images."""
+
+    def __init__(self, program):
+        super().__init__(program)
+        self.signals, self.extra_traceback = set(), False
+
+    def run_node(self, node):
+        value = super().run_node(node)
+        follows = node.op == "placeholder" or not self.signals.isdisjoint(node.all_input_nodes)
+        if follows and isinstance(value, torch.Tensor):
+            self.signals.add(node)
+        return value
 
 
 class Tracing(fx.Interpreter):
@@ -112,6 +197,7 @@ class Tracing(fx.Interpreter):
     def __init__(self, program):
         super().__init__(program, garbage_collect_values=False)
         self.layers, self.names, self.extra_traceback = {}, {}, False
+        self.averaged = {}  # node that averages one axis of a signal -> the node of that signal
 
     def run_node(self, node):
         self.node, before = (
@@ -137,18 +223,15 @@ class Tracing(fx.Interpreter):
             if not before or not self.names.keys() >= {*before}:
                 raise self.refused("takes a tensor that is no signal")
             self.names[node] = self.layer_for(
-                node, value, self.env[before[0]], [self.names[each] for each in before]
+                node, value, before[0], [self.names[each] for each in before]
             )
         return value
 
     # --- words
 
     def where(self):
-        """The line and layer that run now."""
-        layer = (
-            f"layer {self.node.target} ({self.kind()})" if self.node.op == "call_module" else None
-        )
-        return " of ".join(filter(None, (layer, self.node.meta.get("line")))) or self.node.name
+        """The layer or operation that runs now, and its line."""
+        return words_for(self.node)
 
     def kind(self):
         """The module's class, or the function's name."""
@@ -171,9 +254,10 @@ class Tracing(fx.Interpreter):
         self.layers[name] = Layer(name, module, tuple(sources), self.where())
         return name
 
-    def layer_for(self, node, value, first, sources):
-        """The name of the layer, a new one if need be, that sends what a node does. value: that; first: the first tensor that it
-        takes; sources: names of the layers that it takes."""
+    def layer_for(self, node, value, taken, sources):
+        """The name of the layer, a new one if need be, that sends what a node does. value: that; taken: the node of the first
+        tensor that it takes; sources: names of the layers that it takes."""
+        first = self.env[taken]
         options = {name: value for name, value in node.kwargs.items() if name != "input"}
         args, options = fx.node.map_arg((node.args[1:], options), lambda each: self.env[each])
         if node.target in SUMS:
@@ -187,9 +271,10 @@ class Tracing(fx.Interpreter):
                 else self.fetch_attr(node.target)
             )
             return self.add_module(module, sources, first.shape, value.shape)
-        if node.target in MEANS and first.dim() == 4 and same(value, first.mean((2, 3))):
-            pool = self.add(nn.AvgPool2d(tuple(first.shape[2:])), sources, "_pool")
-            return pool if value.dim() == 4 else self.add(nn.Flatten(), [pool])
+        if node.target in CLAMPS or node.target in CLAMPS_FROM_BELOW:
+            return self.add_clamp(sources, first.shape, value.shape, *args, **options)
+        if node.target in MEANS:
+            return self.add_mean(node, value, taken, sources)
         if len(sources) == 1 and re.search(RESHAPES, node.name) and same(value, first):
             return self.add_reshape(sources, first.shape, value.shape)
         raise self.refused()
@@ -200,6 +285,58 @@ class Tracing(fx.Interpreter):
         if len(after) != 2 or after[0] != before[0]:
             raise self.refused("gives a signal another shape", "Flatten, or view(len(x), -1), do")
         return self.add(nn.Flatten(), sources)
+
+    def add_clamp(self, sources, before, after, min=None, max=None):
+        """Add the nonlinearity that is a clamp to these bounds; the names are PyTorch's."""
+        is_number = isinstance(min, int | float)
+        if is_number and min == 0 and max is None:
+            return self.add_module(nn.ReLU(), sources, before, after)
+        if is_number and min == 0 and isinstance(max, int | float) and max == 6:
+            return self.add_module(nn.ReLU6(), sources, before, after)
+        raise self.refused(
+            "has other bounds", "clamp(min=0), a ReLU, and clamp(0, 6), a ReLU6, do"
+        )
+
+    def add_mean(self, node, value, taken, sources):
+        """Add an average pool for a mean over rows and columns, taken at once or one after the other.
+
+        Parameters
+        ----------
+        node : fx.Node
+            The mean.
+        value : Tensor
+            What it gives.
+        taken : fx.Node
+            What it is the mean of.
+        sources : list of str
+            Name of the layer that sends the signal.
+
+        Returns
+        -------
+        str
+            Name of the layer that sends the mean. Of the first of two means it is the layer that
+            sends the signal: the second then makes a layer of both.
+        """
+        is_second = taken in self.averaged
+        origin = self.averaged.get(taken, taken)
+        signal = self.env[origin]
+        if signal.dim() == 4 and value.dim() in (2, 4) and same(value, signal.mean((2, 3))):
+            pool = self.add(nn.AvgPool2d(tuple(signal.shape[2:])), sources, "_pool")
+            return pool if value.dim() == 4 else self.add(nn.Flatten(), [pool])
+        if signal.dim() == 4 and not is_second and self.is_half_a_mean(node, value, signal):
+            self.averaged[node] = origin
+            return sources[0]
+        raise self.refused(
+            advice="x.mean((2, 3)), the mean over rows and columns, does, or AvgPool2d"
+        )
+
+    def is_half_a_mean(self, node, value, signal):
+        """Whether a node averages rows or columns of a signal (B, C, H, W), for other means alone."""
+        if not node.users or any(user.target not in MEANS for user in node.users):
+            return False
+        if value.shape[:2] != signal.shape[:2]:
+            return False
+        return any(same(value, signal.mean(axis)) for axis in (2, 3))
 
     def add_sum(self, node, value):
         terms = [each for each in node.args if isinstance(each, fx.Node)]

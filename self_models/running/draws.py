@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics import sent
+from self_models.basics import ModelError, sent
 from self_models.kernel.build import filled
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
@@ -101,8 +101,12 @@ def in_space(values, shape):
 
 def draws_for(x, draws=None, seed=None):
     """The Draws of a forward of images x (B, ...): those of this seed, those given, else of a seed that torch's global generator
-    gives."""
+    gives. Raises ModelError for given ones of another number of images."""
     if seed is None and draws:
+        if len(draws.index) != len(x):  # those of one image would be used for all
+            raise ModelError(
+                f"draws: they are of {len(draws.index)} images, and here are {len(x)}"
+            )
         return draws
     seed = int(torch.randint(2**63 - 1, ()).numpy()) if seed is None else seed
     return Draws(seed, EVALUATION, torch.arange(len(x)))

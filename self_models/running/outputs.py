@@ -1,6 +1,7 @@
 """What the models return, how spikes are added up by part of the network, and what `record` asks of a run: spikes and membrane
 potentials of layers, or of some of their neurons, at each step."""
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -98,7 +99,30 @@ def share_of_active(where, images):
 def part_of(layer):
     """Part that a layer belongs to: input, encoder, decoder or classifier; beside these stages that of the stage with which its
     name begins (generate2: decoder), else the encoder."""
-    return next((part for stage, part in PARTS.items() if layer.startswith(stage)), "encoder")
+    if layer == INPUT:
+        return PARTS[INPUT]
+    for stage, part in PARTS.items():
+        if stage != INPUT and layer.startswith(stage):  # a layer called input_gain is no input
+            return part
+    return "encoder"
+
+
+def spiking_parts(layers):
+    """Return the parts of a network that have a spiking layer.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names of what spikes: ``input``, and the layers, as in ``SNNOutput.spikes``.
+
+    Returns
+    -------
+    list of str
+        Of input, encoder, decoder and classifier those with one of these layers. A decoder
+        whose last layer does not spike, and that has no other, is missing.
+    """
+    parts = {part_of(layer) for layer in layers}
+    return [part for part in PARTS.values() if part in parts]
 
 
 def by_part(spikes):
@@ -153,16 +177,48 @@ def asked_by(record, model):
                 f"record: {name} stands beside the network's stages, and how many neurons it has is not known"
             )
         *kinds, last = [words] if isinstance(words, str) else words
-        kinds, numbers = (
-            ((*kinds, last), None)
-            if isinstance(last, str)
-            else (tuple(kinds), torch.as_tensor(last).tolist())
-        )
+        if isinstance(last, str):
+            kinds, numbers = (*kinds, last), None
+        else:
+            kinds, numbers = tuple(kinds), checked_numbers(last, name, prod(spaces[name]))
         has = kinds_of(neurons, name)
         if wrong := [kind for kind in kinds if kind not in has]:
             raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
         asked[name] = Asked(kinds, tuple(spaces[name]), numbers)
     return asked
+
+
+def checked_numbers(numbers, name, size):
+    """Check the numbers of a layer's neurons, of which something is to be recorded.
+
+    Parameters
+    ----------
+    numbers : array-like of int
+        Numbers from 0 on, or from -1 down for those at the end.
+    name : str
+        Name of the layer.
+    size : int
+        How many neurons it has.
+
+    Returns
+    -------
+    list of int
+        The same numbers.
+
+    Raises
+    ------
+    ModelError
+        If they are no whole numbers, or there is no such neuron.
+    """
+    numbers = torch.as_tensor(numbers)
+    if numbers.numel() == 0:
+        return []
+    is_whole = not (numbers.is_floating_point() or numbers.dtype == torch.bool)
+    if not is_whole or numbers.long().min() < -size or numbers.long().max() >= size:
+        raise ModelError(
+            f"record: {name} has neurons 0 to {size - 1}, which are chosen by whole numbers"
+        )
+    return numbers.tolist()
 
 
 def recorded_now(asked, sent, memory, neurons):

@@ -198,17 +198,21 @@ def check_state(model, state):
     if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
         wrong |= state.keys() - forms.keys() - {"seed", "steps"}
     for name in (forms.keys() & state.keys()) - wrong:
-        shape, dtype = forms[name]
-        wanted = dtype, image.device, (len(image), *shape)
-        if (state[name].dtype, state[name].device, state[name].shape) != wanted or not state[
-            name
-        ].isfinite().all():
+        if not fits(state[name], *forms[name], image):
             wrong.add(name)
     if wrong:
-        raise ModelError(
-            f"{min(wrong)}: this state is damaged, or that of another network's stream"
-        )
+        first = "image" if "image" in wrong else min(wrong)
+        raise ModelError(f"{first}: this state is damaged, or that of another network's stream")
     checked_images(image, model)
+
+
+def fits(value, shape, dtype, image):
+    """Whether a part of a state is a finite tensor (B, *shape) of this dtype, as ``image`` (B, ...) is."""
+    if not isinstance(value, torch.Tensor) or not isinstance(image, torch.Tensor):
+        return False
+    if image.dim() == 0 or value.shape != (len(image), *shape):
+        return False
+    return value.dtype == dtype and value.device == image.device and bool(value.isfinite().all())
 
 
 def key_of(field, name):

@@ -1,0 +1,132 @@
+"""A NIR file, read as the flags of a script say, and in words how it was read."""
+
+import re
+import warnings
+
+from self_models.basics import ModelError
+from self_models.nir import LIKE, from_nir
+
+RESET_WORDS = {
+    "zero": "after a spike V becomes the file's v_reset",
+    "subtract": "after a spike the threshold is subtracted from V",
+    "none": "a spike does not reset V",
+}
+
+
+def read_nir(path, reading=None, engine="auto"):
+    """Read a NIR file as somebody has asked for.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    reading : dict of {str: object}, optional
+        Arguments of ``from_nir``, by name; None for what was not asked for. A script
+        gives all its flags that read a file, so that messages name them as flags.
+    engine : str
+        As ``from_nir`` has it.
+
+    Returns
+    -------
+    model : GraphSNN
+        The network, in eval mode.
+    notes : list of str
+        What the user should know about it.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read like that.
+    """
+    reading = reading or {}
+    arguments = typed(reading)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        try:
+            model = from_nir(path, engine=engine, **arguments)
+        except ModelError as error:
+            message = str(error)
+            place = f"{path}: " if message.startswith(f"{path}: ") else ""
+            what = message.removeprefix(place)  # a path may have dt=1 in it, too
+            raise ModelError(place + in_flags(what, reading)) from None
+    notes = [in_flags(str(warned.message), reading) for warned in caught]
+    notes = list(dict.fromkeys(notes))  # each once
+    if not arguments.get("like") and not model.metadata:
+        like = in_flags(f"like={'|'.join(LIKE)}", reading)
+        notes.append(
+            f"the file does not say who wrote it: {like} sets that simulator's reset and timestep"
+        )
+    return model, notes
+
+
+def typed(reading):
+    """The arguments of a reading that somebody has asked for."""
+    return {name: value for name, value in reading.items() if value is not None}
+
+
+def in_flags(message, reading):
+    """Write the arguments that a message of ``from_nir`` names as a script's flags.
+
+    Parameters
+    ----------
+    message : str
+        A message that may have ``dt=0.0001`` or ``like='snntorch'`` in it.
+    reading : collection of str
+        Names of the script's flags; others stay as they are.
+
+    Returns
+    -------
+    str
+        The message with ``--dt 0.0001`` or ``--like snntorch`` in it.
+    """
+    if not reading:
+        return message
+    argument = re.compile(rf"\b({'|'.join(reading)})=('[^']*'|[\w.+|-]*\w)")
+    return argument.sub(lambda found: flag_of(found[1], found[2].strip("'")), message)
+
+
+def flag_of(name, value):
+    """The flag that gives a script this argument of ``from_nir``."""
+    if str(value) == "True":
+        return f"--{name}"
+    if str(value) == "False":
+        return f"--no-{name}"
+    return f"--{name} {value}"
+
+
+def how_read(model, path, reading=None):
+    """Say in one sentence how a network was read from its NIR file.
+
+    Parameters
+    ----------
+    model : GraphSNN
+        What ``read_nir`` has returned.
+    path : Path
+        The file.
+    reading : dict of {str: object}, optional
+        As ``read_nir`` has it.
+
+    Returns
+    -------
+    str
+        The file, the flags that were typed, and what they, or else the file, amount to.
+    """
+    flags = [flag_of(name, value) for name, value in typed(reading or {}).items()]
+    convention = model.reading
+    sign = ">=" if convention.get("at") else ">"
+    resets = RESET_WORDS[convention["reset"]]
+    if convention.get("reset_delay"):
+        resets += ", with reset_delay"
+    timesteps = f"timesteps of {1000 * convention['dt']:g} ms"
+    if convention.get("by_steps"):
+        timesteps = "time constants count timesteps"
+    facts = [
+        timesteps,
+        f"neurons spike where V {sign} threshold",
+        resets,
+    ]
+    if convention.get("delayed"):
+        facts.append("a timestep's input charges V after the spike")
+    if convention.get("floor") is not None:
+        facts.append(f"V does not fall below {-convention['floor']:g} thresholds")
+    said = f"with {' '.join(flags)}" if flags else "without flags"
+    return f'read from "{path.name}" {said}: {"; ".join(facts)}'
