@@ -40,18 +40,19 @@ LACKS = {
     # What files of a simulator do not say and how it is read; the arguments of
     # from_nir that say it. Simulators whose files say everything are left out.
     "snntorch": (
-        "snnTorch does not write reset_mechanism and reset_delay: read as its defaults, "
-        "'subtract' and True",
+        "snnTorch does not write reset_mechanism and reset_delay: read with its defaults, "
+        "reset='subtract' and reset_delay=True",
         ("reset", "reset_delay"),
     ),
     "norse": (
-        "Norse does not write v_reset and reset_method: read as its defaults, 0 and reset_value",
+        "Norse does not write v_reset and reset_method: read with its defaults, v_reset=0 and "
+        "reset='zero'",
         ("v_reset", "reset"),
     ),
     "sinabs": (
-        "sinabs does not write norm_input, tau_syn, min_v_mem, spike_fn and reset_fn: read as its "
-        "defaults, norm_input True of LIF and False of ExpLeak, no tau_syn, no min_v_mem, "
-        "MultiSpike and MembraneSubtract",
+        "sinabs does not write norm_input, tau_syn, min_v_mem, spike_fn and reset_fn: read with "
+        "its defaults, norm_input=True of LIF and norm_input=False of ExpLeak, reset='subtract', "
+        "and without tau_syn, membrane_floor and max_spikes",
         ("norm_input", "tau_syn", "membrane_floor", "max_spikes", "reset"),
     ),
 }
@@ -265,7 +266,7 @@ def check_given(nodes, convention, like):
         if given is None:
             continue
         if name in OF_SINABS and like != "sinabs":
-            raise ModelError(f"{name} says how sinabs ran a network: give like sinabs, too")
+            raise ModelError(f"{name} says how sinabs ran a network: give like='sinabs', too")
         having = [node for node, one in nodes.items() if type(one).__name__ in kinds]
         wrong = [node for node in given if node not in having] if isinstance(given, dict) else []
         if wrong or not having:
@@ -275,11 +276,11 @@ def check_given(nodes, convention, like):
             )
     if convention.get("v_reset") is not None and convention["reset"] != "zero":
         raise ModelError(
-            f"v_reset is where V goes with reset zero, and reset is {convention['reset']}"
+            f"v_reset is where V goes with reset='zero', which is {convention['reset']!r} here"
         )
     if convention.get("max_spikes") is not None and convention["reset"] != "subtract":
         raise ModelError(
-            "max_spikes goes with reset subtract: with zero and none there is one spike at most"
+            "max_spikes goes with reset='subtract': otherwise a neuron sends one spike at most"
         )
 
 
@@ -303,8 +304,7 @@ def warn_of_what_is_lacking(nodes, convention, like, given):
         concerned = {"IF", "LIF", "LI"}
     words, arguments = LACKS.get(like, ("", ()))
     if words and kinds & concerned and all(given.get(name) is None for name in arguments):
-        flags = " or ".join(arguments)
-        warnings.warn(f"{words}; if it was otherwise, give {flags}", stacklevel=3)
+        warnings.warn(words, stacklevel=3)
 
     other = [repr(name) for name, node in nodes.items() if not is_written_by(like, node)]
     if other and like == "sinabs":
@@ -324,7 +324,7 @@ def warn_of_what_is_lacking(nodes, convention, like, given):
                 written = 1 / np.ravel(node.r)[0]
                 warnings.warn(
                     f"SpikingJelly writes r = 1/dt, and r of {name!r} is that of "
-                    f"dt={written:.3g}: give this dt",
+                    f"timesteps of {1000 * written:.3g} ms: give dt={written:.3g}",
                     stacklevel=3,
                 )
     without = [repr(name) for name, node in nodes.items() if type(node).__name__ in INTEGRATORS]

@@ -410,8 +410,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         )
 
     def refresh(self):
-        """Have the event engine lay out its tables again, after a change of weights that torch does not count: by a fused
-        optimiser, through `.data`, or of inference tensors. Every evaluation begins with it."""
+        """Have the event engine lay out its tables again, after a change of weights that nobody counts: in place through `.data`,
+        a NumPy array or another process, or of inference tensors. Every evaluation begins with it."""
         if self.engine:
             self.engine.refresh()
 

@@ -50,7 +50,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
-STRICT = "CFLAGS=-O1 -Wall -Wextra -Werror"
+STRICT = "CFLAGS=-O1 -Wall -Wextra -Wconversion -Werror"
 SANITISED = (
     f"{STRICT} -fsanitize=address,undefined -fno-sanitize-recover",
     "LDFLAGS=-fsanitize=address,undefined",
@@ -326,6 +326,8 @@ def test_what_a_network_has_not_is_refused_and_changes_nothing():
         assert run.begin(run.changed(), run.size) and not run.begin(run.changed(), run.size - 1)
         run.call("reset", 0, 0, 0)
         run.show(x[0])
+        for number in (-1, run.state.pixels, 2**31 - 1):
+            assert not run.call("arrive", (ctypes.c_int32 * 2)(3, number), 2), number
         events = (ctypes.c_int32 * 2)(3, 3)
         assert run.call("arrive", events, 2) == takes
         found = [run.spikes([0], 1)[0][0] for _ in range(2)]
@@ -383,6 +385,45 @@ def test_a_program_opens_several_files_as_on_the_page(tmp_path):
     )
     done = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["7", "7", "-1"] and done.stderr == "main.c: it is no network\n"
+
+
+SCARCE = """
+#include <stddef.h>
+#include <stdlib.h>
+static int left; /* so often there is memory */
+static void *scarce(size_t size) { return left-- > 0 ? malloc(size) : NULL; }
+#define malloc scarce
+"""
+WITHOUT_MEMORY = """
+#undef malloc
+int main(int argc, char **argv)
+{
+    static const uint8_t pixels[784];
+    static char block[20000000];
+    NetworkTables network;
+    NetworkSettings settings;
+    FILE *file = fopen(argv[argc - 1], "rb");
+    const char *why = network_open(block, fread(block, 1, sizeof block, file), &network, &settings);
+    for (int most = 0; most < 2; most++) {
+        left = most;
+        printf("%d\\n", classify(argv[argc - 1], pixels, 784, 0));
+    }
+    printf("%d %d\\n", !why, !network_begin(&network, &settings, NULL, network_size(&network)));
+    return 0;
+}
+"""
+
+
+def test_without_memory_nothing_begins(tmp_path):
+    """The page's program says so where malloc gives none, and network_begin returns 0 for no memory, instead of writing there."""
+    (tmp_path / "main.c").write_text(f"{SCARCE}{on_the_page()[2]}{WITHOUT_MEMORY}")
+    run_here("export", "quick_feedback --to block --output", tmp_path / "one.snn")
+    words = ["-std=c99", "-ffp-contract=off", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    sources = [FOLDER / "network.c", FOLDER / "block.c", "main.c", f"-I{FOLDER}"]
+    subprocess.run(["cc", *words, *sources, "-lm", "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run(["./main", "one.snn"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "-1\n-1\n1 1\n"), done
+    assert done.stderr == "one.snn: it is empty, or too large for the memory\none.snn: no memory\n"
 
 
 def test_networks_link_into_one_program_as_on_the_page(tmp_path):
@@ -621,7 +662,7 @@ def test_arduino_library(tmp_path):
     (tmp_path / "main.cpp").write_text(
         '#include "Arduino.h"\n#include "Digits.ino"\nint main() { setup(); for (;;) loop(); }\n'
     )
-    build_c = "for part in network weights; do cc -c -O1 -Wall -Wextra -Werror src/$part.c -o $part.o || exit; done; "
+    build_c = "for part in network weights; do cc -c -O1 -Wall -Wextra -Wconversion -Werror src/$part.c -o $part.o || exit; done; "
     build_cpp = "c++ -Wall -Wextra -Wno-unused-variable -Werror -Isrc -I. -Iexamples/Digits main.cpp *.o -o sketch"
     subprocess.run(["sh", "-c", f"{build_c}{build_cpp}"], cwd=tmp_path, check=True)
     *drawn, last = subprocess.run(
@@ -632,6 +673,21 @@ def test_arduino_library(tmp_path):
     assert last == f"class {answer}, timesteps 7, spikes {spikes}, milliseconds 0"
     levels = [" .:-=+*#%@".index(one) for one in drawn[-model.image_shape[1]].split(" | ")[0]]
     assert levels == (images[1, 0, 0].double() / 255 * 10).long().clamp(max=9).tolist()
+
+
+def test_a_program_whose_network_does_not_begin_says_so(tmp_path):
+    """Here for want of memory, as if the programs had been built for another machine."""
+    write(tmp_path, build())
+    weights = tmp_path / "weights.h"
+    text = re.sub(r"#define NETWORK_BYTES .*", "#define NETWORK_BYTES 64", weights.read_text())
+    weights.write_text(text)
+    make = ["make", "all", STRICT]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    words = "the network does not begin, see network_begin in network.h\n"
+    done = check(tmp_path)
+    assert (done.returncode, done.stdout) == (1, f"differs: {words}")
+    done = subprocess.run(["./run"], cwd=tmp_path, input="", capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
 
 
 def test_what_run_cannot_read_is_refused(tmp_path):

@@ -575,8 +575,9 @@ def test_threads_that_share_an_engine_have_its_results():
         check_same(together, output)
 
 
-CHANGES = {  # what torch counts, or a module, or a setting
+CHANGES = {  # what torch counts, an optimiser's step, or a module, or a setting
     "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=False).step(),
+    "a fused optimiser": lambda model: torch.optim.SGD(model.parameters(), 0.5, fused=True).step(),
     "a layer in its place": lambda model: model.features.__setitem__(
         0, nn.Conv2d(1, 4, 3, padding=1)
     ),
@@ -606,9 +607,40 @@ def test_what_changes_a_network_counts_at_the_next_run(way):
         )  # which are kept while nothing changes
 
 
+@torch.no_grad()
+def test_weights_are_seen_that_lie_where_others_were():
+    """nn.utils.vector_to_parameters gives all parameters other memory, and sets the one before free: the next vector may get it."""
+    model = build(**BIAS)
+    x, u = inputs(model)
+    parameters = [*model.parameters()]
+    vector = torch.cat([parameter.flatten() for parameter in parameters])
+    nn.utils.vector_to_parameters(vector.clone(), parameters)
+    engine = EventEngine(model)
+    before = engine(x, u)
+    address = parameters[0].data_ptr()
+    for _ in range(10):
+        nn.utils.vector_to_parameters(vector / 2, parameters)
+        if parameters[0].data_ptr() == address:
+            break
+    after = engine(x, u)
+    check_same(model(x, u), after)
+    assert not torch.equal(before.logits, after.logits)
+
+
+def test_an_optimiser_of_other_tensors_changes_nothing():
+    """Nor do tensors of the network that it has, but that have no gradient: it leaves them as they are."""
+    model = build()
+    engine, (x, u) = EventEngine(model), inputs(model)
+    engine(x, u)
+    rooms = engine.rooms
+    other = nn.Linear(2, 2)
+    other(torch.ones(1, 2)).sum().backward()
+    torch.optim.Adam([*other.parameters(), *model.parameters()], fused=True).step()
+    assert engine(x, u) and engine.rooms is rooms and rooms
+
+
 def test_an_evaluation_looks_at_the_weights_anew():
-    """What a fused optimiser has changed, which torch does not count, is evaluated; so is an inference tensor, which has no
-    count."""
+    """What was written through `.data`, which nobody counts, is evaluated; so is an inference tensor, which has no count."""
     model = load(REPOSITORY / "trained_models/snn/snn_feedback.pth", engine="event")
     x, labels = torch.rand(4, 1, 28, 28), torch.arange(4)
     evaluate(model, x, labels, operations=False)

@@ -19,12 +19,14 @@ from conftest import REPOSITORY, images, refused, run_here
 
 import self_models.kernel.engine
 from self_models import ModelError, load
+from self_models.graph import TracedSNN
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
 from self_models.kernel.build import FOLDER, KINDS, Built, Network, Settings, State
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.layout import lay_out
-from self_models.kernel.tables import settings_of
+from self_models.kernel.state import Rooms
+from self_models.kernel.tables import K, settings_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -186,7 +188,7 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
 @pytest.mark.parametrize("flags", [*KINDS.values(), build.SMALL["small"], ("-DPLAIN",)])
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_compiler_warns(compiler, flags, tmp_path):
-    words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c"]
+    words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-c"]
     sources = [
         FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c",
         FOLDER / "block.c",
@@ -279,6 +281,160 @@ def mutated(block, front, draw):
     return block
 
 
+def why_refused(library, block):
+    """What network_open says of a block, '' where it opens it."""
+    why = library.network_open(
+        block.ctypes.data, len(block), ctypes.byref(Network()), ctypes.byref(Settings())
+    )
+    return why.decode() if why else ""
+
+
+NAN, INFINITE = math.nan, math.inf
+OUT_OF_RANGE = {
+    "epsilon": [-0.1, NAN],
+    "open_bound": [NAN],
+    "gap_bound": [NAN],
+    "entropy_bound": [NAN],
+    "readout_leak": [-0.1, 1.1, NAN],
+    "readout_slew": [-0.1, INFINITE, NAN],
+    "surprise": [-0.1, NAN],
+    "decoded_scale": [0, -1, INFINITE, NAN],
+    "logits_scale": [0, -1, INFINITE, NAN],
+    "rule": [-1, 5],
+    "encoding": [-1, 2],
+    "readout": [-1, 5],
+    "timesteps": [0, -1],
+    "phase_steps": [-1],
+    **{
+        name: [-1, 2, 59]
+        for name in ("dynamic", "latch", "feedback", "immediate", "residual", "per_pixel")
+    },
+}
+IN_RANGE = {
+    "epsilon": [0, INFINITE],
+    "open_bound": [-INFINITE],
+    "gap_bound": [INFINITE],
+    "entropy_bound": [INFINITE],
+    "readout_leak": [0, 1],
+    "readout_slew": [0],
+    "surprise": [0, INFINITE],
+    "rule": [0, 4],
+    "encoding": [0, 1],
+    "readout": [0, 4],
+    "timesteps": [1, 2**31 - 1],
+    "phase_steps": [0, 2**31 - 1],
+    "immediate": [0, 1],
+}
+
+
+def named_values(values_by_name):
+    """(name, value) of each of the values."""
+    return [(name, value) for name, values in values_by_name.items() for value in values]
+
+
+@needs_cc
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_out_of_range_are_refused(kind):
+    """By network_open, network_begin and network_set, which then changes nothing."""
+    model = small(encoding="direct")
+    model = in_whole_numbers(model) if kind == "int8" else model
+    kernel, tables = build.library(kind), lay_out(model)
+    rooms = Rooms(kernel, tables)
+    room = rooms.new(settings_of(model))
+    before = bytes(room.state.settings)
+    assert {*OUT_OF_RANGE} == {name for name, _ in Settings._fields_}
+    for ranges, is_taken in ((IN_RANGE, 1), (OUT_OF_RANGE, 0)):
+        for name, value in named_values(ranges):
+            settings = settings_of(model)
+            setattr(settings, name, value)
+            why = why_refused(kernel, tables.block(settings))
+            assert why == ("" if is_taken else "the settings"), (name, value)
+            begun = kernel.network_begin(
+                ctypes.byref(rooms.network),
+                ctypes.byref(settings),
+                room.memory.ctypes.data,
+                len(room.memory),
+            )
+            assert bool(begun) == is_taken, (name, value)
+            room.state.settings = settings_of(model)
+            assert kernel.network_set(room.address, ctypes.byref(settings)) == is_taken
+            assert bytes(room.state.settings) == (bytes(settings) if is_taken else before)
+
+
+def test_a_setting_out_of_range_is_refused_in_a_line():
+    """One that was put there by hand, past change(); a room that is free is not used either."""
+    engine, x = EventEngine(small()), images(1, (1, 12, 16))
+    assert engine(x, seed=0)
+    engine.model.gate.epsilon = NAN
+    with pytest.raises(
+        ModelError, match=r"one of these settings, which is out of range: epsilon nan"
+    ):
+        engine(x, seed=0)
+
+
+@needs_cc
+def test_more_windows_than_neurons_are_refused():
+    """They would take 12 bytes each, 26 GB of 2^31 - 1 of them. An even number may be one more than there are."""
+    model, kernel = small(), build.library()
+    tables, settings = lay_out(model), settings_of(model)
+    largest = max(map(math.prod, tables.shapes))
+    for windows, why in {
+        0: "the windows",
+        largest + 1: "",
+        largest + 2: "the windows",
+        2**31 - 1: "the windows",
+    }.items():
+        tables.header["windows"] = windows
+        assert why_refused(kernel, tables.block(settings)) == why, windows
+
+
+@needs_cc
+@torch.no_grad()
+def test_links_that_run_on_the_other_side_of_their_neurons_are_refused():
+    """A delayed neuron that was charged, and had leaked, before it fires, would leak 2^32 - 1 times more."""
+    kernel = build.library()
+    convolution = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
+    nodes = [
+        ("a", "Conv2d", convolution, ["input"]),
+        ("b", "Conv2d", convolution, ["input"]),
+        ("n", "neuron", {}, ["a", "b"]),
+        ("f", "Flatten", {}, ["n"]),
+        ("o", "Linear", {"in_features": 4, "out_features": 2}, ["f"]),
+    ]
+    for update in ("delayed", "immediate"):
+        own = {"image_shape": (1, 2, 2), "labels": 2, "leak": 0.9, "update": update}
+        model = TracedSNN(nodes=nodes, **own).eval()
+        tables, settings = lay_out(model), settings_of(model)
+        room = Rooms(kernel, tables).new(settings)
+        (further,) = (n for n, node in enumerate(tables.nodes) if node["kind"] == K.ADDING)
+        assert why_refused(kernel, tables.block(settings)) == ""
+        settings.immediate = 1 - settings.immediate
+        assert not kernel.network_set(room.address, ctypes.byref(settings)), update
+        settings.immediate = 1 - settings.immediate
+        places = [tables.order.tolist().index(n) for n in (1, further)]
+        tables.order[places] = tables.order[places[::-1]]
+        assert why_refused(kernel, tables.block(settings)) == "the settings", update
+
+
+@needs_cc
+def test_a_prediction_that_is_no_number_sends_nothing_in_whole_numbers():
+    """A read-out that overflows, times 0, is none; what is left of a pixel, x minus it, was the smallest whole number there is."""
+    model = in_whole_numbers(
+        small(encoding="direct", residual=True, readout="membrane_linear", epsilon=0.0)
+    )
+    kernel = build.library("int8")
+    settings = settings_of(model)
+    settings.decoded_scale, settings.readout_leak = 3e38, 0
+    room = Rooms(kernel, lay_out(model)).new(settings)
+    pixels = np.full(room.state.pixels, 200, np.uint8)
+    kernel.network_reset(room.address, 0, 0, 0)
+    kernel.network_show(ctypes.c_void_p(room.address), ctypes.c_void_p(pixels.ctypes.data))
+    for _ in range(12):
+        kernel.network_step(ctypes.c_void_p(room.address))
+    is_lost = np.isnan(room.pixels("prediction"))
+    assert is_lost.any() and not room.spikes(0)[is_lost].any()
+
+
 def use(library, block):
     """What becomes of a block: refused, not begun, as its settings do not fit, or run."""
     network, settings, pointer = Network(), Settings(), ctypes.c_void_p
@@ -354,6 +510,17 @@ def fuzz_small():
         )
     for name, counts in fuzz(networks, 150).items():
         assert counts["refused"] > 20 < counts["run"], (name, counts)
+    use_where_rows_have_no_windows()
+
+
+def use_where_rows_have_no_windows():
+    """Run a network whose first rows reach nothing, and have numbers that nobody may compute with."""
+    tables, settings = lay_out(model := small()), settings_of(model)
+    for node in tables.nodes[tables.nodes["link"] == K.PLACED]:
+        rows = tables.nodes[node["source"]]["height"]
+        places = tables.places[node["first_place"] :][: 3 * rows].reshape(-1, 3)
+        places[0] = -1, -(2**31), 2**31 - 1
+    assert use(build.library(), np.array(tables.block(settings))) == "run"
 
 
 def sanitised(program):

@@ -266,6 +266,18 @@ def test_a_part_changed_in_mid_stream_is_noticed(part, name, engine):
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
+def test_a_stream_ends_with_a_step_of_a_fused_optimiser(engine):
+    model = on_engine(build(**DYNAMIC), engine)
+    (x, _), stream = inputs(model), model.stream()
+    stream(x)
+    weight = model.features[0].weight
+    weight.grad = torch.ones_like(weight)
+    torch.optim.SGD([weight], 0.5, fused=True).step()
+    with pytest.raises(ModelError, match=r"the weights or modules of this stream changed"):
+        stream(x)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
 def test_operations_are_counted_from_the_middle_of_a_stream(engine):
     """As of a stream that is counted from there by step(); an evaluation's refresh() in between loses nothing."""
     counts = []

@@ -220,7 +220,7 @@ def line_data(line):
     if line.get_markevery() is not None:
         look.append(f"markers at {line.get_markevery()}")
     return {
-        "label": str(line.get_label()),
+        "label": label_of(line),
         "look": ", ".join(look),
         "points": points(line.get_xydata()),
     }
@@ -246,7 +246,7 @@ def collection_data(collection):
     else:
         data["paths"] = [points(path.vertices) for path in collection.get_paths()]
         data["offsets"] = points(collection.get_offsets())
-    data["label"] = str(collection.get_label())
+    data["label"] = label_of(collection)
     data["colours"] = [*colours(collection.get_facecolor()), *colours(collection.get_edgecolor())]
     data["widths"] = [number(width) for width in np.atleast_1d(collection.get_linewidth())]
     return without_empty(data)
@@ -279,6 +279,14 @@ def strings_in(drawing):
     elif isinstance(drawing, str) and " pt, #" in drawing:
         strings.append(drawing.rpartition(" at ")[0])
     return strings
+
+
+def label_of(artist):
+    """The label of an artist; empty for one that matplotlib has numbered."""
+    label = str(artist.get_label())
+    if label.startswith("_"):
+        return ""
+    return label
 
 
 def points(values):

@@ -140,7 +140,7 @@ TRAININGS = {
     "snn baseline": CommandLine(
         "snn",
         f"-a VGG5_small --pretrained_ann {ANN} {FEW} {BALANCED} --epochs 1 --timesteps 7 "
-        "--output_leak 0.9 --output_bias --update immediate --precision bfloat16 "
+        "--output_leak 0.9 --update immediate --precision bfloat16 "
         "--run_name baseline",
     ),
     "snn --train decoder": CommandLine(
@@ -166,7 +166,7 @@ TRAININGS = {
     ),
     "snn delayed from scratch": CommandLine(
         "snn",
-        f"{SMALLEST} {FEW} --timesteps 8 --default_threshold 0.1 --membrane_floor 0.5 --bias "
+        f"{SMALLEST} {FEW} --timesteps 8 --default_threshold 0.1 --membrane_floor 0.5 --bias --output_bias "
         "--epochs 1 --run_name delayed --seed 4",
     ),
     "snn --seeds": CommandLine(
@@ -187,10 +187,14 @@ TRAININGS = {
         f"--pretrained_snn trained_models/snn/pair.pth --test_only {TESTED} --seeds 0 1 "
         "--engine event",
     ),
+    "snn --seeds --test_only again": CommandLine(
+        "snn", f"--pretrained_snn trained_models/snn/pair.pth --test_only {TESTED} --seeds 1 0"
+    ),
     "snn interrupted": CommandLine(
         "snn",
         f"--pretrained_ann {ANN} {SPIKING} {MNIST} --limit_train 40 --limit_test 16 "
-        "--batch_size 8 --epochs 2 --train_acc_batches 2 --run_name stopped",
+        "--batch_size 8 --epochs 1 --train_acc_batches 2 --holdout 60 --trade_off 0.02 -lr 1e-3 "
+        "--dropout 0 --run_name stopped",
         interrupted_after=3,
     ),
     "snn --resume after the interruption": CommandLine("snn", "--resume --run_name stopped"),
@@ -268,7 +272,8 @@ EVALUATIONS = {
         "--gate reconstruct --epsilon 0.2 --frame_seconds 0.05",
     ),
     "stream of a baseline": CommandLine(
-        "stream", f"--pretrained_snn {BASELINE} {TESTED} --scene noise --scene_frames 10"
+        "stream",
+        f"--pretrained_snn {BASELINE} --frames film.gif --steps_per_frame 3 --update delayed",
     ),
 }
 
@@ -479,24 +484,25 @@ def record_command(command, folder, repository):
         "errors": normaliser.text(errors),
     }
     files_after = files_in(folder)
+    files = {}
     for path, written in files_after.items():
         if files_before.get(path) != written:
-            record[f"file {path}"] = normaliser.file(folder / path)
+            files[f"file {path}"] = normaliser.file(folder / path)
     record["files gone"] = sorted(files_before.keys() - files_after.keys())
-    for name, figure in named_figures(figures, record).items():
+    for name, figure in named_figures(figures, files).items():
         record[name] = normaliser.value(figure.data())
-    return record
+    return record | files  # a reader of differences sees figures as data before their pixels
 
 
-def named_figures(figures, record):
+def named_figures(figures, files):
     """Name figures by the files that they are in, since the order of drawing may vary.
 
     Parameters
     ----------
     figures : list of DrawnFigure
         The figures in the order in which they were drawn.
-    record : dict of {str: object}
-        What was recorded of files.
+    files : dict of {str: object}
+        What was recorded of the files that were written.
 
     Returns
     -------
@@ -505,8 +511,8 @@ def named_figures(figures, record):
         frames of a GIF, which has fewer colours, are numbered.
     """
     names = {}
-    for aspect, value in record.items():
-        if aspect.startswith("file ") and aspect.endswith(".png"):
+    for aspect, value in files.items():
+        if aspect.endswith(".png"):
             names[value["frames"][0]] = aspect.removeprefix("file ")
     named = {}
     count_unnamed = 0

@@ -40,6 +40,14 @@ def sent(values, device):
     return values.to(device)
 
 
+def kept_in_memory(tensors):
+    """Return what keeps the ids and addresses of tensors from being given to others."""
+    # A tensor whose `.data` is set gives its memory free. The next one to be set might
+    # get it, and would look as if it had never changed; an alias holds the memory.
+    aliases = [tensor.detach() for tensor in tensors]
+    return tensors, aliases
+
+
 def compute_exactly():
     """Ask a GPU's convolutions for the same result each time, so that a run that was stopped goes on as if it had not been, and
     for factors that are not rounded to 10 bits, which would flip spikes near the threshold."""

@@ -9,6 +9,8 @@ enum { MOST_NODES = 4096 };
 
 typedef NetworkBlock Block; typedef NetworkNode Node;
 
+static int is_flag(int32_t value) { return value == 0 || value == 1; }
+
 /* Whether a node's numbers lie within the constants, behind those that all nodes have; first 0: it has none. */
 static int has(const Block *head, int32_t first, int64_t count)
 {
@@ -73,9 +75,9 @@ static const char *check_link(const Block *head, const Node *nodes, const Node *
 static const char *check(const Block *head, const Node *nodes, const int32_t *order, const int32_t *places, const char *names)
 {
     const char *wrong = 0;
-    int64_t inputs = 0;
+    int64_t inputs = 0, largest = 0;
     int32_t ends = 0;
-    WANT(head->layers > 0 && head->layers <= head->nodes && head->windows > 0 && (head->counting == 0 || head->counting == 1), "the layers");
+    WANT(head->layers > 0 && head->layers <= head->nodes && is_flag(head->counting) && is_flag(head->colour), "the layers");
     WANT(head->forward >= 0 && head->feedback >= 0 && (int64_t)head->forward + head->feedback == head->nodes - 1, "the order");
     for (int32_t i = 0; i < head->nodes - 1; i++) {
         WANT(order[i] > 0 && order[i] < head->nodes, "the order");
@@ -93,11 +95,16 @@ static const char *check(const Block *head, const Node *nodes, const int32_t *or
         WANT(node->height > 0 && node->width > 0 && node->channels > 0 && neurons <= MOST, "the shape of a node");
         WANT(node->depth >= 0 && node->depth <= head->nodes, "the depth of a node");
         WANT(node->resets >= 0 && node->resets <= NETWORK_RESET_NEVER, "the reset of a node");
+        WANT(is_flag(node->valued) && is_flag(node->narrow) && node->unbounded >= 0, "the kind of a node");
+        WANT(node->link == NETWORK_SAME || node->link == NETWORK_PLACED, "the link of a node");
         WANT(has(head, node->first_bias, node->first_own ? neurons : node->channels) && has(head, node->first_reset, 1)
              && has(head, node->first_own, 3 * neurons), "the constants of a node");
         inputs = n ? inputs : neurons;
+        largest = neurons > largest ? neurons : largest;
         WANT(n != head->decoded || neurons == inputs, "the decoder");
     }
+    /* no more spikes than a node has neurons share a window; one more may make an even number */
+    WANT(head->windows > 0 && head->windows <= largest + 1, "the windows");
     for (int32_t n = 1; n < head->nodes && !wrong; n++) /* which rely on all shapes */
         wrong = check_link(head, nodes, &nodes[n], places);
     for (int32_t i = 0; i < head->names; i++)
@@ -112,6 +119,7 @@ const char *network_open(const void *block, size_t bytes, NetworkTables *network
     const int32_t *order, *places;
     const char *names, *wrong;
     uint64_t weights, end;
+    WANT(block, "there is none");
     WANT((uintptr_t)block % sizeof(int32_t) == 0, "it does not begin at a multiple of 4 bytes");
     WANT(bytes >= sizeof *head, "it is cut short");
     WANT(head->magic == NETWORK_MAGIC, "it is no network");
@@ -133,6 +141,7 @@ const char *network_open(const void *block, size_t bytes, NetworkTables *network
             head->layers, head->nodes, head->forward, head->feedback, head->output, head->decoded, head->colour, head->windows,
             head->counting, nodes, order, places, (const network_potential_t *)(places + head->places),
             (const network_weight_t *)((const char *)block + weights), names};
+        WANT(network_accepts(&tables, &head->settings), "the settings");
         *network = tables;
         *settings = head->settings;
     }

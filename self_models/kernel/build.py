@@ -219,6 +219,7 @@ POINTER, UINT32, INT32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
 FUNCTIONS = {  # name, without its prefix -> what it returns, and takes
     "size": (ctypes.c_size_t, POINTER),
     "open": (ctypes.c_char_p, POINTER, ctypes.c_size_t, POINTER, POINTER),
+    "accepts": (ctypes.c_int, POINTER, POINTER),
     "begin": (POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t),
     "settle": (None, POINTER),
     "set": (ctypes.c_int, POINTER, POINTER),

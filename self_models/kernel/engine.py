@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
+from self_models.basics import ModelError, kept_in_memory
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, Settings, library
 from self_models.kernel.layout import lay_out
@@ -82,10 +82,8 @@ class Engine:
                 raise ModelError("the weights or settings changed while operations were counted")
             self.forget()
             self.check()
-            self._made_of, self._tensors = (
-                made_of,
-                tensors,
-            )  # held, so that no other takes their place in the memory
+            self._made_of = made_of
+            self._tensors = kept_in_memory(tensors)
 
     def serves(self):
         """True if the kernel can run the model as it is now."""

@@ -74,7 +74,7 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
         const int is_end = node->kind == NETWORK_OUTPUT || node->kind == NETWORK_DECODED;
         const int pools = node->kind == NETWORK_POOL || node->kind == NETWORK_COUNTING_POOL;
         const int is_charged = n > 0 && node->kind != NETWORK_ADDING && !pools, lists = is_charged && !is_end;
-        const int sends = node->kind != NETWORK_ADDING && !is_end, leaks = lists && constants[NETWORK_LEAK] != LEAK_ONE;
+        const int sends = node->kind != NETWORK_ADDING && !is_end, leaks = lists && constants[NETWORK_LEAK] != (potential_t)LEAK_ONE;
         const size_t neurons = neurons_of(node);
         Part part = {.node = node, .constants = constants};
         const size_t bits_of_places = (size_t)node->height * (size_t)((node->width - 1) / 32 + 1);
@@ -116,11 +116,61 @@ size_t network_size(const NetworkTables *network)
     return lay(network, &none, 0);
 }
 
-/* Whether a network has what these settings ask for. */
-static int fits(const NetworkTables *network, const Settings *settings)
+/* --- which settings a network takes */
+
+static int is_within(int32_t value, int32_t least, int32_t most) { return value >= least && value <= most; }
+static int is_from_0(float value, float most) { return value >= 0 && value <= most; } /* NaN is not */
+static int is_above_0(float value) { return value > 0 && value <= FLT_MAX; }
+static int is_number(float value) { return value == value; }
+
+/* Whether each setting is in its range: see NetworkSettings. */
+static int are_in_range(const Settings *set)
 {
-    const int plain = settings->encoding == NETWORK_POISSON && !settings->residual;
-    return (network->decoded >= 0 || !settings->feedback) && (network->node[0].valued || plain);
+    const int32_t flags = set->dynamic | set->latch | set->feedback | set->immediate | set->residual | set->per_pixel;
+    if (flags & ~1) /* one is neither 0 nor 1 */
+        return 0;
+    if (!is_within(set->rule, NETWORK_NEVER, NETWORK_BOTH) || !is_within(set->encoding, NETWORK_POISSON, NETWORK_DIRECT)
+        || !is_within(set->readout, NETWORK_SPIKE_COUNT, NETWORK_MEMBRANE_RESCALED))
+        return 0;
+    if (set->timesteps < 1 || set->phase_steps < 0)
+        return 0;
+    if (!(set->epsilon >= 0) || !is_number(set->open_bound) || !is_number(set->gap_bound) || !is_number(set->entropy_bound))
+        return 0;
+    if (!is_from_0(set->readout_leak, 1) || !is_from_0(set->readout_slew, FLT_MAX) || !(set->surprise >= 0))
+        return 0;
+    return is_above_0(set->decoded_scale) && is_above_0(set->logits_scale);
+}
+
+/* Whether node a runs before node b. */
+static int runs_before(const NetworkTables *network, int32_t a, int32_t b)
+{
+    int32_t i = 0;
+    while (i < network->nodes - 2 && network->order[i] != a && network->order[i] != b)
+        i++;
+    return network->order[i] == a;
+}
+
+/* Further links to neurons add to V before these fire, if they are charged first (immediate), else after it. A delayed neuron whose V
+   had been charged, and had leaked, already would take the leaks of 2^32 - 1 steps. */
+static int links_fit(const NetworkTables *network, int32_t immediate)
+{
+    for (int32_t n = 1; n < network->nodes; n++) {
+        const int32_t into = network->node[n].into;
+        if (network->node[n].kind == NETWORK_ADDING && network->node[into].kind == NETWORK_NEURONS
+            && runs_before(network, n, into) != immediate)
+            return 0;
+    }
+    return 1;
+}
+
+int network_accepts(const NetworkTables *network, const Settings *settings)
+{
+    const int sends_values = settings->encoding == NETWORK_DIRECT || settings->residual;
+    if (!are_in_range(settings) || !links_fit(network, settings->immediate))
+        return 0;
+    if (settings->feedback && network->decoded < 0)
+        return 0;
+    return !sends_values || network->node[0].valued;
 }
 
 State *network_begin(const NetworkTables *network, const Settings *settings, void *memory, size_t bytes)
@@ -128,7 +178,7 @@ State *network_begin(const NetworkTables *network, const Settings *settings, voi
     const volatile float a = 1.000244140625f; /* 1 + 2^-12, whose square is rounded to 1 + 2^-11 */
     State *const run = memory;
     const size_t size = network_size(network);
-    if (!size || bytes < size || !fits(network, settings) || a * a - 1.00048828125f != 0)
+    if (!memory || !size || bytes < size || !network_accepts(network, settings) || a * a - 1.00048828125f != 0)
         return 0;
     wipe(memory, size);
     lay(network, run, memory);
@@ -395,6 +445,8 @@ static int reach_alike(const int32_t *a, const int32_t *b)
    `places`. A corner may stick out over the border. */
 static void add_windows(State *run, const Part *part, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
 {
+    if (!count) /* of_row and of_column may then be those of a row and a column without windows */
+        return;
     const Node *node = part->node;
     const Part *source = &run->part[node->source];
     Part *const target = &run->part[node->into];
@@ -414,8 +466,6 @@ static void add_windows(State *run, const Part *part, const int32_t *of_row, con
     potential_t *to = target->v + at, window[SMALL];
     const int32_t block = node->side * row_size;
 #endif
-    if (!count)
-        return;
     touch(run, target, row + top, row + bottom, column + left, column + right, clock);
 #ifdef NETWORK_SMALL
     if (kind == PAIRS)
@@ -668,7 +718,7 @@ static void add_up(State *run, Part *part)
     const int32_t channels = part->node->channels;
     const potential_t leak = part->constants[NETWORK_LEAK];
     float *logit = run->logits;
-    for (size_t i = 0; leak != LEAK_ONE && i < (size_t)run->classes; i++)
+    for (size_t i = 0; leak != (potential_t)LEAK_ONE && i < (size_t)run->classes; i++)
         set_v(part, i, leaked(v_at(part, i), leak));
     charge(run, part, 0);
     bound(part, 0, 0);
@@ -865,9 +915,16 @@ static int holds(const State *run)
 
 int network_arrive(State *run, const int32_t *events, int32_t count)
 {
-    if (run->network->node[0].valued)
-        run->input_events = events, run->input_values = 0, run->input_count = count, run->unproven = 1;
-    return run->network->node[0].valued;
+    if (!run->network->node[0].valued)
+        return 0;
+    for (int32_t i = 0; i < count; i++)
+        if (events[i] < 0 || events[i] >= run->pixels)
+            return 0;
+    run->input_events = events;
+    run->input_values = 0;
+    run->input_count = count;
+    run->unproven = 1;
+    return 1;
 }
 
 int network_step(State *run)
@@ -981,7 +1038,8 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     }
     for (int32_t i = 0; i < run->pixels; i++) {
         run->is_open[i] = 1, run->predicted[i] = 0;
-        run->image[i] = run->readout_sum[i] = 0;
+        run->image[i] = 0;
+        run->readout_sum[i] = 0;
     }
     wipe(run->logits, sizeof *run->logits * (size_t)run->classes);
     predict(run, 0, run->pixels);
@@ -990,7 +1048,7 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
 
 int network_set(State *run, const Settings *settings)
 {
-    if (!fits(run->network, settings))
+    if (!network_accepts(run->network, settings))
         return 0;
     run->settings = *settings;
     for (int32_t i = 0; !settings->feedback && i < run->pixels; i++)

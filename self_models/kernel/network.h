@@ -106,7 +106,11 @@ typedef struct {
    again; latch: their prediction is held; residual: x - p is sent in place of x; per_pixel: the channels of a pixel are judged as
    one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off.
    immediate: V is charged before it is compared with theta, else after (delayed). phase_steps: of phased networks: steps of
-   each phase, else 0. timesteps: for which the network was trained. */
+   each phase, else 0. timesteps: for which the network was trained.
+
+   Ranges: dynamic, latch, feedback, immediate, residual and per_pixel are 0 or 1; rule, encoding and readout one of their enum;
+   timesteps from 1 and phase_steps from 0 on. epsilon, readout_slew and surprise are not below 0, readout_leak is 0 to 1, scales are
+   above 0. No float is NaN; epsilon and the bounds may be infinite. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
@@ -174,8 +178,8 @@ typedef struct {
    it would read or write beyond its memory, in a few words why, and fills in nothing. */
 const char *network_open(const void *block, size_t bytes, NetworkTables *network, NetworkSettings *settings);
 
-/* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: too few bytes, settings
-   that network_set refuses, or a compiler that fuses products with sums (clang's -ffp-contract=fast). */
+/* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: memory is 0 or too few
+   bytes, settings that the network does not take, or a compiler that fuses products with sums (clang's -ffp-contract=fast). */
 size_t network_size(const NetworkTables *network);
 NetworkState *network_begin(const NetworkTables *network, const NetworkSettings *settings, void *memory, size_t bytes);
 
@@ -194,7 +198,8 @@ int network_show(NetworkState *run, const uint8_t *pixels);
 int network_streams(const NetworkState *run);
 
 /* What arrives in the next timestep, and in no later one: numbers of input neurons, in the order of a layer's, the same one as often as
-   it has events. It takes the place of an image, and is not copied. Returns 0, and does nothing, where the input takes no events. */
+   it has events. It takes the place of an image, and is not copied. Returns 0, and does nothing, where the input takes no events, or
+   has no neuron of such a number. */
 int network_arrive(NetworkState *run, const int32_t *events, int32_t count);
 
 /* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
@@ -217,9 +222,14 @@ int network_spiked(const NetworkState *run, int layer, int neuron);
 network_potential_t network_potential(const NetworkState *run, int layer, int neuron);
 network_potential_t network_threshold(const NetworkState *run, int layer);
 
-/* Other settings from the next step on; all is looked at again. Returns 0, and changes nothing, for feedback without a decoder, and for
-   residual or direct where the input sends no values. network_settle: bring all potentials up to date. */
+/* Other settings from the next step on; all is looked at again. Returns 0, and changes nothing, where network_accepts does. */
 int network_set(NetworkState *run, const NetworkSettings *settings);
+
+/* 1 where a network takes these settings: each is in its range, see NetworkSettings, and the network has what they ask for: feedback a
+   decoder, residual and direct an input that sends values, immediate links that run in this order. */
+int network_accepts(const NetworkTables *network, const NetworkSettings *settings);
+
+/* Bring all potentials up to date. */
 void network_settle(NetworkState *run);
 
 #ifdef __cplusplus

@@ -33,7 +33,7 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
                     block[j] = (uint32_t)(i + j);
                 philox(block, (uint32_t)(first + t), (uint32_t)index[b], epoch, key0, key1, words);
                 for (int32_t j = 0; j < least_of(4 * DRAWN, 4 * (blocks - i)); j++)
-                    out[4 * (size_t)i + j] = uniform(words[j % 4][j / 4]);
+                    out[4 * i + j] = uniform(words[j % 4][j / 4]);
             }
 }
 

@@ -18,8 +18,11 @@ ALWAYS void sum_four(const weight_t *weights, const size_t *begins, const potent
     sum_t a = 0, b = 0, c = 0, d = 0;
     for (int32_t r = 0; r < count; r++) {
         const weight_t *const from = weights + begins[r];
-        const sum_t value = kind == SPIKES ? 1 : (sum_t)values[r];
-        a += value * (sum_t)from[0], b += value * (sum_t)from[1], c += value * (sum_t)from[2], d += value * (sum_t)from[3];
+        const potential_t value = kind == SPIKES ? 1 : values[r];
+        a += (sum_t)times(value, from[0]);
+        b += (sum_t)times(value, from[1]);
+        c += (sum_t)times(value, from[2]);
+        d += (sum_t)times(value, from[3]);
     }
     sum[0] = (potential_t)a, sum[1] = (potential_t)b, sum[2] = (potential_t)c, sum[3] = (potential_t)d;
 }

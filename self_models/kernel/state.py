@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from self_models.kernel.build import Part, State
+from self_models.basics import ModelError
+from self_models.kernel.build import Part, Settings, State
 from self_models.kernel.tables import line_of_bytes
 from self_models.running.draws import in_space, key_for
 from self_models.running.stream import MEMBRANES
@@ -36,6 +37,10 @@ class Room:
             len(self.memory),
         )
         self.address = library.network_begin(*given)
+        if self.address is None:
+            raise ModelError(
+                "the event engine does not begin: use --engine dense, and report this"
+            )
         self.state = State.from_address(self.address)
         self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
 
@@ -84,7 +89,22 @@ class Rooms:
             weights=None
         )  # those of the network's block are the only ones
 
+    def check(self, settings):
+        """Raise ModelError if the kernel refuses these Settings."""
+        given = ctypes.byref(self.network), ctypes.byref(settings)
+        if self.library.network_accepts(*given):
+            return
+        values = [
+            f"{name} {getattr(settings, name)}"
+            for name, kind in Settings._fields_
+            if kind is ctypes.c_float
+        ]
+        raise ModelError(
+            f"the event engine does not run one of these settings, which is out of range: {', '.join(values)}"
+        )
+
     def new(self, settings):
+        self.check(settings)
         room = Room(self.library, self.tables, self.network, settings)
         if self.tables.header["counting"]:
             self.counting.append(room)
@@ -92,6 +112,7 @@ class Rooms:
 
     def run(self, runs, settings, most=CHUNK):
         """Run an array of Run in threads, which hold no lock meanwhile. most: at once in one thread."""
+        self.check(settings)
         threads, last = torch.get_num_threads(), len(runs)
         begins = range(0, last, max(1, min(most, -(-last // threads))))
 

@@ -108,9 +108,22 @@ class Tables(NamedTuple):
         parts = [np.frombuffer(part, np.uint8) for part in self.parts(settings)]
         return np.concatenate(parts, out=line_of_bytes(sum(map(len, parts))))
 
+    def links_run_first(self):
+        """Return whether further links to neurons run before these, as where they are charged before they fire."""
+        order = self.order.tolist()
+        for number, node in enumerate(self.nodes):
+            target = int(node["into"])
+            if node["kind"] == K.ADDING and self.nodes[target]["kind"] == K.NEURONS:
+                return order.index(number) < order.index(target)
+        return True  # there are none
+
     def network(self, library):
         """The Network of these tables, which holds on to its block. Raises ModelError where network_open refuses it."""
-        block, network = self.block(Settings()), Network()
+        # Any settings that network_open accepts; those of a run are given when it begins.
+        settings = Settings(
+            immediate=self.links_run_first(), timesteps=1, decoded_scale=1, logits_scale=1
+        )
+        block, network = self.block(settings), Network()
         why = library.network_open(
             block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings())
         )

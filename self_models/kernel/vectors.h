@@ -66,10 +66,11 @@ static potential_t leaked(potential_t x, potential_t share)
     return (potential_t)(product >= 0 ? product / LEAK_ONE : -((LEAK_ONE - 1 - product) / LEAK_ONE));
 }
 
-static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
+static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * (float)LEAK_ONE)); }
 
-/* in 255ths; of two as near the even one, as 2^23 + 2^22 leaves no room for a fraction */
-static potential_t current_of(float x) { return (potential_t)(x * 255 + 12582912.0f - 12582912.0f); }
+/* in 255ths; of two as near the even one, as 2^23 + 2^22 leaves no room for a fraction; 0 of what is no number, as a prediction
+   may be of a read-out that has overflowed */
+static potential_t current_of(float x) { return x == x ? (potential_t)(x * 255 + 12582912.0f - 12582912.0f) : 0; }
 #else
 enum { LEAK_ONE = 1 };
 
@@ -172,8 +173,10 @@ ALWAYS void add_weights_of(potential_t *to, const weight_t *weights, const size_
         *(four_t *)(to + i) = sum;
     }
     for (; i < size; i++)
-        for (int32_t r = 0; r < count; r++)
-            to[i] = plus(to[i], valued ? times(values[r], weights[begins[r] + i]) : weights[begins[r] + i]);
+        for (int32_t r = 0; r < count; r++) {
+            const weight_t weight = weights[begins[r] + (size_t)i];
+            to[i] = plus(to[i], valued ? times(values[r], weight) : weight);
+        }
 }
 
 #if defined(AVX512) || defined(AVX2)

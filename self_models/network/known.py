@@ -3,7 +3,10 @@
 Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known.
 """
 
+import itertools
+
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from self_models.basics import ModelError
 from self_models.network.chains import Scale
@@ -27,6 +30,9 @@ OF_READOUT = (
 )  # methods that change neither what layers run nor on what
 PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}
 
+step_numbers = itertools.count(1)  # of all optimiser steps of this process
+latest_steps = {}  # id of a tensor: the number of the latest optimiser step that changed it
+
 
 def modules_of(model):
     """A model and all modules in it, once for each place that has one; in a few microseconds."""
@@ -41,9 +47,42 @@ def is_hooked(module):
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
+def note_optimizer_step(optimizer, args, kwargs):
+    """Note which tensors a step of an optimiser has changed; torch calls this after each step."""
+    # torch does not raise the version of what a fused optimiser writes, nor of what
+    # other optimisers write through `.data`. A number that no other step has, in place
+    # of a count, tells two tensors apart of which the later has got the id of the first.
+    number = next(step_numbers)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                latest_steps[id(parameter)] = number
+
+
+register_optimizer_step_post_hook(note_optimizer_step)
+
+
 def fingerprint(model):
-    """(what is equal while nothing of a model has changed, its tensors): modules, hooks, where tensors lie, and how often torch
-    has counted a change of them. It counts none by a fused optimiser or through `.data`, nor any of inference tensors."""
+    """Describe what a model is made of, to tell later whether it has changed.
+
+    Seen are changed modules, hooks and neurons, tensors that were replaced or whose memory
+    was (``.data = ...``), what torch counts as a change in place (``tensor._version``), and
+    steps of optimisers. Not seen are writes in place through ``.data``, a NumPy array or
+    another process, and into inference tensors.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+
+    Returns
+    -------
+    state : list
+        Equal to that of an earlier call if nothing has changed meanwhile.
+    tensors : list of Tensor
+        Parameters and buffers of the model. Whoever keeps ``state`` for comparison must
+        also keep what ``kept_in_memory(tensors)`` of basics returns.
+    """
     modules, tensors = modules_of(model), []
     state = [*modules]
     for module in modules:
@@ -52,9 +91,10 @@ def fingerprint(model):
             state += module.initial_potential, module.floor, module.update, module.numbers
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
-    return state + [
-        (id(value), value.data_ptr(), value.is_inference() or value._version) for value in tensors
-    ], tensors
+    for value in tensors:
+        version = value.is_inference() or value._version
+        state.append((id(value), value.data_ptr(), version, latest_steps.get(id(value))))
+    return state, tensors
 
 
 def check_known(

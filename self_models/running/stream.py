@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from self_models.basics import ModelError
+from self_models.basics import ModelError, kept_in_memory
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.running.draws import EVALUATION, Draws
@@ -54,7 +54,10 @@ class Stream:
 
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
-        model, (modules, self._tensors) = self.model, self.model.fingerprint()
+        model = self.model
+        modules, tensors = model.fingerprint()
+        if self._began is None:
+            self._tensors = kept_in_memory(tensors)
         parts = model.gate, model.readout
         settings = (
             model.settings,

@@ -70,6 +70,10 @@ int main(void)
     int input;
     board_paint();
     run = network_begin(&network_tables, &network_defaults, memory, sizeof memory);
+    if (!run) {
+        printf("differs: the network does not begin, see network_begin in network.h\n");
+        return 1;
+    }
     for (input = 0; input < golden_inputs; input++) {
         if (!equal(input))
             return 1;

@@ -168,6 +168,8 @@ int main(int argc, char **argv)
             refuse("usage: ./run [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-o] [-s STEPS] [-t] < input");
     }
     run = network_begin(&network_tables, &settings, memory, sizeof memory);
+    if (!run)
+        refuse("the network does not begin, see network_begin in network.h");
     if (left_on && !network_streams(run))
         refuse("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
     if (settings.phase_steps && settings.rule != NETWORK_NEVER)

@@ -41,7 +41,9 @@ async function started() {
   const network = room(data.sizes.tables), settings = room(data.sizes.settings), image = room(PIXELS);
   const block = put(...data.block.map(([text, half]) => (half ? halves(bytesOf(text)) : bytesOf(text))));
   if (kernel.network_open(block, end - block, network, settings)) throw new Error("the network of this page is damaged");
-  const bytes = kernel.network_size(network), state = kernel.network_begin(network, settings, room(bytes), bytes);
+  const bytes = kernel.network_size(network);
+  const state = kernel.network_begin(network, settings, room(bytes), bytes);
+  if (!state) throw new Error("the network of this page does not begin");
   const array = (name) => view().getUint32(state + offsets.state[name], true);
   const call = (name, ...values) => kernel[`network_${name}`](state, ...values);
   return {

@@ -28,6 +28,11 @@ void loop()
     long spikes = 0;
     long step = 0;
     int last = 0;
+    if (!run) {
+        Serial.println("the network does not begin, see network_begin in network.h");
+        delay(2000);
+        return;
+    }
     network_reset(run, golden_key[0], golden_key[1], golden_numbers[image]);
     network_show(run, golden_pixels + (size_t)image * NETWORK_PIXELS);
     const unsigned long began = millis();
