@@ -82,6 +82,16 @@ def test_seeds_one_after_the_other(recipes, tmp_path):
     )
 
 
+def test_seeds_are_evaluated_again_under_the_next_free_names(recipes, tmp_path):
+    """As without --seeds: --test_only replaces nothing, so it need not be refused."""
+    ann = recipes[0] / "trained_models/ann/ann.pth"
+    flags = f"--test_only --seeds 0 1 --limit_test 4 --run_name x --output_dir {tmp_path}"
+    for _ in range(2):
+        run_here("ann", "--pretrained_ann", ann, flags)
+    logs = sorted(path.stem for path in (tmp_path / "logs/ann").glob("*.jsonl"))
+    assert logs == ["x", "x_1", "x_1_2", "x_2"]
+
+
 def test_one_seed_fails_and_the_others_are_trained(tmp_path):
     """Its line names seed and run, and the exit status is 1; Ctrl-C still ends all."""
     begun = []

@@ -81,6 +81,24 @@ def test_a_conversion_balances_with_the_draws_before_training(trained):
     assert digests(trained.ann.parent) == trained.ann_files
 
 
+def test_balancing_draws_by_the_seed(trained, tmp_path):
+    """With --seed 3 thresholds are those that the draws of seed 3 give; those of 0 give others."""
+    flags = f"{SPIKING} --epochs 0 --seed 3 --run_name x --output_dir {tmp_path}"
+    run_here("snn", f"--pretrained_ann {trained.ann} {flags}")
+    model = load(tmp_path / "trained_models/snn/x.pth")
+    found = model.thresholds
+    batch = load_data("MNIST", limit_train=32)[0].batch(torch.arange(8))
+    expected = {}
+    for seed in (0, 3):
+        draws = Draws(seed, 0, batch.index)
+        model.load_state_dict(load_checkpoint(trained.ann)["state_dict"], strict=False)
+        expected[seed] = conversion.balance_thresholds(
+            model, batch.images, lambda t, draws=draws: draws.at_step(t, (1, 28, 28), "cpu"), 12
+        )
+    assert found == pytest.approx([0.3 * value for value in expected[3]])
+    assert found != pytest.approx([0.3 * value for value in expected[0]])
+
+
 def test_balancing_leaves_leaks_and_mode_as_they_were():
     model, x = tiny(leak=0.5).train(), images(2)
     found = conversion.balance_thresholds(model, x, lambda t: torch.full_like(x, 0.3), 4)

@@ -8,14 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, records, refused, run_here
+from conftest import DATA, REPOSITORY, records, refused, run_here, run_undrawn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from PIL import Image, ImageSequence
 
 import results
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import plt
 from harness.drawing.film import film_of, save_gif
+from harness.drawing.raster import Raster, save_raster
+from harness.drawing.reel import VERDICTS, save_stream
 from harness.measuring.comparing import Difference, Spread
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
@@ -184,6 +188,67 @@ def test_what_pictures_say(tmp_path, pictures):
     assert [axis.images[0].get_array()[0, 0] for axis in pictures[-1].axes] == [80, 40, 40, 80]
 
 
+def test_a_gif_shows_each_frame_for_these_seconds_and_says_its_timestep(tmp_path, pictures):
+    """The film has timesteps 2, 4 and 6. In the first nothing is blocked: it is left out.
+
+    The last frame stays for 3 s.
+    """
+    save_gif(tmp_path / "a.gif", replace(film(), every=2), 0.5)
+    with Image.open(tmp_path / "a.gif") as gif:
+        milliseconds = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+    assert milliseconds == [500, 3000]
+    assert "timestep 6 of 6   |   75 % blocked" in pictures[-1].get_suptitle()
+
+
+def test_a_raster_marks_spikes_in_their_timestep(tmp_path, pictures):
+    """Neuron 4 of features.1 spikes in timesteps 1 and 3, neuron 2 in timestep 2."""
+    spikes = np.array([[True, False], [False, True], [True, False]])
+    arrays = {
+        "input.spikes": np.array([[False], [False], [True]]),
+        "features.1.spikes": spikes,
+        "features.1.membrane": np.array([[0.1, 0.8], [0.9, 0.2], [0.3, 0.7]]),
+        "features.1.threshold": np.array(1.0),
+        "output.membrane": np.array([[0.0, 0.0], [0.0, 1.0], [2.0, 1.0]]),
+    }
+    totals = {"input": torch.tensor([1]), "features.1": torch.tensor([0, 0, 1, 0, 2])}
+    raster = Raster(np.zeros((2, 2)), 3, totals, arrays)
+    save_raster(tmp_path / "a.png", raster, "title", ["cat", "dog"])
+    of_input, _, of_layer, membranes, _, outputs = pictures[-1].axes
+    assert [[*marks.get_positions()] for marks in of_input.collections] == [[3]]
+    assert [[*marks.get_positions()] for marks in of_layer.collections] == [[1, 3], [2]]
+    first, second = membranes.lines[1:]  # behind the line of the threshold
+    assert first.get_xdata().tolist() == [1, 2, 3] and first.get_ydata().tolist() == [
+        0.1,
+        0.9,
+        0.3,
+    ]
+    assert (first.get_markevery(), second.get_markevery()) == ([0, 2], [1])  # counted from 0
+    assert all(line.get_xdata().tolist() == [1, 2, 3] for line in outputs.lines)
+
+
+def test_a_stream_says_no_answer_before_it_says_no_label(tmp_path, pictures):
+    """A timestep without an answer is neither right nor wrong, whether or not there is a label."""
+    figures = dict.fromkeys(PARTS, np.ones(5)) | {
+        "answer": np.array([-1, -1, 0, 0, 0]),
+        "label": np.array([-1, 0, -1, 0, 1]),
+    }
+    reel = SimpleNamespace(
+        so_far=lambda: figures,
+        images=[(0, np.zeros((2, 2)))],
+        model=SimpleNamespace(classes=["cat", "dog"], layers=["input", "features.1"]),
+        title="title",
+    )
+    save_stream(tmp_path / "a.png", reel)
+    bars = [bar for bar in pictures[-1].axes[1].patches if bar.get_width()]
+    drawn = [(bar.get_x(), bar.get_width(), to_hex(bar.get_facecolor())) for bar in bars]
+    assert drawn == [
+        (0.5, 2, VERDICTS["no answer yet"]),
+        (2.5, 1, VERDICTS["no label"]),
+        (3.5, 1, VERDICTS["right"]),
+        (4.5, 1, VERDICTS["wrong"]),
+    ]
+
+
 def test_charts_by_epsilon_and_over_time(tmp_path, pictures):
     """A baseline comes first; what blocks has a panel of its own."""
     off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
@@ -284,6 +349,16 @@ def test_families_in_the_order_of_verdicts(tmp_path, pictures):
         )
     plots.save_accuracy_against_spikes(tmp_path / "a.png", points, verdicts, finding)
     assert [axis.get_title()[0] for axis in pictures[-1].axes] == ["c", "b", "a"]
+
+
+def test_a_baseline_has_the_timesteps_of_the_network_beside(trained, baseline, tmp_path):
+    """Both were trained with 5; --timesteps 3 is of both."""
+    flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --timesteps 3 --limit_test 8"
+    run_undrawn("obj1", flags, f"--epsilon 0.1 --run_name a --output_dir {tmp_path}")
+    (network,) = records(tmp_path / "logs/snn/a.jsonl", "evaluation")
+    (beside,) = records(tmp_path / "logs/snn/a.jsonl", "baseline")
+    assert (network["timesteps"], network["mean_steps"]) == (3, 3)
+    assert (beside["timesteps"], beside["mean_steps"]) == (3, 3)
 
 
 def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):

@@ -145,6 +145,15 @@ def test_seed_names_the_draws():
     assert not torch.equal(model(x, seed=6).predictions, seeded.predictions)
 
 
+def test_a_seed_comes_before_draws_that_are_given_too():
+    """Then the images are 0, 1 and 2, as with a seed alone, and not those of the draws."""
+    model, x = small().eval(), images(3)
+    draws = Draws(5, EVALUATION, torch.tensor([7, 8, 9]))
+    both = model(x, draws=draws, seed=6)
+    assert torch.equal(both.predictions, model(x, seed=6).predictions)
+    assert not torch.equal(both.predictions, model(x, draws=draws).predictions)
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_draws_of_another_number_of_images_are_refused(engine, count):

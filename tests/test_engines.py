@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import (
     BIAS,
+    COUNT,
     ELSEWHERE,
     GRID,
     REPOSITORY,
@@ -97,6 +98,10 @@ OWN = {  # of gates and rules
     "open_bound": [0.6, 0.8, 0.9],
     "entropy_bound": [0.9, 0.99],
 }
+SINGLE_PIXEL_PLANS = {  # of layers that keep the size of an image: no D, no U, no pool
+    "one pixel": [[4, "fork", 5], [3, "in"]],
+}
+ALL_PLANS = PLANS | SINGLE_PIXEL_PLANS
 RUN = {  # black: how many images are; ties: draws lie on the pixels' grid; at_once: numbers of a chunk of steps
     "black": [0, 0, 0, 1, 3],
     "ties": [False, True],
@@ -104,6 +109,15 @@ RUN = {  # black: how many images are; ties: draws lie on the pixels' grid; at_o
     "segments": [0, 0, 1, 4, "auto"],
 }
 LASTS, IMAGES = 7, 3
+EXTREMES = {  # what is the same in all cases of an extreme; the rest is drawn
+    "one pixel": {"image_shape": (1, 1, 1), "plan": "one pixel"},
+    "one pixel in colour": {"image_shape": (3, 1, 1), "plan": "one pixel"},
+    "black images": {"run": {"black": IMAGES}},
+    # No prediction misses by so much: blocked from the second timestep on.
+    "all pixels blocked": {"gate": "block", "own": {"epsilon": 3.0}},
+    "one timestep": {"timesteps": 1},
+    "one class": {"labels": 1},
+}
 OF_PART = {
     "open": (),
     "block": ("epsilon", "blocking", "latch", "residual", "together"),
@@ -131,9 +145,15 @@ def drawn(number):
     return settings | {"own": own, "run": run, "seed": number}
 
 
-def networks(numbers):
-    """(case, its network) of these numbers, as far as settings go together."""
-    for case in map(drawn, numbers):
+def networks(numbers, extreme=None):
+    """(case, its network) of these numbers, as far as settings go together.
+
+    extreme: a name in EXTREMES, of what all cases have in common; None: they are drawn.
+    """
+    for number in numbers:
+        case = drawn(number)
+        if extreme:
+            case = with_extreme(case, EXTREMES[extreme])
         try:
             model = network(**case)
         except ModelError:
@@ -141,39 +161,57 @@ def networks(numbers):
         yield case, model
 
 
+def with_extreme(case, extreme):
+    """The case with these entries; of an entry that is a dict, with its entries."""
+    case = dict(case)
+    for name, value in extreme.items():
+        if isinstance(value, dict):
+            value = case[name] | value
+        case[name] = value
+    return case
+
+
 def network(plan, gate, own, run, recorded, seed, **settings):
     """A network of these settings; ModelError where they do not go together."""
     settings |= {
         name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")
     }
-    settings |= {"recorded_frames": LASTS} if recorded else {}
+    timesteps = settings.pop("timesteps", LASTS)
+    settings |= {"recorded_frames": timesteps} if recorded else {}
     if recorded and gate == "block":
         settings["blocking"] = "dynamic"
     if settings["update"] == "phased":
         settings |= PHASED | ({"epsilon": 0.0} if gate == "block" else {})
-    if not PLANS[plan][1] and "epsilon" in settings:
+    if not ALL_PLANS[plan][1] and "epsilon" in settings:
         settings["epsilon"] = 0.0  # what is left to a network without a decoder
     cls = VGG_SNN_STDB_wFeedback if gate == "open" else AdaptiveTimestepsSNN
     return build(
-        cls=cls, plan=PLANS[plan], gate=gate, timesteps=LASTS, fc_width=12, dropout=0.5, **settings
+        cls=cls,
+        plan=ALL_PLANS[plan],
+        gate=gate,
+        timesteps=timesteps,
+        fc_width=12,
+        dropout=0.5,
+        **settings,
     )
 
 
 def on_grid(model, run, seed):
     """Images, or recordings in which half of the frames stay as they were, on the grid; and draws."""
+    steps = model.timesteps
     draw = torch.Generator().manual_seed(seed)
     x = (
-        torch.rand(IMAGES, *[LASTS] * bool(model.frames), *model.image_shape, generator=draw)
+        torch.rand(IMAGES, *[steps] * bool(model.frames), *model.image_shape, generator=draw)
         * GRID
     ).round() / GRID
     x = x * 2 - 1 if model.image_shape[0] == 3 else x
     x = x * (torch.rand(x.shape, generator=draw) > 0.2)
     if model.frames:
-        for t in range(1, LASTS):
+        for t in range(1, steps):
             stays = torch.rand(IMAGES, generator=draw) < 0.5
             x[stays, t] = x[stays, t - 1]
     x[: run["black"]] = 0
-    u = torch.rand(LASTS, IMAGES, *model.image_shape, generator=draw)
+    u = torch.rand(steps, IMAGES, *model.image_shape, generator=draw)
     return x, (u * GRID).floor() / GRID if run["ties"] else u
 
 
@@ -181,6 +219,9 @@ def by_steps(model):
     baseline = copy.deepcopy(model)
     baseline.batched = False
     return baseline
+
+
+ENGINES = {"reference": by_steps, "dense": lambda model: model, "event": EventEngine}
 
 
 def named(name):
@@ -273,14 +314,94 @@ def check_case(case, model):
     return ran
 
 
-@pytest.mark.parametrize("first", range(0, 160, 20))
-def test_every_engine_runs_the_network_as_its_step_says(first):
-    for case, model in networks(range(first, first + 20)):
+def check_cases(numbers, extreme=None):
+    """check_case() of the cases of these numbers. Returns how many have run."""
+    count = 0
+    for case, model in networks(numbers, extreme):
         try:
             check_case(case, model)
         except Exception as error:
             error.add_note(f"{ELSEWHERE}; case: {case}")
             raise
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("first", range(0, 160, 20))
+def test_every_engine_runs_the_network_as_its_step_says(first):
+    assert check_cases(range(first, first + 20)) > 8
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+def test_every_engine_runs_the_extremes_as_its_step_says(extreme):
+    assert check_cases(range(160, 164), extreme) > 1
+
+
+@pytest.mark.parametrize("way", ENGINES)
+@torch.no_grad()
+def test_an_image_of_which_every_pixel_is_blocked_by_hand(way):
+    """No prediction misses a pixel by 3, so all 784 pixels are blocked after timestep 1.
+
+    Until then each is compared once, and sends where its draw is at most its value.
+    """
+    model = build(epsilon=3.0)
+    x, u = inputs(model)
+    output = ENGINES[way](model)(x, u)
+    assert output.is_open[0].all() and not output.is_open[1:].any()
+    assert output.comparisons.tolist() == [784] * COUNT
+    assert torch.equal(output.spikes["input"], (u[0] <= x).logical_and(x > 0).flatten(1).sum(1))
+    model.change(rule="all_predicted", open_bound=0.0)
+    assert ENGINES[way](model)(x, u).steps.tolist() == [1] * COUNT
+
+
+@pytest.mark.parametrize("way", ENGINES)
+@torch.no_grad()
+def test_black_images_by_hand(way):
+    """A pixel of value 0 sends nothing, even where its draw is 0.
+
+    No pixel is active, so no active one is open, and images stop after timestep 1.
+    """
+    model = build(rule="all_predicted", open_bound=0.0)
+    output = ENGINES[way](model)(torch.zeros(2, 1, 28, 28), torch.zeros(STEPS, 2, 1, 28, 28))
+    assert sum(output.spikes.values()).tolist() == [0, 0] and not output.logits.any()
+    assert output.steps.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("way", ENGINES)
+@torch.no_grad()
+def test_a_pixel_opens_again_when_its_prediction_has_leaked_away_by_hand(way):
+    """While the pixel is blocked nothing moves but the read-out, and yet a run is not over.
+
+    An open pixel of 1/2 brings 1 to a neuron of threshold 3/4. A spike adds 1/2 to the
+    prediction, of which a timestep keeps half. The prediction misses the pixel by epsilon,
+    0.3, or more after timesteps 3 and 6, so the pixel is open again in 4 and 7.
+
+    timestep             1    2    3     4      5       6        7         8
+    membrane, charged    1   1/4  1/4   5/4    1/2     1/2      3/2       3/4
+    spike                1    0    0     1      0       0        1         0
+    prediction          .5  .25  .125 .5625 .28125 .140625 .5703125 .28515625
+
+    In timestep 8 the membrane is at its threshold, and not above it.
+    """
+    model = build(
+        plan=[[1], ["in"]],
+        image_shape=(1, 1, 1),
+        kernel_size=1,
+        fc_layers=0,
+        encoding="direct",
+        timesteps=8,
+        default_threshold=0.75,
+        readout_leak=0.5,
+        epsilon=0.3,
+        blocking="dynamic",
+    )
+    model.features[0].weight.fill_(2)
+    model.generate[0].weight.fill_(0.5)
+    output = ENGINES[way](model)(torch.full((1, 1, 1, 1), 0.5))
+    assert output.is_open.flatten().int().tolist() == [1, 0, 0, 1, 0, 0, 1, 0]
+    assert output.spikes_by_step["features.1"].flatten().tolist() == [1, 0, 0, 1, 0, 0, 1, 0]
+    predictions = [0.5, 0.25, 0.125, 0.5625, 0.28125, 0.140625, 0.5703125, 0.28515625]
+    assert output.predictions.flatten().tolist() == predictions
 
 
 @torch.no_grad()

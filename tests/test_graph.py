@@ -126,6 +126,24 @@ def test_neurons_by_hand(node, reset, arriving, potentials, spikes, engine):
         assert output.recorded["0"]["spikes"].flatten().tolist() == list(map(bool, spikes))
 
 
+@pytest.mark.parametrize(
+    ("given", "dt", "leak"),
+    [
+        ({}, 0.01, 0.5),  # as the file says
+        ({"like": "nir"}, 0.01, 0.5),  # which takes nothing for granted
+        ({"like": "snntorch"}, 1e-4, 0.995),
+        ({"like": "snntorch", "dt": 0.002}, 0.002, 0.9),
+    ],
+)
+def test_what_is_given_comes_before_like_and_that_before_the_file(given, dt, leak):
+    """A timestep keeps 1 - dt / tau of V, of a time constant tau of 0.02 s."""
+    graph = chain(equations("LIF", tau=0.02, r=1, v_leak=0))
+    graph.metadata = {"seconds_per_step": 0.01, "reset": "subtract"}
+    model = from_nir(graph, **given)
+    assert model.dt == dt
+    assert model.graph.modules["0"].leak.item() == pytest.approx(leak)
+
+
 @pytest.mark.skipif(isinstance(build.built(), ModelError), reason="there is no C compiler")
 def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
     """As C programs read them: 1 arrives at both, of which two timesteps keep 1/4 and 9/16."""

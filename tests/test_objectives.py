@@ -9,7 +9,7 @@ import torch
 from conftest import tiny
 
 from harness.data.sets import ImageSet
-from self_models import first_difference
+from self_models import ModelError, first_difference
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
 from self_models.objectives.gates import Blocking, Reconstruct
@@ -213,6 +213,18 @@ def test_a_bound_that_is_met_exactly_stops():
         run = RunState(image, view, logits=torch.tensor([logits]))
         for bounds, stops in ((met, True), (missed, False)):
             assert RULES[name](**bounds).holds(run).tolist() == [stops], (name, bounds)
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy", "both"])
+def test_rules_that_compare_classes_are_refused_for_one_class(rule):
+    """One class leads no other, and its probability is always 1."""
+    words = f"^rule {rule} compares the logits of classes, and this network has only one: choose "
+    with pytest.raises(ModelError, match=words):
+        build(AdaptiveTimestepsSNN, labels=1, rule=rule)
+    model = build(AdaptiveTimestepsSNN, labels=1, rule="all_predicted", open_bound=1.0)
+    with pytest.raises(ModelError, match=words):
+        model.change(rule=rule)
+    assert model(torch.ones(2, 1, 28, 28), seed=0).steps.tolist() == [1, 1]  # as before
 
 
 def test_blocking_by_hand():

@@ -26,6 +26,7 @@ from conftest import (
 from PIL import Image
 
 from harness.command_line.parser import Configuration
+from harness.data.facts import facts_of
 from harness.data.sets import ImageSet, load_data
 from harness.runs.saving import save_checkpoint
 from harness.training.fit import LEAST, length_of, training_batches
@@ -195,6 +196,58 @@ def test_the_preset_from_a_folder_to_a_comparison(own):
         assert re.search(
             words, run_here(script, "own", *flags, here.removeprefix("--preset own "))[1]
         )
+
+
+DIGITS = list("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("settings", "dataset", "facts"),
+    [
+        # on its own data set its name says all
+        ({"dataset": "MNIST", "labels": 10}, "MNIST", {"labels": 10}),
+        # on a folder, what MNIST's name has said until now: size, black border, and classes
+        (
+            {"dataset": "MNIST", "labels": 10},
+            "folder",
+            {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": DIGITS},
+        ),
+        # but what the network itself says comes before that
+        (
+            {
+                "dataset": "MNIST",
+                "labels": 2,
+                "image_shape": (1, 14, 14),
+                "background": 0.25,
+                "classes": ["even", "odd"],
+            },
+            "folder",
+            {
+                "labels": 2,
+                "image_shape": (1, 14, 14),
+                "background": 0.25,
+                "classes": ["even", "odd"],
+            },
+        ),
+        # of a folder only the network itself knows
+        ({"dataset": "…/data", "labels": 2}, "folder", {"labels": 2}),
+    ],
+)
+def test_facts_of_a_network_on_another_data_set(settings, dataset, facts):
+    assert facts_of(settings, dataset) == facts
+
+
+def test_a_network_of_mnist_takes_a_folder_of_digits(trained, tmp_path):
+    """In its own size, 28 x 28 in grey, though the files are of 12 x 12 in colour."""
+    flags = f"--pretrained_ann {trained.ann} --test_only --run_name x --output_dir {tmp_path}"
+    digits = make_folder(tmp_path / "digits", DIGITS, count=1)
+    said = run_here("ann", flags, "--dataset", digits)[1]
+    assert "data: digits, grey images of 28x28 pixels, 10 classes; images: test 10 " in said
+    (record,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
+    assert (record["dataset"], record["images"], record["classes"]) == ("digits", 10, DIGITS)
+    animals = make_folder(tmp_path / "animals", count=1)
+    line = refused("ann", flags, "--dataset", animals)
+    assert "has the classes cat, dog, and the network was trained on 0, 1, 2 and 7 more" in line
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])

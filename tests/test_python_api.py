@@ -242,6 +242,16 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
     assert not {"spikes", "parts", "operations"} & evaluate(load(ANN), later).keys()
 
 
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+def test_a_network_of_one_class_is_not_evaluated(cls):
+    """It has no second logit, by which its margin would be known."""
+    model = cls(plan=[[2], []], image_shape=(1, 4, 4), labels=1, fc_width=4)
+    images, labels = torch.ones(2, 1, 4, 4), torch.tensor([0, 0])
+    assert model.eval()(images).logits.shape == (2, 1)
+    with pytest.raises(ModelError, match=r"^this network has only one class, .* needs two$"):
+        evaluate(model, images, labels)
+
+
 def test_importing_is_cheap():
     cheap = "import sys, self_models; assert not {'harness', 'matplotlib', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", cheap], cwd=REPOSITORY, check=True)

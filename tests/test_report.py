@@ -246,6 +246,8 @@ def test_what_charts_show(tmp_path, pictures):
     assert axis.images[0].get_array().tolist() == [[1, 0], [0.2, 0.8]] and words_of(
         axis.texts
     ) == ["50", "", "10", "40"]
+    # columns are predicted classes, rows classes: 10 elks were taken for cats
+    assert [text.get_position() for text in axis.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert words_of(axis.get_yticklabels()) == ["cat  100.0 %", "elk  80.0 %"]
     plots.save_curves(path, runs[2:], looks)
     curves = {

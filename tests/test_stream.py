@@ -247,6 +247,24 @@ def test_what_stays_until_reset(engine):
     assert stream(x, 2).steps.tolist() == [2] * len(x)
 
 
+@pytest.mark.parametrize("engine", ["dense", "reference", "event"])
+@pytest.mark.parametrize(("part", "name"), [("gate", "epsilon"), ("readout", "readout_leak")])
+def test_a_part_changed_in_mid_stream_is_noticed(part, name, engine):
+    """Also where it is changed by itself, of which the model's settings say nothing."""
+    model = on_engine(build(**DYNAMIC), engine)
+    x, _ = inputs(model)
+    stream, other = model.stream(), model.stream()
+    stream(x, 3)
+    other(x, 3)
+    changed = getattr(model, part)
+    before = getattr(changed, name)
+    setattr(changed, name, 0.05)
+    with pytest.raises(ModelError, match="the settings of this stream changed since it began"):
+        stream(x)
+    setattr(changed, name, before)
+    check_same(stream(x, 4), other(x, 4))
+
+
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_a_stream_ends_with_a_step_of_a_fused_optimiser(engine):
     model = on_engine(build(**DYNAMIC), engine)

@@ -16,6 +16,7 @@ from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import QCFS
 from self_models.network.surrogates import SURROGATES
 from self_models.network.tracing import arguments_of, traced
+from self_models.running.outputs import INPUT
 from self_models.vgg_wFeedback import VGG_wFeedback
 
 SHAPE = (2, 8, 8)
@@ -121,6 +122,58 @@ def test_events_are_step_on_random_networks(seed, update):
     for output in (found, dense):
         assert first_difference(output, reference) is None
         torch.testing.assert_close(output.logits_by_step, reference.logits_by_step)
+
+
+def run_layers(layers, images):
+    """What the last of these Layers makes of images."""
+    values = {INPUT: images}
+    for layer in layers:
+        total = sum(values[source] for source in layer.sources)
+        values[layer.name] = layer.module(total)
+    return values[layers[-1].name]
+
+
+def with_statistics(model):
+    """The model with norms that scale and shift, as those that have been trained do."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    return model.eval()
+
+
+class Shared(nn.Module):
+    """A convolution whose output a norm takes, and a sum behind that norm, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)
+        self.end = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(108, 5))
+
+    def forward(self, x):
+        shared = self.conv(x)
+        return self.end(self.norm(shared) + shared)
+
+
+@torch.no_grad()
+def check_traced(ann):
+    """The Layers of an ANN give the ANN's logits."""
+    images = torch.rand(4, *SHAPE)
+    found = run_layers(traced(ann, images), images)
+    torch.testing.assert_close(found, ann(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_is_not_folded_into_a_layer_that_others_take_too():
+    torch.manual_seed(0)
+    check_traced(with_statistics(Shared()))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_traced_layers_are_the_random_ann(seed):
+    torch.manual_seed(seed)
+    check_traced(with_statistics(Random(seed)))
 
 
 class Block(nn.Module):

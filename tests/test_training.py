@@ -420,6 +420,29 @@ def test_log_begins_with_results_and_with_what_is_not_by_default(trained):
     )
 
 
+def test_the_log_leaves_out_flags_of_training_where_nothing_is_trained(trained, tmp_path):
+    """They are in the .jsonl, as all parameters are, but would mislead at the top of the log."""
+    idle = "--epochs 7 --weight_decay 0.1"
+    here = f"--test_only --limit_test 4 --batch_size 3 --run_name x --output_dir {tmp_path}"
+    run_here("ann", f"--pretrained_ann {trained.ann} {idle} {here}")
+    (opening,) = records(tmp_path / "logs/ann/x.jsonl", "run")
+    log = (tmp_path / "logs/ann/x.log").read_text()
+    assert opening["parameters"].items() > {"epochs": 7, "weight_decay": 0.1}.items()
+    assert "batch_size=3" in log and "epochs=" not in log and "weight_decay=" not in log
+
+
+def test_the_last_result_stands_first_in_the_log(tmp_path):
+    """As of a run that goes on with more epochs; what is said in between stays behind both."""
+    with Run("snn", "x", parse("snn", "--output_dir", str(tmp_path)), trains=True) as run:
+        run.say("begins")
+        run.result("accuracy 1 %", epoch=1)
+        run.say("goes on")
+        run.result("accuracy 2 %", epoch=2)
+    log = (tmp_path / "logs/snn/x.log").read_text()
+    assert log.startswith("accuracy 2 %\n\naccuracy 1 %\n\nstarted 20")
+    assert log.endswith("\nbegins\ngoes on\n")
+
+
 def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp_path):
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused("snn", grown, "--test_only")
@@ -440,6 +463,18 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
     for name, value in baseline.items():
         assert torch.equal(grown[name], value), name
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
+
+
+def test_train_decoder_leaves_thresholds_and_leaks_of_the_rest_as_they_are(trained, tmp_path):
+    """Though --learn_threshold and --learn_leak are given: those of the decoder alone learn."""
+    learn = "--train decoder --learn_threshold --learn_leak --epochs 1 -lr 0.01"
+    here = f"{DATA} --leak 0.9 --run_name x --output_dir {tmp_path}"
+    run_here("snn", f"--pretrained_snn {trained.snn} {learn} {here}")
+    before = load(trained.snn, leak=0.9).state_dict()
+    after = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["state_dict"]
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in after if name.startswith("generate")}
+    assert changed > {"generate.2.threshold", "generate.2.leak"}
 
 
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):

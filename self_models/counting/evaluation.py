@@ -253,7 +253,11 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
     needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
-    that does."""
+    that does. Raises ModelError for a network of one class."""
+    if class_count(model) == 1:
+        raise ModelError(
+            "this network has only one class, which it always predicts: an evaluation needs two"
+        )
     if hasattr(model, "refresh"):
         model.refresh()
     with Evaluation(model, count_operations) as evaluation:

@@ -388,6 +388,11 @@ def check_together(model, gate, rule):
         raise ModelError(
             f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another"
         )
+    if rule.compares_classes and own["labels"] == 1:
+        raise ModelError(
+            f"rule {own['rule']} compares the logits of classes, and this network has only one: "
+            "choose never, or all_predicted"
+        )
 
 
 def check_phased(model, gate, rule):

@@ -68,10 +68,14 @@ class Never:
     looks_at_input : bool
         Whether the rule asks which input neurons are open, which needs a gate that
         blocks.
+    compares_classes : bool
+        Whether the rule compares the logits of several classes, so that a network of
+        one class cannot have it.
     """
 
     stops = False
     looks_at_input = False
+    compares_classes = False
 
 
 class Rule(Never):
@@ -143,6 +147,7 @@ class Confidence(Rule):
         tried=(2.0, 4.0, 8.0, 16.0),
         common=True,
     )
+    compares_classes = True
 
     def holds(self, run: RunState) -> torch.Tensor:
         """Return whether the margin is at least ``gap_bound``."""
@@ -167,6 +172,7 @@ class Entropy(Rule):
         group="stopping",
         tried=(0.2, 0.05, 0.01, 0.001),
     )
+    compares_classes = True
 
     def holds(self, run: RunState) -> torch.Tensor:
         """Return whether the entropy is at most ``entropy_bound``."""
