@@ -130,6 +130,14 @@ def measured(args, argv):
             raise UserError(
                 f"{series.name} was run with {series.run_with} for seed {of} only: --evaluate runs all seeds alike"
             )
+    for word, of_seeds in networks.items():
+        published = [network for network in of_seeds if network.is_published]
+        if 0 < len(published) < len(of_seeds):
+            numbers = " ".join(str(network.seed) for network in published)
+            print(
+                f"note: {word} of seed {numbers} came with the program, the others are yours: "
+                "--seeds names seeds of one kind"
+            )
     if not args.evaluate:
         print(
             f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}"
@@ -147,6 +155,12 @@ class Trained(NamedTuple):
     log: Path
 
     name = property(lambda self: self.checkpoint.stem)
+
+    @property
+    def is_published(self):
+        """Whether it came with the program."""
+        published = PublishedPaths("snn", self.name)
+        return self.log.absolute() == published.json_path.absolute()
 
 
 def trained(word, seed, output_dir):

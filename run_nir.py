@@ -35,6 +35,7 @@ from harness.measuring.still_images import (
 from harness.measuring.tables import aligned, figure
 from harness.runs.run import Run, progress_bar, some
 from self_models.basics import HOME, ModelError
+from self_models.basics.images import readable_name
 from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.operations import conventions
 from self_models.objectives.encoders import OF_STILLS
@@ -194,7 +195,9 @@ def main(argv=None):
     report(run, model, result, "recordings")
     for path, label, found in zip(files, labels, read_as, strict=True):
         if args.wrong and found != label:
-            run.say(f"wrong: {path}: class {names[label]}, predicted {names[found]}")
+            run.say(
+                f"wrong: {readable_name(path)}: class {names[label]}, predicted {names[found]}"
+            )
     record = {
         "event": "nir",
         "network": args.network,

@@ -222,9 +222,7 @@ def held_out_by(start):
     UserError
         If the log beside the checkpoint does not say, or says 0.
     """
-    log = log_beside(start.path)
-    if start.kind == "ann":
-        log = log.parent.with_name("ann") / log.name
+    log = log_beside(start.path, start.kind)
     counts = []
     for record in read_records(log):
         if record["event"] == "run":

@@ -73,9 +73,10 @@ class GraphSNN(nn.Module):
         shape = self.graph.shape
         return len(shape) == 3 and has_colour(shape[0]) and "encoding" in self.metadata
 
-    def step(self, memory, events):
-        """One timestep. events: (B, *graph.shape); memory: see Graph. Returns name -> what each node sends (B, ...)."""
-        return self.graph.step(memory, arriving_values(events))
+    def step(self, memory, events, scale=None, counts=False):
+        """One timestep. events: (B, *graph.shape); memory: see Graph; scale, counts: see forward. Returns name -> what each node
+        sends (B, ...)."""
+        return self.graph.step(memory, arriving_values(events, scale, counts))
 
     def forward(self, events, timesteps=None, record=None, scale=None, counts=False):
         """The SNNOutput of events (B, T, *graph.shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row

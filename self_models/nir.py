@@ -37,8 +37,8 @@ LIKE = {
     "spikingjelly": {"dt": 1e-4, "at": True, "starts_at": "v_reset"},
 }
 LACKS = {
-    # What files of a simulator do not say and how it is read; the arguments of
-    # from_nir that say it. Simulators whose files say everything are left out.
+    # What files of a simulator do not say and how it is read; the names in a convention
+    # of what says it. Simulators whose files say everything are left out.
     "snntorch": (
         "snnTorch does not write reset_mechanism and reset_delay: read with its defaults, "
         "reset='subtract' and reset_delay=True",
@@ -53,7 +53,7 @@ LACKS = {
         "sinabs does not write norm_input, tau_syn, min_v_mem, spike_fn and reset_fn: read with "
         "its defaults, norm_input=True of LIF and norm_input=False of ExpLeak, reset='subtract', "
         "and without tau_syn, membrane_floor and max_spikes",
-        ("norm_input", "tau_syn", "membrane_floor", "max_spikes", "reset"),
+        ("norm_input", "tau_syn", "floor", "max_spikes", "reset"),
     ),
 }
 NODES_WITH = {  # argument of from_nir -> kinds of nodes that have it
@@ -340,6 +340,8 @@ def is_written_by(like, node):
     kind = type(node).__name__
     if like == "sinabs" and kind in ("LIF", "LI"):
         return bool((np.asarray(node.v_leak) == 0).all() and (np.asarray(node.r) == 1).all())
+    if like == "norse" and kind == "CubaLI":
+        return False  # its exporter knows none
     if like == "norse" and kind == "CubaLIF":
         return bool((np.asarray(node.w_in) == 1).all() and (np.asarray(node.r) == 1).all())
     return True

@@ -1002,6 +1002,13 @@ def test_flags_that_read_a_nir_file_are_refused_for_a_checkpoint(tmp_path, train
     assert not [*tmp_path.iterdir()]
 
 
+def test_flags_of_images_are_refused_where_nothing_is_tried_on_images(tmp_path, trained):
+    nir.write(tmp_path / "net.nir", if_node())
+    for network, to in ((tmp_path / "net.nir", "c"), (trained.snn, "torch")):
+        line = refused("export", network, f"--to {to} --dataset MNIST --output", tmp_path / "out")
+        assert "--dataset: only a checkpoint by --to page, c, arduino is tried on images" in line
+
+
 def test_a_class_of_ones_own_is_refused_for_a_nir_file(tmp_path):
     (tmp_path / "own.py").write_text("class Own:\n    pass\n")
     nir.write(tmp_path / "net.nir", if_node())

@@ -216,6 +216,7 @@ def test_a_run_in_a_clone_leaves_what_came_with_the_program_as_it_is(clone):
 def test_compare_and_report_find_the_users_run_first(clone):
     published = clone / "logs/published/snn/tiny.jsonl"
     assert trained_by("tiny", 0, ".").log.resolve() == published
+    assert trained_by("tiny", 0, ".").is_published
     assert log_beside("trained_models/snn/tiny.pth") == published
     assert [run.path for run in find_runs(["tiny"], ".")] == [
         clone / "logs/published/ann/tiny.jsonl",
@@ -225,10 +226,23 @@ def test_compare_and_report_find_the_users_run_first(clone):
     own.parent.mkdir()
     shutil.copy(published, own)
     assert trained_by("tiny", 0, ".").log.resolve() == own
+    assert not trained_by("tiny", 0, ".").is_published
     assert trained_by("tiny", 0, ".").checkpoint == Path("trained_models/snn/tiny_own.pth")
     assert [run.path for run in find_runs(["tiny"], ".")] == [own]
     assert log_beside("trained_models/snn/tiny.pth") == published
     assert log_beside("trained_models/snn/tiny_own.pth") == own
+
+
+def test_the_log_beside_an_ann_is_its_own(clone):
+    """Not that of an SNN of the same name; and a run of the user's counts without its last checkpoint, too."""
+    published = clone / "logs/published/ann/tiny.jsonl"
+    assert log_beside("trained_models/ann/tiny.pth", "ann") == published
+    (clone / "trained_models/snn/tiny.pth").unlink()
+    assert log_beside("trained_models/ann/tiny.pth", "ann") == published
+    own = clone / "logs/ann/tiny.jsonl"
+    own.parent.mkdir()
+    shutil.copy(published, own)
+    assert log_beside("trained_models/ann/tiny.pth", "ann") == own
 
 
 def test_names_of_runs_where_networks_came_with_the_program(clone):

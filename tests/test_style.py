@@ -105,9 +105,9 @@ def names_in(node):
 
 
 def is_packed_assignment(node):
-    """Return whether values are assigned in one statement that could be several.
+    """Return whether a statement assigns several values at once, such as `a, b = 1, 2`.
 
-    A swap, `a, b = b, a`, is one thought, and stays.
+    A swap, `a, b = b, a`, has the same names on both sides. It is one thought, and stays.
     """
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
         return False
@@ -206,11 +206,14 @@ def lacks_of_function(function, is_method=False):
     if function.returns is None:
         lacks.append("the result has no annotation")
 
-    docstring = ast.get_docstring(function) or ""
+    docstring = ast.get_docstring(function)
+    if docstring is None:
+        return [*lacks, "no docstring"]
     # A method that overrides another one may lead to the docstring of that one, or have a
-    # single line that says what is different.
-    if is_method and (re.search(r"[Ss]ee `", docstring) or docstring.count("\n") == 0):
-        return lacks if docstring else [*lacks, "no docstring"]
+    # single line that says what is different. So a single line is enough for any method.
+    leads_elsewhere = re.search(r"[Ss]ee `", docstring) or docstring.count("\n") == 0
+    if is_method and leads_elsewhere:
+        return lacks
     sections = sections_of(docstring)
     documented = [name.lstrip("*") for name in sections.get("Parameters", [])]
     for node in parameters:

@@ -199,7 +199,7 @@ def train_in_turn(train, runs):
             errors.append(line)
             if getattr(error, "had_begun", False):
                 none_began = False
-    if failures and none_began:
+    if none_began and len(set(errors)) == 1:  # it concerns all seeds, so none is named
         raise UserError(errors[0])
     if failures:
         raise SeedsFailed("\n".join(failures))

@@ -114,6 +114,8 @@ def how_read(model, path, reading=None):
     convention = model.reading
     sign = ">=" if convention.get("at") else ">"
     resets = RESET_WORDS[convention["reset"]]
+    if convention["reset"] == "zero" and typed(reading or {}).get("v_reset") is not None:
+        resets = "after a spike V becomes what --v_reset says"
     if convention.get("reset_delay"):
         resets += ", with reset_delay"
     timesteps = f"timesteps of {1000 * convention['dt']:g} ms"

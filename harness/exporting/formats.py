@@ -106,6 +106,12 @@ def export(
             f"{', '.join(asked)} {verb} how a NIR file (.nir) is read, and {checkpoint} is none: "
             "leave that out"
         )
+    if data and (is_nir or to not in RUNNING):
+        flags = ", ".join(f"--{name}" for name in data)
+        raise UserError(
+            f"{flags}: only a checkpoint by --to {', '.join(RUNNING)} is tried on images: leave "
+            "that out"
+        )
     if is_nir:
         content_of = partial(content_of, reading=reading)
     elif to in RUNNING:

@@ -53,8 +53,9 @@ def local_rank() -> int:
 def process_group() -> Iterator[None]:
     """Join the ranks that torchrun has started, if any, and leave them at the end.
 
-    Ranks talk by gloo on CPUs and by nccl on GPUs. If they do not find each other, the
-    program ends with a line that says so.
+    A group that this process has joined already stays. Tensors on CPUs travel by gloo,
+    those on GPUs by nccl. If the ranks do not find each other, the program ends with a
+    line that says so.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1 or dist.is_initialized():
@@ -71,11 +72,11 @@ def process_group() -> Iterator[None]:
         sys.exit(
             f"error: the ranks did not find each other ({reason}); see docs/how_to/long_runs.md"
         )
-    OUTLIVE[:] = [dist.group.WORLD]
+    OUTLIVE[:] = [dist.group.WORLD]  # see there: gloo could wait for ever without it
     try:
         yield
     finally:
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # if another rank has gone, there is nothing to leave
             dist.destroy_process_group()
 
 
@@ -150,8 +151,8 @@ def from_first(read: Callable[[], Any]) -> Any:
 def part(index: torch.Tensor) -> torch.Tensor:
     """Return this rank's part of a batch.
 
-    All parts have the same size. Where images are missing in the last parts, the batch
-    begins again.
+    All parts have the same size. Where N does not divide evenly, the last parts are
+    filled up with images from the start of the batch, so that some images occur twice.
 
     Parameters
     ----------
@@ -165,8 +166,8 @@ def part(index: torch.Tensor) -> torch.Tensor:
     """
     size = -(-len(index) // count())  # rounded up
     first = rank() * size
-    positions = torch.arange(first, first + size) % len(index)
-    return index[positions]
+    within_batch = torch.arange(first, first + size) % len(index)
+    return index[within_batch]
 
 
 def parallel(model: nn.Module) -> nn.Module:
@@ -243,8 +244,8 @@ def handling(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 def noted_signals() -> Iterator[SimpleNamespace]:
     """Note SIGINT and SIGTERM during a ``with`` block instead of ending at once.
 
-    A second SIGINT ends the program at once. With several ranks it does not, because
-    torchrun sends each rank again what the terminal has sent already.
+    If SIGINT comes twice in a row, the program ends at once. With several ranks it does
+    not, because one Ctrl-C arrives twice: from the terminal and from torchrun.
 
     Yields
     ------

@@ -90,12 +90,14 @@ class Paths:
         """Whether the checkpoint of this name came with the program.
 
         It lies in the program's own folder, and its log among the published ones. A run of
-        the user's would have left a last checkpoint beside it.
+        the user's would have left a last checkpoint, or at least a log of its own.
         """
         published = PublishedPaths(self.kind, self.name)
         if not (published.json_path.is_file() and published.best_path.is_file()):
             return False
-        if not self.best_path.is_file() or self.last_path.is_file():
+        if self.last_path.is_file() or self.json_path.is_file():
+            return False
+        if not self.best_path.is_file():
             return False
         return self.best_path.samefile(published.best_path)
 
@@ -368,12 +370,25 @@ def original_name(kind, args):
 # --- its records
 
 
-def log_beside(checkpoint):
-    """Path of the records of the run that wrote an SNN's checkpoint, where folders are as it made them."""
+def log_beside(checkpoint, kind="snn"):
+    """Find the records of the run that wrote a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        The checkpoint, in the folder that the run made.
+    kind : {"ann", "snn"}
+        What it holds.
+
+    Returns
+    -------
+    Path
+        The ``.jsonl`` of the run, which need not be there.
+    """
     path = Path(checkpoint).absolute()
-    paths = Paths("snn", path.stem, path.parent.parent.parent)
+    paths = Paths(kind, path.stem, path.parent.parent.parent)
     if paths.came_with_program:
-        return PublishedPaths("snn", path.stem).json_path
+        return PublishedPaths(kind, path.stem).json_path
     return paths.json_path
 
 

@@ -52,7 +52,7 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> N
 def write_whole(
     path: str | os.PathLike, write: Callable[[BinaryIO], Any], any_rank: bool = False
 ) -> None:
-    """Write a file so that a reader, or a crash, never meets half of it.
+    """Write a file so that nobody ever finds half of it, also after a crash.
 
     The file is written beside its place, under a temporary name, and then renamed.
 
@@ -80,7 +80,7 @@ def write_whole(
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # torch.save raises the last two
         raise UserError(
             f"cannot write {path}: {_reason(error)}; an earlier file of that name is as it was"
         ) from None
@@ -101,45 +101,58 @@ def _reason(error: Exception) -> str:
 
 
 def write_folder(path: Path, files: dict[str, str]) -> None:
-    """Write a folder of text files, whole or not at all.
+    """Write a folder of text files so that a full disk leaves no half of it.
 
-    The files are written to a temporary folder first. A folder that is there already
-    keeps what it has until they are whole, and keeps files of other names.
+    The files are written to a temporary folder first. A new folder is then renamed into
+    its place. In a folder that exists, each new file replaces the old one of its name;
+    files of other names stay.
 
     Parameters
     ----------
     path : Path
-        The folder. It may be there; the folder that it lies in must be.
+        The folder. The folder that it lies in must exist.
     files : dict of {str: str}
         Text of each file, by its path within the folder.
 
     Raises
     ------
     UserError
-        Where it cannot be written, for example on a full disk.
+        If it cannot be written, for example on a full disk.
     """
-    is_there = path.is_dir()
-    beside = path if is_there else path.parent  # of the same disk, so that files can be moved
-    temporary = beside / f".{path.name}.{os.getpid()}.tmp"
+    exists = path.is_dir()
+    # On the same disk as the folder, since files cannot be renamed across disks.
+    parent = path if exists else path.parent
+    temporary = parent / f".{path.name}.{os.getpid()}.tmp"
+    replaced = 0
     try:
         temporary.mkdir()
         for name, text in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary / name, "wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())  # a full disk may show only here
-        if is_there:
+            _write_text(temporary / name, text)
+        if exists:
             for name in files:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(temporary / name, path / name)
+                replaced += 1
         else:
             temporary.rename(path)
     except OSError as error:
-        kept = "it is as it was" if is_there else "nothing of it was written"
+        outcome = "nothing of it was written"
+        if exists:
+            outcome = "it is as it was"
+        if replaced:
+            outcome = f"{replaced} of its files are new"
         raise UserError(
-            f"cannot write the folder {path}: {error.strerror}; {kept}: make room, or give "
+            f"cannot write the folder {path}: {error.strerror}; {outcome}: make room, or give "
             "another by --output"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a text to the disk itself, because a full one may show only there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())

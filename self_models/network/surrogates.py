@@ -94,14 +94,15 @@ def stdb(alpha: float, beta: float) -> Surrogate:
 
     This is the surrogate of Rathi et al., ICLR 2020.
 
-    A neuron that has never spiked has an infinite age, and so no gradient. In float32
-    ``exp(-age)`` underflows to 0 beyond an age of about 103 timesteps, in the original
-    as here.
+    With ``beta`` above 0, a neuron that has never spiked has no gradient, because its
+    age is infinite. In float32 ``exp(-age)`` underflows to 0 beyond an age of about 103
+    timesteps, as in the original.
 
     Parameters
     ----------
     alpha : float
-        Gradient right after a spike.
+        Factor of the gradient. One timestep after a spike, the earliest age that is
+        asked, the gradient is ``alpha * exp(-1) ** beta``.
     beta : float
         How fast the gradient decays with the age.
 
@@ -112,9 +113,10 @@ def stdb(alpha: float, beta: float) -> Surrogate:
     """
 
     def onto(grad, v, age):
+        """Overwrite v with ``grad * exp(-age) ** beta``."""
         return torch.neg(age, out=v).exp_().pow_(beta).mul_(grad)
 
-    return Surrogate(alpha, onto, needs_age=True)
+    return Surrogate(scale=alpha, onto=onto, needs_age=True)
 
 
 def new_age(drive: torch.Tensor) -> torch.Tensor:
@@ -134,7 +136,7 @@ def new_age(drive: torch.Tensor) -> torch.Tensor:
 
 
 def next_age(age: torch.Tensor, spikes: torch.Tensor) -> torch.Tensor:
-    """Return the age in the next timestep.
+    """Return the timesteps since the last spike, as of the next timestep.
 
     Parameters
     ----------

@@ -90,11 +90,12 @@ def local_gain(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find by how much to brighten each image, and which of its parts to attend to.
 
-    The gain is 1 / mean brightness of the *surroundings* of those pixels that are open
-    and not black. The brightness of a pixel's surroundings is the largest light in 7 x
-    7 pixels around it, in any channel. So neither a grey edge beside a bright stroke,
-    which is the last to be predicted, nor the blue channel of a red field raises the
-    gain. A dim part of the image does, once the bright part is predicted.
+    Take the pixels that are open and not black, and average the brightness of their
+    *surroundings*: the largest light in 7 x 7 pixels around each, in any channel. The
+    gain is 1 / that average. The edge of a bright stroke is grey, and is often the last
+    to be predicted. It does not raise the gain, because the stroke is in its
+    surroundings; nor does the dark blue channel of a red field. A dim part of the image
+    raises it, once the bright part is predicted.
 
     Parameters
     ----------
@@ -111,7 +112,8 @@ def local_gain(
     gain : Tensor of shape (B, 1, 1, 1), from 1 to `LARGEST_GAIN`
         Factor on the light of each image.
     attended : Tensor of shape (B, C, H, W), bool
-        Where the surroundings reach that brightness, or are black.
+        Where the surroundings, times the gain, reach ``attention``; also where they are
+        black, since there is nothing to wait for.
     """
     pixel_light = light(image)
     brightest_channel = pixel_light.amax(1, keepdim=True)
@@ -120,7 +122,7 @@ def local_gain(
 
     unexplained = is_open & (pixel_light > 0)
     count = unexplained.sum((1, 2, 3), keepdim=True)
-    # Long sums are rounded differently by each device unless they are wide.
+    # Summed in float64 if the device has it, so that all devices round alike.
     total = (surroundings * unexplained).sum((1, 2, 3), keepdim=True, dtype=wide(image.device))
     mean = total.to(image.dtype) / count.clamp(min=1)
     gain = 1 / mean.clamp(min=1 / LARGEST_GAIN)

@@ -290,13 +290,21 @@ class Blocking(Tolerance):
         return View(image, is_open=everywhere, predicted=~everywhere)
 
     def next_view(self, image: torch.Tensor, prediction: torch.Tensor, view: View) -> View:
-        """Close what is predicted; see `Gate.next_view` for the arguments."""
+        """Close what is predicted; see `Gate.next_view` for the arguments.
+
+        With ``residual`` the view also has the prediction, which is taken away from
+        the image before it is sent.
+        """
         predicted = self.is_predicted(image, prediction)
-        is_open = self._open_after(predicted, view)
+        is_open = self._still_open(predicted, view)
         explained = None
         if self.residual:
-            explained = prediction.detach()
-        return View(image * is_open, is_open, predicted, explained=explained)
+            explained = prediction.detach()  # it is an input, so no gradient passes
+        # Where a pixel is closed the image is 0, which sends nothing. This is not
+        # black, which is -1 in colour images.
+        return View(
+            image=image * is_open, is_open=is_open, predicted=predicted, explained=explained
+        )
 
     def on_image_change(
         self,
@@ -309,17 +317,18 @@ class Blocking(Tolerance):
 
         See `Gate.on_image_change` for the arguments.
         """
-        if self.together:
+        if self.together:  # a change in one channel is a change of the pixel
             changed = changed.any(1, keepdim=True).expand_as(changed)
         predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
-        is_open = torch.where(changed, self._open_after(predicted, view), view.is_open)
+        is_open = torch.where(changed, self._still_open(predicted, view), view.is_open)
+        # The prediction is still the latest one, so what is explained stays.
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
-    def _open_after(self, predicted: torch.Tensor, view: View) -> torch.Tensor:
+    def _still_open(self, predicted: torch.Tensor, view: View) -> torch.Tensor:
         """Return which pixels are open once these are predicted, (B, C, H, W) bool."""
         if self.reopens:
             return ~predicted
-        return view.is_open & ~predicted  # what is closed stays closed
+        return view.is_open & ~predicted  # a closed pixel stays closed
 
     def held(self, view: View) -> torch.Tensor | None:
         """Hold the predictions of blocked pixels, with ``latch``."""
@@ -330,16 +339,17 @@ class Blocking(Tolerance):
     def compared(self, view: View) -> torch.Tensor:
         """Count the pixels that could change from open to closed, or back.
 
-        See `Gate.compared` for the argument and the result.
+        Each channel of a pixel counts. See `Gate.compared` for the argument and the
+        result.
         """
-        if not self.epsilon:
+        if not self.epsilon:  # nothing counts as predicted, so nothing is compared
             return super().compared(view)
-        where = view.is_open
+        is_compared = view.is_open
         if self.reopens:  # closed pixels are compared, too: they may have to open
-            where = torch.ones_like(view.is_open)
+            is_compared = torch.ones_like(view.is_open)
         if view.attended is not None:
-            where = where & view.attended
-        return where.sum((1, 2, 3))
+            is_compared = is_compared & view.attended
+        return is_compared.sum((1, 2, 3))
 
 
 # --- a link: what is predicted is not sent
@@ -361,13 +371,17 @@ class Reconstruct(Tolerance):
     def start(self, image: torch.Tensor) -> View:
         """Send every pixel, because nothing has been predicted yet."""
         everywhere = torch.ones_like(image, dtype=torch.bool)
-        return View(image, everywhere, ~everywhere, events=everywhere)
+        return View(image, is_open=everywhere, predicted=~everywhere, events=everywhere)
 
     def next_view(self, image: torch.Tensor, prediction: torch.Tensor, view: View) -> View:
-        """Send what the prediction misses; see `Gate.next_view` for the arguments."""
+        """Rebuild the image from its prediction and the pixels that this misses.
+
+        The missed pixels are sent, and are the events of the link. Gradients pass
+        through the prediction. See `Gate.next_view` for the arguments.
+        """
         predicted = self.is_predicted(image, prediction)
         rebuilt = torch.where(predicted, prediction, image)
-        return View(rebuilt, ~predicted, predicted, events=~predicted)
+        return View(image=rebuilt, is_open=~predicted, predicted=predicted, events=~predicted)
 
     def on_image_change(
         self,

@@ -50,11 +50,12 @@ class Readout:
     sigmoid = staticmethod(torch.sigmoid)
 
     def integrate(self, readout_sum: torch.Tensor | float, decoded: torch.Tensor) -> torch.Tensor:
-        """Add the decoder's output of one timestep: ``sum <- leak * sum + d``.
+        """Add the decoder's output of one timestep: ``sum <- leak * sum + change``.
 
-        ``d`` is the output, or with a slew ``s > 0`` the limited ``s * tanh(output /
-        s)``. With the read-out ``membrane_linear`` and ``s < 2 epsilon`` a prediction
-        cannot jump over the band of ±epsilon around its pixel.
+        ``change`` is ``decoded``. A slew ``s > 0`` limits it to ``s * tanh(decoded /
+        s)``, which lies between -s and s. With the read-out ``membrane_linear``, no
+        leak, and ``s < 2 epsilon`` a prediction cannot jump over the band of ±epsilon
+        around its pixel.
 
         Parameters
         ----------
