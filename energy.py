@@ -54,7 +54,7 @@ def build_parser(argv=None):
         metavar="FILE",
         help="more cost models, as TOML files",
     )
-    formats = ["text", "md", "latex", "csv", "json"]
+    formats = ["text", "md", "csv", "json"]
     group.add_argument("--format", choices=formats, default="text", help="format of the tables")
     add_output_flag(group, "--picture", "also draw the parts' energies as a chart", ".png")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}

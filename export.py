@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Export a trained SNN: to NIR, PyTorch, a web page, C, or an Arduino library.
 
-nir and torch have its encoder and classifier; half, a checkpoint of half the size, block, page, c and arduino have all of it."""
+nir and torch have its encoder and classifier; block, page, c and arduino have all of it."""
 
 from dataclasses import replace
 
@@ -28,14 +28,14 @@ def build_parser():
         "network",
         metavar="NETWORK",
         help="checkpoint of an SNN, or the name of one that came with the program, "
-        "such as quick_feedback; for half, of an ANN, too; for block and c, a NIR file (.nir), too",
+        "such as quick_feedback; for block and c, a NIR file (.nir), too",
     )
     parser.add_argument(
         "--to",
         choices=list(FORMATS),
         required=True,
         help=(
-            "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; block: a file that "
+            "nir: needs the package nir; torch: layers and weights; block: a file that "
             "C programs open; page: an HTML file in which one draws digits and watches the network, with its decoder; c: a folder of "
             "C99 that runs it and checks itself; arduino: a library with an example"
         ),
@@ -54,7 +54,7 @@ def build_parser():
         default="",
         metavar="PATH",
         help="file or folder; default: beside the checkpoint: NAME, "
-        ".nir, _torch.pt, _half.pth, .snn, .html, _c or _arduino",
+        ".nir, _torch.pt, .snn, .html, _c or _arduino",
     )
     parser.add_argument(
         "--model", default="", metavar="FILE.py:CLASS", help="class of a network of your own"

@@ -29,7 +29,7 @@ CLASSES = (
     TracedSNN,
 )
 MODELS = {cls.__name__: cls for cls in CLASSES}
-WEIGHTS = ("float32", "float16", "int8", "int8_folded")
+WEIGHTS = ("float32", "int8", "int8_folded")
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
@@ -39,7 +39,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
     ordinary network's weights; what that has not got is as the class makes it.
-    weights: float32; float16, rounded to 16 bits; or of an SNN, in whole numbers (see integers.py), int8, or int8_folded.
+    weights: float32; or of an SNN, in whole numbers (see integers.py), int8, or int8_folded.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
     event where the kernel can, else dense. Training and gradients with respect to the images are dense anyhow. On a GPU the
@@ -85,9 +85,6 @@ def with_weights(model, weights):
     """The model, or another one, with its weights in this form of WEIGHTS, see load()."""
     if required(Choice(WEIGHTS), "weights", weights).startswith("int8"):
         return in_whole_numbers(model, fold=weights == "int8_folded")
-    for value in model.parameters() if weights == "float16" else ():
-        if value.dim() > 1:  # as export.py --to half writes them
-            value.copy_(value.half())
     return model
 
 

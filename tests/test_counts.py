@@ -458,11 +458,6 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     assert len(next(csv.reader(table.splitlines()))) == 6
     rows = [["network", "a_b, %"], ["x_1", 1.25]]
     assert as_text(rows, "md") == "| network | a_b, % |\n| --- | ---: |\n| x_1 | 1.25 |"
-    assert as_text(rows, "latex").splitlines()[2:5] == [
-        r"network & a\_b, \% \\",
-        r"\midrule",
-        r"x\_1 & 1.25 \\",
-    ]
 
 
 def test_eight_bits_are_integers_times_a_scale():

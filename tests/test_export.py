@@ -25,6 +25,7 @@ from conftest import (
 )
 
 from benchmarks.speed.peers import watch
+from harness import UserError
 from harness.exporting import page_file
 from harness.runs.saving import save_checkpoint
 from self_models import load
@@ -257,26 +258,18 @@ def test_export_refuses_what_it_cannot_do(tmp_path, made, flags, words):
     assert words in refused("export", path, flags.format(net=path)) and digests(tmp_path) == before
 
 
-@torch.no_grad()
-def test_half_is_the_whole_network_with_weights_in_sixteen_bits(tmp_path):
-    """Biases are not rounded."""
-    path, half, model = tmp_path / "net.pth", tmp_path / "half.pth", build(bias=True)
+def test_a_page_computes_with_weights_of_sixteen_bits():
+    """0.1 is no number of 16 bits, and 65,520 is beyond the largest; biases are not rounded."""
+    model = build(bias=True)
     for value in model.parameters():
-        value.fill_(0.1)  # no number of 16 bits
-    save_checkpoint(path, model)
-    assert "evaluate it anew" in run_here("export", path, "--to half --output", half)[1]
-    ours, rounded = load(path, "dense", weights="float16"), load(half, "dense")
-    assert (
-        rounded.settings == ours.settings
-        and rounded.thresholds == ours.thresholds == load(path).thresholds
-    )
-    for was, *found in zip(*(one.parameters() for one in (model, ours, rounded)), strict=True):
-        assert all(
-            torch.equal(value, was.half().float() if was.dim() > 1 else was) for value in found
-        )
-    assert half.stat().st_size < 0.6 * path.stat().st_size
-    save_checkpoint(path, model, optimizer={})
-    assert "go on training from" in refused("export", path, "--to half --overwrite --output", half)
+        value.data.fill_(0.1)
+    page_file.round_to_16_bits(model, "net.pth")
+    for value in model.parameters():
+        expected = 0.0999755859375 if value.dim() > 1 else torch.tensor(0.1).item()
+        assert value.unique().tolist() == [expected]
+    model.features[0].weight.data.fill_(65_520.0)
+    with pytest.raises(UserError, match="has weights beyond 65,504, which do not travel"):
+        page_file.round_to_16_bits(model, "net.pth")
 
 
 NETWORKS = REPOSITORY / "trained_models/snn"

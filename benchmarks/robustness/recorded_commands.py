@@ -299,7 +299,6 @@ OTHERS = {
     "energy as Markdown": CommandLine("energy", f"{SNN} {TESTED} --format md --timesteps 3"),
     "export nir": CommandLine("export", f"{BLOCKING} --to nir"),
     "export torch": CommandLine("export", f"{BASELINE} --to torch"),
-    "export half": CommandLine("export", f"{SNN} --to half --output half.pth"),
     "export block": CommandLine("export", f"{SNN} --to block --weights int8"),
     "export page": CommandLine("export", f"{SNN} --to page {MNIST} --output page.html"),
     "export c": CommandLine("export", f"{BLOCKING} --to c {MNIST}"),
@@ -375,7 +374,7 @@ REFUSALS = {
     ),
     "refused: no such recipe": CommandLine("snn", "--preset quick_feedbck"),
     "refused: no such run": CommandLine("report", "no_such_run"),
-    "refused: a file is there": CommandLine("export", f"{SNN} --to half --output half.pth"),
+    "refused: a file is there": CommandLine("export", f"{SNN} --to block --weights int8"),
     "refused: two sources of a stream": CommandLine(
         "stream", f"--pretrained_snn {SNN} --frames film.gif --scene part"
     ),

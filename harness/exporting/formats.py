@@ -17,7 +17,6 @@ from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
 from harness.runs.saving import write_folder, write_whole
 from self_models.basics import HOME
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.network.graph import passes
@@ -181,26 +180,6 @@ def block(checkpoint, own, weights="float32", reading=None):
     content = c_folder.tables_of(model).block(settings).tobytes()
     what = f"{len(content):,} bytes, weights {weights}; network_open() of network.h reads it"
     return content, what, *notes
-
-
-def half(checkpoint, own=None):
-    """(a checkpoint with weights of 16 bits, a line); load() makes float32 of them. Thresholds and leaks stay as they are.
-    Raises CheckpointError for one to go on training from, which --resume would take, and for weights that are too large."""
-    saved, file = load_checkpoint(checkpoint), io.BytesIO()
-    state = {
-        name: value.half() if value.dim() > 1 else value
-        for name, value in saved["state_dict"].items()
-    }
-    if "optimizer" in saved:
-        raise CheckpointError(
-            f"{checkpoint} is one to go on training from: give the best one, beside it"
-        )
-    if not all(value.isfinite().all() for value in state.values()):
-        raise CheckpointError(
-            f"{checkpoint} has weights too large for 16 bits (65,504): it stays as it is"
-        )
-    torch.save({**saved, "state_dict": state}, file)
-    return file.getvalue(), f"{file.tell():,} bytes; evaluate it anew, its weights are rounded"
 
 
 def forward_part(bytes_of, lacks, checkpoint, own):
@@ -393,7 +372,6 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
             forward_part, torch_file, "a chain of layers has no way back from output to input"
         ),
     ),
-    "half": ("_half.pth", half),
     "block": (".snn", block),
     "page": (".html", page_file.page),
     "c": ("_c", c_folder.c_folder),  # a folder: file name -> content

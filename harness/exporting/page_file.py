@@ -23,7 +23,6 @@ from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
-TRAVELS = {"float32": "float16"}  # --weights -> those that load() takes, where they differ
 SHOWN = {
     "blocking": "dynamic",
     "surprise": 8.0,
@@ -62,10 +61,12 @@ def page(checkpoint, own, weights="float32", **data):
         checkpoint,
         engine="dense",
         model=own,
-        weights=TRAVELS.get(weights, weights),
+        weights=weights,
         gate="block",
         **SHOWN,
     )
+    if weights == "float32":
+        round_to_16_bits(model, checkpoint)
     test = test_images(model, **data)
     images = test.images[[int((test.labels == label).nonzero()[0]) for label in range(10)]]
     stream = model.stream(seed=0)
@@ -91,6 +92,24 @@ def page(checkpoint, own, weights="float32", **data):
     }
     content = filled(network).encode()
     return content, f"{len(content):,} bytes; open it in a browser"
+
+
+@torch.no_grad()
+def round_to_16_bits(model, checkpoint):
+    """Round a network's weights to float16, in place, so that the page computes with what it gets.
+
+    Biases, thresholds and leaks stay as they are. Raises UserError for weights that float16
+    cannot hold, which end at 65,504.
+    """
+    for value in model.parameters():
+        if value.dim() > 1:
+            rounded = value.half()
+            if not rounded.isfinite().all():
+                raise UserError(
+                    f"{checkpoint} has weights beyond 65,504, which do not travel in 16 bits: "
+                    "try --to c, or --weights int8"
+                )
+            value.copy_(rounded)
 
 
 def filled(network):

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from datetime import date
 from itertools import zip_longest
 
@@ -93,7 +92,7 @@ def in_words(rows):
 
 
 def as_text(rows, form):
-    """A table as aligned text, md, latex or csv."""
+    """A table as aligned text, md or csv."""
     if form == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
@@ -103,13 +102,6 @@ def as_text(rows, form):
         return "\n".join(
             f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body]
         )
-    if form == "latex":
-        head, *body = (
-            " & ".join(re.sub("([&%$#_{}])", r"\\\1", cell) for cell in row) + r" \\"
-            for row in (head, *body)
-        )
-        begin, end = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\end{tabular}"
-        return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end])
     return "\n".join(aligned([head, *body]))
 
 
