@@ -484,6 +484,8 @@ def record_command(command, folder, repository):
     files_before = files_in(folder)
     with catching_figures() as figures:
         status, output, errors = run_script_file(script, flags, command.interrupted_after)
+    if status == 130 and command.interrupted_after is None:
+        raise KeyboardInterrupt  # it was the user who ended the script, and means the record
     record = {
         "status": normaliser.value(status),
         "output": normaliser.text(output),
