@@ -13,8 +13,8 @@ repository.
 - ``networks``: the outputs of each checkpoint in ``trained_models/`` with each engine.
 - ``nir``: the outputs of networks in NIR.
 - ``trainings``: weights and figures of three trainings.
-- ``commands``: what about seventy command lines of all scripts print, write and draw, see
-  recorded_commands.py. About half a minute of one core; the others take six.
+- ``commands``: what about eighty command lines of all scripts print, write and draw, see
+  recorded_commands.py. Less than a minute of one core; the others take six.
 
 A network or a command line that only one of the two records has is named. It does not count
 as a difference where its checkpoint is gone, or where it is new.

@@ -213,6 +213,12 @@ TRAININGS = {
         "--batch_size 4 --timesteps 4 --update immediate --default_threshold 0.2 "
         "--readout membrane_linear --predict next --run_name recorded",
     ),
+    "snn of few pixels": CommandLine(  # in which most runs are over before their last timestep
+        "snn",
+        f"{SMALLEST} --dataset dots --epochs 0 --batch_size 4 --timesteps 30 --update immediate "
+        "--readout membrane_linear --readout_leak 0.5 --gate block --epsilon 0.45 "
+        "--blocking dynamic --default_threshold 0.2 --engine event --run_name dots",
+    ),
     "snn by a recipe of one's own": CommandLine(
         "snn", f"--preset recipe.toml {FEW} --epochs 1 --seed 6"
     ),
@@ -477,6 +483,8 @@ def record_command(command, folder, repository):
     files_before = files_in(folder)
     with catching_figures() as figures:
         status, output, errors = run_script_file(script, flags, command.interrupted_after)
+    if status == 130 and command.interrupted_after is None:
+        raise KeyboardInterrupt  # it was the user who ended the script, and means the record
     record = {
         "status": normaliser.value(status),
         "output": normaliser.text(output),
@@ -607,6 +615,7 @@ def make_inputs(folder, repository):
         for label in range(2):
             make_pictures(folder / f"own/{part}/{('cat', 'dog')[label]}", draws, 6, (12, 12, 3))
             make_recordings(folder / f"events/{part}/{label}", draws, 6)
+            make_dots(folder / f"dots/{part}/{label}", draws, 6)
     make_pictures(folder / "mine", draws, 2, (20, 24), names=("one", "two"))
     frames = [Image.fromarray(draws.integers(0, 256, (28, 28), dtype=np.uint8)) for _ in range(3)]
     frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:], duration=100)
@@ -646,6 +655,15 @@ def make_pictures(folder, draws, count, shape, names=None):
         values[: shape[0] // 2] //= 4
         name = names[number] if names else number
         Image.fromarray(values).save(folder / f"{name}.png")
+
+
+def make_dots(folder, draws, count):
+    """Write pictures of 4 x 4 pixels of which one is not black."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        values = np.zeros((4, 4), np.uint8)
+        values[draws.integers(4), draws.integers(4)] = draws.integers(100, 256)
+        Image.fromarray(values).save(folder / f"{number}.png")
 
 
 def make_recordings(folder, draws, count):
