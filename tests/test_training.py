@@ -25,6 +25,7 @@ from conftest import (
 import harness.training.fit
 from harness import UserError
 from harness.building.models import lines_on_flags
+from harness.building.start import Start
 from harness.data.sets import default_holdout, load_data
 from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
@@ -306,7 +307,7 @@ def test_a_run_with_another_optimiser_is_named_resumed_and_tells_idle_flags(tmp_
 )
 def test_a_line_names_typed_flags_that_the_optimiser_does_not_have(flags, idle):
     args = parse("ann", *flags.split())
-    lines = list(lines_on_flags(args, VGG_wFeedback(plan=PLAN, fc_width=4)))
+    lines = list(lines_on_flags(args, VGG_wFeedback(plan=PLAN, fc_width=4), Start()))
     assert lines == ([] if idle is None else [f"note: without effect here: {idle}"])
 
 
