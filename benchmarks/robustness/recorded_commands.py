@@ -12,6 +12,7 @@ import io
 import os
 import random
 import runpy
+import re
 import shlex
 import shutil
 import signal
@@ -483,6 +484,8 @@ def record_command(command, folder, repository):
     files_before = files_in(folder)
     with catching_figures() as figures:
         status, output, errors = run_script_file(script, flags, command.interrupted_after)
+    if "--help_all" in flags:
+        output = unwrapped(output)
     if status == 130 and command.interrupted_after is None:
         raise KeyboardInterrupt  # it was the user who ended the script, and means the record
     record = {
@@ -499,6 +502,15 @@ def record_command(command, folder, repository):
     for name, figure in named_figures(figures, files).items():
         record[name] = normaliser.value(figure.data())
     return record | files  # a reader of differences sees figures as data before their pixels
+
+
+def unwrapped(help_text):
+    """Put each flag of a help on one line.
+
+    argparse breaks lines by their width, and so by the length of the folder's path.
+    """
+    words = " ".join(help_text.split())
+    return re.sub(r" (?=--?[a-z])", "\n", words)
 
 
 def named_figures(figures, files):
