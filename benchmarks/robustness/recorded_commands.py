@@ -11,8 +11,8 @@ import gzip
 import io
 import os
 import random
-import runpy
 import re
+import runpy
 import shlex
 import shutil
 import signal
