@@ -37,7 +37,7 @@ docs: .venv/others
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .
-	$(BIN)/python -m self_models.kernel || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.kernel; }
+	$(BIN)/python -m self_models.engines.event || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.engines.event; }
 	touch $@
 
 .venv/dev: .venv/ready

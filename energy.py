@@ -25,9 +25,9 @@ from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
 from harness.measuring.tables import as_text, energy_rows, in_words, part_rows, verdicts
 from self_models.counting.evaluation import evaluate
-from self_models.counting.ledger import EXECUTIONS, ledger
 from self_models.counting.operations import conventions, read_convention
-from self_models.network.stages import LINEAR
+from self_models.guests.energy import EXECUTIONS, ledger
+from self_models.layers.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images

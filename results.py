@@ -17,7 +17,6 @@ from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.recipes import find, known_of, names
 from harness.command_line.scripts import call, run_script
-from harness.data.folders import list_folder
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring import comparing
 from harness.measuring.comparing import FIGURES, difference, spread
@@ -27,9 +26,10 @@ from harness.runs.saving import write_whole
 from self_models import load
 from self_models.basics import HOME
 from self_models.basics.images import IMAGE_SHAPES
-from self_models.counting.ledger import Ledger, entries_of
 from self_models.counting.operations import conventions
-from self_models.running.outputs import PARTS
+from self_models.data.folders import list_folder
+from self_models.guests.energy import Ledger, entries_of
+from self_models.runtime.outputs import PARTS
 
 HERE = Path(__file__).resolve().parent
 README, TABLES, ZOO = (

@@ -17,9 +17,7 @@ from harness.command_line.flags import OfAll, training_settings
 from harness.command_line.parser import Parser, SwitchAction, typed
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
-from harness.data.events import rows_in
 from harness.data.facts import lines_on
-from harness.data.folders import labelled_recordings
 from harness.data.nir_file import read_nir
 from harness.drawing.raster import save_recording
 from harness.measuring.simulators import SIMULATORS, check
@@ -38,6 +36,8 @@ from self_models.basics import HOME, ModelError
 from self_models.basics.images import readable_name
 from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.operations import conventions
+from self_models.data.events import rows_in
+from self_models.data.folders import labelled_recordings
 from self_models.objectives.encoders import OF_STILLS
 
 SHARED = (

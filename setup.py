@@ -23,7 +23,7 @@ with (
         package_dir={"wfeedback": "."},  # the Python files beside this one, and:
         package_data={
             "self_models.counting": ["conventions/*.toml"],
-            "self_models.kernel": ["*.c", "*.h"],
+            "self_models.engines.event": ["c/*.c", "c/*.h"],
             "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
             "wfeedback": [
                 "data/mnist/*",

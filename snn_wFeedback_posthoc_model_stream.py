@@ -11,13 +11,13 @@ from harness.command_line.parser import SwitchAction, typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
-from harness.data.sets import ImageSet
 from harness.drawing.film import save_gif
 from harness.drawing.reel import Reel, save_stream
 from harness.runs.run import counted
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import COUNT, POSITIVE
-from self_models.running.outputs import PARTS
+from self_models.data.sets import ImageSet
+from self_models.runtime.outputs import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network without one

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from self_models import from_ann, load_data
-from self_models.network.norms import QCFS
+from self_models.layers.norms import QCFS
 
 
 class Block(nn.Module):

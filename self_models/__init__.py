@@ -1,31 +1,49 @@
-"""The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it,
-first_difference() says where two part, read_images() turns image files into what it takes, load_data() gives a data set's,
-from_ann() makes one of somebody else's trained ANN, from_nir() of somebody else's spiking network."""
+"""Spiking networks with predictive feedback.
 
-from self_models.adopting import from_ann
-from self_models.basics import ModelError
-from self_models.basics.images import read_images
-from self_models.conformance import first_difference
-from self_models.counting.evaluation import evaluate
-from self_models.loading import load
-from self_models.nir import from_nir
+``load`` gives a trained network, ``evaluate`` judges it, and ``first_difference`` says
+where two networks part. ``read_images`` turns image files into what a network takes,
+``load_data`` gives a data set's images. ``from_ann`` makes a spiking network of
+somebody else's trained ANN, and ``from_nir`` of somebody else's spiking network.
 
-__all__ = [
-    "ModelError",
-    "evaluate",
-    "first_difference",
-    "from_ann",
-    "from_nir",
-    "load",
-    "load_data",
-    "read_images",
-]
+These names are looked up when they are first used (PEP 562), so that importing one
+module of this package does not import all the others.
+"""
+
+import importlib
+
+from self_models import moved
+
+PLACES = {  # name -> the module that has it
+    "ModelError": "self_models.basics",
+    "evaluate": "self_models.counting.evaluation",
+    "first_difference": "self_models.guests.conformance",
+    "from_ann": "self_models.guests.from_ann.converting",
+    "from_nir": "self_models.guests.nir.reading",
+    "load": "self_models.loading",
+    "load_data": "self_models.data.sets",
+    "read_images": "self_models.basics.images",
+}
+
+__all__ = list(PLACES)
+
+moved.keep_old_paths()
 
 
-def __getattr__(name):
-    """load_data, of the harness, which builds on the models: brought when it is asked for."""
-    if name != "load_data":
+def __getattr__(name: str) -> object:
+    """Return one of the names above.
+
+    Raises
+    ------
+    AttributeError
+        For any other name.
+    """
+    if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from harness.data.sets import load_data
+    value = getattr(importlib.import_module(PLACES[name]), name)
+    globals()[name] = value  # found at once the next time
+    return value
 
-    return load_data
+
+def __dir__() -> list[str]:
+    """Return what can be imported from here, for completion in editors and shells."""
+    return sorted({*globals(), *PLACES})

@@ -16,12 +16,12 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
-from self_models.fast.run import fired
-from self_models.network.known import check_known
-from self_models.network.neurons import PhasedNeuron, SpikingNeuron
-from self_models.network.norms import by_channel
-from self_models.network.stages import pass_on
-from self_models.running.outputs import INPUT
+from self_models.engines.dense.run import fired
+from self_models.layers.neurons import PhasedNeuron, SpikingNeuron
+from self_models.layers.norms import by_channel
+from self_models.layers.stages import pass_on
+from self_models.runtime.known import check_known
+from self_models.runtime.outputs import INPUT
 
 CACHED = (
     2**31

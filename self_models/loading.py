@@ -7,13 +7,13 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Choice, required
-from self_models.graph import TracedSNN
-from self_models.integers import in_whole_numbers
-from self_models.kernel.build import built
-from self_models.kernel.engine import ENGINES, EventEngine, engine_of
-from self_models.network.known import names_of_ones_own
-from self_models.network.plans import find_plan
-from self_models.nir import READING, from_nir
+from self_models.engines.event.build import built
+from self_models.engines.event.engine import ENGINES, EventEngine, engine_of
+from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.guests.nir.reading import READING, from_nir
+from self_models.guests.quantize import in_whole_numbers
+from self_models.layers.architectures import find_plan
+from self_models.runtime.known import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -6,14 +6,14 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
-from self_models.fast.run import joined_decoder
-from self_models.network.graph import in_a_row
-from self_models.network.network_settings import ANNSettings, Network
-from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
-from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, pass_on
-from self_models.running.draws import draws_for
-from self_models.running.outputs import ANNOutput, Sums
+from self_models.config import ANNSettings, Network
+from self_models.engines.dense.run import joined_decoder
+from self_models.layers.architectures import find_plan
+from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
+from self_models.layers.stages import build_stages, pass_on
+from self_models.runtime.draws import draws_for
+from self_models.runtime.graph import in_a_row
+from self_models.runtime.outputs import ANNOutput, Sums
 
 PRECISIONS = ("float32", "bfloat16")
 

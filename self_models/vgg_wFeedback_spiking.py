@@ -10,36 +10,28 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
 from self_models.basics.settings import settings_in
-from self_models.fast import run as fast
-from self_models.fast.neuron_steps import UPDATES
-from self_models.network.graph import Graph, chained
-from self_models.network.known import fingerprint, is_hooked, modules_of, unknown
-from self_models.network.network_settings import (
+from self_models.config import (
     CHANGEABLE,
     Network,
     SpikingSettings,
     check_together,
 )
-from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
-from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, graph_of_stages
-from self_models.network.surrogates import SURROGATES
+from self_models.engines.dense import run as fast
+from self_models.engines.dense.neuron_steps import UPDATES
+from self_models.guests.streams.stream import Stream
+from self_models.layers.architectures import find_plan
+from self_models.layers.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
+from self_models.layers.stages import build_stages, graph_of_stages
+from self_models.layers.surrogates import SURROGATES
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
-from self_models.running.draws import draws_for
-from self_models.running.outputs import (
-    INPUT,
-    SNNOutput,
-    Sums,
-    asked_by,
-    by_step,
-    recorded,
-    recorded_now,
-)
-from self_models.running.steps import (
+from self_models.runtime.draws import draws_for
+from self_models.runtime.graph import Graph, chained
+from self_models.runtime.known import fingerprint, is_hooked, modules_of, unknown
+from self_models.runtime.loop import (
     RunState,
     all_steps,
     decayed,
@@ -48,7 +40,15 @@ from self_models.running.steps import (
     stacked,
     summed,
 )
-from self_models.running.stream import Stream
+from self_models.runtime.outputs import (
+    INPUT,
+    SNNOutput,
+    Sums,
+    asked_by,
+    by_step,
+    recorded,
+    recorded_now,
+)
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -81,7 +81,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: the input, u: uniform in [0, 1), both (B, C, H, W).
-        Returns what there is to report of this step, see running/steps.py."""
+        Returns what there is to report of this step, see runtime/loop.py."""
         show_image(self, run, image)  # a recording shows another one in each step
         signal = self.input_spikes(run, u)
         run.spikes = {"input": run.view.sent(signal)}
@@ -152,7 +152,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
             # of two steps, on purpose: predicted is what the next step sees, is_open what this one saw
             shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
-        if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
+        if self.rule.stops and not self.training:  # asked by all_steps() in runtime/loop.py
             run.reached.append(replace(run, memory=None, reached=None))
         return {name: values for name, values in shown.items() if values is not None}
 
@@ -329,7 +329,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     phased = property(
         lambda self: self.settings["update"] == "phased"
     )  # layers charge, and then fire, T timesteps each
-    fingerprint = fingerprint  # a method, see network/known.py
+    fingerprint = fingerprint  # a method, see runtime/known.py
     has_colour = property(lambda self: has_colour(self.image_shape[0]))
     output_leak = property(lambda self: self.settings["output_leak"])
     frames = property(
@@ -350,7 +350,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             or not self.encoding.uses_draws
         )
 
-    # what takes what from which, see network/graph.py; its ends are 'output', and 'decoded' with a decoder
+    # what takes what from which, see runtime/graph.py; its ends are 'output', and 'decoded' with a decoder
     graph = property(lambda self: self._looked_at()[1])
     layers = property(
         lambda self: self._looked_at()[2]

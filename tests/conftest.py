@@ -22,16 +22,16 @@ from PIL import Image
 from torch import nn
 
 import harness.command_line.scripts
-import harness.data.sets
+import self_models.data.sets
 from harness.building.models import imported
 from harness.runs.run import COMMANDS, read_records
 from harness.training.losses import LOSSES
 from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.network.neurons import UPDATES, SpikingNeuron
-from self_models.network.plans import PLANS
-from self_models.network.stages import INITS
-from self_models.network.surrogates import SURROGATES
+from self_models.layers.architectures import PLANS
+from self_models.layers.neurons import UPDATES, SpikingNeuron
+from self_models.layers.stages import INITS
+from self_models.layers.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
@@ -56,8 +56,8 @@ BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # el
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
 
-ELSEWHERE = """the equations of neurons stand in network/neurons.py, which step() runs, and again in fast/neuron_steps.py and
-fast/run.py (dense), kernel/network.c (events, C, the page) and integers.py (whole numbers): a change of one is a change of all"""
+ELSEWHERE = """the equations of neurons stand in layers/neurons.py, which step() runs, and again in engines/dense/neuron_steps.py and
+engines/dense/run.py (dense), engines/event/c/network.c (events, C, the page) and integers.py (whole numbers): a change of one is a change of all"""
 
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16
@@ -67,8 +67,8 @@ BIAS = {"bias": True, "initial_potential": 0.5}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 torch.set_num_threads(1)
-harness.data.sets.load_set = functools.lru_cache(
-    harness.data.sets.load_set
+self_models.data.sets.load_set = functools.lru_cache(
+    self_models.data.sets.load_set
 )  # MNIST is unpacked once
 
 

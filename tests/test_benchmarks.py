@@ -22,9 +22,9 @@ from benchmarks.robustness.recorded_commands import COMMAND_LINES, CommandLine, 
 from benchmarks.robustness.recorded_files import Normaliser
 from benchmarks.speed import microcontroller
 from harness import UserError
-from harness.data.sets import load_data
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
+from self_models.data.sets import load_data
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -22,8 +22,8 @@ from test_engines import drawn, networks
 from test_integers import one_pixel
 
 import harness.exporting.c_folder
-import self_models.kernel.build
-import self_models.kernel.engine
+import self_models.engines.event.build
+import self_models.engines.event.engine
 from harness import UserError
 from harness.exporting.c_build import CBuild, bytes_of
 from harness.exporting.c_folder import (
@@ -39,13 +39,13 @@ from harness.exporting.formats import FORMATS, renamed
 from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
 from self_models.basics import HOME
-from self_models.integers import IntegerSNN, in_whole_numbers
-from self_models.kernel.build import FOLDER, Built, Settings, library
-from self_models.kernel.engine import EventEngine
-from self_models.kernel.layout import lay_out
-from self_models.kernel.state import Rooms
-from self_models.kernel.tables import settings_of
-from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.engines.event.build import FOLDER, Built, Settings, library
+from self_models.engines.event.engine import EventEngine
+from self_models.engines.event.layout import lay_out
+from self_models.engines.event.state import Rooms
+from self_models.engines.event.tables import settings_of
+from self_models.guests.quantize import IntegerSNN, in_whole_numbers
+from self_models.runtime.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -208,8 +208,8 @@ def test_wide_layers(monkeypatch, flags):
     """512 channels that all spike at once, two groups of which reach others by nine weights, up to 31/16, which is 124 in whole
     numbers: 16 bits hold 264 of them. Windows of five, of 66 channels of the input; and layers that fill no whole vectors."""
     monkeypatch.setenv("CFLAGS", flags)
-    monkeypatch.setattr(self_models.kernel.build, "built", Built)
-    monkeypatch.setattr(self_models.kernel.engine, "library", library.__wrapped__)
+    monkeypatch.setattr(self_models.engines.event.build, "built", Built)
+    monkeypatch.setattr(self_models.engines.event.engine, "library", library.__wrapped__)
     wide = build(
         VGG_SNN_STDB_wFeedback,
         plan=[[512, 64], []],

@@ -26,14 +26,14 @@ from conftest import (
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-import self_models.adopting
+import self_models.guests.from_ann.converting
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.graph import TracedSNN
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
-from self_models.running.draws import Draws
+from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
+from self_models.runtime.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -578,7 +578,7 @@ def test_a_calibration_that_helps_nothing_is_undone(monkeypatch, shift, stays):
         model.features[0].bias.add_(shift)
         calibrated.append(model.features[0].bias.item())
 
-    monkeypatch.setattr(self_models.adopting, "calibrate_biases", calibrate)
+    monkeypatch.setattr(self_models.guests.from_ann.converting, "calibrate_biases", calibrate)
     snn = from_ann(of_two_neurons(), x, timesteps=3)
     assert snn.features[0].bias.item() == -0.5 and (calibrated == [-0.5]) == stays
     assert (

@@ -14,13 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy import in_eight_bits
-from harness.data.sets import ImageSet
 from harness.measuring.comparing import difficulty_correlations
 from harness.measuring.tables import as_text
 from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
-from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
 from self_models.counting.operations import (
     CONVENTIONS,
     Convention,
@@ -29,10 +27,12 @@ from self_models.counting.operations import (
     energies,
     read_convention,
 )
-from self_models.kernel.engine import EventEngine
-from self_models.network.neurons import SpikingNeuron
-from self_models.running.outputs import ANNOutput, SNNOutput
-from self_models.running.steps import AT_ONCE, chunk_length
+from self_models.data.sets import ImageSet
+from self_models.engines.event.engine import EventEngine
+from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
+from self_models.layers.neurons import SpikingNeuron
+from self_models.runtime.loop import AT_ONCE, chunk_length
+from self_models.runtime.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -19,11 +19,14 @@ import torchvision
 from conftest import NET, digests, make_folder, pixels, refused, run_here, write
 from PIL import Image
 
-import harness.data.folders
-import harness.data.sets
+import self_models.data.folders
+import self_models.data.sets
 from harness import UserError
-from harness.data.folders import list_folder, shape_of
-from harness.data.sets import (
+from harness.runs.run import say_once
+from self_models import load
+from self_models.basics.images import decoded, scaled
+from self_models.data.folders import list_folder, shape_of
+from self_models.data.sets import (
     Batch,
     ImageSet,
     augmented,
@@ -33,9 +36,6 @@ from harness.data.sets import (
     moved,
     without_square,
 )
-from harness.runs.run import say_once
-from self_models import load
-from self_models.basics.images import decoded, scaled
 from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 
 
@@ -210,7 +210,7 @@ def sets(monkeypatch):
         asked.append((name, folder, is_train))
         return image_set(60 if is_train else 20, name)
 
-    monkeypatch.setattr(harness.data.sets, "load_set", load_set)
+    monkeypatch.setattr(self_models.data.sets, "load_set", load_set)
     return asked
 
 
@@ -230,7 +230,7 @@ def bounds(part):
     ],
 )
 def test_who_has_which_images(sets, tmp_path, more, expected):
-    for data_dir, folder in (("", harness.data.sets.BUNDLED), (str(tmp_path), tmp_path)):
+    for data_dir, folder in (("", self_models.data.sets.BUNDLED), (str(tmp_path), tmp_path)):
         found = load_data("CIFAR10", data_dir, **more)
         assert [bounds(part) for part in found] == expected and {
             part.name for part in found if part
@@ -258,7 +258,7 @@ def put(monkeypatch):
     def put(folder, label, ending="", is_train=False):
         folder.mkdir(parents=True, exist_ok=True)
         pair = (label + np.arange(6, dtype=np.uint8).reshape(1, 2, 3), np.array([label], np.uint8))
-        for values, file in zip(pair, harness.data.sets.IDX_FILES[is_train], strict=True):
+        for values, file in zip(pair, self_models.data.sets.IDX_FILES[is_train], strict=True):
             content = (
                 bytes([0, 0, 8, values.ndim])
                 + np.array(values.shape, ">u4").tobytes()
@@ -266,7 +266,7 @@ def put(monkeypatch):
             )
             (folder / f"{file}{ending}").write_bytes(gzip.compress(content) if ending else content)
 
-    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": Path("/none")})
+    monkeypatch.setattr(self_models.data.sets, "DEBIAN", {"FashionMNIST": Path("/none")})
     return put
 
 
@@ -314,7 +314,7 @@ def test_what_is_not_there_is_downloaded_or_it_is_said_where_it_belongs(
     monkeypatch.setattr(torchvision.datasets, name, downloaded)
     put(tmp_path, 4)
     put(tmp_path / "fashionmnist", 4)
-    (tmp_path / "fashionmnist" / harness.data.sets.IDX_FILES[False][1]).unlink()
+    (tmp_path / "fashionmnist" / self_models.data.sets.IDX_FILES[False][1]).unlink()
     found = load_set(name, tmp_path, False)
     assert (
         found.images.tolist() == pixels.reshape(2, 2, 3, -1).transpose(0, 3, 1, 2).tolist()
@@ -528,10 +528,10 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     files = digests(pets / ".cache")
     assert sorted(files) == CACHED
     monkeypatch.setattr(
-        harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again")
+        self_models.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again")
     )
     monkeypatch.setattr(
-        harness.data.folders, "head_of", lambda path: pytest.fail("looked at again")
+        self_models.data.folders, "head_of", lambda path: pytest.fail("looked at again")
     )
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
@@ -583,7 +583,7 @@ def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
         waits.wait(0.05)
         return decoded(path, shape)
 
-    monkeypatch.setattr(harness.data.folders, "decoded", slowly)
+    monkeypatch.setattr(self_models.data.folders, "decoded", slowly)
     with ThreadPoolExecutor() as pool:
         found = [*pool.map(load_data, [str(pets)] * 3)]
     assert (

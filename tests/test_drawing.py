@@ -14,16 +14,16 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
 import results
-from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import plt
 from harness.drawing.film import film_of, save_gif
 from harness.drawing.raster import Raster, save_raster
 from harness.drawing.reel import VERDICTS, save_stream
 from harness.measuring.comparing import Difference, Spread
+from self_models.data.sets import Batch, ImageSet, first_of_each_class
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
-from self_models.running.outputs import SNNOutput
+from self_models.runtime.outputs import SNNOutput
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)
 EPSILON = 0.1  # the gate's default

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import images, tiny
 
-import self_models.running.draws
+import self_models.runtime.draws
 from self_models import ModelError
+from self_models.layers.neurons import HeldDropout
 from self_models.loading import on_engine
-from self_models.network.neurons import HeldDropout
-from self_models.running.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
+from self_models.runtime.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -47,7 +47,7 @@ def test_which_word_a_pixel_takes_by_hand():
 def test_operations_on_tensors_give_what_the_kernel_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
-    monkeypatch.setattr(self_models.running.draws, "filled", lambda *_: False)
+    monkeypatch.setattr(self_models.runtime.draws, "filled", lambda *_: False)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(
         draws.mask(3, 0.4, shape), ours[1]
     )

@@ -32,13 +32,13 @@ from torch import nn
 from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
-from self_models.fast.run import FoldedChain, joined_decoder
-from self_models.kernel.engine import EventEngine
-from self_models.network.graph import in_a_row
+from self_models.engines.dense.run import FoldedChain, joined_decoder
+from self_models.engines.event.engine import EventEngine
 from self_models.objectives.gates import GATES, Blocking
-from self_models.running.draws import Draws
-from self_models.running.outputs import errors_by_step, open_share_by_step
-from self_models.running.steps import AT_ONCE
+from self_models.runtime.draws import Draws
+from self_models.runtime.graph import in_a_row
+from self_models.runtime.loop import AT_ONCE
+from self_models.runtime.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN

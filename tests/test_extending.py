@@ -29,7 +29,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
-from self_models.running.draws import EVALUATION, Draws
+from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -126,7 +126,7 @@ def test_what_a_part_lacks_or_takes_from_others_is_said_at_once(monkeypatch):
 NETWORK = """
 from dataclasses import dataclass
 from self_models.basics.settings import POSITIVE, setting
-from self_models.network.network_settings import SpikingSettings
+from self_models.config import SpikingSettings
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

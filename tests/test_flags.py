@@ -32,11 +32,11 @@ from harness.building.start import whiten_first_layer
 from harness.command_line.flags import training_parser
 from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import with_facts
-from harness.data.sets import ImageSet
 from harness.measuring.read_logs import find_runs
 from harness.runs.run import PublishedPaths, log_beside, name_for_training
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import FRACTION, objective_setting
+from self_models.data.sets import ImageSet
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback import VGG_wFeedback
 

@@ -18,9 +18,9 @@ from torch import nn
 from harness.exporting.c_build import CBuild, bytes_of
 from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
-from self_models.kernel import build
-from self_models.network.graph import Graph
-from self_models.running.outputs import INPUT
+from self_models.engines.event import build
+from self_models.runtime.graph import Graph
+from self_models.runtime.outputs import INPUT
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])

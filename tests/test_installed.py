@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import REPOSITORY, SCRIPTS
 
-import harness.data.sets
+import self_models.data.sets
 from harness.command_line.scripts import wfeedback
 from harness.runs.run import COMMANDS
 
@@ -83,9 +83,11 @@ def check_content(installed):
 
 def check_kernel(installed):
     """From its sources in the package; the library lies in the user's cache."""
-    sources = {path.name for path in (installed.lib / "self_models/kernel").glob("*.[ch]")}
+    sources = {
+        path.name for path in (installed.lib / "self_models/engines/event/c").glob("*.[ch]")
+    }
     assert sources == {"block.c", "network.c", "network.h", "runs.c", "small.h", "vectors.h"}
-    done = installed.run("-m", "self_models.kernel")
+    done = installed.run("-m", "self_models.engines.event")
     kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
     assert (
         done.returncode == 0
@@ -149,7 +151,7 @@ except Exception as error:
 def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     usual, ours, users = (
-        harness.data.sets.usual_folder,
+        self_models.data.sets.usual_folder,
         REPOSITORY / "data",
         tmp_path / "snn_wFeedback/data",
     )

@@ -11,7 +11,8 @@ from torch import nn
 from harness import UserError
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
-from self_models.integers import (
+from self_models.engines.event.engine import EventEngine
+from self_models.guests.quantize import (
     LARGEST,
     LEVELS,
     SHARES,
@@ -20,8 +21,7 @@ from self_models.integers import (
     portable_tanh,
     whole_sums,
 )
-from self_models.kernel.engine import EventEngine
-from self_models.running.steps import decayed
+from self_models.runtime.loop import decayed
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

@@ -17,17 +17,17 @@ import pytest
 import torch
 from conftest import REPOSITORY, images, refused, run_here
 
-import self_models.kernel.engine
+import self_models.engines.event.engine
 from self_models import ModelError, load
-from self_models.graph import TracedSNN
-from self_models.integers import in_whole_numbers
-from self_models.kernel import build
-from self_models.kernel.build import FOLDER, KINDS, Built, Network, Settings, State
-from self_models.kernel.engine import EventEngine
-from self_models.kernel.layout import lay_out
-from self_models.kernel.state import Rooms
-from self_models.kernel.tables import K, settings_of
-from self_models.running.draws import EVALUATION, Draws
+from self_models.engines.event import build
+from self_models.engines.event.build import FOLDER, KINDS, Built, Network, Settings, State
+from self_models.engines.event.engine import EventEngine
+from self_models.engines.event.layout import lay_out
+from self_models.engines.event.state import Rooms
+from self_models.engines.event.tables import K, settings_of
+from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.guests.quantize import in_whole_numbers
+from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 QUICK, FEW = (
@@ -112,7 +112,7 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
 
 def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
     """Until the kernel knows it, here as if it did not know `blocking`: at its default it changes nothing."""
-    monkeypatch.setattr("self_models.kernel.tables.AS_FLAGS", ("together",))
+    monkeypatch.setattr("self_models.engines.event.tables.AS_FLAGS", ("together",))
     engine = EventEngine(small())
     engine.update()
     engine.model.change(blocking="dynamic")
@@ -167,7 +167,7 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
         + [(ZIG, "-O3")] * HAS_ZIG
     )
     monkeypatch.setattr(build, "built", Built)
-    monkeypatch.setattr(self_models.kernel.engine, "library", build.library.__wrapped__)
+    monkeypatch.setattr(self_models.engines.event.engine, "library", build.library.__wrapped__)
     for compiler, flags in ways:
         monkeypatch.setenv("CC", compiler)
         monkeypatch.setenv("CFLAGS", flags)

@@ -23,10 +23,10 @@ import torch
 from conftest import REPOSITORY, refused, run_here
 from torch import nn
 
-from harness.data.events import rows_in
 from harness.measuring.simulators import check
 from self_models import ModelError, from_nir, load
-from self_models.nir import taken_resets
+from self_models.data.events import rows_in
+from self_models.guests.nir.reading import taken_resets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 others = pytest.mark.others

@@ -8,14 +8,14 @@ import pytest
 import torch
 from conftest import tiny
 
-from harness.data.sets import ImageSet
 from self_models import ModelError, first_difference
 from self_models.counting.evaluation import figures_per_image
+from self_models.data.sets import ImageSet
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
 from self_models.objectives.gates import Blocking, Reconstruct
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
-from self_models.running.outputs import SNNOutput, share_of_active
-from self_models.running.steps import RunState, View
+from self_models.runtime.loop import RunState, View
+from self_models.runtime.outputs import SNNOutput, share_of_active
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -168,7 +168,7 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
             return torch.zeros(len(run.image), dtype=torch.bool)
 
     for at_once in (1, 4):
-        monkeypatch.setattr("self_models.running.steps.LOOKED_AFTER", at_once)
+        monkeypatch.setattr("self_models.runtime.loop.LOOKED_AFTER", at_once)
         model, found[at_once] = build(InputBlockingSNN), []
         model.rule = Watching()
         run(model, images)

@@ -27,11 +27,11 @@ from PIL import Image
 
 from harness.command_line.parser import Configuration
 from harness.data.facts import facts_of
-from harness.data.sets import ImageSet, load_data
 from harness.runs.saving import save_checkpoint
 from harness.training.fit import LEAST, length_of, training_batches
 from self_models import ModelError, load, read_images
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.data.sets import ImageSet, load_data
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 CLASSES = ("cat", "dog", "elk")

@@ -32,9 +32,9 @@ from harness.exporting.formats import forward_layers
 from harness.training.training_state import TrainingState
 from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.ledger import ledger
 from self_models.counting.operations import OperationCounter
-from self_models.integers import in_whole_numbers
+from self_models.guests.energy import ledger
+from self_models.guests.quantize import in_whole_numbers
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -12,13 +12,13 @@ from conftest import records, run_here, run_script
 from PIL import Image
 
 from harness import UserError
-from harness.data.events import read_frames
 from harness.data.scenes import KINDS, SCENES, make_scene, moving_scenes
-from harness.data.sets import ImageSet, load_data
 from harness.drawing.film import save_gif
 from harness.drawing.reel import MOST, Reel, save_stream
 from harness.runs.saving import save_checkpoint
 from self_models import load
+from self_models.data.events import read_frames
+from self_models.data.sets import ImageSet, load_data
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

@@ -12,9 +12,9 @@ from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.kernel.engine import EventEngine
+from self_models.engines.event.engine import EventEngine
 from self_models.loading import on_engine
-from self_models.running.steps import show_image
+from self_models.runtime.loop import show_image
 
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 

@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 PLAIN = (
     "harness/runs/ranks.py",
     "harness/runs/saving.py",
-    "self_models/network/surrogates.py",
+    "self_models/layers/surrogates.py",
     "self_models/objectives/*.py",
     "tests/test_style.py",
 )
@@ -19,16 +19,16 @@ PLAIN = (
 # What is public: what `self_models` offers, and what a page or examples/ shows. A class stands
 # for its methods without an underscore, too.
 PUBLIC = {
-    "harness/data/events.py": ["rows_in"],
-    "harness/data/folders.py": ["labelled_recordings"],
-    "harness/data/sets.py": ["load_data"],
+    "self_models/data/events.py": ["rows_in"],
+    "self_models/data/folders.py": ["labelled_recordings"],
+    "self_models/data/sets.py": ["load_data"],
     "harness/exporting/formats.py": ["export"],
     "harness/runs/saving.py": ["save_checkpoint"],
     "harness/training/losses.py": ["Loss"],
-    "self_models/adopting.py": ["from_ann"],
+    "self_models/guests/from_ann/converting.py": ["from_ann"],
     "self_models/basics/images.py": ["read_images"],
     "self_models/basics/settings.py": ["Registry", "Number", "Choice", "Switch", "setting"],
-    "self_models/conformance.py": ["Difference", "first_difference"],
+    "self_models/guests/conformance.py": ["Difference", "first_difference"],
     "self_models/counting/evaluation.py": ["Evaluation", "evaluate", "figures_per_image"],
     "self_models/counting/operations.py": [
         "OperationCounter",
@@ -36,14 +36,14 @@ PUBLIC = {
         "energy_joules",
         "fan_out",
     ],
-    "self_models/graph.py": ["GraphSNN"],
-    "self_models/integers.py": ["IntegerSNN", "Whole", "WholeForm"],
+    "self_models/guests/nir/graph_snn.py": ["GraphSNN"],
+    "self_models/guests/quantize.py": ["IntegerSNN", "Whole", "WholeForm"],
     "self_models/loading.py": ["load"],
-    "self_models/network/graph.py": ["Graph"],
-    "self_models/network/neurons.py": ["SpikingNeuron"],
-    "self_models/network/norms.py": ["QCFS"],
-    "self_models/network/surrogates.py": ["Surrogate", "linear", "stdb", "triangle"],
-    "self_models/nir.py": ["from_nir"],
+    "self_models/runtime/graph.py": ["Graph"],
+    "self_models/layers/neurons.py": ["SpikingNeuron"],
+    "self_models/layers/norms.py": ["QCFS"],
+    "self_models/layers/surrogates.py": ["Surrogate", "linear", "stdb", "triangle"],
+    "self_models/guests/nir/reading.py": ["from_nir"],
     "self_models/objectives/contrast.py": [
         "Contrast",
         "local_contrast",
@@ -71,14 +71,14 @@ PUBLIC = {
         "output_entropy",
         "output_gap",
     ],
-    "self_models/running/outputs.py": [
+    "self_models/runtime/outputs.py": [
         "ANNOutput",
         "SNNOutput",
         "by_part",
         "part_of",
         "total_spikes",
     ],
-    "self_models/running/stream.py": ["Stream"],
+    "self_models/guests/streams/stream.py": ["Stream"],
     "self_models/vgg_wFeedback.py": ["VGG_wFeedback"],
     "self_models/vgg_wFeedback_spiking.py": ["VGG_SNN_STDB_wFeedback"],
 }

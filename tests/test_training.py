@@ -26,7 +26,6 @@ import harness.training.fit
 from harness import UserError
 from harness.building.models import lines_on_flags
 from harness.building.start import Start
-from harness.data.sets import default_holdout, load_data
 from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.fit import training_batches
@@ -41,8 +40,9 @@ from harness.training.optimizers import (
 )
 from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.running.draws import EVALUATION, shuffled
-from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.data.sets import default_holdout, load_data
+from self_models.runtime.draws import EVALUATION, shuffled
+from self_models.runtime.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

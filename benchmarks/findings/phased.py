@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
+from self_models.data.sets import load_data
 from self_models.basics.settings import COUNT
 from self_models.counting.operations import fan_out
 from self_models.loading import load

@@ -30,14 +30,14 @@ from harness.command_line.parser import typed  # noqa: I001  (harness before tor
 from benchmarks.findings.controls import RampSNN
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
-from harness.data.sets import load_data
+from self_models.data.sets import load_data
 from harness.measuring.comparing import difference
 from harness.runs.run import numbered
 from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
-from self_models.running.outputs import PARTS, by_part
+from self_models.runtime.outputs import PARTS, by_part
 from self_models.loading import ENGINES
 from self_models.objectives.stopping import output_gap
 

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data.sets import BUNDLED
+import self_models.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
+from self_models.data.sets import BUNDLED
 from harness import UserError
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
@@ -38,7 +38,7 @@ from self_models.basics.settings import COUNT
 import torch
 from test_kernel import sanitised
 
-load_set = inspect.unwrap(harness.data.sets.load_set)  # the tests keep what it has loaded
+load_set = inspect.unwrap(self_models.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)
 SCRIPTS = sorted(
     path.stem for path in Path(__file__).resolve().parents[2].glob("*nn_wFeedback*.py")
@@ -90,7 +90,7 @@ def outcome(name, flags):
     if hasattr(module, "fit") and "--resume" not in flags:
         patches.append(mock.patch.object(module, "fit", stop))
     patches += (
-        mock.patch("harness.data.sets.load_set", kept),
+        mock.patch("self_models.data.sets.load_set", kept),
         mock.patch("self_models.conversion.balance_thresholds", stop),
     )
     patches.append(mock.patch("urllib.request.urlopen", side_effect=URLError("offline")))
@@ -175,7 +175,7 @@ def checkpoints(examples, folder):
 
 def data_files(examples, folder):
     """MNIST's test set with one damaged file is refused by its path, or read as it was."""
-    place, (images, labels) = folder / "mnist", harness.data.sets.IDX_FILES[False]
+    place, (images, labels) = folder / "mnist", self_models.data.sets.IDX_FILES[False]
     place.mkdir()
     whole = load_set("MNIST", BUNDLED, False)
     files = {name: BUNDLED / "mnist" / f"{name}.gz" for name in (images, labels)}

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
+from self_models.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import files_of, tables_of
 from self_models.basics.settings import COUNT
 from self_models.loading import load
-from self_models.running.draws import EVALUATION, Draws
+from self_models.runtime.draws import EVALUATION, Draws
 
 import torch
 

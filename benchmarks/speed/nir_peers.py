@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.data.events import rows_in
-from harness.data.sets import load_data
+from self_models.data.events import rows_in
+from self_models.data.sets import load_data
 from harness.measuring.simulators import SIMULATORS, outputs
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT
-from self_models.graph import frames_of, lists_of
-from self_models.nir import from_nir
+from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.reading import from_nir
 
 import nir
 import numpy as np

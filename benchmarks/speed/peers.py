@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.layers.neurons import HeldDropout, SpikingNeuron
 
 
 def stage_of(stage, simulator, by_layer):

@@ -25,13 +25,13 @@ from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import settings_in
+from self_models.config import NetworkSettings, SpikingSettings
+from self_models.layers.architectures import find_plan
+from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
-from self_models.network.known import in_stages
-from self_models.network.network_settings import NetworkSettings, SpikingSettings
-from self_models.network.norms import folded_in
-from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
-from self_models.running.draws import Draws
+from self_models.runtime.draws import Draws
+from self_models.runtime.known import in_stages
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

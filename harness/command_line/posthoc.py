@@ -9,9 +9,7 @@ import torch
 from harness import UserError
 from harness.building.models import lines_on_flags, new_snn, use_engine, word_for
 from harness.building.start import resolve, start_snn
-from harness.data.events import read_frames
 from harness.data.facts import check_same, images_for
-from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
 from harness.measuring.tables import (
     counts_operations,
@@ -24,9 +22,11 @@ from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.images import image_sources, read_images, readable_name
 from self_models.basics.settings import settings_in
+from self_models.data.events import read_frames
+from self_models.data.sets import ImageSet, first_of_each_class
 from self_models.loading import load
 from self_models.objectives.stopping import RULES
-from self_models.running.draws import EVALUATION, Draws
+from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

@@ -2,7 +2,7 @@
 
 from harness.command_line.parser import SwitchAction, typed
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
-from self_models.nir import LIKE, READING, RESETS
+from self_models.guests.nir.reading import LIKE, READING, RESETS
 
 
 def add_reading_flags(group):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
-from harness.data.folders import LAYOUT
 from harness.measuring.tables import aligned
 from harness.runs.run import (
     Paths,
@@ -28,6 +27,7 @@ from harness.runs.run import (
 from self_models.basics import HOME
 from self_models.basics.images import reason
 from self_models.basics.settings import meant
+from self_models.data.folders import LAYOUT
 
 HEAD = (
     "recipe",

@@ -4,7 +4,7 @@ import re
 import warnings
 
 from self_models.basics import ModelError
-from self_models.nir import LIKE, from_nir
+from self_models.guests.nir.reading import LIKE, from_nir
 
 RESET_WORDS = {
     "zero": "after a spike V becomes the file's v_reset",

@@ -13,7 +13,7 @@ import torch
 from harness import UserError
 from self_models.basics.images import has_colour
 from self_models.basics.settings import Registry
-from self_models.running.draws import seed_for
+from self_models.runtime.draws import seed_for
 
 SCENES = Registry("scene")
 GREY, BLACK = (

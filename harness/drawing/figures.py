@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
 from harness.runs.saving import write_whole
-from self_models.running.outputs import PARTS
+from self_models.runtime.outputs import PARTS
 
 STYLE = {
     "font.size": 10,

@@ -23,7 +23,8 @@ from harness.drawing.figures import (
 )
 from self_models.basics.images import has_colour
 from self_models.objectives.gates import GATES
-from self_models.running.outputs import (
+from self_models.runtime.loop import prediction_targets
+from self_models.runtime.outputs import (
     PARTS,
     by_part,
     by_step,
@@ -31,7 +32,6 @@ from self_models.running.outputs import (
     part_of,
     spiking_parts,
 )
-from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # of a pixel's input neurons in a step
 STATES = {  # in words -> its colour

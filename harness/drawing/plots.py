@@ -18,7 +18,7 @@ from harness.drawing.figures import (
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
 from harness.measuring.tables import LOSSES, accuracy_by_class, record_parts
-from self_models.counting.ledger import PARTS
+from self_models.guests.energy import PARTS
 from self_models.objectives.contrast import WINDOW
 
 SPIKES = "spikes per image: input, encoder, decoder and classifier"

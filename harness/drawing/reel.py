@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart
 from harness.drawing.film import answers_of, as_pixels, film_of
-from self_models.running.outputs import by_part, open_share_by_step, spiking_parts
+from self_models.runtime.outputs import by_part, open_share_by_step, spiking_parts
 
 MOST = 240  # steps that a GIF shows
 WIDEST = 80  # letters of a line of the title

@@ -11,10 +11,10 @@ import torch
 from harness import UserError
 from self_models.basics import ModelError
 from self_models.basics.images import arriving_values, tensor_of
-from self_models.graph import GraphSNN
-from self_models.kernel.state import in_rows
-from self_models.running.draws import draws_for, in_space, key_for
-from self_models.running.outputs import SNNOutput, spaces_of
+from self_models.engines.event.state import in_rows
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.runtime.draws import draws_for, in_space, key_for
+from self_models.runtime.outputs import SNNOutput, spaces_of
 
 
 class CBuild:

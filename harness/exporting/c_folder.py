@@ -18,11 +18,9 @@ import torch
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.nir_file import how_read, read_nir
-from harness.data.sets import load_data
 from self_models.counting.evaluation import evaluate
-from self_models.graph import GraphSNN
-from self_models.integers import IntegerSNN
-from self_models.kernel.build import (
+from self_models.data.sets import load_data
+from self_models.engines.event.build import (
     FOLDER,
     KERNEL,
     Part,
@@ -33,12 +31,14 @@ from self_models.kernel.build import (
     said_by,
     structs,
 )
-from self_models.kernel.engine import EventEngine
-from self_models.kernel.layout import lay_out
-from self_models.kernel.state import in_rows
-from self_models.kernel.tables import NODE, K, settings_of
+from self_models.engines.event.engine import EventEngine
+from self_models.engines.event.layout import lay_out
+from self_models.engines.event.state import in_rows
+from self_models.engines.event.tables import NODE, K, settings_of
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.guests.quantize import IntegerSNN
 from self_models.loading import load
-from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.runtime.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"

@@ -15,8 +15,8 @@ import torch
 
 from self_models import first_difference
 from self_models.basics import ModelError
-from self_models.graph import frames_of, lists_of
-from self_models.nir import from_nir
+from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.reading import from_nir
 
 SIMULATORS = {  # (graph, dt, batch) -> its network
     "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),

@@ -10,14 +10,14 @@ import torch
 
 from harness import UserError
 from harness.data.facts import described
-from harness.data.folders import PARTS, labelled_recordings, list_folder, shape_of
-from harness.data.sets import load_data
 from harness.runs.run import progress_bar, some
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, pixel_values
 from self_models.counting.batches import Arrival, event_batches
 from self_models.counting.evaluation import evaluate_parts
-from self_models.counting.ledger import graph_entries
 from self_models.counting.operations import conventions
+from self_models.data.folders import PARTS, labelled_recordings, list_folder, shape_of
+from self_models.data.sets import load_data
+from self_models.guests.energy import graph_entries
 
 COUNTED = 10  # inputs of which additions are counted
 AS_TRAINED = {"direct": "constant"}  # encoding in a file of ours -> what it is called for events

@@ -11,10 +11,10 @@ from harness.runs.saving import write_whole
 from self_models.basics import ModelError
 from self_models.basics.images import ELSEWHERE
 from self_models.basics.settings import settings_in
-from self_models.counting.ledger import EXECUTIONS, PARTS
 from self_models.counting.operations import OperationCounter
+from self_models.guests.energy import EXECUTIONS, PARTS
 from self_models.objectives.stopping import RULES
-from self_models.running.outputs import part_of, spiking_parts
+from self_models.runtime.outputs import part_of, spiking_parts
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HELPS_AGAINST_SILENCE = (

@@ -15,7 +15,7 @@ from torch import nn
 
 from harness import UserError
 from harness.runs import ranks
-from self_models.integers import IntegerSNN
+from self_models.guests.quantize import IntegerSNN
 
 
 def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> None:

@@ -8,7 +8,6 @@ from math import ceil
 import torch
 
 from harness import UserError
-from harness.data.sets import augmented
 from harness.measuring import tables
 from harness.runs import ranks
 from harness.runs.run import counted, progress_bar
@@ -17,8 +16,9 @@ from harness.training.optimizers import optimizer_line
 from harness.training.training_state import NOT_FINITE, TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average, evaluate_parts
-from self_models.running.draws import shuffled
-from self_models.running.outputs import total_spikes
+from self_models.data.sets import augmented
+from self_models.runtime.draws import shuffled
+from self_models.runtime.outputs import total_spikes
 
 LEAST = 50  # updates of an epoch, where --updates counts
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from harness import UserError
 from self_models.basics.settings import NOT_NEGATIVE, Registry, setting, settings_in
-from self_models.running.outputs import errors_by_step, total_spikes
+from self_models.runtime.outputs import errors_by_step, total_spikes
 from self_models.vgg_wFeedback import in_precision
 
 LOSSES = Registry("loss")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of
-from harness.data.folders import list_folder
 from harness.measuring.tables import running
 from harness.runs import ranks
 from harness.runs.run import Paths, counted, read_records
@@ -17,6 +16,7 @@ from harness.training.optimizers import make_optimizer, make_schedule
 from self_models.basics.checkpoints import restore
 from self_models.basics.images import IMAGE_SHAPES, lasting_name
 from self_models.counting.evaluation import Average
+from self_models.data.folders import list_folder
 from self_models.loading import ignored, load_known
 
 FIXED = (

@@ -19,8 +19,8 @@ from self_models.basics.images import (
 )
 from self_models.basics.settings import COUNT, required
 from self_models.objectives.encoders import encode_stills
-from self_models.running.draws import EVALUATION, Batch, Draws
-from self_models.running.outputs import INPUT
+from self_models.runtime.draws import EVALUATION, Batch, Draws
+from self_models.runtime.outputs import INPUT
 
 
 class Arrival(NamedTuple):

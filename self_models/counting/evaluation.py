@@ -10,7 +10,7 @@ from self_models.basics.images import light
 from self_models.counting.batches import Arrival, event_batches, image_batches
 from self_models.counting.operations import OperationCounter, energies
 from self_models.objectives.stopping import output_gap
-from self_models.running.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
+from self_models.runtime.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 MEANS = {

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError, wide
-from self_models.network.known import check_known
-from self_models.network.stages import LINEAR
-from self_models.running.outputs import INPUT, part_of
+from self_models.layers.stages import LINEAR
+from self_models.runtime.known import check_known
+from self_models.runtime.outputs import INPUT, part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
 

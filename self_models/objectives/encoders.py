@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from self_models.basics.settings import Choice, Registry, required
-from self_models.running.draws import Draws
+from self_models.runtime.draws import Draws
 
 ENCODINGS = Registry("encoding")
 OF_STILLS = {"constant": "direct", "poisson": "poisson"}  # what they are called for events

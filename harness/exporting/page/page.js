@@ -8,7 +8,7 @@ const RATES = [1, 2, 5, 10, 20, 50, 100, 200, 1000]; // steps per second
 const KEPT = 150; // steps in the chart
 const SIDE = 28, PIXELS = SIDE * SIDE; // of the image
 
-// --- the network: self_models/kernel/network.c, see its functions in network.h
+// --- the network: self_models/engines/event/c/network.c, see its functions in network.h
 
 function halves(bytes) { // float16 -> float32
   const view = new DataView(bytes.buffer), values = new Float32Array(bytes.length / 2);

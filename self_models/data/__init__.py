@@ -1,0 +1,1 @@
+"""Data sets, folders of images, and recordings of event cameras."""

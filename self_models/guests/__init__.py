@@ -1,0 +1,1 @@
+"""What extends the core, and what the core does not know: each adds one thing."""

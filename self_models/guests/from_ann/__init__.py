@@ -1,0 +1,1 @@
+"""Spiking networks made of somebody's trained ANN."""

@@ -1,0 +1,1 @@
+"""Networks of events, as files of NIR describe them."""

@@ -1,0 +1,252 @@
+"""Networks that are no VGG, as graphs: GraphSNN, a spiking one of a NIR file (see nir.py), or of modules and edges; TracedSNN,
+what from_ann makes of an ANN."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+
+from self_models.basics import ModelError, wide
+from self_models.basics.images import arriving_values, has_colour
+from self_models.basics.settings import Choice, Text, required, setting
+from self_models.config import SpikingSettings
+from self_models.engines.event.engine import ENGINES, GraphEngine, engine_of
+from self_models.guests.from_ann.tracing import NONLINEARITIES, arguments_of
+from self_models.layers.stages import MAX_POOLS
+from self_models.runtime.chains import Scale
+from self_models.runtime.graph import Graph
+from self_models.runtime.loop import stacked
+from self_models.runtime.outputs import INPUT, SNNOutput, asked_by, recorded, recorded_now
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+NEURON, KINDS = (
+    "neuron",
+    {cls.__name__: cls for cls in (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten, nn.Identity)},
+)
+KINDS["Scale"] = lambda: Scale(torch.ones(()))
+
+
+class GraphSNN(nn.Module):
+    """A Graph with the end 'output' as a network.
+
+    model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
+    layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
+    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
+
+    sends_values, has_colour, output_leak = True, False, 1.0  # see engines/event/layout.py
+    takes_events = True  # rather than images: see event_batches in counting/batches.py
+    input_shape = property(lambda self: self.graph.shape)
+
+    def __init__(self, graph, dt=1.0, engine="auto"):
+        super().__init__()
+        self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
+        self.metadata = {}  # of a NIR file
+        self.reading = {}  # how a NIR file was read: name -> value, see from_nir()
+        self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
+        self.engine, self.stays = engine_of(
+            GraphEngine, self, required(Choice(ENGINES), "engine", engine)
+        )
+
+    def refresh(self):
+        """See VGG_SNN_STDB_wFeedback."""
+        if self.engine:
+            self.engine.refresh()
+
+    def neurons(self):
+        """Name -> neurons, those that send V among them."""
+        return {name: self.graph.modules[name] for name in self.graph.neuron_names}
+
+    @property
+    def class_count(self):
+        """Number of classes: the values of the output node."""
+        return prod(self.graph.shapes[self.graph.ends["output"]])
+
+    @property
+    def has_signed_pixels(self):
+        """Whether pixels of images are meant to lie in [-1, 1], as those of colour do here.
+
+        Only files that this program has written say their encoding. Networks of others
+        usually take [0, 1].
+        """
+        shape = self.graph.shape
+        return len(shape) == 3 and has_colour(shape[0]) and "encoding" in self.metadata
+
+    def step(self, memory, events, scale=None, counts=False):
+        """One timestep. events: (B, *graph.shape); memory: see Graph; scale, counts: see forward. Returns name -> what each node
+        sends (B, ...)."""
+        return self.graph.step(memory, arriving_values(events, scale, counts))
+
+    def forward(self, events, timesteps=None, record=None, scale=None, counts=False):
+        """The SNNOutput of events (B, T, *graph.shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row
+        an event: its timestep, below `timesteps`, channel, row and column (of an input (N,): its timestep and number).
+
+        logits (B, outputs): what the output node sends, added up over time: spikes, or, where its source is no neuron with a
+        threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see asked_by. In
+        eval mode the engine runs it, if there is one, unless a gradient for the events is wanted.
+
+        uint8 values above 1 may be pixels or numbers of events. scale: they are pixels, and are divided by this; counts: they
+        are numbers of events; see arriving_values. Raises ModelError for events that do not fit, and for such bytes of which
+        nobody says what they are."""
+        asked, shape = asked_by(record, self), self.graph.shape
+        on_kernel = self.engine and not self.training and self.engine.serves()
+        if isinstance(events, (list, tuple)):
+            if scale is not None:
+                raise ModelError(
+                    "scale is for images, and lists of events have no values: leave it out"
+                )
+            lists, timesteps = lists_of(events, shape, timesteps)
+            given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []
+            events = None if on_kernel else frames_of(lists, shape, timesteps)
+        else:
+            events = torch.as_tensor(events)
+            if tuple(events.shape[2:]) != shape or 0 in events.shape:
+                spaces = ", ".join(map(str, shape))
+                raise ModelError(
+                    f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})"
+                )
+            events = arriving_values(events, scale, counts)
+            on_kernel, timesteps = (
+                on_kernel and not events.requires_grad and events.device.type == "cpu",
+                events.shape[1],
+            )
+            frames = events.detach().numpy() if on_kernel else ()
+            given = [
+                for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32))
+                for each in frames
+            ]
+        if on_kernel:
+            shown = self.engine(given, timesteps, asked)
+            arrived = [
+                at if sizes is None else np.append(0, np.abs(sizes).cumsum(dtype=float))[at]
+                for at, _, sizes in given
+            ]
+            shown[INPUT] = torch.from_numpy(np.diff(arrived).T.astype(np.float32))
+        else:
+            shown, memory = [], {}
+            for now in events.unbind(1):
+                now = now.to(torch.float32)
+                sent = self.step(memory, now)
+                counts = {name: sent[name].detach().flatten(1).sum(1) for name in self.layers[1:]}
+                counts[INPUT] = (
+                    now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
+                )
+                of_neurons = recorded_now(asked, sent, memory, self.neurons())
+                shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
+            shown = stacked(shown)
+            shown["logits"] = shown["logits"].cumsum(0)
+        logits, spikes = shown["logits"], {name: shown[name] for name in self.layers}
+        steps = torch.full((logits.shape[1],), len(logits))
+        total = {name: each.sum(0, dtype=wide(each.device)) for name, each in spikes.items()}
+        return SNNOutput(
+            logits=logits[-1],
+            predictions=None,
+            errors=None,
+            spikes=total,
+            steps=steps,
+            logits_by_step=logits,
+            spikes_by_step=spikes,
+            recorded=recorded(asked, shown),
+        )
+
+
+def lists_of(recordings, shape, timesteps):
+    """(of each recording the columns of its events: timesteps, then where they lie; timesteps); see GraphSNN.forward."""
+    recordings = [np.asarray(rows) for rows in recordings]
+    if timesteps is None:
+        timesteps = 1 + max(
+            int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in recordings
+        )
+    limits = timesteps, *shape
+    for number, rows in enumerate(recordings):
+        what = f"recording {number}"
+        if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
+            raise ModelError(
+                f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}"
+            )
+        recordings[number] = columns = np.ascontiguousarray(rows.T)
+        if len(rows) and any(
+            each.min() < 0 or each.max() >= most
+            for each, most in zip(columns, limits, strict=True)
+        ):
+            raise ModelError(
+                f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}"
+            )
+    return recordings, timesteps
+
+
+def for_kernel(columns, shape, timesteps, sizes=None):
+    """(first, events, sizes) of a recording's columns, as Run in network.h has them. sizes: of events in order, or None."""
+    time, *places = columns
+    if (time[1:] < time[:-1]).any():
+        order = time.argsort(kind="stable")
+        time, *places = time[order], *(each[order] for each in places)
+    steps = {
+        2: (1, shape[0]),
+        3: (1, shape[-1] * shape[0], shape[0]),
+    }  # by axis; channels lie side by side
+    steps = steps.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
+    neurons = sum(each.astype(np.int32) * step for each, step in zip(places, steps, strict=True))
+    return (
+        np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32),
+        neurons,
+        sizes,
+    )
+
+
+def frames_of(lists, shape, timesteps):
+    """Events (B, T, *shape) of recordings' columns."""
+    frames = np.zeros((len(lists), timesteps, *shape), np.float32)
+    for one, columns in zip(frames, lists, strict=True):
+        np.add.at(one, tuple(columns), 1)
+    return torch.from_numpy(frames)
+
+
+@dataclass
+class TracedSettings(SpikingSettings):
+    nodes: list = setting(
+        None,
+        Text(),
+        "(name, kind, arguments, sources) of each layer; the last sends the logits",
+        flags=(),
+    )
+
+
+class TracedSNN(VGG_SNN_STDB_wFeedback):
+    """The SNN of any layers and edges, which are in `network`, without a decoder."""
+
+    Settings = TracedSettings
+
+    def build(self):
+        self.has_feedback = False
+        self.change()
+        kinds = KINDS | {
+            NEURON: lambda: self.new_neuron("network"),
+            "MaxPool2d": MAX_POOLS[self.settings["max_pool"]],
+        }
+        self.network = nn.ModuleDict(
+            {name: kinds[kind](**own) for name, kind, own, _ in self.settings["nodes"]}
+        )
+
+    def make_graph(self):
+        modules = {f"network.{name}": module for name, module in self.network.items()}
+        edges = [
+            (source if source == INPUT else f"network.{source}", f"network.{name}")
+            for name, _, _, sources in self.settings["nodes"]
+            for source in sources
+        ]
+        return Graph(modules, edges, self.image_shape, {"output": [*modules][-1]})
+
+    @classmethod
+    def of_layers(cls, layers, **settings):
+        """A model with the weights of these Layers (guests/from_ann/tracing.py), with neurons for nonlinearities."""
+        nodes = []
+        for name, module, sources, _ in layers:
+            kind = NEURON if isinstance(module, NONLINEARITIES) else type(module).__name__
+            nodes.append((name, kind, {} if kind == NEURON else arguments_of(module), sources))
+        model = cls(nodes=nodes, **settings).eval()
+        for layer in layers:
+            if not layer.is_nonlinear:
+                model.network[layer.name].load_state_dict(layer.module.state_dict())
+        return model

@@ -1,0 +1,1 @@
+"""Networks whose images change while they run."""

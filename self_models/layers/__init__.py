@@ -1,0 +1,1 @@
+"""What networks are built of: neurons, surrogates, norms, stages of architectures."""

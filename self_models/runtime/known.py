@@ -1,0 +1,189 @@
+"""What is known of a network's parts: which modules it has, whether they are those of an architecture, whether they have changed.
+
+Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known.
+"""
+
+import itertools
+
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from self_models.basics import ModelError
+from self_models.layers.neurons import (
+    NEURONS,
+    UPDATES,
+    CountingMaxPool,
+    HeldDropout,
+    PhasedNeuron,
+    SpikingNeuron,
+)
+from self_models.runtime.chains import Scale
+from self_models.runtime.outputs import INPUT
+
+STAGES = "features", "generate", "classifier", "network"
+LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
+KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
+OF_READOUT = (
+    "integrate",
+    "prediction",
+    "on_pixel_scale",
+)  # methods that change neither what layers run nor on what
+PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}
+
+step_numbers = itertools.count(1)  # of all optimiser steps of this process
+latest_steps = {}  # id of a tensor: the number of the latest optimiser step that changed it
+
+
+def modules_of(model):
+    """A model and all modules in it, once for each place that has one; in a few microseconds."""
+    modules = [model]
+    for module in modules:  # which grows
+        modules += [part for part in module._modules.values() if part is not None]
+    return modules
+
+
+def is_hooked(module):
+    """True if the module has forward hooks, or a forward of its own in place of its class's: a fast path would not call them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def note_optimizer_step(optimizer, args, kwargs):
+    """Note which tensors a step of an optimiser has changed; torch calls this after each step."""
+    # torch does not raise the version of what a fused optimiser writes, nor of what
+    # other optimisers write through `.data`. A number that no other step has, in place
+    # of a count, tells two tensors apart of which the later has got the id of the first.
+    number = next(step_numbers)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                latest_steps[id(parameter)] = number
+
+
+register_optimizer_step_post_hook(note_optimizer_step)
+
+
+def fingerprint(model):
+    """Describe what a model is made of, to tell later whether it has changed.
+
+    Seen are changed modules, hooks and neurons, tensors that were replaced or whose memory
+    was (``.data = ...``), what torch counts as a change in place (``tensor._version``), and
+    steps of optimisers. Not seen are writes in place through ``.data``, a NumPy array or
+    another process, and into inference tensors.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+
+    Returns
+    -------
+    state : list
+        Equal to that of an earlier call if nothing has changed meanwhile.
+    tensors : list of Tensor
+        Parameters and buffers of the model. Whoever keeps ``state`` for comparison must
+        also keep what ``kept_in_memory(tensors)`` of basics returns.
+    """
+    modules, tensors = modules_of(model), []
+    state = [*modules]
+    for module in modules:
+        state += type(module), is_hooked(module)
+        if isinstance(module, SpikingNeuron):
+            state += module.initial_potential, module.floor, module.update, module.numbers
+        for values in (module._parameters, module._buffers):
+            tensors += [value for value in values.values() if value is not None]
+    for value in tensors:
+        version = value.is_inference() or value._version
+        state.append((id(value), value.data_ptr(), version, latest_steps.get(id(value))))
+    return state, tensors
+
+
+def check_known(
+    model,
+    who,
+    instead="it takes what architectures here are made of (layers/architectures.py)",
+    own=False,
+    but=OF_READOUT,
+):
+    """Raises ModelError where a model has a part that no architecture makes, or a method of its own but for these: who, in words,
+    does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
+    if not own and model.replaces(but):
+        raise ModelError(f"{who} does not know the methods of {type(model).__name__}: {instead}")
+    if part := unknown(model, own):
+        raise ModelError(f"{who} does not know {part}: {instead}")
+
+
+def unknown(model, own=False):
+    """The first part of a model that no architecture makes, in words, or None: its own parameter, a module beside its stages, or
+    in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own: as
+    in check_known, and maximum pools may be of another form."""
+    known, update = {""}, UPDATES.find(model.settings["update"])
+    for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
+        if type(stage) in (nn.Sequential, nn.ModuleDict):
+            plain = {
+                at
+                for at, layer in stage.named_children()
+                if is_plain(layer) and getattr(layer, "update", update) == update
+            }
+            known |= {name, *(f"{name}.{at}" for at in plain)}
+    parts = [*model._parameters.items(), *model._buffers.items()]
+    parts += [(name, module) for name, module in model.named_modules() if name not in known]
+    if own:
+        parts = [
+            (name, part)
+            for name, part in parts
+            if in_stages(name) and not isinstance(part, SpikingNeuron | nn.MaxPool2d)
+        ]
+    if not parts:
+        graph = model.make_graph()
+        pools = (
+            link for link in graph.links if link.target in graph.pools
+        )  # of what is no spike:
+        parts = [
+            (link.target, graph.modules[link.target])
+            for link in pools
+            if link.through or link.source == INPUT
+        ]
+    return f"{parts[0][0]} ({type(parts[0][1]).__name__})" if parts else None
+
+
+def in_stages(name):
+    """Whether a module or tensor of this name belongs to one of the stages that plans make."""
+    return name.split(".")[0] in STAGES
+
+
+def names_of_ones_own(model):
+    """Names of a model's tensors that no plan's network has: beside its stages, and of its neurons but for threshold and leak."""
+    neurons = [
+        f"{name}." for name, module in model.named_modules() if isinstance(module, SpikingNeuron)
+    ]
+    of_neurons = {name for name in model.state_dict() if name.startswith(tuple(neurons))}
+    plain = {f"{neuron}{kind}" for neuron in neurons for kind in ("threshold", "leak")}
+    return [
+        name for name in model.state_dict() if not in_stages(name) or name in of_neurons - plain
+    ]
+
+
+def is_plain(layer):
+    """True if all that runs a layer at once, by events or in whole numbers has its form."""
+    if isinstance(layer, SpikingNeuron):
+        plain = (
+            layer.takes_as_is
+            and layer.reset is None
+            and layer.threshold.numel() == layer.leak.numel() == 1
+        )
+        return plain and type(layer) in (SpikingNeuron, PhasedNeuron)
+    return has_form(layer)
+
+
+def has_form(layer):
+    """True if the kernel has the form of a module."""
+    if type(layer) not in KNOWN:
+        return False
+    if isinstance(layer, nn.MaxPool2d):
+        form = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        return all(
+            size in (usual, (usual, usual)) for size, usual in zip(form, (2, 2, 0, 1), strict=True)
+        )
+    return all(getattr(layer, name, plain[0]) in plain for name, plain in PLAIN.items()) and not (
+        isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1
+    )
