@@ -83,7 +83,7 @@ def main(argv=None):
     )
     run, records, baselines = posthoc.run, posthoc.records, []
     # Thresholds of a phased network, and calibrated biases, depend on T.
-    is_converted_for_t = start.kind == "ann" and (posthoc.model.phased or args.calibrate)
+    is_converted_for_t = start.kind == "ann" and (posthoc.model.timing.is_phased or args.calibrate)
     opened = posthoc.model
     most_steps = opened.timesteps
     for steps in tried["timesteps"]:

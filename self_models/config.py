@@ -32,7 +32,7 @@ from self_models.basics.settings import (
     with_defaults,
 )
 from self_models.layers.architectures import PLANS
-from self_models.layers.neurons import UPDATES, SpikingNeuron
+from self_models.layers.neurons import UPDATES
 from self_models.layers.norms import ACTIVATIONS, NORMS
 from self_models.layers.stages import INITS, MAX_POOLS
 from self_models.layers.surrogates import SURROGATES
@@ -370,8 +370,7 @@ class Network(nn.Module):
 def check_together(model, gate, rule):
     """Raise ModelError if settings of a model and of these parts conflict."""
     own, frames = model.settings, model.settings["recorded_frames"]
-    if model.phased:
-        check_phased(model, gate, rule)
+    model.timing.check(model, gate, rule)
     gate.check(model.has_feedback)
     if frames and own["timesteps"] > frames:
         each = f"these recordings have {frames} frames, one for each timestep"
@@ -392,28 +391,4 @@ def check_together(model, gate, rule):
         raise ModelError(
             f"rule {own['rule']} compares the logits of classes, and this network has only one: "
             "choose never, or all_predicted"
-        )
-
-
-def check_phased(model, gate, rule):
-    """The same of a phased network: what would come after a layer's phase, or before its end, is refused."""
-    own = model.settings
-    plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
-    faults = {f"{name} must be {value}": own[name] != value for name, value in plain.items()} | {
-        f"gate {own['gate']} would react to predictions: give --gate block --epsilon 0 without --residual": gate.reacts
-        and (own["gate"] != "block" or gate.epsilon or gate.residual),
-        f"rule {own['rule']} would ask for answers before the last timesteps: choose never": rule.stops,
-        "recordings are predicted when they are over: choose an architecture without feedback": own[
-            "recorded_frames"
-        ]
-        and model.has_feedback,
-        f"activation {own['activation']} needs the time since a spike: choose Linear": SURROGATES.find(
-            own["activation"]
-        )(own["alpha"], own["beta"]).needs_age,
-        f"neurons of {type(model).__name__} are {model.Neuron.__name__}, and must be its own": model.Neuron
-        is not SpikingNeuron,
-    }
-    if any(faults.values()):
-        raise ModelError(
-            f"update phased: {'; '.join(fault for fault, is_so in faults.items() if is_so)}"
         )

@@ -16,8 +16,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
-from self_models.engines.dense.run import fired
-from self_models.layers.neurons import PhasedNeuron, SpikingNeuron
+from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.norms import by_channel
 from self_models.layers.stages import pass_on
 from self_models.runtime.known import check_known
@@ -133,13 +132,13 @@ def through(module, signals):
 
 
 def spikes_of(neuron, drive, steps, on_step=None):
-    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. A phased layer's are
-    those of the phase after these drives. Neurons of one's own may send other values than 0 and 1: these are kept as they are."""
+    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. Neurons that charge first send
+    in the timesteps after these drives. Neurons of one's own may send other values than 0 and 1: these are kept as they are."""
     kept, state = [], None
-    if is_phased := isinstance(neuron, PhasedNeuron):
-        sent = fired(neuron, sum(drive(t) for t in range(steps)), steps).chunk(steps)
+    if neuron.charges_first:
+        sent = neuron.fired(sum(drive(t) for t in range(steps)), steps).chunk(steps)
     for t in range(steps):
-        spikes, state = (sent[t], None) if is_phased else neuron(drive(t), state)
+        spikes, state = (sent[t], None) if neuron.charges_first else neuron(drive(t), state)
         as_bits = spikes.bool()
         if torch.equal(as_bits.to(spikes.dtype), spikes):
             in_memory = as_bits.as_strided((as_bits.numel(),), (1,))

@@ -1,17 +1,14 @@
 """A trained network from its file, ready to use: load(path)."""
 
 import warnings
+from pathlib import Path
 
 import torch
 
+from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
-from self_models.basics.settings import Choice, required
-from self_models.engines.event.build import built
-from self_models.engines.event.engine import ENGINES, EventEngine, engine_of
-from self_models.guests.nir.graph_snn import TracedSNN
-from self_models.guests.nir.reading import READING, from_nir
-from self_models.guests.quantize import in_whole_numbers
+from self_models.basics.settings import Choice, Registry, required
 from self_models.layers.architectures import find_plan
 from self_models.runtime.known import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -26,30 +23,29 @@ CLASSES = (
     InputBlockingSNN,
     AdaptiveTimestepsSNN,
     ContrastAttentionSNN,
-    TracedSNN,
 )
-MODELS = {cls.__name__: cls for cls in CLASSES}
-WEIGHTS = ("float32", "int8", "int8_folded")
+MODELS = Registry("network")  # name in a checkpoint -> class
+MODELS.update({cls.__name__: cls for cls in CLASSES})
+MODELS.offer(assembly.MODELS)
+WEIGHTS = ("float32", *assembly.WEIGHTS)
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device; or the
-    GraphSNN of a file x.nir, which takes like, dt and the like as from_nir does.
+    network of another kind of file, by its ending: x.nir, with the arguments of from_nir.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
     ordinary network's weights; what that has not got is as the class makes it.
-    weights: float32; or of an SNN, in whole numbers (see integers.py), int8, or int8_folded.
+    weights: float32; or of an SNN int8, or int8_folded: 8 bits.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
     event where the kernel can, else dense. Training and gradients with respect to the images are dense anyhow. On a GPU the
     figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
     that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
-    if str(path).endswith(".nir"):
-        if model or weights != "float32" or changed.keys() - {*READING}:
-            own = f"{', '.join(READING)}, engine and device"
-            raise ModelError(f"{path}: a NIR graph takes {own}, and weights of float32")
-        return from_nir(path, engine=engine, **changed).to(device)
+    other_kind = assembly.FILES.get(Path(path).suffix)
+    if other_kind is not None:
+        return assembly.found(other_kind)(path, engine, device, model, weights, **changed)
     saved = load_checkpoint(path)
     if "settings" not in saved:
         raise CheckpointError(
@@ -68,14 +64,15 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     cls.check_in_force(changed.keys(), settings)
     with torch.random.fork_rng(devices=[]):  # of the initial weights
         model = cls(**settings)
-    restore(model, saved, path, names_of_ones_own(model) if saved_class in CLASSES else ()).eval()
+    is_ours = MODELS.get(saved_class.__name__) is saved_class
+    restore(model, saved, path, names_of_ones_own(model) if is_ours else ()).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     model = on_engine(with_weights(model, weights).to(device), engine)
     might_run = (
         engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
     )
-    if might_run and isinstance(built(), ModelError):
+    if might_run and not assembly.found(assembly.ENGINES["event"]).has_compiler():
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
 
@@ -83,9 +80,10 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
 @torch.no_grad()
 def with_weights(model, weights):
     """The model, or another one, with its weights in this form of WEIGHTS, see load()."""
-    if required(Choice(WEIGHTS), "weights", weights).startswith("int8"):
-        return in_whole_numbers(model, fold=weights == "int8_folded")
-    return model
+    required(Choice(WEIGHTS), "weights", weights)
+    if weights == "float32":
+        return model
+    return assembly.found(assembly.WEIGHTS[weights])(model)
 
 
 def load_known(path, own=None):
@@ -152,16 +150,21 @@ def kind_of(cls):
 def on_engine(model, engine):
     """The model, moved to the engine of this name, see load(); an SNN's `stays` says why auto leaves it dense. Raises ModelError
     for one that there is not, or that cannot serve."""
-    required(Choice(ENGINES), "engine", engine)
+    required(Choice(assembly.ENGINE_NAMES), "engine", engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         if engine == "event":
             raise ModelError(
                 "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
             )
         return model
-    model.batched, model.engine, model.stays = engine != "reference", None, None
-    try:
-        model.engine, model.stays = engine_of(EventEngine, model, engine)
-    except ModelError as error:
-        raise ModelError(f"{error}; --engine dense runs it") from None
+    model.batched = engine != "reference"
+    model.engine = None
+    model.stays = None
+    if engine in ("auto", "event"):
+        try:
+            model.engine = assembly.found(assembly.ENGINES["event"])(model)
+        except ModelError as error:
+            if engine == "event":
+                raise ModelError(f"{error}; --engine dense runs it") from None
+            model.stays = str(error)
     return model

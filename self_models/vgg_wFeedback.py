@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import torch
 
+from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
 from self_models.config import ANNSettings, Network
-from self_models.engines.dense.run import joined_decoder
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.layers.stages import build_stages, pass_on
@@ -116,7 +116,8 @@ class VGG_wFeedback(Network):
         if self.has_feedback:
             decoder = list(self.generate.named_children())
             if self.training:
-                nodes = joined_decoder(
+                dense = assembly.found(assembly.ENGINES["dense"])
+                nodes = dense.joined_decoder(
                     in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:]
                 )
                 decoder = [(node.name, node.module) for node in nodes]

@@ -7,6 +7,7 @@ from types import FunctionType
 import torch
 from torch import nn
 
+from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
 from self_models.basics.settings import settings_in
@@ -16,11 +17,8 @@ from self_models.config import (
     SpikingSettings,
     check_together,
 )
-from self_models.engines.dense import run as fast
-from self_models.engines.dense.neuron_steps import UPDATES
-from self_models.guests.streams.stream import Stream
 from self_models.layers.architectures import find_plan
-from self_models.layers.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
+from self_models.layers.neurons import SpikingLayers, SpikingNeuron
 from self_models.layers.stages import build_stages, graph_of_stages
 from self_models.layers.surrogates import SURROGATES
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
@@ -30,25 +28,18 @@ from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import draws_for
 from self_models.runtime.graph import Graph, chained
-from self_models.runtime.known import fingerprint, is_hooked, modules_of, unknown
+from self_models.runtime.known import is_hooked, modules_of, unknown
 from self_models.runtime.loop import (
-    RunState,
     all_steps,
-    decayed,
     prediction_targets,
     show_image,
     stacked,
     summed,
 )
-from self_models.runtime.outputs import (
-    INPUT,
-    SNNOutput,
-    Sums,
-    asked_by,
-    by_step,
-    recorded,
-    recorded_now,
-)
+from self_models.runtime.outputs import INPUT, SNNOutput, Sums, by_step
+from self_models.runtime.recording import asked_by, recorded, recorded_now
+from self_models.runtime.state import RunState
+from self_models.runtime.timing import timing_of
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -65,15 +56,13 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     Settings = SpikingSettings
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
-    Neuron = SpikingNeuron  # of all layers, or a class derived from it; of a phased network PhasedNeuron
+    Neuron = SpikingNeuron  # of all layers, or a class derived from it
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    engine, stays = (
-        None,
-        None,
-    )  # an EventEngine, or None: this module's own forward; why `auto` left it so
-    batched = True  # whether forward takes whole layers over many steps where it can, see fast; else step() by step()
+    engine = None  # what runs it in evaluation in place of its own forward, see load(), or None
+    stays = None  # why load(engine="auto") left it to its own forward
+    batched = True  # whether forward takes many steps of a layer at once where it can; else step() by step()
     watcher = None  # an OperationCounter, while one counts
     _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
 
@@ -87,16 +76,15 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         run.spikes = {"input": run.view.sent(signal)}
         run.note("input", signal, [run.steps])
         sent = self.propagate(run, signal)
-        run.logits = decayed(run.logits, self.settings["output_leak"]) + self.output_current(
-            run, sent["output"]
-        )
+        kept = self.decayed(run.logits, self.settings["output_leak"])
+        run.logits = kept + self.output_current(run, sent["output"])
         shown = self.read_out_and_gate(run, sent.get("decoded"))
         shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
         return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
 
     def sends(self, step):
         """Whether the input neurons may send in the step of this number."""
-        return not self.phased or step < self.timesteps
+        return step < self.timing.active_input_steps(self, step + 1)
 
     def input_spikes(self, run, u):
         """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
@@ -129,15 +117,14 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         return sent
 
     def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: all. In a phased network all in the
-        phase in which the layer before fires, without the bias in the phases before it, and nothing after it."""
-        current = drive.to(run.logits.dtype)
-        turn = (
-            run.steps // self.timesteps - self.graph.depths["output"] if self.phased else -1
-        )  # -1: it takes all, see phased()
-        if turn < -1 and "output" in run.memory:
-            return current - run.memory["output"]
-        return current if turn == -1 else torch.zeros_like(current)
+        """What of the last layer's sums (B, labels) the logits take in the coming step: all, unless its timing says other."""
+        return self.timing.output_current(self, run, drive.to(run.logits.dtype))
+
+    def decayed(self, values, keep):
+        """What is left after a step of values (B, ...) that keep this part of themselves, a number, or one for each image (B,)."""
+        if isinstance(keep, torch.Tensor):
+            keep = keep.view(-1, *[1] * (values.dim() - 1))
+        return values * keep
 
     def read_out_and_gate(self, run, decoded):
         """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
@@ -193,20 +180,14 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
         return self.output(x, shown, steps, asked)
 
-    def start(self, x, draws=None, asked=None, streams=False):
+    def start(self, x, draws=None, asked=None, is_open_ended=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
-        is recorded, for which step() is taken step by step; streams: whether others may come after these images."""
+        is recorded, for which step() is taken step by step; is_open_ended: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        neurons, logits, draws = (
-            self.neurons(),
-            x.new_zeros(len(x), self.settings["labels"]),
-            draws_for(x, draws),
-        )
+        logits = x.new_zeros(len(x), self.settings["labels"])
+        draws = draws_for(x, draws)
         memory = self.graph.masks(draws, x.device)
-        if self.phased:
-            for name, neuron in neurons.items():
-                neuron.fires_in, neuron.steps = self.graph.depths[name], self.timesteps
-            memory |= self.graph.at_rest(x, neurons)
+        memory |= self.timing.initial_memory(self, x)
         return RunState(
             x,
             self.gate.start(x),
@@ -214,18 +195,18 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             torch.zeros_like(x),
             draws,
             asked or {},
-            streams=streams,
+            is_open_ended=is_open_ended,
             recording=recording,
             memory=memory,
-            nodes=self.nodes_for(x, asked),
+            engine=self.dense_engine(x, asked),
         )
 
     def segment(self, run, draws, frames):
         """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
         first, noted = run.steps, {} if self.watcher else None
         run = replace(run, memory=dict(run.memory), reached=[], noted=noted, counts={})
-        if run.nodes is not None:
-            shown = fast.advance(self, run, draws)
+        if run.engine is not None:
+            shown = run.engine.run(self, run, draws)
         else:
             shown = stacked([self.step(run, run.shown_now(), u) for u in draws])
         if frames:
@@ -262,7 +243,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def stream(self, seed=0):
         """A Stream: this network, streaming: its images change. seed: of its draws."""
-        return Stream(self, seed)
+        return assembly.found(assembly.STREAM)(self, seed)
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
@@ -297,9 +278,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             "membrane_floor",
         )
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        return (PhasedNeuron if self.phased else self.Neuron)(
-            surrogate, *(own[name] for name in names)
-        )
+        neuron_class = self.timing.neuron_class(self)
+        return neuron_class(surrogate, *(own[name] for name in names))
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
@@ -326,10 +306,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     # --- what it is
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
-    phased = property(
-        lambda self: self.settings["update"] == "phased"
-    )  # layers charge, and then fire, T timesteps each
-    fingerprint = fingerprint  # a method, see runtime/known.py
+    timing = property(
+        lambda self: timing_of(self.settings["update"])
+    )  # when layers charge, and fire
     has_colour = property(lambda self: has_colour(self.image_shape[0]))
     output_leak = property(lambda self: self.settings["output_leak"])
     frames = property(
@@ -338,8 +317,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     @property
     def latency(self):
-        """Timesteps until an image is answered: T, or T for each phase."""
-        return self.graph.phases * self.timesteps if self.phased else self.timesteps
+        """Timesteps until an image is answered."""
+        return self.timing.latency(self)
 
     @property
     def sends_values(self):
@@ -366,14 +345,14 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             self._seen = seen, self.make_graph(), [INPUT, *self.neurons()], unknown(self)
         return self._seen
 
-    # --- what runs it: its step(), whole layers over many timesteps, or the event engine
+    # --- what runs it: its step(), or an engine of assembly
 
     @property
     def runs_by(self):
         """What runs it in evaluation: 'event', 'dense' where layers take many steps at once, or 'reference', its step()."""
         if self.engine and self.engine.serves():
             return "event"
-        return "dense" if self.takes_steps_at_once({}) else "reference"
+        return "dense" if self.runs_dense({}) else "reference"
 
     # True if it replaces methods or has forward hooks: then it runs by step()
     is_custom = property(lambda self: self.replaces() or any(map(is_hooked, modules_of(self))))
@@ -388,26 +367,17 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         }
         return bool(own.difference(but))
 
-    def takes_steps_at_once(self, asked):
-        """True where layers take many steps at once, see fast; else step() is taken. asked: what is recorded."""
-        if asked or not self.batched or self.is_custom or self.unknown:
+    def runs_dense(self, asked):
+        """True where layers take many steps at once, by the dense engine; else step() is taken. asked: what is recorded."""
+        if asked or not self.batched:
             return False
-        if self.phased:
-            return self.graph.ends.keys().isdisjoint(self.graph.early)
-        return {neuron.update for neuron in self.neurons().values()} <= UPDATES.keys()
+        return assembly.found(assembly.ENGINES["dense"]).supports(self) is None
 
-    def nodes_for(self, x, asked):
-        """The graph's nodes as a run on images x (B, C, H, W) takes them, None where it takes step(). asked: what is recorded.
-        Linear layers of the decoder are folded into one where that pays; in evaluation for one signal, so that they are the same
-        ones in any batch, and in a stream. A phased network's decoder runs once an image: it is left."""
-        if not self.takes_steps_at_once(asked):
+    def dense_engine(self, x, asked):
+        """The dense engine for a run on images x (B, C, H, W), or None where it takes step(). asked: what is recorded."""
+        if not self.runs_dense(asked):
             return None
-        if not self.has_feedback or self.phased:
-            return self.graph.nodes
-        signals = len(x) * self.timesteps if self.training else 1
-        return fast.joined_decoder(
-            self.graph.nodes, self.graph.ends["decoded"], signals, x.shape[2:]
-        )
+        return assembly.found(assembly.ENGINES["dense"])(self, x)
 
     def refresh(self):
         """Have the event engine lay out its tables again, after a change of weights that nobody counts: in place through `.data`,

@@ -184,7 +184,7 @@ def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
     ), case
     if (
         model.settings.get("max_pool") != "count"
-        and not model.phased
+        and not model.timing.is_phased
         and model.gate.follows_changes
     ):
         model.change(rule="never")

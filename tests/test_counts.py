@@ -30,6 +30,7 @@ from self_models.counting.operations import (
 from self_models.data.sets import ImageSet
 from self_models.engines.event.engine import EventEngine
 from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
+from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.runtime.loop import AT_ONCE, chunk_length
 from self_models.runtime.outputs import ANNOutput, SNNOutput
@@ -251,7 +252,8 @@ class Recount:
             for at in range(count if one.bias is not None else 0):
                 phase = (first + at) // self.model.timesteps
                 if (
-                    not self.model.phased or phase == graph.depths[one.target] - 1
+                    not self.model.timing.is_phased
+                    or phase == schedule_of(graph).depths[one.target] - 1
                 ):  # in which the target's neurons charge
                     self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
@@ -289,7 +291,7 @@ def test_a_plain_recount_finds_the_same(first):
     for case, model in networks(range(first, first + 25)):
         x, u = on_grid(model, case["run"], case["seed"])
         streams = case["run"]["ties"] and case["max_pool"] == "or" and model.gate.follows_changes
-        if streams := streams and not model.frames and not model.phased:
+        if streams := streams and not model.frames and not model.timing.is_phased:
             model.change(rule="never")
         counter, recount = OperationCounter(model, reaches=True), Recount(model)
         for model.watcher in (counter, recount):

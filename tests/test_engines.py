@@ -32,6 +32,7 @@ from torch import nn
 from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
+from self_models.engines.dense.engine import DenseEngine
 from self_models.engines.dense.run import FoldedChain, joined_decoder
 from self_models.engines.event.engine import EventEngine
 from self_models.objectives.gates import GATES, Blocking
@@ -417,7 +418,9 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
         on_grid=False,
     )
     x, u = inputs(model)
-    chains = [node.module for node in model.nodes_for(x, {}) if node.name.startswith("generate")]
+    chains = [
+        node.module for node in DenseEngine(model, x).nodes if node.name.startswith("generate")
+    ]
     assert [type(one) for one in chains] == [FoldedChain] and chains[0].stride == 4
     wanted, stream, plain = model(x, u), model.stream(), by_steps(model).stream()
     with OperationCounter(model):

@@ -17,11 +17,11 @@ from self_models.guests.quantize import (
     LEVELS,
     SHARES,
     Signal,
+    decayed,
     in_whole_numbers,
     portable_tanh,
     whole_sums,
 )
-from self_models.runtime.loop import decayed
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

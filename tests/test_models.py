@@ -10,9 +10,9 @@ from torch import nn
 
 from self_models import ModelError
 from self_models.engines.dense.neuron_steps import neuron_steps
-from self_models.engines.dense.run import fired
+from self_models.guests.phased import PhasedNeuron
 from self_models.layers.architectures import PLANS, find_plan, halvings
-from self_models.layers.neurons import CountingMaxPool, HeldDropout, PhasedNeuron, SpikingNeuron
+from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS, BatchNorm, ScaledByBatch
 from self_models.layers.surrogates import SURROGATES
 from self_models.objectives.contrast import original_contrast
@@ -417,7 +417,7 @@ def test_a_phased_layer_charges_and_then_fires_by_hand(drives, start, expected):
         spikes, state = layer(drive, state)
         seen.append((spikes.item(), state.v.item()))
     assert seen == [(0, start), (0, start), *expected]
-    fast = fired(layer, torch.tensor([[sum(drives[:2])]]), 2).flatten().tolist()
+    fast = layer.fired(torch.tensor([[sum(drives[:2])]]), 2).flatten().tolist()
     assert fast == [spike for spike, _ in expected[2:4]], ELSEWHERE
 
 

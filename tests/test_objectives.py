@@ -14,8 +14,8 @@ from self_models.data.sets import ImageSet
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
 from self_models.objectives.gates import Blocking, Reconstruct
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
-from self_models.runtime.loop import RunState, View
 from self_models.runtime.outputs import SNNOutput, share_of_active
+from self_models.runtime.state import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN

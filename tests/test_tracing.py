@@ -13,7 +13,7 @@ from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, from_ann, load
 from self_models.counting.operations import OperationCounter
 from self_models.guests.from_ann.tracing import arguments_of, traced
-from self_models.layers.neurons import PhasedNeuron
+from self_models.guests.phased import PhasedNeuron
 from self_models.layers.norms import QCFS
 from self_models.layers.surrogates import SURROGATES
 from self_models.runtime.outputs import INPUT

@@ -38,7 +38,7 @@ from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
 from self_models.runtime.outputs import PARTS, by_part
-from self_models.loading import ENGINES
+from self_models.assembly import ENGINE_NAMES
 from self_models.objectives.stopping import output_gap
 
 import numpy as np
@@ -80,7 +80,10 @@ def main(argv=None):
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
     parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="of all but the ramp, which is dense"
+        "--engine",
+        choices=ENGINE_NAMES,
+        default="auto",
+        help="of all but the ramp, which is dense",
     )
     parser.add_argument(
         "--steps",

@@ -277,7 +277,7 @@ def convert_ann(model, start, train, config, run):
         run.say(
             f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them"
         )
-    elif model.phased:
+    elif model.timing.is_phased:
         conversion.fit_levels(model, images)
         conversion.fit_thresholds(model)
         run.say(

@@ -12,6 +12,7 @@ from harness.command_line.parser import Parser, SwitchAction, new_file, typed
 from harness.command_line.recipes import find
 from harness.training.losses import STEP_WEIGHTS, loss_settings
 from harness.training.optimizers import checked_optimizer
+from self_models.assembly import ENGINE_NAMES
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -27,7 +28,6 @@ from self_models.basics.settings import (
     settings_in,
     with_defaults,
 )
-from self_models.loading import ENGINES
 from self_models.vgg_wFeedback import PRECISIONS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -320,7 +320,7 @@ class OfSNN:
     )
     engine: str = run_setting(
         "auto",
-        Choice(ENGINES),
+        Choice(ENGINE_NAMES),
         "of evaluation; dense: PyTorch, layer by layer; event: the "
         "event-driven kernel in C, on the CPU; reference: step(), step by step; auto: event if the kernel can, else dense",
         group="engine",

@@ -10,7 +10,8 @@ from torchvision.utils import make_grid
 from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, show
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.runtime.draws import EVALUATION, Draws
-from self_models.runtime.outputs import part_of, spaces_of
+from self_models.runtime.outputs import part_of
+from self_models.runtime.recording import spaces_of
 
 FRAMES, SECONDS = 40, 0.15  # of the GIF of a recording, at most, and each
 LOOKS = (

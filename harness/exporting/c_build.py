@@ -14,7 +14,8 @@ from self_models.basics.images import arriving_values, tensor_of
 from self_models.engines.event.state import in_rows
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.outputs import SNNOutput, spaces_of
+from self_models.runtime.outputs import SNNOutput
+from self_models.runtime.recording import spaces_of
 
 
 class CBuild:

@@ -54,7 +54,7 @@ def page(checkpoint, own, weights="float32", **data):
         raise UserError(
             f"{checkpoint}: a page shows an SNN with a decoder, of 28 x 28 grey pixels and 10 classes: try --to c"
         )
-    if model.phased:
+    if model.timing.is_phased:
         raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
     model = load(

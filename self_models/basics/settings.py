@@ -7,6 +7,7 @@ import functools
 import math
 from numbers import Integral, Real
 
+from self_models import assembly
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
@@ -53,6 +54,23 @@ class Registry(dict):
             return thing
 
         return enter
+
+    def offer(self, places):
+        """Enter what is imported when it is first found: name -> "module:name", see assembly."""
+        for name, place in places.items():
+            super().__setitem__(name, assembly.Place(place))
+
+    def __getitem__(self, name):
+        thing = super().__getitem__(name)
+        if isinstance(thing, assembly.Place):
+            thing = assembly.found(thing)
+            self[name] = thing
+        return thing
+
+    def get(self, name, default=None):
+        if name in self:
+            return self[name]
+        return default
 
     def check_class(self, name, cls):
         """Raises ModelError, with what to do, unless this class can be what is expected."""

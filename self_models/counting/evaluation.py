@@ -11,6 +11,7 @@ from self_models.counting.batches import Arrival, event_batches, image_batches
 from self_models.counting.operations import OperationCounter, energies
 from self_models.objectives.stopping import output_gap
 from self_models.runtime.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
+from self_models.runtime.timing import EVERY_TIMESTEP
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 MEANS = {
@@ -70,7 +71,8 @@ class Evaluation(ExitStack):
         self.counter = (
             OperationCounter(model) if count_operations is True else count_operations or None
         )
-        self.interval = {"interval": model.timesteps} if getattr(model, "phased", False) else {}
+        interval = getattr(model, "timing", EVERY_TIMESTEP).interval(model)
+        self.interval = {} if interval is None else {"interval": interval}
 
     def __enter__(self):
         if self.counter:
@@ -91,7 +93,7 @@ class Evaluation(ExitStack):
         losses; with feedback error (squared error summed over an image after the last step).
 
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
-        median_steps, p95_steps, of a phased network interval (timesteps from an image to the next), and comparisons (of a pixel
+        median_steps, p95_steps, interval (timesteps from an image to the next, where that is not the latency), and comparisons (of a pixel
         with its prediction, per image); from a model that blocks open_share, a list of T: mean share of active input pixels open
         at each step; where they were counted operations, see
         OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.

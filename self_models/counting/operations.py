@@ -165,7 +165,7 @@ class OperationCounter:
         taken = torch.ones(count, len(run.image), dtype=torch.bool, device=run.image.device)
         if ends is not None:
             taken = torch.arange(count, device=ends.device)[:, None] < ends
-        # of a phased network one phase counts, as each layer charges in one
+        # steps in which the input is active: in others each layer only fires what it was charged with
         self.ran += sum(
             images
             for at, images in enumerate(taken.sum(1).tolist())

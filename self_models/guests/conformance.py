@@ -96,7 +96,7 @@ def recorded_by(network, x, uniforms, draws):
         record = dict.fromkeys(names[1:], ("spikes", "membrane")) | {"input": "spikes"}
         return model(x, uniforms=uniforms, draws=draws, record=record)
     output = engine(x, uniforms, draws)
-    if uniforms is not None or model.frames or model.phased:
+    if uniforms is not None or model.frames or model.timing.is_phased:
         return output
     x, steps = checked_images(x, model), []
     memory = engine.begun(x, draws)

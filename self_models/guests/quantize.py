@@ -24,10 +24,9 @@ from self_models.basics import ModelError
 from self_models.engines.dense.run import FoldedChain, joined_decoder
 from self_models.engines.event.layout import is_halving
 from self_models.engines.event.tables import FORMS, K
+from self_models.guests.phased import PhasedNeuron, PhasedState
 from self_models.layers.neurons import (
     NeuronState,
-    PhasedNeuron,
-    PhasedState,
     SpikingLayers,
     SpikingNeuron,
 )
@@ -35,12 +34,12 @@ from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.runtime.graph import in_a_row
 from self_models.runtime.known import check_known
-from self_models.runtime.loop import SHARES, decayed, in_shares
 from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 LEVELS, FEWEST = 127, 63  # of a weight, and as many below 0; with potentials of 16 bits
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
+SHARES = 2**15  # a leak is so many parts
 NARROW = 2**15 - 1  # the largest membrane potential of 16 bits
 MOST_PARTS = 2**24  # of a unit: float32 holds all whole numbers up to here
 TRIED = (
@@ -75,6 +74,20 @@ def portable_tanh(x):
 
 def portable_sigmoid(x):
     return (1 + portable_tanh(x / 2)) / 2
+
+
+def in_shares(keep):
+    """How many of SHARES parts a share, 0 to 1, is at least: a float32 tensor."""
+    return (torch.as_tensor(keep, dtype=torch.float32) * SHARES).floor()
+
+
+def decayed(values, keep):
+    """Values (B, ...) times keep, a number or one for each image (B,). Integers stay integers: both are rounded down, keep to
+    whole parts of SHARES."""
+    keep = keep.view(-1, *[1] * (values.dim() - 1)) if isinstance(keep, torch.Tensor) else keep
+    if values.is_floating_point():
+        return values * keep
+    return (values.double() * in_shares(keep) / SHARES).floor().to(values.dtype)
 
 
 class Whole(NamedTuple):
@@ -156,7 +169,7 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     input_unit, logits_unit, decoded_unit, image_dtype = 1.0, 1.0, 1.0, torch.float32
 
     def new_neuron(self, stage, channels=None):
-        own, cls = self.settings, IntegerPhasedNeuron if self.phased else IntegerNeuron
+        own, cls = self.settings, IntegerPhasedNeuron if self.timing.is_phased else IntegerNeuron
         return cls(
             None,
             own["update"],
@@ -236,6 +249,10 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         run.logits = run.logits.int()
         return run
 
+    def decayed(self, values, keep):
+        """As the model's; integers stay integers, see decayed() here."""
+        return decayed(values, keep)
+
     def step(self, run, image, u):
         shown = super().step(run, image, u)
         run.logits = run.logits.clamp(-LARGEST, LARGEST)
@@ -293,6 +310,11 @@ def in_whole_numbers(model, fold=False):
     return whole.requires_grad_(False)
 
 
+def in_whole_numbers_folded(model):
+    """in_whole_numbers with fold, for load(weights="int8_folded")."""
+    return in_whole_numbers(model, fold=True)
+
+
 def largest_sent(model):
     """The largest whole number that a pixel sends; a residual, x - p, is up to twice as large."""
     sends_values = model.encoding.send is whole_pixels
@@ -304,7 +326,7 @@ def quantise(model, most=None):
     those of the decoder aside, where that leaves FEWEST levels."""
     graph, charges = (
         model.graph,
-        model.timesteps if model.phased else 1,
+        model.timesteps if model.timing.is_phased else 1,
     )  # before it fires a neuron adds up so many currents
     before = {
         link.end: graph.modules[link.target]

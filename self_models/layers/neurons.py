@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.settings import FRACTION, POSITIVE, PROBABILITY, Registry, required
 from self_models.layers.surrogates import new_age, next_age
@@ -51,21 +52,7 @@ def immediate(current, v, theta, leak, spike):
     return s, v - theta * s.detach()
 
 
-@UPDATES.register("phased")
-def phased(current, v, theta, leak, spike, turn):
-    """turn < 0: V += I[t];   turn 0: s[t] = H(V/theta - 1), V -= theta s[t];   turn > 0: neither.
-
-    turn: phases since the one in which the layer fires, as in engines/event/c/network.c. A layer charges for T steps (turn -1), while the
-    one before it fires, and then fires for T (turn 0). With V = V0 + sum of I at the end of its charging phase it sends n =
-    clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels (QCFS, Bu et
-    al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
-    spikes = torch.zeros_like(v)
-    if turn < 0:
-        v = v + current
-    elif turn == 0:
-        spikes = spike(v, theta)
-        v = v - theta * spikes.detach()
-    return spikes, v
+UPDATES.offer(assembly.UPDATES)  # those of guests, which are imported when they are chosen
 
 
 class Spike(torch.autograd.Function):
@@ -95,6 +82,7 @@ class SpikingNeuron(nn.Module):
     which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest."""
 
     fires = True  # else it sends V
+    charges_first = False  # True: it fires only when it has been charged by all that arrives
     may_be_negative = False  # thresholds: a distance from one is then divided by its size
 
     def __init__(
@@ -236,34 +224,6 @@ class Integrator(SpikingNeuron):
         return v, NeuronState(v, age, synapse)
 
 
-class PhasedState(NamedTuple):
-    """v: membrane potential (B, ...); step: of the run; quiet: what arrives while nothing is sent, (B, ...), or None where
-    nothing arrives before the phase in which the neuron charges."""
-
-    v: torch.Tensor
-    step: int = 0
-    quiet: torch.Tensor | None = None
-
-
-class PhasedNeuron(SpikingNeuron):
-    """The same with the update phased: of phases of `steps` steps each, from 0 on, it fires in number `fires_in`, its depth in
-    the graph, and charges in the one before; until then by what spikes bring over skip connections alone, without biases."""
-
-    fires_in, steps = 1, 1  # a network sets them
-
-    def at_rest(self, current):
-        return PhasedState(super().at_rest(current).v)
-
-    def forward(self, current, state=None):
-        current = current.to(self.threshold.dtype)
-        v, step, quiet = state or self.at_rest(current)
-        turn = step // self.steps - self.fires_in
-        if turn < -1:
-            current = torch.zeros_like(v) if quiet is None else current - quiet
-        spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, turn)
-        return spikes, PhasedState(v, step + 1, quiet)
-
-
 class SpikingLayers:
     """What a network of spiking layers tells of them all, and sets: their thresholds and leaks."""
 
@@ -382,4 +342,4 @@ class AsElsewhere(SpikingNeuron):
         return spikes, NeuronState(self.floored(charged), age, synapse)
 
 
-NEURONS = SpikingNeuron, PhasedNeuron, Integrator, AsElsewhere  # all kinds
+NEURONS = SpikingNeuron, Integrator, AsElsewhere  # all kinds

@@ -16,7 +16,7 @@ from self_models.basics import wide
 from self_models.basics.images import light, of_light
 from self_models.basics.settings import FRACTION, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking
-from self_models.runtime.loop import View
+from self_models.runtime.state import View
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = 10.0

@@ -22,7 +22,7 @@ from self_models.basics.settings import (
     objective_setting,
     setting,
 )
-from self_models.runtime.loop import View
+from self_models.runtime.state import View
 
 GATES = Registry("gate")
 

@@ -11,8 +11,8 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
-from self_models.runtime.loop import RunState
 from self_models.runtime.outputs import share_of_active
+from self_models.runtime.state import RunState
 
 RULES = Registry("rule", keeps_all=True)
 ANY = Number(float)

@@ -1,7 +1,7 @@
 """Random numbers that follow from seed, purpose, epoch, image, step and pixel alone: Philox 4x32-10 (Salmon et al., SC 2011).
 
-Nothing depends on what was drawn before, nor on the device: the numbers are the same bit for bit by the kernel, as operations
-on tensors, and for one pixel in the event engine. The key is the seed and the purpose; the counter's words are
+Nothing depends on what was drawn before, nor on the device: the numbers are the same bit for bit as compiled code makes them, as
+operations on tensors, and for one pixel alone. The key is the seed and the purpose; the counter's words are
 (block of 4 positions, step, image, epoch). Position p, a pixel in the order row, column, channel, takes word p % 4 of block
 p // 4, whose 24 high bits are a number in [0, 1).
 """
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from self_models import assembly
 from self_models.basics import ModelError, sent
-from self_models.engines.event.build import filled
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF
@@ -83,7 +83,8 @@ class Draws:
         blocks, keys = -(-size // 4), key_for(self.seed, purpose)
         if torch.device(device).type == "cpu":
             values = torch.empty(steps, len(self.index), 4 * blocks)
-            if filled(values.numpy(), first, self.index.numpy(), self.epoch, *keys):
+            fill = assembly.found(assembly.FILL_UNIFORMS)  # compiled, where there is a compiler
+            if fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys):
                 return values[..., :size]
         step = torch.arange(first, first + steps, device=device)[:, None, None]
         image = sent(self.index, device)[:, None]

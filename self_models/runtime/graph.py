@@ -113,6 +113,7 @@ class Graph:
         ]
         self._node = {node.name: node for node in self.nodes}
         self.sent_back = sorted({source for source, _ in closing})
+        self.derived = {}  # what engines and guests derive from it, by a name of their own
 
     # --- a timestep
 
@@ -167,16 +168,9 @@ class Graph:
         }
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    def at_rest(self, arriving, neurons):
-        """Name -> what the memory of a phased network begins with: of each neuron in `early` its state, and of an end there what
-        arrives while nothing is sent. neurons: name -> PhasedNeuron."""
-        sent, states = self.quiet(arriving) if self.early else {}, {}
-        for name in self.early:
-            quiet = sent[name] if name in self.ends else self.arriving(self._node[name], sent, {})
-            states[name] = (
-                neurons[name].at_rest(quiet)._replace(quiet=quiet) if name in neurons else quiet
-            )
-        return states
+    def node(self, name):
+        """Return the Node of this name."""
+        return self._node[name]
 
     def needed(self, end):
         """The nodes that an end needs, in their order."""
@@ -289,49 +283,6 @@ class Graph:
         while sender in self.pools:
             sender = next(link.source for link in self.links if link.target == sender)
         return sender
-
-    @functools.cached_property
-    def depths(self):
-        """Target of links -> how many links lead there one after the other, on the longest way, pools left aside."""
-        depths = {INPUT: 0}
-        for link in self.links:
-            if link.target not in self.pools and not link.is_back:
-                depths[link.target] = max(
-                    depths.get(link.target, 0), depths[self.before_pools(link.source)] + 1
-                )
-        return depths
-
-    @property
-    def phases(self):
-        """How many phases a phased network takes until all its ends are complete."""
-        return max(
-            depth + (name not in (INPUT, *self.ends)) for name, depth in self.depths.items()
-        )
-
-    @functools.cached_property
-    def early(self):
-        """Targets of links, pools left aside, that something reaches before the phase in which the last of their sources fire."""
-        ways = [
-            (self.depths[self.before_pools(link.source)], link.target)
-            for link in self.links
-            if link.target in self.depths
-        ]
-        return sorted({target for depth, target in ways if depth + 1 < self.depths[target]})
-
-    @functools.cached_property
-    def before_neurons(self):
-        """Names of the linear nodes behind which nothing but neurons comes, sums left aside."""
-        names = {name for name in self.modules if isinstance(self.modules[name], SpikingNeuron)}
-        neurons = set(names)
-        for name, module, *_ in reversed(self.nodes):
-            targets = self.targets[name]
-            leads_on = targets and not (is_sender(module) or name in self.ends.values())
-            if leads_on and all(
-                each in neurons or (each in names and passes(self.modules[each]))
-                for each in targets
-            ):
-                names.add(name)
-        return names - neurons
 
     def bias_before(self, name):
         """The first bias (C,) that goes to no node but this one at once, sums left aside, or None."""

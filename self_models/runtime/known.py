@@ -1,12 +1,9 @@
-"""What is known of a network's parts: which modules it has, whether they are those of an architecture, whether they have changed.
+"""What is known of a network's parts: which modules it has, and whether they are those of an architecture.
 
 Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known.
 """
 
-import itertools
-
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import (
@@ -14,7 +11,6 @@ from self_models.layers.neurons import (
     UPDATES,
     CountingMaxPool,
     HeldDropout,
-    PhasedNeuron,
     SpikingNeuron,
 )
 from self_models.runtime.chains import Scale
@@ -30,9 +26,6 @@ OF_READOUT = (
 )  # methods that change neither what layers run nor on what
 PLAIN = {"padding_mode": ("zeros",), "ceil_mode": (False,), "count_include_pad": (True,)}
 
-step_numbers = itertools.count(1)  # of all optimiser steps of this process
-latest_steps = {}  # id of a tensor: the number of the latest optimiser step that changed it
-
 
 def modules_of(model):
     """A model and all modules in it, once for each place that has one; in a few microseconds."""
@@ -45,56 +38,6 @@ def modules_of(model):
 def is_hooked(module):
     """True if the module has forward hooks, or a forward of its own in place of its class's: a fast path would not call them."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
-
-
-def note_optimizer_step(optimizer, args, kwargs):
-    """Note which tensors a step of an optimiser has changed; torch calls this after each step."""
-    # torch does not raise the version of what a fused optimiser writes, nor of what
-    # other optimisers write through `.data`. A number that no other step has, in place
-    # of a count, tells two tensors apart of which the later has got the id of the first.
-    number = next(step_numbers)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                latest_steps[id(parameter)] = number
-
-
-register_optimizer_step_post_hook(note_optimizer_step)
-
-
-def fingerprint(model):
-    """Describe what a model is made of, to tell later whether it has changed.
-
-    Seen are changed modules, hooks and neurons, tensors that were replaced or whose memory
-    was (``.data = ...``), what torch counts as a change in place (``tensor._version``), and
-    steps of optimisers. Not seen are writes in place through ``.data``, a NumPy array or
-    another process, and into inference tensors.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The network.
-
-    Returns
-    -------
-    state : list
-        Equal to that of an earlier call if nothing has changed meanwhile.
-    tensors : list of Tensor
-        Parameters and buffers of the model. Whoever keeps ``state`` for comparison must
-        also keep what ``kept_in_memory(tensors)`` of basics returns.
-    """
-    modules, tensors = modules_of(model), []
-    state = [*modules]
-    for module in modules:
-        state += type(module), is_hooked(module)
-        if isinstance(module, SpikingNeuron):
-            state += module.initial_potential, module.floor, module.update, module.numbers
-        for values in (module._parameters, module._buffers):
-            tensors += [value for value in values.values() if value is not None]
-    for value in tensors:
-        version = value.is_inference() or value._version
-        state.append((id(value), value.data_ptr(), version, latest_steps.get(id(value))))
-    return state, tensors
 
 
 def check_known(
@@ -117,12 +60,13 @@ def unknown(model, own=False):
     in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own: as
     in check_known, and maximum pools may be of another form."""
     known, update = {""}, UPDATES.find(model.settings["update"])
+    known_neuron = model.timing.plain_neuron
     for name, stage in ((name, getattr(model, name, None)) for name in STAGES):
         if type(stage) in (nn.Sequential, nn.ModuleDict):
             plain = {
                 at
                 for at, layer in stage.named_children()
-                if is_plain(layer) and getattr(layer, "update", update) == update
+                if is_plain(layer, known_neuron) and getattr(layer, "update", update) == update
             }
             known |= {name, *(f"{name}.{at}" for at in plain)}
     parts = [*model._parameters.items(), *model._buffers.items()]
@@ -163,15 +107,15 @@ def names_of_ones_own(model):
     ]
 
 
-def is_plain(layer):
-    """True if all that runs a layer at once, by events or in whole numbers has its form."""
+def is_plain(layer, known_neuron):
+    """True if a layer has a form that architectures make; known_neuron: the class of their neurons."""
     if isinstance(layer, SpikingNeuron):
         plain = (
             layer.takes_as_is
             and layer.reset is None
             and layer.threshold.numel() == layer.leak.numel() == 1
         )
-        return plain and type(layer) in (SpikingNeuron, PhasedNeuron)
+        return plain and type(layer) is known_neuron
     return has_form(layer)
 
 

@@ -24,23 +24,20 @@ from self_models.runtime.loop import show_image, stacked
 from self_models.runtime.outputs import INPUT
 
 
-def advance(model, run, draws):
-    """T steps of a model that takes_steps_at_once, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns what they show,
-    with pictures.
+def advance(model, run, draws, nodes):
+    """T steps of a model that the engine supports, in place. draws: uniform in [0, 1), (T, B, C, H, W); nodes: of its graph, as
+    the engine takes them. Returns what they show, with pictures.
 
     A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
     the prediction of the step before."""
-    if model.phased:
-        return advance_phased(model, run, draws)
     graph, first = model.graph, run.steps
     # what the decoder needs runs first, maybe step by step; all else then takes all steps at once
     of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
     before, after = (
-        [node for node in run.nodes if (node.name in of_decoder) == asked]
-        for asked in (True, False)
+        [node for node in nodes if (node.name in of_decoder) == asked] for asked in (True, False)
     )
     parts = [
-        decode(model, run, before, part)
+        decode(model, run, before, after, part)
         for part in draws.split(1 if model.gate.reacts else len(draws))
     ]
     sent = (
@@ -60,13 +57,13 @@ def advance(model, run, draws):
     return shown | {"logits": logits, "spikes": counts_by_layer(run, model.layers, len(draws))}
 
 
-def decode(model, run, nodes, draws):
+def decode(model, run, nodes, others, draws):
     """T steps of these nodes, those that the decoder needs, on what the input neurons see now, in place. draws: (T, B, C, H, W).
-    Returns (name -> what a node sends (T, B, ...), the input and what others need, what each step shows)."""
+    Returns (name -> what a node sends (T, B, ...), the input and what the others need, what each step shows)."""
     sent = {INPUT: input_of(model, run, draws)}
     propagate(run, nodes, sent, range(run.steps, run.steps + len(draws)))
     decoded = sent.pop(model.graph.ends["decoded"]) if model.has_feedback else [None] * len(draws)
-    taken = {source for node in run.nodes if node not in nodes for source in node.sources}
+    taken = {source for node in others for source in node.sources}
     shown = [model.read_out_and_gate(run, codes) for codes in decoded]
     return {name: signal for name, signal in sent.items() if name in taken}, shown
 
@@ -129,80 +126,6 @@ def at_once(run, name, module, signal, steps):
     if is_sender(module):
         run.note(name, signal, steps)
     return signal.unflatten(0, (len(steps), -1))
-
-
-# --- phased networks: what a layer sends in its T steps follows from one product, on how often its inputs have spiked
-
-
-def advance_phased(model, run, draws):
-    """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
-    graph, steps, times = model.graph, len(draws), model.timesteps
-    sent = {
-        INPUT: torch.stack([*input_of(model, run, draws[:times])])
-    }  # in memory, since sums over steps round by layout
-    propagate_phases(model, run, sent)
-
-    def in_its_phase(end, before, after):
-        """The T steps in which an end is reached, with what holds before and after them: all steps."""
-        begin = (graph.depths[end] - 1) * times
-        return [*[before] * begin, *sent[end], *[after] * (steps - begin - times)]
-
-    sent["output"] = accumulated(
-        run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training
-    )
-    logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
-    run.logits, decoded = logits[-1], [None] * steps
-    if model.has_feedback:
-        sent["decoded"] = sent[graph.ends["decoded"]]
-        nothing = torch.zeros_like(sent["decoded"][0])
-        decoded = in_its_phase("decoded", nothing, nothing)
-    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
-    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
-
-
-def propagate_phases(model, run, sent):
-    """Fill in sent, name -> what a node sends in the T steps in which its neurons fire, (T, B, ...). Neurons charge in T steps,
-    then fire: so layers that lead to nothing but neurons run once, on the sum of what arrives in these steps."""
-    graph, steps, sums = model.graph, model.timesteps, {}
-    for name, layer, sources, _ in graph.nodes:
-        begin = graph.depths[graph.before_pools(name)] * steps if is_sender(layer) else 0
-        phase, is_neuron = range(begin, begin + steps), isinstance(layer, SpikingNeuron)
-        if is_neuron or name in graph.before_neurons:
-            totals = (
-                sums[source] if source in sums else sent[source].sum(0) for source in sources
-            )
-            arriving = functools.reduce(operator.add, totals)
-            if is_neuron:
-                spikes = fired(layer, arriving, steps)
-                sent[name] = spikes.unflatten(0, (steps, -1))
-                run.counts[name] = [(phase, count_events(sent[name]))]
-                run.note(name, spikes, phase)
-            else:
-                sums[name] = of_sum(layer, arriving, steps, run.memory.get(name))
-        else:
-            arriving = functools.reduce(operator.add, (sent[source] for source in sources))
-            sent[name] = at_once(run, name, layer, arriving.flatten(0, 1), phase)
-
-
-def of_sum(layer, signal, steps, mask):
-    """What a linear layer, or a dropout with this mask, makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
-    if has_state(layer):
-        return layer(signal, mask)[0]
-    drive = layer(signal)
-    if (bias := getattr(layer, "bias", None)) is not None:
-        drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))
-    return drive
-
-
-def fired(neuron, drive, steps):
-    """The spikes (steps B, ...) of a PhasedNeuron that has got this drive (B, ...), as the network's step says."""
-    drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
-    own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
-    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, turn=-1)
-    for _ in range(steps):
-        now, v = neuron.update(drive, v, *own, turn=0)
-        spikes.append(now)
-    return torch.cat(spikes)
 
 
 # --- linear layers as one

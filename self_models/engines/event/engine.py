@@ -11,23 +11,24 @@ import torch
 
 from self_models.basics import ModelError, kept_in_memory
 from self_models.basics.images import checked_images
-from self_models.engines.event.build import Run, Settings, library
+from self_models.engines.event.build import Run, Settings, built, library
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import CHUNK, Rooms, StreamMemory, in_rows
 from self_models.engines.event.tables import own_settings, settings_of, unknown_part, whole_form
+from self_models.engines.fingerprint import fingerprint
+from self_models.guests.phased import PhasedNeuron
+from self_models.guests.phased.timing import schedule_of
 from self_models.guests.streams.stream import forms_of
-from self_models.layers.neurons import PhasedNeuron, delayed
+from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.known import fingerprint, has_form, is_hooked, unknown
+from self_models.runtime.known import has_form, is_hooked, unknown
 from self_models.runtime.loop import check_uniforms
-
-ENGINES = ("auto", "dense", "event", "reference")  # see load()
 
 
 def engine_of(kind, model, name):
-    """(an Engine of this kind, or None where the model runs dense; why 'auto' leaves it so, or None). name: of ENGINES. Raises
-    ModelError where 'event' cannot be."""
+    """(an Engine of this kind, or None where the model runs dense; why 'auto' leaves it so, or None). name: of ENGINE_NAMES in
+    assembly. Raises ModelError where 'event' cannot be."""
     try:
         return kind(model) if name in ("auto", "event") else None, None
     except ModelError as error:
@@ -104,6 +105,20 @@ class Engine:
 class EventEngine(Engine):
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput. Epsilon, rule and the like are read at
     every run."""
+
+    @classmethod
+    def supports(cls, model):
+        """Return why a network does not run on this engine, or None where it does."""
+        try:
+            cls(model)
+        except ModelError as error:
+            return str(error)
+        return None
+
+    @staticmethod
+    def has_compiler():
+        """Return whether this machine can build the kernel."""
+        return not isinstance(built(), ModelError)
 
     def check(self):
         model = self.model
@@ -297,9 +312,8 @@ def add_events(counter, rooms, model, steps):
                 counter.inputs[names[module]] += sent_by(of_map)
             done.add(shared)
             of_map += 1
-    counter.ran += steps // (
-        graph.phases if model.phased else 1
-    )  # of a phased network each layer charges in one phase
+    phases = schedule_of(graph).phases if model.timing.is_phased else 1
+    counter.ran += steps // phases  # of a phased network each layer charges in one phase
 
 
 class GraphEngine(Engine):

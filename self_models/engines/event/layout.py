@@ -26,6 +26,7 @@ from self_models.engines.event.tables import (
     Tables,
     whole_form,
 )
+from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
 from self_models.runtime.chains import Chain
 from self_models.runtime.graph import Link
@@ -82,7 +83,12 @@ class Layout:
     def new(self, name, kind, **more):
         """A new node, of the graph's node of this name."""
         self.numbers[name] = len(self.nodes)
-        self.add(kind, self.graph.placed[name], depth=self.graph.depths.get(name, 0), **more)
+        self.add(
+            kind,
+            self.graph.placed[name],
+            depth=schedule_of(self.graph).depths.get(name, 0),
+            **more,
+        )
 
     def add(self, kind, shape, **more):
         """The number of a new node."""

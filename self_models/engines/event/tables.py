@@ -179,7 +179,7 @@ def settings_of(model):
         "feedback": model.has_feedback,
         "immediate": own["update"] != "delayed",
         "timesteps": model.latency,
-        "phase_steps": model.timesteps * model.phased,
+        "phase_steps": model.timesteps * model.timing.is_phased,
         "decoded_scale": whole.decoded_unit if whole else 1,
         "logits_scale": whole.output.unit if whole else 1,
     }

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from self_models.assembly import ENGINE_NAMES
 from self_models.basics import ModelError, wide
 from self_models.basics.images import arriving_values, has_colour
 from self_models.basics.settings import Choice, Text, required, setting
 from self_models.config import SpikingSettings
-from self_models.engines.event.engine import ENGINES, GraphEngine, engine_of
+from self_models.engines.event.engine import GraphEngine, engine_of
 from self_models.guests.from_ann.tracing import NONLINEARITIES, arguments_of
 from self_models.layers.stages import MAX_POOLS
 from self_models.runtime.chains import Scale
 from self_models.runtime.graph import Graph
 from self_models.runtime.loop import stacked
-from self_models.runtime.outputs import INPUT, SNNOutput, asked_by, recorded, recorded_now
+from self_models.runtime.outputs import INPUT, SNNOutput
+from self_models.runtime.recording import asked_by, recorded, recorded_now
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 NEURON, KINDS = (
@@ -46,7 +48,7 @@ class GraphSNN(nn.Module):
         self.reading = {}  # how a NIR file was read: name -> value, see from_nir()
         self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
         self.engine, self.stays = engine_of(
-            GraphEngine, self, required(Choice(ENGINES), "engine", engine)
+            GraphEngine, self, required(Choice(ENGINE_NAMES), "engine", engine)
         )
 
     def refresh(self):

@@ -7,9 +7,10 @@ import torch
 from self_models.basics import ModelError, kept_in_memory
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
+from self_models.engines.fingerprint import fingerprint
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.runtime.loop import all_steps, show_image
-from self_models.runtime.outputs import asked_by, spaces_of
+from self_models.runtime.recording import asked_by, spaces_of
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
@@ -55,7 +56,7 @@ class Stream:
     def _check_began(self, x):
         """What stays until reset(). Raises ModelError where it is other than when the stream began."""
         model = self.model
-        modules, tensors = model.fingerprint()
+        modules, tensors = fingerprint(model)
         if self._began is None:
             self._tensors = kept_in_memory(tensors)
         parts = model.gate, model.readout
@@ -102,7 +103,7 @@ def check_goes_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
     if model.training:
         raise ModelError("a stream is for evaluation: call eval() of the model first")
-    if model.phased:
+    if model.timing.is_phased:
         raise ModelError(
             "update phased answers one image after the other: a streaming network needs immediate, or delayed"
         )
@@ -124,15 +125,15 @@ class Dense:
 
     def begun(self, x, draws):
         """A run on images x, at rest."""
-        return self.model.start(x, draws, streams=True)
+        return self.model.start(x, draws, is_open_ended=True)
 
     def go_on(self, run, x, steps, frames, asked):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
         run = replace(run, asked=asked)
         show_image(model, run, x)
-        if model.takes_steps_at_once(asked) == (run.nodes is None):
-            run.nodes = model.nodes_for(x, asked)
+        if model.runs_dense(asked) == (run.engine is None):
+            run.engine = model.dense_engine(x, asked)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, asked), run
 

@@ -1,0 +1,58 @@
+"""Which engines and guests there are, and where: what the core asks for by name.
+
+The core imports nothing that extends it. A guest, an engine, a kind of file or a form
+of weights is entered here, as the text "module:name", and is imported when it is first
+asked for.
+"""
+
+import functools
+import importlib
+
+ENGINES = {  # they run a network faster than its own step()
+    "dense": "self_models.engines.dense.engine:DenseEngine",
+    "event": "self_models.engines.event.engine:EventEngine",
+}
+ENGINE_NAMES = ("auto", "dense", "event", "reference")  # what load(engine=...) takes
+
+UPDATES = {  # orders of charge, fire and reset beside those in layers/neurons.py
+    "phased": "self_models.guests.phased:phased",
+}
+TIMINGS = {  # update -> when its layers charge and fire, where not in every timestep
+    "phased": "self_models.guests.phased:PhasedTiming",
+}
+MODELS = {  # networks that checkpoints may name, beside those of the core
+    "TracedSNN": "self_models.guests.nir.graph_snn:TracedSNN",
+}
+FILES = {  # ending -> what load() makes of a file that is no checkpoint
+    ".nir": "self_models.guests.nir.loading:load_nir",
+}
+WEIGHTS = {  # what load(weights=...) takes beside float32 -> what makes it of a network
+    "int8": "self_models.guests.quantize:in_whole_numbers",
+    "int8_folded": "self_models.guests.quantize:in_whole_numbers_folded",
+}
+
+STREAM = "self_models.guests.streams.stream:Stream"
+FORGET = "self_models.guests.streams.forgetting:forget"
+FILL_UNIFORMS = "self_models.engines.event.build:filled"
+
+
+class Place(str):
+    """A text "module:name" that stands for what is at this place."""
+
+
+@functools.cache
+def found(place: str) -> object:
+    """Import what is at a place.
+
+    Parameters
+    ----------
+    place : str
+        ``module:name``, one of the values above.
+
+    Returns
+    -------
+    object
+        The class or function of this name.
+    """
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

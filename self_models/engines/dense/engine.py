@@ -1,0 +1,75 @@
+"""The dense engine: whole layers over many timesteps, as far as no prediction comes between."""
+
+from self_models.engines.dense.neuron_steps import UPDATES
+from self_models.engines.dense.run import advance, joined_decoder
+
+
+class DenseEngine:
+    """Takes many timesteps of each layer as one batch: what the network's step() says, faster.
+
+    Training and evaluation run on it unless a network has parts of its own.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    x : Tensor of shape (B, C, H, W)
+        Images of the run.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        The nodes of the network's graph as this run takes them. Linear layers of the decoder
+        are folded into one where that pays: in evaluation for one signal, so that they are
+        the same ones in any batch, and in a stream.
+    """
+
+    joined_decoder = staticmethod(joined_decoder)
+
+    def __init__(self, model, x):
+        self.nodes = model.graph.nodes
+        if model.has_feedback and not model.timing.is_phased:  # a phased decoder runs only once
+            signals = len(x) * model.timesteps if model.training else 1
+            decoded = model.graph.ends["decoded"]
+            self.nodes = joined_decoder(self.nodes, decoded, signals, x.shape[2:])
+
+    @staticmethod
+    def supports(model) -> str | None:
+        """Return why a network does not run on this engine, or None where it does."""
+        if model.is_custom:
+            return f"methods or hooks of this {type(model).__name__}"
+        if model.unknown:
+            return model.unknown
+        reason = model.timing.why_not_dense(model)
+        if reason:
+            return reason
+        if model.timing.is_phased:
+            return None
+        for name, neuron in model.neurons().items():
+            if neuron.update not in UPDATES:
+                return f"the update of {name}"
+        return None
+
+    def run(self, model, run, draws) -> dict:
+        """Take timesteps of a run, in place, and return what they show.
+
+        Parameters
+        ----------
+        model : VGG_SNN_STDB_wFeedback
+            The network.
+        run : RunState
+            Where it stands; it is changed.
+        draws : Tensor of shape (T, B, C, H, W)
+            Uniform in [0, 1), of the input encoding.
+
+        Returns
+        -------
+        dict of str to Tensor
+            What each timestep shows, with pictures; see ``runtime/loop.py``.
+        """
+        if model.timing.is_phased:
+            return model.timing.advance(model, run, draws)
+        return advance(model, run, draws, self.nodes)
+
+    def refresh(self) -> None:
+        """Do nothing: each run takes the weights as they are."""

@@ -1,0 +1,203 @@
+"""In which phase a layer charges and fires, and what is shown when."""
+
+import functools
+
+import torch
+
+from self_models.basics import ModelError
+from self_models.guests.phased.neurons import PhasedNeuron
+from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.surrogates import SURROGATES
+from self_models.runtime.graph import is_sender, passes
+from self_models.runtime.outputs import INPUT
+from self_models.runtime.timing import EveryTimestep
+
+
+class PhaseSchedule:
+    """In which phase, from 0 on, each layer of a graph fires: it follows from its depth.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network's graph, as it is now.
+    """
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    @functools.cached_property
+    def depths(self) -> dict[str, int]:
+        """For each target of links, how many links lead there on the longest way.
+
+        Maximum pools are left aside, since they pass spikes on at once.
+        """
+        graph = self.graph
+        depths = {INPUT: 0}
+        for link in graph.links:
+            if link.target in graph.pools or link.is_back:
+                continue
+            behind = depths[graph.before_pools(link.source)] + 1
+            depths[link.target] = max(depths.get(link.target, 0), behind)
+        return depths
+
+    @property
+    def phases(self) -> int:
+        """How many phases pass until all ends of the graph are complete."""
+        lasts = []
+        for name, depth in self.depths.items():
+            fires = name != INPUT and name not in self.graph.ends
+            lasts.append(depth + fires)
+        return max(lasts)
+
+    @functools.cached_property
+    def early(self) -> list[str]:
+        """Targets that something reaches before the last of their sources fire."""
+        targets = set()
+        for link in self.graph.links:
+            if link.target not in self.depths:
+                continue
+            depth = self.depths[self.graph.before_pools(link.source)]
+            if depth + 1 < self.depths[link.target]:
+                targets.add(link.target)
+        return sorted(targets)
+
+    @functools.cached_property
+    def before_neurons(self) -> set[str]:
+        """Names of the linear nodes behind which nothing but neurons comes.
+
+        Of such a node the sum over timesteps is enough, since the neurons behind it charge
+        before they fire.
+        """
+        graph = self.graph
+        neurons = {
+            name for name, module in graph.modules.items() if isinstance(module, SpikingNeuron)
+        }
+        names = set(neurons)
+        for node in reversed(graph.nodes):
+            targets = graph.targets[node.name]
+            if not targets or is_sender(node.module) or node.name in graph.ends.values():
+                continue
+            lead_on = [
+                target in neurons or (target in names and passes(graph.modules[target]))
+                for target in targets
+            ]
+            if all(lead_on):
+                names.add(node.name)
+        return names - neurons
+
+
+def schedule_of(graph) -> PhaseSchedule:
+    """Return a graph's schedule, which is computed once."""
+    if "phases" not in graph.derived:
+        graph.derived["phases"] = PhaseSchedule(graph)
+    return graph.derived["phases"]
+
+
+class PhasedTiming(EveryTimestep):
+    """A layer charges for T timesteps, while the one before it fires, and then fires for T."""
+
+    is_phased = True
+    plain_neuron = PhasedNeuron
+
+    def neuron_class(self, model):
+        """Return the class of neurons that charge first."""
+        return PhasedNeuron
+
+    def latency(self, model) -> int:
+        """Return the timesteps until an image is answered: T for each phase."""
+        return schedule_of(model.graph).phases * model.timesteps
+
+    def active_input_steps(self, model, steps: int) -> int:
+        """Return how many of a run's first timesteps the input may send in: one phase's."""
+        return min(steps, model.timesteps)
+
+    def initial_memory(self, model, image) -> dict:
+        """Tell each layer when it fires, and return what layers remember at first.
+
+        A layer, or an end, that skip connections reach early must not count the biases that
+        arrive with them: it remembers what arrives while nothing is sent.
+        """
+        graph = model.graph
+        neurons = model.neurons()
+        schedule = schedule_of(graph)
+        for name, neuron in neurons.items():
+            neuron.fires_in = schedule.depths[name]
+            neuron.steps = model.timesteps
+        if not schedule.early:
+            return {}
+        sent = graph.quiet(image)
+        memory = {}
+        for name in schedule.early:
+            if name in graph.ends:
+                memory[name] = sent[name]
+            else:
+                quiet = graph.arriving(graph.node(name), sent, {})
+                memory[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet)
+        return memory
+
+    def output_current(self, model, run, current):
+        """Return what of the last layer's sums (B, labels) the logits take now.
+
+        All in the phase in which the layer before fires; without the bias in the phases
+        before it; nothing after it.
+        """
+        turn = run.steps // model.timesteps - schedule_of(model.graph).depths["output"]
+        if turn == -1:
+            return current
+        if turn < -1 and "output" in run.memory:
+            return current - run.memory["output"]
+        return torch.zeros_like(current)
+
+    def takes_all_at_once(self, model) -> bool:
+        """Return True: what a layer sends follows from all that it has got."""
+        return True
+
+    def why_not_dense(self, model) -> str | None:
+        """Return why layers cannot take many timesteps at once, or None where they can."""
+        early_ends = model.graph.ends.keys() & set(schedule_of(model.graph).early)
+        if early_ends:
+            return "a skip connection leads to an end of a phased network"
+        return None
+
+    def interval(self, model) -> int:
+        """Return the timesteps from one image to the next: the next one may begin then."""
+        return model.timesteps
+
+    def advance(self, model, run, draws) -> dict:
+        """Take all timesteps of a run at once; see ``advance_phased``."""
+        from self_models.guests.phased.many_timesteps import advance_phased
+
+        return advance_phased(model, run, draws)
+
+    def check(self, model, gate, rule) -> None:
+        """Raise ModelError for what would come after a layer's phase, or before its end."""
+        own = model.settings
+        plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
+        faults = [f"{name} must be {value}" for name, value in plain.items() if own[name] != value]
+        blocks = own["gate"] != "block" or gate.epsilon or gate.residual
+        if gate.reacts and blocks:
+            faults.append(
+                f"gate {own['gate']} would react to predictions: "
+                "give --gate block --epsilon 0 without --residual"
+            )
+        if rule.stops:
+            faults.append(
+                f"rule {own['rule']} would ask for answers before the last timesteps: choose never"
+            )
+        if own["recorded_frames"] and model.has_feedback:
+            faults.append(
+                "recordings are predicted when they are over: "
+                "choose an architecture without feedback"
+            )
+        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
+        if surrogate.needs_age:
+            faults.append(
+                f"activation {own['activation']} needs the time since a spike: choose Linear"
+            )
+        if model.Neuron is not SpikingNeuron:
+            faults.append(
+                f"neurons of {type(model).__name__} are {model.Neuron.__name__}, "
+                "and must be its own"
+            )
+        if faults:
+            raise ModelError(f"update phased: {'; '.join(faults)}")
