@@ -7,40 +7,56 @@ import sys
 import types
 import warnings
 
-PACKAGES = ("fast", "kernel", "network", "running")  # they are no more
+PACKAGES = tuple(f"self_models.{name}" for name in ("fast", "kernel", "network", "running"))
 
-MOVED = {  # old path -> where it is now; both are below self_models
-    "adopting": "guests.from_ann.converting",
-    "conformance": "guests.conformance",
-    "counting.ledger": "guests.energy",
-    "fast.neuron_steps": "engines.dense.neuron_steps",
-    "fast.run": "engines.dense.run",
-    "graph": "guests.nir.graph_snn",
-    "integers": "guests.quantize",
-    "kernel.__main__": "engines.event.__main__",
-    "kernel.build": "engines.event.build",
-    "kernel.engine": "engines.event.engine",
-    "kernel.layout": "engines.event.layout",
-    "kernel.state": "engines.event.state",
-    "kernel.tables": "engines.event.tables",
-    "network.chains": "runtime.chains",
-    "network.graph": "runtime.graph",
-    "network.known": "runtime.known",
-    "network.network_settings": "config",
-    "network.neurons": "layers.neurons",
-    "network.norms": "layers.norms",
-    "network.plans": "layers.architectures",
-    "network.stages": "layers.stages",
-    "network.surrogates": "layers.surrogates",
-    "network.tracing": "guests.from_ann.tracing",
-    "nir": "guests.nir.reading",
-    "running.draws": "runtime.draws",
-    "running.outputs": "runtime.outputs",
-    "running.steps": "runtime.loop",
-    "running.stream": "guests.streams.stream",
+MOVED = {  # old path -> where it is now
+    "harness.data.events": "self_models.data.events",
+    "harness.data.folders": "self_models.data.folders",
+    "harness.data.sets": "self_models.data.sets",
+    "self_models.adopting": "self_models.guests.from_ann.converting",
+    "self_models.conformance": "self_models.guests.conformance",
+    "self_models.counting.ledger": "self_models.guests.energy",
+    "self_models.fast.neuron_steps": "self_models.engines.dense.neuron_steps",
+    "self_models.fast.run": "self_models.engines.dense.run",
+    "self_models.graph": "self_models.guests.nir.graph_snn",
+    "self_models.integers": "self_models.guests.quantize",
+    "self_models.kernel.__main__": "self_models.engines.event.__main__",
+    "self_models.kernel.build": "self_models.engines.event.build",
+    "self_models.kernel.engine": "self_models.engines.event.engine",
+    "self_models.kernel.layout": "self_models.engines.event.layout",
+    "self_models.kernel.state": "self_models.engines.event.state",
+    "self_models.kernel.tables": "self_models.engines.event.tables",
+    "self_models.network.chains": "self_models.runtime.chains",
+    "self_models.network.graph": "self_models.runtime.graph",
+    "self_models.network.known": "self_models.runtime.known",
+    "self_models.network.network_settings": "self_models.config",
+    "self_models.network.neurons": "self_models.layers.neurons",
+    "self_models.network.norms": "self_models.layers.norms",
+    "self_models.network.plans": "self_models.layers.architectures",
+    "self_models.network.stages": "self_models.layers.stages",
+    "self_models.network.surrogates": "self_models.layers.surrogates",
+    "self_models.network.tracing": "self_models.guests.from_ann.tracing",
+    "self_models.nir": "self_models.guests.nir.reading",
+    "self_models.running.draws": "self_models.runtime.draws",
+    "self_models.running.outputs": "self_models.runtime.outputs",
+    "self_models.running.steps": "self_models.runtime.loop",
+    "self_models.running.stream": "self_models.guests.streams.stream",
 }
 
-NAMES = {  # names that left the module they were in: (old path, name) -> where it is now
+NAMES = {  # names that left the module they were in: (old path, name) -> where they are now
+    ("self_models.network.known", "fingerprint"): "self_models.engines.fingerprint",
+    ("self_models.network.neurons", "PhasedNeuron"): "self_models.guests.phased",
+    ("self_models.network.neurons", "PhasedState"): "self_models.guests.phased",
+    ("self_models.network.neurons", "phased"): "self_models.guests.phased",
+    ("self_models.running.outputs", "Asked"): "self_models.runtime.recording",
+    ("self_models.running.outputs", "asked_by"): "self_models.runtime.recording",
+    ("self_models.running.outputs", "kinds_of"): "self_models.runtime.recording",
+    ("self_models.running.outputs", "recorded"): "self_models.runtime.recording",
+    ("self_models.running.outputs", "recorded_now"): "self_models.runtime.recording",
+    ("self_models.running.outputs", "spaces_of"): "self_models.runtime.recording",
+    ("self_models.running.steps", "RunState"): "self_models.runtime.state",
+    ("self_models.running.steps", "View"): "self_models.runtime.state",
+    ("self_models.running.steps", "decayed"): "self_models.guests.quantize",
 }
 
 
@@ -51,25 +67,23 @@ class OldPaths(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self, fullname: str, path: object = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the specification of an old module, or None for any other."""
-        top, _, old = fullname.partition(".")
-        if top != "self_models" or old not in {*PACKAGES, *MOVED}:
+        if fullname not in PACKAGES and fullname not in MOVED:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=old in PACKAGES)
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in PACKAGES)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Have the module give what its new place has."""
-        old = module.__name__.removeprefix("self_models.")
+        old = module.__name__
         if old in MOVED:
             module.__getattr__ = lambda name: find(old, name)
 
     def is_package(self, fullname: str) -> bool:
         """Return whether an old path was that of a package."""
-        return fullname.removeprefix("self_models.") in PACKAGES
+        return fullname in PACKAGES
 
     def get_source(self, fullname: str) -> str:
         """Return what ``python -m`` runs under an old path: the moved module."""
-        new = MOVED[fullname.removeprefix("self_models.")]
-        return f"import runpy\nrunpy.run_module('self_models.{new}', run_name='__main__')\n"
+        return f"import runpy\nrunpy.run_module({MOVED[fullname]!r}, run_name='__main__')\n"
 
 
 def find(old: str, name: str) -> object:
@@ -81,12 +95,12 @@ def find(old: str, name: str) -> object:
         If its new place has no such name.
     """
     new = NAMES.get((old, name), MOVED[old])
-    module = importlib.import_module(f"self_models.{new}")
+    module = importlib.import_module(new)
     if not hasattr(module, name):
-        raise AttributeError(f"module 'self_models.{old}' has no attribute {name!r}")
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
     if not name.startswith("__"):
         warnings.warn(
-            f"self_models.{old} is now self_models.{new}: import {name} from there",
+            f"{old} is now {new}: import {name} from there",
             DeprecationWarning,
             stacklevel=3,
         )
@@ -96,4 +110,5 @@ def find(old: str, name: str) -> object:
 def keep_old_paths() -> None:
     """Let the old paths be imported."""
     if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
-        sys.meta_path.append(OldPaths())
+        # first, since a folder that only holds __pycache__ would be found as a package
+        sys.meta_path.insert(0, OldPaths())

@@ -7,8 +7,8 @@ wfeedback snn --preset quick_feedback --model examples/adaptive_threshold.py:Ada
 from typing import NamedTuple
 
 import torch
-from self_models.network.neurons import SpikingNeuron
 
+from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RISE, KEPT = 0.1, 0.9

@@ -4,10 +4,10 @@ import copy
 import time
 
 import torch
-from self_models.network.norms import QCFS
 from torch import nn
 
 from self_models import from_ann, load_data
+from self_models.network.norms import QCFS
 
 
 class Block(nn.Module):

@@ -8,11 +8,12 @@ import sys
 
 import nir
 import torch
-from harness.data.events import rows_in
-from harness.data.folders import labelled_recordings
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.nir_exchange import export_to_nir
 from torch import nn
+
+from harness.data.events import rows_in
+from harness.data.folders import labelled_recordings
 
 DT, STEPS, SHAPE, EPOCHS = 0.01, 30, (2, 34, 34), 30
 torch.manual_seed(0)
