@@ -380,7 +380,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         return assembly.found(assembly.ENGINES["dense"])(self, x)
 
     def refresh(self):
-        """Have the event engine lay out its tables again, after a change of weights that nobody counts: in place through `.data`,
+        """Have the engine prepare again, after a change of weights that nobody counts: in place through `.data`,
         a NumPy array or another process, or of inference tensors. Every evaluation begins with it."""
         if self.engine:
             self.engine.refresh()

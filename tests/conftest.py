@@ -57,7 +57,8 @@ NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
 
 ELSEWHERE = """the equations of neurons stand in layers/neurons.py, which step() runs, and again in engines/dense/neuron_steps.py and
-engines/dense/run.py (dense), engines/event/c/network.c (events, C, the page) and integers.py (whole numbers): a change of one is a change of all"""
+guests/phased/neurons.py (dense), engines/event/c/network.c (events, C, the page) and guests/quantize.py (whole numbers): a change of one
+is a change of all"""
 
 # networks: on a grid, what fills no whole vectors, pools, biases
 STEPS, COUNT, GRID = 9, 5, 16

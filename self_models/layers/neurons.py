@@ -3,9 +3,8 @@
 Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
 where a neuron has spiked (soft reset); a reset's spike carries no gradient.
 
-These equations are written again in engines/dense/neuron_steps.py (many steps at once, with a gradient by hand), engines/dense/run.py (fired),
-integers.py (whole numbers) and engines/event/c/network.c, which run by default: change them there, too. tests/test_models.py says which
-differs. A neuron of your own: docs/how_to/extend.md.
+The engines write these equations again, and run by default: a change here is a change there, too. CONTRIBUTING.md names the
+files, and tests/test_models.py says which differs. A neuron of your own: docs/how_to/extend.md.
 """
 
 from functools import partial
@@ -255,7 +254,7 @@ class SpikingLayers:
 
     @torch.no_grad()
     def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1; phased ones do not leak. Raises ModelError for another."""
+        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)

@@ -44,8 +44,7 @@ class Readout:
         common=True,
     )
     spiking = False
-    # Networks in whole numbers replace these two by functions that round like the C
-    # code.
+    # Attributes, so that a network may compute with functions that round otherwise.
     tanh = staticmethod(torch.tanh)
     sigmoid = staticmethod(torch.sigmoid)
 

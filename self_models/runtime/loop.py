@@ -26,7 +26,7 @@ OF_ONE_STEP = ("compared", "spikes")  # what is shown of a step alone, as record
 
 def all_steps(model, run, steps, uniforms=None, frames=True):
     """Run T = steps timesteps. Returns what they show, the steps used per image (B,), and the RunState after them. In evaluation
-    an image stops after the first step at which model.rule holds, unless the run streams: its later steps show the last again.
+    an image stops after the first step at which model.rule holds, unless the run is open-ended: its later steps show the last again.
     uniforms: as in the model's forward; frames: whether pictures are shown, else sums over them."""
     x, begin, stops = (
         run.image,
@@ -110,9 +110,9 @@ def summed(shown, seen, targets):
 
 
 def chunk_length(model, x, steps, stops, one_by_one=False):
-    """Steps that run together: of a phased network all; in training all or a segment, in evaluation what the bound on memory
-    allows; 1 where a recording may surprise, since all layers forget between two frames, where step() is taken step by step, and
-    of a stream, so that its pieces give what the whole gives to the last bit."""
+    """Steps that run together: all, where the timing says so; in training all or a segment, in evaluation what the bound on
+    memory allows; 1 where a recording may surprise, since all layers forget between two frames, where step() is taken step by
+    step, and of a run that is open-ended, so that its pieces give what the whole gives to the last bit."""
     if model.frames and model.settings["surprise"]:
         return 1
     if model.timing.takes_all_at_once(model) and not one_by_one:
