@@ -42,6 +42,10 @@ MOVED = {  # old path -> where it is now; both are below self_models
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where it is now
     ("network.chains", "Scale"): "layers.scale",
+    ("network.graph", "has_state"): "layers.kinds",
+    ("network.graph", "is_sender"): "layers.kinds",
+    ("network.graph", "passes"): "layers.kinds",
+    ("network.stages", "graph_of_stages"): "runtime.graph",
 }
 
 
