@@ -44,10 +44,15 @@ MOVED = {  # old path -> where it is now
 }
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where they are now
+    ("self_models.network.chains", "Scale"): "self_models.layers.scale",
+    ("self_models.network.graph", "has_state"): "self_models.layers.kinds",
+    ("self_models.network.graph", "is_sender"): "self_models.layers.kinds",
+    ("self_models.network.graph", "passes"): "self_models.layers.kinds",
     ("self_models.network.known", "fingerprint"): "self_models.engines.fingerprint",
     ("self_models.network.neurons", "PhasedNeuron"): "self_models.guests.phased",
     ("self_models.network.neurons", "PhasedState"): "self_models.guests.phased",
     ("self_models.network.neurons", "phased"): "self_models.guests.phased",
+    ("self_models.network.stages", "graph_of_stages"): "self_models.runtime.graph",
     ("self_models.running.outputs", "Asked"): "self_models.runtime.recording",
     ("self_models.running.outputs", "asked_by"): "self_models.runtime.recording",
     ("self_models.running.outputs", "kinds_of"): "self_models.runtime.recording",

@@ -19,7 +19,7 @@ from self_models.config import (
 )
 from self_models.layers.architectures import find_plan
 from self_models.layers.neurons import SpikingLayers, SpikingNeuron
-from self_models.layers.stages import build_stages, graph_of_stages
+from self_models.layers.stages import build_stages
 from self_models.layers.surrogates import SURROGATES
 from self_models.objectives import contrast  # noqa: F401  (registers its gate)
 from self_models.objectives.encoders import ENCODINGS
@@ -27,8 +27,13 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import draws_for
+<<<<<<< HEAD
 from self_models.runtime.graph import Graph, chained
 from self_models.runtime.known import is_hooked, modules_of, unknown
+=======
+from self_models.runtime.graph import Graph, chained, graph_of_stages
+from self_models.runtime.known import fingerprint, is_hooked, modules_of, unknown
+>>>>>>> h-chains
 from self_models.runtime.loop import (
     all_steps,
     prediction_targets,

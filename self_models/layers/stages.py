@@ -13,8 +13,8 @@ from torch import nn
 
 from self_models.basics.settings import Registry
 from self_models.layers.architectures import HALVING, halvings
+from self_models.layers.kinds import has_state
 from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.runtime.graph import Graph, chained, has_state
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
@@ -190,21 +190,6 @@ def dirac(layer, rectified):
             0, int(isinstance(layer, nn.ConvTranspose2d))
         )  # (C', C, k, k)
         nn.init.dirac_(filters[: filters.shape[1]])
-
-
-def graph_of_stages(features, generate, classifier, shape):
-    """The Graph of a network's stages, for images of this shape. Ends: 'output', and 'decoded' with a decoder (generate)."""
-
-    def named(stage, layers):
-        return {f"{stage}.{position}": module for position, module in layers.named_children()}
-
-    encoder, decoder = named("features", features), named("generate", generate) if generate else {}
-    behind = {"flatten": nn.Flatten()} | named("classifier", classifier)
-    ends, edges = {"output": [*behind][-1]}, chained([*encoder, *behind])
-    if decoder:
-        ends["decoded"] = [*decoder][-1]
-        edges += chained(decoder, [*encoder][features.fork - 1])
-    return Graph(encoder | decoder | behind, edges, shape, ends)
 
 
 def pass_on(layer, signal, memory, key, draws=None):

@@ -18,19 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
+from self_models.layers.scale import Scale
 
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
-
-
-class Scale(nn.Module):
-    """Values times a scale, of one value or one for each."""
-
-    def __init__(self, scale):
-        super().__init__()
-        self.scale = nn.Parameter(scale)
-
-    def forward(self, x):
-        return x * self.scale
 
 
 def placed(shape):

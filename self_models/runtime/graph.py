@@ -16,7 +16,8 @@ from typing import NamedTuple
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.layers.kinds import has_state, is_sender, passes
+from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.runtime.chains import Chain, placed, shape_after
 from self_models.runtime.outputs import INPUT
 
@@ -52,20 +53,6 @@ class Link(NamedTuple):
     def end(self):
         """Name of the last module, or of the target where there is none."""
         return self.through[-1] if self.through else self.target
-
-
-def is_sender(module):
-    return isinstance(module, SpikingNeuron | nn.MaxPool2d)
-
-
-def passes(module):
-    """True if what arrives leaves as it is, in evaluation."""
-    return isinstance(module, HeldDropout | nn.Identity)
-
-
-def has_state(module):
-    """True if a module is called with its state, and returns it."""
-    return isinstance(module, SpikingNeuron | HeldDropout | CountingMaxPool)
 
 
 class Graph:
@@ -343,3 +330,45 @@ def in_a_row(layers):
         Node(name, module, (before,), ())
         for (before, _), (name, module) in pairwise([(INPUT, None), *layers])
     ]
+
+
+def graph_of_stages(
+    features: nn.Sequential,
+    generate: nn.Sequential | None,
+    classifier: nn.Sequential,
+    shape: tuple[int, int, int],
+) -> Graph:
+    """Return the graph of a network's stages.
+
+    Parameters
+    ----------
+    features : nn.Sequential
+        The encoder. ``features.fork``: how many of its layers the decoder needs.
+    generate : nn.Sequential or None
+        The decoder, if there is one.
+    classifier : nn.Sequential
+        What follows the encoder, behind a Flatten.
+    shape : tuple of int
+        Of the images: (C, H, W).
+
+    Returns
+    -------
+    Graph
+        Its ends are 'output', and with a decoder 'decoded'.
+    """
+    encoder = named_layers("features", features)
+    behind = {"flatten": nn.Flatten()} | named_layers("classifier", classifier)
+    modules = encoder | behind
+    ends = {"output": list(behind)[-1]}
+    edges = chained([*encoder, *behind])
+    if generate:
+        decoder = named_layers("generate", generate)
+        modules = encoder | decoder | behind
+        ends["decoded"] = list(decoder)[-1]
+        edges += chained(decoder, list(encoder)[features.fork - 1])
+    return Graph(modules, edges, shape, ends)
+
+
+def named_layers(name: str, stage: nn.Sequential) -> dict[str, nn.Module]:
+    """Return a stage's layers by their names in the network, such as features.0."""
+    return {f"{name}.{position}": layer for position, layer in stage.named_children()}

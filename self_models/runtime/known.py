@@ -13,7 +13,7 @@ from self_models.layers.neurons import (
     HeldDropout,
     SpikingNeuron,
 )
-from self_models.runtime.chains import Scale
+from self_models.layers.scale import Scale
 from self_models.runtime.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from self_models.basics import ModelError
 from self_models.layers.norms import QCFS
-from self_models.runtime.chains import Scale
+from self_models.layers.scale import Scale
 from self_models.runtime.known import PLAIN, is_hooked
 from self_models.runtime.outputs import INPUT
 

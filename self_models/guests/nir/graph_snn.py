@@ -15,8 +15,8 @@ from self_models.basics.settings import Choice, Text, required, setting
 from self_models.config import SpikingSettings
 from self_models.engines.event.engine import GraphEngine, engine_of
 from self_models.guests.from_ann.tracing import NONLINEARITIES, arguments_of
+from self_models.layers.scale import Scale
 from self_models.layers.stages import MAX_POOLS
-from self_models.runtime.chains import Scale
 from self_models.runtime.graph import Graph
 from self_models.runtime.loop import stacked
 from self_models.runtime.outputs import INPUT, SNNOutput

@@ -13,8 +13,8 @@ from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, POSITIVE, Choice, Switch, required
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.layers.neurons import AsElsewhere, Integrator, SpikingNeuron
+from self_models.layers.scale import Scale
 from self_models.layers.surrogates import triangle
-from self_models.runtime.chains import Scale
 from self_models.runtime.graph import Graph, searched
 from self_models.runtime.outputs import INPUT
 
