@@ -3,6 +3,10 @@
 import os
 import time
 
+from self_models.basics import UserError
+
+__all__ = ["UserError"]
+
 
 def others_running():
     """How many threads of other programs want a core right now, on Linux; elsewhere 0, as if the machine were idle."""
@@ -22,7 +26,3 @@ def others_running():
 # spin do, up to three times: see docs/notebook/training_speed.md.
 if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
     os.environ["GOMP_SPINCOUNT"] = "0" if 2 * others_running() >= os.cpu_count() else "3000"
-
-
-class UserError(Exception):
-    """Something the user can put right; the message says what was wrong and what to do."""

@@ -11,6 +11,9 @@ from conftest import REPOSITORY
 PLAIN = (
     "harness/runs/ranks.py",
     "harness/runs/saving.py",
+    "self_models/basics/devices.py",
+    "self_models/basics/files.py",
+    "self_models/basics/notes.py",
     "self_models/layers/surrogates.py",
     "self_models/objectives/*.py",
     "tests/test_style.py",

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics import ModelError, sent
+from self_models.basics import ModelError
+from self_models.basics.devices import sent
 from self_models.engines.event.build import filled
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
