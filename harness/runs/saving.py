@@ -15,7 +15,6 @@ from torch import nn
 from harness import UserError
 from harness.runs import ranks
 from self_models.basics import files
-from self_models.guests.quantize import IntegerSNN
 
 
 def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> None:
@@ -33,13 +32,10 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> N
     Raises
     ------
     UserError
-        If the model computes in whole numbers, or the file cannot be written.
+        If no checkpoint can hold such a model, or the file cannot be written.
     """
-    if isinstance(model, IntegerSNN):
-        raise UserError(
-            "a network with weights int8 is not saved: keep its checkpoint, and "
-            "load(path, weights='int8')"
-        )
+    if model.why_not_saved:
+        raise UserError(model.why_not_saved)
     checkpoint = {
         "model": type(model).__name__,
         "settings": model.settings,
