@@ -3,6 +3,8 @@
 
 Means over the first 1,000 test images, or --limit_test. Cost models: self_models/counting/conventions/."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import copy
 import io
 import json

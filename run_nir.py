@@ -4,6 +4,8 @@
 FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. With --dataset
 and --timesteps the network sees still images. The predicted class is the output with the most spikes."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import logging
 import time
 import warnings
