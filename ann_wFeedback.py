@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Train an ANN: a VGG classifier with a decoder that predicts its input."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from harness.building.models import lines_on_flags, load_ann, new_ann, teacher_from
 from harness.building.start import resolve, whiten_first_layer
 from harness.command_line.flags import training_parser

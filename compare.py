@@ -3,6 +3,8 @@
 
 Figures are read from the networks' logs; with --evaluate they are measured anew, on the images and as the other flags say."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import sys
 from pathlib import Path
 from typing import NamedTuple

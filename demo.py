@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The whole path on MNIST: train an ANN, convert it, fine-tune the SNN, draw it, block its input."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from pathlib import Path
 
 from harness.command_line.parser import Parser

@@ -3,6 +3,8 @@
 
 Means over the first 1,000 test images, or --limit_test. Cost models: self_models/counting/conventions/."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import copy
 import io
 import json
@@ -23,7 +25,8 @@ from harness.command_line.posthoc import open_network
 from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
-from harness.measuring.tables import as_text, energy_rows, in_words, part_rows, verdicts
+from harness.measuring.energy_tables import energy_rows, part_rows, verdicts
+from harness.measuring.tables import as_text, in_words
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import conventions, read_convention
 from self_models.guests.energy import EXECUTIONS, ledger

@@ -3,6 +3,8 @@
 
 nir and torch have its encoder and classifier; block, page, c and arduino have all of it."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from dataclasses import replace
 
 from harness.building.models import named

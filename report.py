@@ -3,6 +3,8 @@
 
 It has results, spikes, curves over epochs, flags that differ, and the pictures that the runs drew."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from pathlib import Path
 
 from harness.command_line.flags import declared_flags

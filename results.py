@@ -5,6 +5,8 @@ Those of CIFAR-10 (JPEG) need its folder, --dataset: without it they keep their 
 evaluates nothing and writes tables and charts from results/*.json.
 """
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import json
 import shlex
 from itertools import product

@@ -4,6 +4,8 @@
 FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. With --dataset
 and --timesteps the network sees still images. The predicted class is the output with the most spikes."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import logging
 import time
 import warnings
@@ -31,9 +33,10 @@ from harness.measuring.still_images import (
     open_images,
 )
 from harness.measuring.tables import aligned, figure
-from harness.runs.run import Run, progress_bar, some
+from harness.runs.run import Run, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.images import readable_name
+from self_models.basics.notes import some
 from self_models.basics.settings import COUNT, settings_in
 from self_models.counting.operations import conventions
 from self_models.data.events import rows_in

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from harness.building.models import (
     choose_trained,
     lines_on_flags,

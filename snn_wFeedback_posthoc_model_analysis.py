@@ -3,6 +3,8 @@
 
 Writes a GIF with a frame for each timestep from the first that blocks a pixel, and charts."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from dataclasses import replace
 from pathlib import Path
 

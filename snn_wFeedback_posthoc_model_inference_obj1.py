@@ -3,6 +3,8 @@
 
 Several values of --readout_slew or --timesteps: all combinations are tried on held-out images, to choose one."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import shlex
 from itertools import product
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Objective 2, early exit: accuracy, timesteps and spikes, for one or several bounds of a rule."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed

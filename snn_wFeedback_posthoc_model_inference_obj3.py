@@ -3,6 +3,8 @@
 
 Controls: the same network on images whose brightness is normalised instead."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from dataclasses import replace
 
 import numpy as np

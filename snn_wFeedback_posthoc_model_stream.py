@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Run a trained SNN on a stream of frames: prediction, spikes and open input after each frame."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 from pathlib import Path
 from statistics import fmean
 

@@ -303,6 +303,7 @@ class Network(nn.Module):
     Settings = None
     parts = {}  # noqa: RUF012
     defaults = {}  # noqa: RUF012
+    why_not_saved = None  # what to do instead, of networks that no checkpoint can hold
 
     def __init__(self, vgg_name=None, **settings):
         super().__init__()

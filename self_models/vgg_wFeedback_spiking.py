@@ -27,13 +27,8 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import draws_for
-<<<<<<< HEAD
-from self_models.runtime.graph import Graph, chained
-from self_models.runtime.known import is_hooked, modules_of, unknown
-=======
 from self_models.runtime.graph import Graph, chained, graph_of_stages
-from self_models.runtime.known import fingerprint, is_hooked, modules_of, unknown
->>>>>>> h-chains
+from self_models.runtime.known import is_hooked, modules_of, unknown
 from self_models.runtime.loop import (
     all_steps,
     prediction_targets,

@@ -22,9 +22,9 @@ from PIL import Image
 import self_models.data.folders
 import self_models.data.sets
 from harness import UserError
-from harness.runs.run import say_once
 from self_models import load
 from self_models.basics.images import decoded, scaled
+from self_models.basics.notes import say_once
 from self_models.data.folders import list_folder, shape_of
 from self_models.data.sets import (
     Batch,

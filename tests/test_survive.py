@@ -29,6 +29,7 @@ from harness.runs.run import read_records
 from harness.training.fit import check_step
 from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.notes import say_once
 from self_models.counting.evaluation import evaluate_parts
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
@@ -454,3 +455,13 @@ def test_ranks_that_do_not_find_each_other(monkeypatch):
     words = r"^error: the ranks did not find each other \(.*\); see docs/how_to/long_runs.md$"
     with pytest.raises(SystemExit, match=words), ranks.process_group():
         pass
+
+
+@pytest.mark.parametrize(("rank", "said"), [(0, "2 files are bad\n"), (1, "")])
+def test_of_several_ranks_the_first_says_a_note(monkeypatch, capsys, rank, said):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    say_once.cache_clear()
+    say_once("2 files are bad")
+    say_once("2 files are bad")
+    assert capsys.readouterr().err == said

@@ -18,24 +18,26 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.command_line.scripts import run_script
-from harness.data.scenes import KINDS, moving_scenes
-from self_models.data.sets import load_data
-from harness.measuring.comparing import interval
-from self_models.basics.settings import WHOLE
-from self_models.counting.operations import conventions
-from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.runtime.graph import Graph
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives.gates import Reconstruct
-from self_models.runtime.draws import seed_for
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from harness.command_line.parser import typed
+from harness.command_line.scripts import run_script
+from harness.data.scenes import KINDS, moving_scenes
+from harness.measuring.comparing import interval
+from self_models.basics.settings import WHOLE
+from self_models.counting.operations import conventions
+from self_models.data.sets import load_data
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.surrogates import SURROGATES
+from self_models.objectives.gates import Reconstruct
+from self_models.runtime.draws import seed_for
+from self_models.runtime.graph import Graph
 
 FASTEST, SIZE, T = 2, 28, 16
 VELOCITIES = [*product(range(-FASTEST, FASTEST + 1), repeat=2)]  # down, right

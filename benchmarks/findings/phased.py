@@ -16,16 +16,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.command_line.scripts import run_script
-from self_models.data.sets import load_data
-from self_models.basics.settings import COUNT
-from self_models.counting.operations import fan_out
-from self_models.loading import load
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from harness.command_line.parser import Parser, typed
+from harness.command_line.scripts import run_script
+from self_models.basics.settings import COUNT
+from self_models.counting.operations import fan_out
+from self_models.data.sets import load_data
+from self_models.loading import load
 
 
 @torch.no_grad()

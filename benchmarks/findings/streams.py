@@ -26,23 +26,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from benchmarks.findings.controls import RampSNN
-from harness.command_line.scripts import run_script
-from harness.data.scenes import SCENES, make_scene
-from self_models.data.sets import load_data
-from harness.measuring.comparing import difference
-from harness.runs.run import numbered
-from self_models import load
-from self_models.basics.images import scaled
-from self_models.basics.settings import COUNT, WHOLE
-from self_models.counting.operations import OperationCounter, energies, energy_joules
-from self_models.runtime.outputs import PARTS, by_part
-from self_models.assembly import ENGINE_NAMES
-from self_models.objectives.stopping import output_gap
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import numpy as np
 import torch
+
+from benchmarks.findings.controls import RampSNN
+from harness.command_line.parser import typed
+from harness.command_line.scripts import run_script
+from harness.data.scenes import SCENES, make_scene
+from harness.measuring.comparing import difference
+from harness.runs.run import numbered
+from self_models import load
+from self_models.assembly import ENGINE_NAMES
+from self_models.basics.images import scaled
+from self_models.basics.settings import COUNT, WHOLE
+from self_models.counting.operations import OperationCounter, energies, energy_joules
+from self_models.data.sets import load_data
+from self_models.objectives.stopping import output_gap
+from self_models.runtime.outputs import PARTS, by_part
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
 EPSILON = 0.2

@@ -14,11 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.command_line.scripts import run_script
-from self_models.basics.settings import COUNT, WHOLE
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import test_engines
+
+from harness.command_line.parser import Parser, typed
+from harness.command_line.scripts import run_script
+from self_models.basics.settings import COUNT, WHOLE
 
 
 def main(argv=None):

@@ -27,16 +27,18 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import self_models.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
-from self_models.data.sets import BUNDLED
-from harness import UserError
-from harness.command_line.parser import Parser, typed
-from harness.command_line.scripts import run_script
-from harness.command_line.posthoc import Posthoc
-from self_models.basics.settings import COUNT
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import torch
 from test_kernel import sanitised
+
+import self_models.data.sets
+from harness import UserError
+from harness.command_line.parser import Parser, typed
+from harness.command_line.posthoc import Posthoc
+from harness.command_line.scripts import run_script
+from self_models.basics.settings import COUNT
+from self_models.data.sets import BUNDLED
 
 load_set = inspect.unwrap(self_models.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)

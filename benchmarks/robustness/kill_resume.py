@@ -20,15 +20,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
-from self_models.basics.checkpoints import load_checkpoint
-from harness.command_line.parser import Parser, typed
-from harness.command_line.scripts import run_script
-from harness.runs.run import read_records
-from self_models.basics.settings import COUNT, WHOLE
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import torch
 from tqdm import tqdm
+
+import snn_wFeedback
+from harness.command_line.parser import Parser, typed
+from harness.command_line.scripts import run_script
+from harness.runs.run import read_records
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.settings import COUNT, WHOLE
 
 FLAGS = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 3 --update immediate --readout membrane_rescaled --epsilon 0.2 "

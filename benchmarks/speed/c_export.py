@@ -18,16 +18,18 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+import harness.idle_threads  # noqa: F401  (before torch)
+
+import torch
+
+from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from self_models.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import files_of, tables_of
 from self_models.basics.settings import COUNT
+from self_models.data.sets import load_data
 from self_models.loading import load
 from self_models.runtime.draws import EVALUATION, Draws
-
-import torch
 
 NETWORKS, WEIGHTS = ["quick_feedback", "quick_baseline"], ("float32", "int8", "int8_folded")
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"

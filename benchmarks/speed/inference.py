@@ -29,23 +29,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+import harness.idle_threads  # noqa: F401  (before torch)
+
+import numpy as np
+import torch
+
 from benchmarks.speed.peers import INSTALLED, SIMULATORS, Peer
+from harness import UserError
 from harness.command_line.parser import Parser, add_output_flag, typed
 from harness.command_line.scripts import run_script
-from self_models.data.sets import ImageSet, load_data
 from harness.drawing.figures import chart
 from self_models import load
 from self_models.basics import HOME
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
+from self_models.data.sets import ImageSet, load_data
 from self_models.engines.event.engine import EventEngine
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-
-import numpy as np
-import torch
 
 NETWORKS = {
     "baseline": "baseline",

@@ -20,19 +20,21 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+import harness.idle_threads  # noqa: F401  (before torch)
+
+from torch import nn
+
+from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
-from self_models.data.events import rows_in
-from self_models.data.folders import labelled_recordings
-from self_models.data.sets import load_data
 from harness.exporting.c_folder import TEMPLATES, agreed, files_of, tables_of
 from harness.exporting.formats import forward_layers
 from self_models.basics import HOME
+from self_models.data.events import rows_in
+from self_models.data.folders import labelled_recordings
+from self_models.data.sets import load_data
 from self_models.guests.nir.graph_snn import frames_of, lists_of
 from self_models.loading import load
-
-from torch import nn
 
 CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
 NETWORKS = [

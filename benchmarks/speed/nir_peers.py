@@ -23,19 +23,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.command_line.scripts import run_script
-from self_models.data.events import rows_in
-from self_models.data.sets import load_data
-from harness.measuring.simulators import SIMULATORS, outputs
-from self_models.basics import HOME, ModelError
-from self_models.basics.settings import COUNT
-from self_models.guests.nir.graph_snn import frames_of, lists_of
-from self_models.guests.nir.reading import from_nir
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import nir
 import numpy as np
 import torch
+
+from harness.command_line.parser import Parser, typed
+from harness.command_line.scripts import run_script
+from harness.measuring.simulators import SIMULATORS, outputs
+from self_models.basics import HOME, ModelError
+from self_models.basics.settings import COUNT
+from self_models.data.events import rows_in
+from self_models.data.sets import load_data
+from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.reading import from_nir
 
 STEPS, SIZE, SHARE = 100, 128, 0.05  # of networks and events that are drawn
 

@@ -20,21 +20,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
-from self_models.conversion import balance_thresholds
-from benchmarks.speed.peers import reset, stage_of
-from self_models.data.sets import load_data
-from harness.command_line.parser import Parser, typed
-from harness.command_line.scripts import run_script
-from harness.training.losses import Criterion
-from harness.training.optimizers import make_optimizer
-from self_models.basics.settings import COUNT
-from self_models.layers.architectures import PLANS
-from self_models.objectives.encoders import poisson
-from self_models.runtime.draws import Draws
-from self_models.runtime.outputs import SNNOutput
-from self_models.vgg_wFeedback import PRECISIONS
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import snntorch
 import torch
@@ -43,6 +29,22 @@ from spikingjelly.activation_based.neuron import IFNode
 from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.speed.peers import reset, stage_of
+from harness import UserError
+from harness.command_line.parser import Parser, typed
+from harness.command_line.scripts import run_script
+from harness.training.losses import Criterion
+from harness.training.optimizers import make_optimizer
+from self_models.basics.settings import COUNT
+from self_models.conversion import balance_thresholds
+from self_models.data.sets import load_data
+from self_models.layers.architectures import PLANS
+from self_models.objectives.encoders import poisson
+from self_models.runtime.draws import Draws
+from self_models.runtime.outputs import SNNOutput
+from self_models.vgg_wFeedback import PRECISIONS
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PEERS = {"snntorch": False, "spikingjelly": True}  # by layer, that is multi-step, or by step
 BLOCKS = {

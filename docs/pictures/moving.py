@@ -11,11 +11,13 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.findings import moving  # noqa: I001  (harness before torch)
-from harness.drawing.figures import chart, log_scale, plt, save_frames
+import harness.idle_threads  # noqa: F401  (before torch)
 
 import numpy as np
 import torch
+
+from benchmarks.findings import moving
+from harness.drawing.figures import chart, log_scale, plt, save_frames
 
 HERE = Path(__file__).resolve().parent
 ARMS = {

@@ -15,8 +15,9 @@ from harness.runs import ranks
 from harness.runs.run import unused_flags
 from harness.training.losses import Teacher, own_losses
 from harness.training.optimizers import flags_without_effect
-from self_models.basics import INSTALLED, compute_exactly
+from self_models.basics import INSTALLED
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
+from self_models.basics.devices import compute_exactly
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
 from self_models.loading import ignored, kind_of, load_known, on_engine

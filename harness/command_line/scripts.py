@@ -1,5 +1,7 @@
 """How a script runs, once for each of --seeds, and fails: one clear line on standard error, exit status other than 0."""
 
+import harness.idle_threads  # noqa: F401  (before torch)
+
 import ast
 import ctypes
 import importlib

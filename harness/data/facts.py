@@ -1,7 +1,6 @@
 """What a network must know of its images: number and names of the classes, image shape, how bright a background is."""
 
 from harness import UserError
-from harness.runs.run import some
 from self_models.basics.images import (
     BACKGROUNDS,
     CLASSES,
@@ -11,6 +10,7 @@ from self_models.basics.images import (
     class_names,
     find_image_shape,
 )
+from self_models.basics.notes import some
 from self_models.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of
 from self_models.data.sets import load_data
 

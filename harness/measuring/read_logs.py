@@ -11,9 +11,8 @@ from harness.runs.run import (
     name_for_training,
     path_from_here,
     read_records,
-    say_once,
-    some,
 )
+from self_models.basics.notes import say_once, some
 from self_models.loading import MODELS
 
 NEEDED = {

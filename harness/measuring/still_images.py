@@ -10,8 +10,9 @@ import torch
 
 from harness import UserError
 from harness.data.facts import described
-from harness.runs.run import progress_bar, some
+from harness.runs.run import progress_bar
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, pixel_values
+from self_models.basics.notes import some
 from self_models.counting.batches import Arrival, event_batches
 from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.operations import conventions

@@ -1,6 +1,5 @@
 """A run: its command and name, where it writes, what it says, and how far something has come."""
 
-import functools
 import glob
 import json
 import platform
@@ -513,20 +512,6 @@ def progress_bar(label, total, done=0):
         leave=False,
         dynamic_ncols=True,
         bar_format=BAR,
-    )
-
-
-@functools.cache
-def say_once(line):
-    """A line of the first rank on standard error, once in a process."""
-    if ranks.is_first():
-        print(line, file=sys.stderr, flush=True)
-
-
-def some(names, most=3):
-    """The first names, and how many more there are."""
-    return ", ".join(map(str, names[:most])) + (
-        f" and {len(names) - most:,} more" if len(names) > most else ""
     )
 
 

@@ -3,7 +3,6 @@
 `self_models/basics/checkpoints.py` reads checkpoints.
 """
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch import nn
 
 from harness import UserError
 from harness.runs import ranks
-from self_models.guests.quantize import IntegerSNN
+from self_models.basics import files
 
 
 def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> None:
@@ -33,13 +32,10 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> N
     Raises
     ------
     UserError
-        If the model computes in whole numbers, or the file cannot be written.
+        If no checkpoint can hold such a model, or the file cannot be written.
     """
-    if isinstance(model, IntegerSNN):
-        raise UserError(
-            "a network with weights int8 is not saved: keep its checkpoint, and "
-            "load(path, weights='int8')"
-        )
+    if model.why_not_saved:
+        raise UserError(model.why_not_saved)
     checkpoint = {
         "model": type(model).__name__,
         "settings": model.settings,
@@ -49,12 +45,8 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> N
     write_whole(path, lambda file: torch.save(checkpoint, file))
 
 
-def write_whole(
-    path: str | os.PathLike, write: Callable[[BinaryIO], Any], any_rank: bool = False
-) -> None:
-    """Write a file so that nobody ever finds half of it, also after a crash.
-
-    The file is written beside its place, under a temporary name, and then renamed.
+def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file whole or not at all, of several ranks on the first alone.
 
     Parameters
     ----------
@@ -62,42 +54,14 @@ def write_whole(
         Where to write. A file that is there is replaced.
     write : callable
         Takes the open file and writes to it.
-    any_rank : bool, default False
-        Whether every rank writes, instead of the first alone.
 
     Raises
     ------
     UserError
         If the file cannot be written. An earlier file of this name is then as it was.
     """
-    if not (any_rank or ranks.is_first()):
-        return
-    path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, ValueError) as error:  # torch.save raises the last two
-        raise UserError(
-            f"cannot write {path}: {_reason(error)}; an earlier file of that name is as it was"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _reason(error: Exception) -> str:
-    """Say in a few words why writing failed."""
-    cause = error
-    # torch.save reports a full disk as a RuntimeError whose text does not say so.
-    if isinstance(error.__context__, OSError):
-        cause = error.__context__
-    if getattr(cause, "strerror", None):
-        return cause.strerror
-    return " ".join(str(cause).split())[:200]
+    if ranks.is_first():
+        files.write_whole(path, write)
 
 
 def write_folder(path: Path, files: dict[str, str]) -> None:

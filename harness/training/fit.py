@@ -103,12 +103,16 @@ def plan_lines(model, train, updates, args):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from this number on, shuffled and augmented; they follow from seed and epoch alone."""
-    batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    if args.augment:
-        how = args.mirror, args.shift, args.cutout
-        return (augmented(batch, args.seed, epoch, *how) for batch in batches)
-    return batches
+    """Yield this rank's part of the epoch's Batches, from this number on, shuffled and augmented.
+
+    They follow from seed and epoch alone.
+    """
+    order = shuffled(len(train), args.seed, epoch)
+    for index in order.split(args.batch_size)[first:]:
+        batch = train.batch(ranks.part(index), device)
+        if args.augment:
+            batch = augmented(batch, args.seed, epoch, args.mirror, args.shift, args.cutout)
+        yield batch
 
 
 def check_step(loss, model, when):

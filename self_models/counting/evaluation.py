@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 import torch
 
-from self_models.basics import ModelError, wide
+from self_models.basics import ModelError
+from self_models.basics.devices import wide
 from self_models.basics.images import light
 from self_models.counting.batches import Arrival, event_batches, image_batches
 from self_models.counting.operations import OperationCounter, energies

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import ModelError, wide
+from self_models.basics import ModelError
+from self_models.basics.devices import wide
 from self_models.layers.stages import LINEAR
 from self_models.runtime.known import check_known
 from self_models.runtime.outputs import INPUT, part_of

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness import UserError
-from self_models.basics import ModelError
+from self_models.basics import ModelError, UserError
 from self_models.basics.images import (
     checked_images,
     decoded,

@@ -20,11 +20,10 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from harness import UserError
-from harness.runs.run import say_once, some
-from harness.runs.saving import write_whole
-from self_models.basics import ModelError, users_folder
+from self_models.basics import ModelError, UserError, users_folder
+from self_models.basics.files import write_whole
 from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened, readable_name
+from self_models.basics.notes import say_once, some
 from self_models.basics.settings import meant
 from self_models.data.events import RECORDINGS, size_in, steps_in
 
@@ -352,9 +351,9 @@ def cache(path, listing, attempt, doing):
         write_head(file, count, array)  # of the same length: NumPy leaves room for the count
 
     Path(f"{path}.json").unlink(missing_ok=True)  # of other files
-    write_whole(f"{path}.npy", fill, any_rank=True)
+    write_whole(f"{path}.npy", fill)
     about = {"digest": listing.digest, "bad": [*bad.items()]}
-    write_whole(f"{path}.json", lambda file: file.write(json.dumps(about).encode()), any_rank=True)
+    write_whole(f"{path}.json", lambda file: file.write(json.dumps(about).encode()))
     return mapped(path), bad
 
 

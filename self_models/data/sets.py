@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from harness import UserError
-from harness.runs import ranks
-from self_models.basics import HOME, INSTALLED, sent, users_folder
+from self_models.basics import HOME, INSTALLED, UserError, users_folder
+from self_models.basics.devices import sent
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scaled
 from self_models.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from self_models.runtime.draws import Batch, Draws
@@ -82,11 +81,11 @@ class ImageSet:
         return self.batch(torch.arange(len(self)), device)
 
     def batches(self, batch_size, device="cpu", order=None, first=0):
-        """Batches of all images from that numbered `first` on; in training in this order (N,), of each batch this rank's part."""
-        for index in (torch.arange(len(self)) if order is None else order).split(batch_size)[
-            first:
-        ]:
-            yield self.batch(index if order is None else ranks.part(index), device)
+        """Batches of all images from that numbered `first` on, in this order (N,) or, without one, as they lie."""
+        if order is None:
+            order = torch.arange(len(self))
+        for index in order.split(batch_size)[first:]:
+            yield self.batch(index, device)
 
 
 def first_of_each_class(labels, count):

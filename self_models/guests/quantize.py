@@ -167,6 +167,10 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     encoding that has no form in whole numbers, too."""
 
     input_unit, logits_unit, decoded_unit, image_dtype = 1.0, 1.0, 1.0, torch.float32
+    why_not_saved = (
+        "a network with weights int8 is not saved: keep its checkpoint, and "
+        "load(path, weights='int8')"
+    )
 
     def new_neuron(self, stage, channels=None):
         own, cls = self.settings, IntegerPhasedNeuron if self.timing.is_phased else IntegerNeuron

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from self_models.basics import wide
+from self_models.basics.devices import wide
 from self_models.basics.images import light, of_light
 from self_models.basics.settings import FRACTION, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking

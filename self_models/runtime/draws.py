@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 
 from self_models import assembly
-from self_models.basics import ModelError, sent
+from self_models.basics import ModelError
+from self_models.basics.devices import sent
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF

@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 import torch
 
-from self_models.basics import ModelError, kept_in_memory
+from self_models.basics import ModelError
+from self_models.basics.devices import kept_in_memory
 from self_models.basics.images import checked_images
 from self_models.engines.event.build import Run, Settings, built, library
 from self_models.engines.event.layout import lay_out

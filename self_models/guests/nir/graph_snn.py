@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from self_models.assembly import ENGINE_NAMES
-from self_models.basics import ModelError, wide
+from self_models.basics import ModelError
+from self_models.basics.devices import wide
 from self_models.basics.images import arriving_values, has_colour
 from self_models.basics.settings import Choice, Text, required, setting
 from self_models.config import SpikingSettings

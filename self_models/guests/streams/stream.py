@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from self_models.basics import ModelError, kept_in_memory
+from self_models.basics import ModelError
+from self_models.basics.devices import kept_in_memory
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
