@@ -173,33 +173,33 @@ def rooms():
         ),
         (
             CONTROL,
-            ("training", "epochs, losses"),
-            ("drawing", "pictures"),
-            ("measuring", "tables, statistics"),
-        ),
-        (
-            CONTROL,
+            ("training, runs", "epochs, logs, ranks"),
+            ("drawing, measuring", "pictures, tables"),
             ("exporting", "NIR, C, PyTorch"),
-            ("data", "images, recordings"),
-            ("runs", "logs, ranks"),
+        ),
+        (
+            CLASSIFIER,
+            ("guests", "what extends the core"),
+            ("engines/event", "by events, in C"),
+            ("engines/dense", "whole layers"),
+        ),
+        (
+            DECODER,
+            ("assembly", "names of both"),
+            ("loading, conversion", "load(), thresholds"),
+            ("counting, data", "operations, images"),
         ),
         (
             ENCODER,
-            ("loading", "load(), from_ann()"),
-            ("graph", "NIR, any network"),
-            ("integers", "weights of 8 bits"),
+            ("vgg_wFeedback_...", "step(): equations"),
+            ("objectives", "gates, rules"),
+            ("config", "settings"),
         ),
         (
             ENCODER,
-            ("kernel", "events, in C"),
-            ("counting", "spikes, energy"),
-            ("vgg_...", "step(): equations"),
-        ),
-        (
-            ENCODER,
-            ("fast", "dense, whole layers"),
-            ("network", "graph, neurons"),
-            ("objectives, running", "gates, rules, draws"),
+            ("runtime", "graph, loop, draws"),
+            ("layers", "neurons, stages"),
+            ("basics", "images, checkpoints"),
         ),
     )
     for floor, (colour, *names) in enumerate(floors):
@@ -207,9 +207,9 @@ def rooms():
             yield from box(10 + 172 * place, 44 + 54 * floor, 164, 46, colour, name, about)
     yield from box(700, 44, 140, 56, DECODER, "step()", "plain PyTorch")
     engines = (
-        ("fast", "dense engine"),
-        ("kernel", "event engine"),
-        ("integers", "weights of 8 bits"),
+        ("engines/dense", "whole layers"),
+        ("engines/event", "by events, in C"),
+        ("quantize", "weights of 8 bits"),
     )
     for place, ((name, about), test) in enumerate(
         zip(engines, ("test_engines", "test_kernel", "test_integers"), strict=True)
