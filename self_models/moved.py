@@ -41,6 +41,7 @@ MOVED = {  # old path -> where it is now; both are below self_models
 }
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where it is now
+    ("network.chains", "AT_ONCE"): "engines.event.windows",
     ("network.chains", "Scale"): "layers.scale",
     ("network.graph", "has_state"): "layers.kinds",
     ("network.graph", "is_sender"): "layers.kinds",
