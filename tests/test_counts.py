@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ from self_models.engines.event.engine import EventEngine
 from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
 from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.scale import Scale
+from self_models.runtime.chains import Chain
 from self_models.runtime.loop import AT_ONCE, chunk_length
 from self_models.runtime.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -307,6 +310,31 @@ def test_a_plain_recount_finds_the_same(first):
                 name,
                 case,
             )
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        [nn.Conv2d(2, 4, 3, stride=2, padding=(0, 1), dilation=(1, 2), groups=2)],
+        [
+            nn.Conv2d(2, 2, (2, 1), stride=3),
+            Scale(torch.tensor(2.0)),
+            nn.Conv2d(2, 3, 4, padding=3),
+        ],
+        [nn.ConvTranspose2d(2, 3, 2, stride=3, padding=1), nn.Conv2d(3, 1, 3, padding="same")],
+        [nn.AvgPool2d((3, 2), 2, (1, 0)), nn.ConvTranspose2d(2, 1, 2, stride=2, output_padding=1)],
+        [nn.AvgPool2d(4, 3), nn.Conv2d(2, 4, 1, groups=2), nn.Flatten(), nn.Linear(8, 5)],
+    ],
+    ids=lambda layers: ", ".join(type(layer).__name__ for layer in layers),
+)
+@torch.no_grad()
+def test_a_chain_reaches_what_its_layers_reach(layers):
+    shape = (2, 7, 6)
+    link = SimpleNamespace(chain=Chain.of_modules(layers, shape, shape))
+    link.modules = link.chain.modules
+    found = torch.from_numpy(link.chain.reach())
+    assert torch.equal(found.flatten(), Recount.impulses(link).sum(1).double())
 
 
 @pytest.fixture(scope="module")

@@ -1,110 +1,149 @@
-"""A chain of linear modules as one map: where a spike's window of weights lies, and which weights it has.
+"""Linear layers in a row: which shapes their signals have, and how far a spike reaches.
 
-Convolutions, transposed ones, pools, Flatten, Linear and Scale in a row are linear together, so a spike adds one window of
-weights to what they lead to. Along rows, and along columns, places whose windows differ by nothing but where they lie share
-a set of weights; where a module in between cuts a window off at its border, the places near that border have sets of their own.
-The chain's own end cuts nothing off: a window may stick out there.
+Convolutions, transposed ones, pools, Flatten, Linear and Scale in a row are linear
+together, but for biases. So each spike that goes in adds something to the neurons that
+it reaches at the end, and how many these are depends on nothing but where it starts.
 """
 
-import functools
-from collections import Counter
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.layers.scale import Scale
-
-AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 
 
-def placed(shape):
-    """(C, H, W) in which the kernel has a signal of this shape."""
-    return (
-        (shape[0], *(1,) * (3 - len(shape)), *shape[1:])
-        if len(shape) <= 3
-        else (prod(shape), 1, 1)
-    )
+def placed(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) in which a signal of any shape lies.
+
+    Up to three dimensions, what is missing is 1: of a vector H and W, of a line H. A
+    signal of more dimensions is one column of channels.
+    """
+    if len(shape) > 3:
+        return prod(shape), 1, 1
+    missing = 3 - len(shape)
+    return (shape[0], *[1] * missing, *shape[1:])
 
 
-def shape_after(module, shape):
-    """Shape of what a module makes of a signal of this one, which any that is not known is taken to keep. Raises ValueError where
-    the signal does not fit."""
+def shape_after(module: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of what a layer makes of a signal.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The layer. One that is not known is taken to keep the shape.
+    shape : sequence of int
+        Of the signal, without the batch.
+
+    Returns
+    -------
+    tuple of int
+        Of what the layer gives, without the batch.
+
+    Raises
+    ------
+    ValueError
+        If the signal does not fit the layer.
+    """
     if isinstance(module, nn.Flatten):
-        start, end = (
-            at + len(shape) + 1 if at < 0 else at for at in (module.start_dim, module.end_dim)
-        )
-        return (*shape[: start - 1], prod(shape[start - 1 : end]), *shape[end:])
-    dimensions = 1 if isinstance(module, nn.Linear) else 2 if isinstance(module, nn.Conv1d) else 3
-    spatial = hasattr(module, "kernel_size")
-    if not (spatial or isinstance(module, nn.Linear)):
+        return shape_flattened(module, shape)
+    is_linear = isinstance(module, nn.Linear)
+    if not is_linear and not hasattr(module, "kernel_size"):
         return tuple(shape)
-    if len(shape) != dimensions:
-        raise ValueError(
-            f"it takes {dimensions} dimensions"
-            + ("; a Flatten is missing" if dimensions == 1 else "")
-        )
+    num_dimensions = 3
+    if is_linear:
+        num_dimensions = 1
+    elif isinstance(module, nn.Conv1d):
+        num_dimensions = 2
+    if len(shape) != num_dimensions:
+        hint = "; a Flatten is missing" if is_linear else ""
+        raise ValueError(f"it takes {num_dimensions} dimensions{hint}")
     wanted = getattr(module, "in_channels", getattr(module, "in_features", shape[0]))
     if wanted != shape[0]:
         raise ValueError(f"it takes {wanted:,}")
-    if not spatial:
+    if is_linear:
         return (module.out_features,)
-    steps = [Step.along(module, axis) for axis in range(1 - dimensions, 0)]
-    sizes = [step.size_after(size) for step, size in zip(steps, shape[1:], strict=True)]
+    sizes = []
+    for axis in range(1 - num_dimensions, 0):
+        sizes.append(Step.along(module, axis).size_after(shape[axis]))
     if min(sizes) < 1:
         raise ValueError("it would leave nothing")
     return (getattr(module, "out_channels", shape[0]), *sizes)
 
 
+def shape_flattened(module, shape):
+    """Return the shape of what a Flatten makes of a signal of this shape."""
+    # The module counts the batch as dimension 0, which the shape here has not.
+    num_dimensions = len(shape) + 1
+    start = module.start_dim
+    if start < 0:
+        start += num_dimensions
+    end = module.end_dim
+    if end < 0:
+        end += num_dimensions
+    return (*shape[: start - 1], prod(shape[start - 1 : end]), *shape[end:])
+
+
 class Step(NamedTuple):
-    """What a convolution or pool does along one axis: output j takes the inputs j stride - padding + t dilation, t < kernel; a
-    transposed one gives its input i to the outputs i stride - padding + t dilation."""
+    """What a convolution or pool does along one axis.
+
+    With t from 0 to kernel - 1, output j takes the inputs j stride - padding + t dilation.
+    A transposed convolution gives its input i to the outputs i stride - padding + t
+    dilation.
+
+    Attributes
+    ----------
+    kernel, stride, padding, dilation : int
+        As of the layer, along this axis.
+    transposed : bool
+        Whether it is a transposed convolution.
+    more : int
+        Places that come at the end of the axis alone: of a transposed convolution its
+        output_padding, else padding.
+    """
 
     kernel: int
     stride: int
     padding: int
     dilation: int = 1
     transposed: bool = False
-    more: int = 0  # output_padding, or at the end alone
+    more: int = 0
 
     @classmethod
-    def along(cls, module, axis):
-        """axis: -2 rows, -1 columns; rows of a Conv1d are left alone."""
-
-        def of(name, usual):
-            value = getattr(module, name, usual)
-            value = (value,) if isinstance(value, int) else value
-            return value[max(axis, -len(value))]
-
+    def along(cls, module: nn.Module, axis: int) -> "Step":
+        """Return the step of a layer along an axis: -2 rows, -1 columns."""
         if isinstance(module, nn.Conv1d) and axis == -2:
-            return cls(1, 1, 0)
-        kernel, dilation = of("kernel_size", 1), of("dilation", 1)
-        if isinstance(module, nn.modules.conv._ConvNd) and isinstance(module.padding, str):
-            padding, more = divmod(dilation * (kernel - 1) if module.padding == "same" else 0, 2)
+            return cls(kernel=1, stride=1, padding=0)  # it leaves rows alone
+        kernel = value_along(module, "kernel_size", 1, axis)
+        dilation = value_along(module, "dilation", 1, axis)
+        if isinstance(getattr(module, "padding", 0), str):
+            padding = 0
+            more = 0
+            if module.padding == "same":
+                padding, more = divmod(dilation * (kernel - 1), 2)
         else:
-            padding, more = of("padding", 0), of("output_padding", 0)
+            padding = value_along(module, "padding", 0, axis)
+            more = value_along(module, "output_padding", 0, axis)
         return cls(
-            kernel,
-            of("stride", 1),
-            padding,
-            dilation,
-            isinstance(module, nn.ConvTranspose2d),
-            more,
+            kernel=kernel,
+            stride=value_along(module, "stride", 1, axis),
+            padding=padding,
+            dilation=dilation,
+            transposed=isinstance(module, nn.ConvTranspose2d),
+            more=more,
         )
 
-    def size_after(self, size):
+    def size_after(self, size: int) -> int:
+        """Return how many places there are after this step, if there are `size` before."""
         reach = self.dilation * (self.kernel - 1) + 1
         if self.transposed:
             return (size - 1) * self.stride - 2 * self.padding + reach + self.more
         return (size + 2 * self.padding + self.more - reach) // self.stride + 1
 
-    def reached(self, places):
-        """Outputs that these inputs reach, sorted, those beyond the border among them."""
+    def reached(self, places: np.ndarray) -> np.ndarray:
+        """Return which outputs these inputs reach, sorted, also beyond the border."""
         at = np.asarray(places)[:, None] * (self.stride if self.transposed else 1)
         taps = self.dilation * np.arange(self.kernel)
         if self.transposed:
@@ -113,38 +152,62 @@ class Step(NamedTuple):
         return np.unique(strides[strides % self.stride == 0] // self.stride)
 
 
-class Way(NamedTuple):
-    """A place's way through a chain, along an axis. ranges: (first, count) of what it reaches, before the first module and after
-    each; at_end: the places that it reaches in the chain's target. Ranges are empty from where it is lost."""
+def value_along(module, name, usual, axis):
+    """Return an attribute of a layer along an axis, which may be one int for all axes.
 
-    ranges: tuple
-    at_end: tuple
+    usual: what it is if the layer has no such attribute.
+    """
+    value = getattr(module, name, usual)
+    if isinstance(value, int):
+        return value
+    return value[max(axis, -len(value))]
 
 
 class Chain:
-    """Linear modules in a row, without Flatten, which moves nothing. shapes: (C, H, W) of the signal before each, and of what
-    comes out, as the kernel has it."""
+    """Linear layers in a row, without Flatten, which moves nothing.
 
-    def __init__(self, modules, shapes):
-        self.modules, self.shapes = list(modules), [*shapes]
-        self.by_place = [
-            isinstance(module, Scale) and self._by_place(n)
-            for n, module in enumerate(self.modules)
-        ]
-        moving = [
-            n
-            for n, module in enumerate(self.modules)
-            if isinstance(module, nn.Linear) or hasattr(module, "kernel_size")
-        ]
-        self.last = (
-            moving[-1] if moving and not any(self.by_place) else -1
-        )  # behind it nothing asks where its border is
+    Parameters
+    ----------
+    modules : iterable of nn.Module
+        The layers.
+    shapes : iterable of (C, H, W)
+        Of the signal before each layer, and of what the last one gives.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], shapes: Iterable[tuple[int, int, int]]):
+        self.modules = list(modules)
+        self.shapes = list(shapes)
 
     @classmethod
-    def of_modules(cls, modules, before, natural):
-        """Of modules, Flatten among them. before, natural: shape of the signal as the kernel, and as the network has it. Raises
-        ModelError for a Flatten of some dimensions alone."""
-        kept, shapes = [], [tuple(before)]
+    def of_modules(
+        cls,
+        modules: Iterable[nn.Module],
+        before: tuple[int, int, int],
+        natural: tuple[int, ...],
+    ) -> "Chain":
+        """Return the chain of layers, with Flatten among them or without.
+
+        Parameters
+        ----------
+        modules : iterable of nn.Module
+            The layers.
+        before : (C, H, W)
+            Shape in which the signal before them lies.
+        natural : tuple of int
+            Shape that this signal has in the network.
+
+        Returns
+        -------
+        Chain
+            Of all but the Flatten.
+
+        Raises
+        ------
+        ModelError
+            For a Flatten of some dimensions alone.
+        """
+        kept = []
+        shapes = [tuple(before)]
         for module in modules:
             after = shape_after(module, natural)
             if isinstance(module, nn.Flatten):
@@ -159,236 +222,76 @@ class Chain:
             natural = after
         return cls(kept, shapes)
 
-    def part(self, first, last):
-        """Modules first to last - 1."""
-        return Chain(self.modules[first:last], self.shapes[first : last + 1])
-
-    def scaled(self, scale):
-        """The same, times a scale, a tensor of one value or one for each neuron (C, H, W)."""
-        return Chain([*self.modules, Scale(scale)], [*self.shapes, self.after])
-
-    before, after = property(lambda self: self.shapes[0]), property(lambda self: self.shapes[-1])
+    @property
+    def before(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of what comes in."""
+        return self.shapes[0]
 
     @property
-    def factor(self):
-        """What it multiplies each value by, where it does nothing else; else None."""
-        scales = [
-            module.scale
-            for module in self.modules
-            if isinstance(module, Scale) and module.scale.numel() == 1
-        ]
-        return prod(scale.item() for scale in scales) if len(scales) == len(self.modules) else None
+    def after(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of what comes out."""
+        return self.shapes[-1]
 
-    @torch.no_grad()
-    def constant(self, counted):
-        """What comes out where nothing comes in, float64 (C,), or (C, H, W) where it differs between places; None for no bias.
-        counted: of each module whether its bias counts."""
-        biases = [
-            getattr(module, "bias", None) if counts else None
-            for module, counts in zip(self.modules, counted, strict=True)
-        ]
-        if all(bias is None for bias in biases):
-            return None
-        signal = torch.zeros(1, *self.before, dtype=torch.float64)
-        for n, bias in enumerate(biases):
-            signal = self._through(
-                n, signal, *([(0, size) for size in shape[1:]] for shape in self.shapes[n : n + 2])
-            )
-            signal = signal if bias is None else signal + bias.double().view(-1, 1, 1)
-        values = signal[0].numpy()
-        return values[:, 0, 0] if (values == values[:, :1, :1]).all() else values
+    def reach(self) -> np.ndarray:
+        """Return how many neurons at the end of the chain one spike reaches.
 
-    @functools.cached_property
-    def ways(self):
-        """Ways of rows, and of columns; a place that reaches nothing has None."""
-        return [[self._way(at, axis) for at in range(self.before[axis])] for axis in (1, 2)]
+        Weights do not count here: a neuron is reached by a weight of 0, too.
 
-    def _way(self, at, axis):
-        places, ranges = np.array([at]), [(at, 1)]
-        for n, module in enumerate(self.modules):
-            if isinstance(module, nn.Linear):
-                places = np.array([0])
-            elif hasattr(module, "kernel_size"):
-                places = Step.along(module, axis - 3).reached(places)
-            inside = places[(places >= 0) & (places < self.shapes[n + 1][axis])]
-            places = places if 0 <= self.last <= n else inside
-            if not len(inside):
-                return None
-            ranges.append((int(places[0]), int(places[-1] - places[0] + 1)))
-        return Way(tuple(ranges), tuple(inside.tolist() if self.modules else places.tolist()))
+        Returns
+        -------
+        ndarray of float64, (C, H, W)
+            For each neuron before the chain: how many its spikes reach.
+        """
+        _, height, width = self.before
+        rows = [self._num_reached(row, axis=-2) for row in range(height)]
+        columns = [self._num_reached(column, axis=-1) for column in range(width)]
+        places = np.outer(rows, columns).astype(np.float64)
+        return self._num_channels_reached()[:, None, None] * places
 
-    def _kind(self, way, axis):
-        """What two places with one set of weights have in common."""
-        kind = []
-        for n, ((first, count), (then, more)) in enumerate(pairwise(way.ranges)):
-            module = self.modules[n]
-            step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
-            if step:
-                at = then - first * step.stride if step.transposed else then * step.stride - first
-                is_alike = count == 1 and isinstance(
-                    module, nn.AvgPool2d
-                )  # all places of a window have one weight
-                kind.append((None if is_alike else at, count, more))
-            elif isinstance(module, nn.Linear) or self.by_place[n]:
-                kind.append((first, count))
-        return tuple(kind)
+    def _num_reached(self, place, axis):
+        """Return how many rows (axis -2), or columns (-1), at the end one place reaches."""
+        places = np.array([place])
+        for module, shape in zip(self.modules, self.shapes[1:], strict=True):
+            places = places_reached(module, places, axis)
+            places = places[(places >= 0) & (places < shape[axis])]
+        return len(places)
 
-    def _by_place(self, n):
-        """Whether a Scale, number n of the modules, differs between the places of a channel."""
-        scale = self._scale(n)
-        return bool((scale != scale[:, :1, :1]).any())
-
-    def _scale(self, n):
-        """(C, H, W) of a Scale, number n of the modules, in float64."""
-        scale, shape = self.modules[n].scale.detach().double(), self.shapes[n]
-        return scale.reshape(shape if scale.numel() == prod(shape) else (-1, 1, 1)).expand(shape)
-
-    @functools.cached_property
-    def sets(self):
-        """(number of each row's set of weights, -1 for none; of each column's; a place of each set of rows; of columns)"""
-        numbers, examples = [], []
-        for axis, ways in enumerate(self.ways, 1):
-            kinds = {}
-            numbers.append(
-                np.array(
-                    [
-                        -1
-                        if way is None
-                        else kinds.setdefault(self._kind(way, axis), (len(kinds), at))[0]
-                        for at, way in enumerate(ways)
-                    ]
-                )
-            )
-            examples.append([at for _, at in kinds.values()])
-        return (*numbers, *examples)
-
-    @functools.cached_property
-    def side(self):
-        """Side of the window of a spike, in places."""
-        return max((way.ranges[-1][1] for ways in self.ways for way in ways if way), default=1)
-
-    @property
-    def row(self):
-        """Numbers of one row of a window, with zeros at its end: fours are added faster than ones."""
-        return -(-self.side * self.after[0] // 4) * 4
-
-    count = property(lambda self: len(self.sets[2]) * len(self.sets[3]))  # of sets of weights
-    size = property(
-        lambda self: self.count * self.before[0] * self.side * self.row
-    )  # of the folded weights, with these zeros
-
-    @functools.cached_property
-    def places(self):
-        """For each row, then for each column: what it adds to the number of the set of weights, -1 for none; the window's
-        corner; how many of its first rows, or columns, have no weights: int32 (H + W, 3)."""
-        places = []
-        for ways, numbers, times in zip(
-            self.ways, self.sets, (len(self.sets[3]), 1), strict=False
-        ):
-            for way, number in zip(ways, numbers.tolist(), strict=True):
-                first, count = way.ranges[-1] if way else (0, self.side)
-                places.append(
-                    (
-                        number * times if way and self.count else -1,
-                        first + count - self.side,
-                        self.side - count,
-                    )
-                )
-        return np.array(places, np.int32)
-
-    @property
-    def met(self):
-        """How many spikes of a step may share a window, at the most."""
-        rows, columns = (
-            Counter(map(tuple, axis.tolist()))
-            for axis in np.split(self.places[:, 1:], [self.before[1]])
-        )
-        together = max(rows.values()) if len(columns) == 1 else 1  # places come row by row
-        return self.before[0] * max(columns.values()) * together
-
-    def reach(self):
-        """How many neurons of the target one spike reaches, by where it starts, float64 (C, H, W)."""
-        rows, columns = ([len(way.at_end) if way else 0 for way in ways] for ways in self.ways)
+    def _num_channels_reached(self):
+        """Return how many channels at the end each channel before the chain reaches."""
+        # What one channel reaches are always neighbours: channels first to last - 1.
         first = np.arange(self.before[0])
-        last = first + 1  # of the channels that it reaches
-        for module, shape in zip(self.modules, self.shapes, strict=False):
+        last = first + 1
+        for module, shape in zip(self.modules, self.shapes[:-1], strict=True):
             if hasattr(module, "out_channels"):
-                within, out = (
-                    channels // module.groups for channels in (shape[0], module.out_channels)
-                )
-                first, last = first // within * out, ((last - 1) // within + 1) * out
+                num_in = shape[0] // module.groups  # of a group
+                num_out = module.out_channels // module.groups
+                first = first // num_in * num_out
+                last = ((last - 1) // num_in + 1) * num_out
             elif isinstance(module, nn.Linear):
-                first, last = 0 * first, 0 * last + module.out_features
-        return (last - first)[:, None, None] * np.outer(rows, columns).astype(np.float64)
+                first = np.zeros_like(first)
+                last = np.full_like(last, module.out_features)
+        return last - first
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def folded_weights(self):
-        """Folded weights (set, channel, window row, window column by target channel, with each row's zeros), float32 but added
-        up in float64."""
-        rows, columns = self.sets[2:]
-        folded = np.zeros(
-            (len(rows), len(columns), self.before[0], self.side, self.row), np.float32
-        )
-        most = max(shape[0] * self.side**2 for shape in self.shapes)
-        for part in torch.arange(self.before[0]).split(max(1, AT_ONCE // most)):
-            impulses = torch.zeros(len(part), self.before[0], 1, 1, dtype=torch.float64)
-            impulses[torch.arange(len(part)), part] = 1
-            for i, row in enumerate(rows):
-                for j, column in enumerate(columns):
-                    window, ranges = (
-                        impulses,
-                        zip(self.ways[0][row].ranges, self.ways[1][column].ranges, strict=True),
-                    )
-                    for n, (at, then) in enumerate(pairwise(ranges)):
-                        window = self._through(n, window, at, then)
-                    height, width = window.shape[2:]
-                    lines = np.zeros((len(part), self.side, self.side, self.after[0]), np.float32)
-                    lines[:, self.side - height :, self.side - width :] = (
-                        window.permute(0, 2, 3, 1).float().numpy()
-                    )
-                    lines = lines.reshape(len(part), self.side, -1)
-                    folded[i, j, part[0] : part[-1] + 1, :, : lines.shape[2]] = lines
-        return folded.reshape(-1, *folded.shape[2:])
 
-    def _through(self, n, signal, at, then):
-        """What module n makes of a signal that lies at these ranges of rows and columns, where those lie, without its bias."""
-        module, (rows, columns) = (
-            self.modules[n],
-            (slice(first, first + count) for first, count in at),
-        )
-        if isinstance(module, nn.Linear):
-            weight = module.weight.double().reshape(-1, *self.shapes[n])[..., rows, columns]
-            return (signal.flatten(1) @ weight.flatten(1).T)[..., None, None]
-        if isinstance(module, Scale):
-            scale = self._scale(n)
-            return signal * (scale[:, rows, columns] if self.by_place[n] else scale[:, :1, :1])
-        return self._passed(module, signal, at, then)
+def places_reached(module: nn.Module, places: np.ndarray, axis: int) -> np.ndarray:
+    """Return which places of its output a layer's inputs reach along an axis.
 
-    def _passed(self, module, signal, at, then):
-        """A convolution, or pool, of a signal that lies at these ranges of rows and columns, where those lie."""
-        steps, channels = [Step.along(module, axis) for axis in (-2, -1)], signal.shape[1]
-        sizes = [step.kernel for step in steps]
-        if hasattr(module, "weight"):
-            weight, groups = module.weight.double(), module.groups
-            weight = weight.reshape(*weight.shape[:2], *sizes)
-        else:
-            groups, divisor = channels, module.divisor_override or prod(sizes)
-            weight = torch.full((channels, 1, *sizes), 1 / divisor, dtype=torch.float64)
-        stride, dilation = [step.stride for step in steps], [step.dilation for step in steps]
-        cut = []  # from the right to the left: columns, then rows
-        for step, (first, count), (begin, more) in zip(steps, at, then, strict=True):
-            if step.transposed:
-                begun = first * step.stride - step.padding
-                size = (count - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
-                cut = [begun - begin, begin + more - begun - size, *cut]
-            else:
-                begun = begin * step.stride - step.padding
-                size = (more - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
-                cut = [first - begun, begun + size - first - count, *cut]
-        if steps[0].transposed:
-            return F.pad(
-                F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation),
-                cut,
-            )
-        return F.conv2d(F.pad(signal, cut), weight, None, stride, 0, dilation, groups)
+    Parameters
+    ----------
+    module : nn.Module
+        A layer of a chain.
+    places : ndarray of int
+        Rows of the input, or its columns.
+    axis : int
+        -2 for rows, -1 for columns.
+
+    Returns
+    -------
+    ndarray of int
+        Sorted, places beyond the border of the output among them.
+    """
+    if isinstance(module, nn.Linear):
+        return np.zeros(min(len(places), 1), int)  # the only place that it has
+    if hasattr(module, "kernel_size"):
+        return Step.along(module, axis).reached(places)
+    return places

@@ -32,8 +32,8 @@ class Node(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What leads from a sender, or 'input', to a sender or an end. path: names of all nodes in between; through, chain: of those
-    that are linear and more than a Flatten, and as one map; is_back: it acts one timestep later."""
+    """What leads from a sender, or 'input', to a sender or an end. path: names of all nodes in between; through: of those that
+    are linear and more than a Flatten; chain: these modules in a row; is_back: it acts one timestep later."""
 
     source: str
     path: tuple
@@ -205,12 +205,12 @@ class Graph:
     @functools.cached_property
     def links(self):
         """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they
-        run, ends last. Raises ModelError for a circle without a neuron, and for a chain that Chain does not know."""
+        run, ends last. Raises ModelError for a circle without a neuron, and for a Flatten of some dimensions alone."""
         return [link for links in self._placed_links[1].values() for link in links]
 
     @functools.cached_property
     def placed(self):
-        """Name of a sender, or an end -> its shape (C, H, W) as the kernel has it: behind a Flatten that of what is flattened."""
+        """Name of a sender, or an end -> shape (C, H, W) in which its signal lies: behind a Flatten that of what is flattened."""
         return self._placed_links[0]
 
     @functools.cached_property

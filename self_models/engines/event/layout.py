@@ -26,9 +26,9 @@ from self_models.engines.event.tables import (
     Tables,
     whole_form,
 )
+from self_models.engines.event.windows import WindowedChain
 from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
-from self_models.runtime.chains import Chain
 from self_models.runtime.graph import Link
 from self_models.runtime.outputs import INPUT
 
@@ -63,6 +63,7 @@ class Layout:
                 self.new(name, K.INTEGRATOR, valued=1)
         links, done = {}, set()
         for link in graph.links:
+            link = link._replace(chain=WindowedChain.of(link.chain))
             links.setdefault(link.target, []).append(link)
         self.forward, self.feedback = [], []
         for end in ("output", "decoded")[: len(graph.ends)]:
@@ -165,7 +166,7 @@ class Layout:
             )
             self.numbers[f"{target} current"] = current
             self.charge(current, links)
-            links = [Link(f"{target} current", (), target, (), Chain([], [shape]))]
+            links = [Link(f"{target} current", (), target, (), WindowedChain([], [shape]))]
         self.charge(n, links, neuron.update is delayed and neuron.fires)
 
     def charge(self, n, links, is_delayed=False):
@@ -214,7 +215,7 @@ class Layout:
         return relay
 
     def lead(self, source, chain, target, biases):
-        """From a node by a Chain to another, in as many parts as there are fewest weights. biases: of each module whether its own
+        """From a node by a WindowedChain to another, in as many parts as there are fewest weights. biases: of each module whether its own
         counts."""
         count, depth = 0, self.nodes[target].get("depth", 0)
         while relays := [
@@ -261,7 +262,7 @@ class Layout:
         return new
 
     def link(self, source, chain, target):
-        """From a node to another by the weights of a Chain, or by its factor alone."""
+        """From a node to another by the weights of a WindowedChain, or by its factor alone."""
         node = self.nodes[target]
         node |= {"source": source, "chain": chain}
         if chain.factor is None:
@@ -286,7 +287,9 @@ class Layout:
                 parameter.data.abs_()
         self.order = self.forward if n in self.forward else self.feedback
         self.link(
-            self.nodes[n]["source"], Chain(modules, part.shapes), self.add(K.MAP, part.after)
+            self.nodes[n]["source"],
+            WindowedChain(modules, part.shapes),
+            self.add(K.MAP, part.after),
         )
         self.order.insert(self.order.index(n), self.order.pop())
 

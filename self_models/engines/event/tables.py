@@ -78,8 +78,8 @@ LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, what
 
 class Tables(NamedTuple):
     """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and
-    int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; chains: node -> the Chain whose weights lead to
-    it; numbers: name in the graph -> node; maps: the first node that is one, the last nodes; places: see network.h."""
+    int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; chains: node -> the WindowedChain whose
+    weights lead to it; numbers: name in the graph -> node; maps: the first node that is one, the last nodes; places: see network.h."""
 
     header: dict
     nodes: np.ndarray
