@@ -41,6 +41,8 @@ MOVED = {  # old path -> where it is now; both are below self_models
 }
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where it is now
+    ("network.neurons", "AsElsewhere"): "guests.nir.neurons",
+    ("network.neurons", "Integrator"): "guests.nir.neurons",
 }
 
 

@@ -10,7 +10,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import (
-    NEURONS,
     UPDATES,
     CountingMaxPool,
     HeldDropout,
@@ -22,7 +21,7 @@ from self_models.runtime.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
-KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
+KNOWN = *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
 OF_READOUT = (
     "integrate",
     "prediction",
@@ -88,7 +87,8 @@ def fingerprint(model):
     for module in modules:
         state += type(module), is_hooked(module)
         if isinstance(module, SpikingNeuron):
-            state += module.initial_potential, module.floor, module.update, module.numbers
+            numbers = getattr(module, "numbers", ())
+            state += module.initial_potential, module.floor, module.update, numbers
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
     for value in tensors:
@@ -166,17 +166,13 @@ def names_of_ones_own(model):
 def is_plain(layer):
     """True if all that runs a layer at once, by events or in whole numbers has its form."""
     if isinstance(layer, SpikingNeuron):
-        plain = (
-            layer.takes_as_is
-            and layer.reset is None
-            and layer.threshold.numel() == layer.leak.numel() == 1
-        )
+        plain = layer.threshold.numel() == layer.leak.numel() == 1
         return plain and type(layer) in (SpikingNeuron, PhasedNeuron)
     return has_form(layer)
 
 
 def has_form(layer):
-    """True if the kernel has the form of a module."""
+    """True if all engines have the form of a module that is no neuron."""
     if type(layer) not in KNOWN:
         return False
     if isinstance(layer, nn.MaxPool2d):

@@ -12,14 +12,14 @@ import torch
 from self_models.basics import ModelError, kept_in_memory
 from self_models.basics.images import checked_images
 from self_models.engines.event.build import Run, Settings, library
-from self_models.engines.event.layout import lay_out
+from self_models.engines.event.layout import has_form, lay_out
 from self_models.engines.event.state import CHUNK, Rooms, StreamMemory, in_rows
 from self_models.engines.event.tables import own_settings, settings_of, unknown_part, whole_form
 from self_models.guests.streams.stream import forms_of
-from self_models.layers.neurons import PhasedNeuron, delayed
+from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.known import fingerprint, has_form, is_hooked, unknown
+from self_models.runtime.known import fingerprint, is_hooked, unknown
 from self_models.runtime.loop import check_uniforms
 
 ENGINES = ("auto", "dense", "event", "reference")  # see load()
@@ -308,7 +308,7 @@ class GraphEngine(Engine):
     def check(self):
         graph = self.model.graph
         for name, module in graph.modules.items():
-            if is_hooked(module) or not has_form(module) or isinstance(module, PhasedNeuron):
+            if is_hooked(module) or not has_form(module):
                 raise ModelError(
                     f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense"
                 )
