@@ -50,6 +50,8 @@ NAMES = {  # names that left the module they were in: (old path, name) -> where 
     ("self_models.network.graph", "is_sender"): "self_models.layers.kinds",
     ("self_models.network.graph", "passes"): "self_models.layers.kinds",
     ("self_models.network.known", "fingerprint"): "self_models.engines.fingerprint",
+    ("self_models.network.neurons", "AsElsewhere"): "self_models.guests.nir.neurons",
+    ("self_models.network.neurons", "Integrator"): "self_models.guests.nir.neurons",
     ("self_models.network.neurons", "PhasedNeuron"): "self_models.guests.phased",
     ("self_models.network.neurons", "PhasedState"): "self_models.guests.phased",
     ("self_models.network.neurons", "phased"): "self_models.guests.phased",

@@ -19,7 +19,11 @@ from harness.exporting.c_build import CBuild, bytes_of
 from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.engines.event import build
-from self_models.runtime.graph import Graph
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.guests.nir.neurons import Constants, NIRNeuron
+from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.surrogates import triangle
+from self_models.runtime.graph import Graph, chained
 from self_models.runtime.outputs import INPUT
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
@@ -606,6 +610,38 @@ def test_it_trains_and_its_kernel_follows_the_weights():
     assert torch.equal(trained.logits, dense.logits)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(copied.eval()(events).logits, dense.logits)
+
+
+@pytest.mark.parametrize("engine", ["dense", "auto"])
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+def test_neurons_of_the_core_are_those_of_nir_without_constants(engine, update):
+    torch.manual_seed(0)
+    weights = nn.Linear(6, 5)
+    events = (torch.rand(3, 20, 6) < 0.4).float()
+
+    def run(kind):
+        own = {"threshold": 0.3, "leak": 0.9, "initial_potential": 0.5, "floor": 0.25}
+        modules = {"in": weights, "a": kind(triangle(None, None), update, **own)}
+        graph = Graph(modules, chained(modules), shape=(6,), ends={"output": "a"})
+        model = GraphSNN(graph, engine=engine).eval()
+        assert not model.stays
+        return model(events, record="all").recorded["a"]
+
+    plain = run(SpikingNeuron)
+    of_nir = run(NIRNeuron)
+    assert plain["spikes"].any()
+    assert plain["membrane"].min() < 0
+    for kind in ("spikes", "membrane"):
+        assert torch.equal(plain[kind], of_nir[kind])
+
+
+def test_a_changed_constant_counts_from_the_next_run_on():
+    model = from_nir(chain(equations("IF", r=1)), dt=1)
+    events = torch.ones(1, 8, 1)
+    assert model(events).spikes["0"].item() == 4  # where V is 2
+    model.graph.modules["0"].set_constants(Constants(gain=2.0, reset=0.0))
+    assert model(events).spikes["0"].item() == 8
+    assert model.train()(events).spikes["0"].item() == 8
 
 
 def test_r_of_one_by_dt_is_one():

@@ -1,10 +1,13 @@
-"""Spiking neurons: one time step of a layer in plain PyTorch, differentiated by autograd through a surrogate gradient.
+"""Spiking neurons: one timestep of a layer in plain PyTorch.
 
-Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
-where a neuron has spiked (soft reset); a reset's spike carries no gradient.
+Charge: the membrane potential V takes the layer's current W a[t]. Fire:
+s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted where a neuron has spiked (soft
+reset). autograd differentiates all this through a surrogate gradient; a reset's spike
+carries none.
 
-The engines write these equations again, and run by default: a change here is a change there, too. CONTRIBUTING.md names the
-files, and tests/test_models.py says which differs. A neuron of your own: docs/how_to/extend.md.
+The engines, which run by default, have these equations in forms of their own: change
+them there, too. CONTRIBUTING.md names the files, and tests/test_models.py says which of
+them differs. A neuron of your own: docs/how_to/extend.md.
 """
 
 from functools import partial
@@ -16,16 +19,22 @@ from torch import nn
 from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.settings import FRACTION, POSITIVE, PROBABILITY, Registry, required
-from self_models.layers.surrogates import new_age, next_age
+from self_models.layers.surrogates import Surrogate, new_age, next_age
 
 
 class NeuronState(NamedTuple):
-    """State of one layer between steps, all (B, ...). v: membrane potential; age: steps since the last spike, or None where no
-    surrogate asks for it; current: of the synapse, None without one. Other neurons have named tuples of their own, with v."""
+    """State of one layer between timesteps; neurons of one's own have one of their own.
+
+    Attributes
+    ----------
+    v : Tensor (B, ...)
+        Membrane potential, which the named tuples of other neurons have, too.
+    age : Tensor (B, ...) or None
+        Timesteps since the last spike; None where no surrogate asks for it.
+    """
 
     v: torch.Tensor
     age: torch.Tensor | None = None
-    current: torch.Tensor | None = None
 
 
 UPDATES = Registry("update")  # name -> function as those here
@@ -45,7 +54,7 @@ def delayed(current, v, theta, leak, spike):
 def immediate(current, v, theta, leak, spike):
     """V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
 
-    Charge, then fire and reset, as in snnTorch, SpikingJelly and Norse: depth costs no steps. Returns (s, V[t])."""
+    Charge, then fire and reset: depth costs no steps. Returns (s, V[t])."""
     v = leak * v + current
     s = spike(v, theta)
     return s, v - theta * s.detach()
@@ -70,30 +79,46 @@ class Spike(torch.autograd.Function):
 
 
 class SpikingNeuron(nn.Module):
-    """One layer of neurons:
+    """One layer of spiking neurons.
 
-    I[t] = synapse_leak I[t-1] + synapse_gain a[t]      (with a synapse; else I[t] = a[t], what arrives)
-    then update, with the current gain I[t] + drive; where a neuron has spiked V = reset, if there is one.
+    Neurons of one's own override `forward` and, for a state of their own, `at_rest`.
 
-    forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
-    state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
-    too. threshold, leak: in the state_dict; these and the rest: one value, or one for each neuron. floor: in thresholds, below
-    which V does not fall. Neurons of one's own override forward and, for a state of their own, at_rest."""
+    Parameters
+    ----------
+    surrogate : Surrogate
+        Gradient of a spike.
+    update : str
+        Name of one of UPDATES: the order of charge, fire and reset.
+    threshold : float > 0
+        In the unit of the current. A Parameter of one value, or one for each neuron.
+    leak : float, 0 to 1
+        Share of V that a timestep keeps. A Parameter, too.
+    learn_threshold, learn_leak : bool
+        Whether these have gradients.
+    initial_potential : float, 0 to 1
+        V before the first timestep, in thresholds.
+    floor : float or None
+        V does not fall below -floor thresholds; None for no bound.
+
+    Raises
+    ------
+    ModelError
+        If a value is out of its range, or there is no such update.
+    """
 
     fires = True  # else it sends V
     charges_first = False  # True: it fires only when it has been charged by all that arrives
-    may_be_negative = False  # thresholds: a distance from one is then divided by its size
 
     def __init__(
         self,
-        surrogate,
-        update,
-        threshold=1.0,
-        leak=1.0,
-        learn_threshold=False,
-        learn_leak=False,
-        initial_potential=0.0,
-        floor=None,
+        surrogate: Surrogate,
+        update: str,
+        threshold: float = 1.0,
+        leak: float = 1.0,
+        learn_threshold: bool = False,
+        learn_leak: bool = False,
+        initial_potential: float = 0.0,
+        floor: float | None = None,
     ):
         super().__init__()
         self.surrogate = surrogate
@@ -106,121 +131,59 @@ class SpikingNeuron(nn.Module):
         )
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
         self.floor = floor
-        self.set_constants()
 
-    def set_constants(
-        self,
-        gain=1.0,
-        drive=0.0,
-        reset=None,
-        synapse_leak=None,
-        synapse_gain=1.0,
-        start=None,
-    ):
-        """Set what the equations have beside threshold and leak.
+    @property
+    def rest(self) -> torch.Tensor:
+        """V before the first timestep. A learned threshold gets its gradient, too."""
+        return self.initial_potential * self.threshold
+
+    def at_rest(self, current: torch.Tensor) -> NeuronState:
+        """Return the state before the first timestep, for a current (B, ...)."""
+        v = torch.zeros_like(current)
+        if self.initial_potential:
+            v = v + self.rest
+        return NeuronState(v)
+
+    def forward(
+        self, current: torch.Tensor, state: NeuronState | None = None
+    ) -> tuple[torch.Tensor, NeuronState]:
+        """Run one timestep.
 
         Parameters
         ----------
-        gain, drive, synapse_leak, synapse_gain : float or Tensor
-            As in the equations of the class; a tensor has a value for each neuron.
-            Without a synapse_leak there is no synapse.
-        reset : float, Tensor or None
-            V after a spike; None subtracts the threshold.
-        start : float, Tensor or None
-            V before the first timestep; None is initial_potential * threshold.
+        current : Tensor (B, ...)
+            What arrives, as the layer's weights deliver it.
+        state : NeuronState or None
+            Of the timestep before; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor (B, ...)
+            0 or 1.
+        state : NeuronState
         """
-        constants = {
-            "gain": gain,
-            "drive": drive,
-            "reset": reset,
-            "synapse_leak": synapse_leak,
-            "synapse_gain": synapse_gain,
-            "start": start,
-        }
-        self.numbers = tuple(
-            value for value in constants.values() if not isinstance(value, torch.Tensor)
-        )
-        for name, value in constants.items():
-            if isinstance(value, torch.Tensor):
-                vars(self).pop(name, None)
-                self.register_buffer(name, value, persistent=False)
-            else:
-                setattr(self, name, value)
-
-    @property
-    def takes_as_is(self):
-        """True if what arrives is the current that charges V."""
-        numbers = (
-            isinstance(self.gain, float)
-            and isinstance(self.drive, float)
-            and self.synapse_leak is None
-        )
-        return numbers and (self.gain, self.drive) == (1, 0)
-
-    @property
-    def rest(self):
-        """V before the first step."""
-        if self.start is not None:
-            return self.start
-        return self.initial_potential * self.threshold
-
-    def at_rest(self, current):
-        """The NeuronState before the first step, for a current (B, ...)."""
-        v = torch.zeros_like(current)
-        synapse = None if self.synapse_leak is None else v
-        starts_at_zero = self.start is None and not self.initial_potential
-        return NeuronState(v if starts_at_zero else v + self.rest, current=synapse)
-
-    def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
-        v, age, synapse = state or self.at_rest(current)
+        v, age = state or self.at_rest(current)
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
-        current, synapse = self.received(current, synapse)
-        spikes, v = self.update(
-            current, v, self.threshold, self.leak, partial(self.spike, age=age)
-        )
-        if self.reset is not None:  # delayed: the current of this step arrives behind the reset
-            v = torch.where(
-                spikes > 0, self.reset + current if self.update is delayed else self.reset, v
-            )
-        return spikes, NeuronState(
-            self.floored(v), None if age is None else next_age(age, spikes), synapse
-        )
+        spike = partial(self.spike, age=age)
+        spikes, v = self.update(current, v, self.threshold, self.leak, spike)
+        if age is not None:
+            age = next_age(age, spikes)
+        return spikes, NeuronState(self.floored(v), age)
 
-    def received(self, current, synapse):
-        """(the current that charges V, the synapse's) of what arrives."""
-        if synapse is not None:
-            current = synapse = self.synapse_leak * synapse + self.synapse_gain * current
-        return current if self.takes_as_is else self.gain * current + self.drive, synapse
+    def spike(
+        self, v: torch.Tensor, theta: torch.Tensor, age: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return s = H(V/theta - 1) with the surrogate's gradient; age: of NeuronState."""
+        return Spike.apply(v / theta - 1, age, self.surrogate)
 
-    def spike(self, v, theta, age=None):
-        """s = H(V/theta - 1), with the surrogate's gradient; age: as in NeuronState."""
-        distance = (
-            (v - theta) / torch.where(theta == 0, 1, theta.abs())
-            if self.may_be_negative
-            else v / theta - 1
-        )
-        return Spike.apply(distance, age, self.surrogate)
-
-    def floored(self, v):
-        """V <- max(V, -floor theta)"""
+    def floored(self, v: torch.Tensor) -> torch.Tensor:
+        """Return max(V, -floor theta)."""
         if self.floor is None:
             return v
         lowest = -self.floor * self.threshold
         return torch.where(v < lowest, lowest, v)
-
-
-class Integrator(SpikingNeuron):
-    """Neurons without a threshold (LI, I, CubaLI of NIR), which send V itself in each step."""
-
-    fires = False
-
-    def forward(self, current, state=None):
-        v, age, synapse = state or self.at_rest(current)
-        current, synapse = self.received(current, synapse)
-        v = self.leak * v + current
-        return v, NeuronState(v, age, synapse)
 
 
 class SpikingLayers:
@@ -305,40 +268,3 @@ class HeldDropout(nn.Module):
         if mask is None:
             return signal, None
         return (signal.unflatten(0, (steps, -1)) * mask.to(signal.dtype)).flatten(0, 1), mask
-
-
-class AsElsewhere(SpikingNeuron):
-    """Neurons as other simulators run them, where NIR has no word for it. V' = leak V + I is what a timestep charges,
-    R = H(V > theta) before it.
-
-    subtracts, reset_delay (snnTorch): V = V' - theta R, s = H(V > theta): a spike is subtracted in the next timestep.
-    subtracts (snnTorch, reset_delay=False): s = H(V' - theta R > theta), V = V' - theta s.
-    several (sinabs): s = floor(V' / theta), at most `most` unless None, V = V' - theta s.
-    whole, reset_delay (Synaptic and RLeaky of snnTorch, zero): V = (1 - R) V': what arrives behind a spike is lost.
-    none of them: V is never reset."""
-
-    subtracts = reset_delay = several = whole = False
-    most = None
-
-    def forward(self, current, state=None):
-        v, age, synapse = state or self.at_rest(current)
-        current, synapse = self.received(current, synapse)
-        theta, charged, before = (
-            self.threshold,
-            self.leak * v + current,
-            (v > self.threshold).to(v.dtype),
-        )
-        if self.several:
-            spikes = (charged / theta).floor().clamp(0, self.most)
-            return spikes, NeuronState(self.floored(charged - spikes * theta), age, synapse)
-        if self.subtracts:
-            charged = charged - before * theta
-        elif self.whole:
-            charged = charged - before * charged
-        spikes = self.spike(charged, theta, age)
-        if self.subtracts and not self.reset_delay:
-            charged = charged - (spikes.detach() - before) * theta
-        return spikes, NeuronState(self.floored(charged), age, synapse)
-
-
-NEURONS = SpikingNeuron, Integrator, AsElsewhere  # all kinds

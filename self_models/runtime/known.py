@@ -7,7 +7,6 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import (
-    NEURONS,
     UPDATES,
     CountingMaxPool,
     HeldDropout,
@@ -18,7 +17,7 @@ from self_models.runtime.outputs import INPUT
 
 STAGES = "features", "generate", "classifier", "network"
 LINEAR = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.AvgPool2d, nn.Flatten, Scale
-KNOWN = *NEURONS, *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
+KNOWN = *LINEAR, nn.MaxPool2d, CountingMaxPool, HeldDropout, nn.Identity
 OF_READOUT = (
     "integrate",
     "prediction",
@@ -110,17 +109,13 @@ def names_of_ones_own(model):
 def is_plain(layer, known_neuron):
     """True if a layer has a form that architectures make; known_neuron: the class of their neurons."""
     if isinstance(layer, SpikingNeuron):
-        plain = (
-            layer.takes_as_is
-            and layer.reset is None
-            and layer.threshold.numel() == layer.leak.numel() == 1
-        )
+        plain = layer.threshold.numel() == layer.leak.numel() == 1
         return plain and type(layer) is known_neuron
     return has_form(layer)
 
 
 def has_form(layer):
-    """True if the kernel has the form of a module."""
+    """True if all engines have the form of a module that is no neuron."""
     if type(layer) not in KNOWN:
         return False
     if isinstance(layer, nn.MaxPool2d):

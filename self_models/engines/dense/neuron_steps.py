@@ -148,7 +148,7 @@ def neuron_steps(neuron, drive, state=None, steps=1):
     drive = drive.to(neuron.threshold.dtype).unflatten(
         0, (steps, -1)
     )  # float32 where matrix products are bfloat16
-    v, age, _ = state or neuron.at_rest(drive[0])
+    v, age = state or neuron.at_rest(drive[0])
     update = UPDATES[neuron.update]
     learns = torch.is_grad_enabled() and any(
         value.requires_grad for value in (drive, v, neuron.threshold, neuron.leak)

@@ -13,17 +13,16 @@ from self_models.basics import ModelError
 from self_models.basics.devices import kept_in_memory
 from self_models.basics.images import checked_images
 from self_models.engines.event.build import Run, Settings, built, library
-from self_models.engines.event.layout import lay_out
+from self_models.engines.event.layout import has_form, lay_out
 from self_models.engines.event.state import CHUNK, Rooms, StreamMemory, in_rows
 from self_models.engines.event.tables import own_settings, settings_of, unknown_part, whole_form
 from self_models.engines.fingerprint import fingerprint
-from self_models.guests.phased import PhasedNeuron
 from self_models.guests.phased.timing import schedule_of
 from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.known import has_form, is_hooked, unknown
+from self_models.runtime.known import is_hooked, unknown
 from self_models.runtime.loop import check_uniforms
 
 
@@ -323,7 +322,7 @@ class GraphEngine(Engine):
     def check(self):
         graph = self.model.graph
         for name, module in graph.modules.items():
-            if is_hooked(module) or not has_form(module) or isinstance(module, PhasedNeuron):
+            if is_hooked(module) or not has_form(module):
                 raise ModelError(
                     f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense"
                 )

@@ -27,11 +27,14 @@ from self_models.engines.event.tables import (
     whole_form,
 )
 from self_models.engines.event.windows import WindowedChain
+from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
 from self_models.guests.phased.timing import schedule_of
-from self_models.layers.neurons import AsElsewhere, CountingMaxPool, SpikingNeuron, delayed
+from self_models.layers.neurons import CountingMaxPool, SpikingNeuron, delayed
 from self_models.runtime.graph import Link
+from self_models.runtime.known import has_form as is_known_layer
 from self_models.runtime.outputs import INPUT
 
+NEURONS = SpikingNeuron, NIRNeuron, Integrator, AsElsewhere  # that the kernel has
 CACHE, NEAR = (
     2**18,
     3 * 2**16,
@@ -116,8 +119,9 @@ class Layout:
                 self.charge(n, links)
             return
         theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
+        constants = nir_constants(neuron)
         rest = tensor_of(neuron.rest)
-        is_driven = bool(tensor_of(neuron.drive).all())
+        is_driven = bool(tensor_of(constants.drive).all())
         is_late = elsewhere and (neuron.subtracts or neuron.whole)
         sends_several = elsewhere and neuron.several
         subtracts_early = elsewhere and neuron.subtracts and not neuron.reset_delay
@@ -137,7 +141,7 @@ class Layout:
                 "sends V, which does not begin at 0",
             ),
             (
-                neuron.start is not None and (rest != rest.flatten()[0]).any(),
+                constants.start is not None and (rest != rest.flatten()[0]).any(),
                 "has neurons that begin at potentials of their own",
             ),
             (
@@ -152,17 +156,17 @@ class Layout:
         shape, natural, gain = (
             self.nodes[n]["shape"],
             self.graph.shapes[target],
-            tensor_of(neuron.gain),
+            tensor_of(constants.gain),
         )
-        if neuron.synapse_leak is not None:
-            gain = gain * tensor_of(neuron.synapse_gain)
+        if constants.synapse_leak is not None:
+            gain = gain * tensor_of(constants.synapse_gain)
         gain = gain if gain.numel() == 1 else gain.expand(natural).reshape(shape)
         if (gain != 1).any():
             links = [link._replace(chain=link.chain.scaled(gain)) for link in links]
         self.nodes[n] |= {"neuron": neuron, "natural": natural}
-        if neuron.synapse_leak is not None:
+        if constants.synapse_leak is not None:
             current = self.add(
-                K.INTEGRATOR, shape, valued=1, leak=neuron.synapse_leak, natural=natural
+                K.INTEGRATOR, shape, valued=1, leak=constants.synapse_leak, natural=natural
             )
             self.numbers[f"{target} current"] = current
             self.charge(current, links)
@@ -314,6 +318,19 @@ class Layout:
         return best[0][2][:-1]
 
 
+def has_form(module: nn.Module) -> bool:
+    """Return whether the kernel has the form of a node of a GraphSNN.
+
+    It has none of a class derived from these: nobody knows what that does.
+    """
+    return type(module) in NEURONS or is_known_layer(module)
+
+
+def nir_constants(neuron: SpikingNeuron) -> Constants:
+    """Return the constants of neurons; those of the core have none but the defaults."""
+    return neuron.constants if isinstance(neuron, NIRNeuron) else Constants()
+
+
 def is_halving(module):
     return (
         isinstance(module, nn.AvgPool2d)
@@ -438,7 +455,8 @@ def constants_of(model, layout, nodes):
             (0, known["leak"], 0) if "leak" in known else (1, 1, 0)
         )  # threshold, leak, reset; a leak: of a synapse
         if neuron is not None:
-            reset = 0 if neuron.reset is None else neuron.reset
+            of_file = nir_constants(neuron)
+            reset = 0 if of_file.reset is None else of_file.reset
             values = neuron.threshold if neuron.fires else 0, neuron.leak, reset
             constants[n, 2] = tensor_of(neuron.rest).flatten()[0].item()
             constants[n, 3] = (
@@ -446,9 +464,9 @@ def constants_of(model, layout, nodes):
                 if neuron.floor is None
                 else (-neuron.floor * neuron.threshold).flatten()[0].item()
             )
-            if neuron.fires and (neuron.reset is not None or getattr(neuron, "whole", False)):
+            if neuron.fires and (of_file.reset is not None or getattr(neuron, "whole", False)):
                 nodes[n]["first_reset"] = keep([tensor_of(reset).flatten()[0].item()])
-            drive = of(neuron.drive, known["natural"], shape)
+            drive = of(of_file.drive, known["natural"], shape)
             always = (
                 neuron.fires and neuron.threshold.min() < 0
             )  # they spike where nothing arrives

@@ -12,7 +12,8 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, POSITIVE, Choice, Switch, required
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.layers.neurons import AsElsewhere, Integrator, SpikingNeuron
+from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
+from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.scale import Scale
 from self_models.layers.surrogates import triangle
 from self_models.runtime.graph import Graph, searched
@@ -742,7 +743,7 @@ def neuron(node, convention, name):
     }
     plain = reset != "none" and not any(ways.values())
     is_early = convention["delayed"] and plain
-    new = (SpikingNeuron if plain else AsElsewhere)(
+    new = (NIRNeuron if plain else AsElsewhere)(
         triangle(None, None), "delayed" if is_early else "immediate"
     )
     vars(new).update({} if plain else ways | {"reset_delay": bool(is_delayed)})
@@ -765,7 +766,8 @@ def neuron(node, convention, name):
 
 def with_values(neuron, leak, constants):
     neuron.leak = nn.Parameter(torch.as_tensor(in_float32(leak)), requires_grad=False)
-    neuron.set_constants(**{name: in_float32(value) for name, value in constants.items()})
+    in_file = {name: in_float32(value) for name, value in constants.items()}
+    neuron.set_constants(Constants(**in_file))
     return neuron
 
 

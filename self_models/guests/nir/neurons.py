@@ -1,0 +1,230 @@
+"""Neurons as NIR files have them.
+
+Those of the core with constants of a file, neurons without a threshold, and those of
+other simulators for which NIR has no word.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from self_models.layers.neurons import NeuronState, Spike, SpikingNeuron, delayed
+from self_models.layers.surrogates import Surrogate
+
+
+class Constants(NamedTuple):
+    """What the equations of a NIRNeuron have beside threshold and leak.
+
+    With the defaults they are those of SpikingNeuron. A tensor has a value for each
+    neuron.
+
+    Attributes
+    ----------
+    gain, drive : float or Tensor
+        The current gain I[t] + drive charges V.
+    reset : float, Tensor or None
+        V after a spike; None subtracts the threshold.
+    synapse_leak : float, Tensor or None
+        Share of the synapse's current that a timestep keeps; None without a synapse.
+    synapse_gain : float or Tensor
+        By which what arrives is added to the synapse's current.
+    start : float, Tensor or None
+        V before the first timestep; None is initial_potential * threshold.
+    """
+
+    gain: float | torch.Tensor = 1.0
+    drive: float | torch.Tensor = 0.0
+    reset: float | torch.Tensor | None = None
+    synapse_leak: float | torch.Tensor | None = None
+    synapse_gain: float | torch.Tensor = 1.0
+    start: float | torch.Tensor | None = None
+
+
+class NIRState(NamedTuple):
+    """State of one layer between timesteps.
+
+    Attributes
+    ----------
+    v, age : Tensor (B, ...)
+        As in NeuronState.
+    current : Tensor (B, ...) or None
+        That of the synapse; None without one.
+    """
+
+    v: torch.Tensor
+    age: torch.Tensor | None = None
+    current: torch.Tensor | None = None
+
+
+class NIRNeuron(SpikingNeuron):
+    """One layer of neurons with the constants that a NIR file may give.
+
+    With a synapse, what arrives, a[t], adds to its current; else it is the current:
+
+        I[t] = synapse_leak I[t-1] + synapse_gain a[t]
+
+    Then the update of SpikingNeuron runs with the current gain I[t] + drive. With a
+    reset, V = reset where a neuron has spiked.
+
+    Parameters
+    ----------
+    surrogate : Surrogate
+        Gradient of a spike.
+    update : str
+        As SpikingNeuron has it.
+    **settings
+        The others of SpikingNeuron.
+    """
+
+    may_be_negative = False  # thresholds: a distance from one is then divided by its size
+
+    def __init__(self, surrogate: Surrogate, update: str, **settings):
+        super().__init__(surrogate, update, **settings)
+        self.set_constants(Constants())
+
+    def set_constants(self, constants: Constants) -> None:
+        """Set the constants: each is an attribute from now on."""
+        numbers = []
+        for name, value in constants._asdict().items():
+            if isinstance(value, torch.Tensor):
+                vars(self).pop(name, None)
+                self.register_buffer(name, value, persistent=False)
+            else:
+                setattr(self, name, value)
+                numbers.append(value)
+        self.numbers = tuple(numbers)  # by which a change is noticed, see fingerprint()
+
+    @property
+    def constants(self) -> Constants:
+        """The constants, see set_constants()."""
+        return Constants(*(getattr(self, name) for name in Constants._fields))
+
+    @property
+    def takes_as_is(self) -> bool:
+        """Whether what arrives is the current that charges V."""
+        if self.synapse_leak is not None:
+            return False
+        if isinstance(self.gain, torch.Tensor) or isinstance(self.drive, torch.Tensor):
+            return False
+        return self.gain == 1 and self.drive == 0
+
+    @property
+    def rest(self) -> float | torch.Tensor:
+        """V before the first timestep."""
+        if self.start is None:
+            return super().rest
+        return self.start
+
+    def at_rest(self, current: torch.Tensor) -> NIRState:
+        """Return the state before the first timestep, for a current (B, ...)."""
+        nothing = torch.zeros_like(current)
+        v = nothing
+        if self.start is not None or self.initial_potential:
+            v = nothing + self.rest
+        synapse = None if self.synapse_leak is None else nothing
+        return NIRState(v, current=synapse)
+
+    def forward(
+        self, current: torch.Tensor, state: NIRState | None = None
+    ) -> tuple[torch.Tensor, NIRState]:
+        """Run one timestep, see `SpikingNeuron.forward`."""
+        current = current.to(self.threshold.dtype)
+        v, age, synapse = state or self.at_rest(current)
+        current, synapse = self.received(current, synapse)
+        spikes, (v, age) = super().forward(current, NeuronState(v, age))
+        if self.reset is not None:
+            v = torch.where(spikes > 0, self.after_spike(current), v)
+            v = self.floored(v)  # the floor holds for what V is reset to, too
+        return spikes, NIRState(v, age, synapse)
+
+    def received(
+        self, current: torch.Tensor, synapse: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the current that charges V, and the synapse's, of what arrives."""
+        if synapse is not None:
+            synapse = self.synapse_leak * synapse + self.synapse_gain * current
+            current = synapse
+        if not self.takes_as_is:
+            current = self.gain * current + self.drive
+        return current, synapse
+
+    def after_spike(self, current: torch.Tensor) -> float | torch.Tensor:
+        """Return V after a spike, where there is a reset."""
+        if self.update is delayed:  # this timestep's current arrives behind the reset
+            return self.reset + current
+        return self.reset
+
+    def spike(
+        self, v: torch.Tensor, theta: torch.Tensor, age: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the spikes, of thresholds below 0, too: see `SpikingNeuron.spike`."""
+        if not self.may_be_negative:
+            return super().spike(v, theta, age)
+        size = torch.where(theta == 0, 1, theta.abs())
+        return Spike.apply((v - theta) / size, age, self.surrogate)
+
+
+class Integrator(NIRNeuron):
+    """Neurons without a threshold (LI, I, CubaLI), which send V in each timestep."""
+
+    fires = False
+
+    def forward(
+        self, current: torch.Tensor, state: NIRState | None = None
+    ) -> tuple[torch.Tensor, NIRState]:
+        """Run one timestep, see `SpikingNeuron.forward`; what is sent is V."""
+        v, age, synapse = state or self.at_rest(current)
+        current, synapse = self.received(current, synapse)
+        v = self.leak * v + current
+        return v, NIRState(v, age, synapse)
+
+
+class AsElsewhere(NIRNeuron):
+    """Neurons as other simulators run them, where NIR has no word for it.
+
+    V' = leak V + I is what a timestep charges, R = H(V > theta) before it. Without any
+    of these, V is never reset.
+
+    Attributes
+    ----------
+    subtracts : bool
+        With reset_delay (snnTorch): V = V' - theta R, s = H(V > theta), so a spike is
+        subtracted in the next timestep. Else (snnTorch, reset_delay=False):
+        s = H(V' - theta R > theta), V = V' - theta s.
+    reset_delay : bool
+        See subtracts.
+    several : bool
+        As sinabs: s = floor(V' / theta), V = V' - theta s.
+    most : int or None
+        With several the largest s; None for no limit.
+    whole : bool
+        With reset_delay (Synaptic and RLeaky of snnTorch, reset zero): V = (1 - R) V', so
+        what arrives behind a spike is lost.
+    """
+
+    subtracts = False
+    reset_delay = False
+    several = False
+    most = None
+    whole = False
+
+    def forward(
+        self, current: torch.Tensor, state: NIRState | None = None
+    ) -> tuple[torch.Tensor, NIRState]:
+        """Run one timestep, see `SpikingNeuron.forward`."""
+        v, age, synapse = state or self.at_rest(current)
+        current, synapse = self.received(current, synapse)
+        theta = self.threshold
+        charged = self.leak * v + current
+        if self.several:
+            spikes = (charged / theta).floor().clamp(0, self.most)
+            return spikes, NIRState(self.floored(charged - spikes * theta), age, synapse)
+        before = (v > theta).to(v.dtype)
+        if self.subtracts:
+            charged = charged - before * theta
+        elif self.whole:
+            charged = charged - before * charged
+        spikes = self.spike(charged, theta, age)
+        if self.subtracts and not self.reset_delay:
+            charged = charged - (spikes.detach() - before) * theta
+        return spikes, NIRState(self.floored(charged), age, synapse)
