@@ -22,7 +22,7 @@ class VGG_wFeedback(Network):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
-    colour, else in [0, 1]. Settings: ANNSettings in network_settings.py. An architecture without feedback runs one step, and so
+    colour, else in [0, 1]. Settings: ANNSettings in config.py. An architecture without feedback runs one step, and so
     does a network with a norm. Raises ModelError for settings that make no network."""
 
     Settings = ANNSettings

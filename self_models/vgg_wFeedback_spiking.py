@@ -50,7 +50,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     adds up what the classifier's last layer sends, which does not spike; the read-out makes the decoder's output a prediction,
     and with it the gate makes the next View. All else runs the same faster, and is held against it.
 
-    Settings: SpikingSettings in network_settings.py, and those of its parts: gate (objectives/gates.py: what the input neurons
+    Settings: SpikingSettings in config.py, and those of its parts: gate (objectives/gates.py: what the input neurons
     see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
     predicts). Raises ModelError for settings that make no network."""
 
