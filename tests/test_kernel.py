@@ -264,7 +264,9 @@ def test_several_at_once_and_what_a_killed_build_left(fresh):
     assert {each.name for each in build.kept_folder().iterdir()} == {"building_x", path.name}
 
 
-OTHERS = -1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)  # numbers in place of a block's
+FLOATS = np.float32([-1, 0.5, 3e38, math.inf, math.nan]).view(np.int32).tolist()
+# numbers in place of a block's
+OTHERS = -1, 0, 1, 2, 3, 5, 17, 59, 200, 2**15, 2**31 - 1, -(2**31), *FLOATS
 
 
 def mutated(block, front, draw):

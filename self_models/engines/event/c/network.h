@@ -110,7 +110,7 @@ typedef struct {
 
    Ranges: dynamic, latch, feedback, immediate, residual and per_pixel are 0 or 1; rule, encoding and readout one of their enum;
    timesteps from 1 and phase_steps from 0 on. epsilon, readout_slew and surprise are not below 0, readout_leak is 0 to 1, scales are
-   above 0. No float is NaN; epsilon and the bounds may be infinite. */
+   above 0. No float is NaN; epsilon, surprise and the bounds may be infinite. */
 typedef struct {
     float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
     float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
@@ -175,7 +175,7 @@ typedef struct {
 } NetworkState;
 
 /* The network of a block, which must stay as it is meanwhile, and the settings with which it was written. Returns 0; or, where a state of
-   it would read or write beyond its memory, in a few words why, and fills in nothing. */
+   it would read or write beyond its memory, or its settings are out of their ranges, in a few words why, and fills in nothing. */
 const char *network_open(const void *block, size_t bytes, NetworkTables *network, NetworkSettings *settings);
 
 /* Bytes of a state, 0 where no memory can be so large; the state, with these settings and not yet reset, or 0: memory is 0 or too few
