@@ -243,13 +243,13 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
 
 
 def test_the_example_shows_what_its_quantised_ann_answers(capsys):
-    residual.main(limit=640)
+    residual.main(limit=640, timesteps=(1, 4), calibration_images=50)
     rows = [
         line.strip("| ").split(" | ")
         for line in capsys.readouterr().out.splitlines()
         if line[2:3].isdigit()
     ]
-    assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+    assert [row[0] for row in rows] == ["1", "4"]
     for _, wanted, found, differ, *_ in rows:
         assert (
             abs(float(wanted) - float(found)) < 1 and int(differ) <= 3
