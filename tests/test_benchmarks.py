@@ -106,7 +106,7 @@ def test_missing_tools_of_a_microcontroller_are_a_line(monkeypatch):
 def test_c_export_sends_the_same_spikes():
     said = run_here(
         "benchmarks.speed.c_export",
-        "--networks tiny_feedback --images 400 --compared 5 --repeats 1",
+        "--networks tiny_feedback --images 400 --compared 5 --repeats 1 --cflags=-O1",
     )[1]
     rows = [json.loads(line) for line in said.splitlines()]
     assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [

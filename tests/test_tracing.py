@@ -229,7 +229,7 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
     torch.manual_seed(0)
     x, ann = (
         torch.rand(2, 3, 32, 32) * 2 - 1,
-        resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval(),
+        resnet(2, 32, activation=lambda: QCFS(4, 2.0)).eval(),
     )
     for module in ann.modules():
         if isinstance(module, nn.Conv2d):

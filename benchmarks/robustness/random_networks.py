@@ -4,7 +4,9 @@
 --part graphs: the kernel against step() on random NIR graphs (tests/test_graph.py), by vectors, by plain
 loops and as a folder of C. --part traced: all engines on random ANNs with each update
 (tests/test_tracing.py). --part c: random networks as C in all forms, under the sanitisers
-(tests/test_c_export.py). Other random networks: engines.py.
+(tests/test_c_export.py). --part streams: streams cut, saved and run in any way (tests/test_stream.py).
+--part counts: operations against a plain recount (tests/test_counts.py). All engines on random networks:
+engines.py.
 
 A JSON object per part: cases `run`; `failures`, each with its case and the difference. With failures the
 exit status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1 python
@@ -13,6 +15,7 @@ benchmarks/robustness/random_networks.py`: three minutes of one core.
 
 import json
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +28,10 @@ from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
 
 import test_c_export
+import test_counts
+import test_engines
 import test_graph
+import test_stream
 import test_tracing
 
 
@@ -52,7 +58,30 @@ def c_cases(seeds):
             yield case, lambda folder, case=case: test_c_export.check_in_c(**case, folder=folder)
 
 
-PARTS = {"graphs": graph_cases, "traced": traced_cases, "c": c_cases}
+def stream_cases(seeds):
+    """Yield (case, its check) for each seed whose network streams; a check takes a folder."""
+    for case, model in test_stream.streaming(seeds):
+        yield case, partial(check_here, test_stream.check_stream, case, model)
+
+
+def count_cases(seeds):
+    """Yield (case, its check) for each seed that makes a network; a check takes a folder."""
+    for case, model in test_engines.networks(seeds):
+        yield case, partial(check_here, test_counts.check_counts, case, model)
+
+
+def check_here(check, case, model, folder):
+    """Check a network without writing anything into the folder."""
+    check(case, model)
+
+
+PARTS = {
+    "graphs": graph_cases,
+    "traced": traced_cases,
+    "c": c_cases,
+    "streams": stream_cases,
+    "counts": count_cases,
+}
 
 
 def failure_of(case, check):
