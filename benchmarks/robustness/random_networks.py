@@ -10,7 +10,7 @@ engines.py.
 
 A JSON object per part: cases `run`; `failures`, each with its case and the difference. With failures the
 exit status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1 python
-benchmarks/robustness/random_networks.py`: three minutes of one core.
+benchmarks/robustness/random_networks.py`: some minutes of one core.
 """
 
 import json
