@@ -57,13 +57,13 @@ def quantised(ann, snn):
 
 
 @torch.no_grad()
-def main(limit=None):
+def main(limit=None, timesteps=(1, 2, 4, 8), calibration_images=500):
+    """Print the table, a row for each T; limit: how many images are trained on, and tested."""
     train, _, test = load_data("MNIST")
-    ann, few, test = (
-        trained(train.part(0, limit or len(train))),
-        train.images[:500],
-        test.part(0, limit or len(test)).whole(),
-    )
+    train = train.part(0, limit or len(train))
+    test = test.part(0, limit or len(test)).whole()
+    ann = trained(train)
+    few = train.images[:calibration_images]
 
     def run(model):
         """(class of each image, accuracy in %, spikes and milliseconds of an image, of an SNN)"""
@@ -87,7 +87,7 @@ def main(limit=None):
         "| T | quantised ANN, % | SNN, % | other class | calibrated, % | spikes | events, ms | dense, ms |"
     )
     print("| --- " * 8 + "|")
-    for steps in (1, 2, 4, 8):
+    for steps in timesteps:
         plain = from_ann(ann, few, steps, "phased", calibrate=False, dataset="MNIST")
         snn = from_ann(ann, few, steps, "phased", dataset="MNIST")
         wanted, found, events = run(quantised(ann, plain)), run(plain), run(snn)

@@ -10,8 +10,10 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +109,57 @@ def run_here(name, *flags):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         result = module_of(name).main(split(flags))
     return result, out.getvalue()
+
+
+def run_make(folder, *flags, goals=("all",)):
+    """Call make in a folder of C. Its kernel is compiled once in a process.
+
+    Parameters
+    ----------
+    folder : Path
+        As `wfeedback export --to c` writes it.
+    *flags : str
+        Of make, such as ``"CFLAGS=-O1"``.
+    goals : sequence of str
+        Of make.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With what make wrote, whether or not it failed.
+    """
+    sources = []
+    for name in KERNEL_SOURCES:
+        sources.append((Path(folder) / name).read_bytes())
+    try:
+        kernel = kernel_object(tuple(sources), flags)
+    except subprocess.CalledProcessError as error:
+        return error
+    # Make builds what is older than a header, and the copy is new.
+    shutil.copy(kernel, folder)
+    return subprocess.run(
+        ["make", "-C", str(folder), *goals, *flags], capture_output=True, text=True
+    )
+
+
+KERNEL_SOURCES = ("network.c", "network.h", "vectors.h", "small.h", "Makefile", "qemu.mk")
+KERNELS = tempfile.TemporaryDirectory()  # removed when Python ends
+
+
+@functools.cache
+def kernel_object(sources, flags):
+    """Compile network.o, which depends on these sources, in the order of KERNEL_SOURCES."""
+    folder = Path(tempfile.mkdtemp(dir=KERNELS.name))
+    for name, text in zip(KERNEL_SOURCES, sources, strict=True):
+        (folder / name).write_bytes(text)
+    (folder / "weights.h").touch()  # a prerequisite, which network.c does not include
+    subprocess.run(
+        ["make", "-C", str(folder), "network.o", *flags],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return folder / "network.o"
 
 
 def refused(name, *flags):

@@ -17,7 +17,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from conftest import BIAS, build, commands_in, digests, refused, run_here, spiked
+from conftest import BIAS, build, commands_in, digests, refused, run_here, run_make, spiked
 from test_engines import drawn, networks
 from test_integers import one_pixel
 
@@ -146,32 +146,39 @@ def few_images(monkeypatch):
     monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
 
 
+def runs_in_c(number):
+    """Whether C runs this random case of test_engines: an open gate, or one that blocks, of images."""
+    case = drawn(number)
+    return case["gate"] != "contrast" and not case["recorded"] and bool([*networks([number])])
+
+
 def cases(count):
-    """So many numbers of the random cases of test_engines that C runs: with an open gate, or one that blocks, of images."""
-    numbers = (
-        number
-        for number in itertools.count()
-        if drawn(number)["gate"] != "contrast" and not drawn(number)["recorded"]
-    )
-    return [*itertools.islice((number for number in numbers if [*networks([number])]), count)]
+    """So many numbers of random cases that C runs."""
+    return [*itertools.islice(filter(runs_in_c, itertools.count()), count)]
 
 
-@pytest.mark.parametrize(
-    ("number", "form"), [*zip(cases(15), itertools.cycle(["folded", "compact", "int8"]))]
-)
+FORMS = ("folded", "compact", "int8")
+
+
 @torch.no_grad()
-def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
-    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. The compact
-    form by plain loops, and with room for two windows of weights."""
+def check_in_c(number, form, folder):
+    """Compare the network of this random case, as C of this form, with Python.
+
+    Spikes, potentials, logits and open pixels, one image after the other, and streaming; clean for both
+    sanitisers. The compact form by plain loops, and with room for two windows of weights.
+    """
     flags, is_compact = SANITISED, form == "compact"
-    if is_compact:
-        monkeypatch.setattr(harness.exporting.c_folder, "WINDOWS", 2)
-        flags = f"{flags[0]} -DPLAIN", flags[1]
     ((case, model),) = networks([number])
     model = in_whole_numbers(model) if form == "int8" else model
-    x = write(tmp_path, model, is_compact)
-    found = CBuild(tmp_path, model, *flags)
-    assert check(tmp_path).stdout.startswith("equal: 4 images"), case
+    with pytest.MonkeyPatch.context() as patch:
+        if is_compact:
+            patch.setattr(harness.exporting.c_folder, "WINDOWS", 2)
+            flags = f"{flags[0]} -DPLAIN", flags[1]
+        x = write(folder, model, is_compact)
+    done = run_make(folder, *flags)
+    assert done.returncode == 0, done.stderr
+    found = CBuild(folder, model)
+    assert check(folder).stdout.startswith("equal: 4 images"), case
     record, tolerance = (
         dict.fromkeys(model.neurons(), ("spikes", "membrane")),
         0 if form == "int8" else 1e-4,
@@ -197,6 +204,15 @@ def test_same_spikes_and_pixels(tmp_path, monkeypatch, number, form):
             assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None, (
                 case
             )
+
+
+@pytest.mark.parametrize(("number", "form"), [*zip(cases(15), itertools.cycle(FORMS))])
+def test_same_spikes_and_pixels(tmp_path, number, form):
+    """Each network in one of the forms.
+
+    benchmarks/robustness/random_networks.py takes any number of networks in all forms.
+    """
+    check_in_c(number, form, tmp_path)
 
 
 INTEL = platform.machine() in ("x86_64", "AMD64")
@@ -273,8 +289,9 @@ def test_a_floor_holds_in_a_state_that_was_loaded_by_hand():
 def test_a_phased_network_answers_one_image_after_the_other_from_rest(tmp_path):
     model = build(update="phased", epsilon=0.0)
     x, run = write(tmp_path, model), Running(model)
+    run_make(tmp_path, STRICT)
     with pytest.raises(ModelError, match="-l: this network answers one image after the other"):
-        CBuild(tmp_path, model, STRICT).run(x, "-l")
+        CBuild(tmp_path, model).run(x, "-l")
     run.call("reset", 0, 0, 0)
     assert not run.call("streams") and run.show(x[0])
     before = run.room.pixels("image").copy()
@@ -450,7 +467,8 @@ def test_networks_link_into_one_program_as_on_the_page(tmp_path):
         ).items():
             (tmp_path / folder / name).write_text(text_of)
         text += renamed({"": page.replace("digits/", f"{folder}/")}, folder)[""]
-        subprocess.run(["make", "network.o", "weights.o"], cwd=tmp_path / folder, check=True)
+        goals = ["CFLAGS=-O1", "network.o", "weights.o"]
+        subprocess.run(["make", *goals], cwd=tmp_path / folder, check=True)
         objects += [f"{folder}/network.o", f"{folder}/weights.o"]
     wanted = [
         " ".join(
@@ -510,7 +528,8 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     (tmp_path / "weights.c").write_text(
         files_of(other, tables_of(other), x, range(4), "small")["weights.c"]
     )
-    difference = first_difference(model, CBuild(tmp_path, model, STRICT), x)
+    run_make(tmp_path, STRICT)
+    difference = first_difference(model, CBuild(tmp_path, model), x)
     with pytest.raises(
         UserError, match=r"its C is not equal to step\(\), a fault of this program"
     ) as said:
@@ -681,8 +700,7 @@ def test_a_program_whose_network_does_not_begin_says_so(tmp_path):
     weights = tmp_path / "weights.h"
     text = re.sub(r"#define NETWORK_BYTES .*", "#define NETWORK_BYTES 64", weights.read_text())
     weights.write_text(text)
-    make = ["make", "all", STRICT]
-    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    assert run_make(tmp_path, STRICT).returncode == 0
     words = "the network does not begin, see network_begin in network.h\n"
     done = check(tmp_path)
     assert (done.returncode, done.stdout) == (1, f"differs: {words}")
@@ -692,6 +710,7 @@ def test_a_program_whose_network_does_not_begin_says_so(tmp_path):
 
 def test_what_run_cannot_read_is_refused(tmp_path):
     write(tmp_path / "c", model := build())
+    run_make(tmp_path / "c", STRICT)
     runner, x = CBuild(tmp_path / "c", model), pixels(model)
     refusals = {
         "-s 0": "is not a number from 1 to 2147483647",
@@ -761,12 +780,13 @@ def value_of(size):
 
 @pytest.mark.parametrize("page", ["c_export", "microcontroller"])
 def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
+    """The float32 network that is built is a smaller one than the page's: its weights take gcc 15 s less."""
     for _, (*words, name) in commands_in(f"docs/how_to/{page}.md"):
+        if "c" in words and "--weights" not in words:
+            words = [word.replace("quick_feedback", "tiny_feedback") for word in words]
         run_here("export", *words, tmp_path / name)
         if "c" in words:
-            done = subprocess.run(
-                ["make", "-C", tmp_path / name, "check", "all"], capture_output=True, text=True
-            )
+            done = run_make(tmp_path / name, "CFLAGS=-O1", goals=("check", "all"))
             assert done.returncode == 0 and "equal: " in done.stdout, done.stdout + done.stderr
 
 
@@ -778,7 +798,8 @@ def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_image
     assert not (tmp_path / "c").exists()
 
 
-def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images):
+def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images, monkeypatch):
+    monkeypatch.setattr(harness.exporting.c_folder, "checked", lambda files: "equal")
     run_here("export", trained.snn, "--to c --output", tmp_path / "c")
     (tmp_path / "c" / "mine.txt").write_text("mine")
     before = digests(tmp_path)

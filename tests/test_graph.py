@@ -12,7 +12,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_here
+from conftest import REPOSITORY, run_here, run_make
 from torch import nn
 
 from harness.exporting.c_build import CBuild, bytes_of
@@ -320,9 +320,22 @@ def random_graph(seed):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("seed", range(120))
-def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
-    """Spikes, potentials and sums, for frames with values and for lists of events; however the loops are built; and its C."""
+def check_graph(seed, folder, is_built_plainly=True, is_checked_in_c=True):
+    """Compare the kernel with step() on the random graph of this seed.
+
+    Spikes, potentials and sums, for frames with values and for lists of events.
+
+    Parameters
+    ----------
+    seed : int
+        Of the graph and of what arrives.
+    folder : Path
+        For files.
+    is_built_plainly : bool
+        Compare with the kernel of plain loops, too.
+    is_checked_in_c : bool
+        Export the graph as a folder of C, which checks itself, too.
+    """
     graph = random_graph(seed)
     graph.metadata = {"seconds_per_step": 1, "reset": ["zero", "subtract"][seed % 2]}
     graph.metadata["initial_potential"] = [0, 1.5, 0.5][seed % 3]
@@ -344,16 +357,26 @@ def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
         assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
-        if seed < 30 and not isinstance(build.built(plain=True), ModelError):
+        if is_built_plainly and not isinstance(build.built(plain=True), ModelError):
             fast, model.engine.current().library = model(events / 3), build.library(plain=True)
             assert (
                 first_difference(model(events / 3), fast, tolerance=0) is None
             )  # bit for bit, on no grid
-        if seed < 40:
-            nir.write(tmp_path / "net.nir", graph)
-            assert "checked here: equal: 3 recordings, 40 timesteps" in str(
-                c_folder(tmp_path / "net.nir", None)
-            )
+        if is_checked_in_c:
+            path = folder / f"net_{seed}.nir"
+            nir.write(path, graph)
+            assert "checked here: equal: 3 recordings, 40 timesteps" in str(c_folder(path, None))
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_the_kernel_is_step_on_random_graphs(seed, tmp_path):
+    """However its loops are built, and as a folder of C, which some of the graphs are.
+
+    benchmarks/robustness/random_networks.py takes any number of graphs, each in all ways.
+    """
+    # 7 and the periods of check_graph(), 2, 3 and 5, have no common divisor, so that both
+    # ways meet all settings; and both meet all kinds of nodes.
+    check_graph(seed, tmp_path, seed % 7 in (4, 5), seed % 7 in (2, 6))
 
 
 @torch.no_grad()
@@ -450,9 +473,7 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
     path, folder, draw = tmp_path / "net.nir", tmp_path / "c", torch.Generator().manual_seed(seed)
     nir.write(path, random_graph(seed))
     run_here("export", path, "--to c --output", folder)
-    done = subprocess.run(
-        ["make", "-s", "-C", folder, "all", "check"], capture_output=True, text=True
-    )
+    done = run_make(folder, "CFLAGS=-O1", goals=("all", "check"))
     assert "equal: 3 recordings" in done.stdout, done.stdout + done.stderr
     model = load(path)
     events = torch.randint(0, 3, (4, 6, *model.graph.shape), generator=draw)

@@ -253,7 +253,7 @@ def test_no_sum_is_rounded(update):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 1000}], ids=str
+    "settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 50}], ids=str
 )
 def test_sums_fit_into_32_bits_whatever_comes(settings):
     """By the sums of all weights at work, with relays and biases: of no current, nor of what it is added to, more than 2^31."""

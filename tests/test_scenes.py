@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import records, run_here, run_script
+from conftest import records, run_as_program, run_here
 from PIL import Image
 
 from harness import UserError
@@ -229,7 +229,7 @@ def test_what_is_no_frames_gets_a_line(tmp_path, model):
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
     flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 5 --steps_per_frame 2 --limit_test 16"
-    done = run_script(
+    done = run_as_program(
         "stream",
         flags,
         f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02",

@@ -100,9 +100,10 @@ def check_stream(case, model):
         stream.load_state_dict(state)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 20))
+@pytest.mark.parametrize("first", [0, 10])
 def test_a_stream_is_the_same_however_it_is_cut_saved_and_run(first):
-    for case, model in streaming(range(first, first + 20)):
+    """benchmarks/robustness/random_networks.py takes any number of cases."""
+    for case, model in streaming(range(first, first + 10)):
         try:
             check_stream(case, model)
         except Exception as error:

@@ -97,11 +97,12 @@ def on_a_grid(model, seed):
     return model
 
 
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("update", ["phased", "immediate", "delayed"])
+UPDATES = ("phased", "immediate", "delayed")
+
+
 @torch.no_grad()
-def test_events_are_step_on_random_networks(seed, update):
-    """Spikes and logits of every timestep, and the operations counted; a file keeps the network."""
+def check_events(seed, update):
+    """Spikes and logits of every timestep, and the operations counted, by all engines."""
     torch.manual_seed(seed)
     x = torch.randint(0, 17, (4, *SHAPE), generator=torch.Generator().manual_seed(seed)) / 16
     model = on_a_grid(from_ann(Random(seed), x, 3, update, calibrate=False), seed)
@@ -122,6 +123,15 @@ def test_events_are_step_on_random_networks(seed, update):
     for output in (found, dense):
         assert first_difference(output, reference) is None
         torch.testing.assert_close(output.logits_by_step, reference.logits_by_step)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_events_are_step_on_random_networks(seed):
+    """Each network with one of the updates.
+
+    benchmarks/robustness/random_networks.py takes any number of networks with all updates.
+    """
+    check_events(seed, UPDATES[seed % len(UPDATES)])
 
 
 def run_layers(layers, images):
@@ -218,8 +228,8 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
     gets one bias in each of 4 timesteps."""
     torch.manual_seed(0)
     x, ann = (
-        torch.rand(6, 3, 32, 32) * 2 - 1,
-        resnet(2, 64, activation=lambda: QCFS(4, 2.0)).eval(),
+        torch.rand(2, 3, 32, 32) * 2 - 1,
+        resnet(2, 32, activation=lambda: QCFS(4, 2.0)).eval(),
     )
     for module in ann.modules():
         if isinstance(module, nn.Conv2d):
@@ -235,7 +245,7 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
         prod(snn.graph.shapes[name]) for name in biased
     )
     snn.engine, wanted = None, ann.double()(x.double())
-    for batched, few in ((True, 6), (False, 1)):
+    for batched, few in ((True, 2), (False, 1)):
         snn.double().batched = batched
         torch.testing.assert_close(
             snn(x.double()[:few]).logits / 4, wanted[:few], rtol=0, atol=1e-9
@@ -243,13 +253,13 @@ def test_resnet18_has_the_logits_of_its_quantised_ann():
 
 
 def test_the_example_shows_what_its_quantised_ann_answers(capsys):
-    residual.main(limit=640)
+    residual.main(limit=640, timesteps=(1, 4), calibration_images=50)
     rows = [
         line.strip("| ").split(" | ")
         for line in capsys.readouterr().out.splitlines()
         if line[2:3].isdigit()
     ]
-    assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+    assert [row[0] for row in rows] == ["1", "4"]
     for _, wanted, found, differ, *_ in rows:
         assert (
             abs(float(wanted) - float(found)) < 1 and int(differ) <= 3

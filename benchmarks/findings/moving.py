@@ -58,11 +58,9 @@ TESTED_ON = [
     for noise in (0.0, 0.01)
     for kind in kinds
 ]
-SINCE, TRAINING, SCENES = (
-    5,
-    55_000,
-    100,
-)  # frames after news; digits, the others being for choices; per kind, noise and seed
+SINCE, TRAINING = 5, 55_000  # frames after news; digits, the others being for choices
+SCENES = 100  # per kind, noise and seed
+FRAMES = 60  # of a test scene
 GENERATIONS, UPDATES = (
     15,
     {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500},
@@ -661,7 +659,7 @@ def main(argv=None):
     with (asked.folder / ("grey_rows.jsonl" if asked.grey else "rows.jsonl")).open("w") as file:
         for (kind, noise), seed in product(tested_on, asked.seeds):
             scene = moving_scenes(
-                kind, test.images[:, 0], scenes, 60, seed_for(seed, "test"), noise, asked.grey
+                kind, test.images[:, 0], scenes, FRAMES, seed_for(seed, "test"), noise, asked.grey
             )
             for figures in measure(scene, test.labels, found[seed]):
                 print(
