@@ -17,8 +17,9 @@ from harness.command_line.posthoc import open_network
 from harness.command_line.recipes import as_flags, find, names
 from harness.command_line.scripts import run_script
 from harness.measuring import comparing
+from harness.measuring.log_lines import running
 from harness.measuring.read_logs import read_run
-from harness.measuring.tables import aligned, running
+from harness.measuring.tables import aligned
 from harness.runs.run import (
     Paths,
     PublishedPaths,

@@ -17,7 +17,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.film import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
-from harness.measuring.tables import spikes_text
+from harness.measuring.log_lines import spikes_text
 from harness.runs.run import counted
 from harness.runs.saving import write_whole
 from self_models.basics.settings import COUNT

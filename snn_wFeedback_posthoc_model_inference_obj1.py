@@ -18,13 +18,8 @@ from harness.command_line.recipes import as_flags
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_choices, save_extremes, save_sweep
 from harness.measuring.comparing import difficulty_correlations, on_front
-from harness.measuring.tables import (
-    blocking_table,
-    choices_table,
-    class_lines,
-    details_table,
-    difficulty_lines,
-)
+from harness.measuring.log_lines import class_lines
+from harness.measuring.tables import blocking_table, choices_table, details_table, difficulty_lines
 from harness.runs.run import counted, log_beside, program, read_records
 from self_models.basics.settings import settings_in
 from self_models.objectives.gates import GATES

@@ -19,7 +19,7 @@ from self_models.basics import ModelError
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.norms import by_channel
 from self_models.layers.stages import pass_on
-from self_models.runtime.known import check_known
+from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
 
 CACHED = (

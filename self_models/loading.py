@@ -10,7 +10,7 @@ from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Choice, Registry, required
 from self_models.layers.architectures import find_plan
-from self_models.runtime.known import names_of_ones_own
+from self_models.runtime.known_parts import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -28,7 +28,7 @@ from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import draws_for
 from self_models.runtime.graph import Graph, chained, graph_of_stages
-from self_models.runtime.known import is_hooked, modules_of, unknown
+from self_models.runtime.known_parts import is_hooked, modules_of, unknown
 from self_models.runtime.loop import (
     all_steps,
     prediction_targets,

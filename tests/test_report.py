@@ -11,7 +11,7 @@ import torch
 from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.drawing import plots
-from harness.measuring import tables
+from harness.measuring import log_lines, tables
 from harness.measuring.read_logs import Result, find_runs
 from self_models import load_data
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
@@ -366,7 +366,7 @@ RESULT = {
 
 def test_lines_for_a_reader(file_regression):
     """Which figure stands where, in which unit: of epochs and evaluations, and tables of all scripts."""
-    said = [tables.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123, "error": 3.0})]
+    said = [log_lines.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123, "error": 3.0})]
     said.append(
         " ".join(map(tables.figure, (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5)))
     )
@@ -376,11 +376,11 @@ def test_lines_for_a_reader(file_regression):
         ("test", MEANS, 0),
         ("last epoch", None, 0),
     ):
-        said.append(tables.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
-        said.append(tables.best_line({"epoch": 3, "accuracy": 0.971}, on))
+        said.append(log_lines.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best))
+        said.append(log_lines.best_line({"epoch": 3, "accuracy": 0.971}, on))
     said += [
-        *tables.result_lines(RESULT),
-        *tables.class_lines(RESULT["confusion"], ["cat", "elk"]),
+        *log_lines.result_lines(RESULT),
+        *log_lines.class_lines(RESULT["confusion"], ["cat", "elk"]),
     ]
     layers = {
         "input": 1234.5,
@@ -395,14 +395,14 @@ def test_lines_for_a_reader(file_regression):
         "interval": 5,
     }
     more |= {"energy_joules": 2.5e-5, "energy_event_joules": 8.123e-7}
-    said += [*tables.result_lines(RESULT | more), *tables.silent_outputs(RESULT | more)]
+    said += [*log_lines.result_lines(RESULT | more), *log_lines.silent_outputs(RESULT | more)]
     matrix = [[10 * (found == label) for found in range(21)] for label in range(21)]
     matrix[3][4], matrix[3][5], matrix[7][7], matrix[7][0], matrix[8] = 30, 2, 0, 6, [0] * 21
     assert (
-        tables.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42)
-        and tables.accuracy_by_class(matrix)[8] is None
+        log_lines.accuracy_by_class(matrix)[3] == pytest.approx(10 / 42)
+        and log_lines.accuracy_by_class(matrix)[8] is None
     )
-    said += tables.class_lines(matrix, [f"c{number}" for number in range(21)], ", epsilon 0.1")
+    said += log_lines.class_lines(matrix, [f"c{number}" for number in range(21)], ", epsilon 0.1")
     operations = {
         "effective_acs": 1234567.8,
         "effective_macs": 7654.3,
@@ -488,12 +488,12 @@ def test_records_for_programs(tmp_path, monkeypatch, data_regression):
         "energy_event_joules": 1e-6,
     }
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0, "per_image": {}}
-    found = tables.evaluation_record(
+    found = log_lines.evaluation_record(
         snn, result, SimpleNamespace(seed=0, selected_on="held-out"), rule="confidence"
     )
     tables.save_results_json(
         tmp_path / "x.json",
-        [tables.evaluation_record(ann, RESULT, SimpleNamespace(seed=3)), found],
+        [log_lines.evaluation_record(ann, RESULT, SimpleNamespace(seed=3)), found],
     )
     again = json.loads((tmp_path / "x.json").read_text())
     assert len({each.pop("date") for each in again}) == 1

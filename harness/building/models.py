@@ -22,7 +22,7 @@ from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
 from self_models.loading import ignored, kind_of, load_known, on_engine
 from self_models.runtime.draws import seed_for
-from self_models.runtime.known import in_stages, names_of_ones_own
+from self_models.runtime.known_parts import in_stages, names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

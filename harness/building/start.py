@@ -31,7 +31,7 @@ from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
 from self_models.objectives.gates import GATES, Gate
 from self_models.runtime.draws import Draws
-from self_models.runtime.known import in_stages
+from self_models.runtime.known_parts import in_stages
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

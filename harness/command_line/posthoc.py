@@ -11,12 +11,8 @@ from harness.building.models import lines_on_flags, new_snn, use_engine, word_fo
 from harness.building.start import resolve, start_snn
 from harness.data.facts import check_same, images_for
 from harness.drawing.film import film_of
-from harness.measuring.tables import (
-    counts_operations,
-    evaluation_record,
-    save_results_json,
-    silent_outputs,
-)
+from harness.measuring.log_lines import counts_operations, evaluation_record, silent_outputs
+from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion

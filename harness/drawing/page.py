@@ -14,7 +14,7 @@ from harness.drawing.plots import (
     save_parts,
 )
 from harness.measuring.comparing import FIGURES, wilson
-from harness.measuring.tables import MOST_CLASSES
+from harness.measuring.log_lines import MOST_CLASSES
 from harness.runs.run import unused_flags
 from harness.runs.saving import write_whole
 

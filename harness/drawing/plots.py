@@ -17,7 +17,8 @@ from harness.drawing.figures import (
 )
 from harness.drawing.film import as_pixels, in_words, still
 from harness.measuring.comparing import FIGURES, wilson
-from harness.measuring.tables import LOSSES, accuracy_by_class, record_parts
+from harness.measuring.log_lines import LOSSES, accuracy_by_class
+from harness.measuring.tables import record_parts
 from self_models.guests.energy import PARTS
 from self_models.objectives.contrast import WINDOW
 

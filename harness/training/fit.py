@@ -8,7 +8,7 @@ from math import ceil
 import torch
 
 from harness import UserError
-from harness.measuring import tables
+from harness.measuring import log_lines, tables
 from harness.runs import ranks
 from harness.runs.run import counted, progress_bar
 from harness.runs.saving import save_checkpoint
@@ -144,11 +144,13 @@ def record_epoch(state, epoch, learned, judgement, seconds):
     silent = [name for name, mean in layers if not mean and name != "input"]
     said = "sent no spike in the whole epoch"
     lines = [
-        f"warning: epoch {epoch}: layer {name} {said}: {tables.HELPS_AGAINST_SILENCE}"
+        f"warning: epoch {epoch}: layer {name} {said}: {log_lines.HELPS_AGAINST_SILENCE}"
         for name in silent
     ]
     lines.append(
-        tables.epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)
+        log_lines.epoch_line(
+            epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on
+        )
     )
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement}
     record |= {"selected_on": args.selected_on, "seconds": seconds}
@@ -192,7 +194,7 @@ def finish(state, criterion):
     model, args, run, best = state.model, state.args, state.run, state.best
     tests = args.selected_on != "test"
     (run.say if tests else run.result)(
-        f"{tables.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"]
+        f"{log_lines.best_line(best, args.selected_on)}, {run.best_path}", epoch=best["epoch"]
     )
     if tests:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
@@ -201,7 +203,9 @@ def finish(state, criterion):
             model, state.data[2], criterion, args, run, state.save_if_asked, epoch=best["epoch"]
         )
     elif args.results_json:  # the JSON lines have these figures with their epoch
-        tables.save_results_json(args.results_json, [tables.evaluation_record(model, best, args)])
+        tables.save_results_json(
+            args.results_json, [log_lines.evaluation_record(model, best, args)]
+        )
     state.finished = True
     state.save()
     return best
@@ -211,13 +215,13 @@ def test_once(model, test, criterion, args, run, after_batch=None, **more):
     """Evaluate on the test images, report, record, and return the figures. more: for the record."""
     run.begin()
     result = evaluate_with_bar(
-        model, test, criterion, args, run, tables.counts_operations(model, run.say), after_batch
+        model, test, criterion, args, run, log_lines.counts_operations(model, run.say), after_batch
     )
-    run.result(*tables.result_lines(result), **more)
-    record = tables.evaluation_record(model, result, args, **more)
+    run.result(*log_lines.result_lines(result), **more)
+    record = log_lines.evaluation_record(model, result, args, **more)
     run.record(
-        *tables.silent_outputs(result),
-        *tables.class_lines(result["confusion"], model.classes),
+        *log_lines.silent_outputs(result),
+        *log_lines.class_lines(result["confusion"], model.classes),
         **record,
     )
     if args.results_json:
@@ -241,7 +245,7 @@ def evaluate_with_bar(
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {tables.running(average.means())}")
+            run.note(f"  test batch {number}: {log_lines.running(average.means())}")
         if after_batch:
             after_batch()
 
@@ -255,5 +259,5 @@ def evaluate_with_bar(
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
     if not bar.disable and bar.n % 10 == 9 and average.images:
-        bar.set_postfix_str(tables.running(average.means()), refresh=False)
+        bar.set_postfix_str(log_lines.running(average.means()), refresh=False)
     bar.update()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of
-from harness.measuring.tables import running
+from harness.measuring.log_lines import running
 from harness.runs import ranks
 from harness.runs.run import Paths, counted, read_records
 from harness.runs.saving import save_checkpoint

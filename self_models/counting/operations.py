@@ -29,7 +29,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.devices import wide
 from self_models.layers.stages import LINEAR
-from self_models.runtime.known import check_known
+from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT, part_of
 
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")

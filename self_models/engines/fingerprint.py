@@ -5,7 +5,7 @@ import itertools
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from self_models.layers.neurons import SpikingNeuron
-from self_models.runtime.known import is_hooked, modules_of
+from self_models.runtime.known_parts import is_hooked, modules_of
 
 step_numbers = itertools.count(1)  # of all optimiser steps of this process
 latest_steps = {}  # id of a tensor: the number of the latest optimiser step that changed it

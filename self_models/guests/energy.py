@@ -17,7 +17,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, synops
-from self_models.runtime.known import check_known
+from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT, part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

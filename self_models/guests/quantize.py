@@ -33,7 +33,7 @@ from self_models.layers.neurons import (
 from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.runtime.graph import in_a_row
-from self_models.runtime.known import check_known
+from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from self_models.basics.settings import Registry
 from self_models.layers.architectures import HALVING, halvings
-from self_models.layers.kinds import has_state
 from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.layers.node_kinds import has_state
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.layers.kinds import has_state, is_sender, passes
 from self_models.layers.neurons import HeldDropout, SpikingNeuron
+from self_models.layers.node_kinds import has_state, is_sender, passes
 from self_models.runtime.chains import Chain, placed, shape_after
 from self_models.runtime.outputs import INPUT
 

@@ -16,10 +16,10 @@ from self_models.engines.dense.neuron_steps import (
     counts_by_layer,
     neuron_steps,
 )
-from self_models.layers.kinds import has_state, is_sender, passes
 from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.node_kinds import has_state, is_sender, passes
 from self_models.layers.stages import LINEAR
-from self_models.runtime.known import is_hooked
+from self_models.runtime.known_parts import is_hooked
 from self_models.runtime.loop import show_image, stacked
 from self_models.runtime.outputs import INPUT
 

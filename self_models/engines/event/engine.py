@@ -22,7 +22,7 @@ from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.known import is_hooked, unknown
+from self_models.runtime.known_parts import is_hooked, unknown
 from self_models.runtime.loop import check_uniforms
 
 

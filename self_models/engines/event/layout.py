@@ -31,7 +31,7 @@ from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, N
 from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import CountingMaxPool, SpikingNeuron, delayed
 from self_models.runtime.graph import Link
-from self_models.runtime.known import has_form as is_known_layer
+from self_models.runtime.known_parts import has_form as is_known_layer
 from self_models.runtime.outputs import INPUT
 
 NEURONS = SpikingNeuron, NIRNeuron, Integrator, AsElsewhere  # that the kernel has

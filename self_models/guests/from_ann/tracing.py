@@ -15,7 +15,7 @@ from torch import fx, nn
 from self_models.basics import ModelError
 from self_models.layers.norms import QCFS
 from self_models.layers.scale import Scale
-from self_models.runtime.known import PLAIN, is_hooked
+from self_models.runtime.known_parts import PLAIN, is_hooked
 from self_models.runtime.outputs import INPUT
 
 NONLINEARITIES = nn.ReLU, nn.ReLU6, QCFS

@@ -9,8 +9,8 @@ import torch
 from self_models.engines.dense.neuron_steps import accumulated, count_events, counts_by_layer
 from self_models.engines.dense.run import at_once, input_of
 from self_models.guests.phased.timing import schedule_of
-from self_models.layers.kinds import has_state, is_sender
 from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.node_kinds import has_state, is_sender
 from self_models.runtime.loop import stacked
 from self_models.runtime.outputs import INPUT
 

@@ -6,8 +6,8 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.guests.phased.neurons import PhasedNeuron
-from self_models.layers.kinds import is_sender, passes
 from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.node_kinds import is_sender, passes
 from self_models.layers.surrogates import SURROGATES
 from self_models.runtime.outputs import INPUT
 from self_models.runtime.timing import EveryTimestep
