@@ -9,7 +9,7 @@ from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may
 from self_models.basics.settings import Choice, required
 from self_models.engines.event.build import built
 from self_models.engines.event.engine import ENGINES, EventEngine, engine_of
-from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.guests.nir.reading import READING, from_nir
 from self_models.guests.quantize import in_whole_numbers
 from self_models.layers.architectures import find_plan

@@ -41,6 +41,8 @@ MOVED = {  # old path -> where it is now; both are below self_models
 }
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where it is now
+    ("graph", "TracedSNN"): "guests.from_ann.traced_snn",
+    ("graph", "TracedSettings"): "guests.from_ann.traced_snn",
     ("network.neurons", "AsElsewhere"): "guests.nir.neurons",
     ("network.neurons", "Integrator"): "guests.nir.neurons",
 }
