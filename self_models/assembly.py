@@ -21,7 +21,7 @@ TIMINGS = {  # update -> when its layers charge and fire, where not in every tim
     "phased": "self_models.guests.phased:PhasedTiming",
 }
 MODELS = {  # networks that checkpoints may name, beside those of the core
-    "TracedSNN": "self_models.guests.nir.graph_snn:TracedSNN",
+    "TracedSNN": "self_models.guests.from_ann.traced_snn:TracedSNN",
 }
 FILES = {  # ending -> what load() makes of a file that is no checkpoint
     ".nir": "self_models.guests.nir.loading:load_nir",

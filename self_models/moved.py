@@ -44,6 +44,8 @@ MOVED = {  # old path -> where it is now
 }
 
 NAMES = {  # names that left the module they were in: (old path, name) -> where they are now
+    ("self_models.graph", "TracedSNN"): "self_models.guests.from_ann.traced_snn",
+    ("self_models.graph", "TracedSettings"): "self_models.guests.from_ann.traced_snn",
     ("self_models.network.chains", "AT_ONCE"): "self_models.engines.event.windows",
     ("self_models.network.chains", "Scale"): "self_models.layers.scale",
     ("self_models.network.graph", "has_state"): "self_models.layers.node_kinds",

@@ -30,7 +30,7 @@ import self_models.guests.from_ann.converting
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
 from self_models.runtime.draws import Draws

@@ -25,7 +25,7 @@ from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import Rooms
 from self_models.engines.event.tables import K, settings_of
-from self_models.guests.nir.graph_snn import TracedSNN
+from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.guests.quantize import in_whole_numbers
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -26,7 +26,7 @@ from torch import nn
 from harness.measuring.simulators import check
 from self_models import ModelError, from_nir, load
 from self_models.data.events import rows_in
-from self_models.guests.nir.reading import taken_resets
+from self_models.guests.nir.files import taken_resets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 others = pytest.mark.others

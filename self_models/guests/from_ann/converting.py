@@ -26,8 +26,8 @@ from self_models.conversion import (
     fit_thresholds,
     units,
 )
+from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.guests.from_ann.tracing import NotTraceable, traced, with_scales
-from self_models.guests.nir.graph_snn import TracedSNN
 from self_models.layers.architectures import as_tokens
 from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS
