@@ -41,18 +41,18 @@ class Place(str):
 
 
 @functools.cache
-def found(place: str) -> object:
-    """Import what is at a place.
+def load_object(place: str) -> object:
+    """Import a class or function by its place, and return it.
 
     Parameters
     ----------
     place : str
-        ``module:name``, one of the values above.
+        ``module:name``, such as a value of ``ENGINES``.
 
     Returns
     -------
     object
-        The class or function of this name.
+        What the module has under this name. It is imported once in a process.
     """
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

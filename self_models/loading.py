@@ -45,7 +45,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     other_kind = assembly.FILES.get(Path(path).suffix)
     if other_kind is not None:
-        return assembly.found(other_kind)(path, engine, device, model, weights, **changed)
+        return assembly.load_object(other_kind)(path, engine, device, model, weights, **changed)
     saved = load_checkpoint(path)
     if "settings" not in saved:
         raise CheckpointError(
@@ -72,7 +72,7 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     might_run = (
         engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
     )
-    if might_run and not assembly.found(assembly.ENGINES["event"]).has_compiler():
+    if might_run and not assembly.load_object(assembly.ENGINES["event"]).has_compiler():
         warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
     return model
 
@@ -83,7 +83,7 @@ def with_weights(model, weights):
     required(Choice(WEIGHTS), "weights", weights)
     if weights == "float32":
         return model
-    return assembly.found(assembly.WEIGHTS[weights])(model)
+    return assembly.load_object(assembly.WEIGHTS[weights])(model)
 
 
 def load_known(path, own=None):
@@ -148,8 +148,26 @@ def kind_of(cls):
 
 
 def on_engine(model, engine):
-    """The model, moved to the engine of this name, see load(); an SNN's `stays` says why auto leaves it dense. Raises ModelError
-    for one that there is not, or that cannot serve."""
+    """Choose what runs a network in evaluation, in place, and return it.
+
+    Parameters
+    ----------
+    model : Network
+        An ANN, which only its own forward runs, or an SNN.
+    engine : {"auto", "dense", "event", "reference"}
+        ``auto``: event where it can run the network; else dense, and the network's
+        ``stays`` has the reason. ``reference``: ``step()``, timestep by timestep.
+
+    Returns
+    -------
+    Network
+        The same.
+
+    Raises
+    ------
+    ModelError
+        If there is no such engine, or it cannot run this network, which then stays as it is.
+    """
     required(Choice(assembly.ENGINE_NAMES), "engine", engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         if engine == "event":
@@ -157,14 +175,17 @@ def on_engine(model, engine):
                 "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
             )
         return model
-    model.batched = engine != "reference"
-    model.engine = None
-    model.stays = None
+    runs_it = None
+    reason = None
     if engine in ("auto", "event"):
+        event_engine = assembly.load_object(assembly.ENGINES["event"])
         try:
-            model.engine = assembly.found(assembly.ENGINES["event"])(model)
+            runs_it = event_engine(model)
         except ModelError as error:
-            if engine == "event":
-                raise ModelError(f"{error}; --engine dense runs it") from None
-            model.stays = str(error)
+            reason = str(error)
+    if engine == "event" and reason:
+        raise ModelError(f"{reason}; --engine dense runs it")
+    model.engine = runs_it
+    model.stays = reason
+    model.batched = engine != "reference"
     return model

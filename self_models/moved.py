@@ -85,7 +85,7 @@ class OldPaths(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         """Have the module give what its new place has."""
         old = module.__name__
         if old in MOVED:
-            module.__getattr__ = lambda name: find(old, name)
+            module.__getattr__ = lambda name: moved_attribute(old, name)
 
     def is_package(self, fullname: str) -> bool:
         """Return whether an old path was that of a package."""
@@ -96,23 +96,27 @@ class OldPaths(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return f"import runpy\nrunpy.run_module({MOVED[fullname]!r}, run_name='__main__')\n"
 
 
-def find(old: str, name: str) -> object:
-    """Return what a moved module has under a name, and warn that it has moved.
+def moved_attribute(old: str, name: str) -> object:
+    """Return what the old path of a module has under a name, and warn that it moved.
+
+    The ``__getattr__`` of a module under its old path calls this.
 
     Raises
     ------
     AttributeError
-        If its new place has no such name.
+        If the new place has no such name.
     """
-    new = NAMES.get((old, name), MOVED[old])
+    new = MOVED[old]
+    if (old, name) in NAMES:  # this name went elsewhere than the rest of its module
+        new = NAMES[old, name]
     module = importlib.import_module(new)
     if not hasattr(module, name):
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
-    if not name.startswith("__"):
+    if not name.startswith("__"):  # Python itself asks for such names when it imports
         warnings.warn(
             f"{old} is now {new}: import {name} from there",
             DeprecationWarning,
-            stacklevel=3,
+            stacklevel=3,  # the line that imports
         )
     return getattr(module, name)
 

@@ -116,7 +116,7 @@ class VGG_wFeedback(Network):
         if self.has_feedback:
             decoder = list(self.generate.named_children())
             if self.training:
-                dense = assembly.found(assembly.ENGINES["dense"])
+                dense = assembly.load_object(assembly.ENGINES["dense"])
                 nodes = dense.joined_decoder(
                     in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:]
                 )

@@ -187,6 +187,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         logits = x.new_zeros(len(x), self.settings["labels"])
         draws = draws_for(x, draws)
         memory = self.graph.masks(draws, x.device)
+        self.timing.prepare(self)
         memory |= self.timing.initial_memory(self, x)
         return RunState(
             x,
@@ -243,7 +244,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def stream(self, seed=0):
         """A Stream: this network, streaming: its images change. seed: of its draws."""
-        return assembly.found(assembly.STREAM)(self, seed)
+        return assembly.load_object(assembly.STREAM)(self, seed)
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
@@ -371,13 +372,13 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """True where layers take many steps at once, by the dense engine; else step() is taken. asked: what is recorded."""
         if asked or not self.batched:
             return False
-        return assembly.found(assembly.ENGINES["dense"]).supports(self) is None
+        return assembly.load_object(assembly.ENGINES["dense"]).supports(self) is None
 
     def dense_engine(self, x, asked):
         """The dense engine for a run on images x (B, C, H, W), or None where it takes step(). asked: what is recorded."""
         if not self.runs_dense(asked):
             return None
-        return assembly.found(assembly.ENGINES["dense"])(self, x)
+        return assembly.load_object(assembly.ENGINES["dense"])(self, x)
 
     def refresh(self):
         """Have the engine prepare again, after a change of weights that nobody counts: in place through `.data`,

@@ -103,9 +103,10 @@ def plan_lines(model, train, updates, args):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """Yield this rank's part of the epoch's Batches, from this number on, shuffled and augmented.
+    """Yield this rank's part of the epoch's Batches, shuffled and augmented, without the first.
 
-    They follow from seed and epoch alone.
+    No random generator keeps a state: the order follows from seed and epoch, and how an
+    image is changed from its place in the set, too. So a resumed run gets the same ones.
     """
     order = shuffled(len(train), args.seed, epoch)
     for index in order.split(args.batch_size)[first:]:

@@ -63,7 +63,7 @@ class Registry(dict):
     def __getitem__(self, name):
         thing = super().__getitem__(name)
         if isinstance(thing, assembly.Place):
-            thing = assembly.found(thing)
+            thing = assembly.load_object(thing)
             self[name] = thing
         return thing
 

@@ -84,7 +84,9 @@ class Draws:
         blocks, keys = -(-size // 4), key_for(self.seed, purpose)
         if torch.device(device).type == "cpu":
             values = torch.empty(steps, len(self.index), 4 * blocks)
-            fill = assembly.found(assembly.FILL_UNIFORMS)  # compiled, where there is a compiler
+            fill = assembly.load_object(
+                assembly.FILL_UNIFORMS
+            )  # compiled, where there is a compiler
             if fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys):
                 return values[..., :size]
         step = torch.arange(first, first + steps, device=device)[:, None, None]

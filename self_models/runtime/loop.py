@@ -175,4 +175,4 @@ def show_image(model, run, image):
         and model.gate.reopens
         and (opened := run.view.is_open & ~before.is_open).any()
     ):
-        assembly.found(assembly.FORGET)(model, run, opened)
+        assembly.load_object(assembly.FORGET)(model, run, opened)

@@ -26,6 +26,9 @@ class EveryTimestep:
         """Return how many of a run's next timesteps the input may send in."""
         return steps
 
+    def prepare(self, model) -> None:
+        """Tell the layers of neurons what they must know of the timing before a run."""
+
     def initial_memory(self, model, image) -> dict:
         """Return what layers remember before the first timestep, by name of the layer."""
         return {}
@@ -53,9 +56,20 @@ class EveryTimestep:
 EVERY_TIMESTEP = EveryTimestep()
 
 
-def timing_of(update: str):
-    """Return the timing of networks with this update, a name in ``UPDATES``."""
-    place = assembly.TIMINGS.get(update)
-    if place is None:
+def timing_of(update: str) -> EveryTimestep:
+    """Return when the layers of a network with this update charge and fire.
+
+    Parameters
+    ----------
+    update : str
+        Name of the order of charge, fire and reset, as ``UPDATES`` has it.
+
+    Returns
+    -------
+    EveryTimestep
+        Or the object of another class that ``assembly.TIMINGS`` names for this update.
+    """
+    if update not in assembly.TIMINGS:
         return EVERY_TIMESTEP
-    return assembly.found(place)()
+    timing_class = assembly.load_object(assembly.TIMINGS[update])
+    return timing_class()

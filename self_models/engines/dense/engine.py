@@ -1,41 +1,44 @@
 """The dense engine: whole layers over many timesteps, as far as no prediction comes between."""
 
-from self_models.engines.dense.neuron_steps import UPDATES
+from self_models.engines.dense.neuron_steps import UPDATES as MANY_STEP_UPDATES
 from self_models.engines.dense.run import advance, joined_decoder
 
 
 class DenseEngine:
-    """Takes many timesteps of each layer as one batch: what the network's step() says, faster.
+    """Takes many timesteps of each layer as one batch.
 
-    Training and evaluation run on it unless a network has parts of its own.
+    It gives the results of the network's ``step()`` timestep by timestep, faster. Training
+    and evaluation run on it unless the network has parts of somebody's own. A run makes one
+    of its own.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
         The network.
     x : Tensor of shape (B, C, H, W)
-        Images of the run.
+        Images of the run; only their number and size count.
 
     Attributes
     ----------
     nodes : list of Node
-        The nodes of the network's graph as this run takes them. Linear layers of the decoder
-        are folded into one where that pays: in evaluation for one signal, so that they are
-        the same ones in any batch, and in a stream.
+        The nodes of the network's graph as this run takes them: linear layers of the decoder
+        may be folded into one.
     """
 
-    joined_decoder = staticmethod(joined_decoder)
+    joined_decoder = staticmethod(joined_decoder)  # the ANN folds its decoder, too
 
     def __init__(self, model, x):
         self.nodes = model.graph.nodes
         if model.has_feedback and not model.timing.is_phased:  # a phased decoder runs only once
+            # Folding pays from some number of signals on. An evaluation decides as for one,
+            # so that rounding does not depend on the batch, nor on pieces of a stream.
             signals = len(x) * model.timesteps if model.training else 1
             decoded = model.graph.ends["decoded"]
             self.nodes = joined_decoder(self.nodes, decoded, signals, x.shape[2:])
 
     @staticmethod
     def supports(model) -> str | None:
-        """Return why a network does not run on this engine, or None where it does."""
+        """Return None if a network can run on this engine, else what it does not know."""
         if model.is_custom:
             return f"methods or hooks of this {type(model).__name__}"
         if model.unknown:
@@ -46,7 +49,7 @@ class DenseEngine:
         if model.timing.is_phased:
             return None
         for name, neuron in model.neurons().items():
-            if neuron.update not in UPDATES:
+            if neuron.update not in MANY_STEP_UPDATES:
                 return f"the update of {name}"
         return None
 

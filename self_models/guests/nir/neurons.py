@@ -59,12 +59,12 @@ class NIRState(NamedTuple):
 class NIRNeuron(SpikingNeuron):
     """One layer of neurons with the constants that a NIR file may give.
 
-    With a synapse, what arrives, a[t], adds to its current; else it is the current:
+    What arrives, a[t], is the current I[t]; or, with a synapse, it adds to it:
 
-        I[t] = synapse_leak I[t-1] + synapse_gain a[t]
+        I[t] = synapse_leak * I[t-1] + synapse_gain * a[t]
 
-    Then the update of SpikingNeuron runs with the current gain I[t] + drive. With a
-    reset, V = reset where a neuron has spiked.
+    Then the update of SpikingNeuron charges V by gain * I[t] + drive. With a reset,
+    V = reset where a neuron has spiked. The constants are those of `Constants`.
 
     Parameters
     ----------
@@ -76,18 +76,19 @@ class NIRNeuron(SpikingNeuron):
         The others of SpikingNeuron.
     """
 
-    may_be_negative = False  # thresholds: a distance from one is then divided by its size
+    may_be_negative = False  # whether thresholds may be: spike() then divides by their size
 
     def __init__(self, surrogate: Surrogate, update: str, **settings):
         super().__init__(surrogate, update, **settings)
         self.set_constants(Constants())
 
     def set_constants(self, constants: Constants) -> None:
-        """Set the constants: each is an attribute from now on."""
+        """Set the constants: each is an attribute from now on, and not in the state_dict."""
         numbers = []
         for name, value in constants._asdict().items():
+            vars(self).pop(name, None)  # a number becomes a tensor, or the reverse
+            self._buffers.pop(name, None)
             if isinstance(value, torch.Tensor):
-                vars(self).pop(name, None)
                 self.register_buffer(name, value, persistent=False)
             else:
                 setattr(self, name, value)

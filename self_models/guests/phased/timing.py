@@ -14,12 +14,14 @@ from self_models.runtime.timing import EveryTimestep
 
 
 class PhaseSchedule:
-    """In which phase, from 0 on, each layer of a graph fires: it follows from its depth.
+    """The phase, from 0 on, in which each layer of a graph fires: its depth.
+
+    A phase is T timesteps. A layer charges in the phase before it fires.
 
     Parameters
     ----------
     graph : Graph
-        The network's graph, as it is now.
+        A network's graph, which does not change.
     """
 
     def __init__(self, graph):
@@ -27,31 +29,37 @@ class PhaseSchedule:
 
     @functools.cached_property
     def depths(self) -> dict[str, int]:
-        """For each target of links, how many links lead there on the longest way.
+        """Number of links on the longest path from the input to each target of links.
 
-        Maximum pools are left aside, since they pass spikes on at once.
+        Maximum pools do not count, since they pass spikes on at once, nor do edges back.
         """
         graph = self.graph
         depths = {INPUT: 0}
-        for link in graph.links:
+        for link in graph.links:  # in the order in which targets run: sources come first
             if link.target in graph.pools or link.is_back:
                 continue
-            behind = depths[graph.before_pools(link.source)] + 1
-            depths[link.target] = max(depths.get(link.target, 0), behind)
+            depth = depths[graph.before_pools(link.source)] + 1
+            depths[link.target] = max(depths.get(link.target, 0), depth)
         return depths
 
     @property
     def phases(self) -> int:
-        """How many phases pass until all ends of the graph are complete."""
-        lasts = []
+        """Number of phases until all ends of the graph are complete."""
+        counts = []
         for name, depth in self.depths.items():
-            fires = name != INPUT and name not in self.graph.ends
-            lasts.append(depth + fires)
-        return max(lasts)
+            is_neuron = name != INPUT and name not in self.graph.ends
+            if is_neuron:
+                counts.append(depth + 1)  # after the phases before it, it fires in its own
+            else:
+                counts.append(depth)
+        return max(counts)
 
     @functools.cached_property
     def early(self) -> list[str]:
-        """Targets that something reaches before the last of their sources fire."""
+        """Targets of a skip connection, which spikes reach before they charge.
+
+        Such a target has a source that lies more than one link above it.
+        """
         targets = set()
         for link in self.graph.links:
             if link.target not in self.depths:
@@ -63,10 +71,10 @@ class PhaseSchedule:
 
     @functools.cached_property
     def before_neurons(self) -> set[str]:
-        """Names of the linear nodes behind which nothing but neurons comes.
+        """Names of the linear nodes whose signal goes to neurons alone.
 
-        Of such a node the sum over timesteps is enough, since the neurons behind it charge
-        before they fire.
+        Of such a node the sum over timesteps is enough, since the neurons that it leads to
+        charge before they fire.
         """
         graph = self.graph
         neurons = {
@@ -111,28 +119,45 @@ class PhasedTiming(EveryTimestep):
         """Return how many of a run's first timesteps the input may send in: one phase's."""
         return min(steps, model.timesteps)
 
-    def initial_memory(self, model, image) -> dict:
-        """Tell each layer when it fires, and return what layers remember at first.
+    def prepare(self, model) -> None:
+        """Tell each layer in which phase it fires, and how long a phase is."""
+        schedule = schedule_of(model.graph)
+        for name, neuron in model.neurons().items():
+            neuron.fires_in = schedule.depths[name]
+            neuron.steps = model.timesteps
 
-        A layer, or an end, that skip connections reach early must not count the biases that
-        arrive with them: it remembers what arrives while nothing is sent.
+    def initial_memory(self, model, image) -> dict:
+        """Return what the targets of skip connections remember at first.
+
+        Before its charging phase such a target may count what skip connections bring, but
+        not the biases that arrive in every timestep. So it remembers what arrives while
+        nothing sends, and takes that away.
+
+        Parameters
+        ----------
+        model : VGG_SNN_STDB_wFeedback
+            The network.
+        image : Tensor of shape (B, C, H, W)
+            Images of the run; only their number, size and type count.
+
+        Returns
+        -------
+        dict
+            Name of a layer -> its PhasedState; name of an end -> the Tensor (B, ...).
         """
         graph = model.graph
         neurons = model.neurons()
-        schedule = schedule_of(graph)
-        for name, neuron in neurons.items():
-            neuron.fires_in = schedule.depths[name]
-            neuron.steps = model.timesteps
-        if not schedule.early:
+        early = schedule_of(graph).early
+        if not early:
             return {}
-        sent = graph.quiet(image)
+        zero_input_response = graph.quiet(image)
         memory = {}
-        for name in schedule.early:
+        for name in early:
             if name in graph.ends:
-                memory[name] = sent[name]
+                memory[name] = zero_input_response[name]
             else:
-                quiet = graph.arriving(graph.node(name), sent, {})
-                memory[name] = neurons[name].at_rest(quiet)._replace(quiet=quiet)
+                arriving = graph.arriving(graph.node(name), zero_input_response, memory={})
+                memory[name] = neurons[name].at_rest(arriving)._replace(quiet=arriving)
         return memory
 
     def output_current(self, model, run, current):

@@ -3,34 +3,64 @@
 import torch
 
 from self_models.runtime.outputs import share_of_active
-from self_models.runtime.state import View
+from self_models.runtime.state import RunState, View
 
 
-def forget(model, run, opened):
-    """Forget, likewise, as much as the image surprises, of which these pixels, bool (B, C, H, W), have just opened again: a share
-    r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep 1 - min(1, gain r), the
-    sum of these pixels nothing; where any has opened all pixels are judged anew."""
-    keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
-    neurons, run.memory = model.neurons(), dict(run.memory)
+def forget(model, run: RunState, opened: torch.Tensor) -> None:
+    """Forget a part of what each image has left, as large as its change is surprising.
+
+    Let r be the share of an image's active pixels that have just opened again, and
+    keep = 1 - min(1, surprise * r). Then
+
+        logits       <- keep * logits
+        V            <- V_rest + keep * (V - V_rest)      of each layer
+        readout_sum  <- keep * readout_sum, and 0 at the pixels that have opened
+
+    After that, an image of which any pixel has opened is compared anew with its prediction.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network; its setting ``surprise`` is the gain.
+    run : RunState
+        It is changed.
+    opened : Tensor of shape (B, C, H, W), bool
+        Pixels that were blocked for the image before, and are open for the present one.
+    """
+    surprise = model.settings["surprise"]
+    keep = 1 - (surprise * share_of_active(opened, run.image)).clamp(max=1)
+    neurons = model.neurons()
+    run.memory = dict(run.memory)  # whoever holds the memory of before keeps it
     for name in run.memory.keys() & neurons.keys():
-        state, rest = run.memory[name], neurons[name].rest
+        state = run.memory[name]
+        rest = neurons[name].rest
         run.memory[name] = state._replace(v=rest + model.decayed(state.v - rest, keep))
-    run.readout_sum, run.logits = (
-        model.decayed(run.readout_sum, keep).masked_fill(opened, 0),
-        model.decayed(run.logits, keep),
-    )
-    judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
-    run.view = chosen(opened.flatten(1).any(1), judged, run.view)
+    run.readout_sum = model.decayed(run.readout_sum, keep).masked_fill(opened, 0)
+    run.logits = model.decayed(run.logits, keep)
+
+    prediction = model.on_pixel_scale(model.prediction(run))
+    judged = model.gate.next_view(run.image, prediction, run.view)
+    has_opened = opened.flatten(1).any(1)
+    run.view = chosen_view(has_opened, judged, run.view)
 
 
-def chosen(images, view, other):
-    """The View that is `view` for these images, bool (B,), and `other` for the rest, with 0 for what that lacks."""
+def chosen_view(images: torch.Tensor, view: View, other: View) -> View:
+    """Return the View that is one for some images, and another for the rest.
 
-    def each(one, old):
-        if one is None:
-            return None
-        return torch.where(
-            images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old
-        )
-
-    return View(*map(each, view, other))
+    Parameters
+    ----------
+    images : Tensor of shape (B,), bool
+        Where ``view`` counts; elsewhere ``other`` does.
+    view, other : View
+        A field that ``other`` lacks counts as 0 there.
+    """
+    fields = []
+    for new, old in zip(view, other, strict=True):
+        if new is None:
+            fields.append(None)
+            continue
+        by_image = images.view(-1, *[1] * (new.dim() - 1))
+        if old is None:
+            old = new.new_zeros(())
+        fields.append(torch.where(by_image, new, old))
+    return View(*fields)
