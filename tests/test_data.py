@@ -1,7 +1,6 @@
 """Data sets in memory, folders of anyone's images, the files they are decoded into, and augmentation."""
 
 import gzip
-import importlib
 import os
 import re
 import shutil
@@ -610,16 +609,3 @@ def test_files_of_every_kind(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
     assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("events", "rows_in"), ("folders", "labelled_recordings"), ("sets", "load_data")],
-)
-def test_what_was_in_the_harness_is_found_there_with_a_warning(monkeypatch, module, name):
-    monkeypatch.delitem(sys.modules, f"harness.data.{module}", raising=False)
-    words = f"harness.data.{module} is now self_models.data.{module}"
-    with pytest.warns(DeprecationWarning, match=words) as warned:
-        old = importlib.import_module(f"harness.data.{module}")
-    new = importlib.import_module(f"self_models.data.{module}")
-    assert getattr(old, name) is getattr(new, name) and len(warned) == 1

@@ -46,7 +46,9 @@ def test_which_word_a_pixel_takes_by_hand():
 def test_operations_on_tensors_give_what_the_kernel_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
-    monkeypatch.setattr(assembly, "load_object", lambda place: lambda *_: False)  # nothing is compiled
+    monkeypatch.setattr(
+        assembly, "load_object", lambda place: lambda *_: False
+    )  # nothing is compiled
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(
         draws.mask(3, 0.4, shape), ours[1]
     )
