@@ -1,47 +1,248 @@
 #!/usr/bin/env python3
-"""Train an ANN: a VGG classifier with a decoder that predicts its input."""
+"""Train an ANN: a VGG classifier with a decoder that predicts its input.
+
+Read ``train`` from top to bottom: what the run starts from, the loss, the optimiser, the loop
+over epochs and batches, and the result. Copy this file to change them.
+
+The flags of a run are declared in harness/command_line/flags.py, those of a network in
+self_models/config.py.
+"""
 
 import harness.idle_threads  # noqa: F401  (before torch)
+
+from functools import partial
+from pathlib import Path
+
+from torch.optim.lr_scheduler import LambdaLR
 
 from harness.building.models import lines_on_flags, load_ann, new_ann, teacher_from
 from harness.building.start import resolve, whiten_first_layer
 from harness.command_line.flags import training_parser
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
-from harness.runs.run import Run, run_name
-from harness.training.fit import fit
-from harness.training.losses import Criterion
+from harness.measuring.log_lines import running
+from harness.runs import ranks
+from harness.runs.run import Run, progress_bar, run_name
+from harness.training.epochs import length_of, plan_lines, record_epoch, training_batches
+from harness.training.evaluating import (
+    advance,
+    evaluate_with_bar,
+    keep_if_best,
+    report_best,
+    report_test,
+)
+from harness.training.last_checkpoint import LastCheckpoint
+from harness.training.losses import classification_loss, reconstruction_loss
+from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
+from harness.training.progress import Progress, check_gradients
+from harness.training.resuming import kept_flags
+from self_models.data.sets import augmented
+from self_models.runtime.draws import Draws
+
+DESCRIPTION = __doc__.partition("\n")[0]
 
 
 def build_parser(argv=None):
-    return training_parser(__doc__, "ann", argv)
+    """Return the parser; argv: where a --model is looked for, whose settings are flags, too."""
+    return training_parser(DESCRIPTION, "ann", argv)
 
 
 def main(argv=None):
+    """Train once, or once for each of --seeds."""
     return train_each(train, build_parser(argv), argv, "ann")
 
 
+def compute_losses(output, images, labels, trade_off, label_smoothing=0.0, teacher=None):
+    """Compute what training minimises. A new term is added to ``losses`` and to ``total``.
+
+    Parameters
+    ----------
+    output : ANNOutput
+        Of B images.
+    images : Tensor of shape (B, C, H, W), or (B, T, C, H, W) of recordings
+    labels : Tensor of shape (B,)
+        Class of each image.
+    trade_off : float
+        Weight of the reconstruction loss.
+    label_smoothing : float
+        Part of each label that is spread over all classes.
+    teacher : Teacher, optional
+        ANN to distil from.
+
+    Returns
+    -------
+    dict of {str: Tensor}
+        Scalars, means over the batch: each term before its weight, and the sum, ``total``.
+        Epoch lines and records show all of them.
+    """
+    losses = {}
+    losses["classification"] = classification_loss(
+        output, images, labels, smoothing=label_smoothing, teacher=teacher
+    )
+    total = losses["classification"]
+    reconstruction = reconstruction_loss(output, "sum")  # of all feedback passes
+    if reconstruction is not None:  # there is a decoder
+        losses["reconstruction"] = reconstruction
+        total = total + trade_off * reconstruction
+    losses["total"] = total
+    return losses
+
+
 def train(args):
-    name, about_start = run_name("ann", args), []
+    """Train an ANN, or with --test_only evaluate one.
+
+    Parameters
+    ----------
+    args : Configuration
+        The flags as typed, and those of the recipe.
+
+    Returns
+    -------
+    dict
+        Figures of the best epoch on the test images.
+    """
+    # --- the start: the flags that a checkpoint and other flags imply, the network, its images
+    name = run_name("ann", args)
     args, start = resolve(args, "ann", name)
     model = new_ann(args)
+    start_lines = []
     if start.kind == "ann":
-        load_ann(model, start.saved, start.path, None if args.test_only else about_start.append)
+        tell = None if args.test_only else start_lines.append
+        load_ann(model, start.saved, start.path, tell)
     model.precision = args.precision
     teacher = teacher_from(args)
-    args, data = data_for(args, model)
+    args, (train_set, holdout_set, test_set) = data_for(args, model)
+    device = next(model.parameters()).device
+
     with Run("ann", name, args, trains=not args.test_only) as run:
-        run.say(
-            *lines_on_flags(args, model, start),
-            *lines_on(data, model.classes, args.test_only),
-            *about_start,
-        )
-        criterion = Criterion(
-            args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing
+        data_lines = lines_on((train_set, holdout_set, test_set), model.classes, args.test_only)
+        run.say(*lines_on_flags(args, model, start), *data_lines, *start_lines)
+        evaluate = partial(
+            evaluate_with_bar,
+            losses=partial(compute_losses, trade_off=args.trade_off),
+            run=run,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            notes_batches=args.test_acc_every_batch,
         )
         if model.settings["whitening"] and not start.kind:
-            run.say(whiten_first_layer(model, data[0]))
-        return fit(model, data, criterion, args, run, start.run)
+            run.say(whiten_first_layer(model, train_set))
+        if args.test_only:
+            return report_test(model, test_set, evaluate, args, run)
+
+        # --- the optimiser, and where a run that goes on stands
+        train_set, epochs, updates_per_epoch = length_of(
+            train_set, args.batch_size, args.epochs, args.updates
+        )
+        if args.updates:
+            args = args.having("found", epochs=epochs)
+        judging_set = test_set if args.selected_on == "test" else holdout_set
+        optimizer = make_optimizer(
+            args.optimizer,
+            model,
+            args.learning_rate,
+            args.bias_lr_factor,
+            weight_decay=args.weight_decay,
+            momentum=args.momentum,
+            nesterov=args.nesterov,
+            amsgrad=args.amsgrad,
+        )
+        factor = learning_rate_factor(
+            args.lr_schedule,
+            epochs * updates_per_epoch,
+            args.lr_interval,
+            args.lr_reduce,
+            args.warm_up,
+        )
+        schedule = LambdaLR(optimizer, factor)
+        progress = Progress()
+        last = LastCheckpoint(
+            run,
+            model,
+            optimizer,
+            schedule,
+            progress,
+            epochs=epochs,
+            minutes=args.checkpoint_minutes,
+            flags=kept_flags(args),
+            files={"train": train_set.known_by, "test": test_set.known_by},
+        )
+        if args.resume:
+            last.restore(start.run, Path(args.resume))
+        if epochs:
+            plan = plan_lines(model, args.architecture, train_set, epochs, updates_per_epoch)
+            run.say(*plan, optimizer_line(optimizer))
+        run.begin()
+        evaluate = partial(evaluate, after_batch=last.save_if_due)
+        parallel = ranks.parallel(model)  # with one rank the model itself
+
+        with last.noting_signals():
+            if not epochs:  # what it starts from is kept as it is
+                figures = evaluate(model, judging_set) if judging_set else None
+                last.check_finite(figures["total"] if figures else 0.0)
+                keep_if_best(run, model, progress, 0, figures, args.selected_on)
+
+            for epoch in range(progress.epoch + 1, epochs + 1):
+                model.train()
+                progress.begin_epoch()
+                batches = training_batches(
+                    train_set, args.batch_size, args.seed, epoch, device, first=progress.step
+                )
+                title = f"epoch {epoch}/{epochs}"
+                with progress_bar(title, updates_per_epoch, progress.step) as bar:
+                    for batch in batches:
+                        if args.augment:
+                            batch = augmented(
+                                batch, args.seed, epoch, args.mirror, args.shift, args.cutout
+                            )
+                        draws = Draws(args.seed, epoch, batch.index)  # of dropout masks
+                        output = parallel(batch.images, draws=draws, frames=False)
+                        losses = compute_losses(
+                            output,
+                            batch.images,
+                            batch.labels,
+                            args.trade_off,
+                            args.label_smoothing,
+                            teacher,
+                        )
+                        optimizer.zero_grad(set_to_none=True)
+                        losses["total"].backward()
+                        update = progress.step + 1
+                        check_gradients(losses["total"], model, f"epoch {epoch}, update {update}")
+                        optimizer.step()
+                        schedule.step()
+                        model.clamp_dynamics()  # bounds of qcfs
+                        progress.add(output, losses, batch.labels)
+                        if progress.step % args.train_acc_batches == 0:
+                            run.note(f"  batch {progress.step}: {running(progress.means())}")
+                        advance(bar, progress.average)
+                        last.save_if_due()
+
+                learned = progress.means()
+                figures = evaluate(model, judging_set) if judging_set else None
+                last.check_finite(figures["total"] if figures else 0.0)
+                judged = keep_if_best(run, model, progress, epoch, figures, args.selected_on)
+                record_epoch(
+                    run,
+                    model,
+                    epoch,
+                    epochs,
+                    learned,
+                    judged,
+                    progress.elapsed(),
+                    args.selected_on,
+                )
+                progress.end_epoch()
+                # After the record: a run that is stopped in between does the epoch again,
+                # and of two records of an epoch the last counts.
+                last.save()
+                last.save_if_due()
+
+            # --- the result
+            best = report_best(model, test_set, progress.best, evaluate, args, run)
+            progress.finished = True
+            last.save()
+            return best
 
 
 if __name__ == "__main__":

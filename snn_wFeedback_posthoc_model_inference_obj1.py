@@ -8,9 +8,9 @@ import harness.idle_threads  # noqa: F401  (before torch)
 import shlex
 from itertools import product
 
+import snn_wFeedback
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.start import start_snn
 from harness.command_line.flags import add_baseline_flag, posthoc_parser
 from harness.command_line.parser import add_output_flag, typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
@@ -136,7 +136,8 @@ def convert_again(args, start, posthoc, timesteps):
     model = new_snn(args, InputBlockingSNN, **settings)
     posthoc.run.say(f"converted for {counted(timesteps, 'timestep')}:")
     use_engine(model, args)
-    return start_snn(model, start, posthoc.train, args, posthoc.run).eval()
+    snn_wFeedback.convert(model, start, posthoc.train, args, posthoc.run)
+    return model.eval()
 
 
 def recommended(records, posthoc, start):

@@ -29,7 +29,6 @@ from conftest import (
 )
 from torch import nn
 
-from harness.training.losses import Criterion
 from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
 from self_models.engines.dense.engine import DenseEngine
@@ -43,6 +42,7 @@ from self_models.runtime.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from snn_wFeedback import compute_losses
 
 PLANS = {
     "plain": [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]],
@@ -485,7 +485,10 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
         for _ in range(12):
             optimizer.zero_grad()
             output = model(x, u, record={"features.1": "membrane"})
-            loss = Criterion(0.1, "linear_over_t", 1e-3)(output, torch.arange(5))["total"]
+            losses_of_step = compute_losses(
+                output, None, torch.arange(5), 0.1, "linear_over_t", spike_penalty=1e-3
+            )
+            loss = losses_of_step["total"]
             loss.backward()
             optimizer.step()
             losses[precision].append(loss.item())

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.training.losses import Criterion
 from self_models.conversion import balance_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+from snn_wFeedback import compute_losses
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,7 +54,7 @@ def spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
 
 def check_losses_and_gradients(model, data, output, trade_off, kind):
     labels = torch.arange(len(data["x"])) % 10
-    losses = Criterion(trade_off, kind)(output, labels)
+    losses = compute_losses(output, None, labels, trade_off, kind)
     close(losses["total"], data["loss"])
     losses["total"].backward()
     for name, parameter in model.named_parameters():

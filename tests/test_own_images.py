@@ -25,10 +25,9 @@ from conftest import (
 )
 from PIL import Image
 
-from harness.command_line.parser import Configuration
 from harness.data.facts import facts_of
 from harness.runs.saving import save_checkpoint
-from harness.training.fit import LEAST, length_of, training_batches
+from harness.training.epochs import LEAST, length_of, training_batches
 from self_models import ModelError, load, read_images
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.data.sets import ImageSet, load_data
@@ -36,18 +35,6 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 CLASSES = ("cat", "dog", "elk")
 SMALL = "--preset own --fc_width 8 --updates 20 --batch_size 4"  # LEAST updates all the same
-
-
-def of(updates, batch_size=64, epochs=7):
-    return Configuration(
-        found={
-            "updates": updates,
-            "batch_size": batch_size,
-            "epochs": epochs,
-            "seed": 0,
-            "augment": False,
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +64,20 @@ def own(tmp_path_factory):
 def test_a_length_in_updates_is_one_in_epochs_of_at_least_50(
     images, updates, passes, epochs, each
 ):
-    args, few = (
-        of(updates),
-        ImageSet("x", torch.zeros(images, 1, 1, 1, dtype=torch.uint8), torch.zeros(images).long()),
-    )
-    train, found, args = length_of(few, args)
-    assert (
-        (train.passes, args.epochs, found) == (passes, epochs, each)
-        and epochs * each >= updates
-        and each >= LEAST
-    )
-    args = of(None)
-    assert length_of(few, args) == (few, -(-images // 64), args)
+    pixels = torch.zeros(images, 1, 1, 1, dtype=torch.uint8)
+    few = ImageSet("x", pixels, torch.zeros(images).long())
+    train, found_epochs, found_each = length_of(few, 64, 7, updates)
+    assert (train.passes, found_epochs, found_each) == (passes, epochs, each)
+    assert epochs * each >= updates
+    assert each >= LEAST
+    assert length_of(few, 64, 7, None) == (few, 7, -(-images // 64))
 
 
 def test_an_epoch_of_several_passes_has_each_image_as_often_each_time_for_itself():
     few = ImageSet(
         "x", torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5), passes=3
     )
-    kept = list(training_batches(few, of(1, batch_size=4), epoch=2, device="cpu"))
+    kept = list(training_batches(few, batch_size=4, seed=0, epoch=2, device="cpu"))
     assert [len(batch.labels) for batch in kept] == [4, 4, 4, 3]
     labels, index = (
         torch.cat([getattr(batch, name) for batch in kept]) for name in ("labels", "index")
@@ -104,7 +86,7 @@ def test_an_epoch_of_several_passes_has_each_image_as_often_each_time_for_itself
         labels, index % 5
     )  # draws follow the index
     assert Counter(labels.tolist()) == dict.fromkeys(range(5), 3)
-    again = list(training_batches(few, of(1, batch_size=4), epoch=2, device="cpu", first=2))
+    again = list(training_batches(few, batch_size=4, seed=0, epoch=2, device="cpu", first=2))
     assert torch.equal(again[0].index, kept[2].index)
 
 

@@ -29,7 +29,7 @@ from conftest import (
 import results
 from harness.command_line.scripts import run_script
 from harness.exporting.formats import forward_layers
-from harness.training.training_state import TrainingState
+from harness.training.last_checkpoint import LastCheckpoint
 from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
@@ -332,16 +332,16 @@ def test_a_teacher_of_another_data_set(trained, tmp_path):
 
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch):
     """The last good checkpoint stays."""
-    real = TrainingState.learned
+    real = LastCheckpoint.check_finite
 
-    def spoil(self):
-        if self.epoch == 1 and self.step:  # at the end of the second epoch
+    def spoil(self, loss=0.0):
+        if self.progress.epoch == 1 and self.progress.step:  # at the end of the second epoch
             self.model.features[0].weight.data[0] = (
                 torch.nan
             )  # an SNN hides it: its neurons do not fire, and the loss is finite
-        return real(self)
+        return real(self, loss)
 
-    monkeypatch.setattr(TrainingState, "learned", spoil)
+    monkeypatch.setattr(LastCheckpoint, "check_finite", spoil)
     line = refused(
         "snn",
         f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}",

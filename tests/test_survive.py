@@ -17,8 +17,7 @@ import torch
 from conftest import SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
 from torch import nn
 
-import harness.training.fit
-import harness.training.training_state
+import harness.training.last_checkpoint
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
 from harness.command_line.scripts import run_script
@@ -26,8 +25,8 @@ from harness.measuring.read_logs import find_runs
 from harness.runs import ranks
 from harness.runs.ranks import Interrupted, noted_signals
 from harness.runs.run import read_records
-from harness.training.fit import check_step
-from harness.training.training_state import TrainingState
+from harness.training.last_checkpoint import LastCheckpoint
+from harness.training.progress import Progress, check_gradients
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.notes import say_once
 from self_models.counting.evaluation import evaluate_parts
@@ -41,14 +40,14 @@ def train(folder, *more, name="snn", flags=RUN):
 
 def after_step(monkeypatch, epoch, step, act):
     """Call act() once, at the end of this step, before the run looks for signals."""
-    real = TrainingState.count
+    real = Progress.add
 
     def count_step(self, *args):
         real(self, *args)
         if (self.epoch + 1, self.step) == (epoch, step):
             act()
 
-    monkeypatch.setattr(TrainingState, "count", count_step)
+    monkeypatch.setattr(Progress, "add", count_step)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(
         return evaluate_parts(*args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr("harness.training.fit.evaluate_parts", evaluate)
+        patch.setattr("harness.training.evaluating.evaluate_parts", evaluate)
         run_script(lambda: train(tmp_path))
     said = capsys.readouterr().err
     assert (
@@ -121,8 +120,8 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     second save after epoch 2 is that of the finished run.
     """
     seconds, saved = [0], []
-    count_step = TrainingState.count
-    save_checkpoint = harness.training.training_state.save_checkpoint
+    count_step = Progress.add
+    save_checkpoint = harness.training.last_checkpoint.save_checkpoint
 
     def count_slowly(self, *args):
         count_step(self, *args)
@@ -132,10 +131,10 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
         saved.append((more["epoch"], more["step"]))
         save_checkpoint(*args, **more)
 
-    monkeypatch.setattr(TrainingState, "count", count_slowly)
-    monkeypatch.setattr("harness.training.training_state.save_checkpoint", save)
+    monkeypatch.setattr(Progress, "add", count_slowly)
+    monkeypatch.setattr("harness.training.last_checkpoint.save_checkpoint", save)
     monkeypatch.setattr(
-        "harness.training.training_state.time.monotonic", lambda: float(seconds[0])
+        "harness.training.last_checkpoint.time.monotonic", lambda: float(seconds[0])
     )
     train(tmp_path, "--checkpoint_minutes 1")
     assert saved == [(0, 2), (1, 0), (1, 2), (2, 0), (2, 0)]
@@ -149,10 +148,10 @@ def test_a_run_killed_between_a_record_and_its_state_does_that_again(
     """The first epoch, before any checkpoint, of a run that was to replace another, whose last one must not be taken for its own;
     and the second. Its log has a line that was only half written."""
     train(tmp_path, "--seed 1")
-    real, calls = TrainingState.save, count(1)
+    real, calls = LastCheckpoint.save, count(1)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(
-            TrainingState, "save", lambda self: 1 / 0 if next(calls) == epoch else real(self)
+            LastCheckpoint, "save", lambda self: 1 / 0 if next(calls) == epoch else real(self)
         )
         train(tmp_path, "--overwrite")
     before = read_records(tmp_path / "logs/snn/x.jsonl")
@@ -177,14 +176,14 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
     assert "has trained 2 epochs already" in refused(
         "snn", RUN, f"--resume --output_dir {tmp_path}"
     )
-    real, rates, bests, (last,) = TrainingState.resume, [], [], tmp_path.rglob("*_last.pth")
+    real, rates, bests, (last,) = LastCheckpoint.restore, [], [], tmp_path.rglob("*_last.pth")
 
-    def resume(self, saved):
-        real(self, saved)
+    def restore(self, saved, path):
+        real(self, saved, path)
         rates.append(self.optimizer.param_groups[0]["lr"])
-        bests.append(self.best)
+        bests.append(self.progress.best)
 
-    monkeypatch.setattr(TrainingState, "resume", resume)
+    monkeypatch.setattr(LastCheckpoint, "restore", restore)
     train(tmp_path, f"--resume {last} --epochs 3 --run_name other")
     train(tmp_path, "--resume --epochs 3")
     assert (
@@ -230,7 +229,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     size = (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
         if full == ".jsonl":
-            patch.setattr(TrainingState, "save_if_asked", lambda *_: None)
+            patch.setattr(LastCheckpoint, "save_if_due", lambda *_: None)
         after_step(patch, 2, 1, lambda: small_files(int(share * size)))
         line = refused("snn", RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and full in line and "File too large" in line
@@ -271,7 +270,7 @@ def test_what_is_finite():
     ):
         model.weight.grad = torch.tensor([gradient])
         with pytest.raises(UserError, match=fault) if fault else nullcontext():
-            check_step(torch.tensor(loss), model, "epoch 1")
+            check_gradients(torch.tensor(loss), model, "epoch 1")
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from math import cos, log, pi
 
 import pytest
@@ -22,29 +21,31 @@ from conftest import (
     same_weights,
 )
 
-import harness.training.fit
+import harness.training.evaluating
+from ann_wFeedback import compute_losses as ann_losses
 from harness import UserError
 from harness.building.models import lines_on_flags
 from harness.building.start import Start
 from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
-from harness.training.fit import training_batches
-from harness.training.losses import Criterion, Teacher
+from harness.training.epochs import training_batches
+from harness.training.losses import Teacher, evaluation_losses
 from harness.training.optimizers import (
     OPTIONAL,
     checked_optimizer,
+    learning_rate_factor,
     make_optimizer,
-    make_schedule,
     optimizer_classes,
     why_unfit,
 )
 from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.data.sets import default_holdout, load_data
+from self_models.data.sets import augmented, default_holdout, load_data
 from self_models.runtime.draws import EVALUATION, shuffled
 from self_models.runtime.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from snn_wFeedback import compute_losses
 
 
 def parse(name, *words):
@@ -69,8 +70,9 @@ def test_losses_by_hand(kind, reconstruction):
     output = output_of(
         logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])}
     )
-    losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
-    assert Criterion(10.0, kind)(output._replace(errors=None), torch.tensor([0, 1])).keys() == {
+    labels = torch.tensor([0, 1])
+    losses = compute_losses(output, None, labels, 0.5, kind, spike_penalty=0.01)
+    assert compute_losses(output._replace(errors=None), None, labels, 10.0, kind).keys() == {
         "classification",
         "total",
     }
@@ -95,16 +97,18 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
         torch.tensor([[log(3), 0.0, 0.0, 0.0]]),
     )  # surer: softmax is 1/2 for class 0
     output = output_of(logits=unsure, logits_by_step=torch.stack([surer, unsure]))
-    losses = Criterion(1.0, "last_t", classification_kind=kind)(output, torch.tensor([0]))
+    labels = torch.tensor([0])
+    losses = compute_losses(output, None, labels, 1.0, "last_t", classification_type=kind)
     assert (
         losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
     )
-    alike = Criterion(1.0, "last_t")(
-        output, torch.tensor([0])
-    )  # the last output counts unless told otherwise
-    assert alike["classification"].item() == pytest.approx(log(4))
-    judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
-    assert judging(output, torch.tensor([0]))["total"].item() == pytest.approx(log(4))
+    # In an evaluation nobody says what counts: it is the last output.
+    for judged in (
+        compute_losses(output, None, labels, 1.0, "last_t"),
+        evaluation_losses(output, None, labels, 1.0, "last_t"),
+    ):
+        assert judged["classification"].item() == pytest.approx(log(4))
+        assert judged["total"].item() == pytest.approx(log(4))
 
 
 def test_distillation_loss_by_hand():
@@ -113,27 +117,40 @@ def test_distillation_loss_by_hand():
     teacher = Teacher(
         lambda images: ANNOutput(taught.repeat(len(images), 1), None, None), 0.25, 3.0
     )
-    criterion = Criterion(0.0, "last_t", teacher=teacher)
+    labels = torch.tensor([1])
+    weights = {"trade_off": 0.0, "trade_off_type": "last_t"}
     divergence = 0.25 * 3**2 * (0.75 * log(1.5) + 0.25 * log(0.5))
     output = output_of(logits=torch.zeros(1, 2))
-    losses = criterion(output, torch.tensor([1]), image)
+    losses = compute_losses(output, image, labels, **weights, teacher=teacher)
     assert (
         losses["classification"].item()
         == losses["total"].item()
         == pytest.approx(0.75 * log(2) + divergence)
     )
     twice = output_of(logits=torch.zeros(2, 2))  # the same image twice: a mean over the batch
-    both = criterion(twice, torch.tensor([1, 1]), image.repeat(2))
+    both = compute_losses(twice, image.repeat(2), torch.tensor([1, 1]), **weights, teacher=teacher)
     assert both["total"].item() == pytest.approx(losses["total"].item())
+    of_ann = ann_losses(output, image, labels, 0.0, teacher=teacher)
+    assert of_ann["total"].item() == pytest.approx(losses["total"].item())
     output = output._replace(
         logits_by_step=torch.stack([taught, output.logits])
     )  # first the student agrees
-    losses = replace(criterion, classification_kind="mean_t")(output, torch.tensor([1]), image)
+    losses = compute_losses(
+        output, image, labels, **weights, classification_type="mean_t", teacher=teacher
+    )
     assert losses["total"].item() == pytest.approx(
         (0.75 * (log(1 + 3**3) + log(2)) + divergence) / 2
     )
-    judged = criterion.judging()(output, torch.tensor([1]), image)  # it counts in training only
+    judged = compute_losses(output, image, labels, **weights)  # as an evaluation does
     assert judged["total"].item() == pytest.approx(log(2))
+
+
+def optimizer_of(model, args):
+    """Make the optimiser that flags name, as the scripts do."""
+    options = {name: getattr(args, name) for name in OPTIONAL}
+    return make_optimizer(
+        args.optimizer, model, args.learning_rate, args.bias_lr_factor, **options
+    )
 
 
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
@@ -142,7 +159,15 @@ def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
         "ann", *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split()
     )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
+    factor = learning_rate_factor(
+        args.lr_schedule,
+        epochs * steps_per_epoch,
+        args.lr_interval,
+        args.lr_reduce,
+        args.warm_up,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    seen = []
     for _ in range(epochs * steps_per_epoch):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -168,7 +193,7 @@ def test_schedules_by_hand():
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_their_own(name):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
-    optimizer = make_optimizer(
+    optimizer = optimizer_of(
         model, parse("snn", "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1")
     )
     weights, scalars = optimizer.param_groups
@@ -180,7 +205,7 @@ def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_t
         id(n.threshold) for n in model.neurons().values()
     }
     ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
-    gains = make_optimizer(ann, parse("ann", "--optimizer", name)).param_groups[1]["params"]
+    gains = optimizer_of(ann, parse("ann", "--optimizer", name)).param_groups[1]["params"]
     assert {id(one) for one in gains} == {
         id(one) for name, one in ann.named_parameters() if name.endswith("gain")
     } and gains
@@ -188,7 +213,7 @@ def test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_of_t
         "ann",
         *f"--optimizer {name} --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64".split(),
     )
-    biases = make_optimizer(
+    biases = optimizer_of(
         torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags
     )
     found = [
@@ -223,7 +248,7 @@ def test_an_optimiser_by_its_name_has_the_flags_that_it_shares(name):
     second.load_state_dict(first.state_dict())
     trained = [value for value in first.parameters() if value.requires_grad]
     before = [value.clone() for value in trained]
-    optimizer, other = make_optimizer(first, args), make_optimizer(second, args)
+    optimizer, other = optimizer_of(first, args), optimizer_of(second, args)
     assert type(optimizer) is getattr(torch.optim, name) and optimizer.defaults["lr"] == 0.25
     flags = {"weight_decay": 0.125, "momentum": 0.5, "nesterov": True, "amsgrad": False}
     for flag in OPTIONAL:
@@ -235,7 +260,7 @@ def test_an_optimiser_by_its_name_has_the_flags_that_it_shares(name):
     step_with(first, optimizer, 1)
     step_with(second, other, 1)
     assert len(trained) == 26 and not any(map(torch.equal, before, trained))
-    resumed = make_optimizer(second, args)
+    resumed = optimizer_of(second, args)
     resumed.load_state_dict(other.state_dict())
     step_with(first, optimizer, 2)
     step_with(second, resumed, 2)
@@ -273,7 +298,7 @@ def test_an_optimiser_of_another_version_of_pytorch_is_refused():
     """As a last checkpoint may name it, whose flags hold."""
     args = parse("ann").having("checkpoint", optimizer="Later")
     with pytest.raises(UserError, match="has no optimiser 'Later': choose from Adadelta"):
-        make_optimizer(VGG_wFeedback(plan=PLAN, fc_width=4), args)
+        optimizer_of(VGG_wFeedback(plan=PLAN, fc_width=4), args)
     with pytest.raises(ValueError, match="SparseAdam takes sparse"):
         checked_optimizer("SparseAdam")
 
@@ -314,11 +339,13 @@ def test_a_line_names_typed_flags_that_the_optimiser_does_not_have(flags, idle):
 def test_label_smoothing_by_hand():
     """3 classes, a quarter spread: the target is 5/6, 1/12, 1/12. An evaluation judges by the label alone."""
     logits, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
-    logs, criterion = logits[0].log_softmax(0).tolist(), Criterion(0.0, "sum", smoothing=0.25)
+    logs = logits[0].log_softmax(0).tolist()
     output = output_of(logits=logits)
     expected = -(5 / 6 * logs[0] + (logs[1] + logs[2]) / 12)
-    assert criterion(output, labels)["total"].item() == pytest.approx(expected)
-    assert criterion.judging()(output, labels)["total"].item() == pytest.approx(-logs[0])
+    smoothed = ann_losses(output, None, labels, 0.0, label_smoothing=0.25)
+    assert smoothed["total"].item() == pytest.approx(expected)
+    judged = ann_losses(output, None, labels, 0.0)  # as an evaluation does
+    assert judged["total"].item() == pytest.approx(-logs[0])
 
 
 COMMON = {  # shared/design.md, section 7
@@ -613,11 +640,14 @@ def test_an_ann_with_all_that_deep_plans_need(tmp_path):
 
 
 def test_each_epoch_has_an_order_and_augments_anew():
-    args = parse("ann", "--augment", "--batch_size", "3")
+    args = parse("ann", "--batch_size", "3")
     train = load_data("MNIST", limit_train=6)[0]
     epochs = []
     for epoch in (1, 2, 1):
-        batches = list(training_batches(train, args, epoch, "cpu"))
+        batches = [
+            augmented(batch, args.seed, epoch)
+            for batch in training_batches(train, args.batch_size, args.seed, epoch, "cpu")
+        ]
         index = torch.cat([batch.index for batch in batches])
         assert torch.equal(index, shuffled(6, 0, epoch))
         epochs.append(torch.cat([batch.images for batch in batches])[index.argsort()])
@@ -625,7 +655,7 @@ def test_each_epoch_has_an_order_and_augments_anew():
     assert all(
         not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True)
     )
-    plain = torch.cat([batch.images for batch in training_batches(train, parse("ann"), 1, "cpu")])
+    plain = torch.cat([batch.images for batch in training_batches(train, 64, 0, 1, "cpu")])
     assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
     assert (
         parse("ann", "--epochs", str(2**31 - 1)).epochs < EVALUATION
@@ -639,7 +669,9 @@ NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_na
 def judged(monkeypatch):
     """What each evaluation of training looked at, as positions in a whole set, and whether they are training images; the
     accuracies that it finds are 0.2, 0.5, 0.5, 0.4, …"""
-    seen, real, found = [], harness.training.fit.evaluate_parts, iter([0.2, 0.5, 0.5, 0.4, 0.3])
+    seen = []
+    real = harness.training.evaluating.evaluate_parts
+    found = iter([0.2, 0.5, 0.5, 0.4, 0.3])
     test_labels = load_data("MNIST")[2].labels
 
     def evaluate(model, batches, *more):
@@ -652,7 +684,7 @@ def judged(monkeypatch):
         seen.append(("test" if is_test else "train", index.tolist(), weights))
         return real(model, kept, *more) | {"accuracy": next(found)}
 
-    monkeypatch.setattr("harness.training.fit.evaluate_parts", evaluate)
+    monkeypatch.setattr("harness.training.evaluating.evaluate_parts", evaluate)
     return seen
 
 

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -34,7 +33,6 @@ from benchmarks.speed.peers import reset, stage_of
 from harness import UserError
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import Criterion
 from harness.training.optimizers import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.conversion import balance_thresholds
@@ -45,6 +43,7 @@ from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import SNNOutput
 from self_models.vgg_wFeedback import PRECISIONS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from snn_wFeedback import compute_losses
 
 PEERS = {"snntorch": False, "spikingjelly": True}  # by layer, that is multi-step, or by step
 BLOCKS = {
@@ -54,9 +53,6 @@ BLOCKS = {
     "readout": "membrane_linear",
     "readout_slew": 0.38,
 }
-OPTIMIZER = SimpleNamespace(
-    optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0
-)
 PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
 
 
@@ -100,7 +96,7 @@ def measured(args, name):
     ours.precision = args.precision  # which it sees to itself; the others run under autocast
     model = ours if name == "ours" else Peer(ours, name, PEERS[name]).to(args.device)
     del ours  # else another's peak would have it, too
-    optimizer = make_optimizer(model, OPTIMIZER)
+    optimizer = make_optimizer("Adam", model, 1e-5, weight_decay=5e-4, amsgrad=True)
     draws = Draws(0, 1, batch.index).uniforms(
         args.timesteps, tuple(batch.images.shape[1:]), args.device
     )
@@ -113,7 +109,7 @@ def measured(args, name):
             args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"
         ):
             output = model(batch.images, draws)
-        loss = Criterion(0.01, "linear_over_t")(output, batch.labels)["total"]
+        loss = compute_losses(output, None, batch.labels, 0.01, "linear_over_t")["total"]
         loss.backward()
         optimizer.step()
         return loss

@@ -1,7 +1,6 @@
 """What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
 
 import contextlib
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from harness import UserError
 from harness.building.models import (
     DECODER,
-    ann_of,
     class_for,
     fill,
     has_decoder,
@@ -20,7 +18,7 @@ from harness.building.models import (
 )
 from harness.data.facts import SELECTED_ON, facts_of, with_facts
 from harness.runs.run import counted, progress_bar
-from harness.training.training_state import resumed
+from harness.training.resuming import resumed
 from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
@@ -30,7 +28,6 @@ from self_models.layers.architectures import find_plan
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
 from self_models.objectives.gates import GATES, Gate
-from self_models.runtime.draws import Draws
 from self_models.runtime.known_parts import in_stages
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -209,103 +206,62 @@ def check_conversion(config, start):
         raise UserError(f"--calibrate: {path} sees {frames} frames; give --timesteps {frames}")
 
 
-def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: to balance on; may_grow: it may get a decoder, at random."""
-    if start.kind == "ann":
-        convert_ann(model, start, train, config, run)
-    elif start.kind == "snn":
-        saved, of_original = (
-            weights_for(model, start, config, run)[0],
-            "settings" not in start.saved,
-        )
-        fill(
-            model,
-            saved,
-            start.path,
-            run.say,
-            may_grow,
-            (".threshold", ".leak") if of_original else (),
-        )
-        if of_original:
-            if "thresholds" in saved:  # scaled already
-                model.set_thresholds(saved["thresholds"])
-            if (leak := saved.get("leak", saved.get("leak_mem"))) is not None:
-                model.set_leak(float(leak))
-        if "leak" in config.given or config.leak != start.settings.get(
-            "leak", config.leak
-        ):  # that of a streaming network
-            model.set_leak(config.leak)
-    elif not start.kind:
-        thresholds = f"with every threshold at {config.default_threshold:g}"
-        run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
-    return model
+def load_snn(model, start, config, run, may_grow=False):
+    """Load the SNN that the run starts from; may_grow: the network may get a decoder, at random."""
+    saved, _ = weights_for(model, start, config, run)
+    is_original = "settings" not in start.saved
+    may_lack = (".threshold", ".leak") if is_original else ()
+    fill(model, saved, start.path, run.say, may_grow, may_lack)
+    if is_original:
+        if "thresholds" in saved:  # scaled already
+            model.set_thresholds(saved["thresholds"])
+        leak = saved.get("leak", saved.get("leak_mem"))
+        if leak is not None:
+            model.set_leak(float(leak))
+    trained_leak = start.settings.get("leak", config.leak)
+    if "leak" in config.given or config.leak != trained_leak:  # that of a streaming network
+        model.set_leak(config.leak)
 
 
-def convert_ann(model, start, train, config, run):
-    """Give the SNN the weights of an ANN; thresholds are its bounds, or are balanced on training images, and scaled once."""
+def load_ann_weights(model, start, config, run):
+    """Give the SNN the weights of the ANN that the run starts from, with its biases or zeros.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network; its thresholds and leaks stay, unless the ANN has bounds of qcfs.
+    start : Start
+        The ANN's checkpoint.
+    config : Configuration
+    run : Run
+        Whose log says what is left out, or starts at random.
+
+    Returns
+    -------
+    bool
+        Whether the thresholds are the ANN's bounds, still in the unit of its activations.
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit, or a layer would have no bound.
+    """
     saved, has_bounds = weights_for(model, start, config, run)
     state = saved["state_dict"]
-    if has_bounds and (
-        unbound := [
-            name
-            for name in model.neurons()
-            if in_stages(name) and f"{name}.threshold" not in state
-        ]
-    ):
-        needed = f"--readout {model.settings['readout']} needs one for {unbound[0]}: choose a membrane read-out"
+    own_layers = [name for name in model.neurons() if in_stages(name)]
+    unbound = [name for name in own_layers if f"{name}.threshold" not in state]
+    if has_bounds and unbound:
+        readout = model.settings["readout"]
         raise UserError(
-            f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}"
+            f"{start.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, "
+            f"and --readout {readout} needs one for {unbound[0]}: choose a membrane read-out"
         )
     fill(model, saved, start.path, run.say, may_lack=(".threshold", ".leak", ".bias"))
     for name, parameter in model.named_parameters():
-        if (
-            name.endswith(".bias") and in_stages(name) and name not in state
-        ):  # what is there is of an earlier conversion
+        is_new = name.endswith(".bias") and in_stages(name) and name not in state
+        if is_new:  # what is there is of an earlier conversion
             torch.nn.init.zeros_(parameter)
-    biases = conversion.biases_of(model)
-    batch = train.batch(
-        torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device
-    )
-    images = batch.images
-    drawn = partial(
-        Draws(config.seed, 0, batch.index).at_step, shape=model.image_shape, device=images.device
-    )  # of a timestep
-    # Thresholds fit what arrives at each layer: bounds that training has found, levels of activations, or the largest current.
-    if has_bounds:
-        conversion.fit_thresholds(model)
-        begin = model.settings["initial_potential"]
-        run.say(
-            f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them"
-        )
-    elif model.timing.is_phased:
-        conversion.fit_levels(model, images)
-        conversion.fit_thresholds(model)
-        run.say(
-            f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)"
-        )
-    else:
-        steps = config.balance_timesteps
-        with telling(
-            "balancing thresholds", "threshold {:.4f}", model, len(images), steps, 1, run
-        ) as callbacks:
-            conversion.balance_thresholds(
-                model, images, drawn, steps, config.balance_percentile, *callbacks
-            )
-    factor, neurons = config.scaling_factor, model.neurons().items()  # the original scales by 0.7
-    model.set_thresholds(
-        [(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons]
-    )
-    conversion.fit_biases(model, biases)  # to the thresholds as they are now
-    if config.calibrate:  # T timesteps round rates off: biases make up for what is lost on average
-        rates = conversion.rates_of(ann_of(config.pretrained_ann, config), model, images)
-        line, rounds = (
-            "mean rates of its channels off by {:.4f}, now by {:.4f}",
-            conversion.ROUNDS + 1,
-        )
-        with telling(
-            "calibrating biases", line, model, len(images), model.timesteps, rounds, run
-        ) as callbacks:
-            conversion.calibrate_biases(model, rates, images, drawn, *callbacks)
+    return has_bounds
 
 
 def weights_for(model, start, config, run):

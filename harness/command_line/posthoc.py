@@ -1,21 +1,22 @@
 """What the post-hoc scripts share: opening the trained SNN, its data and its run; an evaluation, its records and pictures."""
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
+import snn_wFeedback
 from harness import UserError
 from harness.building.models import lines_on_flags, new_snn, use_engine, word_for
-from harness.building.start import resolve, start_snn
+from harness.building.start import load_snn, resolve
 from harness.data.facts import check_same, images_for
 from harness.drawing.film import film_of
 from harness.measuring.log_lines import counts_operations, evaluation_record, silent_outputs
 from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
-from harness.training.fit import evaluate_with_bar
-from harness.training.losses import Criterion
+from harness.training.evaluating import evaluate_with_bar
+from harness.training.losses import evaluation_losses
 from self_models.basics.images import image_sources, read_images, readable_name
 from self_models.basics.settings import settings_in
 from self_models.data.events import read_frames
@@ -67,7 +68,11 @@ def open_posthoc(args, start, cls, suffix, **own):
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else original_name("snn", args)
     run = Run("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines)
-    start_snn(model, start, train, args, run).eval()
+    if start.kind == "ann":  # it is converted as training does
+        snn_wFeedback.convert(model, start, train, args, run)
+    else:
+        load_snn(model, start, args, run)
+    model.eval()
     was, gate = start.settings, model.settings["gate"]
     if was.get("gate", "open") not in ("open", gate):
         again = f"--gate {was['gate']} runs it as trained"
@@ -122,9 +127,20 @@ class Posthoc:
     def evaluate(self, test=None, doing="evaluating", **more):
         """(record, per_image) of the model as it is now. test: another ImageSet; doing: for the bar; more: for the record."""
         self.run.begin()
-        args, criterion = self.args, Criterion(self.args.trade_off, self.args.trade_off_type)
+        args = self.args
+        losses = partial(
+            evaluation_losses, trade_off=args.trade_off, trade_off_type=args.trade_off_type
+        )
         result = evaluate_with_bar(
-            self.model, test or self.test, criterion, args, self.run, self.counts, doing=doing
+            self.model,
+            test or self.test,
+            losses,
+            self.run,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            notes_batches=args.test_acc_every_batch,
+            count_operations=self.counts,
+            doing=doing,
         )
         more = {"holdout": args.holdout} | more if args.holdout else more
         record = evaluation_record(self.model, result, args, **more)

@@ -22,7 +22,7 @@ from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
 from harness.runs.run import COMMANDS, Paths, asked_name, numbered, program, run_name
-from harness.training.training_state import Finished
+from harness.training.last_checkpoint import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
 

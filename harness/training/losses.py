@@ -1,6 +1,6 @@
-"""What training minimises: loss terms and the criterion that they make up."""
+"""What training minimises: the terms of the losses in ann_wFeedback.py and snn_wFeedback.py."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from harness import UserError
 from self_models.basics.settings import NOT_NEGATIVE, Registry, setting, settings_in
-from self_models.runtime.outputs import errors_by_step, total_spikes
+from self_models.runtime.outputs import ANNOutput, SNNOutput, errors_by_step
 from self_models.vgg_wFeedback import in_precision
 
 LOSSES = Registry("loss")
@@ -80,56 +80,93 @@ class Teacher(NamedTuple):
             return self.model(images).logits
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
-    reconstruction: squared errors, summed over pixels and steps, weighted by step_weights(kind), 'sum' for the ANN."""
+def classification_loss(
+    output: ANNOutput | SNNOutput,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    kind: str = "last_t",
+    smoothing: float = 0.0,
+    teacher: Teacher | None = None,
+) -> torch.Tensor:
+    """Return the cross-entropy with the labels, or with a teacher a mean of that and of
 
-    trade_off: float
-    kind: str
-    spike_penalty: float = 0.0
-    classification_kind: str = "last_t"
-    teacher: Teacher | None = None
-    smoothing: float = 0.0
-    own: dict = field(default_factory=dict)
+        tau^2 KL(teacher || student), both softened by the temperature tau
 
-    needs_frames = property(lambda self: any(loss.needs_frames for loss in self.own.values()))
+    (Hinton et al., 2015, arXiv:1503.02531).
 
-    def judging(self):
-        """The same for an evaluation, which judges the last output by the labels as they are."""
-        return replace(self, classification_kind="last_t", teacher=None, smoothing=0.0)
+    Parameters
+    ----------
+    output : ANNOutput or SNNOutput
+        Of B images.
+    images : Tensor of shape (B, C, H, W)
+        What the teacher is shown.
+    labels : Tensor of shape (B,)
+    kind : str
+        Which of an SNN's timesteps count how much, see ``step_weights``.
+    smoothing : float, 0 to below 1
+        Part of each label that is spread evenly over all classes (Szegedy et al., CVPR
+        2016).
+    teacher : Teacher, optional
 
-    def __call__(self, output, labels, images=None):
-        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput of these images."""
-        terms = {"classification": (1, self.classification(output, labels, images))}
-        if (errors := errors_by_step(output)) is not None:
-            terms["reconstruction"] = (
-                self.trade_off,
-                step_weights(self.kind, len(errors), errors.device) @ errors.mean(1),
-            )
-        if self.spike_penalty:
-            terms["penalty"] = 1, self.spike_penalty * total_spikes(output.spikes).mean()
-        for name, loss in self.own.items():
-            terms[name] = loss.weight, loss.value(output, images, labels)
-        total = sum(weight * value for weight, value in terms.values())
-        return {name: value for name, (_, value) in terms.items()} | {"total": total}
+    Returns
+    -------
+    Tensor
+        A scalar, the mean over the images.
+    """
+    by_step = getattr(output, "logits_by_step", None)
+    if by_step is None or kind == "last_t":
+        by_step = output.logits[None]
+    if teacher:
+        taught = (teacher.logits(images) / teacher.temperature).log_softmax(1)
+    per_step = []
+    for logits in by_step:
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if teacher:
+            student = (logits / teacher.temperature).log_softmax(1)
+            divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
+            of_labels = (1 - teacher.weight) * loss
+            loss = of_labels + teacher.weight * teacher.temperature**2 * divergence
+        per_step.append(loss)
+    weights = step_weights(kind, len(by_step), labels.device)
+    return weights @ torch.stack(per_step) / weights.sum()
 
-    def classification(self, output, labels, images):
-        """Mean over the steps, weighted by step_weights(classification_kind), of the cross-entropy with the labels, of which the
-        part `smoothing` is spread evenly over all classes (Szegedy et al., CVPR 2016); with a Teacher (1 - w) of that + w τ²
-        KL(teacher || student), both softened by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
-        by_step, teacher, per_step = getattr(output, "logits_by_step", None), self.teacher, []
-        if by_step is None or self.classification_kind == "last_t":
-            by_step = output.logits[None]
-        taught = teacher and (teacher.logits(images) / teacher.temperature).log_softmax(1)
-        for logits in by_step:
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
-            if teacher:
-                student = (logits / teacher.temperature).log_softmax(1)
-                divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
-                loss = (
-                    1 - teacher.weight
-                ) * loss + teacher.weight * teacher.temperature**2 * divergence
-            per_step.append(loss)
-        weights = step_weights(self.classification_kind, len(by_step), labels.device)
-        return weights @ torch.stack(per_step) / weights.sum()
+
+def reconstruction_loss(output: ANNOutput | SNNOutput, kind: str) -> torch.Tensor | None:
+    """Return the squared error of the predictions, summed over pixels and timesteps.
+
+    Parameters
+    ----------
+    output : ANNOutput or SNNOutput
+    kind : str
+        Which timesteps count how much, see ``step_weights``.
+
+    Returns
+    -------
+    Tensor or None
+        A scalar, the mean over the images; None without a decoder.
+    """
+    errors = errors_by_step(output)
+    if errors is None:
+        return None
+    return step_weights(kind, len(errors), errors.device) @ errors.mean(1)
+
+
+def evaluation_losses(
+    output: SNNOutput,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    trade_off: float,
+    trade_off_type: str,
+) -> dict[str, torch.Tensor]:
+    """Return the losses by which a trained SNN is judged, and their sum, ``total``.
+
+    The parameters are those of ``compute_losses`` in snn_wFeedback.py.
+    """
+    losses = {"classification": classification_loss(output, images, labels)}
+    total = losses["classification"]
+    reconstruction = reconstruction_loss(output, trade_off_type)
+    if reconstruction is not None:
+        losses["reconstruction"] = reconstruction
+        total = total + trade_off * reconstruction
+    losses["total"] = total
+    return losses

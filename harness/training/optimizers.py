@@ -1,9 +1,11 @@
 """How training changes the weights: an optimiser of torch.optim, and its learning rate at each update."""
 
 import inspect
+from collections.abc import Callable
 from math import cos, pi
 
 import torch
+from torch import nn
 
 from harness import UserError
 from self_models.basics.settings import choices
@@ -81,18 +83,28 @@ def checked_optimizer(name):
     raise ValueError(f"torch.optim has no optimiser {name!r}: {choices(meant, usable)}")
 
 
-def make_optimizer(model, args):
-    """Make the optimiser that the flags name, with those flags that it has.
+def make_optimizer(
+    name: str,
+    model: nn.Module,
+    learning_rate: float,
+    bias_lr_factor: float = 1.0,
+    **options,
+) -> torch.optim.Optimizer:
+    """Make an optimiser of ``torch.optim``, with those options that it has.
 
-    Weights decay; biases, thresholds, leaks and gains do not. Biases have a learning rate of
-    their own, ``--bias_lr_factor`` times that of the weights.
+    Weights decay; biases, thresholds, leaks and gains do not.
 
     Parameters
     ----------
+    name : str
+        Name of its class.
     model : nn.Module
         What is trained: its parameters that require gradients.
-    args : Configuration
-        Flags of the run.
+    learning_rate : float
+    bias_lr_factor : float
+        Learning rate of biases, as a multiple of that of the weights.
+    **options
+        Values of ``OPTIONAL``, of which each optimiser has some.
 
     Returns
     -------
@@ -102,43 +114,44 @@ def make_optimizer(model, args):
     Raises
     ------
     UserError
-        If there is no such optimiser, or it does not take these flags or parameters.
+        If there is no such optimiser, or it does not take these options or parameters.
     """
     try:
-        cls = getattr(torch.optim, checked_optimizer(args.optimizer))
+        cls = getattr(torch.optim, checked_optimizer(name))
     except ValueError as error:  # a checkpoint of another version of PyTorch may name it
         raise UserError(f"--optimizer: {error}") from None
-    options = options_for(cls, args)
-    groups = parameter_groups(model, args, has_decay="weight_decay" in options)
+    options = options_for(cls, learning_rate, options)
+    has_decay = "weight_decay" in options
+    groups = parameter_groups(model, learning_rate * bias_lr_factor, has_decay)
     try:
         return cls(groups, **options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--optimizer {args.optimizer}: {error}") from None
+        raise UserError(f"--optimizer {name}: {error}") from None
 
 
-def options_for(cls, args):
-    """Collect the arguments of an optimiser: what the flags say, as far as it has them."""
+def options_for(cls: type, learning_rate: float, options: dict) -> dict:
+    """Collect the arguments of an optimiser: those of the options that it has."""
     has = parameters_of(cls)
-    options = {"lr": args.learning_rate}
+    chosen = {"lr": learning_rate}
     for name in OPTIONAL:
-        if name in has:
-            options[name] = getattr(args, name)
-    if "nesterov" in options:  # PyTorch refuses it without momentum
-        options["nesterov"] = options["nesterov"] and options["momentum"] > 0
+        if name in has and name in options:
+            chosen[name] = options[name]
+    if "nesterov" in chosen:  # PyTorch refuses it without momentum
+        chosen["nesterov"] = chosen["nesterov"] and chosen["momentum"] > 0
     if cls.__name__ in FUSED:
-        options["fused"] = True
-    return options
+        chosen["fused"] = True
+    return chosen
 
 
-def parameter_groups(model, args, has_decay):
+def parameter_groups(model: nn.Module, bias_learning_rate: float, has_decay: bool) -> list[dict]:
     """Divide the parameters that are trained into weights, others, and biases if there are any.
 
     Parameters
     ----------
     model : nn.Module
         What is trained.
-    args : Configuration
-        Flags of the run.
+    bias_learning_rate : float
+        Of the group of biases.
     has_decay : bool
         Whether the optimiser knows a weight decay, which only the first group then has.
 
@@ -160,8 +173,7 @@ def parameter_groups(model, args, has_decay):
     no_decay = {"weight_decay": 0.0} if has_decay else {}
     groups = [{"params": weights}, {"params": others, **no_decay}]
     if biases:
-        rate = args.learning_rate * args.bias_lr_factor
-        groups.append({"params": biases, **no_decay, "lr": rate})
+        groups.append({"params": biases, **no_decay, "lr": bias_learning_rate})
     return groups
 
 
@@ -194,20 +206,43 @@ def optimizer_line(optimizer):
     return f"optimiser: {type(optimizer).__name__}, {', '.join(made_with)}"
 
 
-def make_schedule(optimizer, args, updates):
-    """Learning rate at each update; updates: of an epoch. step: divided by lr_reduce after each part lr_interval of the epochs.
-    cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
-    total, warm_up = args.epochs * updates, args.warm_up
+def learning_rate_factor(
+    schedule: str,
+    total: int,
+    lr_interval: list[float],
+    lr_reduce: float,
+    warm_up: float,
+) -> Callable[[int], float]:
+    """Return the factor on the learning rate at each update, for ``LambdaLR``.
 
-    def factor(step):
-        if args.lr_schedule == "step":
-            return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
+    Parameters
+    ----------
+    schedule : {"step", "cosine", "triangle"}
+        ``step``: divided by ``lr_reduce`` after each part ``lr_interval`` of the updates.
+        ``cosine``, ``triangle``: it rises linearly over the first part ``warm_up``, and then
+        falls to 0 as half a cosine, or linearly.
+    total : int
+        Updates of the whole training.
+    lr_interval : list of float, 0 to 1
+    lr_reduce : float
+    warm_up : float, 0 to below 1
+
+    Returns
+    -------
+    callable
+        Number of an update, from 0 on -> the factor.
+    """
+
+    def factor(step: int) -> float:
+        if schedule == "step":
+            drops = sum(step >= part * total for part in lr_interval)
+            return lr_reduce**-drops
         done = step / max(total, 1)
         if done < warm_up:
             return (step + 1) / (warm_up * total + 1)
-        past, whole = done - warm_up, 1 - warm_up
-        return (
-            (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
-        )
+        share = (done - warm_up) / (1 - warm_up)
+        if schedule == "cosine":
+            return (1 + cos(pi * (done - warm_up) / (1 - warm_up))) / 2
+        return 1 - share
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return factor

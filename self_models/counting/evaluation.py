@@ -252,10 +252,12 @@ def class_count(model):
 
 
 @torch.no_grad()
-def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False):
+def evaluate_parts(
+    model, parts, seed, losses=None, on_part=None, count_operations=False, needs_frames=False
+):
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
-    class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
-    needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
+    class, how many were found to be of each. losses: (output, images, labels) -> further means, by name; needs_frames: whether
+    these look at predictions or blocked pixels; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
     that does. Raises ModelError for a network of one class."""
     if class_count(model) == 1:
         raise ModelError(
@@ -265,12 +267,12 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
         model.refresh()
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
-            output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)
+            output = part.run(model, seed, frames=needs_frames)
             evaluation.add(
                 output,
                 part.images,
                 part.labels,
-                **(losses(output, part.labels, part.images) if losses else {}),
+                **(losses(output, part.images, part.labels) if losses else {}),
             )
             if on_part:
                 on_part(number, evaluation.average)
