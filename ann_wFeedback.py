@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train an ANN: a VGG classifier with a decoder that predicts its input.
 
-Read ``train`` from top to bottom: what the run starts from, the loss, the optimiser, the loop
-over epochs and batches, and the result. Copy this file to change them.
+Read ``train`` from top to bottom: what the run starts from, the loss, the optimiser,
+the loop over epochs and batches, and the result. Copy this file to change them.
 
 The flags of a run are declared in harness/command_line/flags.py, those of a network in
 self_models/config.py.
@@ -13,11 +13,13 @@ import harness.idle_threads  # noqa: F401  (before torch)
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from harness.building.models import lines_on_flags, load_ann, new_ann, teacher_from
 from harness.building.start import resolve, whiten_first_layer
 from harness.command_line.flags import training_parser
+from harness.command_line.parser import Configuration, Parser
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.measuring.log_lines import running
@@ -32,28 +34,36 @@ from harness.training.evaluating import (
     report_test,
 )
 from harness.training.last_checkpoint import LastCheckpoint
-from harness.training.losses import classification_loss, reconstruction_loss
+from harness.training.losses import Teacher, classification_loss, reconstruction_loss
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
 from harness.training.resuming import kept_flags
 from self_models.data.sets import augmented
 from self_models.runtime.draws import Draws
+from self_models.runtime.outputs import ANNOutput
 
 DESCRIPTION = __doc__.partition("\n")[0]
 
 
-def build_parser(argv=None):
-    """Return the parser; argv: where a --model is looked for, whose settings are flags, too."""
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     return training_parser(DESCRIPTION, "ann", argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> dict | list[dict]:
     """Train once, or once for each of --seeds."""
     return train_each(train, build_parser(argv), argv, "ann")
 
 
-def compute_losses(output, images, labels, trade_off, label_smoothing=0.0, teacher=None):
-    """Compute what training minimises. A new term is added to ``losses`` and to ``total``.
+def compute_losses(
+    output: ANNOutput,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    trade_off: float,
+    label_smoothing: float = 0.0,
+    teacher: Teacher | None = None,
+) -> dict[str, torch.Tensor]:
+    """Compute what training minimises: a new term goes into ``losses`` and ``total``.
 
     Parameters
     ----------
@@ -72,8 +82,8 @@ def compute_losses(output, images, labels, trade_off, label_smoothing=0.0, teach
     Returns
     -------
     dict of {str: Tensor}
-        Scalars, means over the batch: each term before its weight, and the sum, ``total``.
-        Epoch lines and records show all of them.
+        Scalars, means over the batch: each term before its weight, and the sum,
+        ``total``. Epoch lines and records show all of them.
     """
     losses = {}
     losses["classification"] = classification_loss(
@@ -88,7 +98,7 @@ def compute_losses(output, images, labels, trade_off, label_smoothing=0.0, teach
     return losses
 
 
-def train(args):
+def train(args: Configuration) -> dict:
     """Train an ANN, or with --test_only evaluate one.
 
     Parameters
@@ -101,7 +111,7 @@ def train(args):
     dict
         Figures of the best epoch on the test images.
     """
-    # --- the start: the flags that a checkpoint and other flags imply, the network, its images
+    # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("ann", args)
     args, start = resolve(args, "ann", name)
     model = new_ann(args)
@@ -233,8 +243,8 @@ def train(args):
                     args.selected_on,
                 )
                 progress.end_epoch()
-                # After the record: a run that is stopped in between does the epoch again,
-                # and of two records of an epoch the last counts.
+                # After the record: a run that is stopped in between does the epoch
+                # again, and of two records of an epoch the last counts.
                 last.save()
                 last.save_if_due()
 

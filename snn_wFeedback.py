@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients.
 
-Read ``train`` from top to bottom: what the run starts from, the conversion, the loss, the
-optimiser, the loop over epochs and batches, and the result. Copy this file to change them.
+Read ``train`` from top to bottom: what the run starts from, the conversion, the loss,
+the optimiser, the loop over epochs and batches, and the result. Copy this file to
+change them.
 
 The flags of a run are declared in harness/command_line/flags.py. Those of a network are
-declared where its settings are: self_models/config.py, and --epsilon and what belongs to it
-in self_models/objectives/gates.py.
-"""
+declared where its settings are: self_models/config.py, and --epsilon and what belongs
+to it in self_models/objectives/gates.py.
+"""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -25,8 +26,9 @@ from harness.building.models import (
     teacher_from,
     use_engine,
 )
-from harness.building.start import load_ann_weights, load_snn, resolve, telling
+from harness.building.start import Start, load_ann_weights, load_snn, resolve, telling
 from harness.command_line.flags import training_parser
+from harness.command_line.parser import Configuration, Parser
 from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import data_for, lines_on
 from harness.measuring.log_lines import running
@@ -41,31 +43,40 @@ from harness.training.evaluating import (
     report_test,
 )
 from harness.training.last_checkpoint import LastCheckpoint
-from harness.training.losses import classification_loss, own_losses, reconstruction_loss
+from harness.training.losses import (
+    Loss,
+    Teacher,
+    classification_loss,
+    own_losses,
+    reconstruction_loss,
+)
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
 from harness.training.resuming import kept_flags
 from self_models import conversion
-from self_models.data.sets import augmented
+from self_models.data.sets import ImageSet, augmented
 from self_models.runtime.draws import Draws
 from self_models.runtime.known_parts import in_stages
-from self_models.runtime.outputs import total_spikes
+from self_models.runtime.outputs import SNNOutput, total_spikes
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DESCRIPTION = __doc__.partition("\n")[0]
 
 
-def build_parser(argv=None):
-    """Return the parser; argv: where a --model is looked for, whose settings are flags, too."""
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     return training_parser(DESCRIPTION, "snn", argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> dict | list[dict]:
     """Train once, or once for each of --seeds."""
     return train_each(train, build_parser(argv), argv, "snn")
 
 
-def convert(model, start, train_set, args, run):
-    """Give the SNN the weights of a trained ANN, and thresholds that fit its activations.
+def convert(
+    model: VGG_SNN_STDB_wFeedback, start: Start, train_set: ImageSet, args: Configuration, run: Run
+) -> None:
+    """Give the SNN the weights of a trained ANN, and thresholds that fit them.
 
     Parameters
     ----------
@@ -130,18 +141,18 @@ def convert(model, start, train_set, args, run):
 
 
 def compute_losses(
-    output,
-    images,
-    labels,
-    trade_off,
-    trade_off_type,
-    spike_penalty=0.0,
-    own=None,
-    classification_type="last_t",
-    label_smoothing=0.0,
-    teacher=None,
-):
-    """Compute what training minimises. A new term is added to ``losses`` and to ``total``.
+    output: SNNOutput,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    trade_off: float,
+    trade_off_type: str,
+    spike_penalty: float = 0.0,
+    own: dict[str, Loss] | None = None,
+    classification_type: str = "last_t",
+    label_smoothing: float = 0.0,
+    teacher: Teacher | None = None,
+) -> dict[str, torch.Tensor]:
+    """Compute what training minimises: a new term goes into ``losses`` and ``total``.
 
     Parameters
     ----------
@@ -153,7 +164,8 @@ def compute_losses(
     trade_off : float
         Weight of the reconstruction loss.
     trade_off_type, classification_type : {"last_t", "linear_over_t", "mean_t"}
-        Which timesteps count how much, see ``step_weights`` in harness/training/losses.py.
+        Which timesteps count how much, see ``step_weights`` in
+        harness/training/losses.py.
     spike_penalty : float
         Loss per spike.
     own : dict of {str: Loss}, optional
@@ -166,8 +178,8 @@ def compute_losses(
     Returns
     -------
     dict of {str: Tensor}
-        Scalars, means over the batch: each term before its weight, and the sum, ``total``.
-        Epoch lines and records show all of them.
+        Scalars, means over the batch: each term before its weight, and the sum,
+        ``total``. Epoch lines and records show all of them.
     """
     losses = {}
     losses["classification"] = classification_loss(
@@ -188,7 +200,7 @@ def compute_losses(
     return losses
 
 
-def train(args):
+def train(args: Configuration) -> dict:
     """Train an SNN, or with --test_only evaluate one.
 
     Parameters
@@ -201,7 +213,7 @@ def train(args):
     dict
         Figures of the best epoch on the test images.
     """
-    # --- the start: the flags that a checkpoint and other flags imply, the network, its images
+    # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("snn", args)
     args, start = resolve(args, "snn", name)
     model = new_snn(args)
@@ -353,8 +365,8 @@ def train(args):
                     args.selected_on,
                 )
                 progress.end_epoch()
-                # After the record: a run that is stopped in between does the epoch again,
-                # and of two records of an epoch the last counts.
+                # After the record: a run that is stopped in between does the epoch
+                # again, and of two records of an epoch the last counts.
                 last.save()
                 last.save_if_due()
 

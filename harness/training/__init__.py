@@ -1,1 +1,1 @@
-"""How does a model learn from images?"""
+"""How a model learns from images."""

@@ -16,7 +16,9 @@ LEAST = 50  # updates of an epoch, where --updates counts
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns
 
 
-def length_of(train_set: ImageSet, batch_size: int, epochs: int, updates: int | None):
+def length_of(
+    train_set: ImageSet, batch_size: int, epochs: int, updates: int | None
+) -> tuple[ImageSet, int, int]:
     """Work out how long a run trains.
 
     Parameters
@@ -26,8 +28,8 @@ def length_of(train_set: ImageSet, batch_size: int, epochs: int, updates: int | 
     epochs : int
         Passes over the images; they count without ``updates``.
     updates : int or None
-        Weight updates. Epochs then have ``LEAST`` of them or more: a small set is passed
-        through several times.
+        Weight updates. Epochs then have ``LEAST`` of them or more: a small set is
+        passed through several times.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def length_of(train_set: ImageSet, batch_size: int, epochs: int, updates: int | 
 def plan_lines(
     model: nn.Module, architecture: str, train_set: ImageSet, epochs: int, updates_per_epoch: int
 ) -> Iterator[str]:
-    """Yield a line on the network and the length of its training, and a warning if that is short.
+    """Yield a line on the network and how long it trains; a warning if that is short.
 
     The line says how large the network's checkpoint is, too.
     """
@@ -70,8 +72,8 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield this rank's part of the batches of an epoch, in a random order.
 
-    No random generator keeps a state: the order follows from the seed and the epoch, so a
-    resumed run gets the same batches.
+    No random generator keeps a state: the order follows from the seed and the epoch, so
+    a resumed run gets the same batches.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Evaluations of a run that trains: the one that judges an epoch, and the one that it ends with."""
+"""Evaluations of a training run: those of its epochs, and the one at its end."""
 
 import copy
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def keep_if_best(
     figures: dict | None,
     selected_on: str,
 ) -> dict:
-    """Write the best checkpoint if this epoch is better than all before, or nothing chooses.
+    """Write the best checkpoint if this epoch is the best, or nothing chooses.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def keep_if_best(
     Returns
     -------
     dict
-        ``evaluated``, figures for the record of the epoch, and ``best``, the best accuracy
-        so far; empty where nothing chooses.
+        ``evaluated``, figures for the record of the epoch, and ``best``, the best
+        accuracy so far; empty where nothing chooses.
     """
     figures = dict(figures or {})
     figures.pop("per_image", None)
@@ -162,7 +162,7 @@ def report_test(
 def report_best(
     model: nn.Module, test_set: ImageSet, best: dict, evaluate: Callable, args, run: Run
 ) -> dict:
-    """Report the best epoch of a run that is over, on the test images unless they chose it.
+    """Report the best epoch of a run, on the test images unless they chose it.
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ class Finished(UserError):
 class LastCheckpoint:
     """Saves and restores where a training run stands. It does not train.
 
-    No state of a random generator is kept: draws follow from the seed, the epoch, and the
-    step or the image.
+    No state of a random generator is kept: draws follow from the seed, the epoch, and
+    the step or the image.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class LastCheckpoint:
 
     @contextmanager
     def noting_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM wait, in a ``with`` block, for the next ``save_if_due``."""
+        """Let a signal wait, in a ``with`` block, for the next ``save_if_due``."""
         with ranks.noted_signals() as self._signals:
             yield
 

@@ -1,4 +1,4 @@
-"""How training changes the weights: an optimiser of torch.optim, and its learning rate at each update."""
+"""How training changes the weights: an optimiser, and its rate at each update."""
 
 import inspect
 from collections.abc import Callable
@@ -20,13 +20,14 @@ UNFIT = {  # optimisers of torch.optim that cannot train the networks here -> wh
 OPTIONAL = ("weight_decay", "momentum", "nesterov", "amsgrad")
 
 
-def optimizer_classes():
+def optimizer_classes() -> dict[str, type]:
     """Find the optimisers that PyTorch has, in the order of their names.
 
     Returns
     -------
     dict of {str: type}
-        Every class of ``torch.optim`` that is an optimiser, whether or not it fits here.
+        Every class of ``torch.optim`` that is an optimiser, whether or not it fits
+        here.
     """
     classes = {}
     for name in sorted(vars(torch.optim), key=str.lower):
@@ -36,12 +37,12 @@ def optimizer_classes():
     return classes
 
 
-def parameters_of(function):
+def parameters_of(function: object) -> dict:
     """Return the parameters of a function or class: name -> ``inspect.Parameter``."""
     return inspect.signature(function).parameters
 
 
-def why_unfit(name, cls):
+def why_unfit(name: str, cls: type) -> str:
     """Say why an optimiser cannot train a network here; an empty text if it can."""
     if name in UNFIT:
         return UNFIT[name]
@@ -53,7 +54,7 @@ def why_unfit(name, cls):
     return ""
 
 
-def checked_optimizer(name):
+def checked_optimizer(name: str) -> str:
     """Check the name of an optimiser, as ``--optimizer`` takes it.
 
     Parameters
@@ -144,7 +145,7 @@ def options_for(cls: type, learning_rate: float, options: dict) -> dict:
 
 
 def parameter_groups(model: nn.Module, bias_learning_rate: float, has_decay: bool) -> list[dict]:
-    """Divide the parameters that are trained into weights, others, and biases if there are any.
+    """Divide the trained parameters into weights, others, and biases if there are any.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def parameter_groups(model: nn.Module, bias_learning_rate: float, has_decay: boo
     return groups
 
 
-def flags_without_effect(args):
+def flags_without_effect(args: object) -> set[str]:
     """Name the flags that the chosen optimiser does not have, or has no use for.
 
     Parameters
@@ -197,7 +198,7 @@ def flags_without_effect(args):
     return idle
 
 
-def optimizer_line(optimizer):
+def optimizer_line(optimizer: torch.optim.Optimizer) -> str:
     """Say in a line what an optimiser is called, and what it was made with."""
     made_with = [f"learning_rate={optimizer.defaults['lr']:g}"]
     for name in OPTIONAL:
@@ -218,9 +219,9 @@ def learning_rate_factor(
     Parameters
     ----------
     schedule : {"step", "cosine", "triangle"}
-        ``step``: divided by ``lr_reduce`` after each part ``lr_interval`` of the updates.
-        ``cosine``, ``triangle``: it rises linearly over the first part ``warm_up``, and then
-        falls to 0 as half a cosine, or linearly.
+        ``step``: divided by ``lr_reduce`` after each part ``lr_interval`` of the
+        updates. ``cosine``, ``triangle``: it rises linearly over the first part
+        ``warm_up``, and then falls to 0 as half a cosine, or linearly.
     total : int
         Updates of the whole training.
     lr_interval : list of float, 0 to 1

@@ -76,7 +76,8 @@ class Progress:
     def means(self) -> dict:
         """Return the means of the epoch's figures so far, over all ranks.
 
-        Every rank must ask. The first one has all sums from now on; the others begin anew.
+        Every rank must ask. The first one has all sums from now on; the others begin
+        anew.
         """
         sums = {name: value.cpu() for name, value in self.average.sums.items()}
         own = Average(sums, self.average.images)
@@ -113,8 +114,8 @@ def check_gradients(loss: torch.Tensor, model: nn.Module, when: str) -> None:
     Raises
     ------
     UserError
-        Where the loss or a gradient is not finite on one of the ranks. They are judged by
-        their sums: where those overflow, an optimiser's squares would, too.
+        Where the loss or a gradient is not finite on one of the ranks. They are judged
+        by their sums: where those overflow, an optimiser's squares would, too.
     """
     loss = loss.detach()
     values = [loss]
