@@ -16,12 +16,17 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.building.models import lines_on_flags, load_ann, new_ann, teacher_from
-from harness.building.start import resolve, whiten_first_layer
+from harness.building.models import lines_on_flags, load_ann, named, new_ann, teacher_from
+from harness.building.start import (
+    check_flags,
+    open_checkpoint,
+    take_over_checkpoint,
+    whiten_first_layer,
+)
 from harness.command_line.flags import training_parser
 from harness.command_line.parser import Configuration, Parser
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import data_for, lines_on
+from harness.data.facts import data_for, lines_on, with_facts
 from harness.measuring.log_lines import running
 from harness.runs import ranks
 from harness.runs.run import Run, progress_bar, run_name
@@ -37,7 +42,7 @@ from harness.training.last_checkpoint import LastCheckpoint
 from harness.training.losses import Teacher, classification_loss, reconstruction_loss
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags
+from harness.training.resuming import kept_flags, resumed
 from self_models.data.sets import augmented
 from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import ANNOutput
@@ -113,7 +118,11 @@ def train(args: Configuration) -> dict:
     """
     # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("ann", args)
-    args, start = resolve(args, "ann", name)
+    args, saved = resumed(args, "ann", name, named(args.model))  # the last checkpoint, or None
+    check_flags(args, "ann")
+    start = open_checkpoint(args, "ann", saved)
+    args = take_over_checkpoint(args, start, "ann")
+    args = with_facts(args)
     model = new_ann(args)
     start_lines = []
     if start.kind == "ann":

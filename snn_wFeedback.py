@@ -22,15 +22,25 @@ from harness.building.models import (
     ann_of,
     choose_trained,
     lines_on_flags,
+    named,
     new_snn,
     teacher_from,
     use_engine,
 )
-from harness.building.start import Start, load_ann_weights, load_snn, resolve, telling
+from harness.building.start import (
+    Start,
+    apply_rules,
+    check_flags,
+    load_ann_weights,
+    load_snn,
+    open_checkpoint,
+    take_over_checkpoint,
+    telling,
+)
 from harness.command_line.flags import training_parser
 from harness.command_line.parser import Configuration, Parser
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import data_for, lines_on
+from harness.data.facts import data_for, lines_on, with_facts
 from harness.measuring.log_lines import running
 from harness.runs import ranks
 from harness.runs.run import Run, progress_bar, run_name
@@ -52,7 +62,7 @@ from harness.training.losses import (
 )
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags
+from harness.training.resuming import kept_flags, resumed
 from self_models import conversion
 from self_models.data.sets import ImageSet, augmented
 from self_models.runtime.draws import Draws
@@ -215,7 +225,12 @@ def train(args: Configuration) -> dict:
     """
     # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("snn", args)
-    args, start = resolve(args, "snn", name)
+    args, saved = resumed(args, "snn", name, named(args.model))  # the last checkpoint, or None
+    check_flags(args, "snn")
+    start = open_checkpoint(args, "snn", saved)
+    args = take_over_checkpoint(args, start, "snn")
+    args = with_facts(args)
+    args = apply_rules(args, start)
     model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision

@@ -12,13 +12,11 @@ from harness.building.models import (
     class_for,
     fill,
     has_decoder,
-    named,
     read,
     word_for,
 )
 from harness.data.facts import SELECTED_ON, facts_of, with_facts
 from harness.runs.run import counted, progress_bar
-from harness.training.resuming import resumed
 from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
@@ -55,53 +53,112 @@ class Start(NamedTuple):
     )  # the checkpoint of a run that goes on
 
 
-def resolve(config, kind, name=""):
-    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. name:
-    of a run that may be resumed. Raises UserError for an evaluation without a network, and for flags that contradict others."""
-    config, saved = resumed(config, kind, name, named(config.model)) if name else (config, None)
+def resolve(config, kind):
+    """Find out what an evaluation of an SNN (kind) starts from, and what follows from that.
+
+    Returns
+    -------
+    config : Configuration
+        The flags as they hold from here on.
+    start : Start
+        The checkpoint.
+
+    Raises
+    ------
+    UserError
+        For an evaluation without a network, and for flags that contradict others.
+    """
+    check_flags(config, kind)
+    start = open_checkpoint(config, kind)
+    config = take_over_checkpoint(config, start, kind)
+    config = with_facts(config)
+    config = apply_rules(config, start)
+    return config, start
+
+
+def check_flags(config, kind):
+    """Raise UserError for flags that contradict each other, or lack another one.
+
+    A contradiction counts only where one of the two was typed: a recipe may say the other.
+    """
     flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
     if config.test_only and not any(getattr(config, flag) for flag in flags):
-        raise UserError(
-            f"--test_only needs a trained network: give {' or '.join(f'--{flag} PATH' for flag in flags)}"
-        )
+        needed = " or ".join(f"--{flag} PATH" for flag in flags)
+        raise UserError(f"--test_only needs a trained network: give {needed}")
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
         if flag in config.typed and getattr(config, other, None):
             raise UserError(
                 f"--{flag} and --{other} contradict each other: leave out one of the two"
             )
-    start = Start("run", config.resume, saved) if saved else checkpoint_of(config, flags)
-    if start.kind in ("ann", "snn"):
-        config = adopted(config, start, kind)
-    config = with_facts(config)
-    if kind == "snn":
-        config = config.having("followed", **followed(config, start))
-        if start.kind == "ann":
-            check_conversion(config, start)
-    return config, start
 
 
-def checkpoint_of(config, flags):
-    """The Start of the checkpoint that one of these flags names; the last counts."""
-    for flag in reversed(flags):
-        if path := getattr(config, flag):
-            own = (
-                config.model if flag == flags[-1] else word_for(config.model, path)
-            )  # an SNN's ANN is of another class
-            saved, kind = read(path, config, own), flag.removeprefix("pretrained_")
-            if saved.get("settings", {}).get("nodes"):
-                raise UserError(
-                    f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it"
-                )
-            if kind.upper() not in may_hold(saved):
-                raise UserError(
-                    f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --{flag} needs an {kind.upper()}"
-                )
-            return Start(kind, path, saved)
+def open_checkpoint(config, kind, saved=None):
+    """Read the checkpoint that a network starts from.
+
+    Parameters
+    ----------
+    config : Configuration
+    kind : {"ann", "snn"}
+        What is trained, or evaluated. An SNN may start from an ANN, or from an SNN, which
+        counts if both are given.
+    saved : dict or None
+        Last checkpoint of a run that goes on, see ``resumed``.
+
+    Returns
+    -------
+    Start
+        Without a checkpoint its ``kind`` is "".
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, or of the wrong kind.
+    """
+    if saved:
+        return Start("run", config.resume, saved)
+    if kind == "snn" and config.pretrained_snn:
+        return checkpoint_at(config.pretrained_snn, "snn", config, config.model)
+    if config.pretrained_ann:
+        own = config.model
+        if kind == "snn":  # --model names the SNN's class, and its ANN is of another
+            own = word_for(config.model, config.pretrained_ann)
+        return checkpoint_at(config.pretrained_ann, "ann", config, own)
     return Start()
 
 
-def adopted(config, start, kind):
-    """The Configuration with what a checkpoint says of its network, for an ANN or SNN (kind), of its images and its epoch."""
+def checkpoint_at(path, kind, config, own):
+    """The Start of a checkpoint that must hold an ANN or SNN (kind); own: --model for its class."""
+    saved = read(path, config, own)
+    if saved.get("settings", {}).get("nodes"):
+        raise UserError(
+            f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it"
+        )
+    if kind.upper() not in may_hold(saved):
+        raise UserError(
+            f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {kind.upper()}"
+        )
+    return Start(kind, path, saved)
+
+
+def take_over_checkpoint(config, start, kind):
+    """Set flags to what a checkpoint says of its network, its images and its epoch.
+
+    What was typed, or a recipe says, holds.
+
+    Parameters
+    ----------
+    config : Configuration
+    start : Start
+        Where it has no checkpoint, or a run goes on, nothing changes.
+    kind : {"ann", "snn"}
+        What is trained, or evaluated.
+
+    Returns
+    -------
+    Configuration
+    """
+    if start.kind not in ("ann", "snn"):
+        return config
     known, own, values = (
         class_for(config.model, CLASSES[kind]).known_settings(),
         start.settings,
@@ -135,8 +192,28 @@ def adopted(config, start, kind):
     )
 
 
+def apply_rules(config, start):
+    """Set flags of an SNN to what follows from other flags, its images and its start.
+
+    What was typed, or a recipe says, holds.
+
+    Returns
+    -------
+    Configuration
+
+    Raises
+    ------
+    UserError
+        For an ANN that cannot be converted so.
+    """
+    config = config.having("followed", **followed(config, start))
+    if start.kind == "ann":
+        check_conversion(config, start)
+    return config
+
+
 def followed(config, start):
-    """flag -> value that follows, for an SNN, from other flags, images and its start. What was typed, or a recipe's, holds."""
+    """flag -> value that follows, see apply_rules()."""
     was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
     gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
     if frames:
