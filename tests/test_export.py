@@ -26,7 +26,7 @@ from conftest import (
 
 from benchmarks.speed.peers import watch
 from harness import UserError
-from harness.exporting import page_file
+from harness.exporting import formats, page_file
 from harness.runs.saving import save_checkpoint
 from self_models import load
 from self_models.engines.event.build import FOLDER, KERNEL
@@ -438,3 +438,13 @@ def test_the_runtime_is_network_c(weights, tmp_path):
             )["first"]
             == ""
         )
+
+
+def test_export_replaces_nothing_unless_it_is_told_to(tmp_path):
+    path = tmp_path / "net_torch.pt"
+    path.write_text("mine")
+    with pytest.raises(UserError, match="exists: --overwrite replaces it"):
+        formats.export(FEEDBACK, "torch", path)
+    assert path.read_text() == "mine"
+    formats.export(FEEDBACK, "torch", path, overwrite=True)
+    assert path.stat().st_size > 10_000
