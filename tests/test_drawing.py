@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 
 import results
 from harness.drawing import plots
-from harness.drawing.figures import plt
+from harness.drawing.figures import plt, stack_parts
 from harness.drawing.film import film_of, save_gif
 from harness.drawing.raster import Raster, save_raster
 from harness.drawing.reel import VERDICTS, save_stream
@@ -381,3 +381,17 @@ def test_a_baseline_is_drawn_beside(trained, baseline, tmp_path):
     assert f"--baseline {other} has colour images" in refused(
         "analysis", flags, f"--baseline {other} --images 1 {DATA}"
     )
+
+
+def test_stacked_bars_by_hand():
+    """Two bars: 2 spikes of the input; 3 of the encoder on top of 1. A part that one lacks is 0."""
+    drawn = []
+
+    def draw(places, values, width, bottoms, **look):
+        drawn.append((look["label"], values.tolist(), bottoms.tolist()))
+
+    colours = {"input": "black", "encoder": "grey"}
+    bars = [{"input": 2}, {"input": 1, "encoder": 3}]
+    _, sums = stack_parts(draw, [0, 1], bars, 0.5, colours)
+    assert drawn == [("input", [2, 1], [0, 0]), ("encoder", [0, 3], [2, 1])]
+    assert sums.tolist() == [2, 4]

@@ -752,3 +752,14 @@ def test_the_lif_neuron_of_nirs_paper(trace, apart):
     ).recorded["1"]
     assert np.abs(found["membrane"].flatten().numpy() - v).max() < apart and spikes.sum() == 4
     assert np.array_equal(found["spikes"].flatten().numpy(), spikes)
+
+
+def test_a_link_ends_at_its_last_layer_or_at_its_target():
+    """Of two networks, one with a layer between the input and the neurons, one without."""
+    neuron = SpikingNeuron(triangle(None, None), "immediate")
+    layers = {"linear": nn.Linear(3, 3), "neuron": neuron}
+    graph = Graph(layers, chained(layers), (3,), {"output": "neuron"})
+    assert [link.end for link in graph.links] == ["linear", "output"]
+    assert [
+        link.end for link in Graph({"neuron": neuron}, [(INPUT, "neuron")], (3,), {}).links
+    ] == ["neuron"]

@@ -409,6 +409,10 @@ def attention(self, x):
         ),
         (Own(lambda self, x: self.act(self.conv(x))), "must return one tensor of logits"),
         (
+            Own(lambda self, x: self.end(torch.cat([self.act(self.conv(x))] * 2))),
+            "joins signals along another dimension than channels",  # torch's default is 0
+        ),
+        (
             row(hooked(nn.ReLU())),
             r"layer 1 \(ReLU\) has a hook, or a forward of its own: remove it",
         ),

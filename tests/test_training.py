@@ -3,6 +3,7 @@
 import json
 import os
 from math import cos, log, pi
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from harness.building.start import Start
 from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.epochs import training_batches
+from harness.training.evaluating import advance
 from harness.training.losses import Teacher, evaluation_losses
 from harness.training.optimizers import (
     OPTIONAL,
@@ -40,6 +42,7 @@ from harness.training.optimizers import (
 )
 from self_models import load
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import Average
 from self_models.data.sets import augmented, default_holdout, load_data
 from self_models.runtime.draws import EVALUATION, shuffled
 from self_models.runtime.outputs import ANNOutput, SNNOutput
@@ -733,3 +736,23 @@ def test_which_epoch_is_kept(tmp_path, judged, flags, selected_on, looked_at, ep
     ]  # the test is of the epoch that is kept
     assert all(torch.equal(judged_last[name], value) for name, value in kept["state_dict"].items())
     assert result["accuracy"] == {"held-out": 0.4, "last epoch": 0.2, "test": 0.5}[selected_on]
+
+
+def test_a_progress_bar_shows_figures_at_every_tenth_step():
+    """Not where it is hidden, nor before there are figures; it moves on all the same."""
+    shown = []
+
+    def bar_at(number, disable=False):
+        return SimpleNamespace(
+            n=number,
+            disable=disable,
+            set_postfix_str=lambda text, refresh: shown.append((number, text)),
+            update=lambda: shown.append(number),
+        )
+
+    average = Average()
+    advance(bar_at(9), average)
+    average.add(4, accuracy=0.5)
+    for bar in (bar_at(8), bar_at(9), bar_at(10), bar_at(19, disable=True)):
+        advance(bar, average)
+    assert shown == [9, 8, (9, "accuracy 50.00 %"), 9, 10, 19]
