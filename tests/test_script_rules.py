@@ -1,0 +1,1024 @@
+"""The rules of the scripts: one row for each sentence about their behaviour.
+
+The headings and the sentences in quotation marks are those of `script_rules.md`. The scripts
+are run as a user runs them, and judged by what they print, and by their records and
+checkpoints: nothing here knows how they come to it. Most networks are made here, untrained,
+since a rule asks what a checkpoint says, and not how good it is.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    REPOSITORY,
+    make_folder,
+    module_of,
+    records,
+    refused,
+    run_here,
+    run_undrawn,
+)
+from filelock import FileLock
+from PIL import Image
+
+from harness.command_line.scripts import run_script
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+SIZE = "--batch_size 4 --limit_test 4"
+JUDGE = f"{SIZE} --test_only --engine dense"
+# A network that is made, converted if it must be, and evaluated, but not trained.
+MAKE = (
+    f"{SIZE} --limit_train 8 --epochs 0 --holdout 0 --engine dense "
+    "--balance_images 4 --balance_timesteps 3"
+)
+SMALL = "-a VGG4_wFeedback_tiny --fc_width 8"
+NEW = f"{SMALL} --timesteps 2"
+TRAIN = f"{NEW} {SIZE} --limit_train 8 --holdout 3 --engine dense -lr 1e-3"
+PLAN = [[4, "D", 6], ["U", "in"]]
+FRAMES = 4  # of a recording here
+RECORDING = {
+    "image_shape": (2, 12, 12),
+    "labels": 2,
+    "classes": ["down", "right"],
+    "recorded_frames": FRAMES,
+    "dataset": "…/moving",
+}
+
+
+def save(path, model, **more):
+    """Write a checkpoint of a model, in the form that load() reads; more: further entries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = {
+        "model": type(model).__name__,
+        "settings": model.settings,
+        "state_dict": model.state_dict(),
+    }
+    torch.save({**entries, **more}, path)
+    return path
+
+
+def new_ann(**settings):
+    torch.manual_seed(0)
+    return VGG_wFeedback(**{"vgg_name": "VGG4_wFeedback_tiny", "fc_width": 8, **settings})
+
+
+def new_snn(cls=VGG_SNN_STDB_wFeedback, **settings):
+    torch.manual_seed(0)
+    common = {"vgg_name": "VGG4_wFeedback_tiny", "fc_width": 8, "timesteps": 3}
+    return cls(**{**common, "update": "immediate", "default_threshold": 0.2, **settings})
+
+
+def edited(path, target, drop=(), **changes):
+    """Copy a checkpoint, with other settings; drop: names of settings that it is to lack."""
+    saved = torch.load(path, weights_only=True)
+    saved["settings"].update(changes)
+    for name in drop:
+        del saved["settings"][name]
+    torch.save(saved, target)
+    return target
+
+
+def write_recordings(folder):
+    """A data set of recordings of two classes, each of FRAMES frames."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in RECORDING["classes"]:
+            (folder / part / name).mkdir(parents=True)
+            for number in range(4):
+                frames = draw.integers(0, 2, (FRAMES, 2, 12, 12)).astype(np.uint8)
+                np.savez_compressed(folder / part / name / f"{number}.npz", frames=frames)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(trained, tmp_path_factory):
+    """Name -> path of what the rows are about: checkpoints, data sets, files. Read only."""
+    folder = tmp_path_factory.mktemp("rules")
+    anns = {
+        "ann": new_ann(),
+        "normed": new_ann(norm="batch"),
+        "scaled": new_ann(norm="scale"),
+        "qcfs": new_ann(activation_ann="qcfs"),
+        "max": new_ann(plan=[[4, "M", 6, "M"], []]),
+        "moving_ann": new_ann(**RECORDING),
+        # all that an SNN shares with it, and all that it does not
+        "odd": new_ann(
+            kernel_size=5, fc_layers=1, init="kaiming", dropout=0.1, fc_dropout=0.25, timesteps=2
+        ),
+    }
+    snns = {
+        "snn": new_snn(),
+        "plain": new_snn(vgg_name="VGG4_tiny"),
+        "phased": new_snn(update="phased", encoding="direct", readout="membrane_linear"),
+        "planned": new_snn(plan=PLAN),
+        "moving_snn": new_snn(**RECORDING, timesteps=2, gate="block", blocking="dynamic"),
+        "blocks": new_snn(InputBlockingSNN, epsilon=0.3, blocking="dynamic", rule="confidence"),
+        "contrasts": new_snn(gate="contrast", epsilon=0.3),
+        "moved": new_snn(
+            dataset="/gone/cats", image_shape=(1, 12, 12), labels=2, classes=["cat", "dog"]
+        ),
+        "forgets": new_snn(output_leak=0.7, membrane_floor=1.0, leak=0.6),
+        "surprised": new_snn(InputBlockingSNN, blocking="dynamic", surprise=3.0),
+    }
+    paths = {"here": folder, "ann1": trained.ann, "snn1": trained.snn}
+    for name, model in (anns | snns).items():
+        paths[name] = save(folder / f"{name}.pth", model)
+    paths["ours"] = edited(paths["blocks"], folder / "ours.pth", drop=["gate"])
+    original = {
+        f"module.{name}": value
+        for name, value in anns["ann"].state_dict().items()
+        if name.endswith("weight")
+    }
+    paths["original"] = folder / "original.pth"
+    torch.save({"accuracy": 97.0, "epoch": 3, "state_dict": original}, paths["original"])
+    paths["moving"] = write_recordings(folder / "moving")
+    return paths
+
+
+def filled(flags, paths, **more):
+    """Flags with {name} replaced by the path of this name."""
+    return flags.format(**paths, **more)
+
+
+def begun(name, *flags, folder, run="x"):
+    """Run a script; returns the record of its parameters, with their origins, and what it said."""
+    _, said = run_undrawn(name, *flags, f"--run_name {run} --output_dir {folder}")
+    kind = "ann" if name == "ann" else "snn"
+    record = records(folder / f"logs/{kind}/{run}.jsonl", "run")[-1]
+    return SimpleNamespace(said=said, **record)
+
+
+def origin_of(record, names):
+    """Name -> (value, where it comes from); of a flag that the script has not, None."""
+    found = {}
+    for name in names:
+        if name in record.parameters:
+            found[name] = (record.parameters[name], record.origins[name])
+        else:
+            found[name] = None
+    return found
+
+
+def rows(table):
+    """The parameters of a test, with the first column as names."""
+    return [pytest.param(*row, id=name) for name, *row in table]
+
+
+def recipe(path, **tables):
+    """Write a recipe; tables: the lines of each."""
+    text = "".join(f"[{name}]\n{lines}\n" for name, lines in tables.items())
+    path.write_text(text)
+    return path
+
+
+# --- Order
+
+
+PATIENT = """
+from dataclasses import dataclass
+from self_models.objectives.gates import GATES, Gate
+
+@GATES.register("patient")
+@dataclass
+class Patient(Gate):
+    pass
+"""
+# what is wrong at each place in the order -> (flags, words of the error)
+FAULTS = {
+    "resume": ("--resume {here}/none_last.pth", "none_last.pth: no such checkpoint file"),
+    "refusals": ("--epochs 1 --updates 1", "--epochs and --updates contradict each other"),
+    "checkpoint": ("--pretrained_snn {here}/none.pth", "none.pth: no such checkpoint file"),
+    "facts": ("--dataset CIFAR10", "--dataset CIFAR10 has colour images of 32x32"),
+    "folder": ("--dataset {here}/nowhere", "{here}/nowhere"),
+    "conversion": ("--pretrained_ann {normed} --no-bias", "becomes a bias"),
+    "model": ("-a VGG4_tiny --gate block --epsilon 0.1", "blocking needs a decoder"),
+    "data": ("--limit_train 60001", "--limit_train 60001: MNIST has 60000 training images"),
+    "engine": ("--model {patient} --gate patient --engine event", "has no form of the gate"),
+    "Run": ("--run_name taken", "taken.pth exists"),
+    "weights": ("--pretrained_snn {snn} --fc_width 9", "{snn} does not fit"),
+}
+ORDER = [  # which of two faults is told, the earlier; more: flags beside them
+    ("resume", "refusals", ""),
+    ("refusals", "checkpoint", ""),
+    ("checkpoint", "folder", ""),
+    ("facts", "conversion", ""),
+    ("conversion", "model", ""),
+    ("model", "data", "--pretrained_snn {plain}"),
+    ("data", "engine", "--pretrained_snn {snn}"),
+    ("engine", "Run", "--pretrained_snn {snn}"),
+    ("Run", "weights", ""),
+]
+
+
+# "Then: resume, refusals, checkpoint, facts of the data, rules, check of the conversion,
+# model, data, engine, `Run` (which locks the name), weights." That rules come after facts and
+# before the check of the conversion is seen below: `recordings`, and `bias of a batch norm`,
+# which the check would refuse without it.
+@pytest.mark.parametrize(
+    ("first", "second", "more"), [pytest.param(*row, id=" before ".join(row[:2])) for row in ORDER]
+)
+def test_the_earlier_of_two_faults_is_told(made, tmp_path, forgotten, first, second, more):
+    patient = tmp_path / "patient.py"
+    patient.write_text(PATIENT)
+    checkpoint = tmp_path / "trained_models/snn/taken.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    flags = f"{FAULTS[first][0]} {FAULTS[second][0]} {more} --output_dir {tmp_path}"
+    line = refused("snn", filled(flags, made, patient=patient))
+    assert filled(FAULTS[first][1], made) in line
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_told_where_it_is_alone(made, tmp_path, forgotten, fault):
+    """Else the rows above would say nothing of an order."""
+    patient = tmp_path / "patient.py"
+    patient.write_text(PATIENT)
+    checkpoint = tmp_path / "trained_models/snn/taken.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    more = {
+        "facts": "--pretrained_snn {snn}",
+        "folder": "--epochs 1",
+        "model": "--pretrained_snn {plain}",
+        "data": "--pretrained_snn {snn}",
+        "engine": "--pretrained_snn {snn}",
+        "Run": "--pretrained_snn {snn}",
+    }
+    flags = f"{FAULTS[fault][0]} {more.get(fault, '')} --output_dir {tmp_path}"
+    line = refused("snn", filled(flags, made, patient=patient))
+    assert filled(FAULTS[fault][1], made) in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    rows(
+        [
+            # "The run's name comes from the flags before a checkpoint is read", which has 3
+            # timesteps and another architecture.
+            ("of a start", "", "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"),
+            ("typed", "--timesteps 2", "snn_vgg5_wfeedback_mnist_2_tradeoff1.0_typelast_t"),
+        ]
+    ),
+)
+def test_the_name_comes_from_the_flags(made, tmp_path, flags, name):
+    run_here("snn", f"{MAKE} --pretrained_snn {made['snn']} {flags} --output_dir {tmp_path}")
+    assert (tmp_path / f"trained_models/snn/{name}.pth").is_file()
+
+
+# "`Run` (which locks the name), weights". That a second process is refused until the first
+# ends: test_survive.py::test_a_second_run_into_the_same_place_is_refused_until_the_first_ends.
+def test_a_name_is_locked_before_the_weights_are_read(made, tmp_path):
+    files = tmp_path / "trained_models/snn"
+    files.mkdir(parents=True)
+    with FileLock(files / ".x.lock"):
+        line = refused(
+            "snn",
+            f"--pretrained_snn {made['snn']} --fc_width 9 --run_name x",
+            f"--output_dir {tmp_path}",
+        )
+    assert "the run x in" in line and "is being written by another process" in line
+
+
+# --- Refusals
+
+EITHER = "contradict each other: leave out one of the two"
+STARTS = "--pretrained_ann and --pretrained_snn"
+
+
+# "A contradiction counts only if its left side was typed (`epochs` against `updates`,
+# `pretrained_ann` against `pretrained_snn`)."
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    rows(
+        [
+            ("ann epochs", "ann", f"{SMALL} --epochs 1 --updates 1", "--epochs and --updates"),
+            ("snn epochs", "snn", f"{NEW} --epochs 1 --updates 1", "--epochs and --updates"),
+            ("starts", "snn", "--pretrained_ann {ann} --pretrained_snn {snn}", STARTS),
+            (
+                "starts judged",
+                "snn",
+                "--test_only --pretrained_ann {ann} --pretrained_snn {snn}",
+                STARTS,
+            ),
+            ("post-hoc", "obj1", "--pretrained_ann {ann} --pretrained_snn {snn}", STARTS),
+            (
+                "left typed, right of a recipe",  # epochs drop updates, see below; starts both
+                "snn",
+                "--preset {updates} --updates 2 --epochs 1",
+                "--epochs and --updates",
+            ),
+        ]
+    ),
+)
+def test_a_contradiction_is_refused(made, tmp_path, name, flags, words):
+    told = recipe(tmp_path / "updates.toml", snn='dataset = "MNIST"\nupdates = 9')
+    line = refused(name, filled(flags, made, updates=told), f"--output_dir {tmp_path}")
+    assert words in line and EITHER in line
+
+
+@pytest.mark.parametrize(
+    ("table", "flags", "expected"),
+    rows(
+        [
+            (
+                "epochs by default",
+                "",
+                "--updates 50",
+                {"epochs": (100, "default"), "updates": (50, "typed")},
+            ),
+            (
+                "epochs of a recipe",
+                "epochs = 1",
+                "--updates 50",
+                {"epochs": (1, "recipe"), "updates": (50, "typed")},
+            ),
+            (
+                "both of a recipe",
+                "epochs = 1\nupdates = 50",
+                "",
+                {"epochs": (1, "recipe"), "updates": (50, "recipe")},
+            ),
+            (
+                "starts of a recipe",
+                'pretrained_ann = "{ann}"\npretrained_snn = "{snn}"\nepochs = 0',
+                "",
+                {"pretrained_ann": ("{ann}", "recipe"), "pretrained_snn": ("{snn}", "recipe")},
+            ),
+        ]
+    ),
+)
+def test_what_was_not_typed_contradicts_nothing(made, tmp_path, table, flags, expected):
+    lines = f'dataset = "MNIST"\n{filled(table, made)}'
+    preset = recipe(tmp_path / "own.toml", snn=lines)
+    small = f"{NEW} {SIZE} --limit_train 4 --holdout 0 --engine dense --dropout 0"
+    record = begun("snn", f"--preset {preset} {small} {flags}", folder=tmp_path)
+    found = origin_of(record, expected)
+    for name, (value, origin) in expected.items():
+        wanted = filled(value, made) if isinstance(value, str) else value
+        assert found[name] == (wanted, origin)
+
+
+# "A bare command is refused, with a hint; it must not begin 100 epochs."
+@pytest.mark.parametrize("name", ["ann", "snn"])
+def test_a_bare_command_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}_wFeedback.py"])
+    with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
+        run_script(module_of(name).main)
+    assert stop.value.code == 2 and err.getvalue().count("\n") == 1
+    assert "nothing to do: --preset quick_feedback trains in minutes" in err.getvalue()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Recipes
+
+# what [ann] and [snn] of a small recipe have in common
+BOTH = """
+dataset = "MNIST"
+architecture = "VGG4_wFeedback_tiny"
+fc_width = 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "flags", "expected"),
+    rows(
+        [
+            # "A typed `epochs` drops the recipe's `updates`."
+            (
+                "epochs drop updates",
+                "updates = 50",
+                "--epochs 0",
+                {"epochs": (0, "typed"), "updates": (None, "default")},
+            ),
+            # "A typed `pretrained_ann` or `pretrained_snn` drops both of the recipe's, but not
+            # the teacher."
+            (
+                "an ANN drops both",
+                'pretrained_ann = "{odd}"\npretrained_snn = "{snn}"\nteacher_ann = "{ann}"',
+                "--pretrained_ann {ann}",
+                {
+                    "pretrained_ann": ("{ann}", "typed"),
+                    "pretrained_snn": ("", "default"),
+                    "teacher_ann": ("{ann}", "recipe"),
+                },
+            ),
+            (
+                "an SNN drops both",
+                'pretrained_ann = "{odd}"\npretrained_snn = "{plain}"\nteacher_ann = "{ann}"',
+                "--pretrained_snn {snn}",
+                {
+                    "pretrained_ann": ("", "default"),
+                    "pretrained_snn": ("{snn}", "typed"),
+                    "teacher_ann": ("{ann}", "recipe"),
+                },
+            ),
+            (
+                "an SNN drops the [ann] of the file",
+                "",
+                "--pretrained_snn {snn}",
+                {"pretrained_ann": ("", "default"), "pretrained_snn": ("{snn}", "typed")},
+            ),
+            # "An `[snn]` without a start takes its file's `[ann]`: the user's own output"
+            # "Paths and `run_name` that are derived in this way rank below the recipe"
+            (
+                "[ann] of the file",
+                "",
+                "",
+                {
+                    "pretrained_ann": ("{own}/trained_models/ann/mine.pth", "followed"),
+                    "pretrained_snn": ("", "default"),
+                },
+            ),
+            (
+                "[ann] of the file, by seed",
+                "",
+                "--seed 1",
+                {"pretrained_ann": ("{own}/trained_models/ann/mine_1.pth", "followed")},
+            ),
+            (
+                "a start of the recipe beats that",
+                'pretrained_snn = "{snn}"',
+                "",
+                {"pretrained_ann": ("", "default"), "pretrained_snn": ("{snn}", "recipe")},
+            ),
+            (
+                "an ANN of the recipe beats that",
+                'pretrained_ann = "{ann}"',
+                "",
+                {"pretrained_ann": ("{ann}", "recipe")},
+            ),
+            # what is typed ranks above a recipe, and a recipe above a checkpoint
+            (
+                "typed, recipe, checkpoint",
+                'pretrained_snn = "{snn}"\ntimesteps = 4\nleak = 0.5',
+                "--leak 0.25",
+                {
+                    "leak": (0.25, "typed"),
+                    "timesteps": (4, "recipe"),
+                    "update": ("immediate", "checkpoint"),
+                },
+            ),
+        ]
+    ),
+)
+def test_what_a_recipe_gives(made, tmp_path, table, flags, expected):
+    for seed in ("", "_1"):
+        own = tmp_path / f"trained_models/ann/mine{seed}.pth"
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made["ann"], own)
+    preset = recipe(tmp_path / "mine.toml", ann=BOTH, snn=f"{BOTH}{filled(table, made)}")
+    make = MAKE
+    if "updates" in table:
+        make = MAKE.replace("--epochs 0", "")
+    if "timesteps" not in table:
+        make += " --timesteps 2"
+    more = filled(flags, made, own=tmp_path)
+    record = begun("snn", f"--preset {preset} {make} {more}", folder=tmp_path)
+    found = origin_of(record, expected)
+    for name, (value, origin) in expected.items():
+        wanted = filled(value, made, own=tmp_path) if isinstance(value, str) else value
+        assert found[name] == (wanted, origin)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    rows(
+        [
+            # "... numbered by seed"
+            ("by seed", "--preset {mine} --seed 7", "needs {own}/mine_7.pth, which is not there"),
+            ("seed 0", "--preset {mine}", "needs {own}/mine.pth, which is not there"),
+            # "... else what came with the program": no width of 9 fits it
+            ("of the program", "--preset baseline --fc_width 9", "error: {program} does not fit"),
+            # "the user's own output" comes first; this one is no checkpoint
+            ("the user's", "--preset feedback", "error: {own}/ann_feedback.pth cannot be read"),
+        ]
+    ),
+)
+def test_the_ann_that_a_recipe_takes(tmp_path, monkeypatch, flags, words):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # so that all paths are said whole
+    mine = recipe(tmp_path / "mine.toml", ann=BOTH, snn=BOTH)
+    own = tmp_path / "trained_models/ann"
+    own.mkdir(parents=True)
+    (own / "ann_feedback.pth").touch()
+    program = REPOSITORY / "trained_models/ann/ann_baseline.pth"
+    paths = {"mine": mine, "own": own, "program": program}
+    line = refused("snn", filled(flags, paths), f"{MAKE} --output_dir {tmp_path}")
+    assert filled(words, paths) in line
+
+
+# "Paths and `run_name` that are derived in this way ... do not count as given (`--seeds` asks)."
+def test_derived_names_are_not_given(tmp_path):
+    mine = recipe(tmp_path / "mine.toml", ann=f"{BOTH}epochs = 0", snn=f"{BOTH}timesteps = 2")
+    here = f"{MAKE} --output_dir {tmp_path}"
+    of_ann = f"{SIZE} --limit_train 8 --holdout 0 --output_dir {tmp_path}"
+    _, said = run_here("ann", f"--preset {mine} --seeds 0 1", of_ann)
+    assert re.findall("== .*", said) == ["== seed 0: mine", "== seed 1: mine_1"]
+    _, said = run_here("snn", f"--preset {mine} --seeds 0 1", here)
+    assert re.findall("== .*", said) == ["== seed 0: mine", "== seed 1: mine_1"]
+    record = records(tmp_path / "logs/snn/mine_1.jsonl", "run")[0]
+    assert record["parameters"]["pretrained_ann"] == f"{tmp_path}/trained_models/ann/mine_1.pth"
+    assert record["parameters"]["run_name"] == "mine_1"
+    assert record["origins"]["pretrained_ann"] == record["origins"]["run_name"] == "followed"
+    # where both are typed, they do
+    ann = tmp_path / "trained_models/ann/mine.pth"
+    typed = f"--pretrained_ann {ann} --run_name y --timesteps 2 --seeds 1"
+    _, said = run_here("snn", typed, here)
+    assert re.findall("== .*", said) == [
+        f"== seed 1: y_1; --pretrained_ann {ann.with_stem('mine_1')}"
+    ]
+
+
+# "On resume a recipe beats the checkpoint (`epochs`)."
+def test_on_resume_a_recipe_beats_the_checkpoint(tmp_path):
+    small = f"--timesteps 2 {SIZE} --limit_train 4 --holdout 0 --engine dense"
+    mine = recipe(tmp_path / "mine.toml", snn=f"{BOTH}epochs = 1")
+    begun("snn", f"--preset {mine} {small}", folder=tmp_path)
+    recipe(mine, snn=f"{BOTH}epochs = 2")
+    record = begun("snn", f"--preset {mine} --resume", folder=tmp_path)
+    assert origin_of(record, ["epochs", "timesteps"]) == {
+        "epochs": (2, "recipe"),
+        "timesteps": (2, "checkpoint"),
+    }
+    epochs = records(tmp_path / "logs/snn/x.jsonl", "epoch")
+    assert [each["epoch"] for each in epochs] == [1, 2]
+
+
+# --- From a checkpoint
+
+FROM_CHECKPOINT = [
+    # "From an ANN come only the fields that both share and that spiking does not declare anew
+    # (not `dropout`, not `timesteps`)."
+    (
+        "shared with an ANN",
+        "snn",
+        "--pretrained_ann {odd} --update immediate",
+        {
+            "architecture": ("VGG4_wFeedback_tiny", "checkpoint"),
+            "fc_width": (8, "checkpoint"),
+            "fc_layers": (1, "checkpoint"),
+            "kernel_size": (5, "checkpoint"),
+            "fc_dropout": (0.25, "checkpoint"),
+            "init": ("kaiming", "checkpoint"),
+            "dataset": ("MNIST", "checkpoint"),
+            "dropout": (0.3, "default"),
+            "timesteps": (50, "default"),
+            "norm": None,
+            "activation_ann": None,
+            "whitening": None,
+        },
+    ),
+    (
+        "from an ANN to an ANN",
+        "ann",
+        "--pretrained_ann {odd}",
+        {"dropout": (0.1, "checkpoint"), "timesteps": (2, "checkpoint")},
+    ),
+    (
+        "from an SNN to an SNN",
+        "snn",
+        "--pretrained_snn {forgets}",
+        {
+            "leak": (0.6, "checkpoint"),
+            "membrane_floor": (1.0, "checkpoint"),
+            "timesteps": (3, "checkpoint"),
+        },
+    ),
+    # "The defaults of the checkpoint's class lie beneath its settings": {ours} is an
+    # InputBlockingSNN whose settings name no gate
+    (
+        "defaults of the class",
+        "snn",
+        "--pretrained_snn {ours}",
+        {"gate": ("block", "checkpoint"), "epsilon": (0.3, "checkpoint")},
+    ),
+    (
+        "settings lie above them",
+        "snn",
+        "--pretrained_snn {contrasts}",
+        {"gate": ("contrast", "checkpoint")},
+    ),
+    # "`plan` stays unless `architecture` is given."
+    ("a plan stays", "snn", "--pretrained_snn {planned}", {"plan": (PLAN, "found")}),
+    ("no plan", "snn", "--pretrained_snn {snn}", {"plan": (None, "found")}),
+    # "Files of the original mean `selected_on=test`."
+    (
+        "of the original",
+        "ann",
+        "--pretrained_ann {original} -a VGG4_wFeedback_tiny --fc_width 8",
+        {"selected_on": ("test", "found")},
+    ),
+    ("of ours, which says", "snn", "--pretrained_snn {snn1}", {"selected_on": ("test", "found")}),
+    ("of ours, which does not", "snn", "--pretrained_snn {snn}", {"selected_on": (None, "found")}),
+    # "In an evaluation, settings of objectives that no flag names fall to the default of the
+    # script's class." {blocks} has gate block, blocking dynamic, and rule confidence.
+    (
+        "objectives in training",
+        "snn",
+        "--pretrained_snn {blocks}",
+        {
+            "blocking": ("dynamic", "checkpoint"),
+            "rule": ("confidence", "checkpoint"),
+            "gate": ("block", "checkpoint"),
+        },
+    ),
+    (
+        "objectives in an evaluation",
+        "obj1",
+        "--pretrained_snn {blocks}",
+        {
+            "blocking": ("permanent", "script"),
+            "rule": ("never", "script"),
+            "gate": ("block", "script"),
+            "surprise": (0.0, "script"),
+            "timesteps": (3, "checkpoint"),
+            "epsilon": (0.3, "checkpoint"),
+        },
+    ),
+    (
+        "those of the script's class",
+        "obj3",
+        "--pretrained_snn {blocks}",
+        {"gate": ("contrast", "script"), "contrast": ("local", "script")},
+    ),
+    (
+        "that a flag names",
+        "obj1",
+        "--pretrained_snn {blocks} --rule entropy --blocking dynamic",
+        {"rule": ("entropy", "typed"), "blocking": ("dynamic", "typed")},
+    ),
+    (
+        "of which the script has no flag",
+        "stream",
+        "--pretrained_snn {blocks} --scene switch --scene_frames 2 --steps_per_frame 1",
+        {"rule": None, "timesteps": (3, "checkpoint")},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "flags", "expected"), rows(FROM_CHECKPOINT))
+def test_what_comes_from_a_checkpoint(made, tmp_path, name, flags, expected):
+    judge = JUDGE if name in ("ann", "snn") else f"{SIZE} --engine dense"
+    if name == "ann":
+        judge = judge.replace("--engine dense", "")
+    converts = "--limit_train 8 --balance_images 4 --balance_timesteps 3" if name == "snn" else ""
+    record = begun(name, filled(flags, made), judge, converts, folder=tmp_path)
+    assert origin_of(record, expected) == expected
+
+
+# "An SNN's checkpoint overrules an ANN's." A recipe may name both.
+@pytest.mark.parametrize(
+    ("starts", "weights", "is_balanced"),
+    rows([("both", ["odd", "snn"], "snn", False), ("the ANN's alone", ["ann"], "ann", True)]),
+)
+def test_an_snns_checkpoint_overrules_an_anns(made, tmp_path, starts, weights, is_balanced):
+    kinds = {"odd": "pretrained_ann", "ann": "pretrained_ann", "snn": "pretrained_snn"}
+    lines = "\n".join(f'{kinds[name]} = "{made[name]}"' for name in starts)
+    preset = recipe(tmp_path / "own.toml", snn=f'dataset = "MNIST"\n{lines}')
+    record = begun("snn", f"--preset {preset} {MAKE}", folder=tmp_path)
+    assert ("balancing thresholds" in record.said) == is_balanced
+    first = "features.0.weight"
+    found = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["state_dict"][first]
+    assert torch.equal(found, load_checkpoint(made[weights])["state_dict"][first])
+    assert record.parameters["kernel_size"] == 3 and record.parameters["timesteps"] in (3, 50)
+    assert (record.origins["timesteps"] == "checkpoint") != is_balanced
+
+
+# "In an evaluation, settings of objectives that no flag names fall to the default of the
+# script's class": of objective 2, which has --rules instead of --rule, and block.
+def test_objective_2_has_rules_of_its_own(made, tmp_path):
+    record = begun("obj2", f"--pretrained_snn {made['blocks']} {SIZE}", folder=tmp_path)
+    assert "rule" not in record.parameters
+    found = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    assert {each["rule"] for each in found} == {"all_predicted", "none"}
+
+
+# "`plan` stays unless `architecture` is given": then the network is the architecture's, which
+# these weights do not fit.
+@pytest.mark.parametrize("given", ["typed", "recipe"])
+def test_a_given_architecture_drops_the_plan(made, tmp_path, given):
+    preset = recipe(tmp_path / "own.toml", snn='architecture = "VGG4_wFeedback_tiny"')
+    flags = {"typed": "-a VGG4_wFeedback_tiny", "recipe": f"--preset {preset}"}[given]
+    start = f"--pretrained_snn {made['planned']} --dataset MNIST {JUDGE}"
+    line = refused("snn", start, flags, f"--run_name x --output_dir {tmp_path}")
+    assert f"{made['planned']} does not fit" in line
+
+
+@pytest.fixture(scope="module")
+def of_cats(tmp_path_factory):
+    """The path of an ANN that was trained on a folder of images, cats."""
+    folder = tmp_path_factory.mktemp("cats")
+    make_folder(folder / "cats", shape=(12, 12))
+    run_here(
+        "ann",
+        f"-a VGG4_wFeedback_tiny --fc_width 8 --dataset {folder / 'cats'} --epochs 0 --holdout 0",
+        f"--batch_size 4 --run_name x --output_dir {folder}",
+    )
+    return folder / "trained_models/ann/x.pth"
+
+
+# "Folder names become `…/NAME`."
+def test_a_folder_is_kept_by_its_name(made, of_cats, tmp_path):
+    assert load_checkpoint(of_cats)["settings"]["dataset"] == "…/cats"
+    for kind, path in (("ann", of_cats), ("snn", made["moved"])):  # the latter says /gone/cats
+        flags = f"--pretrained_{kind} {path} {SIZE} --test_only --output_dir {tmp_path}"
+        line = refused(kind, flags)
+        assert "the network was trained on a folder of images, cats (" in line
+        assert "nothing says where it is: add --dataset FOLDER" in line
+
+
+# "Facts stay those of the training set."
+def test_facts_are_those_of_the_training_set(of_cats, tmp_path):
+    facts = {
+        name: load_checkpoint(of_cats)["settings"][name]
+        for name in ("labels", "image_shape", "classes", "background")
+    }
+    assert facts["image_shape"] == (1, 12, 12) and facts["classes"] == ["cat", "dog"]
+    make_folder(tmp_path / "white", shape=(12, 12))  # of other light
+    for path in (tmp_path / "white").rglob("*.png"):
+        Image.fromarray(np.full((12, 12), 255, np.uint8)).save(path)
+    judge = f"--pretrained_ann {of_cats} --test_only --dataset {tmp_path / 'white'}"
+    record = begun("ann", judge, "--batch_size 4", folder=tmp_path)
+    found = record.parameters["facts"]
+    assert found["background"] == facts["background"] < 0.9
+    assert found["classes"] == facts["classes"] and record.origins["facts"] == "found"
+    for part in ("train", "test"):
+        (tmp_path / "white" / part / "dog").rename(tmp_path / "white" / part / "elk")
+    line = refused("ann", judge, f"--run_name y --output_dir {tmp_path}")
+    assert "has the classes cat, elk, and the network was trained on cat, dog" in line
+
+
+# --- What follows from other values
+
+TYPED, FOLLOWS = "typed", "followed"
+RECORDED = "--dataset {moving}"
+PHASED = "--update phased --encoding direct --readout membrane_linear --timesteps 2"
+QCFS = "--pretrained_ann {qcfs} --readout membrane_linear --update immediate --timesteps 2"
+NOT_PHASED = "--pretrained_ann {ann} --update immediate --timesteps 2"
+GROWN = "--pretrained_snn {snn}"
+WHAT_FOLLOWS = [
+    # "Recordings: `blocking=dynamic`; `timesteps` is the number of frames unless the start is
+    # an SNN."
+    (
+        "recordings",
+        "",
+        f"{RECORDED} {SMALL}",
+        {"blocking": ("dynamic", FOLLOWS), "timesteps": (FRAMES, FOLLOWS)},
+    ),
+    (
+        "recordings from an ANN",
+        "",
+        f"{RECORDED} --pretrained_ann {{moving_ann}}",
+        {"blocking": ("dynamic", FOLLOWS), "timesteps": (FRAMES, FOLLOWS)},
+    ),
+    (
+        "recordings from an SNN",
+        "",
+        f"{RECORDED} --pretrained_snn {{moving_snn}}",
+        {"blocking": ("dynamic", FOLLOWS), "timesteps": (2, "checkpoint")},
+    ),
+    (
+        "typed instead",
+        "",
+        f"{RECORDED} {SMALL} --timesteps 3 --blocking permanent",
+        {"blocking": ("permanent", TYPED), "timesteps": (3, TYPED)},
+    ),
+    (
+        "of a recipe instead",
+        "timesteps = 3",
+        f"{RECORDED} {SMALL}",
+        {"blocking": ("dynamic", FOLLOWS), "timesteps": (3, "recipe")},
+    ),
+    ("images", "", NEW, {"blocking": ("permanent", "default"), "timesteps": (2, TYPED)}),
+    # "Batch norm or `calibrate`: `bias`."
+    (
+        "bias of a batch norm",
+        "",
+        "--pretrained_ann {normed} --update immediate --timesteps 2",
+        {"bias": (True, FOLLOWS)},
+    ),
+    ("bias to calibrate", "", f"{NOT_PHASED} --calibrate", {"bias": (True, FOLLOWS)}),
+    ("bias of neither", "", NOT_PHASED, {"bias": (False, "default")}),
+    (
+        "bias of another norm",
+        "",
+        "--pretrained_ann {scaled} --update immediate --timesteps 2",
+        {"bias": (False, "default")},
+    ),
+    ("bias typed", "", f"{NOT_PHASED} --calibrate --bias", {"bias": (True, TYPED)}),
+    ("bias of a recipe", "bias = true", f"{NOT_PHASED} --calibrate", {"bias": (True, "recipe")}),
+    ("bias of an SNN", "", f"{GROWN} --calibrate", {"bias": (False, "checkpoint")}),
+    # "Phased or QCFS: `initial_potential` 0.5, `scaling_factor` 1."
+    (
+        "phased",
+        "",
+        f"--pretrained_ann {{ann}} {PHASED}",
+        {"initial_potential": (0.5, FOLLOWS), "scaling_factor": (1.0, FOLLOWS)},
+    ),
+    (
+        "QCFS",
+        "",
+        QCFS,
+        {"initial_potential": (0.5, FOLLOWS), "scaling_factor": (1.0, FOLLOWS)},
+    ),
+    (
+        "neither",
+        "",
+        NOT_PHASED,
+        {"initial_potential": (0.0, "default"), "scaling_factor": (0.7, "default")},
+    ),
+    (
+        "QCFS, typed instead",
+        "",
+        f"{QCFS} --scaling_factor 0.6",
+        {"initial_potential": (0.5, FOLLOWS), "scaling_factor": (0.6, TYPED)},
+    ),
+    (
+        "QCFS, of a recipe instead",
+        "initial_potential = 0.25",
+        QCFS,
+        {"initial_potential": (0.25, "recipe"), "scaling_factor": (1.0, FOLLOWS)},
+    ),
+    (
+        "a phased SNN",
+        "",
+        "--pretrained_snn {phased}",
+        {"initial_potential": (0.0, "checkpoint"), "scaling_factor": (0.7, "default")},
+    ),
+    # 'An "M" in the encoder: `max_pool=count`.'
+    (
+        "maximum pools",
+        "",
+        "--pretrained_ann {max} --update immediate --timesteps 2",
+        {"max_pool": ("count", FOLLOWS)},
+    ),
+    ("no maximum pools", "", NOT_PHASED, {"max_pool": ("or", "default")}),
+    (
+        "maximum pools, typed instead",
+        "",
+        "--pretrained_ann {max} --update immediate --timesteps 2 --max_pool or",
+        {"max_pool": ("or", TYPED)},
+    ),
+    (
+        "maximum pools, of a recipe instead",
+        'max_pool = "or"',
+        "--pretrained_ann {max} --update immediate --timesteps 2",
+        {"max_pool": ("or", "recipe")},
+    ),
+    # "A non-zero epsilon that is given while the gate is open and not given: `block`."
+    ("epsilon typed", "", f"{GROWN} --epsilon 0.2", {"gate": ("block", FOLLOWS)}),
+    ("epsilon of a recipe", "epsilon = 0.2", GROWN, {"gate": ("block", FOLLOWS)}),
+    ("epsilon of 0", "", f"{GROWN} --epsilon 0", {"gate": ("open", "checkpoint")}),
+    ("epsilon not given", "", GROWN, {"gate": ("open", "checkpoint")}),
+    ("gate typed", "", f"{GROWN} --epsilon 0.2 --gate open", {"gate": ("open", TYPED)}),
+    ("gate of a recipe", 'gate = "open"', f"{GROWN} --epsilon 0.2", {"gate": ("open", "recipe")}),
+    (
+        "epsilon and another gate",
+        "",
+        "--pretrained_snn {contrasts} --epsilon 0.2",
+        {"gate": ("contrast", "checkpoint")},
+    ),
+    (
+        "epsilon of a checkpoint",
+        "",
+        "--pretrained_snn {contrasts} --gate open",
+        {"gate": ("open", TYPED)},
+    ),
+    ("epsilon of a new network", "", f"{NEW} --epsilon 0.2", {"gate": ("block", FOLLOWS)}),
+    # "In an evaluation only": not where --test_only judges what was trained
+    (
+        "no decoder, in training",
+        "",
+        "--pretrained_snn {plain}",
+        {"epsilon": (0.1, "default"), "surprise": (0.0, "checkpoint")},
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "flags", "expected"), rows(WHAT_FOLLOWS))
+def test_what_follows(made, tmp_path, table, flags, expected):
+    preset = ""
+    if table:
+        recipe(tmp_path / "own.toml", snn=table)
+        preset = f"--preset {tmp_path / 'own.toml'}"
+    record = begun("snn", preset, filled(flags, made), MAKE, folder=tmp_path)
+    assert origin_of(record, expected) == expected
+
+
+STREAM = "--scene switch --scene_frames 2 --steps_per_frame 1"
+FORGETS = ("surprise", "output_leak", "membrane_floor", "leak")
+IN_AN_EVALUATION = [
+    # "epsilon 0 where there are no predictions": without a decoder, or phased
+    ("a decoder", "obj1", "--pretrained_snn {snn}", {"epsilon": ([0.1], "default")}),
+    ("no decoder", "obj1", "--pretrained_snn {plain}", {"epsilon": (0.0, FOLLOWS)}),
+    ("phased", "obj1", "--pretrained_snn {phased}", {"epsilon": (0.0, FOLLOWS)}),
+    ("epsilon typed", "obj1", "--pretrained_snn {plain} --epsilon 0", {"epsilon": ([0.0], TYPED)}),
+    # "how streams forget": by surprise where pixels are blocked, else by leaks, but as trained
+    (
+        "a stream that blocks",
+        "stream",
+        "--pretrained_snn {snn}",
+        {
+            "blocking": ("dynamic", FOLLOWS),
+            "surprise": (2.0, FOLLOWS),
+            "output_leak": (1.0, "checkpoint"),
+            "leak": (1.0, "checkpoint"),
+        },
+    ),
+    (
+        "a stream without a decoder",
+        "stream",
+        "--pretrained_snn {plain}",
+        {
+            "output_leak": (0.8, FOLLOWS),
+            "membrane_floor": (0.0, FOLLOWS),
+            "leak": (0.9, FOLLOWS),
+            "surprise": (0.0, "script"),
+        },
+    ),
+    (
+        "a stream with an open gate",
+        "stream",
+        "--pretrained_snn {snn} --gate open",
+        {"output_leak": (0.8, FOLLOWS), "surprise": (0.0, "script")},
+    ),
+    (
+        "a stream with epsilon 0",
+        "stream",
+        "--pretrained_snn {snn} --epsilon 0",
+        {"output_leak": (0.8, FOLLOWS), "surprise": (0.0, "script")},
+    ),
+    (
+        "leaks as trained",
+        "stream",
+        "--pretrained_snn {forgets} --gate open",
+        {
+            "output_leak": (0.7, FOLLOWS),
+            "membrane_floor": (1.0, FOLLOWS),
+            "leak": (0.6, FOLLOWS),
+        },
+    ),
+    (
+        "surprise as trained",
+        "stream",
+        "--pretrained_snn {surprised}",
+        {"blocking": ("dynamic", FOLLOWS), "surprise": (3.0, FOLLOWS)},
+    ),
+    (
+        "typed instead",
+        "stream",
+        "--pretrained_snn {snn} --surprise 1",
+        {"surprise": (1.0, TYPED), "blocking": ("dynamic", FOLLOWS)},
+    ),
+    (
+        "no stream",
+        "obj1",
+        "--pretrained_snn {surprised}",
+        {"blocking": ("permanent", "script"), "surprise": (0.0, "script")},
+    ),
+    ("not in training", "snn", "--pretrained_snn {surprised}", {"surprise": (3.0, "checkpoint")}),
+]
+
+
+@pytest.mark.parametrize(("name", "flags", "expected"), rows(IN_AN_EVALUATION))
+def test_what_follows_in_an_evaluation(made, tmp_path, name, flags, expected):
+    more = {"stream": STREAM, "snn": "--test_only"}.get(name, "")
+    flags = f"{filled(flags, made)} {SIZE} --engine dense {more}"
+    record = begun(name, flags, folder=tmp_path)
+    assert origin_of(record, expected) == expected
+
+
+# "In an evaluation only: gates that stay". The gate of this file says that it stays.
+@pytest.mark.parametrize(
+    ("name", "flags", "gate", "around"),
+    rows(
+        [
+            ("it stays", "obj1", "", ("neighbours", FOLLOWS), (2, FOLLOWS)),
+            ("not where another is typed", "obj1", "--gate block", ("block", TYPED), None),
+            ("not in objective 3", "obj3", "", ("contrast", "script"), None),
+            ("in training, too", "snn", "--test_only", ("neighbours", "checkpoint"), None),
+        ]
+    ),
+)
+def test_a_gate_that_stays(made, tmp_path, forgotten, name, flags, gate, around):
+    own = f"--model {REPOSITORY / 'examples/neighbours.py'}"
+    grown = f"--pretrained_snn {made['snn']} --gate neighbours --around 2"
+    begun("snn", own, grown, MAKE, folder=tmp_path)
+    trained = tmp_path / "trained_models/snn/x.pth"
+    record = begun(
+        name, f"{own} --pretrained_snn {trained} {SIZE} {flags}", folder=tmp_path, run="y"
+    )
+    assert origin_of(record, ["gate"]) == {"gate": gate}
+    if around:
+        assert origin_of(record, ["around"]) == {"around": around}
