@@ -8,6 +8,7 @@ since a rule asks what a checkpoint says, and not how good it is.
 
 import contextlib
 import io
+import math
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import (
     REPOSITORY,
     make_folder,
@@ -24,12 +26,16 @@ from conftest import (
     refused,
     run_here,
     run_undrawn,
+    same_weights,
 )
 from filelock import FileLock
 from PIL import Image
 
 from harness.command_line.scripts import run_script
+from self_models import ModelError, load
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.data.sets import load_data
+from self_models.runtime.draws import EVALUATION, Draws, seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -151,11 +157,12 @@ def filled(flags, paths, **more):
 
 
 def begun(name, *flags, folder, run="x"):
-    """Run a script; returns the record of its parameters, with their origins, and what it said."""
-    _, said = run_undrawn(name, *flags, f"--run_name {run} --output_dir {folder}")
+    """Run a script; returns the record of its parameters and their origins, with what main
+    returned, and what it said."""
+    result, said = run_undrawn(name, *flags, f"--run_name {run} --output_dir {folder}")
     kind = "ann" if name == "ann" else "snn"
     record = records(folder / f"logs/{kind}/{run}.jsonl", "run")[-1]
-    return SimpleNamespace(said=said, **record)
+    return SimpleNamespace(result=result, said=said, **record)
 
 
 def origin_of(record, names):
@@ -1022,3 +1029,820 @@ def test_a_gate_that_stays(made, tmp_path, forgotten, name, flags, gate, around)
     assert origin_of(record, ["gate"]) == {"gate": gate}
     if around:
         assert origin_of(record, ["around"]) == {"around": around}
+
+
+# --- Resume
+
+# "Nine flags never come from the checkpoint, fourteen may change, all others must be equal."
+NEVER = {
+    "preset",
+    "output_dir",
+    "run_name",
+    "model",
+    "test_only",
+    "overwrite",
+    "seeds",
+    "resume",
+    "results_json",
+}
+MAY_CHANGE = {  # flag -> what is typed instead; of the ANN's script too, unless said below
+    "log": "--no-log",
+    "device": "--device cpu",
+    "gpu": "--no-gpu",
+    "devices": "--devices 1",
+    "data_dir": f"--data_dir {REPOSITORY / 'data'}",
+    "pretrained_ann": "--pretrained_ann nowhere.pth",
+    "epochs": "--epochs 1",
+    "updates": "--updates 40",
+    "checkpoint_minutes": "--checkpoint_minutes 1",
+    "test_acc_every_batch": "--test_acc_every_batch",
+    "train_acc_batches": "--train_acc_batches 3",
+    "pretrained_snn": "--pretrained_snn nowhere.pth",
+    "engine": "--engine reference",
+    "bptt_segments": "--bptt_segments 2",
+}
+EQUAL = {  # likewise, of both scripts
+    "seed": "--seed 1",
+    "image_size": "--image_size 12",
+    "grey": "--grey",
+    "event_frames": "--event_frames 5",
+    "skip_bad": "--skip_bad",
+    "batch_size": "--batch_size 2",
+    "limit_train": "--limit_train 9",
+    "limit_test": "--limit_test 5",
+    "holdout": "--holdout 4",
+    "select": "--select test",
+    "dataset": "--dataset CIFAR10",
+    "count_bound": "--count_bound 2",
+    "split_by": "--split_by number",
+    "architecture": "-a VGG4_tiny",
+    "fc_width": "--fc_width 9",
+    "fc_layers": "--fc_layers 1",
+    "kernel_size": "--kernel_size 5",
+    "dropout": "--dropout 0.4",
+    "fc_dropout": "--fc_dropout 0.4",
+    "init": "--init kaiming",
+    "timesteps": "--timesteps 3",
+    "learning_rate": "-lr 0.5",
+    "lr_schedule": "--lr_schedule cosine",
+    "lr_interval": "--lr_interval 0.5",
+    "lr_reduce": "--lr_reduce 3",
+    "optimizer": "--optimizer SGD",
+    "weight_decay": "--weight_decay 0.1",
+    "momentum": "--momentum 0.5",
+    "amsgrad": "--no-amsgrad",
+    "nesterov": "--nesterov",
+    "trade_off": "--trade_off 3",
+    "precision": "--precision bfloat16",
+    "augment": "--augment",
+    "warm_up": "--warm_up 0.2",
+    "bias_lr_factor": "--bias_lr_factor 2",
+    "label_smoothing": "--label_smoothing 0.1",
+    "mirror": "--mirror alternate",
+    "shift": "--shift 1",
+    "cutout": "--cutout 2",
+    "teacher_ann": "--teacher_ann nowhere.pth",
+    "distillation": "--distillation 0.1",
+    "temperature": "--temperature 3",
+}
+EQUAL_ANN = {
+    "norm": "--norm batch",
+    "norm_scale": "--no-norm_scale",
+    "activation_ann": "--activation_ann qcfs",
+    "qcfs_levels": "--qcfs_levels 8",
+    "whitening": "--whitening",
+}
+EQUAL_SNN = {
+    "scaling_factor": "--scaling_factor 0.5",
+    "balance_images": "--balance_images 9",
+    "balance_timesteps": "--balance_timesteps 9",
+    "balance_percentile": "--balance_percentile 99",
+    "calibrate": "--calibrate",
+    "leak": "--leak 0.5",
+    "bias": "--bias",
+    "output_bias": "--output_bias",
+    "initial_potential": "--initial_potential 0.5",
+    "max_pool": "--max_pool count",
+    "default_threshold": "--default_threshold 2",
+    "activation": "--activation Triangle",
+    "alpha": "--alpha 0.5",
+    "beta": "--beta 0.5",
+    "update": "--update delayed",
+    "encoding": "--encoding direct",
+    "readout": "--readout membrane",
+    "predict": "--predict next",
+    "readout_leak": "--readout_leak 0.5",
+    "readout_slew": "--readout_slew 0.5",
+    "output_leak": "--output_leak 0.5",
+    "membrane_floor": "--membrane_floor 1",
+    "surprise": "--surprise 1",
+    "gate": "--gate contrast",
+    "epsilon": "--epsilon 0.3",
+    "together": "--together",
+    "blocking": "--blocking dynamic",
+    "latch": "--latch",
+    "residual": "--residual",
+    "contrast": "--contrast none",
+    "attention": "--attention 0.1",
+    "rule": "--rule entropy",
+    "open_bound": "--open_bound 0.5",
+    "gap_bound": "--gap_bound 3",
+    "entropy_bound": "--entropy_bound 0.5",
+    "trade_off_type": "--trade_off_type mean_t",
+    "classification_type": "--classification_type mean_t",
+    "spike_penalty": "--spike_penalty 1",
+    "train": "--train decoder",
+    "learn_threshold": "--learn_threshold",
+    "learn_leak": "--learn_leak",
+}
+OF_SNN = ("pretrained_snn", "engine", "bptt_segments")  # of those that may change
+MAY_CHANGE_ANN = {flag: text for flag, text in MAY_CHANGE.items() if flag not in OF_SNN}
+CLASSES = {
+    "ann": (MAY_CHANGE_ANN, EQUAL | EQUAL_ANN),
+    "snn": (MAY_CHANGE, EQUAL | EQUAL_SNN),
+}
+
+
+def flags_of(name):
+    """The names of all flags of a script, as its help lists them."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+        module_of(name).main(["--help_all"])
+    names = re.findall(r"^  (?:-\w+(?: \w+)?, )?--(\w+)", out.getvalue(), re.MULTILINE)
+    return set(names) - {"help", "help_all"}
+
+
+@pytest.mark.parametrize("name", ["ann", "snn"])
+def test_each_flag_is_in_one_class(name):
+    """A new flag is to be put in one of them: it is a decision."""
+    may_change, equal = CLASSES[name]
+    assert len(NEVER) == 9 and len(MAY_CHANGE) == 14
+    assert len(NEVER) + len(may_change) + len(equal) == len(flags_of(name))
+    assert NEVER | may_change.keys() | equal.keys() == flags_of(name)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder of runs of two epochs, x of both scripts, and u of the SNN's, in updates."""
+    folder = tmp_path_factory.mktemp("ended")
+    here = f"--output_dir {folder}"
+    of_snn = "--update immediate --epsilon 0.2 --engine dense --timesteps 2"
+    trains = f"{SMALL} {SIZE} --limit_train 8 --holdout 3 -lr 1e-3 --epochs 2"
+    never = f"--overwrite --results_json {folder / 'figures.json'}"
+    run_here("ann", f"{trains} --run_name x {here}")
+    run_here("snn", f"{trains} {of_snn} --run_name x {never} {here}")
+    shorter = f"{SMALL} --batch_size 2 --limit_test 4 --limit_train 4 --updates 50 --dropout 0"
+    run_here("snn", f"{shorter} {of_snn} --run_name u {here}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [(name, flag) for name, (_, equal) in CLASSES.items() for flag in equal],
+)
+def test_what_must_be_equal(ended, name, flag):
+    other = CLASSES[name][1][flag]
+    line = refused(name, f"--resume --run_name x --epochs 3 --output_dir {ended} {other}")
+    assert f"x_last.pth was trained with other settings ({flag}); --resume needs the same" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [(name, flag) for name, (may, _) in CLASSES.items() for flag in may if flag != "updates"],
+)
+def test_what_may_change(ended, name, flag):
+    """It is taken: that the run has ended is told after all else has been looked at."""
+    other = CLASSES[name][0][flag]
+    line = refused(name, f"--resume --run_name x --output_dir {ended} {other}")
+    assert "x_last.pth has trained 2 epochs already: raise --epochs" in line
+
+
+# Of "`updates` may change", and of a contradiction: what stands in the checkpoint counts as the
+# right side of one, but never as the left.
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    rows(
+        [
+            ("fewer updates", "--run_name u --updates 40", "has trained 1 epoch already"),
+            ("as many", "--run_name u", "has trained 1 epoch already"),
+            ("epochs typed", "--run_name u --epochs 3", "--epochs and --updates contradict each"),
+            (
+                "of epochs",
+                "--run_name x --updates 40",
+                "x_last.pth has its length in epochs: give",
+            ),
+            (
+                "a start typed",
+                "--run_name x --pretrained_ann a.pth --pretrained_snn b.pth",
+                "--pretrained_ann and --pretrained_snn contradict each other",
+            ),
+        ]
+    ),
+)
+def test_a_length_in_updates_and_one_in_epochs(ended, flags, words):
+    assert words in refused("snn", f"--resume {flags} --output_dir {ended}")
+
+
+@pytest.mark.parametrize("name", ["ann", "snn"])
+def test_what_a_run_goes_on_with(ended, tmp_path, name):
+    """Nine flags are as typed or by default, all others the checkpoint's unless typed."""
+    shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
+    may_change, equal = CLASSES[name]
+    last = load_checkpoint(tmp_path / f"trained_models/{name}/x_last.pth")
+    assert last["flags"].keys() == may_change.keys() | equal.keys()
+    record = begun(
+        name, "--resume --epochs 3 --checkpoint_minutes 0 --device cpu", folder=tmp_path
+    )
+    assert record.began == "resumed"
+    found = origin_of(record, NEVER - {"resume", "run_name", "output_dir", "seeds"})
+    assert found == {
+        "preset": ("", "default"),
+        "model": ("", "default"),
+        "test_only": (False, "default"),
+        "overwrite": (False, "default"),
+        "results_json": ("", "default"),
+    }
+    others = may_change.keys() | equal.keys()
+    origins = {flag: record.origins[flag] for flag in others}
+    expected = dict.fromkeys(others, "checkpoint") | dict.fromkeys(
+        ("epochs", "checkpoint_minutes", "device"), "typed"
+    )
+    assert origins == expected | {"holdout": "found"}  # which is counted anew
+    assert record.parameters["epochs"] == 3 and record.parameters["learning_rate"] == 1e-3
+    assert record.parameters["fc_width"] == 8 and record.parameters["limit_train"] == 8
+
+
+# "The data set may have moved, but its files are compared."
+def test_a_data_set_may_move_but_not_change(of_cats, tmp_path):
+    make_folder(tmp_path / "cats", shape=(12, 12))
+    here = f"--run_name x --output_dir {tmp_path}"
+    new = f"{SMALL} --dataset {tmp_path / 'cats'} --epochs 1 --batch_size 4"
+    run_here("ann", new, here)
+    moved = tmp_path / "elsewhere/cats"
+    shutil.move(tmp_path / "cats", moved)
+    again = f"--resume --dataset {moved} {here}"
+    assert "has trained 1 epoch already" in refused("ann", again)
+    shutil.copytree(moved, tmp_path / "dogs")
+    renamed = f"--resume --dataset {tmp_path / 'dogs'} {here}"
+    assert "other settings (dataset)" in refused("ann", renamed)
+    (moved / "train/cat/0.png").rename(moved / "train/cat/9.png")
+    line = refused("ann", again)
+    assert "cats are not those that" in line and "train/ had" in line
+    shutil.move(moved, tmp_path / "gone")
+    assert str(moved) in refused("ann", again)
+
+
+# "A fresh start only if a flag says what to train." Where one does, the next thing that is
+# looked at is the contradiction, as the order says.
+@pytest.mark.parametrize(
+    ("flags", "may_begin"),
+    rows(
+        [
+            ("none", "", False),
+            ("of the run", "--seed 1 --device cpu --no-log --engine dense", False),
+            ("of this command", "--overwrite --checkpoint_minutes 1", False),
+            ("a network", "-a VGG4_tiny", True),
+            ("a setting of it", "--epsilon 0.1", True),
+            ("a data set", "--dataset MNIST", True),
+            ("how it is trained", "--learning_rate 0.1", True),
+            ("an ANN", "--pretrained_ann {ann}", True),
+            ("an SNN", "--pretrained_snn {snn}", True),
+            ("a recipe", "--preset {mine}", True),
+        ]
+    ),
+)
+def test_a_fresh_start_needs_to_be_told_what_to_train(made, tmp_path, flags, may_begin):
+    mine = recipe(tmp_path / "mine.toml", snn=f"{BOTH}timesteps = 2")
+    here = f"--resume --run_name x --output_dir {tmp_path} --epochs 1 --updates 1"
+    line = refused("snn", filled(flags, made, mine=mine), here)
+    nothing = f"{tmp_path}/trained_models/snn/x_last.pth is not there, and no flag says what"
+    assert (nothing in line) == (not may_begin)
+    assert (EITHER in line) == may_begin
+    assert not (tmp_path / "trained_models").exists()
+
+
+def test_a_fresh_start_says_so(tmp_path):
+    record = begun("snn", f"--resume {NEW} {MAKE}", folder=tmp_path)
+    last = tmp_path / "trained_models/snn/x_last.pth"
+    assert f"{last} is not there yet: the run begins" in record.said and last.is_file()
+
+
+# "`best` is kept only for the same run." No epoch is as good as this one says that it was.
+@pytest.mark.parametrize(
+    ("flags", "run", "epoch"),
+    rows(
+        [
+            ("the same run", "--resume", "x", 2),
+            ("by its path", "--resume {last}", "x", 2),
+            ("another", "--resume {last}", "y", 3),
+        ]
+    ),
+)
+def test_the_best_epoch_of_a_run_that_goes_on(ended, tmp_path, flags, run, epoch):
+    shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "trained_models/snn/x_last.pth"
+    saved = torch.load(last, weights_only=True)
+    saved["best"] = {"epoch": 2, "accuracy": 1.5}
+    torch.save(saved, last)
+    begun("snn", flags.format(last=last), "--epochs 3", folder=tmp_path, run=run)
+    after = load_checkpoint(tmp_path / f"trained_models/snn/{run}_last.pth")
+    assert after["epoch"] == 3 and after["best"]["epoch"] == epoch
+    said = (tmp_path / f"logs/snn/{run}.log").read_text()
+    assert f"best: epoch {epoch}, " in said
+
+
+# "The learning rate is computed anew": of three epochs in place of two, from the first step on.
+def test_the_learning_rate_is_computed_anew(tmp_path, monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+
+    def noted(self, *args, **more):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **more)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    cosine = f"{TRAIN} --lr_schedule cosine --warm_up 0 --epochs 1"
+    begun("snn", cosine, folder=tmp_path)
+    begun("snn", "--resume --epochs 2", folder=tmp_path)
+    first = [(1 + math.cos(math.pi * part)) / 2 for part in (0, 1 / 2)]
+    second = [(1 + math.cos(math.pi * part)) / 2 for part in (2 / 4, 3 / 4)]
+    assert rates == pytest.approx([1e-3 * factor for factor in first + second])
+
+
+# "`holdout` and `epochs` are stored as found, while the first record has `epochs` as typed."
+def test_holdout_and_epochs_are_stored_as_found(ended):
+    last = load_checkpoint(ended / "trained_models/snn/u_last.pth")
+    assert last["flags"]["holdout"] == 1  # a tenth of 4 images, at least 1
+    assert last["flags"]["epochs"] == 1 and last["flags"]["updates"] == 50
+    record = records(ended / "logs/snn/u.jsonl", "run")[0]
+    assert record["parameters"]["epochs"] == 100 and record["origins"]["epochs"] == "default"
+    assert record["parameters"]["holdout"] == 1 and record["origins"]["holdout"] == "found"
+
+
+# "What follows from other values (below recipe and typed; on resume, too)."
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    rows(
+        [
+            (
+                "recordings",
+                f"--dataset {{moving}} {SMALL}",
+                "",
+                {"blocking": ("dynamic", "followed"), "timesteps": (FRAMES, "checkpoint")},
+            ),
+            (
+                "an epsilon that is given",
+                f"{NEW} --epsilon 0.2 --gate open",
+                "--epsilon 0.2",
+                {"gate": ("block", "followed")},
+            ),
+            (
+                "an epsilon that is not",
+                f"{NEW} --epsilon 0.2 --gate open",
+                "",
+                {"gate": ("open", "checkpoint"), "epsilon": (0.2, "checkpoint")},
+            ),
+            (
+                "of an ANN, only once",
+                "--pretrained_ann {qcfs} --readout membrane_linear --timesteps 2",
+                "",
+                {"initial_potential": (0.5, "checkpoint"), "scaling_factor": (1.0, "checkpoint")},
+            ),
+        ]
+    ),
+)
+def test_what_follows_on_resume(made, tmp_path, first, second, expected):
+    trains = f"{SIZE} --limit_train 4 --holdout 0 --engine dense --epochs 1"
+    begun("snn", filled(first, made), trains, folder=tmp_path)
+    record = begun("snn", "--resume --epochs 2", second, folder=tmp_path)
+    assert origin_of(record, expected) == expected
+
+
+# --- Seeds and numbers
+
+
+# '`manual_seed(seed_for(seed, "weights"))` directly before construction.'
+@pytest.mark.parametrize(
+    ("name", "flags", "cls"),
+    rows(
+        [
+            ("an ANN", "ann", SMALL, VGG_wFeedback),
+            ("an SNN", "snn", NEW, VGG_SNN_STDB_wFeedback),
+            ("that blocks", "snn", f"{NEW} --epsilon 0.2", InputBlockingSNN),
+            # a teacher is made, too
+            ("with a teacher", "snn", f"{NEW} --teacher_ann {{ann}}", VGG_SNN_STDB_wFeedback),
+        ]
+    ),
+)
+def test_the_first_weights(made, tmp_path, name, flags, cls):
+    make = f"{SIZE} --limit_train 8 --epochs 0 --holdout 0 --seed 3"
+    begun(name, filled(flags, made), make, folder=tmp_path)
+    saved = load_checkpoint(tmp_path / f"trained_models/{name}/x.pth")
+    torch.manual_seed(seed_for(3, "weights"))
+    expected = cls(**saved["settings"]).state_dict()
+    assert saved["state_dict"].keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(saved["state_dict"][key], value)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was drawn, in order: (purpose, seed, epoch, positions of the images)."""
+    seen = []
+    numbers = Draws.numbers
+
+    def noted(self, purpose, *args, **more):
+        seen.append((purpose, self.seed, self.epoch, tuple(self.index.tolist())))
+        return numbers(self, purpose, *args, **more)
+
+    monkeypatch.setattr(Draws, "numbers", noted)
+    return seen
+
+
+# "Balancing draws use epoch 0; epochs of training begin at 1; the index includes the set's
+# start": what is held out is the end of the training images. That thresholds are those of
+# these draws: test_conversion.py::test_a_conversion_balances_with_the_draws_before_training.
+def test_what_draws_follow_from(made, tmp_path, drawn):
+    flags = f"{SIZE} --limit_train 8 --holdout 3 --epochs 2 --seed 5 --engine dense --timesteps 2"
+    balance = "--update immediate --balance_images 3 --balance_timesteps 2"
+    begun("snn", f"--pretrained_ann {made['ann']}", flags, balance, folder=tmp_path)
+    assert {seed for _, seed, _, _ in drawn} == {5}
+    epochs = [epoch for _, _, epoch, _ in drawn]
+    assert list(dict.fromkeys(epochs)) == [0, 1, EVALUATION, 2]
+    positions = {epoch: [] for epoch in epochs}
+    for purpose, _, epoch, index in drawn:
+        if purpose == "input":
+            positions[epoch].append(index)
+    assert set(positions[0]) == {(0, 1, 2)}
+    for epoch in (1, 2):
+        assert sorted(sum(positions[epoch], ())) == list(range(8))
+    assert set(positions[EVALUATION]) == {(59997, 59998, 59999), (0, 1, 2, 3)}
+    assert positions[EVALUATION].count((59997, 59998, 59999)) == 2  # after each epoch
+
+
+# losses of somebody's own: of which one looks at predictions, one is so large that sums with
+# it are rounded and another takes it away, and one has a gradient that is not finite
+OWN_LOSSES = """
+from dataclasses import dataclass
+
+import torch
+from harness.training.losses import LOSSES, Loss
+
+@LOSSES.register("looks")
+@dataclass
+class Looks(Loss):
+    needs_frames = True
+
+    def value(self, output, images, labels):
+        return output.predictions.mean()
+
+@LOSSES.register("up")
+@dataclass
+class Up(Loss):
+    def value(self, output, images, labels):
+        return torch.tensor(3e8)
+
+@LOSSES.register("down")
+@dataclass
+class Down(Loss):
+    def value(self, output, images, labels):
+        return torch.tensor(-3e8)
+
+@LOSSES.register("steep")
+@dataclass
+class Steep(Loss):
+    def value(self, output, images, labels):
+        return (0 * output.logits).sum().sqrt()
+"""
+
+
+@pytest.fixture
+def own_losses(tmp_path, forgotten):
+    """The flag that brings OWN_LOSSES."""
+    (tmp_path / "own_losses.py").write_text(OWN_LOSSES)
+    return f"--model {tmp_path / 'own_losses.py'}"
+
+
+# "`frames=` follows from the losses". Also, of what is kept: test_extending.py::
+# test_no_step_is_kept_for_a_loss_that_does_not_look_at_it.
+@pytest.mark.parametrize(
+    ("flags", "frames"),
+    rows(
+        [
+            ("no loss of one's own", "", False),
+            ("one that does not look", "--up_weight 1", False),
+            ("one that looks", "--looks_weight 1", True),
+            ("one that weighs nothing", "--looks_weight 0", False),
+            ("both", "--looks_weight 1 --up_weight 1", True),
+        ]
+    ),
+)
+def test_frames_are_kept_for_losses_that_look(tmp_path, monkeypatch, own_losses, flags, frames):
+    seen = []
+    forward = VGG_SNN_STDB_wFeedback.forward
+
+    def noted(self, x, *args, **more):
+        seen.append((self.training, more["frames"]))
+        return forward(self, x, *args, **more)
+
+    monkeypatch.setattr(VGG_SNN_STDB_wFeedback, "forward", noted)
+    begun("snn", f"{TRAIN} --epochs 1 {own_losses} {flags}", folder=tmp_path)
+    # two batches to learn from, one that is held out, one to test
+    assert seen == [(True, frames)] * 2 + [(False, frames)] * 2
+
+
+# "the order of the sum of losses stays": classification, reconstruction, penalty, one's own in
+# the order of their registration. An epoch of one update has the figures of that update.
+def test_the_order_of_the_sum_of_losses(tmp_path, own_losses):
+    weighs = "--trade_off 0.7 --spike_penalty 0.3 --up_weight 1 --down_weight 1"
+    one = f"{NEW} --batch_size 8 --limit_train 8 --limit_test 4 --holdout 0 --epochs 1"
+    begun("snn", f"{one} {own_losses} {weighs}", folder=tmp_path)
+    (epoch,) = records(tmp_path / "logs/snn/x.jsonl", "epoch")
+    names = ("classification", "reconstruction", "penalty", "up_loss", "down_loss")
+    weights = (1, 0.7, 1, 1, 1)
+    terms = []
+    for name, weight in zip(names, weights, strict=True):
+        terms.append(weight * torch.tensor(epoch["train"][name], dtype=torch.float32))
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    assert epoch["train"]["total"] == total.item()
+    assert all(epoch["train"][name] > 1 for name in names[:3])
+    other = sum(reversed(terms[:-1]), start=terms[-1])  # the order tells
+    assert other.item() != total.item()
+
+
+# "The gate picks the model's class, and so the checkpoint's `model`."
+@pytest.mark.parametrize(
+    ("flags", "model"),
+    rows(
+        [
+            ("open", "", "VGG_SNN_STDB_wFeedback"),
+            ("block", "--gate block", "InputBlockingSNN"),
+            ("block, that follows", "--epsilon 0.2", "InputBlockingSNN"),
+            ("contrast", "--gate contrast", "ContrastAttentionSNN"),
+            ("reconstruct", "--gate reconstruct", "VGG_SNN_STDB_wFeedback"),
+            ("of a checkpoint", "--pretrained_snn {contrasts}", "ContrastAttentionSNN"),
+            (
+                "not the checkpoint's",
+                "--pretrained_snn {blocks} --gate open",
+                "VGG_SNN_STDB_wFeedback",
+            ),
+        ]
+    ),
+)
+def test_the_class_of_a_gate(made, tmp_path, flags, model):
+    begun("snn", filled(flags, made), f"{NEW} {MAKE}", folder=tmp_path)
+    assert load_checkpoint(tmp_path / "trained_models/snn/x.pth")["model"] == model
+
+
+# "Three groups in the optimiser, fused": weights, which decay, others, and biases. More cases:
+# test_training.py::test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_...
+@pytest.mark.parametrize(
+    ("name", "flags", "of_group"),
+    rows(
+        [
+            ("an SNN", "snn", f"{NEW} --bias --learn_threshold --learn_leak", (10, 10, 5)),
+            ("an SNN without biases", "snn", f"{NEW} --learn_leak", (10, 5)),
+            ("an ANN", "ann", f"{SMALL} --norm batch", (10, 4, 4)),
+        ]
+    ),
+)
+def test_the_groups_of_the_optimiser(tmp_path, name, flags, of_group):
+    trains = f"{SIZE} --limit_train 8 --holdout 0 --epochs 1 --lr_interval 1 -lr 2e-3"
+    begun(name, flags, trains, "--bias_lr_factor 3 --weight_decay 0.01", folder=tmp_path)
+    path = tmp_path / f"trained_models/{name}/x_last.pth"
+    saved = load_checkpoint(path)["optimizer"]
+    weights, others, biases = [], [], []
+    for key, parameter in load(path).named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if key.endswith(".bias"):
+            biases.append(parameter.shape)
+        elif parameter.dim() > 1:
+            weights.append(parameter.shape)
+        else:
+            others.append(parameter.shape)
+    expected = [(weights, 0.01, 2e-3), (others, 0.0, 2e-3)]
+    if biases:
+        expected.append((biases, 0.0, 6e-3))
+    found = []
+    for group in saved["param_groups"]:
+        assert group["fused"] is True
+        shapes = [saved["state"][number]["exp_avg"].shape for number in group["params"]]
+        found.append((shapes, group["weight_decay"], pytest.approx(group["initial_lr"])))
+    assert found == expected
+    assert tuple(len(group["params"]) for group in saved["param_groups"]) == of_group
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What happened to the weights, in order: 'step' of Adam, 'clamp' of a model."""
+    seen = []
+
+    def note(cls, name, word):
+        real = getattr(cls, name)
+
+        def noted(self, *args, **more):
+            seen.append(word)
+            return real(self, *args, **more)
+
+        monkeypatch.setattr(cls, name, noted)
+
+    note(torch.optim.Adam, "step", "step")
+    note(VGG_SNN_STDB_wFeedback, "clamp_dynamics", "clamp")
+    note(VGG_wFeedback, "clamp_dynamics", "clamp")
+    return seen
+
+
+# "gradients are checked before the step": this loss is 0, and its gradient is not finite
+def test_gradients_are_checked_before_the_step(tmp_path, own_losses, steps):
+    flags = f"{TRAIN} --epochs 1 {own_losses} --steep_weight 1"
+    line = refused("snn", flags, f"--run_name x --output_dir {tmp_path}")
+    assert "a gradient is not finite at epoch 1, update 1; training stopped" in line
+    assert steps == []
+
+
+# "dynamics clamped after it"
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [("snn", f"{TRAIN} --learn_leak --learn_threshold"), ("ann", "--activation_ann qcfs")],
+)
+def test_dynamics_are_clamped_after_each_step(tmp_path, steps, name, flags):
+    if name == "ann":
+        flags = f"{flags} {SMALL} {SIZE} --limit_train 8 --holdout 0"
+    begun(name, flags, "-lr 5 --epochs 2", folder=tmp_path)
+    assert steps == ["step", "clamp"] * 4
+    model = load(tmp_path / f"trained_models/{name}/x_last.pth")
+    if name == "snn":
+        assert all(0 <= neuron.leak.item() <= 1 for neuron in model.neurons().values())
+        assert all(neuron.threshold.item() > 0 for neuron in model.neurons().values())
+
+
+ECHO = """
+import torch
+from self_models.runtime.outputs import Sums
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+class Echo(VGG_SNN_STDB_wFeedback):
+    def forward(self, x, *args, **more):
+        output = super().forward(x, *args, **more)
+        return output._replace(sums=Sums(torch.ones(self.timesteps, len(output.logits)), None))
+"""
+
+
+# "`trade_off` is 0 without a decoder": only a class of somebody's own has errors then
+@pytest.mark.parametrize(
+    ("architecture", "weight"), [("VGG4_tiny", 0), ("VGG4_wFeedback_tiny", 7)]
+)
+def test_the_trade_off_without_a_decoder(tmp_path, forgotten, architecture, weight):
+    (tmp_path / "echo.py").write_text(ECHO)
+    flags = f"{TRAIN} -a {architecture} --model {tmp_path / 'echo.py'}:Echo --trade_off 7"
+    record = begun("snn", flags, "--epochs 1", folder=tmp_path)
+    assert record.parameters["trade_off"] == 7  # what was typed is told as it was
+    (epoch,) = records(tmp_path / "logs/snn/x.jsonl", "epoch")
+    for figures in (epoch["train"], epoch["evaluated"]):
+        assert figures["reconstruction"] == 1
+        expected = figures["classification"] + weight
+        assert figures["total"] == pytest.approx(expected, rel=1e-6)
+
+
+# "The judging evaluation uses the last timestep, no smoothing, no teacher."
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param("--classification_type mean_t", id="the last timestep"),
+        pytest.param("--label_smoothing 0.5", id="no smoothing"),
+        pytest.param("--teacher_ann {ann} --distillation 0.8", id="no teacher"),
+    ],
+)
+def test_what_judges(trained, tmp_path, flags):
+    """The cross-entropy of the last logits with the labels, on what is held out and in the test."""
+    start = f"--pretrained_snn {trained.snn} {SIZE} --limit_train 8 --holdout 8 --engine dense"
+    run = begun("snn", start, flags.format(ann=trained.ann), "--epochs 1", folder=tmp_path)
+    (epoch,) = records(tmp_path / "logs/snn/x.jsonl", "epoch")
+    model = load(tmp_path / "trained_models/snn/x.pth", engine="dense")
+    _, held_out, test = load_data("MNIST", limit_test=4, holdout=8)
+    for images, figures in ((held_out, epoch["evaluated"]), (test, run.result)):
+        batch = images.whole()
+        output = model(batch.images, draws=Draws(0, EVALUATION, batch.index))
+        expected = F.cross_entropy(output.logits, batch.labels).item()
+        assert figures["classification"] == pytest.approx(expected, rel=1e-5)
+        every = [F.cross_entropy(logits, batch.labels) for logits in output.logits_by_step]
+        smooth = F.cross_entropy(output.logits, batch.labels, label_smoothing=0.5)
+        for other in (torch.stack(every).mean(), smooth):  # the figures tell
+            assert other.item() != pytest.approx(expected, rel=1e-3)
+
+
+# "Best means strictly better": of epochs that are as good, the first. Also with accuracies that
+# rise and fall: test_training.py::test_which_epoch_is_kept.
+@pytest.mark.parametrize("name", ["ann", "snn"])
+def test_of_equal_epochs_the_first_is_best(tmp_path, name):
+    small = f"{SMALL} {SIZE} --limit_train 4 --holdout 3 -lr 1e-30 --weight_decay 0 --epochs 3"
+    begun(name, small, "--timesteps 1", folder=tmp_path)
+    epochs = records(tmp_path / f"logs/{name}/x.jsonl", "epoch")
+    accuracies = [epoch["evaluated"]["accuracy"] for epoch in epochs]
+    assert len(epochs) == 3 and len(set(accuracies)) == 1
+    assert load_checkpoint(tmp_path / f"trained_models/{name}/x.pth")["epoch"] == 1
+    last = load_checkpoint(tmp_path / f"trained_models/{name}/x_last.pth")
+    assert last["best"]["epoch"] == 1 and last["epoch"] == 3
+
+
+def test_a_better_epoch_is_kept(ended, tmp_path):
+    """Here any is: the best so far is said to have had less than nothing right."""
+    shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "trained_models/ann/x_last.pth"
+    saved = torch.load(last, weights_only=True)
+    saved["best"] = {"epoch": 1, "accuracy": -0.5}
+    torch.save(saved, last)
+    begun("ann", "--resume --epochs 3", folder=tmp_path)
+    assert load_checkpoint(last)["best"]["epoch"] == 3
+    assert same_weights(last, tmp_path / "trained_models/ann/x.pth")
+
+
+# "epoch 0 is judged": what a run of --epochs 0 makes. A run that trains judges it not.
+@pytest.mark.parametrize(("epochs", "judged"), [(0, 0), (1, 1)])
+def test_epoch_0_is_judged(made, tmp_path, epochs, judged):
+    flags = f"--pretrained_snn {made['snn']} {SIZE} --limit_train 8 --holdout 3 --engine dense"
+    record = begun("snn", flags, f"--epochs {epochs}", folder=tmp_path)
+    assert f"best: epoch {judged}, held-out accuracy" in record.said
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x.pth")
+    assert saved["epoch"] == judged and saved["selected_on"] == "held-out"
+    _, held_out, _ = load_data("MNIST", holdout=3)
+    model = load(tmp_path / "trained_models/snn/x.pth", engine="dense")
+    batch = held_out.whole()
+    logits = model(batch.images, draws=Draws(0, EVALUATION, batch.index)).logits
+    right = (logits.argmax(1) == batch.labels).float().mean().item()
+    assert saved["accuracy"] == pytest.approx(right)
+    assert len(records(tmp_path / "logs/snn/x.jsonl", "epoch")) == epochs
+
+
+# a read-out with a field of its own: those that are there share theirs
+OWN_READOUT = """
+from dataclasses import dataclass
+
+from self_models.basics.settings import NOT_NEGATIVE, setting
+from self_models.objectives.readouts import READOUTS, SpikeCount
+
+@READOUTS.register("gained")
+@dataclass
+class Gained(SpikeCount):
+    readout_gain: float = setting(2.0, NOT_NEGATIVE, "factor", group="spiking")
+"""
+OF_BLOCK = {"epsilon", "together", "blocking", "latch", "residual"}
+OF_GATES = OF_BLOCK | {"contrast", "attention"}
+OF_ALL_READOUTS = {"readout_leak", "readout_slew"}
+OF_RULES = {"open_bound", "gap_bound", "entropy_bound"}
+
+
+@pytest.fixture
+def own_readout(tmp_path, forgotten):
+    """The flag that brings OWN_READOUT."""
+    (tmp_path / "own_readout.py").write_text(OWN_READOUT)
+    return f"--model {tmp_path / 'own_readout.py'}"
+
+
+# "Checkpoints omit fields of gates and read-outs that are not chosen and keep those of all
+# rules".
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    rows(
+        [
+            ("gate open", "", set()),
+            ("gate block", "--gate block", OF_BLOCK),
+            ("gate contrast", "--gate contrast", OF_GATES),
+            ("gate reconstruct", "--gate reconstruct", {"epsilon", "together"}),
+            ("a read-out", "--readout gained", {"readout_gain"}),
+            ("another read-out", "--readout membrane_linear", set()),
+            ("a rule", "--rule confidence", set()),
+        ]
+    ),
+)
+def test_the_fields_of_a_checkpoint(tmp_path, own_readout, flags, kept):
+    begun("snn", f"{NEW} {flags} {own_readout} {MAKE}", folder=tmp_path)
+    settings = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["settings"]
+    assert settings.keys() & (OF_GATES | {"readout_gain"}) == kept
+    assert settings.keys() >= OF_ALL_READOUTS | OF_RULES
+
+
+# "asking for an idle field stays an error in `load`"
+@pytest.mark.parametrize(
+    ("changed", "is_idle"),
+    rows(
+        [
+            ("of a gate", {"epsilon": 0.1}, True),
+            ("of a read-out", {"readout_gain": 3.0}, True),
+            ("with its gate", {"gate": "block", "epsilon": 0.1}, False),
+            ("with its read-out", {"readout": "gained", "readout_gain": 3.0}, False),
+            ("of a rule", {"gap_bound": 1.0}, False),
+        ]
+    ),
+)
+def test_an_idle_field_is_an_error_in_load(tmp_path, own_readout, changed, is_idle):
+    begun("snn", f"{NEW} {own_readout} {MAKE}", folder=tmp_path)
+    path = tmp_path / "trained_models/snn/x.pth"
+    if is_idle:
+        with pytest.raises(ModelError, match="belongs to a gate or read-out that is not chosen"):
+            load(path, **changed)
+    else:
+        model = load(path, **changed)
+        assert {name: model.settings[name] for name in changed} == changed
