@@ -1,5 +1,6 @@
 """Every script, tiny, as the program that the user runs; one in a process of its own, from another folder."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import (
     DATA,
+    REPOSITORY,
     SCRIPTS,
     SPIKING,
     TINY,
@@ -412,3 +414,56 @@ def test_default_names_lead_from_one_script_to_the_next(tmp_path):
     }
     run_here("obj1", here)
     assert len(records(tmp_path / f"logs/snn/{name}_epsilon_0.1.jsonl", "evaluation")) == 1
+
+
+LION = '''class Lion(torch.optim.Optimizer):
+    """m <- beta m + (1 - beta) g;   w <- w - lr sign(m)"""
+
+    def __init__(self, parameters, lr, beta=0.9):
+        super().__init__(parameters, {"lr": lr, "beta": beta})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    m = self.state[weight].setdefault("m", torch.zeros_like(weight))
+                    m.lerp_(weight.grad, 1 - group["beta"])
+                    weight.sub_(group["lr"] * m.sign())
+
+
+def compute_losses('''
+NOISE = """noise = torch.rand(len(batch.labels)) < 0.1
+                        other = torch.randint(10, batch.labels.shape)
+                        batch = batch._replace(labels=torch.where(noise, other, batch.labels))
+                        draws = Draws("""
+SIZE = """losses["size_loss"] = output.logits.square().mean()
+    total = total + 1e-3 * losses["size_loss"]
+    losses["total"] = total"""
+
+
+def test_a_copy_of_the_script_gets_a_loss_an_optimiser_and_label_noise_of_its_own(
+    trained, tmp_path
+):
+    """In the copy alone. The log tells of them, and the run goes on after it was stopped."""
+    text = (REPOSITORY / "snn_wFeedback.py").read_text()
+    begin = text.index("make_optimizer(\n            args.optimizer,")
+    end = text.index("        factor = learning_rate_factor(")
+    text = text[:begin] + "Lion(model.parameters(), args.learning_rate)\n" + text[end:]
+    text = text.replace("def compute_losses(", LION)
+    text = text.replace('losses["total"] = total', SIZE)
+    text = text.replace("draws = Draws(args.seed, epoch,", f"{NOISE}args.seed, epoch,")
+    (tmp_path / "mine.py").write_text(text)
+    spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    flags = f"--pretrained_ann {trained.ann} {SPIKING} --run_name mine --output_dir {tmp_path}"
+    mine.main(flags.split())
+    mine.main(f"--run_name mine --output_dir {tmp_path} --resume --epochs 2".split())
+    log = (tmp_path / "logs/snn/mine.log").read_text()
+    assert "optimiser: Lion, learning_rate=" in log
+    first, second = records(tmp_path / "logs/snn/mine.jsonl", "epoch")
+    for epoch in (first, second):
+        parts = epoch["train"]
+        assert parts["total"] > parts["classification"] + 1e-3 * parts["size_loss"] > 0
+        assert epoch["evaluated"]["size_loss"] > 0
