@@ -39,7 +39,7 @@ from harness.exporting.formats import FORMATS, renamed
 from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
 from self_models.basics import HOME
-from self_models.engines.event.build import FOLDER, Built, Settings, library
+from self_models.engines.event.build import ALWAYS, FOLDER, Built, Settings, library
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import Rooms
@@ -1112,3 +1112,18 @@ def test_a_folder_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     write_folder(folder, new)
     found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
     assert found == new | {"mine.txt": "mine"}
+
+
+def test_an_export_is_checked_with_the_flags_that_round_sums_one_by_one(monkeypatch):
+    """The check must not be the one program that a compiler may compute otherwise."""
+    commands = []
+
+    def refuse(folder, command):
+        commands.append(command)
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(harness.exporting.c_folder, "answer_of", refuse)
+    said = harness.exporting.c_folder.checked({"check.c": "", "network.c": "", "weights.c": ""})
+    assert said == "it cannot be checked (no compiler)"
+    assert {*ALWAYS} <= {*commands[0]}
+    assert "-shared" not in commands[0]
