@@ -686,3 +686,11 @@ def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_pa
     assert "mine.pth" in said and "45 nm" in said
     run_here("export", "mine.pth --to torch")
     assert (tmp_path / "mine_torch.pt").is_file()
+
+
+def test_a_decoder_that_the_ann_lacks_is_not_made_up(tmp_path):
+    """Only an SNN that goes on learning may get one at random: here its thresholds would be balanced."""
+    path = tmp_path / "ann.pth"
+    save_checkpoint(path, VGG_wFeedback("VGG5_small", fc_width=8))
+    flags = f"--pretrained_ann {path} -a VGG5_wFeedback_small --fc_width 8 {SPIKING}"
+    assert "generate.0.weight is missing" in refused("snn", flags, f"--output_dir {tmp_path}")

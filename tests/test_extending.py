@@ -197,7 +197,7 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     assert type(blocking) is own and blocking.settings["gate"] == "block"
     for path, cls, words in (
         (ann, own, "holds 'MyANN', a network of somebody's own"),
-        (snn, dict, "dict is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
+        (snn, dict, "dict is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback$"),
     ):
         with pytest.raises(ModelError, match=words):
             load(path, model=cls)
