@@ -36,12 +36,15 @@ docs: .venv/others
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q -e .
+	$(BIN)/pip install -q -e '.$(EXTRAS)'
+	echo '$(EXTRAS)' > .venv/extras
 	$(BIN)/python -m self_models.engines.event || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.engines.event; }
 	touch $@
 
+# EXTRAS is that of .venv/ready, too, where that is made for this: one installation in place of two
+.venv/dev: EXTRAS = [dev]
 .venv/dev: .venv/ready
-	$(BIN)/pip install -q -e '.[dev]'
+	grep -q dev .venv/extras || $(BIN)/pip install -q -e '.[dev]'
 	touch $@
 
 .venv/others: .venv/dev

@@ -16,6 +16,7 @@ from conftest import (
     records,
     refused,
     run_here,
+    run_undrawn,
     same_weights,
 )
 
@@ -272,7 +273,7 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
         )
     run_here("snn", resumed, f"--model {word}")
     later = f"--pretrained_snn {path} --model {word} {flags} {DATA} {here}"
-    rows, said = run_here("obj1", later, "--epsilon 0 0.9")
+    rows, said = run_undrawn("obj1", later, "--epsilon 0 0.9")
     assert rows[1]["spikes"]["input"] < rows[0]["spikes"]["input"]
     assert rows[0]["engine"] == ("reference" if cls else "dense") and (
         "operations" in rows[0]
@@ -287,7 +288,7 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
             1
         ]
         assert re.search(r"run with +T = 5, ε = 0.0 +T = 5, ε = 0.0, class = TwoDecoders\n", said)
-        run_here("analysis", later, "--images 2 --raster")
+        run_undrawn("analysis", later, "--images 2 --raster")
     if name == "neighbours":
         run_here(
             "stream",
