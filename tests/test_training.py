@@ -31,7 +31,7 @@ from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.epochs import training_batches
 from harness.training.evaluating import advance
-from harness.training.losses import Teacher, evaluation_losses
+from harness.training.losses import Teacher
 from harness.training.optimizers import (
     OPTIONAL,
     checked_optimizer,
@@ -106,12 +106,9 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
         losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
     )
     # In an evaluation nobody says what counts: it is the last output.
-    for judged in (
-        compute_losses(output, None, labels, 1.0, "last_t"),
-        evaluation_losses(output, None, labels, 1.0, "last_t"),
-    ):
-        assert judged["classification"].item() == pytest.approx(log(4))
-        assert judged["total"].item() == pytest.approx(log(4))
+    judged = compute_losses(output, None, labels, 1.0, "last_t")
+    assert judged["classification"].item() == pytest.approx(log(4))
+    assert judged["total"].item() == pytest.approx(log(4))
 
 
 def test_distillation_loss_by_hand():

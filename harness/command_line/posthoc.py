@@ -16,7 +16,6 @@ from harness.measuring.log_lines import counts_operations, evaluation_record, si
 from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
 from harness.training.evaluating import evaluate_with_bar
-from harness.training.losses import evaluation_losses
 from self_models.basics.images import image_sources, read_images, readable_name
 from self_models.basics.settings import settings_in
 from self_models.data.events import read_frames
@@ -129,7 +128,9 @@ class Posthoc:
         self.run.begin()
         args = self.args
         losses = partial(
-            evaluation_losses, trade_off=args.trade_off, trade_off_type=args.trade_off_type
+            snn_wFeedback.compute_losses,
+            trade_off=args.trade_off,
+            trade_off_type=args.trade_off_type,
         )
         result = evaluate_with_bar(
             self.model,

@@ -149,24 +149,3 @@ def reconstruction_loss(output: ANNOutput | SNNOutput, kind: str) -> torch.Tenso
     if errors is None:
         return None
     return step_weights(kind, len(errors), errors.device) @ errors.mean(1)
-
-
-def evaluation_losses(
-    output: SNNOutput,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    trade_off: float,
-    trade_off_type: str,
-) -> dict[str, torch.Tensor]:
-    """Return the losses by which a trained SNN is judged, and their sum, ``total``.
-
-    The parameters are those of ``compute_losses`` in snn_wFeedback.py.
-    """
-    losses = {"classification": classification_loss(output, images, labels)}
-    total = losses["classification"]
-    reconstruction = reconstruction_loss(output, trade_off_type)
-    if reconstruction is not None:
-        losses["reconstruction"] = reconstruction
-        total = total + trade_off * reconstruction
-    losses["total"] = total
-    return losses
