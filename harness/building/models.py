@@ -241,7 +241,7 @@ def lines_on_flags(args, model, start):
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         The flags.
     model : Network
         The network, as it is before it gets the weights that it starts from.
@@ -262,8 +262,8 @@ def lines_on_flags(args, model, start):
         idle.add("gate")
     idle |= flags_without_effect(args)
     if start.kind != "run":  # a run that goes on is told the flags that it began with
-        idle |= unused_flags(args.known, args.values)
-    typed = [flag for flag in args.typed if flag in idle and flag in args.known]
+        idle |= unused_flags(args.parser.settings, vars(args))
+    typed = [flag for flag in args.typed if flag in idle and flag in args.parser.settings]
     if typed:
         yield f"note: without effect here: --{', --'.join(typed)}"
     # Of a recipe nothing else is told: its tables are whole, and each command uses a

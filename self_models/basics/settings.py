@@ -99,6 +99,13 @@ class Registry(dict):
         """self[name], or a ModelError that lists the valid names."""
         return self[required(Choice(self), self.kind, name)]
 
+    def name_of(self, cls):
+        """The name under which a class is registered, else its own."""
+        for name in self:
+            if self[name] is cls:
+                return name
+        return cls.__name__
+
     def settings_without(self, name):
         """Names of the settings that its other classes declare, and the one of this name does not."""
         return settings_in(*self.values()).keys() - settings_in(self.find(name)).keys()
@@ -185,9 +192,9 @@ class Setting:
     strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too. metavar, argparse: for
     argparse; tried: values that objective 2 tries. training: it counts in training only.
 
-    scope: what it belongs to. network: what a network is, which its checkpoint says; objective: what it is told to do, of which
-    evaluations have their own; recipe: how it is trained, or on what; run: a --resume may come with another value; command: of
-    one command, which --resume does not take over."""
+    objective: it tells a network what to do, of which evaluations have their own; else it is what a network is, which its
+    checkpoint says. of_run: it is a flag of a run, and no setting of a network. key: its name in a network's settings, where that
+    is not the field's."""
 
     kind: object
     help: str
@@ -199,7 +206,9 @@ class Setting:
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
     training: bool = False
-    scope: str = "network"
+    objective: bool = False
+    of_run: bool = False
+    key: str = ""
 
     def check(self, name, value):
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
@@ -225,29 +234,74 @@ def required(kind, name, value):
 
 
 def setting(default, kind, help, **more):
-    """A dataclass field that is declared as a Setting."""
-    return dataclasses.field(
-        default=default, metadata={"setting": Setting(kind, help, default, **more)}
-    )
+    """A dataclass field that is declared as a Setting. Its metadata has help, range and choices, too."""
+    metadata = {
+        "setting": Setting(kind, help, default, **more),
+        "help": help,
+        "range": getattr(kind, "range", ""),
+        "choices": getattr(kind, "names", None),
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 # of what a trained network is told to do: scripts that evaluate have their own
-objective_setting = functools.partial(setting, scope="objective")
+objective_setting = functools.partial(setting, objective=True)
+
+
+def field_of(cls: type, name: str) -> dataclasses.Field:
+    """Return a field like one that another dataclass declares: same default, range and help."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    return dataclasses.field(default=fields[name].default, metadata=fields[name].metadata)
+
+
+def field_values(part: object) -> dict[str, object]:
+    """Return the values of a dataclass instance's fields, by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+
+
+def describe_fields(cls: type) -> type:
+    """Complete the docstring of a dataclass of settings by a section on its fields.
+
+    Each field has its type, default, range or choices, and meaning, as it is declared.
+    """
+    lines = [cls.__doc__.rstrip(), "", "    Parameters", "    ----------"]
+    for field in dataclasses.fields(cls):
+        declared = field.metadata["setting"]
+        annotation = getattr(field.type, "__name__", str(field.type))
+        lines.append(f"    {field.name} : {annotation}, default {field.default!r}")
+        meaning = declared.help[0].upper() + declared.help[1:]
+        lines.append(f"        {meaning}.{range_in_words(declared.kind)}")
+    cls.__doc__ = "\n".join(lines) + "\n"
+    return cls
+
+
+def range_in_words(kind: object) -> str:
+    """Return a sentence on the values that a kind allows, "" where any text may be."""
+    if isinstance(kind, Choice):
+        return f" One of {', '.join(kind.names)}."
+    if isinstance(kind, Number) and kind.range:
+        return f" Range: {kind.range}."
+    return ""
 
 
 @functools.cache
-def settings_in(*declarations):
-    """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
-    return {
-        field.name: field.metadata["setting"]
-        for each in declarations
-        for field in dataclasses.fields(each)
-    }
+def settings_in(*declarations: type) -> dict[str, Setting]:
+    """Return the settings that these dataclasses declare, by name, in their order.
+
+    Of a name that several have, the last counts. The dict is not to be changed.
+    """
+    settings = {}
+    for declaration in declarations:
+        for field in dataclasses.fields(declaration):
+            if "setting" in field.metadata:
+                declared = field.metadata["setting"]
+                settings[declared.key or field.name] = declared
+    return settings
 
 
-def with_defaults(settings, defaults):
-    """These name -> Setting, but for the defaults that name -> value says."""
-    return settings | {
-        name: dataclasses.replace(settings[name], default=value)
-        for name, value in defaults.items()
-    }
+def with_defaults(settings: dict[str, Setting], defaults: dict[str, object]) -> dict[str, Setting]:
+    """Return these settings, but with other defaults of those that ``defaults`` names."""
+    changed = dict(settings)
+    for name, value in defaults.items():
+        changed[name] = dataclasses.replace(settings[name], default=value)
+    return changed
