@@ -22,7 +22,7 @@ from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import Setting, settings_in
-from self_models.config import NetworkSettings, SpikingSettings
+from self_models.config import NetworkConfig, SNNConfig
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
@@ -187,7 +187,7 @@ def settings_to_take_over(args: Arguments, start: Start, kind: str) -> dict[str,
     known = class_for(args.model, CLASSES[kind]).known_settings()
     if start.kind == kind:
         return known
-    shared = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+    shared = settings_in(NetworkConfig).keys() - SNNConfig.__annotations__.keys()
     return {name: declared for name, declared in known.items() if name in shared}
 
 
