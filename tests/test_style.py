@@ -20,6 +20,7 @@ PLAIN = (
     "snn_wFeedback.py",
     "self_models/__init__.py",
     "self_models/assembly.py",
+    "self_models/conversion.py",
     "self_models/moved.py",
     "self_models/basics/devices.py",
     "self_models/basics/files.py",
