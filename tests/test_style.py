@@ -21,6 +21,7 @@ PLAIN = (
     "self_models/__init__.py",
     "self_models/assembly.py",
     "self_models/conversion.py",
+    "self_models/counting/operations.py",
     "self_models/moved.py",
     "self_models/basics/devices.py",
     "self_models/basics/files.py",
