@@ -182,11 +182,13 @@ PROBABILITY = Number(float, 0, 1, below=True)
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is declared of a setting beside its name. kind: its type and range; help: with unit. Its flag: flags: option
-    strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too. metavar, argparse: for
-    argparse; tried: values that objective 2 tries. training: it counts in training only.
+    strings, else --NAME; none for an empty tuple. group: of --help; common: the short
+    one has it, too. metavar, argparse: for argparse; tried: values that objective 2
+    tries. training: it counts in training only.
 
-    scope: what it belongs to. network: what a network is, which its checkpoint says; objective: what it is told to do, of which
-    evaluations have their own; recipe: how it is trained, or on what; run: a --resume may come with another value; command: of
+    scope: what it belongs to. network: what a network is, which its checkpoint says;
+    objective: what it is told to do, of which evaluations have their own; recipe: how
+    it is trained, or on what; run: a --resume may come with another value; command: of
     one command, which --resume does not take over."""
 
     kind: object
