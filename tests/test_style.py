@@ -34,6 +34,7 @@ PLAIN = (
     "self_models/layers/norms.py",
     "self_models/layers/scale.py",
     "self_models/layers/stages.py",
+    "self_models/loading.py",
     "self_models/moved.py",
     "self_models/basics/devices.py",
     "self_models/basics/files.py",
