@@ -485,6 +485,14 @@ class Network(nn.Module):
             parts[kind] = part
         return settings, parts
 
+    @staticmethod
+    def names_of_parts(parts: dict[str, object]) -> list[str]:
+        """Return the names of all settings that are told by these parts, which are objects."""
+        names = []
+        for kind, part in parts.items():
+            names += [kind, *field_values(part)]
+        return names
+
     def settings_of_parts(self) -> dict[str, object]:
         """Return what ``settings`` tells of parts that were passed as objects.
 

@@ -1,88 +1,220 @@
-"""From ANN to SNN: with the ANN's weights, balance the thresholds layer by layer, or take bounds for them, those of a QCFS ANN or
-those that fit a ReLU ANN's activations; then, where asked, calibrate the biases.
+"""From ANN to SNN: find thresholds for a network that has an ANN's weights.
 
-A spike counts 1 here, whatever its layer's threshold; an ANN's activation is on the scale of its layer. So what drives a layer is
-in a unit, the product of the thresholds before it, and with it that layer's bias and bound have to be divided.
+There are three ways to find them:
+
+- `balance_thresholds`: the largest current that arrives at each layer;
+- `fit_thresholds`: the learned bounds of an ANN with QCFS;
+- `fit_levels`, then `fit_thresholds`: bounds that fit a ReLU ANN's activations.
+
+Biases are then brought to the unit of each layer (`fit_biases`), and may be calibrated
+(`calibrate_biases`).
+
+Units: a spike counts 1 here, whatever the threshold of its layer. An ANN's activation
+is on a scale of its own, on which one spike is worth the neuron's threshold. So the
+current of a layer is the ANN's, divided by a *unit*: the product of the thresholds of
+all layers before it. That layer's bias and bound have to be divided by it, too.
+
+A *signal* in this file is a function of the timestep: ``signal(t)`` returns a Tensor of
+shape (B, ...). Signals are computed when they are asked for, in order from step 0 on,
+and as often as wanted, so that a layer's currents of all timesteps need not lie in
+memory.
 """
 
 import math
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, reduce
-from operator import add, itemgetter
+from dataclasses import dataclass
+from functools import cache, partial, reduce
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.norms import by_channel
 from self_models.layers.stages import pass_on
+from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-CACHED = (
-    2**31
-)  # bytes of a layer's drives that are kept until it is settled; more are computed again
-BINS, CANDIDATES = (
-    2**14,
-    200,
-)  # of the activations' histogram, of a layer's thresholds that are tried
-ROUNDS, GAIN = (
-    16,
-    1.5,
-)  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
+CACHED = 2**31  # bytes of a layer's currents that are kept; if it has more, they are recomputed
+BINS = 2**14  # of the histogram of a layer's activations
+CANDIDATES = 200  # thresholds of a layer among which the best is found
+ROUNDS = 16  # in which a layer's biases are calibrated
+# A bias that changes by a threshold changes the rate by 1 at most, and often by less.
+GAIN = 1.5
+
+Signal = Callable[[int], torch.Tensor]  # timestep -> what is sent in it (B, ...)
 
 
-@torch.no_grad()
-def balance_thresholds(
-    model, images, draws, timesteps, percentile=100.0, on_layer=None, on_step=None
-):
-    """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons; with
-    a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
-
-    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The input
-    neurons see the whole image, whatever the gate. The model's leaks are put back, its thresholds are the ones found, its biases,
-    which were the ANN's, fit to them. Neurons of one's own are balanced as they run; those beside the stages of a plan keep their
-    thresholds. images: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W),
-    uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises ModelError for a part
-    that no architecture makes."""
-    check_known(model, "conversion", own=True)
-    leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
-    model.set_leak(1.0)
-
-    def balance(name, neuron, drive, steps):
-        most = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
-        neuron.threshold.copy_(
-            torch.where(most > 0, most, 1.0)
-        )  # 1 where nothing positive ever reaches it
-        fit_biases(model, biases)
-        spikes = spikes_of(neuron, drive, steps, on_step)
-        if on_layer:
-            on_layer(name, neuron.threshold.item())
-        return spikes
-
-    with in_evaluation(model):
-        layer_by_layer(model, sent_by(model, images, draws), timesteps, balance)
-    for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
-        neuron.leak.fill_(leak)
-    return model.thresholds
+# --- signals
 
 
-def sent_by(model, images, draws):
-    """t -> what the input neurons send of the whole images, or recordings, at step t."""
-    shown = images.unbind(1) if images.dim() > 4 else [images]
-    return lambda t: model.encoding.send(shown[t % len(shown)], draws(t))
+def encode_input(
+    model: VGG_SNN_STDB_wFeedback, images: torch.Tensor, draws: Signal, t: int
+) -> torch.Tensor:
+    """Return what the input neurons send of whole images in timestep ``t``.
+
+    ``images``: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their
+    end.
+    """
+    if images.dim() > 4:
+        images = images[:, t % images.shape[1]]
+    return model.encoding.send(images, draws(t))
+
+
+def constant(value: torch.Tensor, t: int) -> torch.Tensor:
+    """Return the same value in every timestep."""
+    return value
+
+
+def shifted(current: Signal, shift: torch.Tensor, t: int) -> torch.Tensor:
+    """Return the current of a timestep with a shift for each channel, (C,)."""
+    values = current(t)
+    return values + by_channel(shift, values)
+
+
+class ModuleSignal:
+    """What a module that does not spike makes of the sum of its sources' signals.
+
+    A maximum pool that counts has a state. So the module runs once in each timestep,
+    and step 0 begins a new run.
+
+    Parameters
+    ----------
+    module : nn.Module or None
+        The module. None: the sum itself.
+    sources : list of Signal
+        What arrives.
+    """
+
+    def __init__(self, module: nn.Module | None, sources: list[Signal]):
+        self.module = module
+        self.sources = sources
+        self.memory = {}  # the module's state
+        self.latest_step = None
+        self.latest_value = None
+
+    def __call__(self, t: int) -> torch.Tensor:
+        """Return the signal (B, ...) of a timestep: the latest, the next one, or 0."""
+        if t == 0:
+            self.memory.clear()
+        elif t == self.latest_step:
+            return self.latest_value
+        arriving = reduce(add, (source(t) for source in self.sources))
+        # Let the old value go first, since both may be large.
+        self.latest_value = None
+        if self.module is None:
+            self.latest_value = arriving
+        else:
+            self.latest_value = pass_on(self.module, arriving, self.memory, "")
+        self.latest_step = t
+        return self.latest_value
+
+
+class PackedSpikes(NamedTuple):
+    """Spikes of a timestep, one bit each.
+
+    Attributes
+    ----------
+    bits : array of uint8
+        In the order in which the values lie in memory.
+    strides : tuple of int
+        Of the tensor: they may be of any order, such as channels last.
+    """
+
+    bits: np.ndarray
+    strides: tuple
+
+
+class SpikeTrain:
+    """A signal that keeps what a spiking layer has sent, as one bit for each spike.
+
+    Neurons of one's own may send other values than 0 and 1, which are kept as they are.
+    """
+
+    def __init__(self):
+        self.steps = []  # of each timestep: PackedSpikes, or a Tensor
+        self.shape = None
+        self.device = None
+        self.dtype = None
+
+    def append(self, spikes: torch.Tensor) -> None:
+        """Keep the spikes (B, ...) of the next timestep."""
+        self.shape = spikes.shape
+        self.device = spikes.device
+        self.dtype = spikes.dtype
+        as_bits = spikes.bool()
+        if not torch.equal(as_bits.to(spikes.dtype), spikes):
+            self.steps.append(spikes)
+            return
+        in_memory = as_bits.as_strided((as_bits.numel(),), (1,))
+        bits = np.packbits(in_memory.cpu().numpy())
+        self.steps.append(PackedSpikes(bits, as_bits.stride()))
+
+    def __call__(self, t: int) -> torch.Tensor:
+        """Return the spikes (B, ...) of a timestep."""
+        kept = self.steps[t]
+        if isinstance(kept, torch.Tensor):
+            return kept
+        bits = np.unpackbits(kept.bits, count=self.shape.numel())
+        spikes = torch.from_numpy(bits).as_strided(self.shape, kept.strides)
+        return spikes.to(self.device, self.dtype)
+
+
+def run_neuron(
+    neuron: SpikingNeuron, current: Signal, steps: int, on_step: Callable | None = None
+) -> SpikeTrain:
+    """Run a spiking layer on its own.
+
+    Parameters
+    ----------
+    neuron : SpikingNeuron
+        The layer. If it charges first, it sends in the timesteps after these currents.
+    current : Signal
+        What arrives, (B, ...).
+    steps : int
+        How many timesteps it arrives, and how many it sends.
+    on_step : callable, optional
+        Called after each timestep, without arguments.
+
+    Returns
+    -------
+    SpikeTrain
+        What the layer sends.
+    """
+    spike_train = SpikeTrain()
+    if neuron.charges_first:
+        total = sum(current(t) for t in range(steps))
+        fired = neuron.fired(total, steps).chunk(steps)
+    state = None
+    for t in range(steps):
+        if neuron.charges_first:
+            spikes = fired[t]
+        else:
+            spikes, state = neuron(current(t), state)
+        spike_train.append(spikes)
+        if on_step:
+            on_step()
+    return spike_train
+
+
+# --- layer by layer
 
 
 @contextmanager
-def in_evaluation(model):
-    """Put a model into evaluation mode; afterwards, also after an error, into the mode that it had.
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and afterwards into the mode that it had.
 
-    Signals here are computed when somebody asks for them. So this has to enclose
-    ``layer_by_layer`` and whatever asks for the signals that it returns: in training mode a
-    dropout would look for its mask, which no conversion draws.
+    Signals are computed when somebody asks for them. So this has to enclose a
+    `LayerWalk` and whatever asks for its signals: in training mode a dropout would look
+    for its mask, which no conversion draws. The mode comes back after an error, too.
     """
     was_training = model.training
     model.eval()
@@ -92,246 +224,542 @@ def in_evaluation(model):
         model.train(was_training)
 
 
-def layer_by_layer(model, sent, steps, settle):
-    """Run a network in evaluation mode, each layer once for all steps on what those before it have sent. sent: t -> the input's
-    signal; settle: runs a spiking layer: called with (name, the SpikingNeuron, its drive t -> (B, ...), its steps), it returns
-    t -> what the layer sends, as spikes_of does. Returns t -> what the logits get (B, labels), still to be computed, so that
-    the caller must be within in_evaluation(model)."""
-    graph, signals = model.graph, {INPUT: sent}
-    sources = {node.name: node.sources for node in graph.nodes}
-    for (
-        name,
-        module,
-    ) in graph.modules.items():  # encoder, decoder, classifier; or as the ANN has them
-        is_neuron = isinstance(module, SpikingNeuron)
-        signal = through(
-            None if is_neuron else module, [signals[source] for source in sources[name]]
-        )
-        if is_neuron:
-            signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
-            signal = settle(name, module, signal, steps)
-        signals[name] = signal
-    return signals[graph.ends["output"]]
+class LayerInput(NamedTuple):
+    """A spiking layer, and what arrives at it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layer.
+    neuron : SpikingNeuron
+        The layer.
+    current : Signal
+        Its input current in each timestep, (B, ...).
+    """
+
+    name: str
+    neuron: SpikingNeuron
+    current: Signal
 
 
-def through(module, signals):
-    """t -> what a module that does not spike, or nothing, makes of the sum of these signals at step t, (B, ...); asked from step
-    0 on, in turn, as often as wanted: a maximum pool counts."""
-    memory, latest = {}, {}  # of the module; the last step that was asked for -> what it made
+class LayerWalk:
+    """Visit the spiking layers of a network, each with what those before it have sent.
 
-    def at(t):
-        if t == 0:
-            memory.clear()
-        if t == 0 or t not in latest:
-            values = reduce(add, (signal(t) for signal in signals))
-            latest.clear()
-            latest[t] = values if module is None else pass_on(module, values, memory, "")
-        return latest[t]
+    Each layer is visited once, for all timesteps. Whoever visits it says what it sends,
+    before the next one comes::
 
-    return at
+        walk = LayerWalk(model, input_signal, steps)
+        for name, neuron, current in walk:
+            walk.set_output(name, run_neuron(neuron, current, steps))
+
+    The model must be in evaluation mode, see `in_evaluation`.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    input_signal : Signal
+        What the input neurons send.
+    steps : int
+        Number of timesteps.
+    """
+
+    def __init__(self, model: VGG_SNN_STDB_wFeedback, input_signal: Signal, steps: int):
+        self.graph = model.graph
+        self.steps = steps
+        self.signals = {INPUT: input_signal}  # node -> what it sends
+
+    def __iter__(self) -> Iterator[LayerInput]:
+        """Yield a LayerInput for each spiking layer: encoder, decoder, classifier."""
+        sources = {node.name: node.sources for node in self.graph.nodes}
+        for name, module in self.graph.modules.items():
+            arriving = [self.signals[source] for source in sources[name]]
+            if not isinstance(module, SpikingNeuron):
+                self.signals[name] = ModuleSignal(module, arriving)
+                continue
+            current = ModuleSignal(None, arriving)
+            if self.steps * current(0).nbytes <= CACHED:
+                current = cache(current)
+            yield LayerInput(name, module, current)
+
+    def set_output(self, name: str, signal: Signal) -> None:
+        """Say what a spiking layer sends."""
+        self.signals[name] = signal
+
+    def output(self) -> Signal:
+        """Return what arrives at the logits (B, labels); still to be computed."""
+        return self.signals[self.graph.ends["output"]]
 
 
-def spikes_of(neuron, drive, steps, on_step=None):
-    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. Neurons that charge first send
-    in the timesteps after these drives. Neurons of one's own may send other values than 0 and 1: these are kept as they are."""
-    kept, state = [], None
-    if neuron.charges_first:
-        sent = neuron.fired(sum(drive(t) for t in range(steps)), steps).chunk(steps)
-    for t in range(steps):
-        spikes, state = (sent[t], None) if neuron.charges_first else neuron(drive(t), state)
-        as_bits = spikes.bool()
-        if torch.equal(as_bits.to(spikes.dtype), spikes):
-            in_memory = as_bits.as_strided((as_bits.numel(),), (1,))
-            # with the strides, since a drive without spikes has another order
-            kept.append((np.packbits(in_memory.cpu().numpy()), as_bits.stride()))
-        else:
-            kept.append((spikes, None))
-        if on_step:
-            on_step()
-    shape, kind = spikes.shape, (spikes.device, spikes.dtype)
-
-    def at(t):
-        packed, strides = kept[t]
-        if strides is None:
-            return packed
-        return (
-            torch.from_numpy(np.unpackbits(packed, count=shape.numel()))
-            .as_strided(shape, strides)
-            .to(*kind)
-        )
-
-    return at
+# --- thresholds from currents
 
 
-def largest(values, percentile):
-    """The smallest of the values that this percentage of them does not exceed; the largest where that is not above 0."""
+@torch.no_grad()
+def balance_thresholds(
+    model: VGG_SNN_STDB_wFeedback,
+    images: torch.Tensor,
+    draws: Signal,
+    timesteps: int,
+    percentile: float = 100.0,
+    on_layer: Callable[[str, float], None] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[float]:
+    """Set each layer's threshold to the largest current that arrives at it.
+
+    The largest is taken over timesteps, images and neurons. Each layer runs with leak
+    1, which means no leak, and on what the layers before it send with the thresholds
+    found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The input neurons
+    see the whole image, whatever the gate.
+
+    The model keeps its leaks. Its biases, which were the ANN's, are brought to the unit
+    of the new thresholds. Neurons of one's own are balanced as they run; those beside
+    the stages of an architecture keep their thresholds.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network, with the ANN's weights. Changed in place.
+    images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
+        Images, or recordings, which begin again at their end.
+    draws : callable
+        Timestep -> uniform samples in [0, 1), Tensor of shape (B, C, H, W).
+    timesteps : int
+        How long each layer runs.
+    percentile : float, 0 to 100
+        Below 100, a threshold is the largest over timesteps of this percentile over
+        images and neurons (Rueckauer et al., 2017).
+    on_layer : callable, optional
+        Called after each layer with its name and its threshold.
+    on_step : callable, optional
+        Called after each timestep of each layer, without arguments.
+
+    Returns
+    -------
+    list of float
+        The thresholds, in the order encoder, decoder, classifier.
+
+    Raises
+    ------
+    ModelError
+        If the model has a part that no architecture makes.
+    """
+    check_known(model, "conversion", own=True)
+    leaks = [neuron.leak.item() for neuron in model.neurons().values()]
+    ann_biases = biases_of(model)
+    model.set_leak(1.0)
+
+    with in_evaluation(model):
+        walk = LayerWalk(model, partial(encode_input, model, images, draws), timesteps)
+        for name, neuron, current in walk:
+            neuron.threshold.copy_(balanced_threshold(current, timesteps, percentile))
+            # The bias of this layer is in the unit of the thresholds before it, which
+            # are known by now. Those behind it change with each threshold.
+            fit_biases(model, ann_biases)
+            walk.set_output(name, run_neuron(neuron, current, timesteps, on_step))
+            if on_layer:
+                on_layer(name, neuron.threshold.item())
+
+    for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
+        neuron.leak.fill_(leak)
+    return model.thresholds
+
+
+def balanced_threshold(current: Signal, timesteps: int, percentile: float) -> torch.Tensor:
+    """Return the largest current over timesteps; 1 where nothing above 0 arrives."""
+    largest = [percentile_of(current(t), percentile) for t in range(timesteps)]
+    threshold = torch.stack(largest).max()
+    return torch.where(threshold > 0, threshold, 1.0)
+
+
+def percentile_of(values: torch.Tensor, percentile: float) -> torch.Tensor:
+    """Return the smallest of the values that this percentage of them does not exceed.
+
+    Where that is not above 0, since most neurons get nothing, return the largest value.
+    """
     if percentile < 100:
-        value = (
-            values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
-        )
+        position = max(1, math.ceil(percentile * values.numel() / 100))  # of the sorted, from 1
+        value = values.flatten().kthvalue(position).values
         if value > 0:
             return value
     return values.max()
 
 
+# --- thresholds from activations
+
+
 @torch.no_grad()
-def fit_levels(model, images, activations=None, on_layer=None):
-    """Thresholds for a model with the weights and biases of a ReLU ANN, in the unit of its activations a: of each layer the theta
-    with which the T + 1 values that a neuron can send in T steps come nearest to a, in the mean square over images and neurons,
+def fit_levels(
+    model: VGG_SNN_STDB_wFeedback,
+    images: torch.Tensor,
+    activations: dict[str, Callable] | None = None,
+    on_layer: Callable[[], None] | None = None,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Choose thresholds whose levels come nearest to an ANN's activations.
 
-        min over theta of mean (a - theta / T clip(floor(a T / theta + 1/2), 0, T))²
+    A neuron of threshold theta can send T + 1 values in T timesteps: 0, theta / T, …,
+    theta. Each layer gets the theta that minimises, over images and neurons with
+    activations ``a``,
 
-    (Li et al., ICML 2021), found among CANDIDATES parts of the largest a. The rest follows with fit_thresholds and fit_biases, as
-    for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. activations: name -> what the ANN
-    has in place of nn.ReLU; a QCFS has its bound, which stays. on_layer: called after each. Returns the ANN's rates, see
-    rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes.
+        mean (a - theta / T clip(floor(a T / theta + 1/2), 0, T))²
+
+    (Li et al., ICML 2021). The thresholds are in the unit of the activations. What
+    remains to be done is as for an ANN with QCFS: `fit_thresholds`, then `fit_biases`.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network, with the ANN's weights and biases. Its thresholds are changed.
+    images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
+        Images, or recordings, of which the mean frame counts.
+    activations : dict of {str: callable}, optional
+        Name of a layer -> what the ANN has there, where that is not ReLU. The bound of
+        a QCFS becomes the threshold.
+    on_layer : callable, optional
+        Called after each layer, without arguments.
+
+    Returns
+    -------
+    rates : dict of {str: Tensor of shape (C,)}
+        The ANN's rates, as `rates_of` returns them.
+    logits : Tensor of shape (B, num_classes)
+        The ANN's logits.
+
+    Raises
+    ------
+    ModelError
+        If the model has a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
-    images, rates = images.mean(1) if images.dim() > 4 else images, {}
+    if images.dim() > 4:
+        images = images.mean(1)
+    if activations is None:
+        activations = {}
 
-    def fit(name, neuron, drive, steps):
-        nonlinearity = (activations or {}).get(name, torch.relu)
-        activation, bound = nonlinearity(drive(0)), getattr(nonlinearity, "bound", None)
-        neuron.threshold.fill_(
-            nearest_bound(activation, model.timesteps) if bound is None else bound
-        )
-        rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
-        if on_layer:
-            on_layer()
-        return lambda t: activation
-
+    rates = {}
     with in_evaluation(model):
-        logits = layer_by_layer(model, lambda t: images, 1, fit)(0)
+        walk = LayerWalk(model, partial(constant, images), steps=1)
+        for name, neuron, current in walk:
+            nonlinearity = activations.get(name, torch.relu)
+            activation = nonlinearity(current(0))
+            bound = getattr(nonlinearity, "bound", None)
+            if bound is None:
+                bound = nearest_bound(activation, model.timesteps)
+            neuron.threshold.fill_(bound)
+            rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
+            walk.set_output(name, partial(constant, activation))
+            if on_layer:
+                on_layer()
+        logits = walk.output()(0)
     return rates, logits
 
 
-def nearest_bound(activation, levels):
-    """The theta of fit_levels, a float; 1 where nothing is above 0. activation: of any shape, none below 0."""
-    if not (top := activation.max().item()):
-        return 1.0
-    counts = torch.histc(activation, BINS, 0, top).double()
-    counts[0] -= (activation == 0).sum()  # these are exact anyhow
-    values = (torch.arange(BINS, device=counts.device) + 0.5) * (top / BINS)
-    theta = top * torch.arange(1, CANDIDATES + 1, device=counts.device)[:, None] / CANDIDATES
-    sent = theta / levels * (values * levels / theta + 0.5).floor().clamp(0, levels)
-    return theta[((values - sent).square() * counts).sum(1).argmin()].item()
+def nearest_bound(activation: torch.Tensor, levels: int) -> float:
+    """Return the threshold whose levels come nearest to activations; see `fit_levels`.
 
+    Parameters
+    ----------
+    activation : Tensor of any shape, from 0
+        Activations of one layer.
+    levels : int
+        T: the levels are k theta / T, for k from 0 to T.
 
-def rates_of(ann, model, images):
-    """Name of a spiking layer -> the rates that the ANN asks of its channels (C,): the mean over images and neurons of its
-    activation as a share of the model's threshold, 0 to 1. ann: in evaluation, its layers named as the model's."""
-    units_of, rates = {link.target: unit for link, unit in units(model)}, {}
-    names = {module: name for name, module in ann.named_modules()}
-    worth = {
-        name: units_of[name] * neuron.threshold for name, neuron in model.neurons().items()
-    }  # of a spike, as the ANN has it
-
-    def note(module, _, output):
-        if (name := names.get(module)) in worth:
-            rates[name] = channel_means((output / worth[name]).clamp(0, 1))
-
-    with torch.no_grad(), register_module_forward_hook(note):
-        ann(images)
-    return rates
-
-
-@torch.no_grad()
-def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
-    """Shift each bias so that its channel's mean rate over images, neurons and the model's T steps is that of the ANN it comes
-    from, in the order encoder, decoder, classifier, each layer on what those before it send then.
-
-    What a layer gets is not spread evenly over the steps, and in a few steps the difference is largely one of whole channels,
-    which a bias takes away (Li et al., ICML 2021, who correct it once; here the best of ROUNDS rounds counts, since most neurons
-    are silent and do not feel a small change). Every neuron has a bias; update is not delayed. rates: see rates_of; on_layer:
-    called with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each
-    round, or with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
+    Returns
+    -------
+    float
+        The best of `CANDIDATES` equal parts of the largest activation; 1 where all are
+        0.
     """
-    check_known(model, "conversion", own=True)
-    shifts = []  # (bias, what is added to it)
-
-    def calibrate(name, neuron, drive, steps):
-        bias = model.graph.bias_before(name)
-        if name not in rates or bias is None:  # a decoder's last layer spikes in the SNN alone
-            if on_step:
-                on_step(ROUNDS * steps)
-            return spikes_of(neuron, drive, steps, on_step)
-        shift, tried = torch.zeros_like(bias), []
-
-        def shifted(t):
-            now = drive(t)
-            return now + by_channel(shift, now)
-
-        for _ in range(ROUNDS + 1):
-            spikes = spikes_of(neuron, shifted, steps, on_step)
-            off = rates[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps
-            tried.append((off.square().mean().sqrt().item(), shift, spikes))
-            shift = shift + GAIN * off * neuron.threshold
-        least, shift, spikes = min(tried, key=itemgetter(0))
-        shifts.append((bias, shift))
-        if on_layer:
-            on_layer(name, tried[0][0], least)
-        return spikes
-
-    with in_evaluation(model):
-        layer_by_layer(model, sent_by(model, images, draws), model.timesteps, calibrate)
-    for bias, shift in shifts:
-        bias.add_(shift)
+    largest = activation.max().item()
+    if largest == 0:
+        return 1.0
+    # The errors are summed over a histogram: a layer has millions of activations, and
+    # for each of them 200 candidates would be tried.
+    counts = torch.histc(activation, BINS, 0, largest).double()
+    counts[0] -= (activation == 0).sum()  # 0 is a level of every threshold
+    centres = (torch.arange(BINS, device=counts.device) + 0.5) * (largest / BINS)
+    numbers = torch.arange(1, CANDIDATES + 1, device=counts.device)[:, None]
+    thetas = largest * numbers / CANDIDATES  # (CANDIDATES, 1)
+    nearest_level = (centres * levels / thetas + 0.5).floor().clamp(0, levels)
+    sent = thetas / levels * nearest_level  # (CANDIDATES, BINS)
+    squared_errors = ((centres - sent).square() * counts).sum(1)
+    return thetas[squared_errors.argmin()].item()
 
 
-def channel_means(values):
-    """(B, C, ...) -> (C,)"""
-    return values.mean((0, *range(2, values.dim())))
+def bounds_as_thresholds(
+    state: dict[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Rename the learned bounds of an ANN's QCFS layers to thresholds.
 
+    Parameters
+    ----------
+    state : dict of {str: Tensor}
+        The ANN's state_dict.
 
-def bounds_as_thresholds(state):
-    """(an ANN's state_dict with the bounds of its QCFS layers as thresholds, whether it has any)"""
-    renamed = {
-        re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name): value
-        for name, value in state.items()
-    }
+    Returns
+    -------
+    renamed : dict of {str: Tensor}
+        The same with names as an SNN has them.
+    has_bounds : bool
+        Whether there are any.
+    """
+    renamed = {}
+    for name, value in state.items():
+        name = re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name)
+        renamed[name] = value
     return renamed, renamed.keys() != state.keys()
 
 
-def biases_of(model):
-    """Target of a link -> a copy of its bias."""
-    return {
-        link.target: link.bias.detach().clone()
-        for link in model.graph.links
-        if link.bias is not None
-    }
+# --- rates
 
 
-def fit_biases(model, biases):
-    """Bring the model's biases from the ANN's, see biases_of, to the unit of what drives each layer, for the thresholds now."""
-    with torch.no_grad():
-        for link, unit in units(model):
-            if link.target in biases:
-                link.bias.copy_(biases[link.target] / unit)
+class RateRecorder:
+    """A forward hook that keeps the mean rates of an ANN's layers.
+
+    Attributes
+    ----------
+    layer_names : dict of {nn.Module: str}
+        The ANN's modules.
+    spike_values : dict of {str: Tensor}
+        Layer -> the activation that stands for a spike in every timestep.
+    rates : dict of {str: Tensor of shape (C,)}
+        Layer -> rates of its channels, 0 to 1.
+    """
+
+    def __init__(self, ann: nn.Module, spike_values: dict[str, torch.Tensor]):
+        self.layer_names = {module: name for name, module in ann.named_modules()}
+        self.spike_values = spike_values
+        self.rates = {}
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        """Keep the rates of a module that has run, if its layer spikes in the SNN."""
+        name = self.layer_names.get(module)
+        if name in self.spike_values:
+            rates = (output / self.spike_values[name]).clamp(0, 1)
+            self.rates[name] = channel_means(rates)
+
+
+def rates_of(
+    ann: nn.Module, model: VGG_SNN_STDB_wFeedback, images: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the spike rates that an ANN's activations ask of an SNN's channels.
+
+    Parameters
+    ----------
+    ann : VGG_wFeedback
+        The ANN, in evaluation. Its layers are named as the model's.
+    model : VGG_SNN_STDB_wFeedback
+        The SNN, with its thresholds.
+    images : Tensor of shape (B, C, H, W)
+        Images, as the ANN takes them.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (C,)}
+        Name of a spiking layer -> mean over images and neurons of the activation, as a
+        share of the threshold, clipped to 0…1.
+    """
+    unit_before = {link.target: unit for link, unit in units(model)}
+    spike_values = {}
+    for name, neuron in model.neurons().items():
+        spike_values[name] = unit_before[name] * neuron.threshold
+    recorder = RateRecorder(ann, spike_values)
+    with torch.no_grad(), register_module_forward_hook(recorder):
+        ann(images)
+    return recorder.rates
+
+
+def channel_means(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each channel over images and places: (B, C, ...) -> (C,)."""
+    return values.mean((0, *range(2, values.dim())))
+
+
+# --- biases
+
+
+@dataclass
+class Calibration:
+    """What calibrating the biases of a layer has found.
+
+    Attributes
+    ----------
+    error_before, error : float
+        Root mean square over channels of the difference between the ANN's rates and the
+        layer's, before and with the shift.
+    shift : Tensor of shape (C,)
+        What to add to the bias.
+    spikes : SpikeTrain
+        What the layer sends with the shift.
+    """
+
+    error_before: float
+    error: float
+    shift: torch.Tensor
+    spikes: SpikeTrain
 
 
 @torch.no_grad()
-def fit_thresholds(model):
-    """Bring thresholds that are the ANN's bounds to the unit of what drives each layer."""
+def calibrate_biases(
+    model: VGG_SNN_STDB_wFeedback,
+    rates: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    draws: Signal,
+    on_layer: Callable[[str, float, float], None] | None = None,
+    on_step: Callable[..., None] | None = None,
+) -> None:
+    """Shift each bias so that its channel's mean rate is that of the ANN.
+
+    The rate is the mean over images, neurons and the model's T timesteps. Layers are
+    calibrated in the order encoder, decoder, classifier, each on what those before it
+    then send.
+
+    What a layer gets is not spread evenly over the timesteps. If these are few, the
+    error is largely one of whole channels, which a bias takes away (Li et al., ICML
+    2021). They correct it once. Here the best of `ROUNDS` rounds counts, since most
+    neurons are silent and do not feel a small change.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network; changed in place. Its update is not "delayed", and all its neurons
+        have biases.
+    rates : dict of {str: Tensor of shape (C,)}
+        Rates of the ANN, see `rates_of`.
+    images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
+        See `balance_thresholds`.
+    draws : callable
+        See `balance_thresholds`.
+    on_layer : callable, optional
+        Called after each layer with its name, and the root mean square over channels of
+        the difference of the rates, before and after.
+    on_step : callable, optional
+        Called without arguments after each timestep of each round, or with the number
+        of those that a layer does not need.
+
+    Raises
+    ------
+    ModelError
+        If the model has a part that no architecture makes.
+    """
+    check_known(model, "conversion", own=True)
+    steps = model.timesteps
+    calibrated = []  # pairs of a bias and what is to be added to it
+    with in_evaluation(model):
+        walk = LayerWalk(model, partial(encode_input, model, images, draws), steps)
+        for name, neuron, current in walk:
+            bias = model.graph.bias_before(name)
+            # A decoder's last layer spikes in the SNN alone, so it has no rates.
+            if name not in rates or bias is None:
+                if on_step:
+                    on_step(ROUNDS * steps)
+                walk.set_output(name, run_neuron(neuron, current, steps, on_step))
+                continue
+            found = calibrate_layer(neuron, current, rates[name], steps, on_step)
+            calibrated.append((bias, found.shift))
+            walk.set_output(name, found.spikes)
+            if on_layer:
+                on_layer(name, found.error_before, found.error)
+    # Only now, since a bias may be that of a layer whose signals are computed again.
+    for bias, shift in calibrated:
+        bias.add_(shift)
+
+
+def calibrate_layer(
+    neuron: SpikingNeuron,
+    current: Signal,
+    wanted_rates: torch.Tensor,
+    steps: int,
+    on_step: Callable[..., None] | None,
+) -> Calibration:
+    """Find what to add to the bias of a layer so that its channels have these rates.
+
+    The first round has no shift. After each round the shift grows by the rates that
+    lack, times the threshold. The round with the least error counts, the first one of
+    several.
+    """
+    shift = torch.zeros_like(wanted_rates)
+    best = None
+    for _ in range(ROUNDS + 1):
+        spikes = run_neuron(neuron, partial(shifted, current, shift), steps, on_step)
+        rates = sum(channel_means(spikes(t)) for t in range(steps)) / steps
+        lacking = wanted_rates - rates
+        error = lacking.square().mean().sqrt().item()
+        if best is None:
+            best = Calibration(error, error, shift, spikes)
+        elif error < best.error:
+            best = Calibration(best.error_before, error, shift, spikes)
+        shift = shift + GAIN * lacking * neuron.threshold
+    return best
+
+
+def biases_of(model: VGG_SNN_STDB_wFeedback) -> dict[str, torch.Tensor]:
+    """Return a copy of each bias, by the layer that it is added to."""
+    biases = {}
+    for link in model.graph.links:
+        if link.bias is not None:
+            biases[link.target] = link.bias.detach().clone()
+    return biases
+
+
+@torch.no_grad()
+def fit_biases(model: VGG_SNN_STDB_wFeedback, biases: dict[str, torch.Tensor]) -> None:
+    """Bring an ANN's biases to the unit of each layer, for the thresholds as they are.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network; its biases are set.
+    biases : dict of {str: Tensor of shape (C,)}
+        The ANN's, as `biases_of` returned them before any was changed.
+    """
+    for link, unit in units(model):
+        if link.target in biases:
+            link.bias.copy_(biases[link.target] / unit)
+
+
+@torch.no_grad()
+def fit_thresholds(model: VGG_SNN_STDB_wFeedback) -> None:
+    """Bring thresholds that are an ANN's bounds to the unit of each layer, in place."""
     neurons = model.neurons()
     for link, unit in units(model):
         if link.target in neurons:
             neurons[link.target].threshold.div_(unit)
 
 
-def units(model):
-    """Yield each link, in order, with the factor that converts its input current to the ANN's activation. A threshold may be
-    changed when its link is yielded. Raises ModelError for a part that no architecture makes, and a bias that is not at a link's
-    end."""
+def units(model: VGG_SNN_STDB_wFeedback) -> Iterator[tuple[Link, float]]:
+    """Iterate over a network's links and their units, from the input on.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network. The threshold of a link's target may be changed when the link has
+        been yielded: the units after it follow from the new one.
+
+    Yields
+    ------
+    link : Link
+        What leads from the input, or a spiking layer, to the next one, or to an end.
+    unit : float
+        The current that it brings is the ANN's, divided by this.
+
+    Raises
+    ------
+    ModelError
+        If the model has a part that no architecture makes, or a bias that is not that
+        of the last layer before neurons.
+    """
     check_known(model, "conversion", own=True)
-    graph, neurons, units_of = model.graph, model.neurons(), {INPUT: 1.0}
+    graph = model.graph
+    neurons = model.neurons()
+    unit_after = {INPUT: 1.0}  # sender -> what a spike of it is worth in the ANN
     for link in graph.links:
-        if link.target in graph.pools:
+        if link.target in graph.pools:  # passes on spikes of the layer before
             continue
         if any(getattr(module, "bias", None) is not None for module in link.modules[:-1]):
             raise ModelError(
-                f"conversion: a layer before {link.end} has a bias, which has no neurons of its own"
+                f"conversion: a layer before {link.end} has a bias, "
+                "which has no neurons of its own"
             )
-        unit = units_of[graph.before_pools(link.source)]
+        unit = unit_after[graph.before_pools(link.source)]
         yield link, unit
         if link.target in neurons:
-            units_of[link.target] = unit * neurons[link.target].threshold.item()
+            unit_after[link.target] = unit * neurons[link.target].threshold.item()

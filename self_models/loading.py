@@ -1,9 +1,11 @@
 """A trained network from its file, ready to use: load(path)."""
 
+import os
 import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from self_models import assembly
 from self_models.basics import ModelError
@@ -24,135 +26,329 @@ CLASSES = (
     AdaptiveTimestepsSNN,
     ContrastAttentionSNN,
 )
+KINDS = CLASSES[:2]  # of one of these every network is derived
 MODELS = Registry("network")  # name in a checkpoint -> class
 MODELS.update({cls.__name__: cls for cls in CLASSES})
 MODELS.offer(assembly.MODELS)
-WEIGHTS = ("float32", *assembly.WEIGHTS)
+WEIGHTS = ("float32", *assembly.WEIGHTS)  # forms of weights, see load()
 
 
-def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
-    """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device; or the
-    network of another kind of file, by its ending: x.nir, with the arguments of from_nir.
+def load(
+    path: str | os.PathLike,
+    engine: str = "auto",
+    device: str | torch.device = "cpu",
+    model: type[nn.Module] | None = None,
+    weights: str = "float32",
+    **changed: object,
+) -> nn.Module:
+    """Load a trained network, ready to use.
 
-    changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
-    model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
-    ordinary network's weights; what that has not got is as the class makes it.
-    weights: float32; or of an SNN int8, or int8_folded: 8 bits.
-    engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
-    event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
-    event where the kernel can, else dense. Training and gradients with respect to the images are dense anyhow. On a GPU the
-    figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting or engine
-    that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
-    other_kind = assembly.FILES.get(Path(path).suffix)
-    if other_kind is not None:
-        return assembly.load_object(other_kind)(path, engine, device, model, weights, **changed)
+    Parameters
+    ----------
+    path : str or Path
+        A checkpoint, or another kind of file by its ending: x.nir, with the arguments
+        of ``from_nir``.
+    engine : {"auto", "dense", "event", "reference"}, default "auto"
+        What runs an SNN in evaluation. "reference": its ``step()`` as it is written;
+        "dense": the same for many timesteps of a layer at once, where that can be done;
+        "event": spike by spike, so that it costs what the spikes cost (on the CPU, with
+        a C compiler; see docs/explanation/event_engine.md); "auto": event where the
+        kernel can, else dense. Training, and gradients with respect to images, are
+        dense anyhow.
+    device : str or torch.device, default "cpu"
+        Where the network is to lie. On a GPU the figures are the CPU's but for rounding
+        if ``torch.backends.cudnn.allow_tf32`` is False.
+    model : type, optional
+        A class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the
+        checkpoint's, or one that runs an ordinary network's weights. What these lack is
+        as the class makes it.
+    weights : {"float32", "int8", "int8_folded"}, default "float32"
+        Form of an SNN's weights: the last two have 8 bits.
+    **changed : object
+        Settings to take instead of the checkpoint's, as the model's class names them
+        (timesteps=50, epsilon=0.1). A gate, rule or read-out of one's own is passed as
+        an object (gate=MyGate(epsilon=0.1)), a neuron as a class (neuron=MyNeuron):
+        what the checkpoint says of that part then has no effect.
+
+    Returns
+    -------
+    nn.Module
+        The checkpoint's ANN or SNN, with its settings, weights, thresholds and leaks,
+        in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        For a setting or an engine that cannot be.
+    CheckpointError
+        For a file that cannot be used. It is a ModelError.
+    """
+    load_other_kind = assembly.FILES.get(Path(path).suffix)
+    if load_other_kind is not None:
+        load_file = assembly.load_object(load_other_kind)
+        return load_file(path, engine, device, model, weights, **changed)
+
     saved = load_checkpoint(path)
-    if "settings" not in saved:
-        raise CheckpointError(
-            f"{path} holds weights without the settings of their network, as files of the original do: give it to "
-            "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
-        )
-    if "default_threshold" in changed:
-        raise ModelError(
-            "default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds"
-        )
-    saved_class = class_of(path, saved, model)
+    check_loadable(path, saved, changed)
+    saved_class = network_class(path, saved, model)
     cls = model or saved_class
-    settings = cls.checked(settings_of(path, saved, cls) | changed)
+    neuron = changed.pop("neuron", None)
+    check_neuron(path, saved, cls, neuron)
+    changed, own_parts = cls.separate_parts(changed)
+    settings = network_settings(path, saved, cls, own_parts) | changed
+    settings = cls.checked(settings)
     if saved["gone"]:
         warnings.warn(f"{path}: {ignored(saved)}", RuntimeWarning, stacklevel=2)
     cls.check_in_force(changed.keys(), settings)
-    with torch.random.fork_rng(devices=[]):  # of the initial weights
-        model = cls(**settings)
-    is_ours = MODELS.get(saved_class.__name__) is saved_class
-    restore(model, saved, path, names_of_ones_own(model) if is_ours else ()).eval()
+    for name in cls.names_of_parts(own_parts):
+        settings.pop(name, None)
+
+    with torch.random.fork_rng(devices=[]):  # new weights leave the caller's generator alone
+        if neuron is not None:
+            settings["neuron"] = neuron
+        network = cls(**settings, **own_parts)
+    may_lack = ()
+    if MODELS.get(saved_class.__name__) is saved_class:  # an ordinary network's weights
+        may_lack = names_of_ones_own(network)
+    restore(network, saved, path, may_lack).eval()
     if "leak" in changed:
-        model.set_leak(changed["leak"])
-    model = on_engine(with_weights(model, weights).to(device), engine)
-    might_run = (
-        engine == "auto" and torch.device(device).type == "cpu" and getattr(model, "stays", None)
-    )
-    if might_run and not assembly.load_object(assembly.ENGINES["event"]).has_compiler():
-        warnings.warn(f"runs dense: {model.stays}", RuntimeWarning, stacklevel=2)
-    return model
+        network.set_leak(changed["leak"])
+    network = on_engine(with_weights(network, weights).to(device), engine)
+
+    # A missing compiler is worth a warning, since the user can install one. All other
+    # reasons follow from the network, which says them in `stays`.
+    is_on_cpu = torch.device(device).type == "cpu"
+    fallback_reason = getattr(network, "stays", None)
+    if engine == "auto" and is_on_cpu and fallback_reason:
+        event_engine = assembly.load_object(assembly.ENGINES["event"])
+        if not event_engine.has_compiler():
+            warnings.warn(f"runs dense: {fallback_reason}", RuntimeWarning, stacklevel=2)
+    return network
+
+
+def check_loadable(path: str | os.PathLike, saved: dict, changed: dict) -> None:
+    """Raise ModelError if ``load`` cannot build a network from a checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint.
+    changed : dict of {str: object}
+        Settings that the caller wants to be others.
+    """
+    if "settings" not in saved:
+        raise CheckpointError(
+            f"{path} holds weights without the settings of their network, as files of the "
+            "original do: give it to snn_wFeedback.py as --pretrained_snn or --pretrained_ann, "
+            "with the flags (-a, --fc_width, ...) it was trained with"
+        )
+    if "default_threshold" in changed:
+        raise ModelError(
+            "default_threshold: the checkpoint has thresholds of its own; change them with "
+            "set_thresholds"
+        )
+
+
+def check_neuron(
+    path: str | os.PathLike, saved: dict, cls: type[nn.Module], neuron: type | None
+) -> None:
+    """Raise CheckpointError if a checkpoint has neurons that are not known here.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint. The name of the neurons is taken out of its settings.
+    cls : type
+        Class of the network, which may name the neurons, too.
+    neuron : type, optional
+        The class of neurons that is given.
+    """
+    name = saved["settings"].pop("neuron", None)
+    known = {getattr(getattr(cls, "Neuron", None), "__name__", None)}
+    if neuron is not None:
+        known.add(neuron.__name__)
+    if name is not None and name not in known:
+        raise CheckpointError(
+            f"{path} has neurons of somebody's own, neuron {name}: load(path, neuron={name})"
+        )
 
 
 @torch.no_grad()
-def with_weights(model, weights):
-    """The model, or another one, with its weights in this form of WEIGHTS, see load()."""
+def with_weights(model: nn.Module, weights: str) -> nn.Module:
+    """Return the model, or another one, with its weights in this form; see load()."""
     required(Choice(WEIGHTS), "weights", weights)
     if weights == "float32":
         return model
-    return assembly.load_object(assembly.WEIGHTS[weights])(model)
+    quantize = assembly.load_object(assembly.WEIGHTS[weights])
+    return quantize(model)
 
 
-def load_known(path, own=None):
-    """As load_checkpoint; where it has settings, they are those of a network that is known here. own: see class_of. Raises
-    CheckpointError where they are not, and as class_of()."""
+def load_known(path: str | os.PathLike, own: type[nn.Module] | None = None) -> dict:
+    """Read a checkpoint, and check that its settings are those of a network known here.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. One without settings, as the original has them, is not checked.
+    own : type, optional
+        See `network_class`.
+
+    Returns
+    -------
+    dict
+        As `load_checkpoint` returns it; with settings also "gone", see
+        `network_settings`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used, or its settings make no network that is known.
+    """
     saved = load_checkpoint(path)
     if "settings" in saved:
-        settings_of(path, saved, class_of(path, saved, own))
+        cls = network_class(path, saved, own)
+        check_neuron(path, saved, cls, None)
+        network_settings(path, saved, cls)
     return saved
 
 
-def class_of(path, saved, own=None):
-    """The class of a loaded checkpoint's network. own: a class of somebody's own that it may be of, or that takes its place.
-    Raises CheckpointError where it is none of ours and not own, or where own is of the other kind; ModelError where own cannot be
-    a network's class."""
-    kind = kind_of(own) if own else None
-    of_plan = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
-    name = str(saved.get("model") or of_plan.__name__)[:40]
+def network_class(
+    path: str | os.PathLike, saved: dict, own: type[nn.Module] | None = None
+) -> type[nn.Module]:
+    """Find the class of a checkpoint's network.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint.
+    own : type, optional
+        A class of somebody's own, which the network may be of, or which takes the place
+        of its class.
+
+    Returns
+    -------
+    type
+        ``own`` if the checkpoint names it, else the class of this program that it
+        names.
+
+    Raises
+    ------
+    CheckpointError
+        If the network is of none of ours and not of ``own``, or if one is an ANN and
+        the other an SNN.
+    ModelError
+        If ``own`` cannot be a network's class.
+    """
+    own_kind = kind_of(own) if own else None
+    # Early files do not name a class.
+    usual_class = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
+    name = str(saved.get("model") or usual_class.__name__)[:40]
     cls = own if own and name == own.__name__ else MODELS.get(name)
     if not cls:
-        words = f"--model FILE.py:{name}, or load(path, model={name})"
-        raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
-    if own and not issubclass(cls, kind):
         raise CheckpointError(
-            f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}"
+            f"{path} holds {name!r}, a network of somebody's own: --model FILE.py:{name}, "
+            f"or load(path, model={name})"
+        )
+    if own and not issubclass(cls, own_kind):
+        raise CheckpointError(
+            f"{path} holds {name!r}, and {own.__name__} is derived from {own_kind.__name__}"
         )
     return cls
 
 
-def settings_of(path, saved, cls):
-    """All settings of a loaded checkpoint's network, which is of class cls. Those that are no more leave saved["settings"], and
-    saved["gone"] names them. Raises CheckpointError where they cannot be."""
+def network_settings(
+    path: str | os.PathLike,
+    saved: dict,
+    cls: type[nn.Module],
+    own_parts: dict[str, object] | None = None,
+) -> dict:
+    """Return all settings of a checkpoint's network.
+
+    Settings that are no more are taken out of ``saved["settings"]``, and their names
+    are put into ``saved["gone"]``.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint. Changed in place.
+    cls : type
+        Class of the network.
+    own_parts : dict of {str: object}, optional
+        Parts that take the place of the checkpoint's, by "gate", "rule" or "readout".
+
+    Returns
+    -------
+    dict of {str: object}
+        The checkpoint's, and defaults for those that it does not have.
+
+    Raises
+    ------
+    CheckpointError
+        If they make no network of this class.
+    """
     try:
+        for name in cls.names_of_parts(own_parts or {}):
+            saved["settings"].pop(name, None)
         saved["gone"] = sorted(saved["settings"].keys() - cls.known_settings().keys())
         for name in saved["gone"]:
             del saved["settings"][name]
-        settings = cls.checked(
-            getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | saved["settings"]
-        )
+        # The class that trained it has the say, where it is not the one that runs it.
+        saved_class = MODELS.get(str(saved.get("model")))
+        defaults = getattr(saved_class, "defaults", {})
+        settings = cls.checked(defaults | saved["settings"])
         find_plan(settings["vgg_name"], settings["plan"])
         return settings
     except (ModelError, TypeError, AttributeError) as error:
-        advice = "use another copy, or add the --model FILE.py that registers what they name (in Python import FILE)"
         raise CheckpointError(
-            f"{path}: its settings build no {cls.__name__} ({error}); {advice}"
+            f"{path}: its settings build no {cls.__name__} ({error}); use another copy, or add "
+            "the --model FILE.py that registers what they name (in Python import FILE"
+            f"{advice_on_parts(saved['settings'], cls)})"
         ) from None
 
 
-def ignored(saved):
-    """A note on the settings that settings_of() has taken out of a loaded checkpoint."""
+def advice_on_parts(settings: dict[str, object], cls: type[nn.Module]) -> str:
+    """Say how to give ``load`` a part that a checkpoint names and nobody registered."""
+    for kind, registry in cls.parts.items():
+        name = settings.get(kind)
+        if isinstance(name, str) and name not in registry:
+            return f", or load(path, {kind}={name}(...))"
+    return ""
+
+
+def ignored(saved: dict) -> str:
+    """Say which settings `network_settings` has taken out of a checkpoint."""
     return f"settings that are no more, and are ignored: {', '.join(saved['gone'])}"
 
 
-def kind_of(cls):
-    """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another."""
-    kind = next((kind for kind in CLASSES[:2] if issubclass(cls, kind)), None)
-    if not kind:
-        raise ModelError(
-            f"{cls.__name__} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}"
-        )
-    return kind
+def kind_of(cls: type) -> type[nn.Module]:
+    """Return VGG_wFeedback or VGG_SNN_STDB_wFeedback, from which a class is derived.
+
+    Raises
+    ------
+    ModelError
+        If it is derived from neither.
+    """
+    for kind in KINDS:
+        if issubclass(cls, kind):
+            return kind
+    names = " or ".join(kind.__name__ for kind in KINDS)
+    raise ModelError(f"{cls.__name__} is not derived from {names}")
 
 
-def on_engine(model, engine):
+def on_engine(model: nn.Module, engine: str) -> nn.Module:
     """Choose what runs a network in evaluation, in place, and return it.
 
     Parameters
     ----------
-    model : Network
+    model : nn.Module
         An ANN, which only its own forward runs, or an SNN.
     engine : {"auto", "dense", "event", "reference"}
         ``auto``: event where it can run the network; else dense, and the network's
@@ -160,13 +356,14 @@ def on_engine(model, engine):
 
     Returns
     -------
-    Network
+    nn.Module
         The same.
 
     Raises
     ------
     ModelError
-        If there is no such engine, or it cannot run this network, which then stays as it is.
+        If there is no such engine, or it cannot run this network, which then stays as
+        it is.
     """
     required(Choice(assembly.ENGINE_NAMES), "engine", engine)
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
@@ -175,17 +372,17 @@ def on_engine(model, engine):
                 "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
             )
         return model
-    runs_it = None
+    runner = None
     reason = None
     if engine in ("auto", "event"):
         event_engine = assembly.load_object(assembly.ENGINES["event"])
         try:
-            runs_it = event_engine(model)
+            runner = event_engine(model)
         except ModelError as error:
             reason = str(error)
     if engine == "event" and reason:
         raise ModelError(f"{reason}; --engine dense runs it")
-    model.engine = runs_it
+    model.engine = runner
     model.stays = reason
     model.batched = engine != "reference"
     return model

@@ -154,7 +154,7 @@ def test_load_asks_for_parts_that_the_checkpoint_names_and_nobody_registered(tmp
     model = new_snn(**SPIKING, gate=Tight(epsilon=0.4), readout=Membrane(), neuron=Faint)
     path = tmp_path / "own.pth"
     save_checkpoint(path, model)
-    with pytest.raises(CheckpointError, match="neuron Faint.*load.path, neuron=Faint"):
+    with pytest.raises(CheckpointError, match=r"neuron Faint.*load\(path, neuron=Faint"):
         load(path)
     with pytest.raises(CheckpointError, match=r"gate: unknown name 'Tight'.*gate=Tight\(\.\.\.\)"):
         load(path, neuron=Faint)

@@ -179,7 +179,7 @@ POOLED = {
 def test_thresholds_are_the_largest_drives_of_a_run(settings, percentile):
     """Of the decoder, too, which runs on what the encoder, or its part before a fork, sends; percentiles are of each step."""
     model, x, u = balanced(percentile, **settings)
-    found = largest_drives(model, x, u, lambda drive: conversion.largest(drive, percentile))
+    found = largest_drives(model, x, u, lambda drive: conversion.percentile_of(drive, percentile))
     assert model.thresholds == pytest.approx(found, rel=1e-5) and 1 not in model.thresholds
 
 
@@ -214,8 +214,8 @@ def test_percentiles_by_hand():
         55: 550,
         1e-9: 1,
     }.items():
-        assert conversion.largest(values, percentile).item() == found
-    assert conversion.largest(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
+        assert conversion.percentile_of(values, percentile).item() == found
+    assert conversion.percentile_of(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,26 @@
-"""Images: what is known of the named data sets, what a network takes, checked and never rescaled in silence, and image files."""
+"""Images: what is known of data sets, what a network takes, and image files.
+
+Images are checked, and never rescaled in silence. Their shape is (C, H, W): channels,
+height, width. The values of colour images lie in [-1, 1], those of grey images and of
+event cameras in [0, 1].
+"""
 
 import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import nn
 
 from self_models.basics import ModelError
 from self_models.basics.settings import POSITIVE, choices, required
 
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds
-# data set -> image shape (channels, height, width)
-IMAGE_SHAPES = {
+IMAGE_SHAPES = {  # data set -> (C, H, W)
     "MNIST": (1, 28, 28),
     "FashionMNIST": (1, 28, 28),
     "CIFAR10": (3, 32, 32),
@@ -23,13 +29,14 @@ IMAGE_SHAPES = {
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest
-fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
-mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit
-raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
-sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
-worm
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange
+orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit
+raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel
+streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip
+turtle wardrobe whale willow_tree wolf woman worm
 """
 CLASSES = {  # in the order of the labels
     "MNIST": tuple("0123456789"),
@@ -60,87 +67,141 @@ CLASSES = {  # in the order of the labels
     "CIFAR100": tuple(CIFAR100.split()),
 }
 
-BACKGROUNDS = {
-    "MNIST": 0.0,
-    "FashionMNIST": 0.0,
-}  # light of an image's border, 0 (black) to 1; of the others it says nothing
-ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".ppm",
-    ".pgm",
-    ".tif",
-    ".tiff",
-)  # of image files
-FAR = 0.5  # difference in light to the training images' border above which dark and bright are likely the other way round
+# Light of an image's border, 0 (black) to 1. That of the other data sets says nothing.
+BACKGROUNDS = {"MNIST": 0.0, "FashionMNIST": 0.0}
+
+# How far the light of a border may lie from that of the training images. If it is
+# further away, dark and bright are likely the other way round.
+FAR = 0.5
+
+# of image files
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
-def data_set(value):
-    """The name of a known data set, or the path of a folder, which has a slash in it. Raises ValueError for another text."""
-    if isinstance(value, str) and (value in IMAGE_SHAPES or "/" in value or "\\" in value):
-        return value
+# --- data sets
+
+
+def data_set(value: object) -> str:
+    """Return the name of a data set if it can be one.
+
+    Parameters
+    ----------
+    value : object
+        What somebody gave: a name of `IMAGE_SHAPES`, or the path of a folder, which has
+        a slash in it.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if isinstance(value, str):
+        is_path = "/" in value or "\\" in value
+        if is_path or value in IMAGE_SHAPES:
+            return value
     raise ValueError(
-        f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, or give the path of a folder of images"
+        f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, "
+        "or give the path of a folder of images"
     )
 
 
-def lasting_name(dataset):
-    """The name of a data set in a checkpoint: of a folder ELSEWHERE and its last part, wherever it lies."""
-    return dataset if dataset in IMAGE_SHAPES else ELSEWHERE + Path(dataset).resolve().name
+def lasting_name(dataset: str) -> str:
+    """Return the name of a data set for a checkpoint.
+
+    Of a folder it is `ELSEWHERE` and the last part of the path, wherever it lies.
+    """
+    if dataset in IMAGE_SHAPES:
+        return dataset
+    return ELSEWHERE + Path(dataset).resolve().name
 
 
-def class_names(settings):
-    """The name of each label: as given, else the data set's, else its number."""
+def class_names(settings: dict) -> list[str]:
+    """Return the name of each label: as given, else the data set's, else its number."""
     names = settings["classes"] or CLASSES.get(settings["dataset"], ())
-    return (
-        list(names)
-        if len(names) == settings["labels"]
-        else [str(label) for label in range(settings["labels"])]
-    )
+    if len(names) == settings["labels"]:
+        return list(names)
+    return [str(label) for label in range(settings["labels"])]
 
 
-def find_image_shape(settings):
-    """(C, H, W) as given, else of the known data set. Raises ModelError where it is unknown."""
+def find_image_shape(settings: dict) -> tuple[int, int, int]:
+    """Return (C, H, W) of a network's images: as given, else of its data set.
+
+    Parameters
+    ----------
+    settings : dict
+        image_shape and dataset of the network.
+
+    Returns
+    -------
+    tuple of int
+        (C, H, W).
+
+    Raises
+    ------
+    ModelError
+        If nobody knows it.
+    """
     shape = settings["image_shape"] or IMAGE_SHAPES.get(settings["dataset"])
     if shape is None or len(shape) != 3:
         raise ModelError(f"image_shape must be three whole numbers, (C, H, W), not {shape}")
     return tuple(shape)
 
 
-def background(settings):
-    """Light of the training images' border, 0 (black) to 1; None where it is not known."""
-    return (
-        BACKGROUNDS.get(settings["dataset"])
-        if settings["background"] is None
-        else settings["background"]
-    )
+def background(settings: dict) -> float | None:
+    """Return the light of the training images' border, 0 to 1; None if unknown."""
+    if settings["background"] is not None:
+        return settings["background"]
+    return BACKGROUNDS.get(settings["dataset"])
 
 
-def has_colour(channels):
-    """True for colour images, whose values lie in [-1, 1]; those of grey images and event cameras lie in [0, 1]."""
+# --- values
+
+
+def has_colour(channels: int) -> bool:
+    """Return whether images of so many channels have colours."""
     return channels > 2
 
 
-def scaled(images):
-    """uint8 images (..., C, H, W) as float32, see has_colour for their range."""
+def scaled(images: torch.Tensor) -> torch.Tensor:
+    """Bring the bytes of images into their range.
+
+    Parameters
+    ----------
+    images : Tensor of shape (..., C, H, W), uint8
+        The images.
+
+    Returns
+    -------
+    Tensor of the same shape, float32
+        In [0, 1], or in colour in [-1, 1].
+    """
     images = images.float().div_(255)
-    return images.mul_(2).sub_(1) if has_colour(images.shape[-3]) else images
+    if has_colour(images.shape[-3]):
+        return images.mul_(2).sub_(1)
+    return images
 
 
-def pixel_values(pixels, signed):
-    """Turn bytes into the values that stand for them: in [0, 1], or if signed in [-1, 1]."""
+def pixel_values(pixels: torch.Tensor, signed: bool) -> torch.Tensor:
+    """Turn bytes into what they stand for: 0 to 1, or if signed -1 to 1."""
     values = pixels.float() / 255
-    return 2 * values - 1 if signed else values
+    if signed:
+        return 2 * values - 1
+    return values
 
 
-def arriving_values(values, scale=None, counts=False):
-    """Take what is to arrive at a network of events for what the caller says that it is.
+def arriving_values(
+    values: torch.Tensor, scale: float | None = None, counts: bool = False
+) -> torch.Tensor:
+    """Take what arrives at a network of events for what the caller says that it is.
 
-    A number n that arrives is n events, or a current of this size. A byte above 1 may be a
-    pixel as well as a number of events, so the caller must say which of the two it is.
+    A number n that arrives is n events, or a current of this size. A byte above 1 may
+    be a pixel as well as a number of events, so the caller must say which of the two it
+    is.
 
     Parameters
     ----------
@@ -159,8 +220,8 @@ def arriving_values(values, scale=None, counts=False):
     Raises
     ------
     ModelError
-        For uint8 values above 1 without ``scale`` and ``counts``, for both of them, and for a
-        scale that is not above 0.
+        For uint8 values above 1 without ``scale`` and ``counts``, for both of them, and
+        for a scale that is not above 0.
     """
     if scale is None:
         is_unclear = values.dtype == torch.uint8 and not counts
@@ -178,25 +239,69 @@ def arriving_values(values, scale=None, counts=False):
     return values / scale
 
 
-def light(images):
-    """Brightness of images (..., C, H, W), 0 (black) to 1: (x + 1) / 2 in colour, else |x|."""
-    return (images + 1) / 2 if has_colour(images.shape[-3]) else images.abs()
+def light(images: torch.Tensor) -> torch.Tensor:
+    """Return the brightness of images.
+
+    Parameters
+    ----------
+    images : Tensor of shape (..., C, H, W)
+        Values x as a network takes them.
+
+    Returns
+    -------
+    Tensor of the same shape, 0 (black) to 1
+        (x + 1) / 2 in colour, else |x|.
+    """
+    if has_colour(images.shape[-3]):
+        return (images + 1) / 2
+    return images.abs()
 
 
-def of_light(values):
-    """Images (..., C, H, W) of this brightness, 0 to 1: the inverse of light()."""
-    return 2 * values - 1 if has_colour(values.shape[-3]) else values
+def of_light(values: torch.Tensor) -> torch.Tensor:
+    """Return images (..., C, H, W) of this brightness: the inverse of `light`."""
+    if has_colour(values.shape[-3]):
+        return 2 * values - 1
+    return values
 
 
-def checked_images(x, model, frames=0):
-    """Images (B, C, H, W), or recordings (B, T, C, H, W) of so many frames, a tensor or array, as the model takes them: uint8
-    scaled, floats as they are, in the dtype of its weights.
+# --- what a network takes
 
-    Raises ModelError for anything else. On a GPU the values are not looked at, since that would wait for it.
+
+def checked_images(
+    x: torch.Tensor | np.ndarray, model: nn.Module, frames: int = 0
+) -> torch.Tensor:
+    """Check images, and bring them into the form that a model takes.
+
+    On a GPU the values are not looked at, since that would wait for it.
+
+    Parameters
+    ----------
+    x : Tensor or array of shape (B, C, H, W), or (B, T, C, H, W) with frames
+        Images, or recordings. uint8 is scaled; float32 and float64 stay as they are.
+    model : nn.Module
+        Its ``image_shape`` and the dtype of its weights.
+    frames : int, default 0
+        T of recordings; 0: images.
+
+    Returns
+    -------
+    Tensor of the same shape
+        In the dtype of the model's weights.
+
+    Raises
+    ------
+    ModelError
+        For anything else, and for values out of their range.
     """
     lowest = -1 if has_colour(model.image_shape[0]) else 0
-    shape = (frames, *model.image_shape) if frames else tuple(model.image_shape)
-    wanted = f"images must be a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
+    shape = tuple(model.image_shape)
+    if frames:
+        shape = (frames, *shape)
+    sizes = ", ".join(map(str, shape))
+    wanted = (
+        f"images must be a tensor or array (B, {sizes}), uint8, or float32 or float64 "
+        f"in [{lowest}, 1]"
+    )
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
         raise ModelError(f"{wanted}, not a {type(x).__name__}: read_images takes files")
@@ -208,25 +313,41 @@ def checked_images(x, model, frames=0):
         x = scaled(x)
     elif x.numel() and x.device.type == "cpu":
         low, high = torch.stack(x.detach().aminmax()).tolist()
-        if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # also where one is NaN
+        is_in_range = low >= lowest - TOLERANCE and high <= 1 + TOLERANCE
+        if not is_in_range:  # also where one is NaN
             raise ModelError(f"{wanted}; these lie in [{low:g}, {high:g}]")
     return x.to(dtype_of(model))
 
 
-def dtype_of(model):
-    """The dtype of a model's images and predictions: its `image_dtype`, else that of its weights."""
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the dtype of a model's images and predictions.
+
+    It is the model's ``image_dtype``, if it has one, else that of its weights.
+    """
     return getattr(model, "image_dtype", None) or next(model.parameters()).dtype
 
 
-def tensor_of(values):
-    """A NumPy array of any byte order and strides as a tensor; anything else unchanged."""
+def tensor_of(values: object) -> object:
+    """Return a NumPy array as a Tensor, and anything else as it is."""
     if not isinstance(values, np.ndarray):
         return values
-    return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C", copy=False))
+    # torch takes only the byte order of this machine, and no negative strides.
+    native = values.astype(values.dtype.newbyteorder("="), "C", copy=False)
+    return torch.from_numpy(native)
 
 
-def check_labels(labels, images, classes):
-    """Raises ModelError unless labels is a tensor (N,) of whole numbers, one of 0 to classes - 1 for each of the N images."""
+def check_labels(labels: torch.Tensor, images: int, classes: int) -> None:
+    """Raise ModelError unless each image has a label.
+
+    Parameters
+    ----------
+    labels : Tensor
+        What must be of shape (images,), whole numbers from 0 to classes - 1.
+    images : int
+        How many images there are.
+    classes : int
+        How many classes the network tells apart.
+    """
     wanted = f"labels must be a tensor ({images},) of whole numbers, 0 to {classes - 1}"
     if labels.is_floating_point() or labels.shape != (images,):
         raise ModelError(
@@ -239,95 +360,229 @@ def check_labels(labels, images, classes):
 # --- files
 
 
-def read_images(images, model, note=warnings.warn, invert=False):
-    """The images of these files and folders (str or Path) and PIL images, one or a list, as the model takes them: uint8
-    (N, C, H, W), see decoded. invert: turn dark and bright round.
+def read_images(
+    images: str | os.PathLike | Image.Image | Iterable,
+    model: nn.Module,
+    note: Callable[[str], None] = warnings.warn,
+    invert: bool = False,
+) -> torch.Tensor:
+    """Read images from files, as a model takes them.
 
-    note: called with a line where dark and bright look the other way round than in the images that the model was trained on.
-    Raises ModelError for what cannot be read, and for a folder without images.
+    Each is turned as its EXIF entry says. The largest part with the model's proportions
+    is cut from its middle and resized (bicubic). Transparent parts lie on black, and
+    16-bit values keep their high byte.
+
+    Parameters
+    ----------
+    images : str, Path, PIL image, or an iterable of them
+        Files, folders, whose images are read by name, and PIL images.
+    model : nn.Module
+        A network of grey or colour images, see its ``image_shape``.
+    note : callable, optional
+        Called with a line if dark and bright look the other way round than in the
+        images that the model was trained on. By default it is a warning.
+    invert : bool, default False
+        Turn dark and bright round.
+
+    Returns
+    -------
+    Tensor of shape (N, C, H, W), uint8
+        The images.
+
+    Raises
+    ------
+    ModelError
+        For what cannot be read, and for a folder without images.
     """
-    if model.image_shape[0] not in (1, 3):
+    channels = model.image_shape[0]
+    if channels not in (1, 3):
         raise ModelError(
-            f"image files are grey or colour, and this network takes {model.image_shape[0]} channels"
+            f"image files are grey or colour, and this network takes {channels} channels"
         )
-    sources = image_sources([images] if isinstance(images, str | Path | Image.Image) else images)
-    images = torch.from_numpy(np.stack([decoded(source, model.image_shape) for source in sources]))
-    images = 255 - images if invert else images
-    usual = model.background
-    if usual is not None and (far := (border(images) - usual).abs() > FAR).any():
-        theirs, usual = ("bright", "dark") if usual < 0.5 else ("dark", "bright")
-        first = getattr(sources[far.nonzero()[0]], "name", "a PIL image")
-        note(
-            f"note: values look inverted: {far.sum()} of {len(images)} images have a {theirs} border (the first is {first}), and "
-            f"the network was trained on images with a {usual} one; invert=True, or --invert of the scripts, turns dark and "
-            "bright round"
-        )
-    return images
+    if isinstance(images, str | Path | Image.Image):
+        images = [images]
+    sources = image_sources(images)
+    arrays = [decoded(source, model.image_shape) for source in sources]
+    pixels = torch.from_numpy(np.stack(arrays))
+    if invert:
+        pixels = 255 - pixels
+    if model.background is not None:
+        line = inverted_note(pixels, sources, model.background)
+        if line:
+            note(line)
+    return pixels
 
 
-def image_sources(images):
-    """PIL images and Paths of files; of a folder its images by name. Raises ModelError for a folder without any."""
+def inverted_note(
+    images: torch.Tensor, sources: Sequence[Path | Image.Image], usual: float
+) -> str:
+    """Return a line if dark and bright look the other way round, else an empty text.
+
+    Parameters
+    ----------
+    images : Tensor of shape (N, C, H, W), uint8
+        The images that were read.
+    sources : sequence of Path or PIL image
+        Where they came from.
+    usual : float, 0 (black) to 1
+        Light of the training images' border.
+
+    Returns
+    -------
+    str
+        The line names the first image whose border is far from the usual one.
+    """
+    is_far = (border(images) - usual).abs() > FAR
+    if not is_far.any():
+        return ""
+    first = getattr(sources[is_far.nonzero()[0]], "name", "a PIL image")
+    theirs = "bright"
+    ours = "dark"
+    if usual >= 0.5:
+        theirs = "dark"
+        ours = "bright"
+    return (
+        f"note: values look inverted: {is_far.sum()} of {len(images)} images have a {theirs} "
+        f"border (the first is {first}), and the network was trained on images with a {ours} "
+        "one; invert=True, or --invert of the scripts, turns dark and bright round"
+    )
+
+
+def image_sources(images: Iterable) -> list[Path | Image.Image]:
+    """Find the images of files and folders.
+
+    Parameters
+    ----------
+    images : iterable of str, Path or PIL image
+        Files, folders, and PIL images.
+
+    Returns
+    -------
+    list of Path or PIL image
+        Each file and PIL image; of a folder its image files, by name.
+
+    Raises
+    ------
+    ModelError
+        For a folder without image files.
+    """
     sources = []
     for image in images:
-        if isinstance(image, Image.Image) or not Path(image).is_dir():
-            sources.append(image if isinstance(image, Image.Image) else Path(image))
-            continue
-        if not (inside := sorted(path for path in Path(image).iterdir() if is_image(path.name))):
-            raise ModelError(f"{image} has no image files ({', '.join(ENDINGS)})")
-        sources += inside
+        if isinstance(image, Image.Image):
+            sources.append(image)
+        elif Path(image).is_dir():
+            inside = sorted(path for path in Path(image).iterdir() if is_image(path.name))
+            if not inside:
+                raise ModelError(f"{image} has no image files ({', '.join(ENDINGS)})")
+            sources += inside
+        else:
+            sources.append(Path(image))
     return sources
 
 
-def readable_name(name):
-    """The name of a file as text, with what is not UTF-8 in it as \\xNN: logs cannot hold that otherwise."""
+def readable_name(name: object) -> str:
+    """Return the name of a file as text that logs can hold: non-UTF-8 bytes escaped."""
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def is_image(name):
-    """True for the name of an image file that is not hidden."""
+def is_image(name: str) -> bool:
+    """Return whether this is the name of an image file that is not hidden."""
     return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
 
 
-def decoded(source, shape):
-    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour. It is turned
-    as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic). Transparent parts
-    lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read."""
+def decoded(source: str | os.PathLike | Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decode an image; `read_images` says how.
+
+    Parameters
+    ----------
+    source : str, Path or PIL image
+        A file, or an image.
+    shape : tuple of int
+        (C, H, W) that it is to have; grey with one channel, else in colour.
+
+    Returns
+    -------
+    array of this shape, uint8
+        The image.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
     channels, height, width = shape
     with opened(source) as image:
-        if (
-            image is not source
-        ):  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
+        if image is not source:  # a file, which is only open, and not read yet
+            # A large JPEG is read at a half, a quarter or an eighth, which is faster.
+            # That changes the image, so one of the caller's stays as it is.
             image.draft(None, (2 * width, 2 * height))
         image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
         pixels = np.array(ImageOps.fit(image, (width, height)))
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    if channels == 1:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)
 
 
 @contextmanager
-def opened(source):
-    """A PIL image, of a file closed at the end. Raises ModelError where it cannot be read, also inside the block."""
+def opened(source: str | os.PathLike | Image.Image) -> Iterator[Image.Image]:
+    """Open an image file for a ``with`` block; a PIL image is open, and stays so.
+
+    Parameters
+    ----------
+    source : str, Path or PIL image
+        The file, or the image.
+
+    Yields
+    ------
+    PIL image
+        The image.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, also where that turns out inside the block.
+    """
     is_open = isinstance(source, Image.Image)
     try:
         with nullcontext(source) if is_open else Image.open(source) as image:
             yield image
     except Exception as error:  # Pillow raises whatever a damaged file makes of it
-        name = (getattr(source, "filename", "") or "a PIL image") if is_open else source
+        name = source
+        if is_open:
+            name = getattr(source, "filename", "") or "a PIL image"
         raise ModelError(f"{name}: {reason(error, name)}") from None
 
 
-def reason(error, path):
-    """Why a file cannot be read, in a few words."""
+def reason(error: Exception, path: object) -> str:
+    """Say in a few words why a file cannot be read."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged"
-    return (
-        " ".join(str(error).split()).replace(str(path), "").strip()[:100] or type(error).__name__
-    )
+    line = " ".join(str(error).split())
+    return line.replace(str(path), "").strip()[:100] or type(error).__name__
 
 
-def in_mode(image, mode):
-    """A PIL image in mode L or RGB. Raises ValueError for values of another kind than 8 or 16 bits."""
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert a PIL image.
+
+    Parameters
+    ----------
+    image : PIL image
+        Its values have 8 or 16 bits.
+    mode : {"L", "RGB"}
+        Grey, or colour.
+
+    Returns
+    -------
+    PIL image
+        Of 8 bits; what was transparent is black.
+
+    Raises
+    ------
+    ValueError
+        For values of another kind.
+    """
     if image.mode in ("I", "F"):
         raise ValueError(
             f"its values are neither of 8 nor of 16 bits (Pillow's mode {image.mode})"
@@ -336,11 +591,27 @@ def in_mode(image, mode):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
     return image.convert(mode)
 
 
-def border(images):
-    """Mean light of the outermost pixels of uint8 images (N, C, H, W), 0 (black) to 1, (N,)."""
-    edges = images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]
-    return torch.cat([edge.flatten(1) for edge in edges], 1).float().mean(1) / 255
+def border(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean light of the outermost pixels of images.
+
+    Parameters
+    ----------
+    images : Tensor of shape (N, C, H, W), uint8
+        The images.
+
+    Returns
+    -------
+    Tensor of shape (N,), 0 (black) to 1
+        The mean over channels and pixels; a corner counts twice.
+    """
+    top = images[..., 0, :]
+    bottom = images[..., -1, :]
+    left = images[..., :, 0]
+    right = images[..., :, -1]
+    edges = [edge.flatten(1) for edge in (top, bottom, left, right)]
+    return torch.cat(edges, 1).float().mean(1) / 255

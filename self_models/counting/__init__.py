@@ -1,1 +1,1 @@
-"""What does a run cost, in spikes, operations and energy?"""
+"""What a run costs, in spikes, operations and energy."""

@@ -1,11 +1,16 @@
-"""What a model is evaluated on, batch by batch: images for a network of images, and images or
-recordings for a network of events (GraphSNN)."""
+"""What a model is evaluated on, batch by batch.
 
+A network of images takes images, a network of events (GraphSNN) images or recordings.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics import ModelError
@@ -18,9 +23,10 @@ from self_models.basics.images import (
     tensor_of,
 )
 from self_models.basics.settings import COUNT, required
+from self_models.data.sets import ImageSet
 from self_models.objectives.encoders import encode_stills
 from self_models.runtime.draws import EVALUATION, Batch, Draws
-from self_models.runtime.outputs import INPUT
+from self_models.runtime.outputs import INPUT, SNNOutput
 
 
 class Arrival(NamedTuple):
@@ -29,8 +35,9 @@ class Arrival(NamedTuple):
     Attributes
     ----------
     timesteps : int or None
-        For how many timesteps a still image is shown. None for recordings, which have their
-        own; a list of recordings may be given a number, else it is that of the longest.
+        For how many timesteps a still image is shown. None for recordings, which have
+        their own; a list of recordings may be given a number, else it is that of the
+        longest.
     scale : float or None
         The inputs are pixels, which are divided by this.
     counts : bool
@@ -51,8 +58,8 @@ class EventBatch(NamedTuple):
     Attributes
     ----------
     images : Tensor or list
-        Still images (B, ...); recordings (B, T, ...), or a list of B of them as GraphSNN
-        takes it.
+        Still images (B, ...); recordings (B, T, ...), or a list of B of them as
+        GraphSNN takes it.
     labels : Tensor of shape (B,), int64
         Their classes.
     index : Tensor of shape (B,), int64
@@ -69,39 +76,70 @@ class EventBatch(NamedTuple):
     timesteps: int | None = None
     encoding: str | None = None
 
-    def events(self, seed, epoch=EVALUATION):
+    def events(self, seed: int, epoch: int = EVALUATION) -> torch.Tensor | list:
         """Return what arrives at the network, as GraphSNN takes it."""
         if self.encoding is None:
             return self.images
         draws = Draws(seed, epoch, self.index)
         return encode_stills(self.images, self.timesteps, self.encoding, draws)
 
-    def run(self, model, seed, epoch=EVALUATION, frames=False):
-        """Return the network's SNNOutput. It has no frames, whatever ``frames`` says."""
+    def run(
+        self, model: nn.Module, seed: int, epoch: int = EVALUATION, frames: bool = False
+    ) -> SNNOutput:
+        """Run a network. Its output has no frames, whatever ``frames`` says."""
         events = self.events(seed, epoch)
         # Bytes were looked at when the batch was made.
         output = model(events, self.timesteps, counts=True)
         if self.encoding != "constant":
             return output
-        # What arrives are values. As with the encoding "direct" of our own SNNs, each one
-        # that is not 0 counts as one event, whatever its size.
+        # What arrives are values. As with the encoding "direct" of our own SNNs, each
+        # one that is not 0 counts as one event, whatever its size.
         sent = (events != 0).flatten(1).sum(1).to(output.spikes[INPUT].dtype)
         return output._replace(spikes=output.spikes | {INPUT: sent})
 
 
-def split(data, labels, batch_size):
-    """Iterate over the data of ``evaluate``: Batches of an ImageSet, else (images, labels)."""
+def split(data: object, labels: torch.Tensor | np.ndarray | None, batch_size: int) -> Iterable:
+    """Split the data of ``evaluate`` into batches.
+
+    Parameters
+    ----------
+    data, labels, batch_size
+        As ``evaluate`` takes them.
+
+    Returns
+    -------
+    iterable of Batch or of (images, labels)
+        Of an ImageSet a Batch each; of everything else pairs of images and labels.
+    """
     if labels is not None:
-        images, labels = tensor_of(data), tensor_of(labels)
-        pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        return (pair for pair in pairs if len(pair[0]))  # no images are split into one part
+        return split_arrays(tensor_of(data), tensor_of(labels), batch_size)
     if hasattr(data, "batches"):  # an ImageSet
-        numbers = torch.arange(len(data)).split(batch_size)
-        return (data.batch(index) for index in numbers if len(index))
-    return DataLoader(data, batch_size) if isinstance(data, Dataset) else data
+        return split_image_set(data, batch_size)
+    if isinstance(data, Dataset):
+        return DataLoader(data, batch_size)
+    return data
 
 
-def image_batches(model, data, labels, batch_size):
+def split_arrays(
+    images: torch.Tensor, labels: torch.Tensor, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield images and labels, so many at once."""
+    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    for image_part, label_part in parts:
+        if len(image_part):  # torch splits an empty tensor into one empty part
+            yield image_part, label_part
+
+
+def split_image_set(image_set: ImageSet, batch_size: int) -> Iterator[Batch]:
+    """Yield the Batches of an ImageSet, so many images at once."""
+    for index in torch.arange(len(image_set)).split(batch_size):
+        if len(index):
+            yield image_set.batch(index)
+
+
+def image_batches(
+    model: nn.Module, data: object, labels: torch.Tensor | np.ndarray | None, batch_size: int
+) -> Iterator[Batch]:
     """Iterate over the data of ``evaluate`` for a network of images.
 
     Parameters
@@ -135,7 +173,13 @@ def image_batches(model, data, labels, batch_size):
         raise ModelError("data must have at least one image")
 
 
-def event_batches(model, data, labels, batch_size, arrival):
+def event_batches(
+    model: nn.Module,
+    data: object,
+    labels: torch.Tensor | np.ndarray | None,
+    batch_size: int,
+    arrival: Arrival,
+) -> Iterator[EventBatch]:
     """Iterate over the data of ``evaluate`` for a network of events.
 
     Parameters
@@ -155,8 +199,8 @@ def event_batches(model, data, labels, batch_size, arrival):
     Raises
     ------
     ModelError
-        For inputs or labels that do not fit, where there are none, and for an Arrival that
-        cannot be.
+        For inputs or labels that do not fit, where there are none, and for an Arrival
+        that cannot be.
     """
     if arrival.timesteps is not None:
         required(COUNT, "timesteps", arrival.timesteps)
@@ -185,11 +229,41 @@ def event_batches(model, data, labels, batch_size, arrival):
         raise ModelError("data must have at least one image")
 
 
-def listed_recordings(model, recordings, labels, batch_size, arrival):
-    """Iterate over EventBatches of recordings whose events are listed, as GraphSNN takes them.
+def listed_recordings(
+    model: nn.Module,
+    recordings: Sequence,
+    labels: torch.Tensor,
+    batch_size: int,
+    arrival: Arrival,
+) -> Iterator[EventBatch]:
+    """Iterate over recordings whose events are listed, as GraphSNN takes them.
 
     All recordings have as many timesteps as the longest, so that the batch size changes
     nothing.
+
+    Parameters
+    ----------
+    model : GraphSNN
+        The network.
+    recordings : sequence of array (n, 4)
+        Timestep, polarity, row and column of each event.
+    labels : Tensor of shape (N,), int64
+        Their classes.
+    batch_size : int
+        How many run at once.
+    arrival : Arrival
+        May say how many timesteps there are.
+
+    Yields
+    ------
+    EventBatch
+        On the CPU.
+
+    Raises
+    ------
+    ModelError
+        For labels that do not fit, where there are no recordings, and for an Arrival of
+        images.
     """
     if not recordings:
         raise ModelError("data must have at least one recording")
@@ -198,18 +272,25 @@ def listed_recordings(model, recordings, labels, batch_size, arrival):
     check_labels(labels, len(recordings), model.class_count)
     timesteps = arrival.timesteps
     if timesteps is None:
-        last = 0
-        for rows in map(np.asarray, recordings):
-            if rows.ndim == 2 and len(rows):  # the network refuses what is no list of events
-                last = max(last, int(rows[:, 0].max()))
-        timesteps = last + 1
+        timesteps = latest_timestep(recordings) + 1
     for begin in range(0, len(recordings), batch_size):
         part = list(recordings[begin : begin + batch_size])
         part_labels = labels[begin : begin + batch_size]
         yield EventBatch(part, part_labels, torch.arange(begin, begin + len(part)), timesteps)
 
 
-def fitted(model, images, arrival):
+def latest_timestep(recordings: Sequence) -> int:
+    """Return the number of the last timestep with an event; 0 where there is none."""
+    latest = 0
+    for recording in recordings:
+        rows = np.asarray(recording)
+        # Anything that is no list of events is refused by the network later.
+        if rows.ndim == 2 and len(rows):
+            latest = max(latest, int(rows[:, 0].max()))
+    return latest
+
+
+def fitted(model: nn.Module, images: torch.Tensor, arrival: Arrival) -> EventBatch:
     """Check images or recordings of a network of events.
 
     Parameters
@@ -217,8 +298,8 @@ def fitted(model, images, arrival):
     model : GraphSNN
         The network.
     images : Tensor of shape (B, ...) or (B, T, ...)
-        Still images if ``arrival.timesteps`` is given, else recordings. Images may also be
-        pictures for a network that takes a vector of all their pixels.
+        Still images if ``arrival.timesteps`` is given, else recordings. Images may also
+        be pictures for a network that takes a vector of all their pixels.
     arrival : Arrival
         How they arrive.
 
@@ -233,32 +314,15 @@ def fitted(model, images, arrival):
         For a shape or values that do not fit.
     """
     shape = tuple(model.graph.shape)
-    given = tuple(images.shape[1:])
-    sizes = ", ".join(map(str, shape))
-    wanted = f"images (B, {sizes}) with timesteps=T, or recordings (B, T, {sizes})"
-    is_picture = len(shape) == 1 and len(given) == 3 and images[0].numel() == shape[0]
-    if is_picture and arrival.timesteps is not None:
+    if arrival.timesteps is not None and is_flat_picture(images, shape):
         images = images.flatten(1)
-        given = shape
-    if given == shape and arrival.timesteps is None:
-        raise ModelError(
-            f"data of shape {tuple(images.shape)} are still images: say for how many timesteps "
-            "each of them is shown, timesteps=T"
-        )
-    if given != shape and given[1:] != shape:
-        raise ModelError(f"this network takes {wanted}, not {tuple(images.shape)}")
-
+    given = tuple(images.shape[1:])
+    check_shape(given, shape, images, arrival)
     images = arriving_values(images, arrival.scale, arrival.counts)
     if images.is_floating_point() and not images.isfinite().all():
         raise ModelError("some values of the data are not finite")
     if given != shape:
-        if arrival.timesteps not in (None, given[0]):
-            raise ModelError(
-                f"these recordings have {given[0]} timesteps of their own: leave out "
-                f"timesteps={arrival.timesteps}"
-            )
-        if arrival.encoding != "constant":
-            raise ModelError("encoding is for still images, and these are recordings")
+        check_recordings(given[0], arrival)
         return EventBatch(images, None, None)
     images = images.float()
     if arrival.encoding == "poisson" and images.abs().max() > 1 + TOLERANCE:
@@ -269,7 +333,51 @@ def fitted(model, images, arrival):
     return EventBatch(images, None, None, arrival.timesteps, arrival.encoding)
 
 
-def with_values(image_set, model, arrival):
+def is_flat_picture(images: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    """Return whether these are pictures for a network that takes a vector of pixels."""
+    is_picture = images.dim() == 4
+    return is_picture and len(shape) == 1 and images[0].numel() == shape[0]
+
+
+def check_shape(
+    given: tuple[int, ...], shape: tuple[int, ...], images: torch.Tensor, arrival: Arrival
+) -> None:
+    """Raise ModelError unless inputs fit a network of events.
+
+    Parameters
+    ----------
+    given : tuple of int
+        Shape of an input.
+    shape : tuple of int
+        What the network takes in a timestep.
+    images : Tensor of shape (B, ...)
+        The inputs, whose shape the message names.
+    arrival : Arrival
+        Still images need its number of timesteps.
+    """
+    if given == shape and arrival.timesteps is None:
+        raise ModelError(
+            f"data of shape {tuple(images.shape)} are still images: say for how many timesteps "
+            "each of them is shown, timesteps=T"
+        )
+    if given != shape and given[1:] != shape:
+        sizes = ", ".join(map(str, shape))
+        wanted = f"images (B, {sizes}) with timesteps=T, or recordings (B, T, {sizes})"
+        raise ModelError(f"this network takes {wanted}, not {tuple(images.shape)}")
+
+
+def check_recordings(timesteps: int, arrival: Arrival) -> None:
+    """Raise ModelError if an Arrival does not fit recordings of so many timesteps."""
+    if arrival.timesteps not in (None, timesteps):
+        raise ModelError(
+            f"these recordings have {timesteps} timesteps of their own: leave out "
+            f"timesteps={arrival.timesteps}"
+        )
+    if arrival.encoding != "constant":
+        raise ModelError("encoding is for still images, and these are recordings")
+
+
+def with_values(image_set: ImageSet, model: nn.Module, arrival: Arrival) -> ImageSet:
     """Return an ImageSet whose batches have the values that a network of events takes.
 
     Parameters
@@ -294,13 +402,41 @@ def with_values(image_set, model, arrival):
     if arrival.counts:
         raise ModelError("counts=True is for arrays of recordings: an ImageSet has no counts")
 
-    def change(pixels):
-        if image_set.change:
-            pixels = image_set.change(pixels)
-        if arrival.scale is not None:
-            return arriving_values(pixels, arrival.scale)
-        if pixels.is_floating_point():
-            return pixels
-        return pixel_values(pixels, model.has_signed_pixels)
+    values = partial(
+        values_of_pixels,
+        change=image_set.change,
+        scale=arrival.scale,
+        signed=model.has_signed_pixels,
+    )
+    return replace(image_set, change=values)
 
-    return replace(image_set, change=change)
+
+def values_of_pixels(
+    pixels: torch.Tensor, change: Callable | None, scale: float | None, signed: bool
+) -> torch.Tensor:
+    """Turn pixels of a batch into what a network of events takes.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (B, ...)
+        Bytes, or floats.
+    change : callable or None
+        What the ImageSet itself changes first.
+    scale : float or None
+        What they are divided by. None: bytes are brought to the network's range, and
+        floats stay.
+    signed : bool
+        Whether that range is [-1, 1], and not [0, 1].
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+        Floats.
+    """
+    if change:
+        pixels = change(pixels)
+    if scale is not None:
+        return arriving_values(pixels, scale)
+    if pixels.is_floating_point():
+        return pixels
+    return pixel_values(pixels, signed)

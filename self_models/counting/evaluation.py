@@ -1,145 +1,235 @@
 """An evaluation: what a model's outputs, batch by batch, add up to."""
 
 import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
+import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics import ModelError
 from self_models.basics.devices import wide
 from self_models.basics.images import light
-from self_models.counting.batches import Arrival, event_batches, image_batches
+from self_models.counting.batches import Arrival, EventBatch, event_batches, image_batches
 from self_models.counting.operations import OperationCounter, energies
+from self_models.data.sets import ImageSet
 from self_models.objectives.stopping import output_gap
-from self_models.runtime.outputs import by_part, errors_by_step, open_share_by_step, total_spikes
+from self_models.runtime.draws import Batch
+from self_models.runtime.outputs import (
+    ANNOutput,
+    SNNOutput,
+    by_part,
+    errors_by_step,
+    open_share_by_step,
+    total_spikes,
+)
 from self_models.runtime.timing import EVERY_TIMESTEP
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-MEANS = {
+MEANS = {  # figure of each image -> what an evaluation calls its mean
     "correct": "accuracy",
     "error": "error",
     "steps": "mean_steps",
     "comparisons": "comparisons",
-}  # of per_image
+}
 
 
 class Average:
-    """Running means of figures, weighted by images; kept as tensors, so that adding does not wait for the device."""
+    """Running means of figures, weighted by images.
 
-    def __init__(self, sums=None, images=0):
-        self.sums, self.images = sums or {}, images
+    Sums are kept as tensors, so that adding does not wait for a GPU.
 
-    def add(self, images, **figures):
-        """Figures that are means over these images: numbers, or tensors of any shape."""
+    Parameters
+    ----------
+    sums : dict of {str: Tensor}, optional
+        Sums over images so far.
+    images : int, default 0
+        How many images these are.
+    """
+
+    def __init__(self, sums: dict | None = None, images: int = 0):
+        self.sums = sums or {}
+        self.images = images
+
+    def add(self, images: int, **figures: float | torch.Tensor) -> None:
+        """Add figures, numbers or tensors of any shape, that are means over images."""
         self.images += images
         for name, value in figures.items():
             value = torch.as_tensor(value).detach()
-            sums = torch.as_tensor(
-                self.sums.get(name, 0), device=value.device
-            )  # those of a checkpoint lie on the CPU
+            # A checkpoint's sums lie on the CPU.
+            sums = torch.as_tensor(self.sums.get(name, 0), device=value.device)
             self.sums[name] = sums + value.to(wide(value.device)) * images
 
-    def means(self):
-        """name -> mean: a number, or a list of them."""
+    def means(self) -> dict[str, float | list]:
+        """Return the mean of each figure: a number, or a list of them."""
         return {name: (value / self.images).tolist() for name, value in self.sums.items()}
 
-    def __add__(self, other):
-        sums = {name: value + other.sums.get(name, 0) for name, value in self.sums.items()}
-        return Average({**other.sums, **sums}, self.images + other.images)
+    def __add__(self, other: "Average") -> "Average":
+        """Return the Average over the images of both."""
+        sums = dict(other.sums)
+        for name, value in self.sums.items():
+            sums[name] = value + other.sums.get(name, 0)
+        return Average(sums, self.images + other.images)
 
 
 class Figures(dict):
-    """What an evaluation found, a dict, which prints without the figures of each image."""
+    """What an evaluation found: a dict that prints without figures of each image."""
 
     def __repr__(self):
-        tensors = f"(tensors, one value per image: {', '.join(self.get('per_image', ()))})"
-        return repr(
-            {name: tensors if name == "per_image" else value for name, value in self.items()}
-        )
+        """Return the dict as text, in which names stand for the tensors of images."""
+        shown = dict(self)
+        if "per_image" in self:
+            names = ", ".join(self["per_image"])
+            shown["per_image"] = f"(tensors, one value per image: {names})"
+        return repr(shown)
 
 
 class Evaluation(ExitStack):
-    """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result()."""
+    """Adds up what a model's outputs say, batch by batch.
 
-    def __init__(self, model, count_operations=False):
+    ``add`` each batch's output, then ask for the ``result``. To count operations, run
+    the model inside ``with Evaluation(model, count_operations=True) as evaluation``.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback, VGG_SNN_STDB_wFeedback or GraphSNN
+        The network.
+    count_operations : bool or OperationCounter, default False
+        Whether to count operations, or what counts them.
+    """
+
+    def __init__(self, model: nn.Module, count_operations: bool | OperationCounter = False):
         super().__init__()
-        self.average, self.spikes, self.per_image, self.began = (
-            Average(),
-            [],
-            [],
-            time.perf_counter(),
-        )
-        self.counter = (
-            OperationCounter(model) if count_operations is True else count_operations or None
-        )
-        interval = getattr(model, "timing", EVERY_TIMESTEP).interval(model)
-        self.interval = {} if interval is None else {"interval": interval}
+        self.average = Average()
+        self.spikes = []  # of each batch: layer -> spikes (B,)
+        self.per_image = []  # of each batch: name -> figures (B,)
+        self.began = time.perf_counter()
+        if count_operations is True:
+            self.counter = OperationCounter(model)
+        else:
+            self.counter = count_operations or None
+        self.interval = getattr(model, "timing", EVERY_TIMESTEP).interval(model)
 
     def __enter__(self):
+        """Count operations from now on, if they are to be counted."""
         if self.counter:
             self.enter_context(self.counter)
         return self
 
-    def add(self, output, images, labels, **losses):
-        """An ANNOutput or SNNOutput of images (B, C, H, W) with labels (B,); losses: further means over these images."""
+    def add(
+        self,
+        output: ANNOutput | SNNOutput,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        **losses: torch.Tensor,
+    ) -> None:
+        """Add the output of a batch.
+
+        Parameters
+        ----------
+        output : ANNOutput or SNNOutput
+            What the network returned.
+        images : Tensor of shape (B, ...)
+            What it was given.
+        labels : Tensor of shape (B,), int64
+            Their classes.
+        **losses : Tensor
+            Further means over these images.
+        """
         self.per_image.append(figures_per_image(output, images, labels))
         if hasattr(output, "spikes"):
             self.spikes.append({name: count.detach() for name, count in output.spikes.items()})
-            shares = open_share_by_step(output, images)
-            losses |= {} if shares is None else {"open_share": shares.mean(1)}
+            open_share = open_share_by_step(output, images)
+            if open_share is not None:
+                losses["open_share"] = open_share.mean(1)
         self.average.add(len(labels), **losses)
 
-    def result(self):
-        """The figures as a dict: images, accuracy (0 to 1), seconds, images_per_second (counting included), and each of the
-        losses; with feedback error (squared error summed over an image after the last step).
+    def result(self) -> dict:
+        """Return the figures.
 
-        From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
-        median_steps, p95_steps, interval (timesteps from an image to the next, where that is not the latency), and comparisons (of a pixel
-        with its prediction, per image); from a model that blocks open_share, a list of T: mean share of active input pixels open
-        at each step; where they were counted operations, see
-        OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
+        Returns
+        -------
+        dict
+            "images"; "accuracy", 0 to 1; each of the losses; "per_image", see
+            `figures_per_image`, Tensors of shape (N,); "seconds" and
+            "images_per_second", counting included. With feedback "error", the squared
+            error summed over an image after the last timestep.
+
+            Of an SNN also "mean_steps", "median_steps", "p95_steps"; "comparisons" of a
+            pixel with its prediction, per image; "spikes", layer -> mean per image;
+            "parts", the same for input, encoder, decoder, classifier and total;
+            "interval", timesteps from an image to the next, where that is not the
+            latency.
+
+            Of a model that blocks "open_share", a list of T: mean share of active input
+            pixels that were open in each timestep.
+
+            If operations were counted, "operations", see `OperationCounter.result`, and
+            the energies per image, see `energies`.
         """
-        average, per_image, spikes = self.average, joined(self.per_image), joined(self.spikes)
+        images = self.average.images
+        per_image = joined(self.per_image)
+        spikes = joined(self.spikes)
         seconds = time.perf_counter() - self.began
-        result = {"images": average.images, **average.means(), "per_image": per_image}
-        result |= {
-            MEANS[name]: values.double().mean().item()
-            for name, values in per_image.items()
-            if name in MEANS
-        }
-        result |= {"seconds": seconds, "images_per_second": average.images / seconds}
+        result = {"images": images, **self.average.means(), "per_image": per_image}
+        for name, values in per_image.items():
+            if name in MEANS:
+                result[MEANS[name]] = values.double().mean().item()
+        result["seconds"] = seconds
+        result["images_per_second"] = images / seconds
         if spikes:
             steps = per_image["steps"].double()
-            result |= {
-                "median_steps": steps.median().item(),
-                "p95_steps": steps.quantile(0.95).item(),
-            }
-            spikes = {
-                name: (count.double().sum() / average.images).item()
-                for name, count in spikes.items()
-            }  # sums are exact
-            result |= {"spikes": spikes, "parts": by_part(spikes)} | self.interval
+            result["median_steps"] = steps.median().item()
+            result["p95_steps"] = steps.quantile(0.95).item()
+            mean_spikes = {}
+            for name, count in spikes.items():
+                mean_spikes[name] = (count.double().sum() / images).item()  # an exact sum
+            result["spikes"] = mean_spikes
+            result["parts"] = by_part(mean_spikes)
+            if self.interval is not None:
+                result["interval"] = self.interval
         if self.counter:
-            operations = self.counter.result(average.images)
-            analog = not self.counter.model.encoding.uses_draws
-            result |= {"operations": operations} | energies(
-                operations, result["comparisons"], analog
-            )
+            operations = self.counter.result(images)
+            sends_values = not self.counter.model.encoding.uses_draws
+            result["operations"] = operations
+            result |= energies(operations, result["comparisons"], sends_values)
         return result
 
 
-def joined(batches):
-    """Figures of each image, name -> (B,), of several batches as one, on the CPU."""
-    return (
-        {name: torch.cat([figures[name] for figures in batches]).cpu() for name in batches[0]}
-        if batches
-        else {}
-    )
+def joined(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Join figures of each image, name -> (B,), of several batches, on the CPU."""
+    if not batches:
+        return {}
+    whole = {}
+    for name in batches[0]:
+        whole[name] = torch.cat([figures[name] for figures in batches]).cpu()
+    return whole
 
 
-def figures_per_image(output, images, labels):
-    """Figures of each image (B,): label, found (the class), correct, margin (margin of the two largest logits); error; from
-    an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
+def figures_per_image(
+    output: ANNOutput | SNNOutput, images: torch.Tensor, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the figures of each image.
+
+    Parameters
+    ----------
+    output : ANNOutput or SNNOutput
+        What the network returned.
+    images : Tensor of shape (B, ...)
+        What it was given.
+    labels : Tensor of shape (B,), int64
+        Their classes.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (B,)}
+        "label"; "found", the class; "correct"; "margin" of the two largest logits. With
+        feedback "error". Of an SNN "spikes" of all layers, "steps", and, unless it is a
+        network of events, "comparisons" of a pixel with its prediction and "ink", the
+        sum of light.
+    """
     found = output.logits.argmax(1)
     figures = {
         "label": labels,
@@ -160,22 +250,22 @@ def figures_per_image(output, images, labels):
 
 
 def evaluate(
-    model,
-    data,
-    labels=None,
-    batch_size=64,
-    seed=0,
-    operations=True,
-    timesteps=None,
-    scale=None,
-    counts=False,
-    encoding="constant",
-):
-    """Judge a network by labelled images, or a network of events by labelled recordings.
+    model: nn.Module,
+    data: torch.Tensor | np.ndarray | ImageSet | Dataset | DataLoader | list,
+    labels: torch.Tensor | np.ndarray | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    operations: bool | OperationCounter = True,
+    timesteps: int | None = None,
+    scale: float | None = None,
+    counts: bool = False,
+    encoding: str = "constant",
+) -> Figures:
+    """Judge a network by labelled images, one of events also by recordings.
 
     The figures are those that the scripts report for the same images. Image n (of an
-    ImageSet its ``start`` is added) has draws of its own, which follow from the seed and n,
-    so the batch size changes nothing.
+    ImageSet its ``start`` is added) has draws of its own, which follow from the seed
+    and n, so the batch size changes nothing.
 
     Parameters
     ----------
@@ -183,9 +273,10 @@ def evaluate(
         An ANN, an SNN, or a network of events, as ``load`` gives them.
     data : Tensor or array of shape (N, C, H, W), ImageSet, Dataset or DataLoader
         Images, uint8 or float as the model takes them. Without ``labels`` an ImageSet
-        (``load_data`` gives three), a Dataset of (image, label) pairs, or a DataLoader, whose
-        own batches are taken, in its order. For a network of events still images
-        (N, *shape), recordings (N, T, *shape), or a list of N recordings as GraphSNN takes it.
+        (``load_data`` gives three), a Dataset of (image, label) pairs, or a DataLoader,
+        whose own batches are taken, in its order. For a network of events still images
+        (N, *shape), recordings (N, T, *shape), or a list of N recordings as GraphSNN
+        takes it.
     labels : Tensor or array of shape (N,), optional
         Class of each image, a whole number from 0.
     batch_size : int, default 64
@@ -193,14 +284,14 @@ def evaluate(
     seed : int, default 0
         Seed of all random numbers.
     operations : bool or OperationCounter, default True
-        Whether operations of an SNN are counted, or what counts them. Those of a network of
-        events are not: ``wfeedback nir`` counts its additions.
+        Whether operations of an SNN are counted, or what counts them. Those of a
+        network of events are not: ``wfeedback nir`` counts its additions.
     timesteps : int, optional
-        Network of events only: for how many timesteps a still image is shown. Recordings
-        have their own.
+        Network of events only: for how many timesteps a still image is shown.
+        Recordings have their own.
     scale : float, optional
-        Network of events only: the data are pixels, which are divided by this number. Bytes
-        of an ImageSet need none: they are brought to [0, 1], or, if the network's
+        Network of events only: the data are pixels, which are divided by this number.
+        Bytes of an ImageSet need none: they are brought to [0, 1], or, if the network's
         ``has_signed_pixels`` says so, to [-1, 1].
     counts : bool, default False
         Network of events only: bytes are numbers of events.
@@ -211,16 +302,16 @@ def evaluate(
     Returns
     -------
     Figures
-        What ``Evaluation.result`` says, and ``confusion``: for each class, as which classes
-        its images were classified.
+        What ``Evaluation.result`` says, and ``confusion``: for each class, as which
+        classes its images were classified.
 
     Raises
     ------
     ModelError
-        For other images or labels, for none, for a network of one class, for an SNN with a
-        part that no architecture makes, whose operations are not known, for bytes above 1 of
-        which nobody says whether they are pixels or numbers of events, and for arguments
-        that this network does not take.
+        For other images or labels, for none, for a network of one class, for an SNN
+        with a part that no architecture makes, whose operations are not known, for
+        bytes above 1 of which nobody says whether they are pixels or numbers of events,
+        and for arguments that this network does not take.
     """
     arrival = Arrival(timesteps, scale, counts, encoding)
     was_training = model.training
@@ -241,25 +332,60 @@ def evaluate(
         model.train(was_training)
 
 
-def takes_events(model):
-    """Whether a network takes events, as a GraphSNN does, rather than images."""
+def takes_events(model: nn.Module) -> bool:
+    """Return whether a network takes events, as a GraphSNN does, rather than images."""
     return getattr(model, "takes_events", False)
 
 
-def class_count(model):
+def class_count(model: nn.Module) -> int:
     """Return how many classes a network tells apart."""
-    return model.class_count if takes_events(model) else model.settings["labels"]
+    if takes_events(model):
+        return model.class_count
+    return model.settings["labels"]
 
 
 @torch.no_grad()
 def evaluate_parts(
-    model, parts, seed, losses=None, on_part=None, count_operations=False, needs_frames=False
-):
-    """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
-    class, how many were found to be of each. losses: (output, images, labels) -> further means, by name; needs_frames: whether
-    these look at predictions or blocked pixels; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
-    that does. Raises ModelError for a network of one class."""
-    if class_count(model) == 1:
+    model: nn.Module,
+    parts: Iterable[Batch | EventBatch],
+    seed: int,
+    losses: Callable | None = None,
+    on_part: Callable[[int, Average], None] | None = None,
+    count_operations: bool | OperationCounter = False,
+    needs_frames: bool = False,
+) -> Figures:
+    """Evaluate a model, batch by batch.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback, VGG_SNN_STDB_wFeedback or GraphSNN
+        The network, in evaluation.
+    parts : iterable of Batch or EventBatch
+        What it is evaluated on.
+    seed : int
+        Seed of all random numbers.
+    losses : callable, optional
+        ``losses(output, images, labels)`` returns further means over a batch, by name.
+    on_part : callable, optional
+        Called after each batch with its number, from 1, and the Average so far.
+    count_operations : bool or OperationCounter, default False
+        Whether to count operations, or what counts them.
+    needs_frames : bool, default False
+        Whether ``losses`` looks at predictions, or at blocked pixels.
+
+    Returns
+    -------
+    Figures
+        What `Evaluation.result` returns, and "confusion": a list for each class, of how
+        many of its images were found to be of each class.
+
+    Raises
+    ------
+    ModelError
+        For a network of one class.
+    """
+    num_classes = class_count(model)
+    if num_classes == 1:
         raise ModelError(
             "this network has only one class, which it always predicts: an evaluation needs two"
         )
@@ -268,36 +394,54 @@ def evaluate_parts(
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             output = part.run(model, seed, frames=needs_frames)
-            evaluation.add(
-                output,
-                part.images,
-                part.labels,
-                **(losses(output, part.images, part.labels) if losses else {}),
-            )
+            means = losses(output, part.images, part.labels) if losses else {}
+            evaluation.add(output, part.images, part.labels, **means)
             if on_part:
                 on_part(number, evaluation.average)
     result = evaluation.result()
-    labels, found = (result["per_image"][name] for name in ("label", "found"))
-    classes = class_count(model)
-    confusion = torch.bincount(labels.long() * classes + found, minlength=classes**2).view(
-        classes, classes
-    )  # rows: labels
+    labels = result["per_image"]["label"].long()
+    found = result["per_image"]["found"]
+    confusion = torch.bincount(labels * num_classes + found, minlength=num_classes**2)
+    confusion = confusion.view(num_classes, num_classes)  # rows: labels
     return Figures(result | {"confusion": confusion.tolist()})
 
 
 @torch.no_grad()
-def spikes_over_time(model, batches, seed):
-    """Means over Batches: layer -> spikes per image at each step (T,); the share of active input open (T,), or None; accuracy, or
-    None where nobody knows labels."""
+def spikes_over_time(
+    model: VGG_SNN_STDB_wFeedback, batches: Iterable[Batch], seed: int
+) -> tuple[dict[str, list], list | None, float | None]:
+    """Return means over batches of what happens in each timestep.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network, in evaluation.
+    batches : iterable of Batch
+        Images, with or without labels.
+    seed : int
+        Seed of all random numbers.
+
+    Returns
+    -------
+    spikes : dict of {str: list of float}
+        Layer -> spikes per image in each of the T timesteps.
+    open_share : list of float or None
+        Share of active input pixels that are open in each timestep. None where nothing
+        blocks.
+    accuracy : float or None
+        From 0 to 1. None without labels.
+    """
     average = Average()
     for batch in batches:
         output = batch.run(model, seed)
         figures = {name: count.double().mean(1) for name, count in output.spikes_by_step.items()}
-        if (share := open_share_by_step(output, batch.images)) is not None:
-            figures["open"] = share.mean(1)
+        open_share = open_share_by_step(output, batch.images)
+        if open_share is not None:
+            figures["open"] = open_share.mean(1)
         if batch.labels is not None:
             figures["right"] = (output.logits.argmax(1) == batch.labels).double().mean()
         average.add(len(batch.images), **figures)
-    means = average.means()
-    share, accuracy = means.pop("open", None), means.pop("right", None)
-    return means, share, accuracy
+    spikes = average.means()
+    open_share = spikes.pop("open", None)
+    accuracy = spikes.pop("right", None)
+    return spikes, open_share, accuracy

@@ -1,25 +1,35 @@
-"""Operations of a network while it runs, as NeuroBench counts them, and as an event-driven machine would; and what they cost.
+"""Operations of a network while it runs, and what they cost.
 
-NeuroBench: an operation is a non-zero input times a non-zero weight, at every place where the weight is used, exact at
-borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), any other multiply-accumulates (MACs); NeuroBench
-judges a whole batch, we each image and step, so that the counts do not depend on the batch. A 2x2 layer or average takes spikes
-and costs ACs, if anything, and the layer after it takes real values and costs MACs, whatever they are (NeuroBench: ACs where all
-happen to be -1, 0 or 1). Dense counts zeros too.
+They are counted in two ways: as NeuroBench counts them, and as an event-driven machine
+would.
 
-Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it. Then each spike of a neuron costs
-one AC for each neuron of the next spiking layer that it reaches, and no MAC is left. (With `--encoding direct` the input's
-analog values are counted as events too.) A maximum pool costs nothing, and of several spikes lets one through, whose way on is
-counted. Leaks, thresholds, biases, dropout and the read-out's own update are counted by neither; how often a neuron gets a bias
-is said beside them, and costs an AC in both energies.
+NeuroBench: an operation is a non-zero input times a non-zero weight, at every place
+where the weight is used, exact at borders. A layer call whose inputs are all -1, 0 or 1
+costs accumulates (ACs), any other multiply-accumulates (MACs). NeuroBench judges a
+whole batch, we each image and step, so that the counts do not depend on the batch. A
+2x2 layer or average takes spikes and costs ACs, if anything. The layer after it takes
+real values and costs MACs, whatever they are (NeuroBench: ACs where all happen to be
+-1, 0 or 1). Dense counts zeros too.
+
+Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it.
+Then each spike of a neuron costs one AC for each neuron of the next spiking layer that
+it reaches, and no MAC is left. (With `--encoding direct` the input's analog values are
+counted as events too.) A maximum pool costs nothing, and of several spikes lets one
+through, whose way on is counted.
+
+Leaks, thresholds, biases, dropout and the read-out's own update are counted by neither.
+How often a neuron gets a bias is said beside them, and costs an AC in both energies.
 """
 
 import functools
+import os
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +39,14 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.basics.devices import wide
 from self_models.layers.stages import LINEAR
+from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT, part_of
+from self_models.runtime.state import RunState
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
+# what OperationCounter.counts counts, each by layer
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
-
 
 CONVENTIONS = Path(__file__).parent / "conventions"
 PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")
@@ -42,11 +55,32 @@ MOST = 1e12  # of a price, in pJ, and of a size, in bytes
 WORD = 4  # bytes of a weight, a membrane potential or an event
 
 
+# --- prices
+
+
 @dataclass(frozen=True)
 class Convention:
-    """Prices of operations, in pJ. title, source, year, technology, leaves_out: in words; picojoules: PRICES; memory: 'bytes' and
-    'picojoules' of an access to a word, by the size of the memory, or None; counts: 'exact', or 'rate': each layer's mean rate
-    times Entry.formula, as most papers have it."""
+    """Prices of operations, in pJ; checked when built.
+
+    Attributes
+    ----------
+    title, source, technology, leaves_out : str
+        What it is, in words.
+    year : int
+        Of the source.
+    picojoules : dict of {str: float}
+        Price of each of `PRICES`.
+    memory : dict of {str: list of float} or None
+        What an access to a word of 4 bytes costs, by the size of the memory: "bytes",
+        which rise, and as many "picojoules", which do not fall. None: memory is free.
+    counts : {"exact", "rate"}
+        "rate": each layer's mean rate times ``Entry.formula``, as most papers have it.
+
+    Raises
+    ------
+    ValueError
+        For tables or prices that are not complete, or no numbers.
+    """
 
     title: str
     source: str
@@ -58,101 +92,222 @@ class Convention:
     counts: str = "exact"
 
     def __post_init__(self):
-        """Raises ValueError, or TypeError, for prices that are not complete, or no numbers."""
-        prices, memory = self.picojoules, self.memory
-        for table, wanted in ((prices, PRICES), (memory or dict.fromkeys(MEMORY), MEMORY)):
-            if {*table} != {*wanted}:
-                raise ValueError(f"a table has {', '.join(table)}: it needs {', '.join(wanted)}")
-        numbers = [*prices.values()]
-        if memory:
-            sizes, costs = (memory[name] for name in MEMORY)
-            if (
-                len(sizes) != len(costs)
-                or len(sizes) < 2
-                or sizes != sorted(set(sizes))
-                or costs != sorted(costs)
-            ):
-                raise ValueError(
-                    "memory: give two bytes or more, which rise, and as many picojoules, which do not fall"
-                )
-            numbers += sizes + costs
-        if wrong := [value for value in numbers if not 0 <= value <= MOST]:
+        """Check the tables, see the class."""
+        check_keys(self.picojoules, PRICES)
+        if self.memory:
+            check_keys(self.memory, MEMORY)
+        numbers = list(self.picojoules.values())
+        if self.memory:
+            self._check_memory()
+            numbers += self.memory["bytes"] + self.memory["picojoules"]
+        wrong = [number for number in numbers if not 0 <= number <= MOST]
+        if wrong:
             raise ValueError(f"{wrong[0]} is no number from 0 to {MOST:g}")
-        if self.counts not in ("exact", "rate") or (memory and self.counts == "rate"):
+        if self.counts not in ("exact", "rate") or (self.memory and self.counts == "rate"):
             raise ValueError("counts must be 'exact', or, where there is no memory, 'rate'")
 
-    def access(self, words, word=WORD):
-        """pJ of an access to so many bytes in a memory of so many words."""
+    def _check_memory(self):
+        """Raise ValueError where the sizes do not rise, or the prices fall."""
+        sizes = self.memory["bytes"]
+        prices = self.memory["picojoules"]
+        is_table = len(sizes) == len(prices) and len(sizes) >= 2
+        if not is_table or sizes != sorted(set(sizes)) or prices != sorted(prices):
+            raise ValueError(
+                "memory: give two bytes or more, which rise, and as many picojoules, "
+                "which do not fall"
+            )
+
+    def access(self, words: float, word: int = WORD) -> float:
+        """Return the energy of an access, in pJ.
+
+        Parameters
+        ----------
+        words : float
+            How many words the memory has.
+        word : int, default 4
+            Bytes of a word, all of which are accessed.
+
+        Returns
+        -------
+        float
+            Between two sizes of the table the price lies on a line; beyond the last one
+            it rises as between the last two. 0 if memory is free.
+        """
         if not self.memory:
             return 0.0
-        sizes, prices = self.memory["bytes"], self.memory["picojoules"]
+        sizes = self.memory["bytes"]
+        prices = self.memory["picojoules"]
         size = max(words * word, sizes[0])
-        if size > sizes[-1]:  # on in the last proportion
+        if size > sizes[-1]:
             slope = (prices[-1] - prices[-2]) / (sizes[-1] - sizes[-2])
             return (prices[-1] + slope * (size - sizes[-1])) * word / WORD
         return float(np.interp(size, sizes, prices)) * word / WORD
 
 
+def check_keys(table: dict, wanted: Iterable[str]) -> None:
+    """Raise ValueError unless a table of a convention has just these keys."""
+    if set(table) != set(wanted):
+        raise ValueError(f"a table has {', '.join(table)}: it needs {', '.join(wanted)}")
+
+
 @functools.cache
-def conventions():
-    """name -> Convention of those that come with the program. Not to be changed."""
-    return {path.stem: read_convention(path) for path in sorted(CONVENTIONS.glob("*.toml"))}
+def conventions() -> dict[str, Convention]:
+    """Return the conventions that come with the program, by name. Not to be changed."""
+    paths = sorted(CONVENTIONS.glob("*.toml"))
+    return {path.stem: read_convention(path) for path in paths}
 
 
-def read_convention(path):
-    """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
+def read_convention(path: str | os.PathLike) -> Convention:
+    """Read a convention from a TOML file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    Convention
+        What it says.
+
+    Raises
+    ------
+    ModelError
+        If it is none; the message names the file.
+    """
     try:
         return Convention(**tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: {str(error).removeprefix('Convention.__init__() ')}") from None
 
 
-def energy_joules(acs, macs):
-    """Estimated energy of the arithmetic alone, without memory traffic: of conventions/arithmetic_45nm.toml."""
+def energy_joules(acs: float, macs: float) -> float:
+    """Estimate the energy of arithmetic alone, without memory traffic.
+
+    Prices are those of ``conventions/arithmetic_45nm.toml``.
+
+    Parameters
+    ----------
+    acs, macs : float
+        Numbers of accumulates and of multiply-accumulates.
+
+    Returns
+    -------
+    float
+        Energy in J.
+    """
     price = conventions()["arithmetic_45nm"].picojoules
     return 1e-12 * (price["add"] * acs + price["multiply_add"] * macs)
 
 
-def energies(operations, comparisons, analog_input=False):
-    """Estimated energy per image of the two ways to run a network, in J, for OperationCounter's result and the pixels compared
-    with their prediction, an AC each, as is each bias that a neuron gets. energy_joules: layer by layer, effective ACs and MACs;
-    energy_event_joules: event by event, ACs alone, but for an analog input (--encoding direct), each of whose events multiplies.
+def energies(operations: dict, comparisons: float, analog_input: bool = False) -> dict[str, float]:
+    """Estimate the energy per image of the two ways to run a network.
+
+    Each comparison of a pixel with its prediction costs an AC, and so does each bias
+    that a neuron gets.
+
+    Parameters
+    ----------
+    operations : dict
+        What ``OperationCounter.result`` returns.
+    comparisons : float
+        Comparisons per image.
+    analog_input : bool, default False
+        Whether the input sends real values (--encoding direct), each of which
+        multiplies.
+
+    Returns
+    -------
+    dict of {str: float}
+        In J. "energy_joules": layer by layer, effective ACs and MACs.
+        "energy_event_joules": event by event, ACs alone, but for an analog input.
     """
-    analog = (
-        next(iter(operations["layers"]["event_acs"].values())) if analog_input else 0.0
-    )  # the first layer's
+    analog_events = 0.0
+    if analog_input:
+        first_layer = next(iter(operations["layers"]["event_acs"]))
+        analog_events = operations["layers"]["event_acs"][first_layer]
     added = comparisons + operations.get("bias_additions", 0)
-    return {
-        "energy_joules": energy_joules(
-            operations["effective_acs"] + added, operations["effective_macs"]
-        ),
-        "energy_event_joules": energy_joules(operations["event_acs"] - analog + added, analog),
-    }
+    by_layer = energy_joules(operations["effective_acs"] + added, operations["effective_macs"])
+    event_acs = operations["event_acs"] - analog_events + added
+    by_event = energy_joules(event_acs, analog_events)
+    return {"energy_joules": by_layer, "energy_event_joules": by_event}
+
+
+# --- counts
+
+
+class SenderSignal(NamedTuple):
+    """What a layer, a pool or the input has sent in some timesteps.
+
+    Attributes
+    ----------
+    values : Tensor of shape (t B, ...)
+        Of one timestep after the other, in each of them of all images.
+    counts : Tensor of shape (t B,), bool
+        Whether the image had not stopped before that timestep.
+    """
+
+    values: torch.Tensor
+    counts: torch.Tensor
 
 
 class OperationCounter:
-    """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. reaches:
-    also the neurons that something arrives at in a step, which the event engine does not tell. Raises ModelError for a network
-    with a part or a method whose operations are not known.
+    """Counts the operations of an SNN's forward passes while it is entered.
 
-    What has reached the layers, of all images and steps together, sums of counts, which are exact: sent: layer, or pool ->
-    (2, N): how often each neuron has sent something, where all that was sent in an image's step was -1, 0 or 1, and else; inputs:
-    linear module that takes what another one gives -> the same of its inputs; ran: how many steps, each of one image; reached:
-    last module -> how many neurons something arrived at, if that is asked for."""
+    ``with OperationCounter(model) as counter: model(images)``, then ``counter.result``.
 
-    def __init__(self, model, reaches=False):
+    It keeps sums over all images and timesteps together. They are sums of counts, and
+    so exact. Some have two rows: the first counts values that arrived while all that an
+    image's signal had in that timestep was -1, 0 or 1, which cost ACs; the second
+    counts all others, which cost MACs.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    reaches : bool, default False
+        Whether to count the neurons that something arrives at in a timestep, too, which
+        the event engine does not tell.
+
+    Attributes
+    ----------
+    sent : dict of {str: Tensor of shape (2, N)}
+        Layer, pool or "input" -> how often each of its N neurons has sent something.
+    inputs : dict of {str: Tensor of shape (2, N)}
+        Linear module that takes what another linear one gives -> how often each of its
+        inputs was not 0.
+    ran : int
+        Timesteps in which the input was active, of all images together.
+    reached : dict of {str: int}
+        Last module before neurons -> at how many of them something arrived in a
+        timestep; empty without ``reaches``.
+
+    Raises
+    ------
+    ModelError
+        For a network with a part or a method whose operations are not known.
+    """
+
+    def __init__(self, model: VGG_SNN_STDB_wFeedback, reaches: bool = False):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
-        self.model, self.reaches, self.ran = model, reaches, 0
-        self.inputs, self.sent, self.reached = (defaultdict(int) for _ in range(3))
-        self._links = [link for link in model.graph.links if link.target not in model.graph.pools]
+        self.model = model
+        self.reaches = reaches
+        self.sent = defaultdict(int)
+        self.inputs = defaultdict(int)
+        self.reached = defaultdict(int)
+        self.ran = 0
+        pools = model.graph.pools
+        self._links = [link for link in model.graph.links if link.target not in pools]
 
     def __enter__(self):
+        """Count from now on."""
         if self.model.engine:
             self.model.engine.start_counting()
         self.model.watcher = self
         return self
 
     def __exit__(self, *exception):
+        """Count no more. The event engine says only now what it has counted."""
         self.model.watcher = None
         if self.model.engine:
             self.model.engine.stop_counting(self)
@@ -160,201 +315,382 @@ class OperationCounter:
     # --- from a run to events
 
     @torch.no_grad()
-    def add(self, run, count, ends=None):
-        """Count the last `count` steps of a RunState; ends: how many of them each image took (B,), None for all."""
+    def add(self, run: RunState, count: int, ends: torch.Tensor | None = None) -> None:
+        """Count the latest timesteps of a run.
+
+        Parameters
+        ----------
+        run : RunState
+            State after them. Its ``noted`` has what was sent.
+        count : int
+            How many timesteps.
+        ends : Tensor of shape (B,), int64, optional
+            How many of them each image took; None: all.
+        """
+        num_images = len(run.image)
         first = run.steps - count
-        taken = torch.ones(count, len(run.image), dtype=torch.bool, device=run.image.device)
+        takes_part = torch.ones(count, num_images, dtype=torch.bool, device=run.image.device)
         if ends is not None:
-            taken = torch.arange(count, device=ends.device)[:, None] < ends
-        # steps in which the input is active: in others each layer only fires what it was charged with
-        self.ran += sum(
-            images
-            for at, images in enumerate(taken.sum(1).tolist())
-            if self.model.sends(first + at)
-        )
-        signals, counted = {}, set()
+            takes_part = torch.arange(count, device=ends.device)[:, None] < ends
 
-        def rows(steps):
-            """Which signals of these steps, bool (t B,), are of images that take them."""
-            return taken[
-                torch.tensor([step - first for step in steps], device=taken.device)
-            ].flatten()
+        # In a timestep without an active input a layer only fires what it was charged
+        # with.
+        for position, running_images in enumerate(takes_part.sum(1).tolist()):
+            if self.model.sends(first + position):
+                self.ran += running_images
 
+        signals = {}
         for source, pieces in run.noted.items():
-            numbers, parts = zip(*pieces, strict=True)
-            steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
-            signals[source] = steps, signal
-            if source == INPUT:
-                self.sent[source] += sent_of(signal, rows(steps), may_be_binary=True)
-            else:
-                spikes = sum_over_batch(signal, rows(steps)).flatten()
-                self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
+            signals[source] = joined_signal(pieces, takes_part, first)
+            self._add_sent(source, signals[source])
+
+        counted_paths = set()
         for link in self._links:
-            steps, signal = signals[link.source]
+            signal = signals[link.source]
             if self.reaches:
-                self.reached[link.end] += reached(link, signal[rows(steps)] != 0)
-            for at, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
-                shared = (
-                    link.source,
-                    link.through[: at + 1],
-                )  # of what a sender sends, once on the same way
-                signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
-                if at and isinstance(module, LINEAR) and shared not in counted:
-                    self.inputs[name] += sent_of(signal, rows(steps), may_be_binary=False)
-                counted.add(shared)
-                if module is not link.modules[-1]:
-                    signal = signal.to(
-                        run.logits.dtype
-                    )  # of spikes alone: a bias is none of the inputs that events bring
-                    signal = (
-                        apply_layer(module, signal, module.weight)
-                        if isinstance(module, LINEAR)
-                        else module(signal)
-                    )
+                active = signal.values[signal.counts] != 0
+                self.reached[link.end] += count_reached(link, active)
+            self._add_inputs(link, signal, run.logits.dtype, counted_paths)
+
+    def _add_sent(self, source, signal):
+        """Add how often each neuron of a sender has sent something."""
+        if source == INPUT:
+            self.sent[source] += count_active(signal, may_be_binary=True)
+            return
+        spikes = sum_over_batch(signal.values, signal.counts).flatten()
+        self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
+
+    def _add_inputs(self, link, signal, dtype, counted_paths):
+        """Add how often inputs of a link's inner linear modules were not 0.
+
+        Several links may begin with the same modules. What these take counts once, so
+        ``counted_paths`` has the beginnings that were seen, and this link's are added.
+        """
+        values = signal.values
+        for position, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
+            if isinstance(module, nn.Linear):
+                values = values.flatten(1)
+            path = (link.source, link.through[: position + 1])
+            is_inner = position > 0 and isinstance(module, LINEAR)
+            if is_inner and path not in counted_paths:
+                inputs = SenderSignal(values, signal.counts)
+                self.inputs[name] += count_active(inputs, may_be_binary=False)
+            counted_paths.add(path)
+            if module is not link.modules[-1]:
+                # Of spikes alone: events bring no bias to the next module.
+                values = values.to(dtype)
+                if isinstance(module, LINEAR):
+                    values = apply_layer(module, values, module.weight)
+                else:
+                    values = module(values)
 
     # --- from events to operations
 
-    def counts(self):
-        """What was counted so far, kind -> layer -> number: acs, macs, dense, biases and steps of linear layers, events and
-        reached of the last one before neurons, spikes and neurons of spiking layers."""
-        shapes, kinds, biased = self.model.graph.shapes, {kind: {} for kind in COUNTED}, set()
-        inputs, sent = (
-            self.inputs.copy(),
-            {name: counts.sum(0) for name, counts in self.sent.items()},
-        )
-        # what a sender sends is what the first module behind it gets, once, however many links begin with it
-        for name, source in dict.fromkeys(
-            (link.through[0], link.source) for link in self._links if link.through
-        ):
-            inputs[name] = inputs[name] + (
-                self.sent[source] if source in sent else torch.zeros(2, 1)
-            )
+    def counts(self) -> dict[str, dict[str, float]]:
+        """Return what was counted so far, over all images.
+
+        Returns
+        -------
+        dict of {str: dict of {str: float}}
+            Kind -> layer -> number. Of linear modules: "acs" and "macs", effective
+            ones; "dense", with zeros; "steps". Of the last module before neurons:
+            "events", event-driven ACs; "biases", how often a neuron gets one;
+            "reached", at how many neurons something arrived. Of spiking layers:
+            "spikes" and "neurons", how often one has fired, and could have.
+        """
+        kinds = {kind: {} for kind in COUNTED}
+        sent = {name: by_value.sum(0) for name, by_value in self.sent.items()}
+        inputs = self._inputs_of_modules()
+        targets_with_bias = set()
         for link in self._links:
-            for name, module, shape in zip(
-                link.through, link.modules, link.chain.shapes, strict=False
-            ):
-                if not isinstance(module, LINEAR) or name in kinds["steps"]:
-                    continue
-                shape = (prod(shape),) if isinstance(module, nn.Linear) else shape
-                met, weights = (
-                    fan_out(module, shape, every=False),
-                    fan_out(module, shape, every=True).sum().item(),
-                )
-                effective = inputs.get(name, torch.zeros(2, 1)) * met.flatten()
-                kinds["acs"][name], kinds["macs"][name] = effective.sum(1).tolist()
-                kinds["steps"][name] = steps = self.ran
-                kinds["dense"][name] = weights * steps
-            if (
-                any(getattr(module, "bias", None) is not None for module in link.modules)
-                and link.target not in biased
-            ):
-                biased.add(link.target)  # several biases of a neuron are added as one
+            layers = zip(link.through, link.modules, link.chain.shapes, strict=False)
+            for name, module, shape in layers:
+                if isinstance(module, LINEAR) and name not in kinds["steps"]:
+                    active_inputs = inputs.get(name, torch.zeros(2, 1))
+                    self._add_linear(kinds, name, module, shape, active_inputs)
+            # Several biases of a neuron are added as one.
+            if has_bias(link) and link.target not in targets_with_bias:
+                targets_with_bias.add(link.target)
                 kinds["biases"][link.end] = prod(link.chain.after) * self.ran
             if link.through:
-                met = synops(link, sent.get(link.source, torch.zeros(prod(link.chain.before))))
-                kinds["events"][link.end] = kinds["events"].get(link.end, 0) + met
+                nothing = torch.zeros(prod(link.chain.before))
+                additions = synops(link, sent.get(link.source, nothing))
+                kinds["events"][link.end] = kinds["events"].get(link.end, 0) + additions
         kinds["reached"] = dict(self.reached)
+        shapes = self.model.graph.shapes
         for name in self.model.layers:
             kinds["spikes"][name] = sent[name].sum().item() if name in sent else 0
             kinds["neurons"][name] = prod(shapes.get(name, ())) * self.ran
         return kinds
 
-    def result(self, images):
-        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and feedback_event_acs,
-        the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and
-        the active share by layer; and of a network with biases bias_additions, how often a neuron gets one."""
+    def _inputs_of_modules(self):
+        """Return how often each linear module's inputs were not 0: name -> (2, N)."""
+        inputs = self.inputs.copy()
+        # The first module behind a sender takes what that sends, once, however many
+        # links begin with it.
+        starts = dict.fromkeys(
+            (link.through[0], link.source) for link in self._links if link.through
+        )
+        for name, source in starts:
+            sent = self.sent[source] if source in self.sent else torch.zeros(2, 1)
+            inputs[name] = inputs[name] + sent
+        return inputs
+
+    def _add_linear(self, kinds, name, module, shape, active_inputs):
+        """Add what a linear module has cost: acs, macs, dense and steps.
+
+        ``shape``: of its input; ``active_inputs`` (2, N): how often these were not 0.
+        """
+        if isinstance(module, nn.Linear):
+            shape = (prod(shape),)
+        nonzero_weights = fan_out(module, shape, every=False)
+        num_weights = fan_out(module, shape, every=True).sum().item()
+        effective = active_inputs * nonzero_weights.flatten()
+        acs, macs = effective.sum(1).tolist()
+        kinds["acs"][name] = acs
+        kinds["macs"][name] = macs
+        kinds["steps"][name] = self.ran
+        kinds["dense"][name] = num_weights * self.ran
+
+    def result(self, images: int) -> dict:
+        """Return means per image.
+
+        Parameters
+        ----------
+        images : int
+            How many images the network has run on.
+
+        Returns
+        -------
+        dict
+            "effective_acs", "effective_macs", "dense", "event_acs": sums over layers.
+            "feedback_acs", "feedback_macs", "feedback_event_acs": the decoder's part of
+            them. "activation_sparsity": share of zeros among all outputs of spiking
+            layers. "layers": the first four by layer, and "active_share", the share of
+            a spiking layer's outputs that are not 0. "bias_additions", if there are
+            biases: how often a neuron gets one.
+        """
         kinds = self.counts()
-        named = {
-            "effective_acs": "acs",
-            "effective_macs": "macs",
-            "dense": "dense",
-            "event_acs": "events",
-        }
         layers = {
-            name: {layer: count / images for layer, count in kinds[kind].items()}
-            for name, kind in named.items()
+            "effective_acs": per_image(kinds["acs"], images),
+            "effective_macs": per_image(kinds["macs"], images),
+            "dense": per_image(kinds["dense"], images),
+            "event_acs": per_image(kinds["events"], images),
         }
-        spikes, neurons = kinds["spikes"], kinds["neurons"]
-        fired, all_ = (sum(by.values()) - by["input"] for by in (spikes, neurons))
-        decoder = {
-            name: sum(v for layer, v in by.items() if part_of(layer) == "decoder")
-            for name, by in layers.items()
-        }
-        return {
-            **{name: sum(by.values()) for name, by in layers.items()},
-            "feedback_acs": decoder["effective_acs"],
-            "feedback_macs": decoder["effective_macs"],
-            "feedback_event_acs": decoder["event_acs"],
-            "activation_sparsity": 1 - fired / max(all_, 1),
-            "layers": layers
-            | {
-                "active_share": {
-                    name: count / max(neurons[name], 1) for name, count in spikes.items()
-                }
-            },
-            **(
-                {"bias_additions": sum(kinds["biases"].values()) / images}
-                if kinds["biases"]
-                else {}
-            ),
-        }
+        result = {name: sum(by_layer.values()) for name, by_layer in layers.items()}
+        result["feedback_acs"] = decoder_sum(layers["effective_acs"])
+        result["feedback_macs"] = decoder_sum(layers["effective_macs"])
+        result["feedback_event_acs"] = decoder_sum(layers["event_acs"])
+
+        spikes = kinds["spikes"]
+        neurons = kinds["neurons"]
+        fired = sum(spikes.values()) - spikes[INPUT]
+        could_fire = sum(neurons.values()) - neurons[INPUT]
+        result["activation_sparsity"] = 1 - fired / max(could_fire, 1)
+        active_share = {}
+        for name, count in spikes.items():
+            active_share[name] = count / max(neurons[name], 1)
+        result["layers"] = {**layers, "active_share": active_share}
+        if kinds["biases"]:
+            result["bias_additions"] = sum(kinds["biases"].values()) / images
+        return result
 
 
-def synops(link, sent):
-    """Additions of a link: of what each neuron of its source has sent (N,), one for each neuron of the target that it reaches."""
-    return (
-        (sent.double().reshape(link.chain.before).cpu() * torch.from_numpy(link.chain.reach()))
-        .sum()
-        .item()
-    )
+def per_image(counts: dict[str, float], images: int) -> dict[str, float]:
+    """Divide the counts of layers by the number of images."""
+    return {layer: count / images for layer, count in counts.items()}
 
 
-def sent_of(signal, rows, may_be_binary):
-    """How often each value was not 0 in these rows of a signal (N, ...), bool (N,): (2, ...), see OperationCounter."""
-    is_binary = torch.zeros_like(rows)
+def decoder_sum(counts: dict[str, float]) -> float:
+    """Sum the counts of the decoder's layers."""
+    return sum(count for layer, count in counts.items() if part_of(layer) == "decoder")
+
+
+def has_bias(link: Link) -> bool:
+    """Return whether a module of a link has a bias."""
+    return any(getattr(module, "bias", None) is not None for module in link.modules)
+
+
+def joined_signal(pieces: list[tuple], takes_part: torch.Tensor, first: int) -> SenderSignal:
+    """Join what a sender has sent in several chunks of timesteps.
+
+    Parameters
+    ----------
+    pieces : list of (sequence of int, Tensor of shape (t B, ...))
+        Numbers of the timesteps of a chunk, and what was sent in them.
+    takes_part : Tensor of shape (T, B), bool
+        Whether an image takes part in a timestep.
+    first : int
+        Number of the first of these T timesteps.
+
+    Returns
+    -------
+    SenderSignal
+        Of all chunks.
+    """
+    positions = []
+    values = []
+    for steps, chunk in pieces:
+        positions += [step - first for step in steps]
+        values.append(chunk)
+    counts = takes_part[torch.tensor(positions, device=takes_part.device)].flatten()
+    # One chunk is the usual case, and torch.cat would copy it.
+    joined = values[0] if len(values) == 1 else torch.cat(values)
+    return SenderSignal(joined, counts)
+
+
+def synops(link: Link, sent: torch.Tensor) -> float:
+    """Return the additions of a link: one for each neuron that each spike reaches.
+
+    Parameters
+    ----------
+    link : Link
+        What leads from one spiking layer to the next.
+    sent : Tensor of shape (N,)
+        How often each neuron of its source has sent something.
+
+    Returns
+    -------
+    float
+        Additions at the link's target.
+    """
+    reach = torch.from_numpy(link.chain.reach())
+    return (sent.double().reshape(link.chain.before).cpu() * reach).sum().item()
+
+
+def count_active(signal: SenderSignal, may_be_binary: bool) -> torch.Tensor:
+    """Count how often each value of a signal was not 0.
+
+    Parameters
+    ----------
+    signal : SenderSignal
+        N values for each timestep of an image.
+    may_be_binary : bool
+        Whether to look for timesteps of images whose values are all -1, 0 or 1. If not,
+        all count as others.
+
+    Returns
+    -------
+    Tensor of shape (2, N)
+        In those timesteps, and in all others; see `OperationCounter`.
+    """
+    values, counts = signal
+    is_binary = torch.zeros_like(counts)
     if may_be_binary:
-        is_binary = ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
-    return sum_over_batch(
-        (signal != 0).float(), torch.stack([rows & is_binary, rows & ~is_binary])
-    ).flatten(1)
+        is_binary = ((values == 0) | (values.abs() == 1)).flatten(1).all(1)
+    rows = torch.stack([counts & is_binary, counts & ~is_binary])
+    return sum_over_batch((values != 0).float(), rows).flatten(1)
 
 
-def sum_over_batch(active, rows):
-    """(B, ...) of zeros and ones -> (..., ...) in float64: the sum of these rows, bool (..., B). A product: sum(0) is slow."""
-    if active.dim() < 4:
-        return (rows.to(active.dtype) @ active).to(wide(active.device))
-    by_place = active.permute(0, 2, 3, 1)
-    total = (rows.to(active.dtype) @ by_place.flatten(1)).to(wide(active.device))
-    return total.unflatten(-1, by_place.shape[1:]).movedim(-1, -3)
+def sum_over_batch(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Sum some rows of a batch.
+
+    Parameters
+    ----------
+    values : Tensor of shape (B, ...)
+        Zeros and ones.
+    rows : Tensor of shape (B,) or (K, B), bool
+        The rows that count, or K such choices.
+
+    Returns
+    -------
+    Tensor of shape (...) or (K, ...)
+        The sums, in the device's widest type.
+    """
+    # A matrix product does it in a fraction of the time that sum(0) takes.
+    if values.dim() < 4:
+        return (rows.to(values.dtype) @ values).to(wide(values.device))
+    # With channels last no copy is made of signals that lie so in memory.
+    channels_last = values.permute(0, 2, 3, 1)
+    total = (rows.to(values.dtype) @ channels_last.flatten(1)).to(wide(values.device))
+    return total.unflatten(-1, channels_last.shape[1:]).movedim(-1, -3)
 
 
-def reached(link, active):
-    """How many neurons of a link's target something arrives at in all; active: what its source sends, bool (N, ...)."""
-    places = active.view(*active.shape, *[1] * (4 - active.dim())).float().amax(1, keepdim=True)
+def count_reached(link: Link, active: torch.Tensor) -> float:
+    """Count the neurons of a link's target at which something arrives.
+
+    Parameters
+    ----------
+    link : Link
+        What leads to them.
+    active : Tensor of shape (N, ...), bool
+        What its source sends, of N timesteps of images.
+
+    Returns
+    -------
+    float
+        Over all N.
+    """
+    # All channels of a place reach the same places, so one channel is enough.
+    missing = [1] * (4 - active.dim())
+    places = active.view(*active.shape, *missing).float().amax(1, keepdim=True)
     for module in link.modules:
         if isinstance(module, nn.Linear):
             places = places.flatten(1).amax(1).view(-1, 1, 1, 1)
         elif isinstance(module, LINEAR):
-            places = apply_layer(module, places, places.new_ones(1, 1, *module.kernel_size), 1)
+            ones = places.new_ones(1, 1, *module.kernel_size)
+            places = apply_layer(module, places, ones, groups=1)
         else:
             places = module(places)
-    return (places > 0).sum().item() * link.chain.after[0]
+    num_channels = link.chain.after[0]
+    return (places > 0).sum().item() * num_channels
 
 
 @torch.inference_mode(False)  # it takes a gradient, whatever the caller is about
-def fan_out(layer, shape, every):
-    """Weights that each input of a layer meets, float64 of this shape; every: all weights, else the non-zero ones."""
-    ones = torch.ones(
-        1, *shape, dtype=wide(layer.weight.device), device=layer.weight.device
-    ).requires_grad_()
-    weight = layer.weight.detach().to(ones.dtype)
-    weight = torch.ones_like(weight) if every else (weight != 0).to(weight.dtype)
+def fan_out(layer: nn.Module, shape: tuple, every: bool) -> torch.Tensor:
+    """Count the weights that each input of a layer meets.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d, nn.ConvTranspose2d or nn.Linear
+        The layer. At borders an input meets fewer weights.
+    shape : tuple of int
+        Of its input, without the batch.
+    every : bool
+        Whether weights of 0 count, too.
+
+    Returns
+    -------
+    Tensor of this shape, float64
+        Number of weights. (float32 on mps, which has no float64.)
+    """
+    # Each output is a sum of weights times inputs. So the gradient of the sum of all
+    # outputs is, for each input, the sum of the weights that it meets. With weights of
+    # 1 that is their number.
+    dtype = wide(layer.weight.device)
+    inputs = torch.ones(1, *shape, dtype=dtype, device=layer.weight.device).requires_grad_()
+    weight = layer.weight.detach().to(dtype)
+    if every:
+        ones = torch.ones_like(weight)
+    else:
+        ones = (weight != 0).to(dtype)
     with torch.enable_grad():
-        return torch.autograd.grad(apply_layer(layer, ones, weight).sum(), ones)[0][0].detach()
+        total = apply_layer(layer, inputs, ones).sum()
+        (gradient,) = torch.autograd.grad(total, inputs)
+    return gradient[0].detach()
 
 
-def apply_layer(layer, x, weight, groups=None):
-    """The layer's own map with another weight, and number of groups."""
+def apply_layer(
+    layer: nn.Module, x: torch.Tensor, weight: torch.Tensor, groups: int | None = None
+) -> torch.Tensor:
+    """Apply a linear layer's map without its bias, and with another weight.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d, nn.ConvTranspose2d or nn.Linear
+        Gives stride, padding and so on.
+    x : Tensor of shape (B, ...)
+        Its input.
+    weight : Tensor
+        In place of the layer's.
+    groups : int, optional
+        In place of the layer's.
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+        Its output.
+    """
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight)
     form = {

@@ -1,22 +1,35 @@
-"""Network plans: which layers, in which order, for images of which shape.
+"""Architectures: which layers a network has, in which order.
 
-Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool), 'M'
-(2x2 maximum pool, behind a nonlinearity: of spikes see MAX_POOLS in stages.py), and 'fork', once at most: from there the decoder
-takes its input, else from the encoder's end.
-Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
-'in' (back to the image's channels), which comes last. An architecture without a decoder is an architecture without feedback.
+Each is a *plan* of two texts, whose words are *tokens*. Of the encoder:
+
+- a number: 3x3 convolution to so many channels, and a nonlinearity;
+- D: 2x2 strided convolution;
+- A: 2x2 average pool;
+- M: 2x2 maximum pool, behind a nonlinearity (of spikes see MAX_POOLS in stages.py);
+- fork, once at most: here the decoder takes its input, else at the encoder's end.
+
+Of the decoder:
+
+- a number: 3x3 transposed convolution to so many channels, and a nonlinearity;
+- U: 2x2 strided transposed convolution;
+- drop: dropout;
+- in: back to the image's channels. It comes last.
+
+An architecture without a decoder is one without feedback.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from self_models.basics import ModelError
 from self_models.basics.settings import Registry
 
-HALVING = ("D", "A", "M")  # encoder tokens
+HALVING = ("D", "A", "M")  # encoder tokens that halve the image
+ENCODER_TOKENS = (*HALVING, "fork")  # beside numbers
+DECODER_TOKENS = ("U", "drop", "in")  # beside numbers
 
-# name -> (encoder, decoder)
-PLANS = Registry("architecture")
+PLANS = Registry("architecture")  # name -> (encoder, decoder)
 PLANS |= {
     "VGG5_wFeedback": ("64 D 128 128 D", "U 128 drop 64 U in"),
     "VGG5_wFeedback_narrow": ("32 D 64 64 D", "U 64 drop 32 U in"),
@@ -50,79 +63,149 @@ PLANS |= {
 
 @dataclass(frozen=True)
 class Plan:
-    """Two tuples of tokens; checked when built. Raises ModelError where the tokens make no network."""
+    """An architecture; checked when built.
+
+    Attributes
+    ----------
+    encoder : tuple of int and str
+        Tokens of the encoder.
+    decoder : tuple of int and str
+        Tokens of the decoder; empty without one.
+
+    Raises
+    ------
+    ModelError
+        If the tokens make no network.
+    """
 
     encoder: tuple
     decoder: tuple = ()
 
     def __post_init__(self):
-        encoder, decoder, downs, ups = (
-            self.encoder,
-            self.decoder,
-            halvings(self.before_fork),
-            self.decoder.count("U"),
-        )
-        for part, tokens, letters in (
-            ("encoder", encoder, (*HALVING, "fork")),
-            ("decoder", decoder, ("U", "drop", "in")),
-        ):
-            if wrong := [token for token in tokens if not (is_width(token) or token in letters)]:
-                raise ModelError(
-                    f"plan: unknown {part} token {wrong[0]!r}: use a number of channels or {', '.join(letters)}"
-                )
+        """Check the tokens, see the class."""
+        check_known_tokens("encoder", self.encoder, ENCODER_TOKENS)
+        check_known_tokens("decoder", self.decoder, DECODER_TOKENS)
+        self._check_encoder()
+        if self.decoder:
+            self._check_decoder()
+
+    def _check_encoder(self):
+        """Raise ModelError where tokens of the encoder stand in a wrong place."""
+        encoder = self.encoder
         if not encoder or not is_width(encoder[0]):
             raise ModelError(
                 f"plan: the encoder must begin with a number of channels, not {list(encoder[:1])}"
             )
-        if encoder.count("fork") > 1 or ("fork" in encoder and not decoder):
+        is_forked_in_vain = "fork" in encoder and not self.decoder
+        if encoder.count("fork") > 1 or is_forked_in_vain:
             raise ModelError(
-                "plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder"
+                "plan: 'fork' is where the decoder takes its input: have it once, "
+                "and only beside a decoder"
             )
-        for before, token in pairwise(token for token in encoder if token != "fork"):
+        layers = [token for token in encoder if token != "fork"]
+        for before, token in pairwise(layers):
             if token == "M" and not (is_width(before) or before == "M"):
                 raise ModelError(
-                    f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}"
+                    "plan: 'M' stands behind a nonlinearity, so behind a number, "
+                    f"not behind {before!r}"
                 )
-        if decoder and (decoder[-1] != "in" or decoder.count("in") != 1):
+
+    def _check_decoder(self):
+        """Raise ModelError unless the decoder ends in an image of the input's size."""
+        decoder = self.decoder
+        if decoder[-1] != "in" or decoder.count("in") != 1:
             raise ModelError("plan: the decoder must end with 'in', and have it only there")
-        if decoder and downs != ups:
-            where = " before its fork" if "fork" in encoder else ""
-            both = f"the encoder halves the image {downs} times{where} and the decoder doubles it {ups} times"
-            raise ModelError(f"plan: {both}; give both the same number")
+        downs = halvings(self.before_fork)
+        ups = decoder.count("U")
+        if downs != ups:
+            where = " before its fork" if "fork" in self.encoder else ""
+            raise ModelError(
+                f"plan: the encoder halves the image {downs} times{where} and the decoder "
+                f"doubles it {ups} times; give both the same number"
+            )
 
     @property
-    def before_fork(self):
+    def before_fork(self) -> tuple:
         """The encoder's tokens whose output the decoder takes."""
-        return (
-            self.encoder[: self.encoder.index("fork")] if "fork" in self.encoder else self.encoder
-        )
+        if "fork" not in self.encoder:
+            return self.encoder
+        return self.encoder[: self.encoder.index("fork")]
 
-    def sizes(self, height, width):
-        """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the sizes that an image has on its way through the encoder.
+
+        Parameters
+        ----------
+        height, width : int
+            Size of the image.
+
+        Returns
+        -------
+        list of (int, int)
+            Height and width before each halving, then the last ones.
+
+        Raises
+        ------
+        ModelError
+            If nothing is left at the end.
+        """
         times = halvings(self.encoder)
-        if min(height, width) < 2**times:
-            needs = f"this architecture halves it {times} times and needs at least {2**times}x{2**times}"
+        smallest = 2**times
+        if min(height, width) < smallest:
             raise ModelError(
-                f"image of {height}x{width} is too small: {needs}; choose a shallower one"
+                f"image of {height}x{width} is too small: this architecture halves it {times} "
+                f"times and needs at least {smallest}x{smallest}; choose a shallower one"
             )
         return [(height >> n, width >> n) for n in range(times + 1)]
 
 
-def halvings(tokens):
-    """How often these tokens of an encoder halve the image."""
+def check_known_tokens(part: str, tokens: tuple, letters: tuple[str, ...]) -> None:
+    """Raise ModelError for a token that is neither a number nor one of the letters."""
+    for token in tokens:
+        if not is_width(token) and token not in letters:
+            raise ModelError(
+                f"plan: unknown {part} token {token!r}: use a number of channels or "
+                f"{', '.join(letters)}"
+            )
+
+
+def halvings(tokens: Iterable) -> int:
+    """Return how often these tokens of an encoder halve the image."""
     return sum(token in HALVING for token in tokens)
 
 
-def find_plan(name, plan=None):
-    """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
-    encoder, decoder = map(as_tokens, PLANS.find(name)) if plan is None else plan
+def find_plan(name: str, plan: list | tuple | None = None) -> Plan:
+    """Return the architecture of a name, or one of tokens.
+
+    Parameters
+    ----------
+    name : str
+        One of `PLANS`.
+    plan : sequence of two sequences of int and str, optional
+        Tokens of an encoder and a decoder. If given, the name does not count.
+
+    Returns
+    -------
+    Plan
+        The architecture.
+
+    Raises
+    ------
+    ModelError
+        For an unknown name, and for tokens that make no network.
+    """
+    if plan is None:
+        encoder, decoder = map(as_tokens, PLANS.find(name))
+    else:
+        encoder, decoder = plan
     return Plan(tuple(encoder), tuple(decoder))
 
 
-def as_tokens(text):
-    """'16 D' -> [16, 'D']"""
+def as_tokens(text: str) -> list[int | str]:
+    """Split a text into tokens: '16 D' becomes [16, 'D']."""
     return [int(token) if token.isdigit() else token for token in text.split()]
 
 
-def is_width(token):
+def is_width(token: object) -> bool:
+    """Return whether a token is a number of channels."""
     return isinstance(token, int) and token > 0

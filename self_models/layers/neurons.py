@@ -10,6 +10,7 @@ them there, too. CONTRIBUTING.md names the files, and tests/test_models.py says 
 them differs. A neuron of your own: docs/how_to/extend.md.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,9 +28,9 @@ class NeuronState(NamedTuple):
 
     Attributes
     ----------
-    v : Tensor (B, ...)
+    v : Tensor of shape (B, ...)
         Membrane potential, which the named tuples of other neurons have, too.
-    age : Tensor (B, ...) or None
+    age : Tensor of shape (B, ...) or None
         Timesteps since the last spike; None where no surrogate asks for it.
     """
 
@@ -37,24 +38,74 @@ class NeuronState(NamedTuple):
     age: torch.Tensor | None = None
 
 
-UPDATES = Registry("update")  # name -> function as those here
+# An update is a function of (current, v, theta, leak, spike) as those here. It returns
+# the spikes of a timestep and the membrane potential after it.
+UPDATES = Registry("update")
 
 
 @UPDATES.register("delayed")
-def delayed(current, v, theta, leak, spike):
-    """s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + I[t] - theta s[t]
+def delayed(
+    current: torch.Tensor,
+    v: torch.Tensor,
+    theta: torch.Tensor,
+    leak: torch.Tensor,
+    spike: Callable,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fire, then charge and reset: each layer delays by one timestep.
 
-    Fire, then charge and reset: s[t] reads V before I[t] arrives, so each layer delays by one step (Rathi et al., ICLR 2020).
-    theta in the unit of V and I; leak per step. Returns (s, V[t+1])."""
+        s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + I[t] - theta s[t]
+
+    ``s[t]`` reads V before I[t] arrives (Rathi et al., ICLR 2020).
+
+    Parameters
+    ----------
+    current : Tensor of shape (B, ...)
+        I[t], the input current.
+    v : Tensor of shape (B, ...)
+        V[t], the membrane potential before the timestep.
+    theta : Tensor, above 0
+        The threshold, in the unit of V and I.
+    leak : Tensor, 0 to 1
+        Share of V that is kept in a timestep; 1: no leak.
+    spike : callable
+        ``spike(v, theta)`` returns H(V/theta - 1), with a surrogate gradient.
+
+    Returns
+    -------
+    spikes : Tensor of shape (B, ...)
+        s[t], 0 or 1.
+    v : Tensor of shape (B, ...)
+        V[t+1].
+    """
     s = spike(v, theta)
     return s, leak * v + current - theta * s.detach()
 
 
 @UPDATES.register("immediate")
-def immediate(current, v, theta, leak, spike):
-    """V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
+def immediate(
+    current: torch.Tensor,
+    v: torch.Tensor,
+    theta: torch.Tensor,
+    leak: torch.Tensor,
+    spike: Callable,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Charge, then fire and reset: depth costs no timesteps.
 
-    Charge, then fire and reset: depth costs no steps. Returns (s, V[t])."""
+        V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta
+        s[t]
+
+    Parameters
+    ----------
+    current, v, theta, leak, spike
+        As of `delayed`; ``v`` is V[t-1].
+
+    Returns
+    -------
+    spikes : Tensor of shape (B, ...)
+        s[t], 0 or 1.
+    v : Tensor of shape (B, ...)
+        V[t].
+    """
     v = leak * v + current
     s = spike(v, theta)
     return s, v - theta * s.detach()
@@ -64,18 +115,41 @@ UPDATES.offer(assembly.UPDATES)  # those of guests, which are imported when they
 
 
 class Spike(torch.autograd.Function):
-    """s = H(v), and backward ds/dv as the surrogate has it; v, age: (B, ...), age None where the surrogate needs none."""
+    """Heaviside step ``s = H(v)``, with a surrogate in place of its gradient ds/dv."""
 
     @staticmethod
-    def forward(ctx, v, age, surrogate):
+    def forward(
+        ctx, v: torch.Tensor, age: torch.Tensor | None, surrogate: Surrogate
+    ) -> torch.Tensor:
+        """Return 1 where v is above 0, else 0.
+
+        Parameters
+        ----------
+        ctx : context of autograd
+            Keeps what ``backward`` needs.
+        v : Tensor of shape (B, ...)
+            V/theta - 1.
+        age : Tensor of shape (B, ...) or None
+            Timesteps since the last spike. None if the surrogate does not ask for it.
+        surrogate : Surrogate
+            What replaces the gradient.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            The spikes, in the type of v.
+        """
         ctx.save_for_backward(v, age)
         ctx.surrogate = surrogate
         return (v > 0).to(v.dtype)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return the gradient with respect to v. The other two have none."""
         v, age = ctx.saved_tensors
-        return ctx.surrogate.scale * ctx.surrogate.onto(gradient, v.clone(), age), None, None
+        surrogate = ctx.surrogate
+        # `onto` may write into the v that it is given.
+        return surrogate.scale * surrogate.onto(gradient, v.clone(), age), None, None
 
 
 class SpikingNeuron(nn.Module):
@@ -92,7 +166,7 @@ class SpikingNeuron(nn.Module):
     threshold : float > 0
         In the unit of the current. A Parameter of one value, or one for each neuron.
     leak : float, 0 to 1
-        Share of V that a timestep keeps. A Parameter, too.
+        Share of V that a timestep keeps; 1: no leak. A Parameter, too.
     learn_threshold, learn_leak : bool
         Whether these have gradients.
     initial_potential : float, 0 to 1
@@ -109,7 +183,7 @@ class SpikingNeuron(nn.Module):
     fires = True  # else it sends V
     charges_first = False  # True: it fires only when it has been charged by all that arrives
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting, and users' classes hand them on by name
         self,
         surrogate: Surrogate,
         update: str,
@@ -151,19 +225,21 @@ class SpikingNeuron(nn.Module):
 
         Parameters
         ----------
-        current : Tensor (B, ...)
+        current : Tensor of shape (B, ...)
             What arrives, as the layer's weights deliver it.
         state : NeuronState or None
             Of the timestep before; None for neurons at rest.
 
         Returns
         -------
-        spikes : Tensor (B, ...)
+        spikes : Tensor of shape (B, ...)
             0 or 1.
         state : NeuronState
         """
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
-        v, age = state or self.at_rest(current)
+        if state is None:
+            state = self.at_rest(current)
+        v, age = state
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
         spike = partial(self.spike, age=age)
@@ -175,7 +251,22 @@ class SpikingNeuron(nn.Module):
     def spike(
         self, v: torch.Tensor, theta: torch.Tensor, age: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return s = H(V/theta - 1) with the surrogate's gradient; age: of NeuronState."""
+        """Return the spikes s = H(V/theta - 1), with the surrogate's gradient.
+
+        Parameters
+        ----------
+        v : Tensor of shape (B, ...)
+            Membrane potential.
+        theta : Tensor
+            Threshold.
+        age : Tensor of shape (B, ...) or None
+            See `NeuronState`.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            0 or 1.
+        """
         return Spike.apply(v / theta - 1, age, self.surrogate)
 
     def floored(self, v: torch.Tensor) -> torch.Tensor:
@@ -187,28 +278,41 @@ class SpikingNeuron(nn.Module):
 
 
 class SpikingLayers:
-    """What a network of spiking layers tells of them all, and sets: their thresholds and leaks."""
+    """What a network, which is a Module, offers of all its spiking layers."""
 
-    def neurons(self):
-        """Name -> spiking layer, in the order encoder, decoder, classifier."""
-        return {
-            name: module
-            for name, module in self.named_modules()
-            if isinstance(module, SpikingNeuron)
-        }
+    def neurons(self) -> dict[str, SpikingNeuron]:
+        """Return name -> spiking layer, in the order encoder, decoder, classifier."""
+        neurons = {}
+        for name, module in self.named_modules():
+            if isinstance(module, SpikingNeuron):
+                neurons[name] = module
+        return neurons
 
     @property
-    def thresholds(self):
-        """Threshold of each spiking layer, in the order encoder, decoder, classifier."""
+    def thresholds(self) -> list[float]:
+        """Threshold of each spiking layer: encoder, decoder, classifier."""
         return [neuron.threshold.item() for neuron in self.neurons().values()]
 
     @torch.no_grad()
-    def set_thresholds(self, thresholds):
-        """Set the threshold of each spiking layer, in the same order. Raises ModelError for a wrong number or value."""
-        neurons, thresholds = self.neurons(), [float(value) for value in thresholds]
+    def set_thresholds(self, thresholds: Sequence[float]) -> None:
+        """Set the threshold of each spiking layer.
+
+        Parameters
+        ----------
+        thresholds : sequence of float, above 0
+            In the order encoder, decoder, classifier.
+
+        Raises
+        ------
+        ModelError
+            For a wrong number or value. Nothing is set then.
+        """
+        neurons = self.neurons()
+        thresholds = [float(value) for value in thresholds]
         if len(thresholds) != len(neurons):
             raise ModelError(
-                f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: {', '.join(neurons)}"
+                f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: "
+                f"{', '.join(neurons)}"
             )
         if not all(value > 0 for value in thresholds):
             raise ModelError(f"thresholds must be above 0: {thresholds}")
@@ -216,15 +320,29 @@ class SpikingLayers:
             neuron.threshold.fill_(value)
 
     @torch.no_grad()
-    def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
+    def set_leak(self, leak: float) -> None:
+        """Set the leak of every spiking layer.
+
+        Parameters
+        ----------
+        leak : float, 0 to 1
+            Share of the membrane potential that is kept in a timestep; 1: no leak.
+
+        Raises
+        ------
+        ModelError
+            For another value.
+        """
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
 
     @torch.no_grad()
-    def clamp_dynamics(self):
-        """Bring learned thresholds and leaks back into their range; call after each optimiser step. What is not learned stays."""
+    def clamp_dynamics(self) -> None:
+        """Bring learned thresholds and leaks back into their range.
+
+        Call it after each optimiser step. What is not learned stays as it is.
+        """
         for neuron in self.neurons().values():
             if neuron.threshold.requires_grad:
                 neuron.threshold.clamp_(min=1e-2)
@@ -233,38 +351,113 @@ class SpikingLayers:
 
 
 class CountingMaxPool(nn.MaxPool2d):
-    """A maximum pool of spike counts: it lets a spike through where the highest count of its window's neurons rises.
+    """A maximum pool of spike counts.
 
-    After each step it has sent as many spikes as the neuron of its window that has sent most: the maximum of the rates, as in the
-    ANN; the logical or of the spikes sends more wherever two neurons take turns. At most one spike a step, since a count rises by
-    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)"""
+    A spike passes where the highest count in a window rises. So after each timestep as
+    many have passed as the window's busiest neuron has sent. This is the maximum of the
+    rates, as in the ANN. The logical or of the spikes would send more, wherever two
+    neurons take turns. At most one spike passes in a timestep, since a count rises by
+    at most 1.
 
-    def forward(self, spikes, counts=None, steps=1):
-        """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
-        counts (B, C, H, W): of the steps before, None for none."""
-        highest, passed = None if counts is None else super().forward(counts), []
-        for now in spikes.chunk(steps):
-            counts = now if counts is None else counts + now
-            before, highest = highest, super().forward(counts)
-            passed.append(highest if before is None else highest - before)
+    (Rueckauer et al., Front. Neurosci. 2017, let spikes of the neuron pass whose
+    estimated rate is the highest.)
+    """
+
+    def forward(
+        self, spikes: torch.Tensor, counts: torch.Tensor | None = None, steps: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Let spikes pass.
+
+        Parameters
+        ----------
+        spikes : Tensor of shape (steps B, C, H, W)
+            Of one timestep after the other.
+        counts : Tensor of shape (B, C, H, W) or None
+            Spikes of each neuron in the timesteps before. None for no timesteps.
+        steps : int, default 1
+            How many timesteps these are.
+
+        Returns
+        -------
+        passed : Tensor of shape (steps B, C, H / 2, W / 2)
+            Spikes that pass.
+        counts : Tensor of shape (B, C, H, W)
+            Spikes of each neuron, these included.
+        """
+        highest = None  # count of each window so far
+        if counts is not None:
+            highest = super().forward(counts)
+        passed = []
+        for step_spikes in spikes.chunk(steps):
+            counts = step_spikes if counts is None else counts + step_spikes
+            highest_before = highest
+            highest = super().forward(counts)
+            rise = highest if highest_before is None else highest - highest_before
+            passed.append(rise)
         return torch.cat(passed), counts
 
 
 class HeldDropout(nn.Module):
-    """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
+    """Dropout whose mask is drawn once for each image, and held for all timesteps.
 
-    forward(signal, mask, steps) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), of new_mask,
-    or None, which drops nothing."""
+    Parameters
+    ----------
+    p : float, 0 to 1
+        Share of the values that are dropped in training.
+    layer : int
+        Its number among the network's dropouts. Masks follow from it.
+    """
 
-    def __init__(self, p, layer=0):
+    def __init__(self, p: float, layer: int = 0):
         super().__init__()
-        self.p, self.layer = p, layer
+        self.p = p
+        self.layer = layer
 
-    def new_mask(self, draws, shape, device):
-        """The mask of a batch with these Draws, for signals (B, *shape), None in evaluation."""
-        return draws.mask(self.layer, self.p, shape, device) if self.training and self.p else None
+    def new_mask(
+        self, draws, shape: Sequence[int], device: torch.device | str
+    ) -> torch.Tensor | None:
+        """Draw the mask of a batch.
 
-    def forward(self, signal, mask=None, steps=1):
+        Parameters
+        ----------
+        draws : Draws
+            Random numbers of the batch's images.
+        shape : sequence of int
+            Of the signal of an image.
+        device : torch.device or str
+            Where the mask is to lie.
+
+        Returns
+        -------
+        Tensor of shape (B, *shape) or None
+            Factors on the signal. None where nothing is dropped, as in evaluation.
+        """
+        if not self.training or not self.p:
+            return None
+        return draws.mask(self.layer, self.p, shape, device)
+
+    def forward(
+        self, signal: torch.Tensor, mask: torch.Tensor | None = None, steps: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Drop values of a signal.
+
+        Parameters
+        ----------
+        signal : Tensor of shape (steps B, ...)
+            Of one timestep after the other.
+        mask : Tensor of shape (B, ...) or None
+            Of `new_mask`. None drops nothing.
+        steps : int, default 1
+            How many timesteps these are.
+
+        Returns
+        -------
+        signal : Tensor of shape (steps B, ...)
+            The signal, times the mask.
+        mask : Tensor of shape (B, ...) or None
+            The same, for the timesteps that follow.
+        """
         if mask is None:
             return signal, None
-        return (signal.unflatten(0, (steps, -1)) * mask.to(signal.dtype)).flatten(0, 1), mask
+        by_step = signal.unflatten(0, (steps, -1))
+        return (by_step * mask.to(signal.dtype)).flatten(0, 1), mask

@@ -1,200 +1,315 @@
-"""The three stages of a network, features, generate and classifier, as nn.Sequential; ANN and SNN share this builder.
+"""The three stages of a network: features, generate and classifier.
 
-Positions count nonlinearities and dropouts, so that parameter names are the same in ANN, SNN and the original:
-features.0.weight, generate.1.weight, classifier.6.weight.
+They are the encoder, the decoder and what gives the logits, each an nn.Sequential. ANN
+and SNN share this builder. Positions count nonlinearities and dropouts, so that
+parameters have the same names in ANN, SNN and the original: features.0.weight,
+generate.1.weight, classifier.6.weight.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from self_models.basics.settings import Registry
-from self_models.layers.architectures import HALVING, halvings
+from self_models.layers.architectures import HALVING, Plan, halvings
 from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.layers.node_kinds import has_state
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
-MAX_POOLS = {
-    "or": nn.MaxPool2d,
-    "count": CountingMaxPool,
-}  # of spikes: --max_pool -> class of the token M
+# What a maximum pool of spikes is: --max_pool -> class of the token M.
+MAX_POOLS = {"or": nn.MaxPool2d, "count": CountingMaxPool}
 
 
-def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
-    """features, generate (None without a decoder) and classifier, initialised. features.fork: how many layers of it the decoder
-    needs.
+def build_stages(
+    plan: Plan,
+    image_shape: tuple[int, int, int],
+    settings: dict,
+    nonlinearity: Callable[[str, int], nn.Module],
+    output_nonlinearity: nn.Module | None = None,
+) -> tuple[nn.Sequential, nn.Sequential | None, nn.Sequential]:
+    """Build the stages of a network, with new weights.
 
-    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init, of an SNN max_pool, bias, output_bias;
-    nonlinearity: (stage name, channels) -> new module; output_nonlinearity: the module after the decoder's last layer, or None.
-    With bias each linear layer right before neurons has one: the others are linear together with the one after them, or their
-    output is only added up. Raises ModelError where the image is too small for the plan.
+    With bias, each linear layer right before neurons has one. All others are linear
+    together with the layer after them, or their output is only added up.
+
+    Parameters
+    ----------
+    plan : Plan
+        The architecture.
+    image_shape : tuple of int
+        (C, H, W).
+    settings : dict
+        fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels and init; of an
+        SNN also max_pool, bias and output_bias.
+    nonlinearity : callable
+        ``nonlinearity(stage name, channels)`` returns a new module.
+    output_nonlinearity : nn.Module, optional
+        What follows the decoder's last layer.
+
+    Returns
+    -------
+    features : nn.Sequential
+        The encoder. ``features.fork`` is how many of its layers the decoder needs.
+    generate : nn.Sequential or None
+        The decoder, if there is one.
+    classifier : nn.Sequential
+        From the flattened output of the encoder to the logits.
+
+    Raises
+    ------
+    ModelError
+        If the image is too small for the architecture.
     """
     channels, height, width = image_shape
-    kernel_size = settings["kernel_size"]
-    sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
-    pools = POOLS | {"M": MAX_POOLS[settings.get("max_pool", "or")]}
-    features, depth, at_fork = _encoder(
-        plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop, pools
-    )
+    sizes = plan.sizes(height, width)
+    encoder = _build_encoder(plan.encoder, channels, settings, partial(nonlinearity, "features"))
+    features = encoder.stage
+    features.fork = encoder.fork if plan.decoder else 0
     generate = None
-    features.fork = (
-        features.fork if plan.decoder else 0
-    )  # whose end it is where the plan names none
     if plan.decoder:
-        new_neuron, sizes_there = (
-            partial(nonlinearity, "generate"),
-            sizes[: halvings(plan.before_fork) + 1],
-        )
-        generate = _decoder(
+        generate = _build_decoder(
             plan.decoder,
-            at_fork,
+            encoder.fork_channels,
             channels,
-            sizes_there,
-            kernel_size,
-            new_neuron,
-            drop,
+            sizes[: halvings(plan.before_fork) + 1],
+            settings,
+            partial(nonlinearity, "generate"),
             output_nonlinearity,
         )
-    flat = depth * sizes[-1][0] * sizes[-1][1]
-    classifier = _classifier(flat, settings, partial(nonlinearity, "classifier"))
-    stages = nn.ModuleList(filter(None, (features, generate, classifier)))
+    last_height, last_width = sizes[-1]
+    num_inputs = encoder.channels * last_height * last_width
+    classifier = _build_classifier(num_inputs, settings, partial(nonlinearity, "classifier"))
+
+    stages = [stage for stage in (features, generate, classifier) if stage is not None]
     for stage in stages:
-        for layer, after in pairwise([*stage, None]):
-            if isinstance(layer, LINEAR):
-                is_rectified = not isinstance(
-                    after, (*LINEAR, *POOLS.values(), HeldDropout, type(None))
-                )
-                INITS[settings["init"]](layer, is_rectified)
-                if settings.get("bias") and isinstance(after, SpikingNeuron):
-                    add_bias(layer)
+        _init_stage(stage, settings)
     if settings.get("output_bias"):
         add_bias(classifier[-1])
-    for layer, module in enumerate(
-        module for module in stages.modules() if isinstance(module, HeldDropout)
-    ):
-        module.layer = layer
+    _number_dropouts(stages)
     return features, generate, classifier
 
 
-def add_bias(layer):
-    """Give a linear layer a bias of zeros, (C',)."""
-    layer.bias = nn.Parameter(
-        torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
-    )
+def add_bias(layer: nn.Module) -> None:
+    """Give a linear layer a bias of zeros, one for each channel that it gives."""
+    size = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    layer.bias = nn.Parameter(torch.zeros(size))
 
 
-def _encoder(tokens, channels, kernel_size, nonlinearity, drop, pools):
-    """(stage, its channels at the end, those at its fork)"""
-    layers, fork, at_fork = [], None, None
+class Encoder(NamedTuple):
+    """An encoder, and what the decoder has to know of it.
+
+    Attributes
+    ----------
+    stage : nn.Sequential
+        Its layers.
+    channels : int
+        That its last layer gives.
+    fork : int
+        How many of its layers the decoder needs: those before the token fork, else all.
+    fork_channels : int
+        That the last one of these gives.
+    """
+
+    stage: nn.Sequential
+    channels: int
+    fork: int
+    fork_channels: int
+
+
+def _build_encoder(tokens: tuple, channels: int, settings: dict, new_neurons: Callable) -> Encoder:
+    """Build the encoder, for images of so many channels."""
+    kernel_size = settings["kernel_size"]
+    pools = POOLS | {"M": MAX_POOLS[settings.get("max_pool", "or")]}
+    layers = []
+    fork = None
+    fork_channels = None
     for token in tokens:
         if token == "fork":
-            fork, at_fork = len(layers), channels
+            fork = len(layers)
+            fork_channels = channels
         elif token in HALVING:
-            if isinstance(layers[-1], HeldDropout):
+            if isinstance(layers[-1], HeldDropout):  # there is none before a halving
                 layers.pop()
-                fork = fork and min(fork, len(layers))
-            layers.append(
-                pools[token](2)
-                if token in pools
-                else nn.Conv2d(channels, channels, 2, stride=2, bias=False)
-            )
+                if fork is not None:
+                    fork = min(fork, len(layers))
+            if token in pools:
+                layers.append(pools[token](2))
+            else:
+                layers.append(nn.Conv2d(channels, channels, 2, stride=2, bias=False))
         else:
-            layers += [
-                nn.Conv2d(channels, token, kernel_size, padding=kernel_size // 2, bias=False)
-            ]
-            layers += [nonlinearity(token), drop()]
+            padding = kernel_size // 2
+            layers.append(nn.Conv2d(channels, token, kernel_size, padding=padding, bias=False))
+            layers.append(new_neurons(token))
+            layers.append(HeldDropout(settings["dropout"]))
             channels = token
-    stage = nn.Sequential(*layers)
-    stage.fork = fork or len(layers)
-    return stage, channels, at_fork or channels
+    if fork is None:
+        fork = len(layers)
+        fork_channels = channels
+    return Encoder(nn.Sequential(*layers), channels, fork, fork_channels)
 
 
-def _decoder(
-    tokens, channels, image_channels, sizes, kernel_size, nonlinearity, drop, output_nonlinearity
-):
+def _build_decoder(
+    tokens: tuple,
+    channels: int,
+    image_channels: int,
+    sizes: list[tuple[int, int]],
+    settings: dict,
+    new_neurons: Callable,
+    output_nonlinearity: nn.Module | None,
+) -> nn.Sequential:
+    """Build the decoder, from what the encoder gives at its fork back to the image.
+
+    ``sizes``: those that the image had on its way, before each halving and at the fork.
+    """
+    kernel_size = settings["kernel_size"]
     sizes = list(sizes)
     layers = []
     for token in tokens:
         if token == "U":
-            small, large = sizes.pop(), sizes[-1]
-            lost = tuple(
-                b - 2 * a for a, b in zip(small, large, strict=True)
-            )  # 1 where the encoder halved an odd size
+            small = sizes.pop()
+            large = sizes[-1]
+            # 1 where the encoder has halved an odd size
+            lost = tuple(b - 2 * a for a, b in zip(small, large, strict=True))
             layers.append(
                 nn.ConvTranspose2d(
                     channels, channels, 2, stride=2, output_padding=lost, bias=False
                 )
             )
         elif token == "drop":
-            layers.append(drop())
+            layers.append(HeldDropout(settings["dropout"]))
         else:
             width = image_channels if token == "in" else token
+            padding = kernel_size // 2
             layers.append(
-                nn.ConvTranspose2d(
-                    channels, width, kernel_size, padding=kernel_size // 2, bias=False
-                )
+                nn.ConvTranspose2d(channels, width, kernel_size, padding=padding, bias=False)
             )
-            layers += [output_nonlinearity] if token == "in" else [nonlinearity(width)]
+            if token != "in":
+                layers.append(new_neurons(width))
+            elif output_nonlinearity is not None:
+                layers.append(output_nonlinearity)
             channels = width
-    return nn.Sequential(*filter(None, layers))
+    return nn.Sequential(*layers)
 
 
-def _classifier(width, settings, nonlinearity):
+def _build_classifier(num_inputs: int, settings: dict, new_neurons: Callable) -> nn.Sequential:
+    """Build the hidden layers, and the one whose outputs are the logits."""
     layers = []
+    width = num_inputs
     for _ in range(settings["fc_layers"]):
-        layers += [
-            nn.Linear(width, settings["fc_width"], bias=False),
-            nonlinearity(settings["fc_width"]),
-        ]
-        layers += [HeldDropout(settings["fc_dropout"])]
+        layers.append(nn.Linear(width, settings["fc_width"], bias=False))
+        layers.append(new_neurons(settings["fc_width"]))
+        layers.append(HeldDropout(settings["fc_dropout"]))
         width = settings["fc_width"]
     return nn.Sequential(*layers, nn.Linear(width, settings["labels"], bias=False))
 
 
-INITS = Registry(
-    "init"
-)  # name -> function (layer, rectified: whether a nonlinearity follows) that draws its weights
+def _init_stage(stage: nn.Sequential, settings: dict) -> None:
+    """Draw the weights of a stage's linear layers, and add biases if settings say so.
+
+    A nonlinearity follows a layer unless another linear one, a pool, a dropout or
+    nothing does.
+    """
+    init = INITS[settings["init"]]
+    no_nonlinearity = (*LINEAR, *POOLS.values(), HeldDropout, type(None))
+    for layer, following in pairwise([*stage, None]):
+        if not isinstance(layer, LINEAR):
+            continue
+        init(layer, not isinstance(following, no_nonlinearity))
+        if settings.get("bias") and isinstance(following, SpikingNeuron):
+            add_bias(layer)
+
+
+def _number_dropouts(stages: Sequence[nn.Sequential]) -> None:
+    """Give each dropout of a network its number, from which its masks follow."""
+    dropouts = []
+    for stage in stages:
+        dropouts += [module for module in stage.modules() if isinstance(module, HeldDropout)]
+    for number, dropout in enumerate(dropouts):
+        dropout.layer = number
+
+
+# --- initial weights
+
+# A function of (layer, rectified) draws the layer's weights in place. rectified:
+# whether a nonlinearity follows.
+INITS = Registry("init")
 
 
 @INITS.register("original")
-def original(layer, rectified):
-    """Normal, whatever follows, of deviation sqrt(2 / (k k out_channels)) in a convolution, 0.01 in a linear layer."""
-    deviation = (
-        0.01
-        if isinstance(layer, nn.Linear)
-        else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
-    )
+def original(layer: nn.Module, rectified: bool) -> None:
+    """Draw from a normal distribution, whatever follows.
+
+    Its deviation is ``sqrt(2 / (k k out_channels))`` in a convolution, and 0.01 in a
+    linear layer.
+    """
+    if isinstance(layer, nn.Linear):
+        deviation = 0.01
+    else:
+        deviation = sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
     nn.init.normal_(layer.weight, 0, deviation)
 
 
 @INITS.register("kaiming")
-def kaiming(layer, rectified):
-    """Normal, of deviation sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean
-    square, else sqrt(1 / inputs): a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
-    inputs = layer.weight[0].numel()
+def kaiming(layer: nn.Module, rectified: bool) -> None:
+    """Draw from a normal distribution that keeps the size of signals.
+
+    With n inputs of an output, its deviation is ``sqrt(2 / n)`` where a nonlinearity
+    follows, which takes half of the mean square, else ``sqrt(1 / n)``. So a signal
+    neither fades nor grows on its way through a deep network (He et al., ICCV 2015).
+    """
+    num_inputs = layer.weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
-        inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
-    nn.init.normal_(layer.weight, 0, sqrt((2 if rectified else 1) / inputs))
+        # With a stride an output meets only part of the kernel.
+        num_inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
+    gain = 2 if rectified else 1
+    nn.init.normal_(layer.weight, 0, sqrt(gain / num_inputs))
 
 
 @INITS.register("dirac")
-def dirac(layer, rectified):
-    """As kaiming; but output channels of a k x k convolution hand on the input channels of their numbers, as far as there are."""
+def dirac(layer: nn.Module, rectified: bool) -> None:
+    """Draw as `kaiming`, but let convolutions hand on their input.
+
+    Output channels of a k x k convolution without stride give the input channels of
+    their numbers, as far as there are some.
+    """
     kaiming(layer, rectified)
-    if not isinstance(layer, nn.Linear) and layer.stride == (1, 1):
-        filters = layer.weight.detach().transpose(
-            0, int(isinstance(layer, nn.ConvTranspose2d))
-        )  # (C', C, k, k)
-        nn.init.dirac_(filters[: filters.shape[1]])
+    if isinstance(layer, nn.Linear) or layer.stride != (1, 1):
+        return
+    filters = layer.weight.detach()
+    if isinstance(layer, nn.ConvTranspose2d):  # (in, out, k, k)
+        filters = filters.transpose(0, 1)
+    nn.init.dirac_(filters[: filters.shape[1]])
 
 
-def pass_on(layer, signal, memory, key, draws=None):
-    """What a layer that does not spike makes of one step's signal (B, ...). memory: key -> its state, if it has one, updated in
-    place; draws: the batch's Draws, of a dropout mask in training."""
+def pass_on(
+    layer: nn.Module, signal: torch.Tensor, memory: dict, key: str, draws=None
+) -> torch.Tensor:
+    """Run a layer that does not spike for one timestep.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        The layer.
+    signal : Tensor of shape (B, ...)
+        What arrives.
+    memory : dict
+        Has the layer's state under ``key``, if it has one, and is updated in place.
+    key : str
+        Name of the layer in ``memory``.
+    draws : Draws, optional
+        Random numbers of the batch, for a dropout in training.
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+        What the layer gives.
+    """
     if isinstance(layer, HeldDropout) and key not in memory:
         memory[key] = layer.new_mask(draws, signal.shape[1:], signal.device)
     if not has_state(layer):
