@@ -33,11 +33,11 @@ from harness.building.start import (
     Start,
     apply_rules,
     check_flags,
+    conversion_progress,
     load_ann_weights,
     load_snn,
     open_checkpoint,
     take_over_checkpoint,
-    telling,
 )
 from harness.command_line.flags import (
     BARE,
@@ -281,7 +281,9 @@ def convert(
     else:
         steps = args.balance_timesteps
         line = "threshold {:.4f}"
-        with telling("balancing thresholds", line, model, count, steps, 1, run) as callbacks:
+        with conversion_progress(
+            "balancing thresholds", line, model, count, steps, 1, run
+        ) as callbacks:
             conversion.balance_thresholds(
                 model, batch.images, draws_at_step, steps, args.balance_percentile, *callbacks
             )
@@ -298,7 +300,7 @@ def convert(
         rates = conversion.rates_of(ann, model, batch.images)
         line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
         rounds = conversion.ROUNDS + 1
-        with telling(
+        with conversion_progress(
             "calibrating biases", line, model, count, model.timesteps, rounds, run
         ) as callbacks:
             conversion.calibrate_biases(model, rates, batch.images, draws_at_step, *callbacks)

@@ -1,6 +1,10 @@
-"""What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
+"""What a network starts from: a checkpoint or nothing.
+
+What the checkpoint says is taken over by the flags, and rules derive further values.
+"""
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,12 +21,13 @@ from harness.building.models import (
     word_for,
 )
 from harness.data.facts import SELECTED_ON, facts_of
-from harness.runs.run import counted, progress_bar
+from harness.runs.run import Run, counted, progress_bar
 from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import Setting, settings_in
 from self_models.config import NetworkConfig, SNNConfig
+from self_models.data.sets import ImageSet
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
@@ -32,13 +37,12 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
-FORGETTING = {
-    "blocking": "dynamic",
-    "surprise": 2.0,
-}  # how a streaming network forgets that blocks pixels
-LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
-SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
-PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
+# How a network forgets in a stream: one that blocks pixels, and one that does not.
+FORGETTING = {"blocking": "dynamic", "surprise": 2.0}
+LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+# Added to the variance of each whitened pattern, so that faint ones are not blown up.
+SMALL = 5e-4
+PATCHES = 5_000_000  # from about so many patterns are found
 
 
 class Start(NamedTuple):
@@ -332,8 +336,26 @@ def check_conversion(args: Arguments, start: Start) -> None:
 # --- the weights
 
 
-def load_snn(model, start, args, run, may_grow=False):
-    """Load the SNN that the run starts from; may_grow: the network may get a decoder, at random."""
+def load_snn(
+    model: VGG_SNN_STDB_wFeedback,
+    start: Start,
+    args: Arguments,
+    run: Run,
+    may_grow: bool = False,
+) -> None:
+    """Give the SNN the weights of the SNN that the run starts from.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+    start : Start
+        The SNN's checkpoint.
+    args : Arguments
+    run : Run
+        Whose log tells what is left out, or starts at random.
+    may_grow : bool
+        Whether the network may get a decoder, at random.
+    """
     saved, _ = weights_for(model, start, args, run)
     is_original = "settings" not in start.saved
     may_lack = (".threshold", ".leak") if is_original else ()
@@ -349,7 +371,9 @@ def load_snn(model, start, args, run, may_grow=False):
         model.set_leak(args.leak)
 
 
-def load_ann_weights(model, start, args, run):
+def load_ann_weights(
+    model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments, run: Run
+) -> bool:
     """Give the SNN the weights of the ANN that the run starts from, with its biases or zeros.
 
     Parameters
@@ -390,9 +414,25 @@ def load_ann_weights(model, start, args, run):
     return has_bounds
 
 
-def weights_for(model, start, args, run):
-    """(the checkpoint with weights that fit the SNN: a norm is folded in, a decoder that it has not is left out; whether
-    thresholds are among them, bounds of qcfs). Raises UserError where a norm does not fit."""
+def weights_for(
+    model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments, run: Run
+) -> tuple[dict, bool]:
+    """Make a checkpoint's weights fit an SNN.
+
+    A norm is folded into the weights, and a decoder that the SNN has not is left out.
+
+    Returns
+    -------
+    saved : dict
+        The checkpoint with these weights.
+    has_bounds : bool
+        Whether thresholds are among them, which are an ANN's bounds of qcfs.
+
+    Raises
+    ------
+    UserError
+        If a norm does not fit the weights.
+    """
     try:
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
@@ -406,38 +446,93 @@ def weights_for(model, start, args, run):
 
 
 @contextlib.contextmanager
-def telling(what, line, model, images, steps, rounds, run):
-    """(on_layer, on_step) for a conversion: a line of each layer's figures, and a progress bar over all steps and rounds."""
-    run.say(f"{what}: {counted(images, 'image')}, {counted(steps, 'timestep')}")
-    with progress_bar(what, rounds * steps * sum(map(in_stages, model.neurons()))) as bar:
-        yield lambda name, *figures: run.say(f"  {name}: {line.format(*figures)}"), bar.update
+def conversion_progress(
+    title: str,
+    line: str,
+    model: VGG_SNN_STDB_wFeedback,
+    num_images: int,
+    timesteps: int,
+    rounds: int,
+    run: Run,
+) -> Iterator[tuple[Callable, Callable]]:
+    """Show how far a step of the conversion has come, with a progress bar.
+
+    Parameters
+    ----------
+    title : str
+        What is done: "balancing thresholds".
+    line : str
+        Format of a line on a layer's figures.
+    model : VGG_SNN_STDB_wFeedback
+    num_images, timesteps, rounds : int
+        How much is done: each round runs each layer for these timesteps.
+    run : Run
+        Whose log gets the lines.
+
+    Yields
+    ------
+    on_layer : callable
+        ``on_layer(name, *figures)`` is to be called when a layer is done.
+    on_timestep : callable
+        ``on_timestep()`` is to be called after each timestep of a layer.
+    """
+    run.say(f"{title}: {counted(num_images, 'image')}, {counted(timesteps, 'timestep')}")
+    layers = [name for name in model.neurons() if in_stages(name)]
+
+    def on_layer(name: str, *figures: float) -> None:
+        run.say(f"  {name}: {line.format(*figures)}")
+
+    with progress_bar(title, rounds * timesteps * len(layers)) as bar:
+        yield on_layer, bar.update
 
 
 @torch.no_grad()
-def whiten_first_layer(model, images):
-    """Fill the first convolution with filters that whiten an ImageSet's patches, and their negatives: leading eigenvectors of the
-    patches' covariance, each divided by the root of its eigenvalue + SMALL. Returns a line on them."""
-    weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
-    count, size = weight.shape[0] // 2, weight.shape[-1]
-    index = torch.arange(
-        0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel()))
-    )
+def whiten_first_layer(model: VGG_wFeedback, images: ImageSet) -> str:
+    """Fill the first convolution with filters that whiten patches of images.
+
+    The filters are the leading eigenvectors of the patches' covariance, each divided by
+    the root of its eigenvalue + ``SMALL``; and their negatives.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback
+    images : ImageSet
+        Training images. About ``PATCHES`` patches are looked at, from images that are
+        evenly spread over the set.
+
+    Returns
+    -------
+    str
+        A line on the filters.
+    """
+    weight = model.features[0].weight
+    num_patterns = weight.shape[0] // 2
+    size = weight.shape[-1]
+    pixels_per_image = images.images[0, 0].numel()
+    most_images = max(1, PATCHES // pixels_per_image)
+    stride = -(-len(images) // most_images)  # rounded up
+    index = torch.arange(0, len(images), stride)
+
+    count = 0
+    sums = 0.0
+    products = 0.0
     for part in index.split(100):
-        patches = (
-            F.unfold(images.batch(part).images.flatten(0, -4).double(), size)
-            .transpose(1, 2)
-            .flatten(0, 1)
-        )
-        number, sums, squares = (
-            number + len(patches),
-            sums + patches.sum(0),
-            squares + patches.t() @ patches,
-        )
-    mean = sums / number
-    variances, patterns = (
-        values.flip(-1) for values in torch.linalg.eigh(squares / number - mean.outer(mean))
-    )
-    filters = (patterns[:, :count] / (variances[:count].clamp(min=0) + SMALL).sqrt()).t().float()
+        pixels = images.batch(part).images.flatten(0, -4).double()
+        patches = F.unfold(pixels, size).transpose(1, 2).flatten(0, 1)
+        count += len(patches)
+        sums = sums + patches.sum(0)
+        products = products + patches.t() @ patches
+    mean = sums / count
+    covariance = products / count - mean.outer(mean)
+    variances, patterns = torch.linalg.eigh(covariance)
+    variances = variances.flip(-1)  # the largest first
+    patterns = patterns.flip(-1)
+
+    leading = variances[:num_patterns].clamp(min=0)
+    filters = (patterns[:, :num_patterns] / (leading + SMALL).sqrt()).t().float()
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))
-    share = 100 * (variances[:count].sum() / variances.sum()).item()
-    return f"whitening: {count} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"
+    share = 100 * (variances[:num_patterns].sum() / variances.sum()).item()
+    return (
+        f"whitening: {num_patterns} patterns of {size}x{size} pixels have {share:.1f} % "
+        f"of {len(index)} images' variance"
+    )

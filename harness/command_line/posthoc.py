@@ -36,11 +36,10 @@ from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
 from harness.training.evaluating import evaluate_with_bar
 from self_models.basics.images import image_sources, read_images, readable_name
-from self_models.basics.settings import WHOLE, Setting, settings_in, with_defaults
+from self_models.basics.settings import WHOLE, Setting, field_values, settings_in, with_defaults
 from self_models.data.events import read_frames
 from self_models.data.sets import Batch, ImageSet, first_of_each_class
 from self_models.loading import load
-from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -385,10 +384,11 @@ def open_baseline(
     """
     if not args.baseline:
         return None
-    rule = RULES[model.settings["rule"]]
-    shared = {}
-    for name in ("timesteps", "rule", *settings_in(rule)):
-        shared[name] = model.settings[name]
+    shared = {"timesteps": model.timesteps}
+    if "rule" in model.own_parts:
+        shared["rule"] = model.own_parts["rule"]
+    else:
+        shared |= {"rule": model.settings["rule"]} | field_values(model.rule)
     device = next(model.parameters()).device
     baseline = load(args.baseline, args.engine, device, **shared | changed)
     check_same(
