@@ -124,7 +124,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
         baseline = open_baseline(args, model)
         if baseline:
             counts_baseline = counts_operations(baseline, run.say)
-            record, _ = evaluate(baseline, images.test, args, run, counts_baseline)
+            record, _ = evaluate(
+                baseline, images.test, args, run, counts_baseline, event="baseline"
+            )
             baseline_records.append(record)
 
     # --- tables and pictures

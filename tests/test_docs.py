@@ -54,7 +54,8 @@ def test_every_table_has_its_head_and_make_the_targets_that_are_named(page):
 
 
 @pytest.mark.parametrize(
-    "script", ["reference/flags", "explanation/performance", "how_to/microcontroller"]
+    "script",
+    ["reference/configs", "reference/flags", "explanation/performance", "how_to/microcontroller"],
 )
 def test_generated_pages_are_up_to_date(script):
     """`PYTHONPATH=. python SCRIPT` writes its page anew."""

@@ -1,6 +1,8 @@
 """Parts, networks and losses of one's own go through every script as those that are here do, and do what they say."""
 
+import importlib
 import re
+import shlex
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -35,9 +37,42 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+IN_PYTHON, CHANGED_LINE, *BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+)
 OWN = "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2 --rule settled --lead 0.4"
 pytestmark = pytest.mark.usefixtures("forgotten")
+
+
+def test_a_gate_in_plain_python(capsys):
+    """The page's first program runs, and its gate saves more than the gate that it is derived from."""
+    exec(compile(IN_PYTHON, "extend.md", "exec"), {"__name__": "extend"})
+    accuracy, spikes = re.fullmatch(r"(\S+), (\S+) spikes\n", capsys.readouterr().out).groups()
+    assert float(accuracy) > 0.9 and int(spikes.replace(",", "")) > 0
+
+
+def test_a_copy_of_the_script_trains_with_a_gate_of_its_own(trained, tmp_path, monkeypatch):
+    """One line is changed, as the page says. Its records and its checkpoint name the gate."""
+    script = (REPOSITORY / "snn_wFeedback.py").read_text(encoding="utf-8")
+    made = "    model = new_snn(args)\n"
+    assert script.count(made) == 1
+    gate = IN_PYTHON[IN_PYTHON.index("@dataclass") : IN_PYTHON.index("snn = load")]
+    imports = "from dataclasses import dataclass\n" + IN_PYTHON.split("\n")[3] + "\n"
+    script = script.replace(made, f"    {CHANGED_LINE}").replace(
+        "DESCRIPTION =", f"{gate}\nDESCRIPTION ="
+    )
+    script = script.replace("import torch\n", f"import torch\n{imports}", 1)
+    (tmp_path / "mine.py").write_text(script)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("mine")
+    flags = f"--pretrained_ann {trained.ann} {ON_HELD_OUT} --epochs 1 --run_name x {DATA}"
+    mine.main(shlex.split(f"{flags} --output_dir {tmp_path}"))
+    evaluation = records(tmp_path / "logs/snn/x.jsonl", "evaluation")[-1]
+    assert evaluation["gate"] == "Relative" and evaluation["epsilon"] == 0.2
+    path = tmp_path / "trained_models/snn/x.pth"
+    with pytest.raises(ModelError, match=r"load\(path, gate=Relative\(\.\.\.\)\)"):
+        load(path)
+    assert load(path, gate=mine.Relative(epsilon=0.2)).settings["slack"] == 0.1
 
 
 def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
