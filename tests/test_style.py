@@ -28,6 +28,8 @@ PLAIN = (
     "self_models/counting/batches.py",
     "self_models/counting/evaluation.py",
     "self_models/counting/operations.py",
+    "self_models/data/__init__.py",
+    "self_models/data/sets.py",
     "self_models/layers/architectures.py",
     "self_models/layers/neurons.py",
     "self_models/layers/node_kinds.py",
