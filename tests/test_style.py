@@ -29,6 +29,7 @@ PLAIN = (
     "self_models/counting/evaluation.py",
     "self_models/counting/operations.py",
     "self_models/data/__init__.py",
+    "self_models/data/events.py",
     "self_models/data/folders.py",
     "self_models/data/sets.py",
     "self_models/layers/architectures.py",
