@@ -19,10 +19,10 @@ from torch import nn
 from self_models.basics import ModelError, UserError
 from self_models.basics.images import (
     checked_images,
-    decoded,
+    decode_image,
     has_colour,
     image_sources,
-    opened,
+    open_image,
     reason,
     tensor_of,
 )
@@ -91,7 +91,7 @@ class Events(NamedTuple):
         return self
 
 
-def recording_in(path: Path, channels: int = 2) -> Events | np.ndarray:
+def read_recording(path: Path, channels: int = 2) -> Events | np.ndarray:
     """Read a recording of N-MNIST (.bin), SpikingJelly or tonic.
 
     Parameters
@@ -112,12 +112,12 @@ def recording_in(path: Path, channels: int = 2) -> Events | np.ndarray:
         If it is no such file.
     """
     if path.suffix.lower() == ".bin":
-        arrays = nmnist_in(path)
+        arrays = read_nmnist(path)
     else:
-        arrays = arrays_in(path)
+        arrays = read_arrays(path)
     if arrays.keys() >= set(Events._fields):
-        return checked_events(*(arrays[name] for name in Events._fields))
-    counts = frames_of(arrays).numpy()
+        return check_events(*(arrays[name] for name in Events._fields))
+    counts = get_frames(arrays).numpy()
     if not channels <= counts.shape[1] <= 2:
         raise ModelError(
             f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}"
@@ -127,7 +127,7 @@ def recording_in(path: Path, channels: int = 2) -> Events | np.ndarray:
     return counts
 
 
-def nmnist_in(path: Path) -> dict[str, np.ndarray]:
+def read_nmnist(path: Path) -> dict[str, np.ndarray]:
     """Read a file of N-MNIST.
 
     An event has a byte x, a byte y, and then 24 bits, highest first: one of polarity
@@ -163,7 +163,7 @@ def nmnist_in(path: Path) -> dict[str, np.ndarray]:
     return {"x": x, "y": y, "p": polarity, "t": time}
 
 
-def checked_events(*fields: np.ndarray) -> Events:
+def check_events(*fields: np.ndarray) -> Events:
     """Check the fields of events.
 
     Parameters
@@ -201,7 +201,7 @@ def checked_events(*fields: np.ndarray) -> Events:
     return Events(x, y, (p > 0).astype(np.int64), t)
 
 
-def size_in(path: Path) -> np.ndarray:
+def read_shape(path: Path) -> np.ndarray:
     """Return the shape of a recording.
 
     Parameters
@@ -219,17 +219,17 @@ def size_in(path: Path) -> np.ndarray:
     ModelError
         If it is no recording.
     """
-    recording = recording_in(path)
-    shape = recording.shape if isinstance(recording, np.ndarray) else size_of_events(recording)
+    recording = read_recording(path)
+    shape = recording.shape if isinstance(recording, np.ndarray) else shape_of_events(recording)
     return np.array(shape, np.int32)
 
 
-def size_of_events(events: Events) -> tuple[int, int, int, int]:
+def shape_of_events(events: Events) -> tuple[int, int, int, int]:
     """Return (0, 2, H, W): the pixels that events reach."""
     return 0, 2, events.y.max() + 1, events.x.max() + 1
 
 
-def steps_in(
+def read_as_frames(
     path: Path, shape: tuple[int, int, int, int], bound: int, split_by: str = "time"
 ) -> np.ndarray:
     """Read a recording as frames of bytes.
@@ -258,7 +258,7 @@ def steps_in(
         If it is no recording, or does not fit the shape.
     """
     num_frames = shape[0]
-    recording = recording_in(path)
+    recording = read_recording(path)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(*shape[2:])
         if split_by == "number":
@@ -309,7 +309,7 @@ def rows_in(
         If it is no recording, or does not fit the network.
     """
     channels, height, width = shape
-    recording = recording_in(path, channels)
+    recording = read_recording(path, channels)
     if isinstance(recording, Events):
         events = recording.inside(height, width)
         step = timesteps_of(events, seconds, count)
@@ -351,7 +351,7 @@ def check_counts(frames: np.ndarray, height: int, width: int) -> None:
         )
 
 
-def arrays_in(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a .npy or .npz file.
 
     Parameters
@@ -383,13 +383,13 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
     return {"frames": array}
 
 
-def frames_of(arrays: dict[str, np.ndarray]) -> torch.Tensor:
+def get_frames(arrays: dict[str, np.ndarray]) -> torch.Tensor:
     """Return the frames among the arrays of a file.
 
     Parameters
     ----------
     arrays : dict of {str: array}
-        See `arrays_in`. "frames" is (N, C, H, W) or (N, H, W).
+        See `read_arrays`. "frames" is (N, C, H, W) or (N, H, W).
 
     Returns
     -------
@@ -445,11 +445,13 @@ def read_frames(path: str | Path, model: nn.Module, invert: bool = False) -> tor
         raise UserError(f"--frames {path}: no such file or folder; give {FRAMES}")
     try:
         if path.suffix.lower() in ARRAYS and path.is_file():
-            frames = frames_of(arrays_in(path))
+            frames = get_frames(read_arrays(path))
             checked_images(frames, model)
         else:
             shape = model.image_shape
-            pictures = [torch.from_numpy(decoded(image, shape)) for image in pictures_in(path)]
+            pictures = [
+                torch.from_numpy(decode_image(image, shape)) for image in read_pictures(path)
+            ]
             if not pictures:
                 raise ModelError("it has no frames")
             frames = torch.stack(pictures)
@@ -469,7 +471,7 @@ def inverted(frames: torch.Tensor) -> torch.Tensor:
     return 1 - frames
 
 
-def pictures_in(path: Path) -> Iterator[Image.Image]:
+def read_pictures(path: Path) -> Iterator[Image.Image]:
     """Yield the pictures of a folder, a video or an animated image.
 
     Parameters
@@ -489,18 +491,18 @@ def pictures_in(path: Path) -> Iterator[Image.Image]:
     """
     ending = path.suffix.lower()
     if path.is_dir():
-        for file in sorted(image_sources([path]), key=by_numbers):
-            with opened(file) as image:
+        for file in sorted(image_sources([path]), key=natural_sort_key):
+            with open_image(file) as image:
                 yield image
     elif ending in VIDEOS:
-        yield from pictures_read_by("pyav", path, "not a video")
+        yield from decode_pictures("pyav", path, "not a video")
     elif ending in ANIMATED:
-        yield from pictures_read_by("pillow", path, "no frames")
+        yield from decode_pictures("pillow", path, "no frames")
     else:
         raise ModelError(f"give {FRAMES}")
 
 
-def pictures_read_by(plugin: str, path: Path, fault: str) -> Iterator[Image.Image]:
+def decode_pictures(plugin: str, path: Path, fault: str) -> Iterator[Image.Image]:
     """Yield the pictures that a plugin of imageio reads; ``fault``: if it cannot."""
     try:
         for frame in imageio.imiter(path, plugin=plugin):
@@ -511,7 +513,7 @@ def pictures_read_by(plugin: str, path: Path, fault: str) -> Iterator[Image.Imag
         raise ModelError(f"{fault}, or damaged ({reason(error, path)})") from None
 
 
-def by_numbers(path: Path) -> list[tuple[int, str]]:
+def natural_sort_key(path: Path) -> list[tuple[int, str]]:
     """Return a key that sorts frame_2 before frame_10."""
     key = []
     for word in re.split("([0-9]+)", path.name):

@@ -25,10 +25,16 @@ from tqdm import tqdm
 
 from self_models.basics import ModelError, UserError, users_folder
 from self_models.basics.files import write_whole
-from self_models.basics.images import ENDINGS, IMAGE_SHAPES, decoded, opened, readable_name
+from self_models.basics.images import (
+    ENDINGS,
+    IMAGE_SHAPES,
+    decode_image,
+    open_image,
+    readable_name,
+)
 from self_models.basics.notes import say_once, some
 from self_models.basics.settings import meant
-from self_models.data.events import RECORDINGS, size_in, steps_in
+from self_models.data.events import RECORDINGS, read_as_frames, read_shape
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 PARTS = ("train", "test")
@@ -106,20 +112,20 @@ def list_folder(name: str | os.PathLike) -> Listing:
         raise UserError(f"--dataset {name} {lack_of_layout(folder, parts)}: {LAYOUT}")
 
     files = {part: files_by_class(folder, part) for part in parts or [""]}
-    kind = kind_of_files(files)
-    files = {part: of_kind(kind, classes) for part, classes in files.items()}
+    kind = find_kind(files)
+    files = {part: select_kind(kind, classes) for part, classes in files.items()}
     if is_undivided:
         say_once(
             f"note: {folder} has no train/ and test/: "
             "every fifth recording of a class is for testing"
         )
-        files = divided(files[""])
-    check_classes(folder, kind, files)
+        files = divide_files(files[""])
+    check_both_parts(folder, kind, files)
 
-    entries = mixed(files)
+    entries = order_files(files)
     paths = tuple(entry.path for entry in entries)
     num_train = sum(not entry.is_test for entry in entries)
-    stats = [stat_of(folder / path) for path in paths]
+    stats = [stat_file(folder / path) for path in paths]
     rows = list(zip(paths, stats, strict=True))
     return Listing(
         folder=folder,
@@ -128,7 +134,7 @@ def list_folder(name: str | os.PathLike) -> Listing:
         paths=paths,
         labels=tuple(entry.label for entry in entries),
         trains=num_train,
-        digest=digest_of(f"{path}\0{file.st_size} {file.st_mtime_ns}\0" for path, file in rows),
+        digest=make_digest(f"{path}\0{file.st_size} {file.st_mtime_ns}\0" for path, file in rows),
         known_by={
             "train": content_in_words(rows[:num_train]),
             "test": content_in_words(rows[num_train:]),
@@ -152,7 +158,7 @@ def lack_of_layout(folder: Path, parts: list[str]) -> str:
     return f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{hint}"
 
 
-def kind_of_files(files: dict[str, FilesByClass]) -> str:
+def find_kind(files: dict[str, FilesByClass]) -> str:
     """Return which of `KINDS` there are, "images" if none; files: of each part."""
     names = []
     for classes in files.values():
@@ -164,7 +170,7 @@ def kind_of_files(files: dict[str, FilesByClass]) -> str:
     return "images"
 
 
-def divided(classes: FilesByClass) -> dict[str, FilesByClass]:
+def divide_files(classes: FilesByClass) -> dict[str, FilesByClass]:
     """Divide the files of each class into those for training and for testing."""
     train = {}
     test = {}
@@ -195,7 +201,7 @@ class Entry(NamedTuple):
     path: str
 
 
-def mixed(files: dict[str, FilesByClass]) -> list[Entry]:
+def order_files(files: dict[str, FilesByClass]) -> list[Entry]:
     """Return the files of both parts in the order of a Listing."""
     entries = []
     for part, classes in files.items():
@@ -205,7 +211,7 @@ def mixed(files: dict[str, FilesByClass]) -> list[Entry]:
     return sorted(entries)
 
 
-def stat_of(path: Path) -> os.stat_result:
+def stat_file(path: Path) -> os.stat_result:
     """Return size and times of a file; of a link to nowhere, a bad file, its own."""
     return path.stat(follow_symlinks=path.exists())
 
@@ -215,11 +221,11 @@ def content_in_words(rows: Sequence[tuple[str, os.stat_result]]) -> str:
 
     The first folder of a path, train/ or test/, does not count.
     """
-    digest = digest_of(f"{path.split('/', 1)[1]}\0{file.st_size}\0" for path, file in rows)
+    digest = make_digest(f"{path.split('/', 1)[1]}\0{file.st_size}\0" for path, file in rows)
     return f"{len(rows):,} files (names and sizes: {digest})"
 
 
-def digest_of(words: Iterable[str]) -> str:
+def make_digest(words: Iterable[str]) -> str:
     """Return a digest of texts, twelve hexadecimal digits."""
     return hashlib.blake2b(os.fsencode("".join(words)), digest_size=6).hexdigest()
 
@@ -264,7 +270,7 @@ def refuse_folder(error: OSError) -> None:
     raise UserError(f"{error.filename} cannot be read: {error.strerror}")
 
 
-def of_kind(kind: str, classes: FilesByClass) -> FilesByClass:
+def select_kind(kind: str, classes: FilesByClass) -> FilesByClass:
     """Return the files of each class that are of one of `KINDS`."""
     chosen = {}
     for name, paths in classes.items():
@@ -292,7 +298,7 @@ def labelled_recordings(folder: str | os.PathLike) -> dict[str, list[Path]]:
     """
     folder = Path(folder)
     part = "test" if (folder / "test").is_dir() else ""
-    classes = of_kind("recordings", files_by_class(folder, part))
+    classes = select_kind("recordings", files_by_class(folder, part))
     if not any(classes.values()):
         raise UserError(
             f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: "
@@ -305,7 +311,7 @@ def labelled_recordings(folder: str | os.PathLike) -> dict[str, list[Path]]:
     return recordings
 
 
-def check_classes(folder: Path, kind: str, files: dict[str, FilesByClass]) -> None:
+def check_both_parts(folder: Path, kind: str, files: dict[str, FilesByClass]) -> None:
     """Raise UserError unless both parts have files of the same two or more classes."""
     names = sorted(files["train"].keys() | files["test"].keys())
     if len(names) < 2:
@@ -333,7 +339,7 @@ class Head(NamedTuple):
     Attributes
     ----------
     values : list of int
-        Of an image what `head_of` reads, of a recording its shape.
+        Of an image what `read_head` reads, of a recording its shape.
     path : str
         Of the file, within the folder.
     """
@@ -368,7 +374,7 @@ def shape_of(
         none can be read.
     """
     if image_size is None or grey is None:
-        heads = heads_of(listing, head_of)
+        heads = read_heads(listing, read_head)
     if grey is None:
         grey = are_grey(heads)
     if image_size is None:
@@ -435,10 +441,10 @@ def recorded_shape(
         If recordings are of several shapes, and if no file can be read.
     """
     first_paths = {}  # shape -> the first recording of this shape
-    for head in heads_of(listing, size_in):
+    for head in read_heads(listing, read_shape):
         first_paths.setdefault(tuple(head.values), head.path)
     shapes = list(first_paths)
-    if not any(shape[0] for shape in shapes):  # all are events, see size_in
+    if not any(shape[0] for shape in shapes):  # all are events, see read_shape
         if not image_shape:
             image_shape = np.max(shapes, 0).tolist()[1:]
         return frames, *image_shape
@@ -451,7 +457,7 @@ def recorded_shape(
     return shapes[0]
 
 
-def heads_of(listing: Listing, take: Callable[[Path], np.ndarray]) -> list[Head]:
+def read_heads(listing: Listing, take: Callable[[Path], np.ndarray]) -> list[Head]:
     """Return the heads of a folder's files that can be read.
 
     Parameters
@@ -471,16 +477,16 @@ def heads_of(listing: Listing, take: Callable[[Path], np.ndarray]) -> list[Head]
     UserError
         If no file can be read.
     """
-    values, bad = decoded_once(listing, "heads", take, "sizes of images")
+    values, bad = decode_once(listing, "heads", take, "sizes of images")
     if len(bad) == len(listing.paths):
         check_left(listing, bad, skip_bad=True)
     paths = without_bad(listing.paths, bad)
     return [Head(head, path) for head, path in zip(values.tolist(), paths, strict=True)]
 
 
-def head_of(path: Path) -> np.ndarray:
+def read_head(path: Path) -> np.ndarray:
     """Return width, height, and whether an image file has colours, (3,) int32."""
-    with opened(path) as image:
+    with open_image(path) as image:
         has_colours = Image.getmodebase(image.mode) != "L"
         return np.array([*image.size, has_colours], np.int32)
 
@@ -506,7 +512,7 @@ def pixels_of(
     skip_bad : bool, default False
         Leave out what cannot be read.
     bound, split_by
-        Of recordings, see `steps_in`.
+        Of recordings, see `read_as_frames`.
 
     Returns
     -------
@@ -520,11 +526,11 @@ def pixels_of(
         class.
     """
     name = f"{'x'.join(map(str, shape))}.pixels"
-    take = partial(decoded, shape=shape)
+    take = partial(decode_image, shape=shape)
     if listing.of_recordings:
         name = f"to_{bound}_by_{split_by}_{name}"
-        take = partial(steps_in, shape=shape, bound=bound, split_by=split_by)
-    pixels, bad = decoded_once(listing, name, take, "decoding images")
+        take = partial(read_as_frames, shape=shape, bound=bound, split_by=split_by)
+    pixels, bad = decode_once(listing, name, take, "decoding images")
     if bad:
         check_left(listing, bad, skip_bad)
     labels = torch.tensor(without_bad(listing.labels, bad))
@@ -587,7 +593,7 @@ class DecodedFiles(NamedTuple):
     bad: dict[int, str]
 
 
-def decoded_once(
+def decode_once(
     listing: Listing, name: str, take: Callable[[Path], np.ndarray], doing: str
 ) -> DecodedFiles:
     """Decode a folder's files, or find them decoded.
@@ -645,7 +651,7 @@ def place_beside(folder: Path) -> Path:
 
 def place_of_user(folder: Path) -> Path:
     """Return where they are kept among the user's caches, for a folder of others."""
-    return users_folder() / f"{folder.name}_{digest_of([str(folder)])}"
+    return users_folder() / f"{folder.name}_{make_digest([str(folder)])}"
 
 
 def take_or_reason(

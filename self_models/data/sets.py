@@ -16,7 +16,7 @@ import torchvision
 
 from self_models.basics import HOME, INSTALLED, UserError, users_folder
 from self_models.basics.devices import sent
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scaled
+from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scale_pixels
 from self_models.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from self_models.runtime.draws import Batch, Draws
 
@@ -112,7 +112,7 @@ class ImageSet:
             pixels = self.change(pixels)
         pixels = sent(pixels, device)
         if not pixels.is_floating_point():
-            pixels = scaled(pixels)
+            pixels = scale_pixels(pixels)
         return Batch(pixels, labels, index + self.start)
 
     def whole(self, device: torch.device | str = "cpu") -> Batch:
@@ -204,7 +204,7 @@ def augmented(
         "alternate": every image is mirrored in every second epoch; seed and image say
         whether these are the even ones (Jordan, arXiv:2404.00498).
     shift : int, optional
-        Largest shift in pixels; by default see `mirrored` and `moved`.
+        Largest shift in pixels; by default see `mirror_and_shift` and `turn_and_shift`.
     cutout : int, default 0
         Side of a square that is cut out, in pixels; 0: none.
 
@@ -224,16 +224,18 @@ def augmented(
         numbers[:, 2] = is_mirrored.to(numbers.dtype)
     images = batch.images.flatten(1, -3)  # all frames of a recording change alike
     if has_colour(batch.images.shape[-3]):
-        images = mirrored(images, numbers, shift)
+        images = mirror_and_shift(images, numbers, shift)
     else:
-        images = moved(images, numbers, shift)
+        images = turn_and_shift(images, numbers, shift)
     if cutout:
         (places,) = draws.numbers("cutout", 2, images.device)
-        images = without_square(images, cutout, places)
+        images = cut_out_square(images, cutout, places)
     return batch._replace(images=images.view_as(batch.images))
 
 
-def moved(images: torch.Tensor, numbers: torch.Tensor, shift: int | None = None) -> torch.Tensor:
+def turn_and_shift(
+    images: torch.Tensor, numbers: torch.Tensor, shift: int | None = None
+) -> torch.Tensor:
     """Turn images by up to 10 degrees, scale them by up to 10 %, and shift them.
 
     Parameters
@@ -265,7 +267,7 @@ def moved(images: torch.Tensor, numbers: torch.Tensor, shift: int | None = None)
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def mirrored(
+def mirror_and_shift(
     images: torch.Tensor, numbers: torch.Tensor, shift: int | None = None
 ) -> torch.Tensor:
     """Mirror half of the images, and shift all of them.
@@ -315,7 +317,7 @@ def shifted_places(size: int, numbers: torch.Tensor, shift: int | None) -> torch
     return last - (last - place).abs()  # reflects at the last one
 
 
-def without_square(images: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
+def cut_out_square(images: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
     """Set a square of each image to 0 (cutout: DeVries, Taylor, arXiv:1708.04552).
 
     Parameters
@@ -451,9 +453,9 @@ def load_folder(
     frames : int, default 0
         Frames of a recording; 0: its own, of events `EVENT_FRAMES`.
     count_bound : int, default 1
-        See `steps_in`: this many events, or more, are the brightest value.
+        See `read_as_frames`: this many events, or more, are the brightest value.
     split_by : {"time", "number"}, default "time"
-        See `steps_in`: how events are split into frames.
+        See `read_as_frames`: how events are split into frames.
 
     Returns
     -------
