@@ -4,8 +4,8 @@
 Read ``train`` from top to bottom: what the run starts from, the loss, the optimiser,
 the loop over epochs and batches, and the result. Copy this file to change them.
 
-The flags of a run are declared in harness/command_line/flags.py, those of a network in
-self_models/config.py.
+The flags are declared in harness/command_line/flags.py, since other scripts have them,
+too; those of the network in self_models/config.py.
 """
 
 import harness.idle_threads  # noqa: F401  (before torch)
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from harness.arguments import Arguments
 from harness.building.models import lines_on_flags, load_ann, named, new_ann, teacher_from
 from harness.building.start import (
     check_flags,
@@ -23,10 +24,18 @@ from harness.building.start import (
     take_over_checkpoint,
     whiten_first_layer,
 )
-from harness.command_line.flags import training_parser
-from harness.command_line.parser import Configuration, Parser
+from harness.command_line.flags import (
+    BARE,
+    add_data_flags,
+    add_flags_of_training_scripts,
+    add_network_flags,
+    add_run_flags,
+    add_training_flags,
+    network_class,
+)
+from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import data_for, lines_on, with_facts
+from harness.data.facts import find_facts, lines_on, sets_of_training
 from harness.measuring.log_lines import running
 from harness.runs import ranks
 from harness.runs.run import Run, progress_bar, run_name
@@ -42,17 +51,25 @@ from harness.training.last_checkpoint import LastCheckpoint
 from harness.training.losses import Teacher, classification_loss, reconstruction_loss
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags, resumed
+from harness.training.resuming import kept_flags, open_last_checkpoint
 from self_models.data.sets import augmented
 from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import ANNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
 
 DESCRIPTION = __doc__.partition("\n")[0]
 
 
 def build_parser(argv: list[str] | None = None) -> Parser:
     """Return the parser. argv may have a --model, whose settings are flags, too."""
-    return training_parser(DESCRIPTION, "ann", argv)
+    network = network_class(argv, "ann", VGG_wFeedback)
+    parser = Parser(DESCRIPTION, "ann", bare=BARE)
+    add_run_flags(parser)
+    add_data_flags(parser)
+    add_training_flags(parser)
+    add_flags_of_training_scripts(parser)
+    add_network_flags(parser, network.known_settings())
+    return parser
 
 
 def main(argv: list[str] | None = None) -> dict | list[dict]:
@@ -103,12 +120,12 @@ def compute_losses(
     return losses
 
 
-def train(args: Configuration) -> dict:
+def train(args: Arguments) -> dict:
     """Train an ANN, or with --test_only evaluate one.
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         The flags as typed, and those of the recipe.
 
     Returns
@@ -118,11 +135,11 @@ def train(args: Configuration) -> dict:
     """
     # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("ann", args)
-    args, saved = resumed(args, "ann", name, named(args.model))  # the last checkpoint, or None
+    saved = open_last_checkpoint(args, "ann", name, named(args.model))  # with --resume
     check_flags(args, "ann")
     start = open_checkpoint(args, "ann", saved)
-    args = take_over_checkpoint(args, start, "ann")
-    args = with_facts(args)
+    take_over_checkpoint(args, start, "ann")
+    find_facts(args)
     model = new_ann(args)
     start_lines = []
     if start.kind == "ann":
@@ -130,7 +147,8 @@ def train(args: Configuration) -> dict:
         load_ann(model, start.saved, start.path, tell)
     model.precision = args.precision
     teacher = teacher_from(args)
-    args, (train_set, holdout_set, test_set) = data_for(args, model)
+    train_set, holdout_set, test_set = sets_of_training(args, model)
+    args.freeze()
     device = next(model.parameters()).device
 
     with Run("ann", name, args, trains=not args.test_only) as run:
@@ -153,8 +171,6 @@ def train(args: Configuration) -> dict:
         train_set, epochs, updates_per_epoch = length_of(
             train_set, args.batch_size, args.epochs, args.updates
         )
-        if args.updates:
-            args = args.having("found", epochs=epochs)
         judging_set = test_set if args.selected_on == "test" else holdout_set
         optimizer = make_optimizer(
             args.optimizer,
@@ -183,7 +199,7 @@ def train(args: Configuration) -> dict:
             progress,
             epochs=epochs,
             minutes=args.checkpoint_minutes,
-            flags=kept_flags(args),
+            flags=kept_flags(args, epochs=epochs),
             files={"train": train_set.known_by, "test": test_set.known_by},
         )
         if args.resume:

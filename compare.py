@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
-from harness.command_line.flags import posthoc_parser
-from harness.command_line.parser import add_output_flag, typed
-from harness.command_line.posthoc import open_network
+from harness.command_line.parser import add_output_flag, flag_type
+from harness.command_line.posthoc import evaluate, open_as_trained, posthoc_parser
 from harness.command_line.recipes import as_flags, find, names
 from harness.command_line.scripts import run_script
 from harness.measuring import comparing
-from harness.measuring.log_lines import running
+from harness.measuring.log_lines import counts_operations, running
 from harness.measuring.read_logs import read_run
 from harness.measuring.tables import aligned
 from harness.runs.run import (
@@ -47,7 +46,12 @@ def build_parser(argv=None):
     parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
     group = parser.add_argument_group("comparing")
     group.add_argument(
-        "--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks"
+        "--seeds",
+        type=flag_type(WHOLE),
+        nargs="+",
+        default=[0],
+        metavar="N",
+        help="of the networks",
     )
     help_text = (
         "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
@@ -57,11 +61,11 @@ def build_parser(argv=None):
         "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
     )
     group.add_argument(
-        "--equivalence", type=typed(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text
+        "--equivalence", type=flag_type(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text
     )
     help_text = "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at margins of 0.5, 1, 2 and 4"
     group.add_argument(
-        "--at_accuracy", type=typed(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text
+        "--at_accuracy", type=flag_type(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text
     )
     add_output_flag(
         group, "--output", "also write the figures as a table, or for programs", ".csv", ".json"
@@ -273,15 +277,18 @@ def evaluated(network, argv):
         "--seed",
         str(network.seed),
     ]
-    posthoc = open_network(build_parser(argv), words, "", run_name=f"{network.name}_compared")
-    for margin in MARGINS if posthoc.args.at_accuracy else [{}]:
-        posthoc.model.change(**margin)
-        record, _ = posthoc.evaluate()
+    args, model, images, run = open_as_trained(
+        build_parser(argv), words, "", run_name=f"{network.name}_compared"
+    )
+    counts = counts_operations(model, run.say)
+    margins = MARGINS if args.at_accuracy else [{}]
+    for margin in margins:
+        model.change(**margin)
+        record, _ = evaluate(model, images.test, args, run, counts)
         stopped = f", margin {margin['gap_bound']:g}" if margin else ""
-        posthoc.run.say(
-            f"{network.name}{stopped}: {running(record, ['accuracy'])} on {record['images']:,} images"
-        )
-    return read_run(posthoc.run.json_path)
+        accuracy = running(record, ["accuracy"])
+        run.say(f"{network.name}{stopped}: {accuracy} on {record['images']:,} images")
+    return read_run(run.json_path)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
 from harness.building.models import ann_of
-from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import add_output_flag
-from harness.command_line.posthoc import open_network
+from harness.command_line.posthoc import TrainedNetwork, open_as_trained, posthoc_parser
 from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
@@ -29,6 +28,7 @@ from harness.measuring.energy_tables import energy_rows, part_rows, verdicts
 from harness.measuring.tables import as_text, in_words
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import conventions, read_convention
+from self_models.data.sets import ImageSet
 from self_models.guests.energy import EXECUTIONS, ledger
 from self_models.layers.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -72,23 +72,24 @@ def main(argv=None):
         for word in dict.fromkeys(args.networks):
             is_recipe = word in names("snn") or word.endswith(".toml")
             words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
-            posthoc = open_network(
+            network = open_as_trained(
                 build_parser(argv), words, "_energy", engine="dense", networks=[word]
             )
-            if not (posthoc.args.holdout or posthoc.args.limit_test):
-                posthoc.test = posthoc.test.part(0, LIMIT)
+            test = network.images.test
+            if not (network.args.holdout or network.args.limit_test):
+                test = test.part(0, LIMIT)
             if args.against:
-                anns[word] = accuracies_of_ann(posthoc, word)
+                anns[word] = accuracies_of_ann(network, test, word)
             ledgers[word] = ledger(
-                posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed
+                network.model, test, name=word, batch_size=args.batch_size, seed=args.seed
             )
             parts[word], said = (
                 part_rows(ledgers[word], next(iter(prices.values()))),
                 [*verdicts(word, ledgers[word], prices)],
             )
             tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
-            posthoc.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
-            posthoc.run.record(
+            network.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
+            network.run.record(
                 event="ledger", lines=said, tables=[in_words(rows) for rows in tables]
             )
             lines += said
@@ -130,24 +131,30 @@ def numbers_of(ledger, prices, accuracy=None, in_8_bits=None):
     }
 
 
-def accuracies_of_ann(posthoc, word):
-    """(accuracy of the ANN of --against, of the same in 8 bits). Raises UserError where it has not the network's encoder and
-    classifier."""
-    path = posthoc.args.against
-    ann = ann_of(path, posthoc.args)
-    shapes, wanted = (
-        {name: value.shape for name, value in model.named_parameters()}
-        for model in (ann, posthoc.model)
-    )
-    weights = (name for name in wanted if name.endswith("weight") and "generate" not in name)
-    if differ := [name for name in weights if shapes.get(name) != wanted[name]]:
-        raise UserError(
-            f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from"
-        )
-    few = posthoc.train.batch(torch.arange(min(IMAGES, len(posthoc.train)))).images
-    return tuple(
-        evaluate(model, posthoc.test)["accuracy"] for model in (ann, in_eight_bits(ann, few))
-    )
+def accuracies_of_ann(network: TrainedNetwork, test: ImageSet, word: str) -> tuple[float, float]:
+    """Return the accuracy of the ANN of --against, and that of the same in 8 bits.
+
+    Raises
+    ------
+    UserError
+        If it has not the network's encoder and classifier.
+    """
+    path = network.args.against
+    ann = ann_of(path, network.args)
+    shapes = {name: value.shape for name, value in ann.named_parameters()}
+    for name, value in network.model.named_parameters():
+        has_decoder_weights = "generate" in name
+        if not name.endswith("weight") or has_decoder_weights:
+            continue
+        if shapes.get(name) != value.shape:
+            raise UserError(
+                f"--against {path} is not the ANN of {word}: its {name} differs; "
+                "give the ANN that it was made from"
+            )
+    train = network.images.train
+    few = train.batch(torch.arange(min(IMAGES, len(train)))).images
+    ann_in_8_bits = in_eight_bits(ann, few)
+    return evaluate(ann, test)["accuracy"], evaluate(ann_in_8_bits, test)["accuracy"]
 
 
 @torch.no_grad()

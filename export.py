@@ -7,8 +7,8 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 from dataclasses import replace
 
+import snn_wFeedback
 from harness.building.models import named
-from harness.command_line.flags import training_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
@@ -22,10 +22,17 @@ DATA = (
 
 
 def build_parser():
-    settings = {name: training_settings("snn")[name] for name in DATA}
-    whose = "of page, c and arduino: its test images are tried, and written; default: the network's; a folder as in training"
-    settings["dataset"] = replace(settings["dataset"], default="", help=whose)
-    parser = Parser(__doc__, settings=settings)
+    parser = Parser(__doc__)
+    flags_of_training = snn_wFeedback.build_parser([]).settings
+    whose = (
+        "of page, c and arduino: its test images are tried, and written; default: the "
+        "network's; a folder as in training"
+    )
+    for name in DATA:
+        declared = flags_of_training[name]
+        if name == "dataset":
+            declared = replace(declared, default="", help=whose)
+        parser.add_setting(name, declared)
     parser.add_argument(
         "network",
         metavar="NETWORK",
@@ -73,7 +80,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    data = {name: value for name, value in args.typed.items() if name in DATA}
+    data = {name: getattr(args, name) for name in args.typed if name in DATA}
     lines = export(
         args.network,
         args.to,

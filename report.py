@@ -7,11 +7,14 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 from pathlib import Path
 
-from harness.command_line.flags import declared_flags
+import ann_wFeedback
+import snn_wFeedback
+import snn_wFeedback_posthoc_model_analysis as analysis
 from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.scripts import run_script
 from harness.drawing.page import save_page
 from harness.measuring.read_logs import find_runs
+from self_models.basics.settings import Setting
 
 
 def build_parser():
@@ -33,6 +36,18 @@ def build_parser():
         "--overwrite", action="store_true", help="replace --output even if no report wrote it"
     )
     return parser
+
+
+def declared_flags() -> dict[str, Setting]:
+    """Return the declared flags of all scripts that train or evaluate, by name.
+
+    Of a flag that several scripts have, what evaluations say counts: training selects an
+    epoch by ``--holdout``, and they choose their images by it.
+    """
+    flags = {}
+    for script in (ann_wFeedback, snn_wFeedback, analysis):
+        flags |= script.build_parser([]).settings
+    return flags
 
 
 def main(argv=None):

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
+import snn_wFeedback
 from harness import UserError
-from harness.command_line.flags import OfAll, training_settings
-from harness.command_line.parser import Parser, SwitchAction, typed
+from harness.arguments import set_found
+from harness.command_line.parser import Parser, SwitchAction, flag_type
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
 from harness.data.facts import lines_on
@@ -37,7 +38,7 @@ from harness.runs.run import Run, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.images import readable_name
 from self_models.basics.notes import some
-from self_models.basics.settings import COUNT, settings_in
+from self_models.basics.settings import COUNT
 from self_models.counting.operations import conventions
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
@@ -61,18 +62,21 @@ CHECKED = 2  # recordings that are compared with other simulators
 
 
 def build_parser():
-    settings = {name: one for name, one in settings_in(OfAll).items() if name in SHARED}
+    parser = Parser(__doc__)
+    flags_of_training = snn_wFeedback.build_parser([]).settings
+    settings = {name: one for name, one in flags_of_training.items() if name in SHARED}
     settings["batch_size"] = replace(settings["batch_size"], help="recordings or images at a time")
     settings["seed"] = replace(settings["seed"], help="images: seed of --encoding poisson")
     settings["dataset"] = replace(
-        training_settings("snn")["dataset"],
+        flags_of_training["dataset"],
         default=None,
         help=(
             "run on the test images of this data set instead of recordings, each for --timesteps "
             "T; a folder as in training"
         ),
     )
-    parser = Parser(__doc__, settings=settings)
+    for name, declared in settings.items():
+        parser.add_setting(name, declared)
     parser.usage = (
         "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]\n"
         "       %(prog)s NETWORK.nir --dataset NAME|FOLDER --timesteps T [FLAG ...]"
@@ -92,7 +96,7 @@ def build_parser():
         ("limit", "N", "only N recordings, balanced over the classes, or the first N images"),
     ):
         group.add_argument(
-            f"--{flag}", type=typed(COUNT), default=None, metavar=word, help=help_text
+            f"--{flag}", type=flag_type(COUNT), default=None, metavar=word, help=help_text
         )
     add_image_flags(parser.add_argument_group("images"))
     help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
@@ -123,7 +127,7 @@ def add_image_flags(group):
     """Add the flags of still images but for those that other scripts have, too."""
     group.add_argument(
         "--timesteps",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=None,
         metavar="T",
         help="images: for how many timesteps each is shown",
@@ -171,7 +175,8 @@ def check_flags(args):
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv).having("found", results_json="")
+    args = build_parser().parse_args(argv)
+    set_found(args, results_json="")
     check_flags(args)
     said = reading_of(args)
     model, notes = read_nir(args.network, said, args.engine)
@@ -224,7 +229,7 @@ def run_images(args, run, model, said):
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         The flags.
     run : Run
         Where lines and records go.

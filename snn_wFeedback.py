@@ -5,9 +5,10 @@ Read ``train`` from top to bottom: what the run starts from, the conversion, the
 the optimiser, the loop over epochs and batches, and the result. Copy this file to
 change them.
 
-The flags of a run are declared in harness/command_line/flags.py. Those of a network are
-declared where its settings are: self_models/config.py, and --epsilon and what belongs
-to it in self_models/objectives/gates.py.
+The flags of conversion and fine-tuning are declared below, those that other scripts
+have, too, in harness/command_line/flags.py. The flags of a network are declared where
+its settings are: self_models/config.py, and --epsilon and what belongs to it in
+self_models/objectives/gates.py.
 """  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from harness.arguments import Arguments
 from harness.building.models import (
     ann_of,
     choose_trained,
@@ -31,16 +33,25 @@ from harness.building.start import (
     Start,
     apply_rules,
     check_flags,
+    conversion_progress,
     load_ann_weights,
     load_snn,
     open_checkpoint,
     take_over_checkpoint,
-    telling,
 )
-from harness.command_line.flags import training_parser
-from harness.command_line.parser import Configuration, Parser
+from harness.command_line.flags import (
+    BARE,
+    add_data_flags,
+    add_flags_of_training_scripts,
+    add_loss_flags,
+    add_network_flags,
+    add_run_flags,
+    add_training_flags,
+    network_class,
+)
+from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import data_for, lines_on, with_facts
+from harness.data.facts import find_facts, lines_on, sets_of_training
 from harness.measuring.log_lines import running
 from harness.runs import ranks
 from harness.runs.run import Run, progress_bar, run_name
@@ -54,6 +65,7 @@ from harness.training.evaluating import (
 )
 from harness.training.last_checkpoint import LastCheckpoint
 from harness.training.losses import (
+    STEP_WEIGHTS,
     Loss,
     Teacher,
     classification_loss,
@@ -62,8 +74,19 @@ from harness.training.losses import (
 )
 from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
 from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags, resumed
+from harness.training.resuming import kept_flags, open_last_checkpoint
 from self_models import conversion
+from self_models.assembly import ENGINE_NAMES
+from self_models.basics.settings import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    WHOLE,
+    Choice,
+    Number,
+    Switch,
+    Text,
+)
 from self_models.data.sets import ImageSet, augmented
 from self_models.runtime.draws import Draws
 from self_models.runtime.known_parts import in_stages
@@ -73,9 +96,140 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 DESCRIPTION = __doc__.partition("\n")[0]
 
 
+DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}  # where they are not an ANN's
+
+
 def build_parser(argv: list[str] | None = None) -> Parser:
     """Return the parser. argv may have a --model, whose settings are flags, too."""
-    return training_parser(DESCRIPTION, "snn", argv)
+    network = network_class(argv, "snn", VGG_SNN_STDB_wFeedback)
+    parser = Parser(DESCRIPTION, "snn", bare=BARE)
+    add_loss_flags(parser)
+    add_run_flags(parser)
+    add_data_flags(parser)
+    add_training_flags(parser, **DEFAULTS)
+    add_flags_of_training_scripts(parser)
+    add_snn_flags(parser)
+    parser.add_flag(
+        "fine-tuning",
+        "--bptt_segments",
+        kind=Text(segments),
+        default=0,
+        help=(
+            "recompute in N segments in the backward pass: memory of T/N timesteps; auto: "
+            "root of T; 0: off"
+        ),
+        training=True,
+        metavar="N|auto",
+    )
+    parser.add_flag(
+        "fine-tuning",
+        "--train",
+        kind=Choice(("all", "decoder")),
+        default="all",
+        help="weights that are trained; decoder: all others are fixed",
+        training=True,
+    )
+    add_network_flags(parser, network.known_settings())
+    return parser
+
+
+def add_snn_flags(parser: Parser) -> None:
+    """Add the flags of SNNs, which the scripts that evaluate have, too."""
+    parser.add_flag(
+        "checkpoint",
+        "--pretrained_snn",
+        kind=Text(),
+        default="",
+        help="SNN checkpoint; flags that you type override its settings",
+        metavar="PATH",
+        common=True,
+    )
+    parser.add_flag(
+        "engine",
+        "--engine",
+        kind=Choice(ENGINE_NAMES),
+        default="auto",
+        help=(
+            "of evaluation; dense: PyTorch, layer by layer; event: the event-driven kernel in"
+            " C, on the CPU; reference: step(), step by step; auto: event if the kernel can, "
+            "else dense"
+        ),
+        common=True,
+    )
+    parser.add_flag(
+        "conversion",
+        "--scaling_factor",
+        kind=POSITIVE,
+        default=0.7,
+        help="factor on balanced thresholds",
+        common=True,
+    )
+    parser.add_flag(
+        "conversion",
+        "--balance_images",
+        kind=COUNT,
+        default=128,
+        help="training images for threshold balancing (original: 512)",
+    )
+    parser.add_flag(
+        "conversion",
+        "--balance_timesteps",
+        kind=COUNT,
+        default=100,
+        help="timesteps for threshold balancing (original: 1000)",
+    )
+    parser.add_flag(
+        "conversion",
+        "--balance_percentile",
+        kind=Number(float, 0, 100, above=True),
+        default=100.0,
+        help=(
+            "percentile of a layer's input currents that becomes its threshold; 100: the maximum"
+        ),
+    )
+    parser.add_flag(
+        "conversion",
+        "--calibrate",
+        kind=Switch(),
+        default=False,
+        help=(
+            "shift biases until each channel's mean rate over T timesteps is the ANN's, on "
+            "--balance_images images; not with --update delayed"
+        ),
+    )
+    parser.add_flag(
+        "fine-tuning",
+        "--trade_off_type",
+        kind=Choice(STEP_WEIGHTS),
+        default="last_t",
+        help="timesteps whose errors count",
+    )
+    parser.add_flag(
+        "fine-tuning",
+        "--classification_type",
+        kind=Choice(STEP_WEIGHTS),
+        default="last_t",
+        help=(
+            "timesteps whose logits count in training; mean_t: all alike, which early exit needs"
+        ),
+        training=True,
+    )
+    parser.add_flag(
+        "fine-tuning",
+        "--spike_penalty",
+        kind=NOT_NEGATIVE,
+        default=0.0,
+        help="loss per spike",
+        training=True,
+        common=True,
+    )
+
+
+def segments(text: str) -> int | str:
+    """Return 'auto', or a whole number from 0. Raises ValueError for another text."""
+    if text == "auto":
+        return text
+    return WHOLE.parse(text)
 
 
 def main(argv: list[str] | None = None) -> dict | list[dict]:
@@ -84,7 +238,7 @@ def main(argv: list[str] | None = None) -> dict | list[dict]:
 
 
 def convert(
-    model: VGG_SNN_STDB_wFeedback, start: Start, train_set: ImageSet, args: Configuration, run: Run
+    model: VGG_SNN_STDB_wFeedback, start: Start, train_set: ImageSet, args: Arguments, run: Run
 ) -> None:
     """Give the SNN the weights of a trained ANN, and thresholds that fit them.
 
@@ -96,7 +250,7 @@ def convert(
         The ANN's checkpoint.
     train_set : ImageSet
         Its first images are what thresholds are balanced on.
-    args : Configuration
+    args : Arguments
         Flags of the run.
     run : Run
         Whose log tells of it.
@@ -127,7 +281,9 @@ def convert(
     else:
         steps = args.balance_timesteps
         line = "threshold {:.4f}"
-        with telling("balancing thresholds", line, model, count, steps, 1, run) as callbacks:
+        with conversion_progress(
+            "balancing thresholds", line, model, count, steps, 1, run
+        ) as callbacks:
             conversion.balance_thresholds(
                 model, batch.images, draws_at_step, steps, args.balance_percentile, *callbacks
             )
@@ -144,7 +300,7 @@ def convert(
         rates = conversion.rates_of(ann, model, batch.images)
         line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
         rounds = conversion.ROUNDS + 1
-        with telling(
+        with conversion_progress(
             "calibrating biases", line, model, count, model.timesteps, rounds, run
         ) as callbacks:
             conversion.calibrate_biases(model, rates, batch.images, draws_at_step, *callbacks)
@@ -210,12 +366,12 @@ def compute_losses(
     return losses
 
 
-def train(args: Configuration) -> dict:
+def train(args: Arguments) -> dict:
     """Train an SNN, or with --test_only evaluate one.
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         The flags as typed, and those of the recipe.
 
     Returns
@@ -225,19 +381,20 @@ def train(args: Configuration) -> dict:
     """
     # --- the start: what checkpoint and flags imply, the network, its images
     name = run_name("snn", args)
-    args, saved = resumed(args, "snn", name, named(args.model))  # the last checkpoint, or None
+    saved = open_last_checkpoint(args, "snn", name, named(args.model))  # with --resume
     check_flags(args, "snn")
     start = open_checkpoint(args, "snn", saved)
-    args = take_over_checkpoint(args, start, "snn")
-    args = with_facts(args)
-    args = apply_rules(args, start)
+    take_over_checkpoint(args, start, "snn")
+    find_facts(args)
+    apply_rules(args, start)
     model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
     teacher = teacher_from(args)
     own = own_losses(args, model)
-    args, (train_set, holdout_set, test_set) = data_for(args, model)
+    train_set, holdout_set, test_set = sets_of_training(args, model)
+    args.freeze()
     engine_line = use_engine(model, args)
     device = next(model.parameters()).device
 
@@ -286,8 +443,6 @@ def train(args: Configuration) -> dict:
         train_set, epochs, updates_per_epoch = length_of(
             train_set, args.batch_size, args.epochs, args.updates
         )
-        if args.updates:
-            args = args.having("found", epochs=epochs)
         judging_set = test_set if args.selected_on == "test" else holdout_set
         optimizer = make_optimizer(
             args.optimizer,
@@ -316,7 +471,7 @@ def train(args: Configuration) -> dict:
             progress,
             epochs=epochs,
             minutes=args.checkpoint_minutes,
-            flags=kept_flags(args),
+            flags=kept_flags(args, epochs=epochs),
             files={"train": train_set.known_by, "test": test_set.known_by},
         )
         if args.resume:

@@ -10,9 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.command_line.flags import add_baseline_flag, add_picture_flags, posthoc_parser
-from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.building.models import lines_on_flags, new_snn, use_engine
+from harness.command_line.flags import add_baseline_flag, add_picture_flags
+from harness.command_line.parser import Parser, flag_type
+from harness.command_line.posthoc import (
+    check_predicts,
+    choose_images,
+    end_run,
+    film_images,
+    load_weights,
+    open_baseline,
+    open_evaluated,
+    open_run,
+    posthoc_parser,
+    shown_images,
+    titles_of,
+)
 from harness.command_line.scripts import run_script
 from harness.drawing.film import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
@@ -26,12 +39,13 @@ from self_models.runtime.outputs import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
-def build_parser(argv=None):
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     group = add_picture_flags(parser)
     group.add_argument(
         "--chart_images",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=200,
         metavar="N",
         help="test images whose spikes are charted",
@@ -39,82 +53,93 @@ def build_parser(argv=None):
     add_baseline_flag(group, "the baseline's spikes")
     group.add_argument(
         "--raster",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         nargs="?",
         const=20,
         default=None,
         metavar="N",
-        help="also draw the "
-        "first image's spikes of N neurons of each layer, and three membrane potentials, and save them as .npz; "
-        "default of N: 20",
+        help=(
+            "also draw the first image's spikes of N neurons of each layer, and three membrane "
+            "potentials, and save them as .npz; default of N: 20"
+        ),
     )
     return parser
 
 
-def main(argv=None):
-    posthoc = open_posthoc(
-        *resolve_evaluation(build_parser(argv).parse_args(argv)),
-        InputBlockingSNN,
-        "_posthoc_analysis",
-    )
-    posthoc.check_predicts()
-    model, run, args = posthoc.model, posthoc.run, posthoc.args
-    film, beside = posthoc.watch(), posthoc.baseline()
-    charted = posthoc.test.part(0, args.chart_images)
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Draw a network's predictions and spikes; there are no evaluations to return."""
+    args = build_parser(argv).parse_args(argv)
+
+    # --- the checkpoint, the network, and its images
+    start = open_evaluated(args)
+    model = new_snn(args, InputBlockingSNN)
+    notes = list(lines_on_flags(args, model, start))
+    images = choose_images(args, model, start)
+    engine_line = use_engine(model, args)
+    run = open_run(args, "_posthoc_analysis")
+    run.say(*notes, *images.notes, engine_line)
+    load_weights(model, start, images, args, run)
+    check_predicts(model, args)
+    device = next(model.parameters()).device
+
+    # --- the images that are shown, and the spikes of those that are charted
+    batch = shown_images(args, images, device)
+    film = film_images(model, batch, images, args, run)
+    baseline = open_baseline(args, model)
+    charted = images.test.part(0, args.chart_images)
     spikes, open_share, accuracy = spikes_over_time(
-        model, charted.batches(args.batch_size, posthoc.device), args.seed
+        model, charted.batches(args.batch_size, device), args.seed
     )
     networks = {Path(args.pretrained_snn or args.pretrained_ann).stem: spikes}
-    if beside:
-        theirs = spikes_over_time(beside.model, [posthoc.chosen()], args.seed)[0]
-        film = replace(
-            film, baseline={layer: np.cumsum(counts) for layer, counts in theirs.items()}
-        )
-        theirs = spikes_over_time(
-            beside.model, charted.batches(args.batch_size, posthoc.device), args.seed
-        )[0]
-        networks[Path(args.baseline).stem] = theirs
-    posthoc.draw(".gif", save_gif, film, args.frame_seconds)
-    posthoc.draw(".png", save_contact_sheet, film)
-    kind = (
-        "images of your own"
-        if posthoc.files
-        else "held-out images"
-        if args.holdout
-        else "test images"
-    )
-    all_charted = f"the first {len(charted):,} {kind}"
-    posthoc.draw(
-        "_spikes.png", save_spikes_over_time, networks, open_share, film.setting, all_charted
-    )
-    right = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
-    run.result(
-        f"{right}: {all_charted}",
-        spikes_text(by_part({layer: sum(counts) for layer, counts in spikes.items()}), spikes),
-    )
+    if baseline:
+        shown_spikes, _, _ = spikes_over_time(baseline, [batch], args.seed)
+        summed = {layer: np.cumsum(counts) for layer, counts in shown_spikes.items()}
+        film = replace(film, baseline=summed)
+        batches = charted.batches(args.batch_size, device)
+        charted_spikes, _, _ = spikes_over_time(baseline, batches, args.seed)
+        networks[Path(args.baseline).stem] = charted_spikes
+
+    # --- pictures
+    kind = "test images"
+    if images.files:
+        kind = "images of your own"
+    elif args.holdout:
+        kind = "held-out images"
+    which = f"the first {len(charted):,} {kind}"
+    pictures = [run.picture(".gif"), run.picture(".png"), run.picture("_spikes.png")]
+    save_gif(pictures[0], film, args.frame_seconds)
+    save_contact_sheet(pictures[1], film)
+    save_spikes_over_time(pictures[2], networks, open_share, film.setting, which)
+
+    # --- figures
+    verdict = "charted" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
+    totals = {layer: sum(counts) for layer, counts in spikes.items()}
+    run.result(f"{verdict}: {which}", spikes_text(by_part(totals), spikes))
     run.say(f"the {counted(len(film.images), 'image')} shown:")
     for t in range(model.timesteps):
-        error, share = film.errors[t].mean(), film.blocked[t].mean()
-        line = f"  timestep {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of non-zero pixels blocked"
+        error = film.errors[t].mean()
+        share = film.blocked[t].mean()
         run.record(
-            line,
+            f"  timestep {t + 1}: squared error {error:.2f} per image, "
+            f"{100 * share:.1f} % of non-zero pixels blocked",
             event="step",
             step=t + 1,
             squared_error=float(error),
             blocked_share=float(share),
             epsilon=args.epsilon,
         )
-    shown = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
-    run.say(f"  {spikes_text(shown, model.layers)}")
+    means = {part: counts[-1].mean() for part, counts in film.spikes_by_part().items()}
+    run.say(f"  {spikes_text(means, model.layers)}")
+
+    # --- single neurons
     if args.raster:
-        batch = posthoc.chosen()
         raster = raster_of(model, batch, args.seed, args.raster)
-        title = f"One image through the network ({posthoc.titles(batch)[0]})"
-        posthoc.draw("_raster.png", save_raster, raster, title, model.classes)
-        posthoc.draw(
-            "_raster.npz", write_whole, lambda file: np.savez_compressed(file, **raster.arrays)
-        )
-    return posthoc.finish()
+        title = f"One image through the network ({titles_of(batch, images, model)[0]})"
+        pictures += [run.picture("_raster.png"), run.picture("_raster.npz")]
+        save_raster(pictures[-2], raster, title, model.classes)
+        write_whole(pictures[-1], lambda file: np.savez_compressed(file, **raster.arrays))
+    end_run(args, run, [], pictures)
+    return []
 
 
 if __name__ == "__main__":

@@ -10,19 +10,32 @@ from itertools import product
 
 import snn_wFeedback
 from harness import UserError
-from harness.building.models import new_snn, use_engine
-from harness.command_line.flags import add_baseline_flag, posthoc_parser
-from harness.command_line.parser import add_output_flag, typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.arguments import Arguments, take_over
+from harness.building.models import lines_on_flags, new_snn, use_engine
+from harness.building.start import Start
+from harness.command_line.flags import add_baseline_flag
+from harness.command_line.parser import Parser, add_output_flag, flag_type
+from harness.command_line.posthoc import (
+    EvaluationImages,
+    choose_images,
+    end_run,
+    evaluate,
+    load_weights,
+    open_baseline,
+    open_evaluated,
+    open_run,
+    posthoc_parser,
+)
 from harness.command_line.recipes import as_flags
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_choices, save_extremes, save_sweep
 from harness.measuring.comparing import difficulty_correlations, on_front
-from harness.measuring.log_lines import class_lines
+from harness.measuring.log_lines import class_lines, counts_operations
 from harness.measuring.tables import blocking_table, choices_table, details_table, difficulty_lines
-from harness.runs.run import counted, log_beside, program, read_records
+from harness.runs.run import Run, counted, log_beside, program, read_records
 from self_models.basics.settings import settings_in
 from self_models.objectives.gates import GATES
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 GRID = ("epsilon", "readout_slew", "timesteps")  # flags of one or several values
@@ -38,136 +51,173 @@ NOT_REPEATED = {
 }
 
 
-def build_parser(argv=None):
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=GRID)
-    group, known = parser.add_argument_group("objective 1"), InputBlockingSNN.known_settings()
+    group = parser.add_argument_group("objective 1")
+    known = InputBlockingSNN.known_settings()
     for name in GRID:
-        told = {
-            "default": known[name].default,
-            "help": f"{known[name].help}; one or several (default: the checkpoint's)",
-        }
-        group.add_argument(f"--{name}", type=typed(known[name].kind), nargs="+", **told)
+        group.add_argument(
+            f"--{name}",
+            type=flag_type(known[name].kind),
+            nargs="+",
+            default=known[name].default,
+            help=f"{known[name].help}; one or several (default: the checkpoint's)",
+        )
     parser.set_defaults(epsilon=[known["epsilon"].default])
     add_baseline_flag(group, "the baseline's accuracy and spikes")
     add_output_flag(group, "--picture", "also draw accuracy against spikes", ".png")
     return parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Evaluate all combinations of the grid; return the record of each evaluation."""
     args = build_parser(argv).parse_args(argv)
-    if len(args.typed.get("timesteps", ())) == 1:
-        args = args.having(
-            "typed", timesteps=args.timesteps[0]
-        )  # which may be part of the checkpoint's name
-    args, start = resolve_evaluation(args)
+
+    # --- the checkpoint, and what follows from it
+    if "timesteps" in args.typed and len(args.timesteps) == 1:
+        args.timesteps = args.timesteps[0]  # which may be part of the checkpoint's name
+    start = open_evaluated(args)
     if "epsilon" not in settings_in(GATES[args.gate]):
         raise UserError(
-            f"gate {args.gate} has no epsilon, which is varied here: --gate block, or snn_wFeedback.py --test_only"
+            f"gate {args.gate} has no epsilon, which is varied here: --gate block, "
+            "or snn_wFeedback.py --test_only"
         )
-    tried = {
-        name: value if isinstance(value := getattr(args, name), list) else [value] for name in GRID
-    }
-    chooses = len(tried["readout_slew"]) > 1 or len(tried["timesteps"]) > 1
+    grid = {}
+    for name in GRID:
+        value = getattr(args, name)
+        grid[name] = value if isinstance(value, list) else [value]
+    chooses = len(grid["readout_slew"]) > 1 or len(grid["timesteps"]) > 1
     if chooses and not args.holdout:
-        args = args.having("script", holdout=held_out_by(start))
-    suffix = "_choices" if chooses else "_epsilon_" + "_".join(map(str, tried["epsilon"]))
-    posthoc = open_posthoc(
-        args,
-        start,
-        InputBlockingSNN,
-        suffix,
-        **{name: max(values) for name, values in tried.items()},
-    )
-    run, records, baselines = posthoc.run, posthoc.records, []
+        take_over(args, {"holdout": held_out_by(start)}, "script")
+
+    # --- the network, made for the largest values of the grid, and its images
+    largest = {name: max(values) for name, values in grid.items()}
+    model = new_snn(args, InputBlockingSNN, **largest)
+    notes = list(lines_on_flags(args, model, start))
+    images = choose_images(args, model, start)
+    engine_line = use_engine(model, args)
+    suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in grid["epsilon"])
+    if chooses:
+        suffix = "_choices"
+    run = open_run(args, suffix)
+    run.say(*notes, *images.notes, engine_line)
+    load_weights(model, start, images, args, run)
+
+    # --- the evaluation of each combination
+    records = []
+    baseline_records = []
+    counts = counts_operations(model, run.say)
     # Thresholds of a phased network, and calibrated biases, depend on T.
-    is_converted_for_t = start.kind == "ann" and (posthoc.model.timing.is_phased or args.calibrate)
-    opened = posthoc.model
-    most_steps = opened.timesteps
-    for steps in tried["timesteps"]:
-        if is_converted_for_t:
-            posthoc.model = opened
-            if steps != most_steps:
-                posthoc.model = convert_again(args, start, posthoc, steps)
-        for slew, epsilon in product(tried["readout_slew"], tried["epsilon"]):
-            posthoc.model.change(timesteps=steps, readout_slew=slew, epsilon=epsilon)
-            _, per_image = posthoc.evaluate(readout_slew=slew)
+    is_converted_for_t = start.kind == "ann" and (model.timing.is_phased or args.calibrate)
+    opened = model
+    for timesteps in grid["timesteps"]:
+        model = opened
+        if is_converted_for_t and timesteps != opened.timesteps:
+            model = convert_again(args, start, opened, timesteps, images, run)
+        for slew, epsilon in product(grid["readout_slew"], grid["epsilon"]):
+            model.change(timesteps=timesteps, readout_slew=slew, epsilon=epsilon)
+            record, per_image = evaluate(model, images.test, args, run, counts, readout_slew=slew)
+            records.append(record)
             correlations = difficulty_correlations(per_image)
             run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
-        if beside := posthoc.baseline():
-            baselines.append(beside.evaluate(event="baseline")[0])
+        baseline = open_baseline(args, model)
+        if baseline:
+            counts_baseline = counts_operations(baseline, run.say)
+            record, _ = evaluate(baseline, images.test, args, run, counts_baseline)
+            baseline_records.append(record)
+
+    # --- tables and pictures
+    pictures = []
     if chooses:
-        lines = recommended(records, posthoc, start)
+        lines = recommended(records, args, start, images)
         run.result(*choices_table(records, on_front(records)), *lines)
     else:
-        run.result(*blocking_table(records, *baselines))
+        run.result(*blocking_table(records, *baseline_records))
         run.say(*difficulty_lines(epsilon, correlations))
-        run.say(
-            *class_lines(records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilon:g}")
-        )
+        confusion = records[-1]["confusion"]
+        run.say(*class_lines(confusion, model.classes, f", epsilon {epsilon:g}"))
         run.say(*details_table(records))
-        posthoc.draw("_sweep.png", save_sweep, records, *baselines)
-        posthoc.draw("_extremes.png", save_extremes, posthoc.test, per_image, epsilon)
+        pictures += [run.picture("_sweep.png"), run.picture("_extremes.png")]
+        save_sweep(pictures[0], records, *baseline_records)
+        save_extremes(pictures[1], images.test, per_image, epsilon)
     if args.picture:
-        posthoc.draw("", save_choices, records, on_front(records), baselines, path=args.picture)
-    return posthoc.finish()
+        pictures.append(args.picture)
+        save_choices(args.picture, records, on_front(records), baseline_records)
+    end_run(args, run, records, pictures)
+    return records
 
 
-def convert_again(args, start, posthoc, timesteps):
+def convert_again(
+    args: Arguments,
+    start: Start,
+    opened: VGG_SNN_STDB_wFeedback,
+    timesteps: int,
+    images: EvaluationImages,
+    run: Run,
+) -> VGG_SNN_STDB_wFeedback:
     """Convert the ANN again, for another number of timesteps.
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         The flags, of which those of ``GRID`` may have several values.
     start : Start
         The ANN.
-    posthoc : Posthoc
-        The run, with its training images.
+    opened : VGG_SNN_STDB_wFeedback
+        The network that was converted first.
     timesteps : int
         The number of timesteps, T.
+    images : EvaluationImages
+        With training images, on which thresholds are balanced.
+    run : Run
 
     Returns
     -------
     VGG_SNN_STDB_wFeedback
         The network, in evaluation.
     """
-    before = posthoc.model.settings
-    settings = {name: before[name] for name in GRID} | {"timesteps": timesteps}
+    settings = {name: opened.settings[name] for name in GRID}
+    settings["timesteps"] = timesteps
     model = new_snn(args, InputBlockingSNN, **settings)
-    posthoc.run.say(f"converted for {counted(timesteps, 'timestep')}:")
+    run.say(f"converted for {counted(timesteps, 'timestep')}:")
     use_engine(model, args)
-    snn_wFeedback.convert(model, start, posthoc.train, args, posthoc.run)
+    snn_wFeedback.convert(model, start, images.train, args, run)
     return model.eval()
 
 
-def recommended(records, posthoc, start):
+def recommended(
+    records: list[dict], args: Arguments, start: Start, images: EvaluationImages
+) -> list[str]:
     """Say which combination has the fewest spikes at nearly the highest accuracy.
 
     Parameters
     ----------
     records : list of dict
         The evaluation of each combination, on held-out images.
-    posthoc : Posthoc
-        The run that made them.
+    args : Arguments
     start : Start
         What its network starts from.
+    images : EvaluationImages
 
-    Yields
-    ------
-    str
-        A line of the log. The last is the command that evaluates the combination on the
+    Returns
+    -------
+    list of str
+        Lines of the log. The last is the command that evaluates the combination on the
         test images.
     """
     highest = max(record["accuracy"] for record in records)
     accurate = [record for record in records if record["accuracy"] >= highest - 0.005]
     chosen = min(accurate, key=lambda record: record["spikes"]["total"])
-    images = f"{posthoc.args.holdout:,} held-out training images"
-    yield f"{images}; *: no other has fewer spikes and as high an accuracy"
-    yield "fewest spikes within 0.5 points of the highest accuracy; on the test images:"
-    yield f"  {test_command(chosen, posthoc, start)}"
+    return [
+        f"{args.holdout:,} held-out training images; "
+        "*: no other has fewer spikes and as high an accuracy",
+        "fewest spikes within 0.5 points of the highest accuracy; on the test images:",
+        f"  {test_command(chosen, args, start, images)}",
+    ]
 
 
-def test_command(chosen, posthoc, start):
+def test_command(chosen: dict, args: Arguments, start: Start, images: EvaluationImages) -> str:
     """Write the command that evaluates a combination on the test images.
 
     With ``--holdout N`` added, it gives the figures of the combination's row exactly:
@@ -177,32 +227,35 @@ def test_command(chosen, posthoc, start):
     ----------
     chosen : dict
         The evaluation record of the combination.
-    posthoc : Posthoc
-        The run that tried it.
+    args : Arguments
     start : Start
         What its network starts from.
+    images : EvaluationImages
 
     Returns
     -------
     str
         The command, as one types it.
     """
-    args = posthoc.args
-    words = {flag: value for flag, value in args.typed.items() if flag not in NOT_REPEATED}
-    if args.recipe.get("holdout"):
+    words = {flag: getattr(args, flag) for flag in args.typed if flag not in NOT_REPEATED}
+    if args.origins["holdout"] == "recipe" and args.holdout:
         words["holdout"] = 0  # else the recipe's holds
     if not args.preset and not args.pretrained_ann:
         # Where it was not typed, it was found by a name that contains T of training.
         words["pretrained_snn"] = args.pretrained_snn
-    if start.kind == "ann" and len(posthoc.train) < args.balance_images:
+    if start.kind == "ann" and len(images.train) < args.balance_images:
         # Without --holdout, those that it held out would be balanced on, too.
-        words["limit_train"] = len(posthoc.train)
-    words |= {name: chosen[name] for name in GRID}
-    several = {flag for flag, known in args.known.items() if known.argparse.get("nargs") == "+"}
+        words["limit_train"] = len(images.train)
+    for name in GRID:
+        words[name] = chosen[name]
+    several = set()
+    for flag, declared in args.parser.settings.items():
+        if declared.argparse.get("nargs") == "+":
+            several.add(flag)
     return f"{shlex.join(program('obj1'))} {as_flags(words, several)}"
 
 
-def held_out_by(start):
+def held_out_by(start: Start) -> int:
     """Read from a log how many training images a network's training held out.
 
     Parameters

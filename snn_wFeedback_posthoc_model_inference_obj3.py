@@ -5,120 +5,217 @@ Controls: the same network on images whose brightness is normalised instead."""
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 
-from harness.command_line.flags import add_picture_flags, posthoc_parser
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.arguments import Arguments
+from harness.building.models import lines_on_flags, new_snn, use_engine
+from harness.command_line.flags import add_picture_flags
+from harness.command_line.parser import Parser
+from harness.command_line.posthoc import (
+    check_predicts,
+    choose_images,
+    end_run,
+    evaluate,
+    film_images,
+    load_weights,
+    open_evaluated,
+    open_run,
+    posthoc_parser,
+    shown_images,
+)
 from harness.command_line.scripts import run_script
 from harness.drawing.film import save_gif
 from harness.drawing.plots import save_dimming
+from harness.measuring.log_lines import counts_operations
 from harness.measuring.tables import contrast_table
+from harness.runs.run import Run
+from self_models.data.sets import ImageSet
 from self_models.objectives.contrast import WINDOW
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-HALF, WHOLE = 0.15, 0.30  # what is left of the brightness of dimmed images
-CONTROLS = {
-    "normalised": 0,
-    "locally": WINDOW,
-}  # name -> side of the square whose brightest pixel others are divided by
+DIMMED_HALF = 0.15  # what is left of the brightness of half an image
+DIMMED_WHOLE = 0.30  # and of a whole image
+# Control -> side in pixels of the square whose brightest pixel each pixel is divided by;
+# 0: of the image.
+CONTROLS = {"normalised": 0, "locally": WINDOW}
 
 
-def build_parser(argv=None):
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     parser = posthoc_parser(__doc__, argv, ContrastAttentionSNN)
     add_picture_flags(parser)
     return parser
 
 
-def main(argv=None):
-    args, start = resolve_evaluation(build_parser(argv).parse_args(argv))
-    posthoc = open_posthoc(
-        args, start, ContrastAttentionSNN, f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    )
-    posthoc.check_predicts()
-    sets = {} if posthoc.files else {"clean": posthoc.test} | dimmed_sets(posthoc.test)
-    if sets:
-        rows = [accuracies(posthoc, dimming, images) for dimming, images in sets.items()]
-        posthoc.keep({"event": "contrast"} | contrast_summary(rows))
-        posthoc.run.result(*contrast_table(rows, posthoc.records[-1]))
-        posthoc.draw(".png", save_dimming, rows, args.epsilon, len(posthoc.test))
-    posthoc.draw(".gif", save_gif, posthoc.watch(sets.get("bottom half")), args.frame_seconds)
-    return posthoc.finish()
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Evaluate all kinds of dimming; return the record of each evaluation, and a summary."""
+    args = build_parser(argv).parse_args(argv)
+
+    # --- the checkpoint, the network, and its images
+    start = open_evaluated(args)
+    model = new_snn(args, ContrastAttentionSNN)
+    notes = list(lines_on_flags(args, model, start))
+    images = choose_images(args, model, start)
+    engine_line = use_engine(model, args)
+    run = open_run(args, f"_contrast_{args.contrast}_epsilon_{args.epsilon}")
+    run.say(*notes, *images.notes, engine_line)
+    load_weights(model, start, images, args, run)
+    check_predicts(model, args)
+
+    # --- accuracy on dimmed images. Those of one's own have no labels, so none is known.
+    records = []
+    pictures = []
+    filmed = images.test
+    if not images.files:
+        counts = counts_operations(model, run.say)
+        rows = []
+        sets = {"clean": images.test} | dimmed_sets(images.test)
+        for dimming, dimmed_images in sets.items():
+            row, row_records = accuracies(model, dimming, dimmed_images, args, run, counts)
+            rows.append(row)
+            records += row_records
+        summary = {"event": "contrast"} | contrast_summary(rows)
+        records.append(summary)
+        run.record(**summary)
+        run.result(*contrast_table(rows, summary))
+        pictures.append(run.picture(".png"))
+        save_dimming(pictures[-1], rows, args.epsilon, len(images.test))
+        filmed = sets["bottom half"]
+
+    # --- a GIF of what the network sees and predicts
+    device = next(model.parameters()).device
+    batch = shown_images(args, images, device, filmed)
+    film = film_images(model, batch, images, args, run)
+    pictures.append(run.picture(".gif"))
+    save_gif(pictures[-1], film, args.frame_seconds)
+    end_run(args, run, records, pictures)
+    return records
 
 
-def accuracies(posthoc, dimming, images):
-    """dimming, and name of the case -> accuracy on these images: plain blocking, contrast, and the controls."""
-    own, row = posthoc.args.contrast, {"dimming": dimming}
-    cases = {"plain": ("none", images), "contrast": (own, images)}
-    cases |= {
-        name: ("none", changed(images, normalised, window)) for name, window in CONTROLS.items()
-    }
+def accuracies(
+    model: VGG_SNN_STDB_wFeedback,
+    dimming: str,
+    images: ImageSet,
+    args: Arguments,
+    run: Run,
+    counts: bool,
+) -> tuple[dict, list[dict]]:
+    """Evaluate plain blocking, contrast, and the controls on images that are dimmed alike.
+
+    Returns
+    -------
+    row : dict
+        ``dimming``, and the accuracy of each case by its name.
+    records : list of dict
+        The record of each evaluation.
+    """
+    cases = {"plain": ("none", images), "contrast": (args.contrast, images)}
+    for name, window in CONTROLS.items():
+        cases[name] = ("none", with_change(images, normalised, window))
+    row = {"dimming": dimming}
+    records = []
     for name, (contrast, shown) in cases.items():
-        posthoc.model.change(contrast=contrast)
-        row[name] = posthoc.evaluate(shown, dimming=dimming, contrast=contrast, case=name)[0][
-            "accuracy"
-        ]
-    posthoc.model.change(contrast=own)
-    return row
+        model.change(contrast=contrast)
+        record, _ = evaluate(
+            model, shown, args, run, counts, dimming=dimming, contrast=contrast, case=name
+        )
+        records.append(record)
+        row[name] = record["accuracy"]
+    model.change(contrast=args.contrast)
+    return row, records
 
 
-def dimmed_sets(images):
-    """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
-    middle, centre = (size // 2 for size in images.images.shape[2:])
-    where = {"top half": np.s_[..., :middle, :], "bottom half": np.s_[..., middle:, :]}
-    where |= {
-        "left half": np.s_[..., :centre],
-        "right half": np.s_[..., centre:],
-        "whole": np.s_[...],
+def dimmed_sets(images: ImageSet) -> dict[str, ImageSet]:
+    """Return images of which each half in turn is dimmed to 15 %, or the whole to 30 %."""
+    height, width = images.images.shape[2:]
+    where = {
+        "top half": np.s_[..., : height // 2, :],
+        "bottom half": np.s_[..., height // 2 :, :],
+        "left half": np.s_[..., : width // 2],
+        "right half": np.s_[..., width // 2 :],
     }
-    return {
-        name: changed(images, dimmed, part, WHOLE if name == "whole" else HALF)
-        for name, part in where.items()
-    }
+    sets = {name: with_change(images, dimmed, part, DIMMED_HALF) for name, part in where.items()}
+    sets["whole"] = with_change(images, dimmed, np.s_[...], DIMMED_WHOLE)
+    return sets
 
 
-def changed(images, change, *how):
-    """An ImageSet like this one, in whose batches pixels are change(pixels, *how)."""
-    before = images.change or (lambda pixels: pixels)
-    return replace(images, change=lambda pixels: change(before(pixels), *how))
+def with_change(images: ImageSet, change: Callable, *arguments: object) -> ImageSet:
+    """Return an image set like this one, in whose batches pixels are changed.
+
+    Parameters
+    ----------
+    images : ImageSet
+    change : callable
+        ``change(pixels, *arguments)`` returns other pixels (B, C, H, W), uint8.
+    *arguments
+        For ``change``.
+    """
+    earlier_change = images.change
+
+    def change_pixels(pixels: torch.Tensor) -> torch.Tensor:
+        if earlier_change:
+            pixels = earlier_change(pixels)
+        return change(pixels, *arguments)
+
+    return replace(images, change=change_pixels)
 
 
-def dimmed(pixels, where, part):
-    """Pixels of which those of where, an index, have this part of their light, rounded; changed in place."""
+def dimmed(pixels: torch.Tensor, where: tuple, part: float) -> torch.Tensor:
+    """Leave this part of the brightness of some pixels (where: an index), in place."""
     pixels[where] = (pixels[where] * part).round().to(pixels.dtype)
     return pixels
 
 
-def normalised(pixels, window):
-    """Each pixel is divided by the brightest in a square of this side around it, or in the image if it is 0, but by a tenth at
-    least."""
+def normalised(pixels: torch.Tensor, window: int) -> torch.Tensor:
+    """Divide each pixel by the brightest around it, at least by a tenth of full brightness.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (B, C, H, W), uint8
+    window : int
+        Side of the square around a pixel whose brightest counts; 0: the whole image.
+    """
     brightest = pixels.float().amax(1, keepdim=True)
-    brightest = (
-        F.max_pool2d(brightest, window, 1, window // 2)
-        if window
-        else brightest.amax((2, 3), keepdim=True)
-    )
+    if window:
+        brightest = F.max_pool2d(brightest, window, 1, window // 2)
+    else:
+        brightest = brightest.amax((2, 3), keepdim=True)
     return (255 * pixels.float() / brightest.clamp(min=25.5)).round().byte()
 
 
-def contrast_summary(rows):
-    """clean (with contrast), clean_plain; dimmed_…, means over the kinds of dimming, of each case; regained, the part of the
-    accuracy lost by dimming that contrast wins back."""
-    clean, dimmed = rows[0], rows[1:]
+def contrast_summary(rows: list[dict]) -> dict[str, float | None]:
+    """Summarise the accuracies of all kinds of dimming.
+
+    Parameters
+    ----------
+    rows : list of dict
+        See ``accuracies``. The first is of images that are not dimmed.
+
+    Returns
+    -------
+    dict
+        ``clean`` (with contrast), ``clean_plain``; ``dimmed_CASE``, means over the kinds
+        of dimming; ``regained``, the part of the accuracy lost by dimming that contrast
+        wins back, None where none is lost.
+    """
+    clean = rows[0]
+    dimmed_rows = rows[1:]
     summary = {"clean": clean["contrast"], "clean_plain": clean["plain"]}
-    summary |= {
-        f"dimmed_{key}": sum(row[key] for row in dimmed) / len(dimmed)
-        for key in clean
-        if key != "dimming"
-    }
+    for case in clean:
+        if case != "dimming":
+            total = sum(row[case] for row in dimmed_rows)
+            summary[f"dimmed_{case}"] = total / len(dimmed_rows)
     lost = clean["plain"] - summary["dimmed_plain"]
-    return summary | {
-        "regained": (summary["dimmed_contrast"] - summary["dimmed_plain"]) / lost
-        if lost > 0
-        else None
-    }
+    summary["regained"] = None
+    if lost > 0:
+        summary["regained"] = (summary["dimmed_contrast"] - summary["dimmed_plain"]) / lost
+    return summary
 
 
 if __name__ == "__main__":

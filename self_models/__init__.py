@@ -14,7 +14,9 @@ import importlib
 from self_models import moved
 
 PLACES = {  # name -> the module that has it
+    "ANNConfig": "self_models.config",
     "ModelError": "self_models.basics",
+    "SNNConfig": "self_models.config",
     "evaluate": "self_models.counting.evaluation",
     "first_difference": "self_models.guests.conformance",
     "from_ann": "self_models.guests.from_ann.converting",

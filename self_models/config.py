@@ -1,8 +1,14 @@
-"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own. What a Network makes of
-them, and which go together."""
+"""The configuration of a network, ANN or SNN: its settings with types, ranges and defaults.
 
+``ANNConfig`` and ``SNNConfig`` say what a network is. A ``Network`` is built from one of
+them, or from the same settings as keyword arguments, and keeps them as a plain dict in
+``settings``, which checkpoints store.
+"""
+
+import dataclasses
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -24,27 +30,33 @@ from self_models.basics.settings import (
     WHOLE,
     Choice,
     Number,
+    Setting,
     Switch,
     Text,
+    describe_fields,
+    field_of,
+    field_values,
     objective_setting,
     setting,
     settings_in,
     with_defaults,
 )
-from self_models.layers.architectures import PLANS
+from self_models.layers.architectures import PLANS, find_plan
 from self_models.layers.neurons import UPDATES
 from self_models.layers.norms import ACTIVATIONS, NORMS
 from self_models.layers.stages import INITS, MAX_POOLS
 from self_models.layers.surrogates import SURROGATES
+from self_models.objectives.contrast import Contrast
 from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import GATES
-from self_models.objectives.readouts import READOUTS
-from self_models.objectives.stopping import RULES
+from self_models.objectives.gates import GATES, Blocking, Tolerance
+from self_models.objectives.readouts import READOUTS, Readout
+from self_models.objectives.stopping import RULES, AllPredicted, Confidence, Entropy
 
 
-def odd(value):
-    """The value, an odd whole number from 1. Raises ValueError for another."""
-    if (value := COUNT.check(value)) % 2 == 0:
+def odd(value: int) -> int:
+    """Return the value, an odd whole number from 1. Raises ValueError for another."""
+    value = COUNT.check(value)
+    if value % 2 == 0:
         raise ValueError(f"{value} is not odd, so images would not keep their size")
     return value
 
@@ -61,19 +73,25 @@ CHANGEABLE = (  # settings of a network that may change once it is built, beside
 )
 
 
-@dataclass
-class NetworkSettings:
-    """plan=[encoder, decoder] overrides vgg_name; image_shape=(C, H, W) and classes, a list of names, override what is known of
-    the data set, and background what its border is like. None of them is a flag."""
+@dataclass(kw_only=True)
+class NetworkConfig:
+    """Settings of every network.
 
-    vgg_name: str = setting(
+    Raises
+    ------
+    ModelError
+        For a value that cannot be. The line names the field.
+    """
+
+    architecture: str = setting(
         "VGG5_wFeedback",
         Text(Choice(PLANS).parse),
-        ", ".join(PLANS),
+        f"layers of encoder and decoder: {', '.join(PLANS)}",
         flags=("-a", "--architecture"),
         group="network",
         metavar="PLAN",
         common=True,
+        key="vgg_name",
     )
     fc_width: int = setting(
         4096, COUNT, "neurons of each hidden classifier layer", group="network", common=True
@@ -128,17 +146,46 @@ class NetworkSettings:
         group="data",
     )
     labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
-    plan: list = setting(None, Text(), "encoder and decoder", flags=())
-    image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
+    plan: list | None = setting(
+        None, Text(), "encoder and decoder, in place of the architecture's", flags=()
+    )
+    image_shape: tuple | None = setting(
+        None, Text(), "channels, height, width; default: the data set's", flags=()
+    )
     recorded_frames: int = setting(
         0, WHOLE, "frames of a recording's file; 0: of images", flags=()
     )
-    classes: list = setting(None, Text(), "names of the classes", flags=())
-    background: float = setting(None, FRACTION, "light of the images' border", flags=())
+    classes: list | None = setting(
+        None, Text(), "names of the classes; default: the data set's", flags=()
+    )
+    background: float | None = setting(
+        None, FRACTION, "light of the images' border; default: the data set's", flags=()
+    )
+
+    def __post_init__(self) -> None:
+        """Check each field, as the flags are checked."""
+        for field in dataclasses.fields(self):
+            declared = field.metadata["setting"]
+            setattr(self, field.name, declared.check(field.name, getattr(self, field.name)))
+        find_plan(self.architecture, self.plan)  # raises ModelError for what is no network
+
+    def as_settings(self) -> dict[str, object]:
+        """Return the settings by name, as ``model.settings`` and checkpoints have them.
+
+        The architecture is called ``vgg_name`` there.
+        """
+        values = {}
+        for field in dataclasses.fields(self):
+            name = field.metadata["setting"].key or field.name
+            values[name] = getattr(self, field.name)
+        return values
 
 
-@dataclass
-class ANNSettings(NetworkSettings):
+@describe_fields
+@dataclass(kw_only=True)
+class ANNConfig(NetworkConfig):
+    """Settings of an ANN, see ``VGG_wFeedback``."""
+
     norm: str = setting(
         "none",
         Choice(NORMS),
@@ -175,9 +222,15 @@ class ANNSettings(NetworkSettings):
     )
 
 
-@dataclass
-class SpikingSettings(NetworkSettings):
-    """One time unit is one simulation step."""
+@describe_fields
+@dataclass(kw_only=True)
+class SNNConfig(NetworkConfig):
+    """Settings of an SNN, see ``VGG_SNN_STDB_wFeedback``. The unit of time is a timestep.
+
+    ``gate``, ``rule`` and ``readout`` name its parts. The fields of a part that is not
+    chosen have no effect: ``epsilon`` needs a gate that blocks. A gate of your own is
+    passed to the network beside the configuration: ``gate=MyGate(...)``.
+    """
 
     dropout: float = setting(
         0.3, PROBABILITY, "dropout probability", group="network", training=True
@@ -263,7 +316,7 @@ class SpikingSettings(NetworkSettings):
         "fraction of the logits kept per timestep; below 1 old evidence decays",
         group="forgetting",
     )
-    membrane_floor: float = setting(
+    membrane_floor: float | None = setting(
         None,
         NOT_NEGATIVE,
         "lower bound of membranes, in negative thresholds; default: none",
@@ -294,77 +347,291 @@ class SpikingSettings(NetworkSettings):
         common=True,
     )
 
+    # Of the parts. Each is declared where the part is.
+    epsilon: float = field_of(Tolerance, "epsilon")
+    together: bool = field_of(Tolerance, "together")
+    blocking: str = field_of(Blocking, "blocking")
+    latch: bool = field_of(Blocking, "latch")
+    residual: bool = field_of(Blocking, "residual")
+    contrast: str = field_of(Contrast, "contrast")
+    attention: float = field_of(Contrast, "attention")
+    open_bound: float = field_of(AllPredicted, "open_bound")
+    gap_bound: float = field_of(Confidence, "gap_bound")
+    entropy_bound: float = field_of(Entropy, "entropy_bound")
+    readout_leak: float = field_of(Readout, "readout_leak")
+    readout_slew: float = field_of(Readout, "readout_slew")
+
+
+# Names of version 0.5, which networks of somebody's own may derive their settings from.
+NetworkSettings = NetworkConfig
+ANNSettings = ANNConfig
+SpikingSettings = SNNConfig
+
 
 class Network(nn.Module):
-    """A network that is built from declared settings and keeps them in self.settings, and what is known of its images. Settings:
-    the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults:
-    where this class's differ from its bases'. build() makes its layers. Raises ModelError for settings that make no network."""
+    """A network that is built from a configuration, and keeps it in ``settings``.
 
-    Settings = None
-    parts = {}  # noqa: RUF012
-    defaults = {}  # noqa: RUF012
-    why_not_saved = None  # what to do instead, of networks that no checkpoint can hold
+    Parameters
+    ----------
+    config : NetworkConfig or str, optional
+        The configuration, or the name of the architecture.
+    gate, rule, readout : object, optional
+        A part of one's own, instead of the name of one.
+    neuron : type, optional
+        Class of the neurons of an SNN, derived from ``SpikingNeuron``.
+    **settings
+        Settings by name. With a configuration they hold in place of its own.
 
-    def __init__(self, vgg_name=None, **settings):
+    Attributes
+    ----------
+    settings : dict of {str: object}
+        All settings in force, plain values. Checkpoints store them.
+    own_parts : dict of {str: object}
+        Parts that were passed as objects, by "gate", "rule" or "readout".
+    Settings : type
+        The class of its configurations.
+    parts : dict of {str: Registry}
+        Setting -> the classes that it may name. Each of them declares settings, too.
+    defaults : dict of {str: object}
+        Where this class's defaults differ from its base's.
+    why_not_saved : str or None
+        What to do instead, of networks that no checkpoint can hold.
+
+    Raises
+    ------
+    ModelError
+        For settings that make no network.
+    """
+
+    Settings = NetworkConfig
+    parts: ClassVar[dict] = {}
+    defaults: ClassVar[dict] = {}
+    why_not_saved = None
+
+    def __init__(self, config: NetworkConfig | str | None = None, **settings: object) -> None:
         super().__init__()
-        self.settings = self.checked(
-            settings if vgg_name is None else {"vgg_name": vgg_name, **settings}
-        )
-        self.image_shape, self.classes = (
-            find_image_shape(self.settings),
-            class_names(self.settings),
-        )
+        neuron = settings.pop("neuron", None)
+        settings, self.own_parts = self.separate_parts(settings)
+        settings_of_parts = self.settings_of_parts()
+        if isinstance(config, NetworkConfig):
+            for name, value in self.settings_of_config(config).items():
+                if name not in settings_of_parts:  # of a part that takes another's place
+                    settings.setdefault(name, value)
+        elif config is not None:
+            settings["vgg_name"] = config
+        self.settings = self.checked(settings) | settings_of_parts
+        if neuron is not None:
+            self.Neuron = neuron
+            self.settings["neuron"] = neuron.__name__
+        self.image_shape = find_image_shape(self.settings)
+        self.classes = class_names(self.settings)
         self.background = background(self.settings)
         self.build()
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def known_settings(cls):
-        """name -> Setting, with this class's defaults; those of all parts are among them."""
-        known, defaults = settings_in(cls.Settings), {}
-        for kind, registry in cls.parts.items():
-            parts = settings_in(*registry.values())
-            if both := known.keys() & parts.keys():
+    def settings_of_config(cls, config: NetworkConfig) -> dict[str, object]:
+        """Return a configuration's settings. Raises ModelError for one of the other kind."""
+        known = cls.known_settings()
+        settings = config.as_settings()
+        for name in settings:
+            if name not in known:
                 raise ModelError(
-                    f"a {kind} declares a setting {min(both)}, which {cls.__name__} has already: take another name"
+                    f"{cls.__name__} takes {cls.Settings.__name__}, not {type(config).__name__}"
                 )
-            known = known | parts
+        return settings
+
+    @classmethod
+    def separate_parts(
+        cls, settings: dict[str, object]
+    ) -> tuple[dict[str, object], dict[str, object]]:
+        """Separate parts that are objects from settings that are plain values.
+
+        Parameters
+        ----------
+        settings : dict of {str: object}
+            By name. The architecture may be called so.
+
+        Returns
+        -------
+        settings : dict of {str: object}
+            Without the objects, and without their fields.
+        parts : dict of {str: object}
+            The objects.
+
+        Raises
+        ------
+        ModelError
+            If an object is not derived from the class that its place needs, or one of
+            its fields is given beside it.
+        """
+        settings = dict(settings)
+        if "architecture" in settings:
+            settings["vgg_name"] = settings.pop("architecture")
+        parts = {}
+        for kind, registry in cls.parts.items():
+            if kind not in settings or isinstance(settings[kind], str):
+                continue
+            part = settings.pop(kind)
+            if not isinstance(part, registry.base):
+                base = registry.base
+                raise ModelError(
+                    f"{kind}: give a name, or an object of a class derived from "
+                    f"{base.__name__} of {base.__module__}, not {part!r}"
+                )
+            for name in field_values(part):
+                if name in settings:
+                    raise ModelError(f"{name}: the {kind} that is passed has it: give it to that")
+            parts[kind] = part
+        return settings, parts
+
+    @staticmethod
+    def names_of_parts(parts: dict[str, object]) -> list[str]:
+        """Return the names of all settings that are told by these parts, which are objects."""
+        names = []
+        for kind, part in parts.items():
+            names += [kind, *field_values(part)]
+        return names
+
+    def settings_of_parts(self) -> dict[str, object]:
+        """Return what ``settings`` tells of parts that were passed as objects.
+
+        The class is told by the name that it is registered under, else by its own.
+        """
+        settings = {}
+        for kind, part in self.own_parts.items():
+            settings[kind] = self.parts[kind].name_of(type(part))
+            settings |= field_values(part)
+        return settings
+
+    def _set_settings(self, changes: dict[str, object], new_parts: dict[str, object]) -> None:
+        """Set settings and own parts to what holds after a change.
+
+        Parameters
+        ----------
+        changes : dict of {str: object}
+            Settings that change, plain values.
+        new_parts : dict of {str: object}
+            Parts that take the place of present ones.
+        """
+        changes = dict(changes)
+        plain = {name: value for name, value in self.settings.items() if name != "neuron"}
+        parts = {}
+        for kind, part in self.own_parts.items():
+            fields = field_values(part)
+            for name in (kind, *fields):
+                plain.pop(name, None)
+            if kind in changes or kind in new_parts:
+                continue  # another one is chosen
+            changed_fields = {name: changes.pop(name) for name in fields if name in changes}
+            parts[kind] = dataclasses.replace(part, **changed_fields)
+        for kind, part in new_parts.items():
+            for name in (kind, *field_values(part)):
+                plain.pop(name, None)
+            parts[kind] = part
+        neuron = {name: value for name, value in self.settings.items() if name == "neuron"}
+        settings = self.checked(plain | changes)
+        self.own_parts = parts
+        self.settings = settings | self.settings_of_parts() | neuron
+
+    @classmethod
+    def fixed_settings(cls) -> set[str]:
+        """Return the names of the settings that cannot change once a network is built."""
+        changeable = set(CHANGEABLE)
+        for registry in cls.parts.values():
+            changeable.update(settings_in(*registry.values()))
+        return settings_in(cls.Settings).keys() - changeable
+
+    @classmethod
+    def known_settings(cls) -> dict[str, Setting]:
+        """Return the declared settings by name, with the defaults of this class.
+
+        Those of all parts are among them, also of parts that somebody has registered.
+
+        Raises
+        ------
+        ModelError
+            If a part declares a setting that the network has already.
+        """
+        known = settings_in(cls.Settings)
+        for kind, registry in cls.parts.items():
+            of_parts = settings_in(*registry.values())
+            for name, declared in of_parts.items():
+                if known.get(name, declared) is not declared:
+                    raise ModelError(
+                        f"a {kind} declares a setting {name}, which {cls.__name__} has already: "
+                        "take another name"
+                    )
+            known = known | of_parts
+        defaults = {}
         for base in reversed(cls.__mro__):
             defaults |= vars(base).get("defaults", {})
         return with_defaults(known, defaults)
 
     @classmethod
-    def checked(cls, values):
-        """All settings in force, these values among them, without those of parts that are not chosen. Raises ModelError for an
-        unknown name or an impossible value."""
+    def checked(cls, values: dict[str, object]) -> dict[str, object]:
+        """Return all settings in force, these values among them, and defaults.
+
+        Settings of parts that are not chosen are left out.
+
+        Parameters
+        ----------
+        values : dict of {str: object}
+            By name.
+
+        Raises
+        ------
+        ModelError
+            For an unknown name or an impossible value.
+        """
         known = cls.known_settings()
-        if unknown := [name for name in values if name not in known]:
-            raise ModelError(
-                f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}"
-            )
-        checked = {
-            name: one.check(name, values.get(name, one.default)) for name, one in known.items()
-        }
+        for name in values:
+            if name not in known:
+                raise ModelError(
+                    f"{cls.__name__} has no setting {name!r}: choose from {', '.join(known)}"
+                )
+        checked = {}
+        for name, declared in known.items():
+            checked[name] = declared.check(name, values.get(name, declared.default))
         for kind, registry in cls.parts.items():
-            idle = () if registry.keeps_all else registry.settings_without(checked[kind])
-            checked = {name: value for name, value in checked.items() if name not in idle}
+            if not registry.keeps_all:
+                for name in registry.settings_without(checked[kind]):
+                    checked.pop(name, None)
         return checked
 
     @staticmethod
-    def check_in_force(asked, settings):
-        """Raises ModelError where a setting that was asked for is of a gate or read-out that is not chosen."""
-        if idle := sorted(asked - settings.keys()):
+    def check_in_force(asked: set[str], settings: dict[str, object]) -> None:
+        """Raise ModelError for a setting that was asked for, and has no effect.
+
+        It belongs to a gate or read-out that is not chosen.
+        """
+        idle = sorted(asked - settings.keys())
+        if idle:
             raise ModelError(
                 f"{idle[0]} belongs to a gate or read-out that is not chosen: choose that, too"
             )
 
-    def make_parts(self, **common):
-        """setting -> the part that it names, made of the settings that the part declares; common: attributes that all get."""
+    def make_parts(self, **common: object) -> dict[str, object]:
+        """Make the parts that the settings name.
+
+        Parameters
+        ----------
+        **common
+            Attributes that all of them get.
+
+        Returns
+        -------
+        dict of {str: object}
+            By "gate", "rule" or "readout".
+        """
         made = {}
-        for name, registry in self.parts.items():
-            cls = registry.find(self.settings[name])
-            made[name] = cls(**{own: self.settings[own] for own in settings_in(cls)})
-            vars(made[name]).update(common)
+        for kind, registry in self.parts.items():
+            if kind in self.own_parts:
+                made[kind] = self.own_parts[kind]
+            else:
+                cls = registry.find(self.settings[kind])
+                made[kind] = cls(**{name: self.settings[name] for name in settings_in(cls)})
+            vars(made[kind]).update(common)
         return made
 
 

@@ -66,7 +66,9 @@ def load(
         Form of an SNN's weights: the last two have 8 bits.
     **changed : object
         Settings to take instead of the checkpoint's, as the model's class names them
-        (timesteps=50, epsilon=0.1).
+        (timesteps=50, epsilon=0.1). A gate, rule or read-out of one's own is passed as
+        an object (gate=MyGate(epsilon=0.1)), a neuron as a class (neuron=MyNeuron):
+        what the checkpoint says of that part then has no effect.
 
     Returns
     -------
@@ -90,13 +92,21 @@ def load(
     check_loadable(path, saved, changed)
     saved_class = network_class(path, saved, model)
     cls = model or saved_class
-    settings = cls.checked(network_settings(path, saved, cls) | changed)
+    neuron = changed.pop("neuron", None)
+    check_neuron(path, saved, cls, neuron)
+    changed, own_parts = cls.separate_parts(changed)
+    settings = network_settings(path, saved, cls, own_parts) | changed
+    settings = cls.checked(settings)
     if saved["gone"]:
         warnings.warn(f"{path}: {ignored(saved)}", RuntimeWarning, stacklevel=2)
     cls.check_in_force(changed.keys(), settings)
+    for name in cls.names_of_parts(own_parts):
+        settings.pop(name, None)
 
     with torch.random.fork_rng(devices=[]):  # new weights leave the caller's generator alone
-        network = cls(**settings)
+        if neuron is not None:
+            settings["neuron"] = neuron
+        network = cls(**settings, **own_parts)
     may_lack = ()
     if MODELS.get(saved_class.__name__) is saved_class:  # an ordinary network's weights
         may_lack = names_of_ones_own(network)
@@ -141,6 +151,32 @@ def check_loadable(path: str | os.PathLike, saved: dict, changed: dict) -> None:
         )
 
 
+def check_neuron(
+    path: str | os.PathLike, saved: dict, cls: type[nn.Module], neuron: type | None
+) -> None:
+    """Raise CheckpointError if a checkpoint has neurons that are not known here.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint. The name of the neurons is taken out of its settings.
+    cls : type
+        Class of the network, which may name the neurons, too.
+    neuron : type, optional
+        The class of neurons that is given.
+    """
+    name = saved["settings"].pop("neuron", None)
+    known = {getattr(getattr(cls, "Neuron", None), "__name__", None)}
+    if neuron is not None:
+        known.add(neuron.__name__)
+    if name is not None and name not in known:
+        raise CheckpointError(
+            f"{path} has neurons of somebody's own, neuron {name}: load(path, neuron={name})"
+        )
+
+
 @torch.no_grad()
 def with_weights(model: nn.Module, weights: str) -> nn.Module:
     """Return the model, or another one, with its weights in this form; see load()."""
@@ -175,6 +211,7 @@ def load_known(path: str | os.PathLike, own: type[nn.Module] | None = None) -> d
     saved = load_checkpoint(path)
     if "settings" in saved:
         cls = network_class(path, saved, own)
+        check_neuron(path, saved, cls, None)
         network_settings(path, saved, cls)
     return saved
 
@@ -225,7 +262,12 @@ def network_class(
     return cls
 
 
-def network_settings(path: str | os.PathLike, saved: dict, cls: type[nn.Module]) -> dict:
+def network_settings(
+    path: str | os.PathLike,
+    saved: dict,
+    cls: type[nn.Module],
+    own_parts: dict[str, object] | None = None,
+) -> dict:
     """Return all settings of a checkpoint's network.
 
     Settings that are no more are taken out of ``saved["settings"]``, and their names
@@ -239,6 +281,8 @@ def network_settings(path: str | os.PathLike, saved: dict, cls: type[nn.Module])
         The checkpoint. Changed in place.
     cls : type
         Class of the network.
+    own_parts : dict of {str: object}, optional
+        Parts that take the place of the checkpoint's, by "gate", "rule" or "readout".
 
     Returns
     -------
@@ -251,6 +295,8 @@ def network_settings(path: str | os.PathLike, saved: dict, cls: type[nn.Module])
         If they make no network of this class.
     """
     try:
+        for name in cls.names_of_parts(own_parts or {}):
+            saved["settings"].pop(name, None)
         saved["gone"] = sorted(saved["settings"].keys() - cls.known_settings().keys())
         for name in saved["gone"]:
             del saved["settings"][name]
@@ -263,8 +309,18 @@ def network_settings(path: str | os.PathLike, saved: dict, cls: type[nn.Module])
     except (ModelError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: its settings build no {cls.__name__} ({error}); use another copy, or add "
-            "the --model FILE.py that registers what they name (in Python import FILE)"
+            "the --model FILE.py that registers what they name (in Python import FILE"
+            f"{advice_on_parts(saved['settings'], cls)})"
         ) from None
+
+
+def advice_on_parts(settings: dict[str, object], cls: type[nn.Module]) -> str:
+    """Say how to give ``load`` a part that a checkpoint names and nobody registered."""
+    for kind, registry in cls.parts.items():
+        name = settings.get(kind)
+        if isinstance(name, str) and name not in registry:
+            return f", or load(path, {kind}={name}(...))"
+    return ""
 
 
 def ignored(saved: dict) -> str:

@@ -7,7 +7,7 @@ import torch
 from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
-from self_models.config import ANNSettings, Network
+from self_models.config import ANNConfig, Network
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.layers.stages import build_stages, pass_on
@@ -22,10 +22,10 @@ class VGG_wFeedback(Network):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
-    colour, else in [0, 1]. Settings: ANNSettings in config.py. An architecture without feedback runs one step, and so
+    colour, else in [0, 1]. Settings: ANNConfig in config.py. An architecture without feedback runs one step, and so
     does a network with a norm. Raises ModelError for settings that make no network."""
 
-    Settings = ANNSettings
+    Settings = ANNConfig
     precision = (
         "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
     )

@@ -10,11 +10,9 @@ from torch import nn
 from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, has_colour
-from self_models.basics.settings import settings_in
 from self_models.config import (
-    CHANGEABLE,
     Network,
-    SpikingSettings,
+    SNNConfig,
     check_together,
 )
 from self_models.layers.architectures import find_plan
@@ -50,11 +48,11 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     adds up what the classifier's last layer sends, which does not spike; the read-out makes the decoder's output a prediction,
     and with it the gate makes the next View. All else runs the same faster, and is held against it.
 
-    Settings: SpikingSettings in config.py, and those of its parts: gate (objectives/gates.py: what the input neurons
+    Settings: SNNConfig in config.py, and those of its parts: gate (objectives/gates.py: what the input neurons
     see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
     predicts). Raises ModelError for settings that make no network."""
 
-    Settings = SpikingSettings
+    Settings = SNNConfig
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
     Neuron = SpikingNeuron  # of all layers, or a class derived from it
     objective = "none"  # in the records
@@ -282,23 +280,45 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         neuron_class = self.timing.neuron_class(self)
         return neuron_class(surrogate, *(own[name] for name in names))
 
-    def change(self, **settings):
-        """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
-        model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
-        for name in settings.keys() & settings_in(self.Settings).keys():
-            if name not in CHANGEABLE:
+    def change(self, **settings: object) -> "VGG_SNN_STDB_wFeedback":
+        """Change settings of a network that is built.
+
+        Parameters
+        ----------
+        **settings
+            Gate, rule and read-out, by name or as objects, their settings, and those in
+            ``CHANGEABLE`` of config.py.
+
+        Returns
+        -------
+        VGG_SNN_STDB_wFeedback
+            The same network.
+
+        Raises
+        ------
+        ModelError
+            For any other setting, or a value that cannot be. Then nothing changes.
+        """
+        settings, new_parts = self.separate_parts(settings)
+        for name in settings:
+            if name in self.fixed_settings():
                 raise ModelError(
                     f"{name} cannot be changed in a model that is built: build another"
                 )
-        before, self.settings = self.settings, self.checked(self.settings | settings)
+        settings_before = self.settings
+        parts_before = self.own_parts
         try:
+            self._set_settings(settings, new_parts)
             self.check_in_force(settings.keys(), self.settings)
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             check_together(self, parts["gate"], parts["rule"])
         except ModelError:
-            self.settings = before
+            self.settings = settings_before
+            self.own_parts = parts_before
             raise
-        self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
+        self.gate = parts["gate"]
+        self.rule = parts["rule"]
+        self.readout = parts["readout"]
         self.encoding = ENCODINGS.find(self.settings["encoding"])
         for neuron in self.neurons().values():
             neuron.floor = self.settings["membrane_floor"]

@@ -23,7 +23,7 @@ from conftest import (
 import snn_wFeedback
 from harness.building import models as own
 from harness.building.models import imported, named, new_snn
-from harness.data.facts import with_facts
+from harness.data.facts import find_facts
 from harness.training.losses import LOSSES, Loss
 from self_models import ModelError, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
@@ -214,7 +214,8 @@ def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tm
     args = snn_wFeedback.build_parser(
         words := ["--preset", str(tmp_path / "gained.toml")]
     ).parse_args(words)
-    assert args.gain == 2.5 and new_snn(with_facts(args)).settings["gain"] == 2.5
+    find_facts(args)
+    assert args.gain == 2.5 and new_snn(args).settings["gain"] == 2.5
 
 
 ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")

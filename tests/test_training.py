@@ -25,6 +25,7 @@ from conftest import (
 import harness.training.evaluating
 from ann_wFeedback import compute_losses as ann_losses
 from harness import UserError
+from harness.arguments import take_over
 from harness.building.models import lines_on_flags
 from harness.building.start import Start
 from harness.runs.run import Run, original_name
@@ -296,7 +297,8 @@ def test_an_optimiser_that_cannot_train_is_refused_in_a_line_that_says_why(tmp_p
 
 def test_an_optimiser_of_another_version_of_pytorch_is_refused():
     """As a last checkpoint may name it, whose flags hold."""
-    args = parse("ann").having("checkpoint", optimizer="Later")
+    args = parse("ann")
+    take_over(args, {"optimizer": "Later"}, "checkpoint")
     with pytest.raises(UserError, match="has no optimiser 'Later': choose from Adadelta"):
         optimizer_of(VGG_wFeedback(plan=PLAN, fc_width=4), args)
     with pytest.raises(ValueError, match="SparseAdam takes sparse"):
@@ -435,7 +437,7 @@ def test_log_begins_with_results_and_with_what_is_not_by_default(trained):
         assert words in head, words
     opening = json.loads((trained.folder / "logs/ann/tiny.jsonl").read_text().splitlines()[0])
     assert (opening["event"], opening["began"], opening["seed"]) == ("run", "started", 0)
-    assert opening["parameters"].keys() >= (parse("ann").values.keys() - {"seeds"}) | {
+    assert opening["parameters"].keys() >= (vars(parse("ann")).keys() - {"seeds"}) | {
         "selected_on"
     }
     assert (opening["parameters"]["limit_train"], opening["origins"]["limit_train"]) == (

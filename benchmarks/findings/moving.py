@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.command_line.parser import typed
+from harness.command_line.parser import flag_type
 from harness.command_line.scripts import run_script
 from harness.data.scenes import KINDS, moving_scenes
 from harness.measuring.comparing import interval
@@ -638,7 +638,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=typed(WHOLE), nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=flag_type(WHOLE), nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folder", type=Path, default=Path("runs/moving"))
     parser.add_argument("--grey", action="store_true")
     parser.add_argument("--summary", type=Path, metavar="PATH")

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT
 from self_models.counting.operations import fan_out
@@ -40,10 +40,10 @@ def main(argv=None):
     parser.add_argument("--dataset", default="CIFAR10", help="as the scripts take it")
     parser.add_argument("--data_dir", default="", help="where that is")
     parser.add_argument(
-        "--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images"
+        "--limit_test", type=flag_type(COUNT), default=None, metavar="N", help="of the test images"
     )
     parser.add_argument(
-        "--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once"
+        "--batch_size", type=flag_type(COUNT), default=50, metavar="N", help="images at once"
     )
     args = parser.parse_args(argv)
     for path, converted in args.pair:

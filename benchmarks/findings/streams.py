@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.findings.controls import RampSNN
-from harness.command_line.parser import typed
+from harness.command_line.parser import flag_type
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.measuring.comparing import difference
@@ -74,13 +74,13 @@ def main(argv=None):
     )
     parser.add_argument(
         "--seeds",
-        type=typed(WHOLE),
+        type=flag_type(WHOLE),
         nargs="+",
         default=[0, 1, 2],
         help="of the pairs, and of their scenes",
     )
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
-    parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
+    parser.add_argument("--streams", type=flag_type(COUNT), default=200, metavar="N")
     parser.add_argument(
         "--engine",
         choices=ENGINE_NAMES,
@@ -89,7 +89,7 @@ def main(argv=None):
     )
     parser.add_argument(
         "--steps",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=None,
         metavar="T",
         help="default: 120 to 560, as the scene wants",

@@ -18,16 +18,16 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 import test_engines
 
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
 
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--cases", type=typed(COUNT), default=1000, metavar="N", help="to try")
+    parser.add_argument("--cases", type=flag_type(COUNT), default=1000, metavar="N", help="to try")
     parser.add_argument(
-        "-s", "--seed", type=typed(WHOLE), default=0, help="the number of the first"
+        "-s", "--seed", type=flag_type(WHOLE), default=0, help="the number of the first"
     )
     args = parser.parse_args(argv)
     found = {

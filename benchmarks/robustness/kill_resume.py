@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 import snn_wFeedback
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.runs.run import read_records
 from self_models.basics.checkpoints import load_checkpoint
@@ -43,9 +43,9 @@ CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes", "lines
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument(
-        "--kills", type=typed(COUNT), default=20, metavar="N", help="how often to kill"
+        "--kills", type=flag_type(COUNT), default=20, metavar="N", help="how often to kill"
     )
-    parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="of the moments")
+    parser.add_argument("-s", "--seed", type=flag_type(WHOLE), default=0, help="of the moments")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(kill_and_compare(Path(folder), args.kills, args.seed)))

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.parser import Parser, flag_type  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
 
@@ -98,9 +98,9 @@ def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="which")
     parser.add_argument(
-        "--seeds", type=typed(COUNT), default=120, metavar="N", help="of each part"
+        "--seeds", type=flag_type(COUNT), default=120, metavar="N", help="of each part"
     )
-    parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="the first")
+    parser.add_argument("-s", "--seed", type=flag_type(WHOLE), default=0, help="the first")
     args = parser.parse_args(argv)
     has_failed = False
     for part in args.part:

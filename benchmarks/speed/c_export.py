@@ -22,7 +22,7 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 import torch
 
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import files_of, tables_of
@@ -52,7 +52,7 @@ def main(argv=None):
         help="of the same architecture",
     )
     parser.add_argument("--cflags", default="-O3", help="of the compiler")
-    counts = {"type": typed(COUNT), "metavar": "N"}
+    counts = {"type": flag_type(COUNT), "metavar": "N"}
     parser.add_argument("--images", default=10000, help="test images", **counts)
     parser.add_argument("--compared", default=500, help="of them in int8", **counts)
     parser.add_argument("--repeats", default=3, help="of what is timed", **counts)

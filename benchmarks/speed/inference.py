@@ -36,7 +36,7 @@ import torch
 
 from benchmarks.speed.peers import INSTALLED, SIMULATORS, Peer
 from harness import UserError
-from harness.command_line.parser import Parser, add_output_flag, typed
+from harness.command_line.parser import Parser, add_output_flag, flag_type
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import chart
 from self_models import load
@@ -68,7 +68,7 @@ LOOKS = {  # name -> (label, marker, colour, of its inside)
 
 
 def build_parser():
-    parser, counts = Parser(__doc__), {"type": typed(COUNT), "nargs": "+"}
+    parser, counts = Parser(__doc__), {"type": flag_type(COUNT), "nargs": "+"}
     parser.add_argument(
         "--networks", nargs="+", choices=NETWORKS, default=["baseline", "blocking"], help="which"
     )
@@ -91,7 +91,7 @@ def build_parser():
     )
     parser.add_argument(
         "--rates",
-        type=typed(PROBABILITY),
+        type=flag_type(PROBABILITY),
         nargs="+",
         default=RATES,
         metavar="SHARE",
@@ -102,14 +102,14 @@ def build_parser():
     )
     parser.add_argument(
         "--images",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=64,
         metavar="N",
         help="the first N test images, in each case",
     )
     parser.add_argument(
         "--rounds",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=5,
         metavar="N",
         help="all images, by each simulator in turn",

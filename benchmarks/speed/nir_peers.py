@@ -29,7 +29,7 @@ import nir
 import numpy as np
 import torch
 
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.measuring.simulators import SIMULATORS, outputs
 from self_models.basics import HOME, ModelError
@@ -94,7 +94,7 @@ def main(argv=None):
     parser.add_argument(
         "networks", nargs="+", metavar="NETWORK.nir", help="files, recurrent or residual"
     )
-    counts = {"type": typed(COUNT), "metavar": "N"}
+    counts = {"type": flag_type(COUNT), "metavar": "N"}
     parser.add_argument("--recordings", default=64, help="of each simulator", **counts)
     parser.add_argument("--batches", nargs="+", default=[1, 64], help="sizes of batches", **counts)
     parser.add_argument("--threads", default=2, help="of PyTorch", **counts)

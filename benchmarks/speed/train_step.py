@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.peers import reset, stage_of
 from harness import UserError
-from harness.command_line.parser import Parser, typed
+from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.training.optimizers import make_optimizer
 from self_models.basics.settings import COUNT
@@ -79,7 +79,7 @@ def main(argv=None):
         json.dumps(
             found
             | {"threads": torch.get_num_threads()}
-            | {name: getattr(args, name) for name in args.groups}
+            | {name: getattr(args, name) for name in vars(args)}
         )
     )
 
@@ -165,12 +165,12 @@ def peak_gb(device):
 def build_parser():
     parser = Parser(__doc__)
     parser.add_argument("-a", "--architecture", default="VGG5_wFeedback", choices=list(PLANS))
-    parser.add_argument("--fc_width", type=typed(COUNT), default=4096)
-    parser.add_argument("--timesteps", type=typed(COUNT), default=10)
-    parser.add_argument("--batch_size", type=typed(COUNT), default=64)
+    parser.add_argument("--fc_width", type=flag_type(COUNT), default=4096)
+    parser.add_argument("--timesteps", type=flag_type(COUNT), default=10)
+    parser.add_argument("--batch_size", type=flag_type(COUNT), default=64)
     parser.add_argument(
         "--rounds",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=5,
         help="timed steps of each network, after one that is not timed",
     )

@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from harness.command_line.flags import posthoc_settings, training_settings
+import ann_wFeedback
+import snn_wFeedback
+import snn_wFeedback_posthoc_model_analysis as analysis
 from harness.command_line.parser import GROUPS
 from harness.command_line.reading import add_reading_flags
 from self_models.basics.settings import Choice, Number, Switch
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# All flags
@@ -33,9 +34,9 @@ COLUMNS = ("| flag | in | default | values | meaning |", "| --- | --- | --- | --
 def page():
     """The text of the page."""
     scripts = {
-        "A": training_settings("ann"),
-        "S": training_settings("snn"),
-        "P": posthoc_settings(InputBlockingSNN),
+        "A": ann_wFeedback.build_parser([]).settings,
+        "S": snn_wFeedback.build_parser([]).settings,
+        "P": analysis.build_parser([]).settings,
     }
     parts, named = [HEAD], set()
     for group in GROUPS:

@@ -1,12 +1,17 @@
-"""What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
+"""What a network starts from: a checkpoint or nothing.
+
+What the checkpoint says is taken over by the flags, and rules derive further values.
+"""
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from harness import UserError
+from harness.arguments import Arguments, set_found, take_over
 from harness.building.models import (
     DECODER,
     class_for,
@@ -15,13 +20,14 @@ from harness.building.models import (
     read,
     word_for,
 )
-from harness.data.facts import SELECTED_ON, facts_of, with_facts
-from harness.runs.run import counted, progress_bar
+from harness.data.facts import SELECTED_ON, facts_of
+from harness.runs.run import Run, counted, progress_bar
 from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
-from self_models.basics.settings import settings_in
-from self_models.config import NetworkSettings, SpikingSettings
+from self_models.basics.settings import Setting, settings_in
+from self_models.config import NetworkConfig, SNNConfig
+from self_models.data.sets import ImageSet
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
@@ -31,78 +37,70 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 CLASSES = {"ann": VGG_wFeedback, "snn": VGG_SNN_STDB_wFeedback}
-FORGETTING = {
-    "blocking": "dynamic",
-    "surprise": 2.0,
-}  # how a streaming network forgets that blocks pixels
-LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
-SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
-PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
+# How a network forgets in a stream: one that blocks pixels, and one that does not.
+FORGETTING = {"blocking": "dynamic", "surprise": 2.0}
+LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+# Added to the variance of each whitened pattern, so that faint ones are not blown up.
+SMALL = 5e-4
+PATCHES = 5_000_000  # from about so many patterns are found
 
 
 class Start(NamedTuple):
-    """What a network starts from. kind: 'ann', 'snn', 'run' (one that is resumed), or ''; path, saved: of the checkpoint."""
+    """What a network starts from.
+
+    Attributes
+    ----------
+    kind : {"ann", "snn", "run", ""}
+        What the checkpoint holds. "run": the last checkpoint of a run that goes on; "":
+        there is none, and weights are random.
+    path : str
+        The checkpoint's file.
+    saved : dict
+        What is in it.
+    """
 
     kind: str = ""
     path: str = ""
     saved: dict = {}  # noqa: RUF012
 
-    settings = property(lambda self: self.saved.get("settings", {}))
-    run = property(
-        lambda self: self.saved if self.kind == "run" else None
-    )  # the checkpoint of a run that goes on
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of the checkpoint's network. Files of the original have none."""
+        return self.saved.get("settings", {})
+
+    @property
+    def run(self) -> dict | None:
+        """The last checkpoint of a run that goes on, else None."""
+        return self.saved if self.kind == "run" else None
 
 
-def resolve(config, kind):
-    """Find out what an evaluation of an SNN (kind) starts from, and what follows from that.
-
-    Returns
-    -------
-    config : Configuration
-        The flags as they hold from here on.
-    start : Start
-        The checkpoint.
-
-    Raises
-    ------
-    UserError
-        For an evaluation without a network, and for flags that contradict others.
-    """
-    check_flags(config, kind)
-    start = open_checkpoint(config, kind)
-    config = take_over_checkpoint(config, start, kind)
-    config = with_facts(config)
-    config = apply_rules(config, start)
-    return config, start
-
-
-def check_flags(config, kind):
+def check_flags(args: Arguments, kind: str) -> None:
     """Raise UserError for flags that contradict each other, or lack another one.
 
     A contradiction counts only where one of the two was typed: a recipe may say the other.
     """
     flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
-    if config.test_only and not any(getattr(config, flag) for flag in flags):
+    if args.test_only and not any(getattr(args, flag) for flag in flags):
         needed = " or ".join(f"--{flag} PATH" for flag in flags)
         raise UserError(f"--test_only needs a trained network: give {needed}")
     for flag, other in (("epochs", "updates"), ("pretrained_ann", "pretrained_snn")):
-        if flag in config.typed and getattr(config, other, None):
+        if flag in args.typed and getattr(args, other, None):
             raise UserError(
                 f"--{flag} and --{other} contradict each other: leave out one of the two"
             )
 
 
-def open_checkpoint(config, kind, saved=None):
+def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> Start:
     """Read the checkpoint that a network starts from.
 
     Parameters
     ----------
-    config : Configuration
+    args : Arguments
     kind : {"ann", "snn"}
         What is trained, or evaluated. An SNN may start from an ANN, or from an SNN, which
         counts if both are given.
     saved : dict or None
-        Last checkpoint of a run that goes on, see ``resumed``.
+        Last checkpoint of a run that goes on, see ``open_last_checkpoint``.
 
     Returns
     -------
@@ -115,177 +113,250 @@ def open_checkpoint(config, kind, saved=None):
         If the file is missing, damaged, or of the wrong kind.
     """
     if saved:
-        return Start("run", config.resume, saved)
-    if kind == "snn" and config.pretrained_snn:
-        return checkpoint_at(config.pretrained_snn, "snn", config, config.model)
-    if config.pretrained_ann:
-        own = config.model
+        return Start("run", args.resume, saved)
+    if kind == "snn" and args.pretrained_snn:
+        return checkpoint_at(args.pretrained_snn, "snn", args, args.model)
+    if args.pretrained_ann:
+        model = args.model
         if kind == "snn":  # --model names the SNN's class, and its ANN is of another
-            own = word_for(config.model, config.pretrained_ann)
-        return checkpoint_at(config.pretrained_ann, "ann", config, own)
+            model = word_for(args.model, args.pretrained_ann)
+        return checkpoint_at(args.pretrained_ann, "ann", args, model)
     return Start()
 
 
-def checkpoint_at(path, kind, config, own):
-    """The Start of a checkpoint that must hold an ANN or SNN (kind); own: --model for its class."""
-    saved = read(path, config, own)
+def checkpoint_at(path: str, kind: str, args: Arguments, model: str) -> Start:
+    """Read a checkpoint that must hold an ANN or SNN (kind); model: --model for its class."""
+    saved = read(path, args, model)
     if saved.get("settings", {}).get("nodes"):
         raise UserError(
-            f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py --to c take it"
+            f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py "
+            "--to c take it"
         )
     if kind.upper() not in may_hold(saved):
-        raise UserError(
-            f"{path} holds an {'SNN' if kind == 'ann' else 'ANN'}; --pretrained_{kind} needs an {kind.upper()}"
-        )
+        other = "SNN" if kind == "ann" else "ANN"
+        raise UserError(f"{path} holds an {other}; --pretrained_{kind} needs an {kind.upper()}")
     return Start(kind, path, saved)
 
 
-def take_over_checkpoint(config, start, kind):
+def take_over_checkpoint(args: Arguments, start: Start, kind: str) -> None:
     """Set flags to what a checkpoint says of its network, its images and its epoch.
 
     What was typed, or a recipe says, holds.
 
     Parameters
     ----------
-    config : Configuration
+    args : Arguments
+        Changed in place. Where there is no checkpoint, or a run goes on, nothing changes.
     start : Start
-        Where it has no checkpoint, or a run goes on, nothing changes.
     kind : {"ann", "snn"}
         What is trained, or evaluated.
-
-    Returns
-    -------
-    Configuration
     """
     if start.kind not in ("ann", "snn"):
-        return config
-    known, own, values = (
-        class_for(config.model, CLASSES[kind]).known_settings(),
-        start.settings,
-        {},
-    )
-    settings = getattr(MODELS.get(str(start.saved.get("model"))), "defaults", {}) | own
-    if (
-        start.kind != kind
-    ):  # an SNN takes of its ANN what both have, but for what spiking declares anew
-        both = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        known = {name: setting for name, setting in known.items() if name in both}
-    for name in known.keys() & settings.keys():
-        flag = known[name].flag(name)
-        if flag and (
-            known[name].scope == "network" or flag in config.default
-        ):  # what this script does not ask, its class says
-            values[flag] = known[name].check(name, settings[name])
+        return
+    # The defaults of the checkpoint's class lie beneath its settings.
+    checkpoint_class = MODELS.get(str(start.saved.get("model")))
+    settings = getattr(checkpoint_class, "defaults", {}) | start.settings
+    values = {}
+    for name, declared in settings_to_take_over(args, start, kind).items():
+        flag = declared.flag(name)
+        if name not in settings or not flag:
+            continue
+        # What a network is told to do is taken over where this script asks for it: else
+        # the script's class says it.
+        if not declared.objective or flag in args.parser.settings:
+            values[flag] = declared.check(name, settings[name])
     if "dataset" in values:
         values["dataset"] = lasting_name(values["dataset"])
-    config = config.having("checkpoint", **values)
-    selected_on = start.saved.get(
-        "selected_on", None if own else "test"
-    )  # the original's choice; some files do not say
-    plan = None if "architecture" in config.given else own.get("plan")
-    facts = {"facts": facts_of(settings, config.dataset)} if own else {}
-    return config.having(
-        "found",
-        plan=plan,
-        selected_on=selected_on if selected_on in SELECTED_ON else None,
-        **facts,
-    )
+    take_over(args, values, "checkpoint")
+
+    selected_on = start.saved.get("selected_on")
+    if selected_on is None and not start.settings:
+        selected_on = "test"  # as the original does, whose files do not say
+    if selected_on not in SELECTED_ON:
+        selected_on = None
+    plan = start.settings.get("plan")
+    if "architecture" in args.given:
+        plan = None
+    set_found(args, plan=plan, selected_on=selected_on)
+    if start.settings:
+        set_found(args, facts=facts_of(settings, args.dataset))
 
 
-def apply_rules(config, start):
+def settings_to_take_over(args: Arguments, start: Start, kind: str) -> dict[str, Setting]:
+    """Return the settings that a network takes of its checkpoint, by name.
+
+    An SNN takes of its ANN what both have, but for what spiking declares anew: dropout
+    and timesteps mean something else there.
+    """
+    known = class_for(args.model, CLASSES[kind]).known_settings()
+    if start.kind == kind:
+        return known
+    shared = settings_in(NetworkConfig).keys() - SNNConfig.__annotations__.keys()
+    return {name: declared for name, declared in known.items() if name in shared}
+
+
+# --- what follows from other values, unless it was typed or a recipe says it
+
+
+def apply_rules(args: Arguments, start: Start, evaluates: bool = False) -> None:
     """Set flags of an SNN to what follows from other flags, its images and its start.
 
     What was typed, or a recipe says, holds.
 
-    Returns
-    -------
-    Configuration
+    Parameters
+    ----------
+    args : Arguments
+        Changed in place.
+    start : Start
+    evaluates : bool
+        Whether the script only evaluates.
 
     Raises
     ------
     UserError
         For an ANN that cannot be converted so.
     """
-    config = config.having("followed", **followed(config, start))
+    take_over(args, rules_of_recordings(args, start), "followed")
     if start.kind == "ann":
-        check_conversion(config, start)
-    return config
+        take_over(args, rules_of_conversion(args, start), "followed")
+    if evaluates:
+        take_over(args, rules_of_evaluation(args, start), "followed")
+    asks_to_block = "epsilon" in args.given and bool(args.epsilon)
+    if args.gate == "open" and "gate" not in args.given and asks_to_block:
+        take_over(args, {"gate": "block"}, "followed")  # else the epsilon would do nothing
+    if start.kind == "ann":
+        check_conversion(args, start)
 
 
-def followed(config, start):
-    """flag -> value that follows, see apply_rules()."""
-    was, frames, follows = start.settings, config.facts.get("recorded_frames"), {}
-    gate, is_phased = GATES.get(str(was.get("gate")), Gate), config.update == "phased"
-    if frames:
-        follows["blocking"] = "dynamic"  # blocked pixels must reopen, because a recording changes
-        if start.kind in ("", "ann"):
-            follows["timesteps"] = frames  # one for each frame
-    if start.kind == "ann":
-        if was.get("norm") == "batch" or config.calibrate:
-            follows["bias"] = True  # which the norm becomes, and calibration shifts
-        if (
-            is_phased or was.get("activation_ann") == "qcfs"
-        ):  # thresholds fit activations, or are bounds: none is balanced
-            follows |= {"initial_potential": 0.5, "scaling_factor": 1.0}
-        if "M" in find_plan(config.architecture, was.get("plan")).encoder:
-            follows["max_pool"] = "count"  # the highest activation is the highest count
-    if "resume" not in config.default:  # it only evaluates
-        asks_for_another = (
-            "gate" in config.given or config.default["gate"] == "contrast"
-        )  # as objective 3 does
-        if gate.stays_in_evaluation and not asks_for_another:
-            own = {name: setting.flag(name) for name, setting in settings_in(gate).items()} | {
-                "gate": "gate"
-            }
-            follows |= {
-                flag: was[name] for name, flag in own.items() if name in was
-            }  # without it the network is another
-        if is_phased or not find_plan(config.architecture, config.plan).decoder:
-            follows["epsilon"] = 0.0  # there are no predictions by which to block
-    now = config.having("followed", **follows)
-    if now.gate == "open" and "gate" not in config.given and config.given.get("epsilon"):
-        follows["gate"] = "block"  # else the epsilon would do nothing
-    if (
-        "scene" in config.default and not is_phased
-    ):  # a stream, which phased refuses: old evidence must decay
-        follows |= forgetting(
-            was, blocks=follows.get("gate", now.gate) != "open" and now.epsilon > 0
+def rules_of_recordings(args: Arguments, start: Start) -> dict[str, object]:
+    """Return flag -> value that follows from images that are recordings."""
+    frames = args.facts.get("recorded_frames")
+    if not frames:
+        return {}
+    values = {"blocking": "dynamic"}  # blocked pixels must reopen, since a recording changes
+    if start.kind in ("", "ann"):
+        values["timesteps"] = frames  # one for each frame
+    return values
+
+
+def rules_of_conversion(args: Arguments, start: Start) -> dict[str, object]:
+    """Return flag -> value that follows from the ANN that is converted."""
+    ann = start.settings
+    values = {}
+    if ann.get("norm") == "batch" or args.calibrate:
+        values["bias"] = True  # which the norm becomes, and calibration shifts
+    if args.update == "phased" or ann.get("activation_ann") == "qcfs":
+        # Thresholds fit activations, or are bounds, so none is balanced.
+        values["initial_potential"] = 0.5
+        values["scaling_factor"] = 1.0
+    if "M" in find_plan(args.architecture, ann.get("plan")).encoder:
+        values["max_pool"] = "count"  # the highest activation is the highest count
+    return values
+
+
+def rules_of_evaluation(args: Arguments, start: Start) -> dict[str, object]:
+    """Return flag -> value that follows where an SNN is only evaluated."""
+    trained = start.settings
+    values = {}
+    gate = GATES.get(str(trained.get("gate")), Gate)
+    # Objective 3 asks for another gate by its default.
+    asks_for_another = "gate" in args.given or args.parser.get_default("gate") == "contrast"
+    if gate.stays_in_evaluation and not asks_for_another:
+        # Without it the network is another.
+        values["gate"] = trained["gate"]
+        for name, declared in settings_in(gate).items():
+            if name in trained:
+                values[declared.flag(name)] = trained[name]
+    has_predictions = find_plan(args.architecture, args.plan).decoder
+    if args.update == "phased" or not has_predictions:
+        values["epsilon"] = 0.0  # there is nothing by which to block
+    return values
+
+
+def rules_of_streams(args: Arguments, start: Start) -> dict[str, object]:
+    """Return flag -> value that follows where an SNN sees a stream of frames.
+
+    Old evidence must decay, so that a new frame counts. A phased network refuses streams.
+    """
+    if args.update == "phased":
+        return {}
+    return forgetting(start.settings, blocks=args.gate != "open" and args.epsilon > 0)
+
+
+def forgetting(trained: dict[str, object], blocks: bool) -> dict[str, object]:
+    """Return how a network forgets that sees a stream of frames.
+
+    Parameters
+    ----------
+    trained : dict of {str: object}
+        Its settings in training. If it was trained to forget, they hold.
+    blocks : bool
+        Whether it blocks pixels: then a change of the image makes it forget, see
+        ``FORGETTING``; else it leaks, see ``LEAKING``.
+    """
+    values = dict(FORGETTING if blocks else LEAKING)
+    if trained.get("surprise") or trained.get("output_leak", 1.0) < 1:
+        for name in values:
+            values[name] = trained.get(name, values[name])
+    return values
+
+
+def check_conversion(args: Arguments, start: Start) -> None:
+    """Raise UserError for an ANN that cannot be converted with these flags."""
+    ann = start.settings
+    frames = ann.get("recorded_frames", 0)
+    passes = ann.get("timesteps", 1)
+    nonlinearity = ann.get("activation_ann", "relu")
+    if nonlinearity not in ("relu", "qcfs"):
+        raise UserError(
+            f"conversion knows the nonlinearities relu and qcfs, and {start.path} has "
+            f"{nonlinearity}"
         )
-    return follows
-
-
-def forgetting(was, blocks):
-    """How a network streams: by its own settings (was) if it was trained so, else FORGETTING if it blocks, else LEAKING."""
-    default = FORGETTING if blocks else LEAKING
-    trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
-    return {name: trained.get(name, default[name]) for name in default}
-
-
-def check_conversion(config, start):
-    """Raises UserError for an ANN that cannot be converted so."""
-    was, path = start.settings, start.path
-    frames, steps = was.get("recorded_frames", 0), was.get("timesteps", 1)
-    if (own := was.get("activation_ann", "relu")) not in ("relu", "qcfs"):
-        raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {path} has {own}")
-    if not config.bias and (was.get("norm") == "batch" or config.calibrate):
+    if not args.bias and (ann.get("norm") == "batch" or args.calibrate):
         raise UserError(
             "--no-bias: a norm batch becomes a bias, and --calibrate shifts biases; leave it out"
         )
-    if config.calibrate and config.update == "delayed":
+    if not args.calibrate:
+        return
+    if args.update == "delayed":
         raise UserError(
-            "--calibrate needs --update immediate, or phased: with delayed a layer answers later than the one before"
+            "--calibrate needs --update immediate, or phased: with delayed a layer answers "
+            "later than the one before"
         )
-    if config.calibrate and steps > 1:
+    if passes > 1:
         raise UserError(
-            f"--calibrate needs an ANN of one pass, and {path} has --timesteps {steps}"
+            f"--calibrate needs an ANN of one pass, and {start.path} has --timesteps {passes}"
         )
-    if config.calibrate and frames and config.timesteps != frames:
-        raise UserError(f"--calibrate: {path} sees {frames} frames; give --timesteps {frames}")
+    if frames and args.timesteps != frames:
+        raise UserError(
+            f"--calibrate: {start.path} sees {frames} frames; give --timesteps {frames}"
+        )
 
 
-def load_snn(model, start, config, run, may_grow=False):
-    """Load the SNN that the run starts from; may_grow: the network may get a decoder, at random."""
-    saved, _ = weights_for(model, start, config, run)
+# --- the weights
+
+
+def load_snn(
+    model: VGG_SNN_STDB_wFeedback,
+    start: Start,
+    args: Arguments,
+    run: Run,
+    may_grow: bool = False,
+) -> None:
+    """Give the SNN the weights of the SNN that the run starts from.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+    start : Start
+        The SNN's checkpoint.
+    args : Arguments
+    run : Run
+        Whose log tells what is left out, or starts at random.
+    may_grow : bool
+        Whether the network may get a decoder, at random.
+    """
+    saved, _ = weights_for(model, start, args, run)
     is_original = "settings" not in start.saved
     may_lack = (".threshold", ".leak") if is_original else ()
     fill(model, saved, start.path, run.say, may_grow, may_lack)
@@ -295,12 +366,14 @@ def load_snn(model, start, config, run, may_grow=False):
         leak = saved.get("leak", saved.get("leak_mem"))
         if leak is not None:
             model.set_leak(float(leak))
-    trained_leak = start.settings.get("leak", config.leak)
-    if "leak" in config.given or config.leak != trained_leak:  # that of a streaming network
-        model.set_leak(config.leak)
+    trained_leak = start.settings.get("leak", args.leak)
+    if "leak" in args.given or args.leak != trained_leak:  # that of a streaming network
+        model.set_leak(args.leak)
 
 
-def load_ann_weights(model, start, config, run):
+def load_ann_weights(
+    model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments, run: Run
+) -> bool:
     """Give the SNN the weights of the ANN that the run starts from, with its biases or zeros.
 
     Parameters
@@ -309,7 +382,7 @@ def load_ann_weights(model, start, config, run):
         The network; its thresholds and leaks stay, unless the ANN has bounds of qcfs.
     start : Start
         The ANN's checkpoint.
-    config : Configuration
+    args : Arguments
     run : Run
         Whose log says what is left out, or starts at random.
 
@@ -323,7 +396,7 @@ def load_ann_weights(model, start, config, run):
     UserError
         If the weights do not fit, or a layer would have no bound.
     """
-    saved, has_bounds = weights_for(model, start, config, run)
+    saved, has_bounds = weights_for(model, start, args, run)
     state = saved["state_dict"]
     own_layers = [name for name in model.neurons() if in_stages(name)]
     unbound = [name for name in own_layers if f"{name}.threshold" not in state]
@@ -341,9 +414,25 @@ def load_ann_weights(model, start, config, run):
     return has_bounds
 
 
-def weights_for(model, start, config, run):
-    """(the checkpoint with weights that fit the SNN: a norm is folded in, a decoder that it has not is left out; whether
-    thresholds are among them, bounds of qcfs). Raises UserError where a norm does not fit."""
+def weights_for(
+    model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments, run: Run
+) -> tuple[dict, bool]:
+    """Make a checkpoint's weights fit an SNN.
+
+    A norm is folded into the weights, and a decoder that the SNN has not is left out.
+
+    Returns
+    -------
+    saved : dict
+        The checkpoint with these weights.
+    has_bounds : bool
+        Whether thresholds are among them, which are an ANN's bounds of qcfs.
+
+    Raises
+    ------
+    UserError
+        If a norm does not fit the weights.
+    """
     try:
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
@@ -351,44 +440,99 @@ def weights_for(model, start, config, run):
             f"{start.path}: its normalisation does not fit its weights; use another copy"
         ) from None
     if has_decoder(state) and not has_decoder(model.state_dict()):
-        run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
+        run.say(f"{start.path} has a decoder, which {args.architecture} has not: it is left out")
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     return {**start.saved, "state_dict": state}, has_bounds
 
 
 @contextlib.contextmanager
-def telling(what, line, model, images, steps, rounds, run):
-    """(on_layer, on_step) for a conversion: a line of each layer's figures, and a progress bar over all steps and rounds."""
-    run.say(f"{what}: {counted(images, 'image')}, {counted(steps, 'timestep')}")
-    with progress_bar(what, rounds * steps * sum(map(in_stages, model.neurons()))) as bar:
-        yield lambda name, *figures: run.say(f"  {name}: {line.format(*figures)}"), bar.update
+def conversion_progress(
+    title: str,
+    line: str,
+    model: VGG_SNN_STDB_wFeedback,
+    num_images: int,
+    timesteps: int,
+    rounds: int,
+    run: Run,
+) -> Iterator[tuple[Callable, Callable]]:
+    """Show how far a step of the conversion has come, with a progress bar.
+
+    Parameters
+    ----------
+    title : str
+        What is done: "balancing thresholds".
+    line : str
+        Format of a line on a layer's figures.
+    model : VGG_SNN_STDB_wFeedback
+    num_images, timesteps, rounds : int
+        How much is done: each round runs each layer for these timesteps.
+    run : Run
+        Whose log gets the lines.
+
+    Yields
+    ------
+    on_layer : callable
+        ``on_layer(name, *figures)`` is to be called when a layer is done.
+    on_timestep : callable
+        ``on_timestep()`` is to be called after each timestep of a layer.
+    """
+    run.say(f"{title}: {counted(num_images, 'image')}, {counted(timesteps, 'timestep')}")
+    layers = [name for name in model.neurons() if in_stages(name)]
+
+    def on_layer(name: str, *figures: float) -> None:
+        run.say(f"  {name}: {line.format(*figures)}")
+
+    with progress_bar(title, rounds * timesteps * len(layers)) as bar:
+        yield on_layer, bar.update
 
 
 @torch.no_grad()
-def whiten_first_layer(model, images):
-    """Fill the first convolution with filters that whiten an ImageSet's patches, and their negatives: leading eigenvectors of the
-    patches' covariance, each divided by the root of its eigenvalue + SMALL. Returns a line on them."""
-    weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
-    count, size = weight.shape[0] // 2, weight.shape[-1]
-    index = torch.arange(
-        0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel()))
-    )
+def whiten_first_layer(model: VGG_wFeedback, images: ImageSet) -> str:
+    """Fill the first convolution with filters that whiten patches of images.
+
+    The filters are the leading eigenvectors of the patches' covariance, each divided by
+    the root of its eigenvalue + ``SMALL``; and their negatives.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback
+    images : ImageSet
+        Training images. About ``PATCHES`` patches are looked at, from images that are
+        evenly spread over the set.
+
+    Returns
+    -------
+    str
+        A line on the filters.
+    """
+    weight = model.features[0].weight
+    num_patterns = weight.shape[0] // 2
+    size = weight.shape[-1]
+    pixels_per_image = images.images[0, 0].numel()
+    most_images = max(1, PATCHES // pixels_per_image)
+    stride = -(-len(images) // most_images)  # rounded up
+    index = torch.arange(0, len(images), stride)
+
+    count = 0
+    sums = 0.0
+    products = 0.0
     for part in index.split(100):
-        patches = (
-            F.unfold(images.batch(part).images.flatten(0, -4).double(), size)
-            .transpose(1, 2)
-            .flatten(0, 1)
-        )
-        number, sums, squares = (
-            number + len(patches),
-            sums + patches.sum(0),
-            squares + patches.t() @ patches,
-        )
-    mean = sums / number
-    variances, patterns = (
-        values.flip(-1) for values in torch.linalg.eigh(squares / number - mean.outer(mean))
-    )
-    filters = (patterns[:, :count] / (variances[:count].clamp(min=0) + SMALL).sqrt()).t().float()
+        pixels = images.batch(part).images.flatten(0, -4).double()
+        patches = F.unfold(pixels, size).transpose(1, 2).flatten(0, 1)
+        count += len(patches)
+        sums = sums + patches.sum(0)
+        products = products + patches.t() @ patches
+    mean = sums / count
+    covariance = products / count - mean.outer(mean)
+    variances, patterns = torch.linalg.eigh(covariance)
+    variances = variances.flip(-1)  # the largest first
+    patterns = patterns.flip(-1)
+
+    leading = variances[:num_patterns].clamp(min=0)
+    filters = (patterns[:, :num_patterns] / (leading + SMALL).sqrt()).t().float()
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))
-    share = 100 * (variances[:count].sum() / variances.sum()).item()
-    return f"whitening: {count} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"
+    share = 100 * (variances[:num_patterns].sum() / variances.sum()).item()
+    return (
+        f"whitening: {num_patterns} patterns of {size}x{size} pixels have {share:.1f} % "
+        f"of {len(index)} images' variance"
+    )

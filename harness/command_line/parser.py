@@ -1,20 +1,24 @@
-"""A parser made of declared settings (self_models/basics/settings.py): their flags, groups, ranges and defaults.
+"""The parser of every script: argparse, with short help, ranges, and errors of one line.
 
-Plain argparse: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and argparse-dataclass 2.0, tried in November 2026, each
-lacks short flags, bare and valued switches, groups or errors of one line.
+Plain argparse: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and
+argparse-dataclass 2.0, tried in November 2026, each lacks short flags, bare and valued
+switches, groups or errors of one line.
 """
 
 import argparse
+import contextlib
 import re
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from harness import UserError
+from harness.arguments import Arguments
 from harness.command_line import recipes
 from harness.command_line.scripts import fail
 from self_models.basics.images import readable_name
-from self_models.basics.settings import Choice, Number, Switch, Text, meant
+from self_models.basics.settings import Choice, Setting, Switch, Text, meant
 
 GROUPS = (  # of --help, in this order
     "run",
@@ -31,27 +35,32 @@ GROUPS = (  # of --help, in this order
     "fine-tuning",
     "results",
 )
-LAYERS = (
-    "default",
-    "checkpoint",
-    "script",
-    "followed",
-    "recipe",
-    "typed",
-    "found",
-)  # of a Configuration, a later one wins
-ABSENT = []  # the value of a flag that was not typed, and what the action `append` begins with
+# The value of a flag that was not typed. A list, since the action `append` adds to it.
+ABSENT = []
 PRESET = (
-    "flags of a recipe and its checkpoint; flags that you type override them. NAME: quick_feedback (minutes), fast_feedback, "
-    "accurate_feedback, deep_phased, own (your images), ...; list: show all, with accuracy and spikes; PATH.toml: your own "
-    f"recipe, copied from {recipes.FOLDER}"
+    "flags of a recipe and its checkpoint; flags that you type override them. NAME: "
+    "quick_feedback (minutes), fast_feedback, accurate_feedback, deep_phased, own (your images), "
+    "...; list: show all, with accuracy and spikes; PATH.toml: your own recipe, copied from "
+    f"{recipes.FOLDER}"
 )
 
 
-def typed(kind):
-    """An argparse type that parses as this kind of setting, which it keeps as `kind`."""
+def flag_type(kind: object) -> Callable[[str], object]:
+    """Return an argparse type that parses a flag's text.
 
-    def parse(text):
+    Parameters
+    ----------
+    kind : Number, Choice, Switch or Text
+        What the value is, see self_models/basics/settings.py. The type keeps it as its
+        attribute ``kind``, by which ``--help`` tells the range.
+
+    Returns
+    -------
+    callable
+        Text -> value.
+    """
+
+    def parse(text: str) -> object:
         try:
             return kind.parse(text)
         except ValueError as error:
@@ -61,88 +70,81 @@ def typed(kind):
     return parse
 
 
-def new_file(*endings):
-    """The kind of a flag that names a file to be written, with one of these endings, if any, in a folder that exists."""
+def kind_of(action: argparse.Action) -> object:
+    """Return the kind of value that a flag takes, None of a flag of plain argparse."""
+    if isinstance(action, SwitchAction):
+        return Switch()
+    return getattr(action.type, "kind", None)
 
-    def parse(text):
+
+def new_file(*endings: str) -> Text:
+    """Return the kind of a flag that names a file to be written.
+
+    Parameters
+    ----------
+    *endings : str
+        The name must have one of them, if there are any. Its folder must exist.
+    """
+
+    def parse(text: str) -> str:
+        if not text:
+            return text
         path = Path(text).absolute()
-        if text and (
-            not path.parent.is_dir()
-            or path.is_dir()
-            or (endings and path.suffix.lower() not in endings)
-        ):
-            what = f"a name that ends in {' or '.join(endings)}" if endings else "a file"
+        what = "a file"
+        if endings:
+            what = f"a name that ends in {' or '.join(endings)}"
+        has_ending = not endings or path.suffix.lower() in endings
+        if not has_ending or not path.parent.is_dir() or path.is_dir():
             raise ValueError(f"{text}: give {what}, in a folder that exists")
         return text
 
     return Text(parse)
 
 
-def add_output_flag(group, flag, help, *endings, default=""):
-    """A flag that names a file with one of these endings."""
+def add_output_flag(group: object, flag: str, help: str, *endings: str, default: str = "") -> None:
+    """Add a flag that names a file with one of these endings."""
     group.add_argument(
         flag,
-        type=typed(new_file(*endings)),
+        type=flag_type(new_file(*endings)),
         default=default,
         metavar=f"X{'|'.join(endings)}",
         help=help,
     )
 
 
-def merged(layers):
-    """Name -> value, of a Configuration's layers: where several say it, the last."""
-    return {name: value for values in layers.values() for name, value in values.items()}
-
-
-class Configuration:
-    """Settings as attributes. layers: name -> dict of the settings that it says: default; checkpoint (what the network is);
-    script (what this script asks of any network); followed (what follows from others); recipe; typed; found (what came of them,
-    as how many images are held out). known: flag -> Setting of the declared ones; groups: flag -> title of its group in
-    --help."""
-
-    def __init__(self, known=None, groups=None, **layers):
-        self.known, self.groups, self.layers = (
-            known or {},
-            groups or {},
-            {name: {} for name in LAYERS} | layers,
-        )
-        self.values = merged(self.layers)
-        self.default, self.recipe, self.typed = (
-            self.layers[name] for name in ("default", "recipe", "typed")
-        )
-        self.given = self.recipe | self.typed  # what the user said
-        self.origins = {name: layer for layer in LAYERS for name in self.layers[layer]}
-
-    def __getattr__(self, name):
-        if name not in vars(self).get("values", ()):
-            raise AttributeError(f"there is no flag {name}")
-        return self.values[name]
-
-    def having(self, layer, **values):
-        """A copy with these values in one of LAYERS."""
-        return Configuration(
-            self.known, self.groups, **self.layers | {layer: self.layers[layer] | values}
-        )
-
-
 class Parser(argparse.ArgumentParser):
-    """The flags of name -> Setting in their groups. Fails with one line and exit status 2; parse_args returns a Configuration.
-    --help leaves out the flags that are `rare`. table: of the recipe that --preset names (recipes.py), '' without --preset.
-    bare: what to say where nothing is typed at all."""
+    """An argparse parser whose flags have kinds of values, and whose errors are one line.
 
-    def __init__(self, description, table="", settings=(), bare=""):
-        self.bare, self.table = bare, table
-        self.known = {
-            known.flag(name): known
-            for name, known in dict(settings).items()
-            if known.option_strings(name)
-        }
-        self.rare = {flag for flag, known in self.known.items() if not known.common}
-        form = partial(_Help, parser=self)
+    Flags are added by ``add_flag``, or as in argparse by ``add_argument``. Errors end the
+    script with exit status 2.
+
+    Parameters
+    ----------
+    description : str
+        What the script does.
+    table : {"", "ann", "snn", "evaluation"}
+        The table of recipes/NAME.toml that this script reads. "": it has no ``--preset``.
+    bare : str
+        What to say where nothing is typed at all. "": that is no error.
+
+    Attributes
+    ----------
+    settings : dict of {str: Setting}
+        The flags that ``add_flag`` and ``add_setting`` have added, by name.
+    rare : set of str
+        Flags that ``--help`` leaves out, and ``--help_all`` has.
+    """
+
+    def __init__(self, description: str, table: str = "", bare: str = "") -> None:
+        self.bare = bare
+        self.table = table
+        self.settings = {}
+        self.rare = set()
         super().__init__(
             description=description,
             allow_abbrev=False,
-            formatter_class=form,
+            exit_on_error=False,
+            formatter_class=partial(_Help, parser=self),
             usage="%(prog)s [FLAG ...]",
         )
         self.add_argument(
@@ -154,176 +156,289 @@ class Parser(argparse.ArgumentParser):
         )
         if table:
             self.add_argument("--preset", default="", metavar="NAME|PATH.toml|list", help=PRESET)
-        for title in GROUPS:
-            group = self.add_argument_group(title)  # --help leaves out one without flags
-            for flag, known in self.known.items():
-                if known.group == title:
-                    group.add_argument(
-                        *known.option_strings(flag),
-                        default=known.default,
-                        help=known.help,
-                        **_of_kind(known),
-                    )
+        # In this order. --help leaves out a group without flags.
+        self._groups = {title: self.add_argument_group(title) for title in GROUPS}
 
-    def error(self, message):
-        typo = re.search("unrecognized arguments: (--[^ =]+)", message)
-        likely = meant(typo[1], self._option_string_actions) if typo else ""
-        fail(message if "--help" in message else f"{message} ({likely}--help lists the flags)", 2)
+    def add_flag(
+        self, group: str, *names: str, kind: object, default: object, help: str, **more: object
+    ) -> None:
+        """Add a flag.
 
-    def parse_args(self, args=None):
-        if self.bare and args is None and not sys.argv[1:]:
-            self.error(self.bare)
-        for word in sys.argv[1:] if args is None else args:
+        Parameters
+        ----------
+        group : str
+            One of ``GROUPS``.
+        *names : str
+            Such as "-s" and "--seed". The last names the attribute of ``args``.
+        kind : Number, Choice, Switch or Text
+            What its value is.
+        default : object
+            The value where the flag is not typed.
+        help : str
+            Without range and default, which ``--help`` adds.
+        **more
+            Further attributes of ``Setting``: common (the short help has it, too),
+            training (it counts in training only), metavar, argparse.
+        """
+        declared = Setting(kind, help, default, flags=names, group=group, of_run=True, **more)
+        self.add_setting(names[-1].removeprefix("--"), declared)
+
+    def add_setting(self, name: str, declared: Setting) -> None:
+        """Add the flag of a network's setting; nothing where it has none.
+
+        Raises
+        ------
+        UserError
+            If the parser has a flag of this name, as a part of somebody's own may.
+        """
+        option_strings = declared.option_strings(name)
+        if not option_strings:
+            return
+        flag = declared.flag(name)
+        if set(option_strings) & self._option_string_actions.keys():
+            raise UserError(
+                f"--model: --{flag} is a flag of this script already: "
+                "give your setting another name"
+            )
+        keywords = {"default": declared.default, "help": declared.help}
+        if isinstance(declared.kind, Switch):
+            keywords["action"] = SwitchAction
+        else:
+            keywords["type"] = flag_type(declared.kind)
+            keywords["metavar"] = declared.metavar
+            if isinstance(declared.kind, Choice):
+                keywords["choices"] = list(declared.kind.names)
+            keywords |= declared.argparse
+        self._groups[declared.group].add_argument(*option_strings, **keywords)
+        self.settings[flag] = declared
+        if not declared.common:
+            self.rare.add(flag)
+
+    def flag_actions(self) -> dict[str, argparse.Action]:
+        """Return name -> action of all flags and positional words, in the order of --help."""
+        actions = {}
+        for group in self._action_groups:
+            for action in group._group_actions:
+                if argparse.SUPPRESS not in (action.dest, action.default):
+                    actions[action.dest] = action
+        return actions
+
+    def groups_of_flags(self) -> dict[str, str]:
+        """Return name -> title of the group of each flag, in the order of --help."""
+        titles = {}
+        flags = self.flag_actions()
+        for group in self._action_groups:
+            for action in group._group_actions:
+                if action.dest in flags:
+                    titles[action.dest] = group.title
+        return titles
+
+    def defaults(self) -> dict[str, object]:
+        """Return name -> default of each flag. Defaults that are texts are parsed."""
+        values = {}
+        for name, action in self.flag_actions().items():
+            values[name] = action.default
+            if isinstance(action.default, str):
+                values[name] = self._get_value(action, action.default)
+        return values
+
+    def parse_args(self, args: list[str] | None = None, namespace: None = None) -> Arguments:
+        """Read a command line, and the recipe that it names.
+
+        Parameters
+        ----------
+        args : list of str or None
+            The words. None: those of this process.
+        namespace : None
+            Not used: the result is always new.
+
+        Returns
+        -------
+        Arguments
+
+        Raises
+        ------
+        UserError
+            For a recipe that cannot be read. Other errors end the script.
+        """
+        words = args
+        if args is None:
+            words = sys.argv[1:]
+            if self.bare and not words:
+                self.error(self.bare)
+        for word in words:
             if readable_name(word) != word:  # the log, which has the command, could not be written
                 self.error(f"{readable_name(word)} is not UTF-8: rename that file or folder")
-        flags = {
-            flag.dest: flag
-            for flag in self._actions
-            if argparse.SUPPRESS not in (flag.dest, flag.default)
-        }
-        said = super().parse_args(args, argparse.Namespace(**dict.fromkeys(flags, ABSENT)))
-        config = Configuration(
-            self.known,
-            {
-                flag.dest: group.title
-                for group in self._action_groups
-                for flag in group._group_actions
-                if flag.dest in flags
-            },
-            default={
-                name: self._get_value(flag, flag.default)
-                if isinstance(flag.default, str)
-                else flag.default
-                for name, flag in flags.items()
-            },
-            typed={name: value for name, value in vars(said).items() if value is not ABSENT},
-        )
-        return self._with_recipe(config) if "preset" in config.typed else config
+        try:
+            typed = self.read_words(words)
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+        parsed = Arguments(self, self.defaults())
+        self._give(parsed, typed, "typed")
+        parsed.typed = tuple(typed)
+        if "preset" in typed:
+            self._read_recipe(parsed)
+        return parsed
 
-    def _with_recipe(self, config):
-        """The Configuration with what the recipe of --preset says, and the networks that it takes."""
-        if config.preset == "list":
+    def read_words(self, words: list[str]) -> dict[str, object]:
+        """Return name -> value of the flags that these words give, in the order of --help."""
+        absent = dict.fromkeys(self.flag_actions(), ABSENT)
+        said = super().parse_args(words, argparse.Namespace(**absent))
+        return {name: value for name, value in vars(said).items() if value is not ABSENT}
+
+    def error(self, message: str) -> None:
+        """End the script with this line, and with what a mistyped flag was meant to be."""
+        if "--help" not in message:
+            typo = re.search("unrecognized arguments: (--[^ =]+)", message)
+            likely = ""
+            if typo:
+                likely = meant(typo[1], self._option_string_actions)
+            message = f"{message} ({likely}--help lists the flags)"
+        fail(message, 2)
+
+    def _give(self, args: Arguments, values: dict[str, object], origin: str) -> None:
+        """Set flags that the user (origin "typed") or the recipe has given."""
+        for name, value in values.items():
+            setattr(args, name, value)
+            args.origins[name] = origin
+        args.given.update(values)
+
+    def _read_recipe(self, args: Arguments) -> None:
+        """Give the flags that the recipe has and the user has not typed."""
+        if args.preset == "list":
             print(recipes.recipe_list())
             self.exit()
-        recipe = recipes.find(config.preset, "ann" if self.table == "ann" else "snn")
-        flags, told = (
-            {flag.dest: flag for flag in self._actions if _kind_of(flag)},
-            recipe.of(self.table, config.typed),
-        )
-        if unknown := [name for name in told if name not in flags]:
-            likely = meant(unknown[0], flags)
-            raise UserError(
-                f"{recipe.path}: {unknown[0]} is no flag of this script: {likely}--help_all lists them"
-            )
+        kind = "ann" if self.table == "ann" else "snn"
+        recipe = recipes.find(args.preset, kind)
+        known = {name: flag for name, flag in self.flag_actions().items() if kind_of(flag)}
+        values = {}
+        words = {}
+        for name, value in recipe.flags_for(self.table, args.typed).items():
+            if name not in known:
+                likely = meant(name, known)
+                raise UserError(
+                    f"{recipe.path}: {name} is no flag of this script: "
+                    f"{likely}--help_all lists them"
+                )
+            checked = self._value_in_recipe(recipe, known[name], value)
+            if name not in args.typed:
+                values[name] = checked
+                words[name] = value
+        self._give(args, values, "recipe")
+        several = {name for name, flag in known.items() if flag.nargs == "+"}
+        args.preset_flags = recipes.as_flags(words, several)
+        args.made_by = recipe.take_over_networks(args)
+        args.origins |= {"preset_flags": "found", "made_by": "found"}
+
+    def _value_in_recipe(
+        self, recipe: recipes.Recipe, flag: argparse.Action, value: object
+    ) -> object:
+        """Return the value of a flag in a recipe, which is parsed as if it were typed.
+
+        Raises
+        ------
+        UserError
+            With the file and the flag, for a value that cannot be.
+        """
+        name = flag.dest
         try:
-            config = config.having(
-                "recipe", **{name: _checked(flags[name], value) for name, value in told.items()}
-            )
-        except ValueError as error:
-            raise UserError(f"{recipe.path}: {error}") from None
-        networks, made_by = recipe.networks(config)
-        several = {name for name, flag in flags.items() if flag.nargs == "+"}
-        words = recipes.as_flags(
-            {name: value for name, value in told.items() if name not in config.typed}, several
-        )
-        return config.having("followed", **networks).having(
-            "found", preset_flags=words, made_by=made_by
-        )
+            if isinstance(flag, SwitchAction):
+                if isinstance(value, str):
+                    return Switch().parse(value)
+                return Switch().check(value)
+            words = value if isinstance(value, list) else [value]
+            words = [str(word) for word in words]
+            if flag.nargs != "+":
+                words = [f"--{name}={' '.join(words)}"]
+            else:
+                words = [f"--{name}", *words]
+            with self._without_positional_words():
+                return self.read_words(words)[name]
+        except (ValueError, argparse.ArgumentError) as error:
+            reason = getattr(error, "message", str(error))
+            raise UserError(f"{recipe.path}: {name}: {reason}") from None
 
-
-def _checked(flag, value):
-    """The value that a recipe gives a parser's flag. Raises ValueError, with the flag's name, for one that cannot be."""
-    kind, takes_several = _kind_of(flag), flag.nargs == "+"
-    if not takes_several and not isinstance(kind, Number | Switch):
-        value = (
-            " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        )  # the words that would be typed
-    values = value if takes_several and isinstance(value, list) else [value]
-    try:
-        checked = [
-            kind.parse(part) if isinstance(part, str) else kind.check(part) for part in values
-        ]
-    except ValueError as error:
-        raise ValueError(f"{flag.dest}: {error}") from None
-    return checked if takes_several else checked[0]
-
-
-def _kind_of(flag):
-    """The kind of setting that a parser's flag has, None of another flag."""
-    return Switch() if isinstance(flag, SwitchAction) else getattr(flag.type, "kind", None)
-
-
-def _of_kind(setting):
-    """What argparse is told of a flag by its setting's kind."""
-    if isinstance(setting.kind, Switch):
-        return {"action": SwitchAction}
-    choices = {"choices": list(setting.kind.names)} if isinstance(setting.kind, Choice) else {}
-    return {"type": typed(setting.kind), "metavar": setting.metavar} | choices | setting.argparse
+    @contextlib.contextmanager
+    def _without_positional_words(self) -> Iterator[None]:
+        """Let positional words be absent, as in a recipe, which has flags only."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            yield
+        finally:
+            for action in required:
+                action.required = True
 
 
 class _HelpAll(argparse.Action):
-    def __call__(self, parser, *_):
+    """``--help_all``: as --help, with the flags that that leaves out."""
+
+    def __call__(self, parser: Parser, *_: object) -> None:
         parser.rare = set()
         parser.print_help()
         parser.exit()
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """--help without the flags that are rare in this parser; ranges and defaults stand behind each text."""
+    """--help without the flags that are rare; range and default stand behind each text."""
 
-    def __init__(self, prog, parser):
+    def __init__(self, prog: str, parser: Parser) -> None:
         super().__init__(prog, max_help_position=34, width=110)
         self._rare = parser.rare
 
-    def add_argument(self, action):
+    def add_argument(self, action: argparse.Action) -> None:
         if action.dest not in self._rare:
             super().add_argument(action)
 
-    def _format_action_invocation(self, action):
-        """'-s, --seed N'; '--log, --no-log' of a switch; X of a number that need not be whole."""
-        bare, number = (
-            isinstance(action, SwitchAction) or action.nargs == 0,
-            getattr(_kind_of(action), "kind", None),
-        )
-        name = {int: "N", float: "X"}.get(number, action.dest.upper())
-        return ", ".join(action.option_strings) + (
-            "" if bare else f" {self._format_args(action, name)}"
-        )
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Write '-s, --seed N'; X of a number that need not be whole; a switch bare."""
+        names = ", ".join(action.option_strings)
+        if isinstance(action, SwitchAction) or action.nargs == 0:
+            return names
+        number = getattr(kind_of(action), "kind", None)
+        metavar = {int: "N", float: "X"}.get(number, action.dest.upper())
+        return f"{names} {self._format_args(action, metavar)}"
 
-    def _get_help_string(self, action):
-        default = action.default if isinstance(action.default, list) else [action.default]
-        text, _, said = action.help.partition(
-            " (default: "
-        )  # said there: what no value stands for
-        if (
-            not said
-            and default[:1] not in ([None], [""], [argparse.SUPPRESS])
-            and "default:" not in text
-        ):
-            said = " ".join(map(str, default))
-        words = [
-            getattr(_kind_of(action), "range", ""),
-            said and f"default: {said.removesuffix(')')}",
-        ]
-        return f"{text} ({'; '.join(filter(None, words))})" if any(words) else text
+    def _get_help_string(self, action: argparse.Action) -> str:
+        # A text may tell the default itself: what no value stands for.
+        text, _, default = action.help.partition(" (default: ")
+        default = default.removesuffix(")")
+        values = action.default if isinstance(action.default, list) else [action.default]
+        has_default = values[:1] not in ([None], [""], [argparse.SUPPRESS])
+        if not default and has_default and "default:" not in text:
+            default = " ".join(str(value) for value in values)
+        notes = []
+        if getattr(kind_of(action), "range", ""):
+            notes.append(kind_of(action).range)
+        if default:
+            notes.append(f"default: {default}")
+        if not notes:
+            return text
+        return f"{text} ({'; '.join(notes)})"
 
 
 class SwitchAction(argparse.Action):
     """A boolean flag: --log, --no-log, --log True, --log False."""
 
-    def __init__(self, option_strings, dest, **kwargs):
+    def __init__(self, option_strings: list[str], dest: str, **keywords: object) -> None:
         negative = [f"--no-{name[2:]}" for name in option_strings if name.startswith("--")]
-        super().__init__(
-            [*option_strings, *negative], dest, nargs="?", metavar="True|False", **kwargs
-        )
+        names = [*option_strings, *negative]
+        super().__init__(names, dest, nargs="?", metavar="True|False", **keywords)
 
-    def __call__(self, parser, namespace, value, option_string=None):
-        negative = option_string.startswith("--no-")
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str | None,
+        option_string: str | None = None,
+    ) -> None:
+        is_negative = option_string.startswith("--no-")
+        if value is None:
+            setattr(namespace, self.dest, not is_negative)
+            return
         try:
-            setattr(
-                namespace,
-                self.dest,
-                not negative if value is None else Switch().parse("" if negative else value),
-            )
+            # --no-log takes no value, so any is refused, as the empty text is.
+            setattr(namespace, self.dest, Switch().parse("" if is_negative else value))
         except ValueError as error:
             parser.error(f"argument {option_string}: {error}")

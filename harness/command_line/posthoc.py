@@ -1,224 +1,550 @@
-"""What the post-hoc scripts share: opening the trained SNN, its data and its run; an evaluation, its records and pictures."""
+"""What the scripts share that evaluate a trained SNN: flags, checkpoint, images, records."""
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import snn_wFeedback
 from harness import UserError
+from harness.arguments import Arguments, set_found, take_over
 from harness.building.models import lines_on_flags, new_snn, use_engine, word_for
-from harness.building.start import load_snn, resolve
-from harness.data.facts import check_same, images_for
-from harness.drawing.film import film_of
-from harness.measuring.log_lines import counts_operations, evaluation_record, silent_outputs
+from harness.building.start import (
+    Start,
+    apply_rules,
+    check_flags,
+    load_snn,
+    open_checkpoint,
+    rules_of_streams,
+    take_over_checkpoint,
+)
+from harness.command_line.flags import (
+    add_data_flags,
+    add_network_flags,
+    add_run_flags,
+    add_training_flags,
+    network_class,
+)
+from harness.command_line.parser import Parser
+from harness.data.facts import check_same, find_facts, images_for
+from harness.drawing.film import Film, film_of
+from harness.measuring.log_lines import evaluation_record, silent_outputs
 from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
 from harness.training.evaluating import evaluate_with_bar
 from self_models.basics.images import image_sources, read_images, readable_name
-from self_models.basics.settings import settings_in
+from self_models.basics.settings import WHOLE, Setting, field_values, settings_in, with_defaults
 from self_models.data.events import read_frames
-from self_models.data.sets import ImageSet, first_of_each_class
+from self_models.data.sets import Batch, ImageSet, first_of_each_class
 from self_models.loading import load
-from self_models.objectives.stopping import RULES
 from self_models.runtime.draws import EVALUATION, Draws
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
+UNUSED_GROUPS = (  # where nothing is trained; their flags are of the original's command lines
+    "training",
+    "fine-tuning",
+)
+EVALUATED_WITH = (  # of what a checkpoint holds, these are what an evaluation varies
+    "timesteps",
+    "epsilon",
+    "dataset",
+)
+SELDOM = (  # of an evaluation
+    "pretrained_ann",
+    "scaling_factor",
+    "limit_train",
+    "image_size",
+    "test_only",
+)
 
-def resolve_evaluation(args, as_trained=False):
-    """(Configuration, Start) of the checkpoint that flags, or the run's name, mean. as_trained: with its objective's settings."""
+
+def posthoc_parser(
+    description: str,
+    argv: list[str] | None,
+    model_class: type[VGG_SNN_STDB_wFeedback],
+    without: tuple[str, ...] = (),
+) -> Parser:
+    """Return the parser of a script that evaluates a trained SNN.
+
+    Parameters
+    ----------
+    description : str
+        What the script does.
+    argv : list of str or None
+        The command line, which may have a ``--model``, whose settings are flags, too.
+    model_class : type
+        The class that the script evaluates networks as. Its defaults are the flags'.
+    without : tuple of str
+        Settings that get no flag here. Nor do those of the parts that they choose.
+
+    Returns
+    -------
+    Parser
+    """
+    parser = Parser(description, "evaluation")
+    network = network_class(argv, "evaluation", model_class)
+    add_run_flags(parser, test_only=True)
+    add_data_flags(parser)
+    add_training_flags(parser, **snn_wFeedback.DEFAULTS)
+    parser.add_flag(
+        "data",
+        "--holdout",
+        kind=WHOLE,
+        default=0,
+        help=(
+            "evaluate on the last N training images, which training held out, instead of the "
+            "test images"
+        ),
+        metavar="N",
+        common=True,
+    )
+    snn_wFeedback.add_snn_flags(parser)
+
+    settings = settings_of_evaluation(network, model_class)
+    for name in names_without(model_class, without):
+        settings.pop(name, None)
+    kept = {name for name, declared in settings.items() if not declared.objective}
+    for name in kept:
+        text = f"{settings[name].help} (default: the checkpoint's)"
+        settings[name] = replace(settings[name], help=text)
+    add_network_flags(parser, settings)
+
+    seldom = {*SELDOM, *kept.difference(EVALUATED_WITH)}
+    for flag, declared in parser.settings.items():
+        if declared.group in UNUSED_GROUPS or flag in seldom:
+            parser.rare.add(flag)
+    for name in seldom & settings.keys():  # some have flags of other names
+        parser.rare.add(settings[name].flag(name))
+    return parser
+
+
+def settings_of_evaluation(
+    network: type[VGG_SNN_STDB_wFeedback], model_class: type[VGG_SNN_STDB_wFeedback]
+) -> dict[str, Setting]:
+    """Return name -> Setting of a network that is evaluated as a model of another class."""
+    return with_defaults(network.known_settings(), model_class.defaults | network.defaults)
+
+
+def names_without(model_class: type[VGG_SNN_STDB_wFeedback], without: tuple[str, ...]) -> set[str]:
+    """Return these settings, and those of all gates, rules or read-outs that they choose."""
+    names = set(without)
+    for setting in without:
+        for part in model_class.parts.get(setting, {}).values():
+            names.update(settings_in(part))
+    return names
+
+
+def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = False) -> Start:
+    """Find the checkpoint that an evaluation is about, and what follows from it.
+
+    Parameters
+    ----------
+    args : Arguments
+        Changed in place: the checkpoint is the one that is typed, or that of the run's
+        name.
+    as_trained : bool
+        Whether the network does what it was trained to do (gate, stopping rule). Else
+        the script says it.
+    streams : bool
+        Whether the network sees a stream of frames.
+
+    Returns
+    -------
+    Start
+        The checkpoint.
+
+    Raises
+    ------
+    UserError
+        If there is none, and for flags that contradict others.
+    """
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", original_name("snn", args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(
                 f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint"
             )
-        args = args.having("followed", pretrained_snn=str(path))
+        take_over(args, {"pretrained_snn": str(path)}, "followed")
+    check_flags(args, "snn")
+    start = open_checkpoint(args, "snn")
+    take_over_checkpoint(args, start, "snn")
     if not as_trained:
-        asked = [flag for flag, known in args.known.items() if known.scope == "objective"]
-        args = args.having("script", **{flag: args.default[flag] for flag in asked})
-    return resolve(args, "snn")
+        defaults = args.parser.defaults()
+        asked = [flag for flag, known in args.parser.settings.items() if known.objective]
+        take_over(args, {flag: defaults[flag] for flag in asked}, "script")
+    find_facts(args)
+    apply_rules(args, start, evaluates=True)
+    if streams:
+        take_over(args, rules_of_streams(args, start), "followed")
+    return start
 
 
-def open_posthoc(args, start, cls, suffix, **own):
-    """The Posthoc of these flags, see resolve_evaluation. cls: of the model; suffix: of the run's name; own: other settings."""
-    model = new_snn(args, cls, **own)
-    lines, words = [*lines_on_flags(args, model, start)], getattr(args, "images", [1])
-    files = (
-        []
-        if isinstance(words[0], int) and len(words) == 1
-        else image_sources(list(map(str, words)))
-    )
-    frames, train = getattr(args, "frames", ""), None
-    if (
-        start.kind == "ann" or "settings" not in start.saved or not (files or frames)
-    ):  # to balance, or to evaluate on
+class EvaluationImages(NamedTuple):
+    """The images that a network is evaluated on.
+
+    Attributes
+    ----------
+    test : ImageSet
+        Test images, held-out images, or one's own.
+    train : ImageSet or None
+        Training images, where an ANN is to be converted.
+    files : list of str
+        Names of one's own images, empty for a data set's.
+    notes : list of str
+        What the log is to tell of one's own images.
+    """
+
+    test: ImageSet
+    train: ImageSet | None
+    files: list[str]
+    notes: list[str]
+
+
+def choose_images(
+    args: Arguments, model: VGG_SNN_STDB_wFeedback, start: Start
+) -> EvaluationImages:
+    """Read the images that the flags name: of a data set, files, or frames of a stream.
+
+    Parameters
+    ----------
+    args : Arguments
+        With ``--images`` or ``--frames``, where the script has them.
+    model : VGG_SNN_STDB_wFeedback
+        The network, whose images they must be.
+    start : Start
+        Where it is an ANN, training images are read, too, to balance thresholds on.
+
+    Returns
+    -------
+    EvaluationImages
+
+    Raises
+    ------
+    UserError
+        If images cannot be read, or are not the network's.
+    """
+    notes = []
+    files = own_files(args)
+    frames = getattr(args, "frames", "")
+    train = None
+    test = None
+    balances = start.kind == "ann" or "settings" not in start.saved
+    if balances or not (files or frames):
         train, held_out, test = images_for(args, model, args.holdout)
-        test = held_out or test
-    if files or frames:
-        images = (
-            read_images(files, model, lines.append, args.invert)
-            if files
-            else read_frames(frames, model, args.invert)
-        )
-        test = ImageSet("own images", images, None, names=tuple(model.classes))
-    lines.append(use_engine(model, args))
-    name = Path(args.pretrained_snn).stem if args.pretrained_snn else original_name("snn", args)
-    run = Run("snn", args.run_name or name + suffix, args, trains=False)
-    run.say(*lines)
-    if start.kind == "ann":  # it is converted as training does
-        snn_wFeedback.convert(model, start, train, args, run)
+        if held_out:
+            test = held_out
+    pixels = None
+    if files:
+        pixels = read_images(files, model, notes.append, args.invert)
+    elif frames:
+        pixels = read_frames(frames, model, args.invert)
+    if pixels is not None:
+        test = ImageSet("own images", pixels, None, names=tuple(model.classes))
+    names = [readable_name(path.name) for path in files]
+    return EvaluationImages(test, train, names, notes)
+
+
+def own_files(args: Arguments) -> list[Path]:
+    """Return the image files that ``--images`` names, where it is no number of images."""
+    words = getattr(args, "images", [1])
+    if isinstance(words[0], int) and len(words) == 1:
+        return []
+    return image_sources([str(word) for word in words])
+
+
+def open_run(args: Arguments, suffix: str) -> Run:
+    """Return the run of an evaluation, NAME with this suffix of its checkpoint or ``--run_name``.
+
+    Parameters
+    ----------
+    args : Arguments
+    suffix : str
+        What the script calls the evaluation of a network.
+    """
+    name = original_name("snn", args)
+    if args.pretrained_snn:
+        name = Path(args.pretrained_snn).stem
+    return Run("snn", args.run_name or name + suffix, args, trains=False)
+
+
+def load_weights(
+    model: VGG_SNN_STDB_wFeedback,
+    start: Start,
+    images: EvaluationImages,
+    args: Arguments,
+    run: Run,
+) -> None:
+    """Give the network the weights of its checkpoint, and tell how it was trained.
+
+    An ANN is converted as the training script does it.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        Is in evaluation mode afterwards.
+    start : Start
+        The checkpoint.
+    images : EvaluationImages
+    args : Arguments
+    run : Run
+        Whose log tells of it.
+    """
+    if start.kind == "ann":
+        snn_wFeedback.convert(model, start, images.train, args, run)
     else:
         load_snn(model, start, args, run)
     model.eval()
-    was, gate = start.settings, model.settings["gate"]
-    if was.get("gate", "open") not in ("open", gate):
-        again = f"--gate {was['gate']} runs it as trained"
-        run.say(
-            f"note: this SNN was trained with gate {was['gate']}, and runs with gate {gate} here; {again}"
+    run.say(*notes_on_training(model, start, args))
+
+
+def notes_on_training(
+    model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments
+) -> Iterator[str]:
+    """Yield lines on a gate or an epsilon that the network was trained with, and has not here."""
+    trained_gate = start.settings.get("gate", "open")
+    gate = model.settings["gate"]
+    if trained_gate not in ("open", gate):
+        yield (
+            f"note: this SNN was trained with gate {trained_gate}, and runs with gate {gate} "
+            f"here; --gate {trained_gate} runs it as trained"
         )
+    trained_epsilon = start.settings.get("epsilon")
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
-    if was.get("epsilon") and was["epsilon"] not in epsilons:
-        run.say(f"note: this SNN was trained with epsilon {was['epsilon']:g}")
-    return Posthoc(
-        args, model, test, run, [readable_name(path.name) for path in files], train=train
-    )
+    if trained_epsilon and trained_epsilon not in epsilons:
+        yield f"note: this SNN was trained with epsilon {trained_epsilon:g}"
 
 
-def open_network(parser, words, suffix, **settled):
-    """The Posthoc of the network that these words name, as it was trained. settled: flags that the script itself sets."""
-    args = parser.parse_args(words)
-    args = args.having("found", model=word_for(args.model, args.pretrained_snn), **settled)
-    return open_posthoc(*resolve_evaluation(args, as_trained=True), InputBlockingSNN, suffix)
+class TrainedNetwork(NamedTuple):
+    """A network that is evaluated as it was trained, see ``open_as_trained``."""
 
-
-@dataclass
-class Posthoc:
-    """An evaluation of a trained SNN. test: the ImageSet that it is evaluated on; files: names of somebody's own images; records:
-    of what was evaluated; train: training images, None where none are read; pictures: paths of what was drawn."""
-
-    args: object
-    model: object
-    test: object
+    args: Arguments
+    model: VGG_SNN_STDB_wFeedback
+    images: EvaluationImages
     run: Run
-    files: list = field(default_factory=list)
-    records: list = field(default_factory=list)
-    train: object = None
-    pictures: list = field(default_factory=list)
 
-    @property
-    def device(self):
-        return next(self.model.parameters()).device
 
-    def check_predicts(self):
-        """Raises UserError for a network without a decoder."""
-        if not self.model.has_feedback:
-            raise UserError(
-                f"{self.args.architecture} has no decoder: choose an architecture named ..._wFeedback"
-            )
+def open_as_trained(
+    parser: Parser, words: list[str], suffix: str, **settled: object
+) -> TrainedNetwork:
+    """Open the network that a command line names, with its own gate and stopping rule.
 
-    @cached_property
-    def counts(self):
-        """Whether operations can be counted, said once."""
-        return counts_operations(self.model, self.run.say)
+    Parameters
+    ----------
+    parser : Parser
+    words : list of str
+        The command line.
+    suffix : str
+        Of the name of its run.
+    **settled
+        Flags that the script sets itself.
 
-    def evaluate(self, test=None, doing="evaluating", **more):
-        """(record, per_image) of the model as it is now. test: another ImageSet; doing: for the bar; more: for the record."""
-        self.run.begin()
-        args = self.args
-        losses = partial(
-            snn_wFeedback.compute_losses,
-            trade_off=args.trade_off,
-            trade_off_type=args.trade_off_type,
+    Returns
+    -------
+    TrainedNetwork
+    """
+    args = parser.parse_args(words)
+    set_found(args, model=word_for(args.model, args.pretrained_snn), **settled)
+    start = open_evaluated(args, as_trained=True)
+    model = new_snn(args, InputBlockingSNN)
+    notes = list(lines_on_flags(args, model, start))
+    images = choose_images(args, model, start)
+    engine_line = use_engine(model, args)
+    run = open_run(args, suffix)
+    run.say(*notes, *images.notes, engine_line)
+    load_weights(model, start, images, args, run)
+    return TrainedNetwork(args, model, images, run)
+
+
+def open_baseline(
+    args: Arguments, model: VGG_SNN_STDB_wFeedback, **changed: object
+) -> VGG_SNN_STDB_wFeedback | None:
+    """Load the network of ``--baseline``, with a network's timesteps and stopping rule.
+
+    Parameters
+    ----------
+    args : Arguments
+    model : VGG_SNN_STDB_wFeedback
+        The network that it is compared with.
+    **changed
+        Further settings.
+
+    Returns
+    -------
+    VGG_SNN_STDB_wFeedback or None
+        None without the flag.
+
+    Raises
+    ------
+    UserError
+        If it takes other images.
+    """
+    if not args.baseline:
+        return None
+    shared = {"timesteps": model.timesteps}
+    if "rule" in model.own_parts:
+        shared["rule"] = model.own_parts["rule"]
+    else:
+        shared |= {"rule": model.settings["rule"]} | field_values(model.rule)
+    device = next(model.parameters()).device
+    baseline = load(args.baseline, args.engine, device, **shared | changed)
+    check_same(
+        f"--baseline {args.baseline}",
+        (baseline.image_shape, baseline.classes),
+        (model.image_shape, model.classes),
+    )
+    return baseline
+
+
+def check_predicts(model: VGG_SNN_STDB_wFeedback, args: Arguments) -> None:
+    """Raise UserError for a network without a decoder."""
+    if not model.has_feedback:
+        raise UserError(
+            f"{args.architecture} has no decoder: choose an architecture named ..._wFeedback"
         )
-        result = evaluate_with_bar(
-            self.model,
-            test or self.test,
-            losses,
-            self.run,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            notes_batches=args.test_acc_every_batch,
-            count_operations=self.counts,
-            doing=doing,
-        )
-        more = {"holdout": args.holdout} | more if args.holdout else more
-        record = evaluation_record(self.model, result, args, **more)
-        self.run.say(*silent_outputs(result))
-        self.keep(record)
-        return record, result["per_image"]
 
-    def keep(self, record):
-        """Write a record, and keep it for --results_json."""
-        self.records.append(record)
-        self.run.record(**record)
 
-    def baseline(self, **changed):
-        """A Posthoc of --baseline with the same images, timesteps and rule, and these settings changed; None without the flag."""
-        if not (path := self.args.baseline):
-            return None
-        settings = self.model.settings
-        shared = {
-            name: settings[name]
-            for name in ("timesteps", "rule", *settings_in(RULES[settings["rule"]]))
-        }
-        model = load(path, self.args.engine, self.device, **shared | changed)
-        check_same(
-            f"--baseline {path}",
-            (model.image_shape, model.classes),
-            (self.model.image_shape, self.model.classes),
-        )
-        return replace(self, model=model, records=[])
+def evaluate(
+    model: VGG_SNN_STDB_wFeedback,
+    images: ImageSet,
+    args: Arguments,
+    run: Run,
+    counts_operations: bool,
+    doing: str = "evaluating",
+    **more: object,
+) -> tuple[dict, dict]:
+    """Evaluate a network as it is now, and write the record to the run's log.
 
-    def chosen(self, images=None):
-        """The Batch of images that the flags name, of the test images or others. Raises UserError for a number beyond them."""
-        images = self.test if images is None else images
-        if self.files:
-            return images.whole(self.device)
-        if self.args.index is None:
-            return images.batch(
-                first_of_each_class(images.labels, self.args.images[0]), self.device
-            )
-        if beyond := [number for number in self.args.index if number >= len(images)]:
-            raise UserError(
-                f"--index {beyond[0]}: the test images in use are 0 to {len(images) - 1}"
-            )
-        return images.batch(torch.tensor(self.args.index), self.device)
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+    images : ImageSet
+    args : Arguments
+    run : Run
+    counts_operations : bool
+        Whether operations are counted, see ``harness.measuring.log_lines``.
+    doing : str
+        What the progress bar says.
+    **more
+        For the record.
 
-    @torch.no_grad()
-    def watch(self, images=None):
-        """The model's Film of the images that the flags name; says what one's own are predicted as."""
-        self.run.begin()
-        batch, names = self.chosen(images), self.model.classes
-        output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        for file, label in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
-            self.run.record(
-                f"{file}: predicted class {names[label]}",
-                event="image",
-                file=file,
-                read_as=names[label],
-            )
-        return film_of(self.model, batch, output, names, self.titles(batch))
+    Returns
+    -------
+    record : dict
+        See ``evaluation_record``.
+    per_image : dict of {str: Tensor of shape (N,)}
+        Figures of each image.
+    """
+    run.begin()
+    losses = partial(
+        snn_wFeedback.compute_losses,
+        trade_off=args.trade_off,
+        trade_off_type=args.trade_off_type,
+    )
+    result = evaluate_with_bar(
+        model,
+        images,
+        losses,
+        run,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        notes_batches=args.test_acc_every_batch,
+        count_operations=counts_operations,
+        doing=doing,
+    )
+    if args.holdout:
+        more = {"holdout": args.holdout} | more
+    record = evaluation_record(model, result, args, **more)
+    run.say(*silent_outputs(result))
+    run.record(**record)
+    return record, result["per_image"]
 
-    def titles(self, batch):
-        """What to call the images of what chosen() gave."""
-        return self.files or [
-            f"label: {self.model.classes[label]}" for label in batch.labels.tolist()
-        ]
 
-    def draw(self, ending, save, *shown, path=""):
-        """save(path, *shown) a picture; without a path, of the run, whose name ends so."""
-        self.pictures.append(path := path or self.run.picture(ending))
-        save(path, *shown)
+def shown_images(
+    args: Arguments, images: EvaluationImages, device: torch.device, shown: ImageSet | None = None
+) -> Batch:
+    """Return the images that the flags name for pictures.
 
-    def finish(self):
-        """Write the records where --results_json says, and name the files. Returns the records."""
-        if self.pictures:
-            self.run.say(f"wrote {', '.join(map(str, self.pictures))}")
-        if self.args.results_json:
-            save_results_json(self.args.results_json, self.records)
-            self.run.say(f"wrote {self.args.results_json}")
-        if self.args.log:
-            self.run.say(f"log: {self.run.log_path}")
-        return self.records
+    Parameters
+    ----------
+    args : Arguments
+    images : EvaluationImages
+    device : torch.device
+    shown : ImageSet, optional
+        A set to take them from instead of the test images.
+
+    Returns
+    -------
+    Batch
+
+    Raises
+    ------
+    UserError
+        For an ``--index`` beyond the test images.
+    """
+    if shown is None:
+        shown = images.test
+    if images.files:
+        return shown.whole(device)
+    if args.index is None:
+        return shown.batch(first_of_each_class(shown.labels, args.images[0]), device)
+    for number in args.index:
+        if number >= len(shown):
+            raise UserError(f"--index {number}: the test images in use are 0 to {len(shown) - 1}")
+    return shown.batch(torch.tensor(args.index), device)
+
+
+def titles_of(batch: Batch, images: EvaluationImages, model: VGG_SNN_STDB_wFeedback) -> list[str]:
+    """Return what pictures call these images: their files, or their labels."""
+    if images.files:
+        return images.files
+    return [f"label: {model.classes[label]}" for label in batch.labels.tolist()]
+
+
+@torch.no_grad()
+def film_images(
+    model: VGG_SNN_STDB_wFeedback,
+    batch: Batch,
+    images: EvaluationImages,
+    args: Arguments,
+    run: Run,
+) -> Film:
+    """Run a network on images, and return all that it shows of them.
+
+    The log tells what one's own images are predicted as.
+    """
+    run.begin()
+    draws = Draws(args.seed, EVALUATION, batch.index)
+    output = model(batch.images, draws=draws)
+    predicted = output.logits.argmax(1).tolist()
+    for file, label in zip(images.files, predicted, strict=False):
+        name = model.classes[label]
+        line = f"{file}: predicted class {name}"
+        run.record(line, event="image", file=file, read_as=name)
+    return film_of(model, batch, output, model.classes, titles_of(batch, images, model))
+
+
+def end_run(
+    args: Arguments, run: Run, records: list[dict], pictures: tuple[Path | str, ...] = ()
+) -> None:
+    """Name the files that were written, and write ``--results_json``.
+
+    Parameters
+    ----------
+    args : Arguments
+    run : Run
+    records : list of dict
+        What ``--results_json`` gets.
+    pictures : tuple of Path or str
+        What was drawn.
+    """
+    if pictures:
+        run.say(f"wrote {', '.join(str(path) for path in pictures)}")
+    if args.results_json:
+        save_results_json(args.results_json, records)
+        run.say(f"wrote {args.results_json}")
+    if args.log:
+        run.say(f"log: {run.log_path}")

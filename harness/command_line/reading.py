@@ -1,6 +1,6 @@
 """The flags that say how a NIR file is to be read, for every script that takes one."""
 
-from harness.command_line.parser import SwitchAction, typed
+from harness.command_line.parser import SwitchAction, flag_type
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
 from self_models.guests.nir.reading import LIKE, READING, RESETS
 
@@ -27,7 +27,7 @@ def add_reading_flags(group):
     )
     group.add_argument(
         "--dt",
-        type=typed(POSITIVE),
+        type=flag_type(POSITIVE),
         default=None,
         metavar="SECONDS",
         help="length of a timestep; default: as --like, else the file's, else 0.001",
@@ -52,7 +52,7 @@ def add_reading_flags(group):
     )
     group.add_argument(
         "--membrane_floor",
-        type=typed(NOT_NEGATIVE),
+        type=flag_type(NOT_NEGATIVE),
         default=None,
         metavar="F",
         help="lower bound of the membrane potential, in negative thresholds; default: none",
@@ -68,14 +68,14 @@ def add_reading_flags(group):
     )
     group.add_argument(
         "--tau_syn",
-        type=typed(POSITIVE),
+        type=flag_type(POSITIVE),
         default=None,
         metavar="TIMESTEPS",
         help="sinabs: synaptic time constant of IAF and LIF; default: none, as in sinabs",
     )
     group.add_argument(
         "--max_spikes",
-        type=typed(COUNT),
+        type=flag_type(COUNT),
         default=None,
         metavar="N",
         help=(
@@ -85,7 +85,7 @@ def add_reading_flags(group):
     )
     group.add_argument(
         "--v_reset",
-        type=typed(Number(float)),
+        type=flag_type(Number(float)),
         default=None,
         metavar="V",
         help=(
@@ -100,7 +100,7 @@ def reading_of(args):
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         What the script's parser returns.
 
     Returns

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
+from harness.arguments import take_over
 from harness.measuring.tables import aligned
 from harness.runs.run import (
     Paths,
@@ -73,64 +74,96 @@ class Recipe:
         """The Paths of its network, seed 0, that came with the program."""
         return PublishedPaths(self.kind, self.run)
 
-    def of(self, table, typed):
-        """flag -> value of the script whose table this is. typed: flags that were typed."""
-        paths = {flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")}
-        flags = dict(self.evaluation) if table == "evaluation" else self.flags | paths
-        if PRETRAINED & typed.keys():  # another network was named
-            flags = {name: value for name, value in flags.items() if name not in PRETRAINED}
+    def flags_for(self, table, typed):
+        """Return flag -> value, of the flags that a script takes from this recipe.
+
+        Parameters
+        ----------
+        table : {"ann", "snn", "evaluation"}
+            The table that the script reads.
+        typed : collection of str
+            Flags that were typed. Some make those of the recipe meaningless: another
+            start takes the place of the recipe's, and ``epochs`` that of ``updates``.
+
+        Returns
+        -------
+        dict of {str: object}
+        """
+        if table == "evaluation":
+            flags = dict(self.evaluation)
+        else:
+            paths = {
+                flag: word for flag, word in self.starts.items() if str(word).endswith(".pth")
+            }
+            flags = self.flags | paths
+        if PRETRAINED & set(typed):  # another network was named
+            for name in PRETRAINED:
+                flags.pop(name, None)
         if "epochs" in typed and "updates" not in typed:  # either says how long
             flags.pop("updates", None)
         return flags
 
-    def networks(self, config):
-        """(flag -> the run's name, and networks that no flag names; path of such a network -> the command that makes it)."""
-        evaluates, given, follows, made_by = config.test_only, config.given, {}, {}
-        if (
-            self.kind == "ann"
-            and not evaluates
-            and not {"dataset", "resume", "pretrained_ann"} & given.keys()
-        ):
+    def take_over_networks(self, args):
+        """Set flags to the networks that this recipe takes, and to the run's name.
+
+        They rank below what is given, and do not count as given.
+
+        Parameters
+        ----------
+        args : Arguments
+            Changed in place.
+
+        Returns
+        -------
+        dict of {str: str}
+            Path of each network that is taken -> the command that makes it.
+
+        Raises
+        ------
+        UserError
+            If the recipe is for images of one's own, and none are named.
+        """
+        needs_images = self.kind == "ann" and not args.test_only
+        if needs_images and not {"dataset", "resume", "pretrained_ann"} & args.given:
             raise UserError(
-                f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})"
+                f"--preset {args.preset} trains on images of your own: "
+                f"add --dataset FOLDER ({LAYOUT})"
             )
-        takes = (
-            {f"pretrained_{self.kind}": self}
-            if evaluates
-            else {flag: self.start(flag) for flag in self.starts}
-        )
-        for flag, recipe in takes.items():
-            if (
-                recipe
-                and flag not in given
-                and not (flag in PRETRAINED and PRETRAINED & given.keys())
-            ):
-                follows[flag], command = recipe.made(config)
-                made_by[follows[flag]] = command
-        if not (evaluates or config.run_name):
-            follows["run_name"] = numbered(self.run, config.seed)
-        return follows, made_by
+        if args.test_only:
+            recipes = {f"pretrained_{self.kind}": self}
+        else:
+            recipes = {flag: self.start(flag) for flag in self.starts}
+
+        made_by = {}
+        has_start = bool(PRETRAINED & args.given)
+        for flag, recipe in recipes.items():
+            if recipe is None or flag in args.given or (flag in PRETRAINED and has_start):
+                continue
+            path, command = recipe.made(args)
+            take_over(args, {flag: path}, "followed")
+            made_by[path] = command
+        if not (args.test_only or args.run_name):
+            take_over(args, {"run_name": numbered(self.run, args.seed)}, "followed")
+        return made_by
 
     def start(self, flag):
         """The Recipe of a checkpoint that it takes, None for a .pth."""
         word = self.starts[flag]
         return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
-    def made(self, config):
+    def made(self, args):
         """(path of the network, the user's under --output_dir or as it came with the program; the command that makes it)."""
-        name = numbered(self.run, config.seed)
-        own_name = name_for_training(self.kind, name, config.output_dir)
-        path = Paths(self.kind, own_name, config.output_dir).best_path
+        name = numbered(self.run, args.seed)
+        own_name = name_for_training(self.kind, name, args.output_dir)
+        path = Paths(self.kind, own_name, args.output_dir).best_path
         published = PublishedPaths(self.kind, name).best_path
         came_with_it = self.path.parent == FOLDER
         if came_with_it and published.is_file() and not path.is_file():
             path = published
         words = {"preset": self.path.stem if came_with_it else str(self.path)}
-        words |= {
-            name: config.typed[name]
-            for name in ("dataset", "seed", "output_dir")
-            if config.typed.get(name)
-        }
+        for name in ("dataset", "seed", "output_dir"):
+            if name in args.typed and getattr(args, name):
+                words[name] = getattr(args, name)
         if "dataset" not in self.flags | words:
             words["dataset"] = "FOLDER"
         command = f"{shlex.join(program(self.kind))} {as_flags(words)}"

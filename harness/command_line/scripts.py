@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from harness import UserError
+from harness.arguments import Arguments, set_found
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
@@ -114,7 +115,7 @@ def train_each(train, parser, argv, kind):
     Parameters
     ----------
     train : callable
-        Trains the run of a Configuration, and returns its figures.
+        Trains the run of these Arguments, and returns its figures.
     parser : Parser
         Reads the flags.
     argv : list of str or None
@@ -137,9 +138,10 @@ def train_each(train, parser, argv, kind):
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
-    for flag in OF_ONE_RUN & args.typed.keys():
+    wrong = OF_ONE_RUN.intersection(args.typed)
+    if wrong:
         raise UserError(
-            f"--{flag} is of one run, and --seeds makes several: leave out one of the two"
+            f"--{min(wrong)} is of one run, and --seeds makes several: leave out one of the two"
         )
     words = list(sys.argv[1:] if argv is None else argv)
     runs = [run_of_seed(parser, words, kind, seed) for seed in dict.fromkeys(args.seeds)]
@@ -150,7 +152,7 @@ class SeedRun(NamedTuple):
     """One run of --seeds."""
 
     name: str
-    args: object  # its Configuration
+    args: Arguments
     title: str  # the line that it begins with
 
 
@@ -158,7 +160,7 @@ def run_of_seed(parser, words, kind, seed):
     """Make the SeedRun of a seed. Raises UserError where its files are there already."""
     own = parser.parse_args([*words, "--seed", str(seed)])
     if "run_name" in own.given or not own.run_name:  # else a recipe has named it, with its seed
-        own = own.having("found", run_name=numbered(asked_name(kind, own), seed))
+        set_found(own, run_name=numbered(asked_name(kind, own), seed))
     name = run_name(kind, own)
     if ranks.is_first() and not (own.resume or own.overwrite or own.test_only):
         if taken := Paths(kind, name, own.output_dir).taken():
@@ -173,7 +175,8 @@ def run_of_seed(parser, words, kind, seed):
                 siblings[flag] = str(sibling)
     starts = [f"--{flag} {path}" for flag, path in siblings.items()]
     title = "; ".join([f"== seed {seed}: {name}", *starts])
-    return SeedRun(name, own.having("found", **siblings), title)
+    set_found(own, **siblings)
+    return SeedRun(name, own, title)
 
 
 def train_in_turn(train, runs):

@@ -1,6 +1,7 @@
 """What a network must know of its images: number and names of the classes, image shape, how bright a background is."""
 
 from harness import UserError
+from harness.arguments import set_found
 from self_models.basics.images import (
     BACKGROUNDS,
     CLASSES,
@@ -30,28 +31,45 @@ SELECTED_ON = (
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
-def with_facts(args):
-    """The Configuration with `facts`, the settings FACTS, a checkpoint's or the data set's. Raises UserError for other images."""
-    if facts := getattr(args, "facts", None):
-        if args.dataset in IMAGE_SHAPES:  # before it is downloaded
+def find_facts(args):
+    """Find what a network must know of its images, and set ``args.facts`` to it.
+
+    Parameters
+    ----------
+    args : Arguments
+        Changed in place. Where a checkpoint has told the facts, they stay.
+
+    Raises
+    ------
+    UserError
+        If a data set does not fit the checkpoint's network, or a folder cannot be read.
+    """
+    facts = getattr(args, "facts", None)
+    if facts:
+        if args.dataset in IMAGE_SHAPES:  # told here, before the data set is downloaded
             known = IMAGE_SHAPES[args.dataset], CLASSES[args.dataset]
             check_same(f"--dataset {args.dataset}", known, shape_and_classes(facts, args.dataset))
     elif args.dataset in IMAGE_SHAPES:
         facts = {"labels": len(CLASSES[args.dataset])}
     else:
-        listing = list_folder(args.dataset)
-        facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
-        if listing.of_recordings:
-            frames, *shape = recorded_shape(listing, args.event_frames)
-            facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
-        else:
-            shape = shape_of(listing, args.image_size, args.grey)
-            images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
-            facts |= {
-                "image_shape": shape,
-                "background": round(border(images[:LOOKED_AT]).mean().item(), 4),
-            }
-    return args.having("found", facts=facts)
+        facts = facts_of_folder(args)
+    set_found(args, facts=facts)
+
+
+def facts_of_folder(args):
+    """Return the FACTS of a folder of images or recordings, for a new network."""
+    listing = list_folder(args.dataset)
+    facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
+    if listing.of_recordings:
+        frames, *shape = recorded_shape(listing, args.event_frames)
+        facts["image_shape"] = tuple(shape)
+        facts["recorded_frames"] = frames
+        return facts
+    shape = shape_of(listing, args.image_size, args.grey)
+    images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
+    facts["image_shape"] = shape
+    facts["background"] = round(border(images[:LOOKED_AT]).mean().item(), 4)
+    return facts
 
 
 def where_images_lie(dataset, facts):
@@ -154,11 +172,38 @@ def images_for(args, model, holdout):
     return data
 
 
-def data_for(args, model):
-    """(the Configuration, images_for() a training script): how many images are held out, and what chooses the epoch."""
+def sets_of_training(args, model):
+    """Load the images of a script that trains.
+
+    How many of them are held out, and what selects the best epoch, is set in ``args``.
+
+    Parameters
+    ----------
+    args : Arguments
+        Changed in place.
+    model : Network
+
+    Returns
+    -------
+    train_set : ImageSet
+    holdout_set : ImageSet or None
+        Images that select the best epoch.
+    test_set : ImageSet
+
+    Raises
+    ------
+    UserError
+        If the images are not the network's.
+    """
     if args.test_only:
-        return args, images_for(args, model, 0)
-    train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
-    selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
-    counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
-    return args.having("found", **counts, selected_on=selected_on), (train, selection, test)
+        return images_for(args, model, 0)
+    holdout = 0 if args.select == "test" else args.holdout
+    train_set, holdout_set, test_set = images_for(args, model, holdout)
+    count = len(holdout_set) if holdout_set else 0
+    selected_on = "last epoch"
+    if args.select == "test":
+        selected_on = "test"
+    elif holdout_set:
+        selected_on = "held-out"
+    set_found(args, holdout=count, train_images=len(train_set), selected_on=selected_on)
+    return train_set, holdout_set, test_set

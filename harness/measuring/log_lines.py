@@ -6,9 +6,8 @@ from harness.measuring.tables import aligned, figure, percent
 from harness.runs.run import command_line
 from self_models.basics import ModelError
 from self_models.basics.images import ELSEWHERE
-from self_models.basics.settings import settings_in
+from self_models.basics.settings import field_values
 from self_models.counting.operations import OperationCounter
-from self_models.objectives.stopping import RULES
 from self_models.runtime.outputs import part_of, spiking_parts
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -183,7 +182,7 @@ def evaluation_record(model, result, args, **more):
     if settings.get("rule", "never") != "never":
         record |= {
             "rule": settings["rule"],
-            "bounds": {name: settings[name] for name in settings_in(RULES[settings["rule"]])},
+            "bounds": field_values(model.rule),
         }
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}

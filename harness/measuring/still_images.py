@@ -29,7 +29,7 @@ def open_images(args, model):
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         ``network``, ``dataset``, ``data_dir``, ``skip_bad``, ``limit``, and ``signed``, None
         for what the network takes.
     model : GraphSNN
@@ -125,7 +125,7 @@ def evaluate_images(test, model, args):
         The images, as ``open_images`` gives them.
     model : GraphSNN
         The network.
-    args : Configuration
+    args : Arguments
         ``timesteps``, ``encoding``, ``seed`` and ``batch_size``.
 
     Returns

@@ -417,18 +417,19 @@ def opening_record(args, name, began):
     """The first record of a run, 'started' or 'resumed' (began). Its lines: by group, parameters that are no defaults."""
     time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
     parameters = {
-        key: value for key, value in sorted(args.values.items()) if key not in NOT_PARAMETERS
+        key: value for key, value in sorted(vars(args).items()) if key not in NOT_PARAMETERS
     }
     versions = {
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    unused = unused_flags(args.known, args.values)
+    unused = unused_flags(args.parser.settings, vars(args))
+    defaults = args.parser.defaults()
     groups = {}
-    for flag, title in args.groups.items():
-        value = parameters.get(flag, args.default[flag])
-        if value != args.default[flag] and flag not in unused:
+    for flag, title in args.parser.groups_of_flags().items():
+        value = parameters.get(flag, defaults[flag])
+        if value != defaults[flag] and flag not in unused:
             groups.setdefault(title, []).append(f"{flag}={value}")
     lines = (
         f"{began} {time}",
@@ -481,7 +482,7 @@ def unused_flags(known, values):
             unused.add(flag)
         elif values.get("epochs") == 0:
             # The network begins as these make it, and is judged on what was held out.
-            decides = declared.scope == "network" or declared.group == "data" or flag == "epochs"
+            decides = not declared.of_run or declared.group == "data" or flag == "epochs"
             if not decides:
                 unused.add(flag)
     return unused

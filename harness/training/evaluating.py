@@ -138,7 +138,7 @@ def report_test(
     test_set : ImageSet
     evaluate : callable
         ``evaluate_with_bar`` with what it needs beside a model and images.
-    args : Configuration
+    args : Arguments
         Flags of the run, for the record.
     run : Run
     **more

@@ -183,7 +183,7 @@ def flags_without_effect(args: object) -> set[str]:
 
     Parameters
     ----------
-    args : Configuration
+    args : Arguments
         Flags of the run.
 
     Returns

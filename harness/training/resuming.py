@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness import UserError
+from harness.arguments import Arguments, set_found, take_over
 from harness.data.facts import facts_of
 from harness.runs import ranks
 from harness.runs.run import Paths, read_records
@@ -11,106 +12,201 @@ from self_models.basics.images import IMAGE_SHAPES, lasting_name
 from self_models.data.folders import list_folder
 from self_models.loading import load_known
 
-FIXED = (
-    "network",
-    "objective",
-    "recipe",
-)  # scopes of settings of which a run that goes on has those that it began with
+# Flags of one command: a run that goes on never takes them from its checkpoint.
+NEVER_FROM_CHECKPOINT = {
+    "model",
+    "output_dir",
+    "overwrite",
+    "preset",
+    "results_json",
+    "resume",
+    "run_name",
+    "seeds",
+    "test_only",
+}
+# Flags of which a run that goes on may have other values than it began with.
+MAY_CHANGE = {
+    "bptt_segments",
+    "checkpoint_minutes",
+    "data_dir",
+    "device",
+    "devices",
+    "engine",
+    "epochs",
+    "gpu",
+    "log",
+    "pretrained_ann",
+    "pretrained_snn",
+    "test_acc_every_batch",
+    "train_acc_batches",
+    "updates",
+}
+# All other flags must be equal, since the network, its images or its training would be
+# others. tests/test_script_rules.py lists them, so that each new flag is a decision.
 
 
-def kept_settings(args):
-    """flag -> Setting of those that a last checkpoint keeps, and that --resume takes from it."""
-    return {flag: known for flag, known in args.known.items() if known.scope != "command"}
+def kept_flags(args: Arguments, **found: object) -> dict[str, object]:
+    """Return the flags that a last checkpoint keeps, and --resume takes from it.
+
+    Parameters
+    ----------
+    args : Arguments
+    **found
+        Values that hold in place of what the flags say.
+    """
+    kept = {name: getattr(args, name) for name in kept_names(args)}
+    return kept | found
 
 
-def kept_flags(args):
-    """flag -> value of those that a last checkpoint keeps."""
-    return {flag: getattr(args, flag) for flag in kept_settings(args)}
+def kept_names(args: Arguments) -> list[str]:
+    """Return the names of the flags that a last checkpoint keeps."""
+    return [name for name in args.parser.settings if name not in NEVER_FROM_CHECKPOINT]
 
 
-def resumed(args, kind, name, own=None):
-    """(the Configuration, the checkpoint that --resume asks for, whose flags hold unless they are typed); None where the run is
-    to begin. kind, name: of the run; own: the class of --model. Raises UserError where the run would not be the same."""
+def equal_names(args: Arguments) -> list[str]:
+    """Return the names of the flags that must be as they were when the run began."""
+    return [name for name in kept_names(args) if name not in MAY_CHANGE]
+
+
+def open_last_checkpoint(
+    args: Arguments, kind: str, name: str, model_class: type | None = None
+) -> dict | None:
+    """Read the last checkpoint that --resume asks for, and take over its flags.
+
+    Parameters
+    ----------
+    args : Arguments
+        Changed in place: flags that are not typed become those of the checkpoint.
+    kind : {"ann", "snn"}
+        What the run trains.
+    name : str
+        Name of the run.
+    model_class : type, optional
+        Class of ``--model``.
+
+    Returns
+    -------
+    dict or None
+        The checkpoint. None without --resume, and where the run is to begin.
+
+    Raises
+    ------
+    UserError
+        If the file is no last checkpoint, or the run would not be the same.
+    """
     if not args.resume or args.test_only:
-        return args, None
+        return None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
-    args = args.having("found", resume=str(path))
-    saved = ranks.from_first(
-        lambda: load_known(path, own) if path.exists() or not paths.wrote(path) else None
-    )
+    set_found(args, resume=str(path))
+    may_begin = not path.exists() and paths.wrote(path)
+    saved = ranks.from_first(lambda: None if may_begin else load_known(path, model_class))
     if saved is None:
         check_may_begin(args, paths)
-        return args, None
+        return None
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(
             f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth"
         )
-    was = {flag: known.default for flag, known in loss_settings().items()} | saved[
-        "flags"
-    ]  # losses that it did not know
-    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(
-        was.get("dataset", typed)
-    ):
-        was["dataset"] = typed  # the same, though it may have moved
-    check_same_flags(args, path, was)
-    args = args.having(
-        "checkpoint", **{flag: was[flag] for flag in kept_settings(args) if flag in was}
-    )
-    args = args.having(
-        "found",
-        plan=saved["settings"].get("plan"),
-        facts=facts_of(saved["settings"], args.dataset),
-    )
-    files, were = (
-        {} if args.dataset in IMAGE_SHAPES else list_folder(args.dataset).known_by,
-        saved["files"],
-    )
-    if changed := [
-        f"{part}/ had {were[part]} and has {files[part]}"
-        for part in files
-        if were[part] != files[part]
-    ]:
-        again = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
-        raise UserError(
-            f"the images of {args.dataset} are not those that {path} began with: {'; '.join(changed)}; {again}"
-        )
-    return args, saved
+
+    flags = flags_of_checkpoint(args, saved)
+    check_same_flags(args, path, flags)
+    kept = {name: flags[name] for name in kept_names(args) if name in flags}
+    take_over(args, kept, "checkpoint")
+    plan = saved["settings"].get("plan")
+    set_found(args, plan=plan, facts=facts_of(saved["settings"], args.dataset))
+    if args.dataset not in IMAGE_SHAPES:
+        check_same_files(args, path, saved["files"])
+    return saved
 
 
-def check_same_flags(args, path, was):
-    """Raises UserError where a run that goes on would have another recipe than these flags of its checkpoint."""
-    if lost := [
-        flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in args.known
-    ]:
-        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
-        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
-    fixed = [
-        flag for flag, known in kept_settings(args).items() if known.scope in FIXED and flag in was
-    ]
-    if changed := [flag for flag in fixed if args.given.get(flag, was[flag]) != was[flag]]:
+def flags_of_checkpoint(args: Arguments, saved: dict) -> dict[str, object]:
+    """Return the flags that a last checkpoint has, completed where it is older."""
+    # Losses that the checkpoint did not know weighed nothing.
+    flags = {flag: declared.default for flag, declared in loss_settings().items()}
+    flags |= saved["flags"]
+    if "dataset" in args.given and args.dataset:
+        before = flags.get("dataset", args.dataset)
+        if lasting_name(args.dataset) == lasting_name(before):
+            flags["dataset"] = args.dataset  # the same, though it may have moved
+    return flags
+
+
+def check_same_flags(args: Arguments, path: Path, flags: dict[str, object]) -> None:
+    """Raise UserError if a run would go on with other flags than it began with.
+
+    Parameters
+    ----------
+    args : Arguments
+    path : Path
+        The last checkpoint.
+    flags : dict of {str: object}
+        Its flags.
+    """
+    for flag, value in flags.items():
+        if flag.endswith("_weight") and value and flag not in args.parser.settings:
+            raise UserError(
+                f"{path} was trained with --{flag} {value:g}, a loss that is not registered "
+                "here: add its --model FILE.py"
+            )
+    changed = []
+    for flag in equal_names(args):
+        if flag in flags and flag in args.given and getattr(args, flag) != flags[flag]:
+            changed.append(flag)
+    if changed:
         raise UserError(
-            f"{path} was trained with other settings ({', '.join(changed)}); --resume needs the same flags, or none"
+            f"{path} was trained with other settings ({', '.join(changed)}); "
+            "--resume needs the same flags, or none"
         )
-    if args.updates and not was.get("updates"):
+    if args.updates and not flags.get("updates"):
         raise UserError(
             f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}"
         )
 
 
-def check_may_begin(args, paths):
-    """Raises UserError where a run without its last checkpoint has trained, or where no flag says what to train."""
+def check_same_files(args: Arguments, path: Path, files: dict[str, str]) -> None:
+    """Raise UserError if the folder of images is not as it was when the run began.
+
+    Parameters
+    ----------
+    args : Arguments
+    path : Path
+        The last checkpoint.
+    files : dict of {str: str}
+        Of "train" and "test": what the folder had then.
+    """
+    changed = []
+    for part, now in list_folder(args.dataset).known_by.items():
+        if now != files[part]:
+            changed.append(f"{part}/ had {files[part]} and has {now}")
+    if changed:
+        raise UserError(
+            f"the images of {args.dataset} are not those that {path} began with: "
+            f"{'; '.join(changed)}; bring them back, or begin a new run: another --run_name, "
+            "or --overwrite, in place of --resume"
+        )
+
+
+def check_may_begin(args: Arguments, paths: Paths) -> None:
+    """Raise UserError if a run without its last checkpoint must not begin.
+
+    It must not if it has trained, or if no flag says what to train.
+    """
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
-    if epochs not in ([], [1]) or (
-        not records and paths.best_path.exists()
-    ):  # an epoch is recorded before it is saved
+    # An epoch is recorded before it is saved, so a run that was killed in between has one.
+    has_trained = epochs not in ([], [1]) or (not records and paths.best_path.exists())
+    if has_trained:
         raise UserError(
-            f"{paths.last_path} is gone, but the run has trained: put it back, or --overwrite in place of --resume"
+            f"{paths.last_path} is gone, but the run has trained: put it back, "
+            "or --overwrite in place of --resume"
         )
-    says = {
-        flag for flag, known in args.known.items() if known.scope in FIXED and known.group != "run"
-    }
-    if not (says | {"preset", "pretrained_ann", "pretrained_snn"}) & args.typed.keys():
-        nothing = f"{paths.last_path} is not there, and no flag says what to train"
-        raise UserError(f"--resume: {nothing}: give its --run_name, or more flags")
+    says_what = {"preset", "pretrained_ann", "pretrained_snn"}
+    for flag in equal_names(args):
+        if args.parser.settings[flag].group != "run":
+            says_what.add(flag)
+    if not says_what.intersection(args.typed):
+        raise UserError(
+            f"--resume: {paths.last_path} is not there, and no flag says what to train: "
+            "give its --run_name, or more flags"
+        )

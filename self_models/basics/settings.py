@@ -1,49 +1,78 @@
-"""Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
-made of it, checkpoints keep its values. What is registered as a gate, a stopping rule or a read-out brings its own."""
+"""Settings: each is declared once, as a field of a dataclass, by ``setting()``.
+
+By this declaration configurations and flags check values, and --help and pages say what
+a setting means. What is registered as a gate, a stopping rule or a read-out brings its
+own settings.
+"""
 
 import dataclasses
 import difflib
 import functools
 import math
+from collections.abc import Callable, Collection
 from numbers import Integral, Real
 
 from self_models import assembly
 from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
-WORDS = {
+WORDS = {  # of a switch
     "true": True,
     "yes": True,
     "1": True,
     "false": False,
     "no": False,
     "0": False,
-}  # of a switch
+}
 
 
-def choices(value, names):
-    """What to say where a name is none of these: which it was meant to be, if one is like it, and all."""
+def choices(value: object, names: Collection[str]) -> str:
+    """Return what to say where a name is none of these: the likely one, and all."""
     return f"{meant(value, names)}choose from {', '.join(names)}"
 
 
-def meant(value, names):
-    """'did you mean NAME? ', or '' where none of the names is like the value."""
-    like = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else ()
-    return f"did you mean {like[0]}? " if like else ""
+def meant(value: object, names: Collection[str]) -> str:
+    """Return 'did you mean NAME? ', or "" where none of the names is like the value."""
+    if not isinstance(value, str):
+        return ""
+    alike = difflib.get_close_matches(value, names, 1)
+    if not alike:
+        return ""
+    return f"did you mean {alike[0]}? "
 
 
 class Registry(dict):
-    """A dict of named classes or functions. kind: what one of them is called in an error; keeps_all: a network keeps the settings
-    of all its classes, whichever is chosen. base: what is registered from now on must be a dataclass derived from this class."""
+    """A dict of classes or functions by name.
 
-    def __init__(self, kind, *, keeps_all=False):
+    Parameters
+    ----------
+    kind : str
+        What one of them is called in an error.
+    keeps_all : bool
+        Whether a network keeps the settings of all of them, whichever is chosen.
+
+    Attributes
+    ----------
+    base : type or None
+        What is registered from now on must be a dataclass derived from this class.
+    """
+
+    def __init__(self, kind: str, *, keeps_all: bool = False) -> None:
         super().__init__()
-        self.kind, self.keeps_all, self.base = kind, keeps_all, None
+        self.kind = kind
+        self.keeps_all = keeps_all
+        self.base = None
 
-    def register(self, name):
-        """Decorator: enter a class or function under this name. Raises ModelError for a class that cannot be used."""
+    def register(self, name: str) -> Callable:
+        """Return a decorator that enters a class or function under this name.
 
-        def enter(thing):
+        Raises
+        ------
+        ModelError
+            For a class that cannot be used, or a name that is there already.
+        """
+
+        def enter(thing: Callable) -> Callable:
             if name in self:
                 raise ModelError(
                     f"{self.kind} {name!r} is there already: register yours under another name"
@@ -55,77 +84,128 @@ class Registry(dict):
 
         return enter
 
-    def offer(self, places):
-        """Enter what is imported when it is first found: name -> "module:name", see assembly."""
+    def offer(self, places: dict[str, str]) -> None:
+        """Enter what is imported when it is first found.
+
+        Parameters
+        ----------
+        places : dict of {str: str}
+            Name -> "module:name", see assembly.
+        """
         for name, place in places.items():
             super().__setitem__(name, assembly.Place(place))
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> object:
+        """Return what is registered under this name, and import it if need be."""
         thing = super().__getitem__(name)
         if isinstance(thing, assembly.Place):
             thing = assembly.load_object(thing)
             self[name] = thing
         return thing
 
-    def get(self, name, default=None):
+    def get(self, name: str, default: object = None) -> object:
+        """Return what is registered under this name, or the default."""
         if name in self:
             return self[name]
         return default
 
-    def check_class(self, name, cls):
-        """Raises ModelError, with what to do, unless this class can be what is expected."""
-        told = f"{self.kind} {name!r}"
+    def check_class(self, name: str, cls: type) -> None:
+        """Raise ModelError, with what to do, unless this class can be what is expected."""
+        what = f"{self.kind} {name!r}"
         if not issubclass(cls, self.base):
             raise ModelError(
-                f"{told}: derive {cls.__name__} from {self.base.__name__} of {self.base.__module__}"
+                f"{what}: derive {cls.__name__} from {self.base.__name__} "
+                f"of {self.base.__module__}"
             )
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
             raise ModelError(
-                f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count"
+                f"{what}: write @dataclass under its registration, so that the settings of "
+                f"{cls.__name__} count"
             )
-        if plain := [
-            field.name for field in dataclasses.fields(cls) if "setting" not in field.metadata
-        ]:
-            raise ModelError(f"{told}: declare {plain[0]} by setting() or objective_setting()")
-        for own, one in settings_in(cls).items():
-            if others := [
-                other for other, part in self.items() if settings_in(part).get(own, one) is not one
-            ]:
+        for field in dataclasses.fields(cls):
+            if "setting" not in field.metadata:
                 raise ModelError(
-                    f"{told}: {others[0]} has a setting {own}, too: inherit it, or take another name"
+                    f"{what}: declare {field.name} by setting() or objective_setting()"
                 )
+        for own_name, declared in settings_in(cls).items():
+            for other_name, other in self.items():
+                if settings_in(other).get(own_name, declared) is not declared:
+                    raise ModelError(
+                        f"{what}: {other_name} has a setting {own_name}, too: inherit it, "
+                        "or take another name"
+                    )
 
-    def find(self, name):
-        """self[name], or a ModelError that lists the valid names."""
+    def find(self, name: str) -> object:
+        """Return what is registered under this name. Raises ModelError with the valid names."""
         return self[required(Choice(self), self.kind, name)]
 
-    def settings_without(self, name):
-        """Names of the settings that its other classes declare, and the one of this name does not."""
+    def name_of(self, cls: type) -> str:
+        """Return the name under which a class is registered, else its own."""
+        for name in self:
+            if self[name] is cls:
+                return name
+        return cls.__name__
+
+    def settings_without(self, name: str) -> set[str]:
+        """Return the names of settings that its other classes declare, and this one does not."""
         return settings_in(*self.values()).keys() - settings_in(self.find(name)).keys()
 
 
+# --- kinds of values
+
+
 class Number:
-    """An int or float between low and high; above, below: exclude that end. range: the same in few words."""
+    """A whole number or a float within a range.
 
-    def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
-        self.kind, self.low, self.high, self.excluded = kind, low, high, {low: above, high: below}
-        start = f"{'above' if above else 'from'} {low}" if low > -math.inf else ""
-        end = f"{'below' if below else 'to'} {high}" if high < MOST else ""
-        self.range = f"{start} {end}".strip()
-        self.wanted = f"{'a whole number' if kind is int else 'a number'} {self.range}".strip()
+    Parameters
+    ----------
+    kind : {int, float}
+    low, high : float
+        Smallest and largest value.
+    above, below : bool
+        Whether ``low``, or ``high``, is excluded.
 
-    def check(self, value):
-        """The value as int or float. Raises ValueError for another type or range."""
-        if isinstance(value, bool) or not isinstance(
-            value, Integral if self.kind is int else Real
-        ):
+    Attributes
+    ----------
+    range : str
+        The range in few words, for ``--help``.
+    wanted : str
+        The same for errors: "a number from 0".
+    """
+
+    def __init__(
+        self,
+        kind: type,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        above: bool = False,
+        below: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.low = low
+        self.high = high
+        self.excluded = {low: above, high: below}
+        ends = []
+        if low > -math.inf:
+            ends.append(f"{'above' if above else 'from'} {low}")
+        if high < MOST:
+            ends.append(f"{'below' if below else 'to'} {high}")
+        self.range = " ".join(ends)
+        name = "a whole number" if kind is int else "a number"
+        self.wanted = f"{name} {self.range}".strip()
+
+    def check(self, value: object) -> float:
+        """Return the value as int or float. Raises ValueError for another type or range."""
+        abstract = Integral if self.kind is int else Real
+        if isinstance(value, bool) or not isinstance(value, abstract):
             raise ValueError(f"{value!r} is not {self.wanted}")
         if not self.low <= value <= self.high or self.excluded.get(value):
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)
 
-    def parse(self, text):
-        """The value that a flag's text stands for. Raises ValueError."""
+    def parse(self, text: str) -> float:
+        """Return the value that a flag's text stands for. Raises ValueError."""
         try:
             value = self.kind(text)
         except ValueError:
@@ -134,41 +214,64 @@ class Number:
 
 
 class Choice:
-    """One of the names, texts, of a registry, a dict or a list."""
+    """One of some names.
 
-    def __init__(self, names):
+    Parameters
+    ----------
+    names : Registry, dict or list of str
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
         self.names = names
 
-    def check(self, value):
+    def check(self, value: object) -> str:
+        """Return the value. Raises ValueError, with all names, if it is none of them."""
         if not isinstance(value, str) or value not in self.names:
             raise ValueError(f"unknown name {value!r}: {choices(value, self.names)}")
         return value
 
-    def parse(self, text):
+    def parse(self, text: str) -> str:
+        """Return the name that a flag's text stands for. Raises ValueError."""
         if text not in self.names and isinstance(self.names, Registry):
             raise ValueError(
-                f"unknown name {text!r}: {choices(text, self.names)}, or add the --model FILE.py that registers it"
+                f"unknown name {text!r}: {choices(text, self.names)}, "
+                "or add the --model FILE.py that registers it"
             )
         return self.check(text)
 
 
 class Switch:
-    """True or False, or as a flag's text one of WORDS."""
+    """True or False, or as a flag's text one of ``WORDS``."""
 
-    def check(self, value):
+    def check(self, value: object) -> bool:
+        """Return the value. Raises ValueError for another type."""
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither True nor False")
         return value
 
-    def parse(self, text):
+    def parse(self, text: str) -> bool:
+        """Return the value that a flag's text stands for. Raises ValueError."""
         return self.check(WORDS.get(text.lower(), text))
 
 
 class Text:
-    """Any text; or, with parse, what parse makes of it (and check of what is given in Python)."""
+    """Any text, or what functions make of it.
 
-    def __init__(self, parse=str, check=lambda value: value):
-        self.parse, self.check = parse, check
+    Parameters
+    ----------
+    parse : callable
+        Text of a flag -> value. Raises ValueError.
+    check : callable
+        Value given in Python -> value. Raises ValueError.
+    """
+
+    def __init__(
+        self,
+        parse: Callable[[str], object] = str,
+        check: Callable[[object], object] = lambda value: value,
+    ) -> None:
+        self.parse = parse
+        self.check = check
 
 
 COUNT = Number(int, 1, MOST)
@@ -179,17 +282,42 @@ FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
 
 
+# --- settings
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name. kind: its type and range; help: with unit. Its flag: flags: option
-    strings, else --NAME; none for an empty tuple. group: of --help; common: the short
-    one has it, too. metavar, argparse: for argparse; tried: values that objective 2
-    tries. training: it counts in training only.
+    """What is declared of a setting, or of a flag, beside its name.
 
-    scope: what it belongs to. network: what a network is, which its checkpoint says;
-    objective: what it is told to do, of which evaluations have their own; recipe: how
-    it is trained, or on what; run: a --resume may come with another value; command: of
-    one command, which --resume does not take over."""
+    Attributes
+    ----------
+    kind : Number, Choice, Switch or Text
+        Type and range of its values.
+    help : str
+        Its meaning, with the unit.
+    default : object
+    flags : tuple of str, optional
+        Option strings of its flag. Default: ``--NAME``. An empty tuple: it has none.
+    group : str
+        Title of its group in ``--help``.
+    common : bool
+        Whether the short ``--help`` has it, too, and not only ``--help_all``.
+    tried : tuple
+        Values that objective 2 tries, of a bound of a stopping rule.
+    metavar : str, optional
+        What ``--help`` calls the value.
+    argparse : dict
+        Further arguments of argparse's ``add_argument``.
+    training : bool
+        Whether it counts in training only.
+    objective : bool
+        Whether it tells a network what to do. Then scripts that evaluate have their own
+        default. Else it says what the network is, and its checkpoint decides.
+    of_run : bool
+        Whether it is a flag of a run, and no setting of a network.
+    key : str
+        Its name in ``model.settings`` where that is not the field's.
+    """
 
     kind: object
     help: str
@@ -201,55 +329,123 @@ class Setting:
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
     training: bool = False
-    scope: str = "network"
+    objective: bool = False
+    of_run: bool = False
+    key: str = ""
 
-    def check(self, name, value):
-        """The value, of its proper type. Raises ModelError for a value that cannot be."""
-        return None if value is None and self.default is None else required(self.kind, name, value)
+    def check(self, name: str, value: object) -> object:
+        """Return the value, of its proper type. Raises ModelError for one that cannot be."""
+        if value is None and self.default is None:
+            return None
+        return required(self.kind, name, value)
 
-    def option_strings(self, name):
-        """The flags of this setting of this name; none for one that has no flag."""
-        return (f"--{name}",) if self.flags is None else self.flags
+    def option_strings(self, name: str) -> tuple[str, ...]:
+        """Return the option strings of the flag of a setting of this name."""
+        if self.flags is None:
+            return (f"--{name}",)
+        return self.flags
 
-    def flag(self, name):
-        """The name under which a parser keeps it, '' for one without a flag."""
-        return next(
-            (words.removeprefix("--") for words in reversed(self.option_strings(name))), ""
-        )
+    def flag(self, name: str) -> str:
+        """Return the name under which a parser keeps it, "" for one without a flag."""
+        long_names = [words for words in self.option_strings(name) if words.startswith("--")]
+        if not long_names:
+            return ""
+        return long_names[-1].removeprefix("--")
 
 
-def required(kind, name, value):
-    """The value, of its kind. Raises ModelError, with the name, for another."""
+def required(kind: object, name: str, value: object) -> object:
+    """Return the value, of its kind. Raises ModelError, with the name, for another."""
     try:
         return kind.check(value)
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from None
 
 
-def setting(default, kind, help, **more):
-    """A dataclass field that is declared as a Setting."""
-    return dataclasses.field(
-        default=default, metadata={"setting": Setting(kind, help, default, **more)}
-    )
+def setting(default: object, kind: object, help: str, **more: object) -> dataclasses.Field:
+    """Return a dataclass field that is a setting.
+
+    Parameters
+    ----------
+    default : object
+    kind : Number, Choice, Switch or Text
+        Type and range of its values.
+    help : str
+        Its meaning, with the unit.
+    **more
+        Further attributes of ``Setting``, such as ``group``.
+
+    Returns
+    -------
+    dataclasses.Field
+        Its ``metadata`` has "help", "range" and "choices", and as "setting" all of it.
+    """
+    metadata = {
+        "setting": Setting(kind, help, default, **more),
+        "help": help,
+        "range": getattr(kind, "range", ""),
+        "choices": getattr(kind, "names", None),
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-# of what a trained network is told to do: scripts that evaluate have their own
-objective_setting = functools.partial(setting, scope="objective")
+# Of what a network is told to do: scripts that evaluate have their own default.
+objective_setting = functools.partial(setting, objective=True)
+
+
+def field_of(cls: type, name: str) -> dataclasses.Field:
+    """Return a field like one that another dataclass declares: same default, range and help."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    return dataclasses.field(default=fields[name].default, metadata=fields[name].metadata)
+
+
+def field_values(part: object) -> dict[str, object]:
+    """Return the values of a dataclass instance's fields, by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+
+
+def describe_fields(cls: type) -> type:
+    """Complete the docstring of a dataclass of settings by a section on its fields.
+
+    Each field has its type, default, range or choices, and meaning, as it is declared.
+    """
+    lines = [cls.__doc__.rstrip(), "", "    Parameters", "    ----------"]
+    for field in dataclasses.fields(cls):
+        declared = field.metadata["setting"]
+        annotation = getattr(field.type, "__name__", str(field.type))
+        lines.append(f"    {field.name} : {annotation}, default {field.default!r}")
+        meaning = declared.help[0].upper() + declared.help[1:]
+        lines.append(f"        {meaning}.{range_in_words(declared.kind)}")
+    cls.__doc__ = "\n".join(lines) + "\n"
+    return cls
+
+
+def range_in_words(kind: object) -> str:
+    """Return a sentence on the values that a kind allows, "" where any text may be."""
+    if isinstance(kind, Choice):
+        return f" One of {', '.join(kind.names)}."
+    if isinstance(kind, Number) and kind.range:
+        return f" Range: {kind.range}."
+    return ""
 
 
 @functools.cache
-def settings_in(*declarations):
-    """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
-    return {
-        field.name: field.metadata["setting"]
-        for each in declarations
-        for field in dataclasses.fields(each)
-    }
+def settings_in(*declarations: type) -> dict[str, Setting]:
+    """Return the settings that these dataclasses declare, by name, in their order.
+
+    Of a name that several have, the last counts. The dict is not to be changed.
+    """
+    settings = {}
+    for declaration in declarations:
+        for field in dataclasses.fields(declaration):
+            if "setting" in field.metadata:
+                declared = field.metadata["setting"]
+                settings[declared.key or field.name] = declared
+    return settings
 
 
-def with_defaults(settings, defaults):
-    """These name -> Setting, but for the defaults that name -> value says."""
-    return settings | {
-        name: dataclasses.replace(settings[name], default=value)
-        for name, value in defaults.items()
-    }
+def with_defaults(settings: dict[str, Setting], defaults: dict[str, object]) -> dict[str, Setting]:
+    """Return these settings, but with other defaults of those that ``defaults`` names."""
+    changed = dict(settings)
+    for name, value in defaults.items():
+        changed[name] = dataclasses.replace(settings[name], default=value)
+    return changed

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from self_models.basics.settings import Text, setting
-from self_models.config import SpikingSettings
+from self_models.config import SNNConfig
 from self_models.guests.from_ann.tracing import NONLINEARITIES, arguments_of
 from self_models.layers.scale import Scale
 from self_models.layers.stages import MAX_POOLS
@@ -22,7 +22,7 @@ KINDS["Scale"] = lambda: Scale(torch.ones(()))
 
 
 @dataclass
-class TracedSettings(SpikingSettings):
+class TracedSettings(SNNConfig):
     nodes: list = setting(
         None,
         Text(),
