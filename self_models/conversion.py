@@ -36,7 +36,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.norms import by_channel
+from self_models.layers.norms import broadcast_channels
 from self_models.layers.stages import pass_on
 from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import check_known
@@ -69,15 +69,15 @@ def encode_input(
     return model.encoding.send(images, draws(t))
 
 
-def constant(value: torch.Tensor, t: int) -> torch.Tensor:
+def constant_signal(value: torch.Tensor, t: int) -> torch.Tensor:
     """Return the same value in every timestep."""
     return value
 
 
-def shifted(current: Signal, shift: torch.Tensor, t: int) -> torch.Tensor:
+def add_shift(current: Signal, shift: torch.Tensor, t: int) -> torch.Tensor:
     """Return the current of a timestep with a shift for each channel, (C,)."""
     values = current(t)
-    return values + by_channel(shift, values)
+    return values + broadcast_channels(shift, values)
 
 
 class ModuleSignal:
@@ -437,7 +437,7 @@ def fit_levels(
 
     rates = {}
     with in_evaluation(model):
-        walk = LayerWalk(model, partial(constant, images), steps=1)
+        walk = LayerWalk(model, partial(constant_signal, images), steps=1)
         for name, neuron, current in walk:
             nonlinearity = activations.get(name, torch.relu)
             activation = nonlinearity(current(0))
@@ -446,7 +446,7 @@ def fit_levels(
                 bound = nearest_bound(activation, model.timesteps)
             neuron.threshold.fill_(bound)
             rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
-            walk.set_output(name, partial(constant, activation))
+            walk.set_output(name, partial(constant_signal, activation))
             if on_layer:
                 on_layer()
         logits = walk.output()(0)
@@ -679,7 +679,7 @@ def calibrate_layer(
     shift = torch.zeros_like(wanted_rates)
     best = None
     for _ in range(ROUNDS + 1):
-        spikes = run_neuron(neuron, partial(shifted, current, shift), steps, on_step)
+        spikes = run_neuron(neuron, partial(add_shift, current, shift), steps, on_step)
         rates = sum(channel_means(spikes(t)) for t in range(steps)) / steps
         lacking = wanted_rates - rates
         error = lacking.square().mean().sqrt().item()

@@ -23,18 +23,18 @@ import self_models.data.folders
 import self_models.data.sets
 from harness import UserError
 from self_models import load
-from self_models.basics.images import decoded, scaled
+from self_models.basics.images import decode_image, scale_pixels
 from self_models.basics.notes import say_once
 from self_models.data.folders import list_folder, shape_of
 from self_models.data.sets import (
     Batch,
     ImageSet,
     augmented,
+    cut_out_square,
     load_data,
     load_set,
-    mirrored,
-    moved,
-    without_square,
+    mirror_and_shift,
+    turn_and_shift,
 )
 from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 
@@ -86,7 +86,7 @@ def test_batches_begin_where_they_are_told_and_keep_their_positions():
 
 def turned(images, turn=0, scale=0, across=0, down=0):
     """The images after this turn, scale and shift, each from -1 to 1 of the largest."""
-    return moved(
+    return turn_and_shift(
         images, (torch.tensor([[turn, scale, across, down]]).expand(len(images), 4) + 1) / 2
     )
 
@@ -125,11 +125,11 @@ def test_colour_images_are_mirrored_and_shifted_by_hand():
         (0.999, 0.0, 2, 13),
         (0.0, 0.0, 2, 13),
     ):
-        found = mirrored(image, torch.tensor([[0.5, across, turn, 0.0]]))[0, 0, 0].tolist()
+        found = mirror_and_shift(image, torch.tensor([[0.5, across, turn, 0.0]]))[0, 0, 0].tolist()
         assert (found[0], found[-1]) == (first, last), (across, turn)
-    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5)[
-        0, 0, :, 0
-    ].tolist()
+    down = mirror_and_shift(
+        image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5
+    )[0, 0, :, 0].tolist()
     assert down == [*range(5, 16), 14, 13, 12, 11, 10]  # what comes in is a reflection
 
 
@@ -137,11 +137,11 @@ def test_a_square_is_cut_out_by_hand():
     """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
     keeps 2 x 2 of its nine pixels."""
     x = torch.ones(2, 3, 8, 8)
-    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
+    found = cut_out_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
     zero = torch.zeros(2, 8, 8, dtype=torch.bool)
     zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
     assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
-    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
+    assert (cut_out_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,10 @@ def test_dimmed_sets_by_hand():
     for name, place in places.items():
         expected, found = images.clone(), sets[name].whole()
         expected[place] = 60 if name == "whole" else 30
-        assert torch.equal(found.images, scaled(expected)) and found.index.tolist() == [4, 5], name
+        assert torch.equal(found.images, scale_pixels(expected)) and found.index.tolist() == [
+            4,
+            5,
+        ], name
     assert images.unique().tolist() == [199]
 
 
@@ -528,10 +531,12 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     files = digests(pets / ".cache")
     assert sorted(files) == CACHED
     monkeypatch.setattr(
-        self_models.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again")
+        self_models.data.folders,
+        "decode_image",
+        lambda *args, **more: pytest.fail("decoded again"),
     )
     monkeypatch.setattr(
-        self_models.data.folders, "head_of", lambda path: pytest.fail("looked at again")
+        self_models.data.folders, "read_head", lambda path: pytest.fail("looked at again")
     )
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
@@ -581,9 +586,9 @@ def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
     def slowly(path, shape):
         decoded_here.append(path)
         waits.wait(0.05)
-        return decoded(path, shape)
+        return decode_image(path, shape)
 
-    monkeypatch.setattr(self_models.data.folders, "decoded", slowly)
+    monkeypatch.setattr(self_models.data.folders, "decode_image", slowly)
     with ThreadPoolExecutor() as pool:
         found = [*pool.map(load_data, [str(pets)] * 3)]
     assert (
@@ -602,10 +607,15 @@ def test_files_of_every_kind(tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     turned.save(tmp_path / "turned.png", exif=exif)
-    assert decoded(tmp_path / "16.png", (1, 12, 12))[0].tolist() == grey.tolist()
-    assert decoded(tmp_path / "clear.png", (3, 12, 12)).max() == 0
+    assert decode_image(tmp_path / "16.png", (1, 12, 12))[0].tolist() == grey.tolist()
+    assert decode_image(tmp_path / "clear.png", (3, 12, 12)).max() == 0
     for name in ("a.webp", "turned.png"):
-        assert decoded(tmp_path / name, (3, 12, 12)).transpose(1, 2, 0).tolist() == colour.tolist()
+        assert (
+            decode_image(tmp_path / name, (3, 12, 12)).transpose(1, 2, 0).tolist()
+            == colour.tolist()
+        )
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
-    assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it
+    assert (
+        decode_image(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200
+    )  # the middle of it

@@ -35,7 +35,7 @@ from self_models import ModelError, evaluate, from_nir, load
 from self_models.conversion import balance_thresholds
 from self_models.counting.batches import Arrival, event_batches
 from self_models.counting.operations import conventions
-from self_models.data.events import recording_in, rows_in, steps_in
+from self_models.data.events import read_as_frames, read_recording, rows_in
 from self_models.data.folders import list_folder
 from self_models.data.sets import augmented, load_data
 from self_models.guests.energy import graph_entries
@@ -88,7 +88,10 @@ def test_events_by_hand(tmp_path, name):
         2,
     )
     for by, where in (("time", (0, 0, 0, 1)), ("number", (0, 0, 1, 1))):
-        frames, wanted = steps_in(tmp_path / name, (2, 2, 4, 4), 2, by), np.zeros((2, 2, 4, 4))
+        frames, wanted = (
+            read_as_frames(tmp_path / name, (2, 2, 4, 4), 2, by),
+            np.zeros((2, 2, 4, 4)),
+        )
         for t, (x, y, p, _) in zip(where, EVENTS, strict=True):
             wanted[t, p, y, x] += 1
         assert np.array_equal(frames, np.round(wanted * 127.5))
@@ -129,7 +132,9 @@ def test_neighbouring_frames_are_added_up(tmp_path):
     write(tmp_path / "a.npz", counts)
     np.save(tmp_path / "a.npy", counts.astype(np.float32))
     for name in ("a.npz", "a.npy"):
-        taken = {steps: steps_in(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)}
+        taken = {
+            steps: read_as_frames(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)
+        }
         assert [taken[steps][:, 0, 0, 0].tolist() for steps in (1, 2, 3, 5)] == [
             [255],
             [191, 255],
@@ -137,7 +142,13 @@ def test_neighbouring_frames_are_added_up(tmp_path):
             [32, 64, 96, 128, 159],
         ]
         assert taken[5][:, 1, 0, 1].tolist() == [0, 0, 0, 32, 0]
-    assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
+    assert read_as_frames(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [
+        0,
+        0,
+        0,
+        255,
+        0,
+    ]
 
 
 @pytest.mark.others
@@ -145,7 +156,9 @@ def test_recordings_are_read_as_tonic_reads_them():
     tonic = pytest.importorskip("tonic")
     path = next(RECORDINGS.glob("7/*.bin"))
     theirs = tonic.io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
-    assert all(np.array_equal(theirs[name], getattr(recording_in(path), name)) for name in "xytp")
+    assert all(
+        np.array_equal(theirs[name], getattr(read_recording(path), name)) for name in "xytp"
+    )
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from harness.measuring.comparing import difference
 from harness.runs.run import numbered
 from self_models import load
 from self_models.assembly import ENGINE_NAMES
-from self_models.basics.images import scaled
+from self_models.basics.images import scale_pixels
 from self_models.basics.settings import COUNT, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
 from self_models.data.sets import load_data
@@ -124,12 +124,13 @@ def differences(found):
 
 def streamed(settings, path, scene, seed, engine):
     return figures(
-        scene, *left_on(load(path, **{"engine": engine} | settings), scaled(scene.frames), seed)
+        scene,
+        *left_on(load(path, **{"engine": engine} | settings), scale_pixels(scene.frames), seed),
     )
 
 
 def send_on_delta(path, scene, seed, engine):
-    frames = scaled(scene.frames)
+    frames = scale_pixels(scene.frames)
     held, sent = sent_and_held(frames)
     answers, spikes, joules = left_on(load(path, engine, **BASELINE), held, seed)
     spikes["input"] = sent
@@ -148,7 +149,7 @@ def sent_and_held(frames):
 
 
 def detector(path, scene, seed, engine):
-    model, frames = load(path, engine, **SURE), scaled(scene.frames)
+    model, frames = load(path, engine, **SURE), scale_pixels(scene.frames)
     steps, streams = scene.labels.shape
     answers, joules = torch.full((steps, streams), -1), np.zeros(2)
     spikes = {part: torch.zeros(steps, streams).double() for part in PARTS.values()}

@@ -167,7 +167,7 @@ def has_colour(channels: int) -> bool:
     return channels > 2
 
 
-def scaled(images: torch.Tensor) -> torch.Tensor:
+def scale_pixels(images: torch.Tensor) -> torch.Tensor:
     """Bring the bytes of images into their range.
 
     Parameters
@@ -257,7 +257,7 @@ def light(images: torch.Tensor) -> torch.Tensor:
     return images.abs()
 
 
-def of_light(values: torch.Tensor) -> torch.Tensor:
+def light_to_pixels(values: torch.Tensor) -> torch.Tensor:
     """Return images (..., C, H, W) of this brightness: the inverse of `light`."""
     if has_colour(values.shape[-3]):
         return 2 * values - 1
@@ -310,7 +310,7 @@ def checked_images(
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
         raise ModelError(f"{wanted}, not {x.dtype}".replace("torch.", ""))
     if x.dtype == torch.uint8:
-        x = scaled(x)
+        x = scale_pixels(x)
     elif x.numel() and x.device.type == "cpu":
         low, high = torch.stack(x.detach().aminmax()).tolist()
         is_in_range = low >= lowest - TOLERANCE and high <= 1 + TOLERANCE
@@ -402,7 +402,7 @@ def read_images(
     if isinstance(images, str | Path | Image.Image):
         images = [images]
     sources = image_sources(images)
-    arrays = [decoded(source, model.image_shape) for source in sources]
+    arrays = [decode_image(source, model.image_shape) for source in sources]
     pixels = torch.from_numpy(np.stack(arrays))
     if invert:
         pixels = 255 - pixels
@@ -490,7 +490,9 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
 
 
-def decoded(source: str | os.PathLike | Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_image(
+    source: str | os.PathLike | Image.Image, shape: tuple[int, int, int]
+) -> np.ndarray:
     """Decode an image; `read_images` says how.
 
     Parameters
@@ -511,12 +513,12 @@ def decoded(source: str | os.PathLike | Image.Image, shape: tuple[int, int, int]
         If it cannot be read.
     """
     channels, height, width = shape
-    with opened(source) as image:
+    with open_image(source) as image:
         if image is not source:  # a file, which is only open, and not read yet
             # A large JPEG is read at a half, a quarter or an eighth, which is faster.
             # That changes the image, so one of the caller's stays as it is.
             image.draft(None, (2 * width, 2 * height))
-        image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+        image = convert_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
         pixels = np.array(ImageOps.fit(image, (width, height)))
     if channels == 1:
         return pixels[None]
@@ -524,7 +526,7 @@ def decoded(source: str | os.PathLike | Image.Image, shape: tuple[int, int, int]
 
 
 @contextmanager
-def opened(source: str | os.PathLike | Image.Image) -> Iterator[Image.Image]:
+def open_image(source: str | os.PathLike | Image.Image) -> Iterator[Image.Image]:
     """Open an image file for a ``with`` block; a PIL image is open, and stays so.
 
     Parameters
@@ -563,7 +565,7 @@ def reason(error: Exception, path: object) -> str:
     return line.replace(str(path), "").strip()[:100] or type(error).__name__
 
 
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
+def convert_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert a PIL image.
 
     Parameters

@@ -98,7 +98,9 @@ class EventBatch(NamedTuple):
         return output._replace(spikes=output.spikes | {INPUT: sent})
 
 
-def split(data: object, labels: torch.Tensor | np.ndarray | None, batch_size: int) -> Iterable:
+def split_data(
+    data: object, labels: torch.Tensor | np.ndarray | None, batch_size: int
+) -> Iterable:
     """Split the data of ``evaluate`` into batches.
 
     Parameters
@@ -161,7 +163,7 @@ def image_batches(
     """
     device = next(model.parameters()).device
     begin = 0
-    for part in split(data, labels, batch_size):
+    for part in split_data(data, labels, batch_size):
         if not isinstance(part, Batch):
             images, part_labels = part
             part = Batch(images, part_labels, torch.arange(begin, begin + len(images)))
@@ -208,19 +210,19 @@ def event_batches(
         yield from listed_recordings(model, data, tensor_of(labels), batch_size, arrival)
         return
     if hasattr(data, "batches"):
-        data = with_values(data, model, arrival)
+        data = convert_pixels(data, model, arrival)
         arrival = arrival._replace(scale=None)
     parameter = next(model.parameters(), None)
     device = "cpu" if parameter is None else parameter.device
     begin = 0
-    for part in split(data, labels, batch_size):
+    for part in split_data(data, labels, batch_size):
         if isinstance(part, Batch):
             images, part_labels, index = part
         else:
             images, part_labels = part
             index = torch.arange(begin, begin + len(images))
         check_labels(part_labels, len(images), model.class_count)
-        batch = fitted(model, torch.as_tensor(images), arrival)
+        batch = make_event_batch(model, torch.as_tensor(images), arrival)
         yield batch._replace(
             images=batch.images.to(device), labels=part_labels.to(device), index=index
         )
@@ -290,7 +292,7 @@ def latest_timestep(recordings: Sequence) -> int:
     return latest
 
 
-def fitted(model: nn.Module, images: torch.Tensor, arrival: Arrival) -> EventBatch:
+def make_event_batch(model: nn.Module, images: torch.Tensor, arrival: Arrival) -> EventBatch:
     """Check images or recordings of a network of events.
 
     Parameters
@@ -377,7 +379,7 @@ def check_recordings(timesteps: int, arrival: Arrival) -> None:
         raise ModelError("encoding is for still images, and these are recordings")
 
 
-def with_values(image_set: ImageSet, model: nn.Module, arrival: Arrival) -> ImageSet:
+def convert_pixels(image_set: ImageSet, model: nn.Module, arrival: Arrival) -> ImageSet:
     """Return an ImageSet whose batches have the values that a network of events takes.
 
     Parameters

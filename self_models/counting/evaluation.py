@@ -170,8 +170,8 @@ class Evaluation(ExitStack):
             the energies per image, see `energies`.
         """
         images = self.average.images
-        per_image = joined(self.per_image)
-        spikes = joined(self.spikes)
+        per_image = join_batches(self.per_image)
+        spikes = join_batches(self.spikes)
         seconds = time.perf_counter() - self.began
         result = {"images": images, **self.average.means(), "per_image": per_image}
         for name, values in per_image.items():
@@ -198,7 +198,7 @@ class Evaluation(ExitStack):
         return result
 
 
-def joined(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def join_batches(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Join figures of each image, name -> (B,), of several batches, on the CPU."""
     if not batches:
         return {}

@@ -341,7 +341,7 @@ class OperationCounter:
 
         signals = {}
         for source, pieces in run.noted.items():
-            signals[source] = joined_signal(pieces, takes_part, first)
+            signals[source] = join_chunks(pieces, takes_part, first)
             self._add_sent(source, signals[source])
 
         counted_paths = set()
@@ -472,10 +472,10 @@ class OperationCounter:
         """
         kinds = self.counts()
         layers = {
-            "effective_acs": per_image(kinds["acs"], images),
-            "effective_macs": per_image(kinds["macs"], images),
-            "dense": per_image(kinds["dense"], images),
-            "event_acs": per_image(kinds["events"], images),
+            "effective_acs": divide_by_images(kinds["acs"], images),
+            "effective_macs": divide_by_images(kinds["macs"], images),
+            "dense": divide_by_images(kinds["dense"], images),
+            "event_acs": divide_by_images(kinds["events"], images),
         }
         result = {name: sum(by_layer.values()) for name, by_layer in layers.items()}
         result["feedback_acs"] = decoder_sum(layers["effective_acs"])
@@ -496,7 +496,7 @@ class OperationCounter:
         return result
 
 
-def per_image(counts: dict[str, float], images: int) -> dict[str, float]:
+def divide_by_images(counts: dict[str, float], images: int) -> dict[str, float]:
     """Divide the counts of layers by the number of images."""
     return {layer: count / images for layer, count in counts.items()}
 
@@ -511,7 +511,7 @@ def has_bias(link: Link) -> bool:
     return any(getattr(module, "bias", None) is not None for module in link.modules)
 
 
-def joined_signal(pieces: list[tuple], takes_part: torch.Tensor, first: int) -> SenderSignal:
+def join_chunks(pieces: list[tuple], takes_part: torch.Tensor, first: int) -> SenderSignal:
     """Join what a sender has sent in several chunks of timesteps.
 
     Parameters

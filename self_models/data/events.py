@@ -1,7 +1,12 @@
-"""Files of what is seen over time: recordings of event cameras (events, or frames that count them), and frames to stream."""
+"""Files of what is seen over time.
+
+These are recordings of event cameras, which hold events, or frames that count them, and
+frames to stream. A recording's counts are of shape (T, 2, H, W): of events off and on.
+"""
 
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +14,15 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from self_models.basics import ModelError, UserError
 from self_models.basics.images import (
     checked_images,
-    decoded,
+    decode_image,
     has_colour,
     image_sources,
-    opened,
+    open_image,
     reason,
     tensor_of,
 )
@@ -26,36 +32,92 @@ RECORDINGS = (*ARRAYS, ".bin")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv")
 ANIMATED = (".gif", ".apng", ".webp")
 FRAMES = (
-    f"a folder of images, {', '.join(ANIMATED)}, a video ({', '.join(VIDEOS)}), or an array (N, C, H, W) or (N, H, W) in .npy "
-    "or .npz"
+    f"a folder of images, {', '.join(ANIMATED)}, a video ({', '.join(VIDEOS)}), "
+    "or an array (N, C, H, W) or (N, H, W) in .npy or .npz"
 )
-READING = threading.Lock()  # one file at a time: NumPy's parsing of headers can fail in threads (ast, Python 3.11: SystemError)
+# One file is read at a time: NumPy's parsing of headers can fail in threads (ast,
+# Python 3.11: SystemError).
+READING = threading.Lock()
+NMNIST_BYTES = 5  # of an event in a file of N-MNIST
+
+
+# --- recordings
 
 
 class Events(NamedTuple):
-    """The events of a recording in order of time, arrays (N,): pixel, polarity (1: on), time in microseconds."""
+    """The events of a recording, in order of time.
+
+    Attributes
+    ----------
+    x, y : array of shape (N,), int64
+        Column and row of the pixel.
+    p : array of shape (N,), int64
+        Polarity; 1: on, brighter; 0: off.
+    t : array of shape (N,), int64
+        Time in microseconds.
+    """
 
     x: np.ndarray
     y: np.ndarray
     p: np.ndarray
     t: np.ndarray
 
-    def inside(self, height, width):
-        """These Events. Raises ModelError where one lies outside of so many pixels."""
-        if (outside := (self.x < 0) | (self.y < 0) | (self.x >= width) | (self.y >= height)).any():
-            at = f"x = {self.x[outside][0]}, y = {self.y[outside][0]}"
+    def inside(self, height: int, width: int) -> "Events":
+        """Return these events.
+
+        Parameters
+        ----------
+        height, width : int
+            How many pixels there are.
+
+        Returns
+        -------
+        Events
+            The same.
+
+        Raises
+        ------
+        ModelError
+            If one of them lies outside of these pixels.
+        """
+        is_outside = (self.x < 0) | (self.y < 0) | (self.x >= width) | (self.y >= height)
+        if is_outside.any():
+            first_x = self.x[is_outside][0]
+            first_y = self.y[is_outside][0]
             raise ModelError(
-                f"an event at {at} lies outside {width}x{height} pixels: choose smaller recordings, or crop them"
+                f"an event at x = {first_x}, y = {first_y} lies outside {width}x{height} pixels: "
+                "choose smaller recordings, or crop them"
             )
         return self
 
 
-def recording_in(path, channels=2):
-    """Events, or counts (T, C, H, W), of N-MNIST (.bin), SpikingJelly or tonic; C may be `channels` or 2. Raises ModelError."""
-    arrays = nmnist_in(path) if path.suffix.lower() == ".bin" else arrays_in(path)
-    if arrays.keys() >= {*Events._fields}:
-        return checked_events(*(arrays[name] for name in Events._fields))
-    counts = frames_of(arrays).numpy()
+def read_recording(path: Path, channels: int = 2) -> Events | np.ndarray:
+    """Read a recording of N-MNIST (.bin), SpikingJelly or tonic.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    channels : int, default 2
+        Frames may have so many channels, or two.
+
+    Returns
+    -------
+    Events or array of shape (T, C, H, W)
+        The events, or frames that count them, as the file has them.
+
+    Raises
+    ------
+    ModelError
+        If it is no such file.
+    """
+    if path.suffix.lower() == ".bin":
+        arrays = read_nmnist(path)
+    else:
+        arrays = read_arrays(path)
+    if arrays.keys() >= set(Events._fields):
+        return check_events(*(arrays[name] for name in Events._fields))
+    counts = get_frames(arrays).numpy()
     if not channels <= counts.shape[1] <= 2:
         raise ModelError(
             f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}"
@@ -65,104 +127,248 @@ def recording_in(path, channels=2):
     return counts
 
 
-def nmnist_in(path):
-    """Fields of a file of N-MNIST: of each event bytes x and y, a bit of polarity, 23 of microseconds. Raises ModelError."""
+def read_nmnist(path: Path) -> dict[str, np.ndarray]:
+    """Read a file of N-MNIST.
+
+    An event has a byte x, a byte y, and then 24 bits, highest first: one of polarity
+    and 23 of microseconds.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of {str: array of shape (N,), int64}
+        The fields of `Events`.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, or was cut off.
+    """
     try:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
         raise ModelError(reason(error, path)) from None
-    if len(raw) % 5:
+    if len(raw) % NMNIST_BYTES:
         raise ModelError(
-            f"its {len(raw):,} bytes are no whole events of 5 bytes: it was cut off, or is no recording of N-MNIST"
+            f"its {len(raw):,} bytes are no whole events of {NMNIST_BYTES} bytes: "
+            "it was cut off, or is no recording of N-MNIST"
         )
-    x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
-    return {"x": x, "y": y, "p": high >> 7, "t": (high & 127) << 16 | middle << 8 | low}
+    x, y, high, middle, low = raw.reshape(-1, NMNIST_BYTES).T.astype(np.int64)
+    polarity = high >> 7
+    time = (high & 127) << 16 | middle << 8 | low
+    return {"x": x, "y": y, "p": polarity, "t": time}
 
 
-def checked_events(*fields):
-    """The Events of these fields. Raises ModelError where they are none."""
-    if any(
-        field.ndim != 1 or field.shape != fields[0].shape or field.dtype.kind not in "iub"
-        for field in fields
-    ):
-        given = ", ".join(f"{field.dtype} {field.shape}" for field in fields)
-        raise ModelError(
-            f"x, y, p and t (in microseconds) must be whole numbers, one each for an event, not {given}"
-        )
+def check_events(*fields: np.ndarray) -> Events:
+    """Check the fields of events.
+
+    Parameters
+    ----------
+    *fields : arrays
+        x, y, p and t as a file has them.
+
+    Returns
+    -------
+    Events
+        The same as int64, with polarities 0 and 1.
+
+    Raises
+    ------
+    ModelError
+        If they are not whole numbers, one for each event, or not in order of time.
+    """
+    for field in fields:
+        is_list = field.ndim == 1 and field.shape == fields[0].shape
+        if not is_list or field.dtype.kind not in "iub":
+            given = ", ".join(f"{field.dtype} {field.shape}" for field in fields)
+            raise ModelError(
+                "x, y, p and t (in microseconds) must be whole numbers, one each for an event, "
+                f"not {given}"
+            )
     if not fields[0].size:
         raise ModelError("it has no events")
     x, y, p, t = (field.astype(np.int64) for field in fields)
-    if (back := np.diff(t) < 0).any():
-        n = int(back.argmax())
+    goes_back = np.diff(t) < 0
+    if goes_back.any():
+        n = int(goes_back.argmax())
         raise ModelError(
             f"event {n + 1} is at {t[n + 1]} us, after one at {t[n]}: sort its events by t"
         )
     return Events(x, y, (p > 0).astype(np.int64), t)
 
 
-def size_in(path):
-    """(T, 2, H, W) of a recording, int32: of Events T = 0 and what pixels they reach. Raises ModelError."""
-    recording = recording_in(path)
-    is_events = isinstance(recording, Events)
-    return np.array(
-        (0, 2, recording.y.max() + 1, recording.x.max() + 1) if is_events else recording.shape,
-        np.int32,
-    )
+def read_shape(path: Path) -> np.ndarray:
+    """Return the shape of a recording.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    array of shape (4,), int32
+        (T, 2, H, W). Of events T is 0, and H and W are how far they reach.
+
+    Raises
+    ------
+    ModelError
+        If it is no recording.
+    """
+    recording = read_recording(path)
+    shape = recording.shape if isinstance(recording, np.ndarray) else shape_of_events(recording)
+    return np.array(shape, np.int32)
 
 
-def steps_in(path, shape, bound, split_by="time"):
-    """A recording as uint8 (T, 2, H, W), this shape: 255 for `bound` events or more, fewer in proportion. Events are split into T
-    equal parts in 'time' or 'number'; of frames neighbours are added up, as even as can be. Raises ModelError."""
-    recording = recording_in(path)
+def shape_of_events(events: Events) -> tuple[int, int, int, int]:
+    """Return (0, 2, H, W): the pixels that events reach."""
+    return 0, 2, events.y.max() + 1, events.x.max() + 1
+
+
+def read_as_frames(
+    path: Path, shape: tuple[int, int, int, int], bound: int, split_by: str = "time"
+) -> np.ndarray:
+    """Read a recording as frames of bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shape : tuple of int
+        (T, 2, H, W) that the frames are to have. If a file has more frames, neighbours
+        are added up, as evenly as can be.
+    bound : int
+        So many events of a pixel, or more, are 255, and fewer are in proportion.
+    split_by : {"time", "number"}, default "time"
+        Whether events are split into T parts of one duration, or of one number of
+        events.
+
+    Returns
+    -------
+    array of this shape, uint8
+        The frames.
+
+    Raises
+    ------
+    ModelError
+        If it is no recording, or does not fit the shape.
+    """
+    num_frames = shape[0]
+    recording = read_recording(path)
     if isinstance(recording, Events):
         x, y, p, t = recording.inside(*shape[2:])
-        place, whole = (
-            (np.arange(len(t)), len(t)) if split_by == "number" else (t - t[0], t[-1] - t[0] + 1)
-        )
+        if split_by == "number":
+            position = np.arange(len(t))
+            end = len(t)
+        else:
+            position = t - t[0]
+            end = t[-1] - t[0] + 1
         counts = np.zeros(shape)
-        np.add.at(counts, (place * shape[0] // whole, p, y, x), 1)
+        np.add.at(counts, (position * num_frames // end, p, y, x), 1)
     elif recording.shape[1:] != shape[1:]:
         raise ModelError(f"frames are of shape {recording.shape[1:]}, not {shape[1:]}")
     else:
-        first = -(-np.arange(shape[0]) * len(recording) // shape[0])
+        # Frame k begins with the first one of the file that is not before k / T of it.
+        first = -(-np.arange(num_frames) * len(recording) // num_frames)
         counts = np.add.reduceat(recording, first, dtype=np.float64)
     return np.round(np.minimum(counts, bound) * (255 / bound)).astype(np.uint8)
 
 
-def rows_in(path, shape, seconds, count=None):
-    """(a recording for a network that takes this shape (C, H, W), int32 (n, 4): timestep, polarity, row and column of each event;
-    its timesteps). A timestep lasts so many seconds, the first being that of the first event, or has `count` Events, or a frame.
-    With C = 1 both polarities are alike, and frames may be (T, 1, H, W). Raises ModelError."""
+def rows_in(
+    path: Path, shape: tuple[int, int, int], seconds: float, count: int | None = None
+) -> tuple[np.ndarray, int]:
+    """Read a recording as a list of events, as GraphSNN takes it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shape : tuple of int
+        (C, H, W) that a network takes. With C = 1 both polarities are alike, and frames
+        may be of shape (T, 1, H, W).
+    seconds : float
+        Duration of a timestep. The first one is that of the first event. A frame is a
+        timestep anyhow.
+    count : int, optional
+        A timestep has so many events instead. Only for a file of events.
+
+    Returns
+    -------
+    rows : array of shape (n, 4), int32
+        Timestep, polarity, row and column of each event.
+    timesteps : int
+        How many timesteps there are.
+
+    Raises
+    ------
+    ModelError
+        If it is no recording, or does not fit the network.
+    """
     channels, height, width = shape
-    recording = recording_in(path, channels)
+    recording = read_recording(path, channels)
     if isinstance(recording, Events):
-        x, y, p, t = recording.inside(height, width)
-        step = (
-            np.arange(len(t)) // count if count else np.floor(t / float(f"{1e6 * seconds:.12g}"))
-        )  # 123.0 is 123
-        step = step.astype(np.int64) - int(step[0])
-        rows, steps = np.stack([step, p, y, x], 1), int(step[-1]) + 1
-    elif count:
-        raise ModelError(
-            "its frames are timesteps, each with the events that it has: leave out --events_per_step"
-        )
-    elif recording.shape[2:] != (height, width) or (recording % 1).any():
-        given = f"{recording.dtype} {recording.shape}"
-        raise ModelError(
-            f"frames must be counts of {width}x{height} pixels, whole numbers, and are {given}"
-        )
+        events = recording.inside(height, width)
+        step = timesteps_of(events, seconds, count)
+        rows = np.stack([step, events.p, events.y, events.x], 1)
+        timesteps = int(step[-1]) + 1
     else:
-        rows, steps = (
-            np.argwhere(recording).repeat(recording[recording > 0].astype(np.int64), 0),
-            len(recording),
-        )
+        if count:
+            raise ModelError(
+                "its frames are timesteps, each with the events that it has: "
+                "leave out --events_per_step"
+            )
+        check_counts(recording, height, width)
+        repeats = recording[recording > 0].astype(np.int64)
+        rows = np.argwhere(recording).repeat(repeats, 0)
+        timesteps = len(recording)
     if channels == 1:
         rows[:, 1] = 0
-    return rows.astype(np.int32), steps
+    return rows.astype(np.int32), timesteps
 
 
-def arrays_in(path):
-    """Name -> array of a file, a lone one as 'frames'; of an array with fields, these. Raises ModelError."""
+def timesteps_of(events: Events, seconds: float, count: int | None) -> np.ndarray:
+    """Return the timestep of each event, (N,) int64; see `rows_in`."""
+    if count:
+        step = np.arange(len(events.t)) // count
+    else:
+        # A product such as 1e6 * 0.000123 is rounded off, and would put an event at a
+        # border into the timestep before.
+        microseconds = float(f"{1e6 * seconds:.12g}")
+        step = np.floor(events.t / microseconds)
+    return step.astype(np.int64) - int(step[0])
+
+
+def check_counts(frames: np.ndarray, height: int, width: int) -> None:
+    """Raise ModelError unless frames are whole numbers, of so many pixels."""
+    if frames.shape[2:] != (height, width) or (frames % 1).any():
+        raise ModelError(
+            f"frames must be counts of {width}x{height} pixels, whole numbers, "
+            f"and are {frames.dtype} {frames.shape}"
+        )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npy or .npz file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of {str: array}
+        By name. A lone array is called "frames"; one with fields is taken apart.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
     try:
         with READING:
             content = np.load(path, allow_pickle=False)
@@ -171,20 +377,37 @@ def arrays_in(path):
         raise ModelError(f"no array can be read from it ({reason(error, path)})") from None
     if len(arrays) != 1:
         return arrays
-    (only,) = arrays.values()
-    return (
-        {name: only[name] for name in only.dtype.names} if only.dtype.names else {"frames": only}
-    )
+    (array,) = arrays.values()
+    if array.dtype.names:
+        return {name: array[name] for name in array.dtype.names}
+    return {"frames": array}
 
 
-def frames_of(arrays):
-    """A tensor (N, C, H, W) of the arrays of a file, see arrays_in. Raises ModelError."""
+def get_frames(arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    """Return the frames among the arrays of a file.
+
+    Parameters
+    ----------
+    arrays : dict of {str: array}
+        See `read_arrays`. "frames" is (N, C, H, W) or (N, H, W).
+
+    Returns
+    -------
+    Tensor of shape (N, C, H, W)
+        The frames.
+
+    Raises
+    ------
+    ModelError
+        If there are none.
+    """
     if "frames" not in arrays:
         raise ModelError(
             f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'"
         )
     values = arrays["frames"]
-    values = values[:, None] if values.ndim == 3 else values
+    if values.ndim == 3:
+        values = values[:, None]
     if values.ndim != 4 or not values.size:
         raise ModelError(f"frames must be (N, C, H, W) or (N, H, W), not of shape {values.shape}")
     return tensor_of(values)
@@ -193,62 +416,109 @@ def frames_of(arrays):
 # --- frames to stream
 
 
-def read_frames(path, model, invert=False):
-    """The frames of a file or folder as the model takes images, (N, C, H, W), uint8, or floats from an array of them. Those of a
-    folder come in the order of their names, the numbers in which count as numbers; pictures are resized as read_images does, and
-    arrays must fit. invert: turn dark and bright round. Raises UserError for what cannot be read."""
+def read_frames(path: str | Path, model: nn.Module, invert: bool = False) -> torch.Tensor:
+    """Read the frames of a file or folder, as a model takes images.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder of images, which come in the order of their names, numbers in these
+        counting as numbers; a video or an animated image, whose pictures are resized as
+        `read_images` does; or an array, which must fit.
+    model : nn.Module
+        The network.
+    invert : bool, default False
+        Turn dark and bright round.
+
+    Returns
+    -------
+    Tensor of shape (N, C, H, W)
+        uint8, or floats from an array of them.
+
+    Raises
+    ------
+    UserError
+        For what cannot be read.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"--frames {path}: no such file or folder; give {FRAMES}")
     try:
         if path.suffix.lower() in ARRAYS and path.is_file():
-            frames = frames_of(arrays_in(path))
+            frames = get_frames(read_arrays(path))
             checked_images(frames, model)
         else:
-            frames = [
-                torch.from_numpy(decoded(picture, model.image_shape))
-                for picture in pictures_in(path)
+            shape = model.image_shape
+            pictures = [
+                torch.from_numpy(decode_image(image, shape)) for image in read_pictures(path)
             ]
-            if not frames:
+            if not pictures:
                 raise ModelError("it has no frames")
-            frames = torch.stack(frames)
+            frames = torch.stack(pictures)
     except ModelError as error:
         raise UserError(f"--frames {path}: {str(error).removeprefix(f'{path}: ')}") from None
-    if not invert:
-        return frames
-    return (
-        255 - frames
-        if frames.dtype == torch.uint8
-        else -frames
-        if has_colour(model.image_shape[0])
-        else 1 - frames
-    )
+    if invert:
+        return inverted(frames)
+    return frames
 
 
-def pictures_in(path):
-    """PIL images one after the other. Raises ModelError where they cannot be read."""
+def inverted(frames: torch.Tensor) -> torch.Tensor:
+    """Turn dark and bright round in images (..., C, H, W) as a model takes them."""
+    if frames.dtype == torch.uint8:
+        return 255 - frames
+    if has_colour(frames.shape[-3]):  # in [-1, 1]
+        return -frames
+    return 1 - frames
+
+
+def read_pictures(path: Path) -> Iterator[Image.Image]:
+    """Yield the pictures of a folder, a video or an animated image.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or file.
+
+    Yields
+    ------
+    PIL image
+        The next picture.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
+    ending = path.suffix.lower()
     if path.is_dir():
-        for file in sorted(image_sources([path]), key=by_numbers):
-            with opened(file) as image:
+        for file in sorted(image_sources([path]), key=natural_sort_key):
+            with open_image(file) as image:
                 yield image
-        return
-    is_video = path.suffix.lower() in VIDEOS
-    if not is_video and path.suffix.lower() not in ANIMATED:
+    elif ending in VIDEOS:
+        yield from decode_pictures("pyav", path, "not a video")
+    elif ending in ANIMATED:
+        yield from decode_pictures("pillow", path, "no frames")
+    else:
         raise ModelError(f"give {FRAMES}")
+
+
+def decode_pictures(plugin: str, path: Path, fault: str) -> Iterator[Image.Image]:
+    """Yield the pictures that a plugin of imageio reads; ``fault``: if it cannot."""
     try:
-        for frame in imageio.imiter(path, plugin="pyav" if is_video else "pillow"):
+        for frame in imageio.imiter(path, plugin=plugin):
             yield Image.fromarray(frame)
     except ImportError:
         raise ModelError("to read a video a package is needed: pip install av") from None
     except Exception as error:  # each library raises whatever a damaged file makes of it
-        raise ModelError(
-            f"{'not a video' if is_video else 'no frames'}, or damaged ({reason(error, path)})"
-        ) from None
+        raise ModelError(f"{fault}, or damaged ({reason(error, path)})") from None
 
 
-def by_numbers(path):
-    """What sorts frame_2 before frame_10."""
-    return [
-        (int(word), "") if word.isdigit() else (-1, word)
-        for word in re.split("([0-9]+)", path.name)
-    ]
+def natural_sort_key(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts frame_2 before frame_10."""
+    key = []
+    for word in re.split("([0-9]+)", path.name):
+        if word.isdigit():
+            key.append((int(word), ""))
+        else:
+            key.append((-1, word))
+    return key

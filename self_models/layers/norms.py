@@ -71,8 +71,8 @@ class ScaledByBatch(nn.Module):
             norm = torch.linalg.vector_norm(x, dim=batch_and_space, dtype=torch.float32)
             mean_square = norm**2 / (x.numel() // x.shape[1])
             self.mean_square.lerp_(mean_square.detach(), MOMENTUM)
-        scale = scale_of(self.gain, mean_square).to(x.dtype)
-        return self.nonlinearity(x * by_channel(scale, x))
+        scale = channel_scale(self.gain, mean_square).to(x.dtype)
+        return self.nonlinearity(x * broadcast_channels(scale, x))
 
 
 @NORMS.register("batch")
@@ -120,12 +120,12 @@ class BatchNorm(nn.BatchNorm2d):
         return self.nonlinearity(normalised)
 
 
-def scale_of(gain: torch.Tensor, mean_square: torch.Tensor) -> torch.Tensor:
+def channel_scale(gain: torch.Tensor, mean_square: torch.Tensor) -> torch.Tensor:
     """Return the factor of each channel, for its mean square or its variance."""
     return gain * torch.rsqrt(mean_square + SMALL)
 
 
-def by_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def broadcast_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return values (C,) in a shape that goes with x (B, C, ...): (C, 1, ...)."""
     ones = [1] * (x.dim() - 2)
     return values.view(-1, *ones)
@@ -157,13 +157,13 @@ def folded_in(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _fold_scale(state: dict, norm: str) -> None:
     """Fold a ScaledByBatch of this name, such as features.1, in place."""
     gain, mean_square = (state.pop(f"{norm}.{kind}") for kind in STATISTICS)
-    _scale_weight(state, norm, scale_of(gain, mean_square))
+    _scale_weight(state, norm, channel_scale(gain, mean_square))
 
 
 def _fold_batch_norm(state: dict, norm: str) -> None:
     """Fold a BatchNorm of this name, in place: what it adds becomes a bias."""
     weight, bias, mean, variance, _ = (state.pop(f"{norm}.{kind}") for kind in BATCH_STATE)
-    scale = scale_of(weight, variance)
+    scale = channel_scale(weight, variance)
     state[f"{_layer_before(norm)}.bias"] = bias - mean * scale
     _scale_weight(state, norm, scale)
 

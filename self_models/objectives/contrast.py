@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from self_models.basics.devices import wide
-from self_models.basics.images import light, of_light
+from self_models.basics.images import light, light_to_pixels
 from self_models.basics.settings import FRACTION, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.runtime.state import View
@@ -55,7 +55,7 @@ def original_contrast(
     z = (open_light - mean) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     lowest = z.amin(all_pixels, keepdim=True)
     highest = z.amax(all_pixels, keepdim=True)
-    return of_light((z - lowest) / (highest - lowest + 1e-5)) * is_open
+    return light_to_pixels((z - lowest) / (highest - lowest + 1e-5)) * is_open
 
 
 def local_contrast(
@@ -82,7 +82,7 @@ def local_contrast(
     """
     gain, attended = local_gain(image, is_open, attention)
     brightened = (gain * light(image)).clamp(max=1)
-    return of_light(brightened) * (is_open & attended)
+    return light_to_pixels(brightened) * (is_open & attended)
 
 
 def local_gain(
