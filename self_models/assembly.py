@@ -33,7 +33,7 @@ WEIGHTS = {  # what load(weights=...) takes beside float32 -> what makes it of a
 
 STREAM = "self_models.guests.streams.stream:Stream"
 FORGET = "self_models.guests.streams.forgetting:forget"
-FILL_UNIFORMS = "self_models.engines.event.build:filled"
+FILL_UNIFORMS = "self_models.engines.event.build:fill_uniforms"
 
 
 class Place(str):

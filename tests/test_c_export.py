@@ -39,10 +39,10 @@ from harness.exporting.formats import FORMATS, renamed
 from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
 from self_models.basics import HOME
-from self_models.engines.event.build import ALWAYS, FOLDER, Built, Settings, library
+from self_models.engines.event.build import FOLDER, REQUIRED_FLAGS, KernelBuild, Settings, library
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
-from self_models.engines.event.state import Rooms
+from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import settings_of
 from self_models.guests.quantize import IntegerSNN, in_whole_numbers
 from self_models.runtime.draws import EVALUATION, Draws, key_for
@@ -92,21 +92,21 @@ class Running:
     """A state of a network's, by the functions of network.h."""
 
     def __init__(self, model):
-        self.model, self.rooms = model, Rooms(library(), lay_out(model))
-        self.room = self.rooms.new(settings_of(model))
-        self.state, self.size = self.room.state, len(self.room.memory)
+        self.model, self.pool = model, StatePool(library(), lay_out(model))
+        self.kernel_state = self.pool.new(settings_of(model))
+        self.state, self.size = self.kernel_state.struct, len(self.kernel_state.memory)
 
     def begin(self, settings, size):
-        network, memory = ctypes.byref(self.rooms.network), np.empty(size, np.uint8)
+        network, memory = ctypes.byref(self.pool.network), np.empty(size, np.uint8)
         return bool(
-            self.room.library.network_begin(
+            self.pool.library.network_begin(
                 network, ctypes.byref(settings), memory.ctypes.data, size
             )
         )
 
     def call(self, name, *values):
-        return getattr(self.room.library, f"network_{name}")(
-            ctypes.c_void_p(self.room.address), *values
+        return getattr(self.pool.library, f"network_{name}")(
+            ctypes.c_void_p(self.kernel_state.address), *values
         )
 
     def changed(self, **changes):
@@ -224,7 +224,7 @@ def test_wide_layers(monkeypatch, flags):
     """512 channels that all spike at once, two groups of which reach others by nine weights, up to 31/16, which is 124 in whole
     numbers: 16 bits hold 264 of them. Windows of five, of 66 channels of the input; and layers that fill no whole vectors."""
     monkeypatch.setenv("CFLAGS", flags)
-    monkeypatch.setattr(self_models.engines.event.build, "built", Built)
+    monkeypatch.setattr(self_models.engines.event.build, "kernel_build", KernelBuild)
     monkeypatch.setattr(self_models.engines.event.engine, "library", library.__wrapped__)
     wide = build(
         VGG_SNN_STDB_wFeedback,
@@ -294,10 +294,10 @@ def test_a_phased_network_answers_one_image_after_the_other_from_rest(tmp_path):
         CBuild(tmp_path, model).run(x, "-l")
     run.call("reset", 0, 0, 0)
     assert not run.call("streams") and run.show(x[0])
-    before = run.room.pixels("image").copy()
-    assert not run.show(x[1]) and np.array_equal(run.room.pixels("image"), before)
+    before = run.kernel_state.pixels("image").copy()
+    assert not run.show(x[1]) and np.array_equal(run.kernel_state.pixels("image"), before)
     run.call("reset", 0, 0, 1)
-    assert run.show(x[1]) and not np.array_equal(run.room.pixels("image"), before)
+    assert run.show(x[1]) and not np.array_equal(run.kernel_state.pixels("image"), before)
 
 
 @torch.no_grad()
@@ -363,7 +363,7 @@ def test_an_image_behind_events_is_sent_by_its_values():
         run.call("step")
         run.show(torch.full(model.image_shape, 100, dtype=torch.uint8))
         run.call("step")
-        found.append(run.room.potentials(1).copy())
+        found.append(run.kernel_state.potentials(1).copy())
     assert np.array_equal(*found) and found[0].any()
 
 
@@ -1122,8 +1122,8 @@ def test_an_export_is_checked_with_the_flags_that_round_sums_one_by_one(monkeypa
         commands.append(command)
         raise OSError("no compiler")
 
-    monkeypatch.setattr(harness.exporting.c_folder, "answer_of", refuse)
+    monkeypatch.setattr(harness.exporting.c_folder, "run_compiler", refuse)
     said = harness.exporting.c_folder.checked({"check.c": "", "network.c": "", "weights.c": ""})
     assert said == "it cannot be checked (no compiler)"
-    assert {*ALWAYS} <= {*commands[0]}
+    assert {*REQUIRED_FLAGS} <= {*commands[0]}
     assert "-shared" not in commands[0]

@@ -607,9 +607,9 @@ def test_what_changes_a_network_counts_at_the_next_run(way):
         after = engine(x, u)
         check_same(model(x, u), after, exact=False)
         assert not torch.equal(before.logits, after.logits)
-        rooms = engine.rooms
+        pools = engine.pools
         assert (
-            engine(x, u) and engine.rooms is rooms and rooms
+            engine(x, u) and engine.pools is pools and pools
         )  # which are kept while nothing changes
 
 
@@ -638,11 +638,11 @@ def test_an_optimiser_of_other_tensors_changes_nothing():
     model = build()
     engine, (x, u) = EventEngine(model), inputs(model)
     engine(x, u)
-    rooms = engine.rooms
+    pools = engine.pools
     other = nn.Linear(2, 2)
     other(torch.ones(1, 2)).sum().backward()
     torch.optim.Adam([*other.parameters(), *model.parameters()], fused=True).step()
-    assert engine(x, u) and engine.rooms is rooms and rooms
+    assert engine(x, u) and engine.pools is pools and pools
 
 
 def test_an_evaluation_looks_at_the_weights_anew():

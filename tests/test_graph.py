@@ -148,16 +148,16 @@ def test_what_is_given_comes_before_like_and_that_before_the_file(given, dt, lea
     assert model.graph.modules["0"].leak.item() == pytest.approx(leak)
 
 
-@pytest.mark.skipif(isinstance(build.built(), ModelError), reason="there is no C compiler")
+@pytest.mark.skipif(isinstance(build.kernel_build(), ModelError), reason="there is no C compiler")
 def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
     """As C programs read them: 1 arrives at both, of which two timesteps keep 1/4 and 9/16."""
     neurons = equations(
         "LIF", tau=[2, 4], r=[2, 4], v_leak=[0, 0], v_threshold=[4, 4], v_reset=[0, 0]
     )
     model = from_nir(chain(neurons, shape=(2,)), dt=1)
-    rooms, of_kernel = model.engine.current(), build.library()
-    room, events = rooms.new(model.engine.settings(3)), (ctypes.c_int32 * 2)(0, 1)
-    state, potential = ctypes.c_void_p(room.address), of_kernel.network_potential
+    pool, of_kernel = model.engine.current(), build.library()
+    kernel_state, events = pool.new(model.engine.settings(3)), (ctypes.c_int32 * 2)(0, 1)
+    state, potential = ctypes.c_void_p(kernel_state.address), of_kernel.network_potential
     potential.restype = ctypes.c_float
     of_kernel.network_reset(state, 0, 0, 0)
     of_kernel.network_arrive(state, events, 2)
@@ -357,7 +357,7 @@ def check_graph(seed, folder, is_built_plainly=True, is_checked_in_c=True):
         found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
         assert first_difference(found, plain(rows, 6), tolerance=1e-5) is None
         assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).double())
-        if is_built_plainly and not isinstance(build.built(plain=True), ModelError):
+        if is_built_plainly and not isinstance(build.kernel_build(plain=True), ModelError):
             fast, model.engine.current().library = model(events / 3), build.library(plain=True)
             assert (
                 first_difference(model(events / 3), fast, tolerance=0) is None

@@ -20,10 +20,10 @@ from conftest import REPOSITORY, images, refused, run_here
 import self_models.engines.event.engine
 from self_models import ModelError, load
 from self_models.engines.event import build
-from self_models.engines.event.build import FOLDER, KINDS, Built, Network, Settings, State
+from self_models.engines.event.build import FOLDER, KINDS, KernelBuild, Network, Settings, State
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
-from self_models.engines.event.state import Rooms
+from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import K, settings_of
 from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.guests.quantize import in_whole_numbers
@@ -66,7 +66,7 @@ def fresh(monkeypatch, tmp_path):
     """A folder with an empty cache, whose name is no ASCII; nothing is built yet in this process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "Käßchen ö"))
     monkeypatch.setenv("CFLAGS", "-O0")
-    cached = build.built, build.library
+    cached = build.kernel_build, build.library
     for each in cached:
         each.cache_clear()
     yield tmp_path
@@ -75,7 +75,7 @@ def fresh(monkeypatch, tmp_path):
 
 
 def libraries():
-    return sorted(build.kept_folder().rglob("*.so"))
+    return sorted(build.cache_folder().rglob("*.so"))
 
 
 def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
@@ -102,9 +102,9 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
         )
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
-            Built()
+            KernelBuild()
     assert model.engine is None and not libraries()
-    for function in (build.built, build.library):
+    for function in (build.kernel_build, build.library):
         function.cache_clear()
     assert torch.equal(draws.uniforms(2, (2, 3, 4)), drawn)
     assert torch.equal(load(QUICK, engine="dense")(x, draws=draws).logits, logits)
@@ -112,7 +112,7 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
 
 def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
     """Until the kernel knows it, here as if it did not know `blocking`: at its default it changes nothing."""
-    monkeypatch.setattr("self_models.engines.event.tables.AS_FLAGS", ("together",))
+    monkeypatch.setattr("self_models.engines.event.tables.GATE_FLAGS", ("together",))
     engine = EventEngine(small())
     engine.update()
     engine.model.change(blocking="dynamic")
@@ -129,14 +129,14 @@ def test_a_compiler_that_fails(fresh, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(build, "compilers", lambda: [[str(compiler)]])
         with pytest.raises(ModelError, match="pip install ziglang") as error:
-            Built()
+            KernelBuild()
     assert (
         "cc: error: no licence)" in str(error.value)
         and "\n" not in str(error.value)
         and not libraries()
     )
     if shutil.which("cc"):
-        found = Built()
+        found = KernelBuild()
         assert (
             found.command[0] == "cc"
             and str(compiler) in found.reasons[0]
@@ -166,7 +166,7 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
         + [("clang", "-O2")] * ("clang" in COMPILERS)
         + [(ZIG, "-O3")] * HAS_ZIG
     )
-    monkeypatch.setattr(build, "built", Built)
+    monkeypatch.setattr(build, "kernel_build", KernelBuild)
     monkeypatch.setattr(self_models.engines.event.engine, "library", build.library.__wrapped__)
     for compiler, flags in ways:
         monkeypatch.setenv("CC", compiler)
@@ -185,7 +185,7 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
         pytest.skip("all but zig, which is not here: pip install ziglang")
 
 
-@pytest.mark.parametrize("flags", [*KINDS.values(), build.SMALL["small"], ("-DPLAIN",)])
+@pytest.mark.parametrize("flags", [*KINDS.values(), build.SMALL_KINDS["small"], ("-DPLAIN",)])
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_compiler_warns(compiler, flags, tmp_path):
     words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-c"]
@@ -236,11 +236,19 @@ def test_a_build_that_rounds_sums_in_another_way_does_not_begin(tmp_path):
 def test_a_library_is_kept_and_one_that_does_not_load_is_built_again(fresh, monkeypatch):
     with monkeypatch.context() as patch:  # else this process has it in memory
         patch.setattr(ctypes, "CDLL", str)
-        path = Built().path
+        path = KernelBuild().path
         made = path.stat().st_mtime_ns
-        assert Built().path == path and path.stat().st_mtime_ns == made and libraries() == [path]
+        assert (
+            KernelBuild().path == path
+            and path.stat().st_mtime_ns == made
+            and libraries() == [path]
+        )
     path.write_bytes(b"no library")
-    assert Built().loaded.network_runs and path.stat().st_size > 10_000 and libraries() == [path]
+    assert (
+        KernelBuild().library.network_runs
+        and path.stat().st_size > 10_000
+        and libraries() == [path]
+    )
 
 
 @needs_cc
@@ -250,18 +258,18 @@ def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypat
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     build.users_folder().parent.touch()
-    found = Built()
-    assert not found.kept and found.loaded.network_runs and not list(temporary.iterdir())
+    found = KernelBuild()
+    assert not found.is_cached and found.library.network_runs and not list(temporary.iterdir())
 
 
 @needs_cc
 def test_several_at_once_and_what_a_killed_build_left(fresh):
-    (build.kept_folder() / "building_x").mkdir(parents=True)
-    (build.kept_folder() / "building_x/network.so").write_text("half")
+    (build.cache_folder() / "building_x").mkdir(parents=True)
+    (build.cache_folder() / "building_x/network.so").write_text("half")
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: Built(), range(4)))
+        found = list(pool.map(lambda _: KernelBuild(), range(4)))
     (path,) = {one.path for one in found}
-    assert {each.name for each in build.kept_folder().iterdir()} == {"building_x", path.name}
+    assert {each.name for each in build.cache_folder().iterdir()} == {"building_x", path.name}
 
 
 FLOATS = np.float32([-1, 0.5, 3e38, math.inf, math.nan]).view(np.int32).tolist()
@@ -341,9 +349,9 @@ def test_settings_out_of_range_are_refused(kind):
     model = small(encoding="direct")
     model = in_whole_numbers(model) if kind == "int8" else model
     kernel, tables = build.library(kind), lay_out(model)
-    rooms = Rooms(kernel, tables)
-    room = rooms.new(settings_of(model))
-    before = bytes(room.state.settings)
+    pool = StatePool(kernel, tables)
+    state = pool.new(settings_of(model))
+    before = bytes(state.struct.settings)
     assert {*OUT_OF_RANGE} == {name for name, _ in Settings._fields_}
     for ranges, is_taken in ((IN_RANGE, 1), (OUT_OF_RANGE, 0)):
         for name, value in named_values(ranges):
@@ -352,19 +360,19 @@ def test_settings_out_of_range_are_refused(kind):
             why = why_refused(kernel, tables.block(settings))
             assert why == ("" if is_taken else "the settings"), (name, value)
             begun = kernel.network_begin(
-                ctypes.byref(rooms.network),
+                ctypes.byref(pool.network),
                 ctypes.byref(settings),
-                room.memory.ctypes.data,
-                len(room.memory),
+                state.memory.ctypes.data,
+                len(state.memory),
             )
             assert bool(begun) == is_taken, (name, value)
-            room.state.settings = settings_of(model)
-            assert kernel.network_set(room.address, ctypes.byref(settings)) == is_taken
-            assert bytes(room.state.settings) == (bytes(settings) if is_taken else before)
+            state.struct.settings = settings_of(model)
+            assert kernel.network_set(state.address, ctypes.byref(settings)) == is_taken
+            assert bytes(state.struct.settings) == (bytes(settings) if is_taken else before)
 
 
 def test_a_setting_out_of_range_is_refused_in_a_line():
-    """One that was put there by hand, past change(); a room that is free is not used either."""
+    """One that was put there by hand, past change(); a state that is free is not used either."""
     engine, x = EventEngine(small()), images(1, (1, 12, 16))
     assert engine(x, seed=0)
     engine.model.gate.epsilon = NAN
@@ -407,11 +415,11 @@ def test_links_that_run_on_the_other_side_of_their_neurons_are_refused():
         own = {"image_shape": (1, 2, 2), "labels": 2, "leak": 0.9, "update": update}
         model = TracedSNN(nodes=nodes, **own).eval()
         tables, settings = lay_out(model), settings_of(model)
-        room = Rooms(kernel, tables).new(settings)
+        state = StatePool(kernel, tables).new(settings)
         (further,) = (n for n, node in enumerate(tables.nodes) if node["kind"] == K.ADDING)
         assert why_refused(kernel, tables.block(settings)) == ""
         settings.immediate = 1 - settings.immediate
-        assert not kernel.network_set(room.address, ctypes.byref(settings)), update
+        assert not kernel.network_set(state.address, ctypes.byref(settings)), update
         settings.immediate = 1 - settings.immediate
         places = [tables.order.tolist().index(n) for n in (1, further)]
         tables.order[places] = tables.order[places[::-1]]
@@ -427,14 +435,14 @@ def test_a_prediction_that_is_no_number_sends_nothing_in_whole_numbers():
     kernel = build.library("int8")
     settings = settings_of(model)
     settings.decoded_scale, settings.readout_leak = 3e38, 0
-    room = Rooms(kernel, lay_out(model)).new(settings)
-    pixels = np.full(room.state.pixels, 200, np.uint8)
-    kernel.network_reset(room.address, 0, 0, 0)
-    kernel.network_show(ctypes.c_void_p(room.address), ctypes.c_void_p(pixels.ctypes.data))
+    state = StatePool(kernel, lay_out(model)).new(settings)
+    pixels = np.full(state.struct.pixels, 200, np.uint8)
+    kernel.network_reset(state.address, 0, 0, 0)
+    kernel.network_show(ctypes.c_void_p(state.address), ctypes.c_void_p(pixels.ctypes.data))
     for _ in range(12):
-        kernel.network_step(ctypes.c_void_p(room.address))
-    is_lost = np.isnan(room.pixels("prediction"))
-    assert is_lost.any() and not room.spikes(0)[is_lost].any()
+        kernel.network_step(ctypes.c_void_p(state.address))
+    is_lost = np.isnan(state.pixels("prediction"))
+    assert is_lost.any() and not state.spikes(0)[is_lost].any()
 
 
 def use(library, block):

@@ -25,11 +25,11 @@ from self_models.engines.event.build import (
     KERNEL,
     Part,
     State,
-    answer_of,
-    built,
+    failure_message,
+    kernel_build,
     library,
-    said_by,
-    structs,
+    read_structs,
+    run_compiler,
 )
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
@@ -422,12 +422,13 @@ def checked(files):
         try:
             for name, text in files.items():
                 (Path(folder) / name).write_text(text)
-            answer_of(
-                folder, [*built().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"]
+            run_compiler(
+                folder,
+                [*kernel_build().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"],
             )
             done = subprocess.run([program], capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
-            return f"it cannot be checked ({said_by(error)})"
+            return f"it cannot be checked ({failure_message(error)})"
     if done.returncode:
         raise UserError(
             f"its C is not equal to step(), a fault of this program: {done.stdout.strip()}"
@@ -450,7 +451,7 @@ def memory_of(tables, whole="small"):
     )
     size = kernel.network_size(ctypes.byref(network))
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, windows * ctypes.c_size_t)))
-    small = structs(ctypes.c_uint32, ctypes.c_uint32)
+    small = read_structs(ctypes.c_uint32, ctypes.c_uint32)
     return (
         flash,
         rest

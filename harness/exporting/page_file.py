@@ -15,7 +15,7 @@ import torch
 from harness import UserError
 from harness.exporting.c_folder import tables_of, test_images
 from self_models.counting.operations import conventions
-from self_models.engines.event.build import structs
+from self_models.engines.event.build import read_structs
 from self_models.engines.event.tables import settings_of
 from self_models.loading import load
 from self_models.runtime.draws import key_for
@@ -170,7 +170,7 @@ def kernel_of(model):
     pieces = [piece(weights[at : at + PIECE]) for at in range(0, len(weights), PIECE)]
     kinds = {
         name: kind
-        for name, kind in structs(ctypes.c_uint32, ctypes.c_uint32).items()
+        for name, kind in read_structs(ctypes.c_uint32, ctypes.c_uint32).items()
         if name in LOOKED_AT
     }
     return {

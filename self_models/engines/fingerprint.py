@@ -2,6 +2,8 @@
 
 import itertools
 
+import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from self_models.layers.neurons import SpikingNeuron
@@ -11,11 +13,12 @@ step_numbers = itertools.count(1)  # of all optimiser steps of this process
 latest_steps = {}  # id of a tensor: the number of the latest optimiser step that changed it
 
 
-def note_optimizer_step(optimizer, args, kwargs):
-    """Note which tensors a step of an optimiser has changed; torch calls this after each step."""
+def note_optimizer_step(optimizer, args, kwargs) -> None:
+    """Note which tensors an optimiser has changed; torch calls this after each step."""
     # torch does not raise the version of what a fused optimiser writes, nor of what
     # other optimisers write through `.data`. A number that no other step has, in place
-    # of a count, tells two tensors apart of which the later has got the id of the first.
+    # of a count, tells two tensors apart of which the later has got the id of the
+    # first.
     number = next(step_numbers)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -26,13 +29,13 @@ def note_optimizer_step(optimizer, args, kwargs):
 register_optimizer_step_post_hook(note_optimizer_step)
 
 
-def fingerprint(model):
+def fingerprint(model: nn.Module) -> tuple[list, list[torch.Tensor]]:
     """Describe what a model is made of, to tell later whether it has changed.
 
-    Seen are changed modules, hooks and neurons, tensors that were replaced or whose memory
-    was (``.data = ...``), what torch counts as a change in place (``tensor._version``), and
-    steps of optimisers. Not seen are writes in place through ``.data``, a NumPy array or
-    another process, and into inference tensors.
+    Seen are changed modules, hooks and neurons, tensors that were replaced or whose
+    memory was (``.data = ...``), what torch counts as a change in place
+    (``tensor._version``), and steps of optimisers. Not seen are writes in place through
+    ``.data``, a NumPy array or another process, and into inference tensors.
 
     Parameters
     ----------
@@ -47,16 +50,17 @@ def fingerprint(model):
         Parameters and buffers of the model. Whoever keeps ``state`` for comparison must
         also keep what ``kept_in_memory(tensors)`` of basics returns.
     """
-    modules, tensors = modules_of(model), []
+    modules = modules_of(model)
     state = [*modules]
+    tensors = []
     for module in modules:
-        state += type(module), is_hooked(module)
+        state += (type(module), is_hooked(module))
         if isinstance(module, SpikingNeuron):
-            state += module.initial_potential, module.floor, module.update
-            state += getattr(module, "numbers", ())
+            state += (module.initial_potential, module.floor, module.update)
+            state += getattr(module, "numbers", ())  # constants of neurons of a NIR file
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
     for value in tensors:
-        version = value.is_inference() or value._version
+        version = value.is_inference() or value._version  # inference tensors have no version
         state.append((id(value), value.data_ptr(), version, latest_steps.get(id(value))))
     return state, tensors

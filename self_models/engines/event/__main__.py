@@ -1,4 +1,4 @@
-"""python -m self_models.engines.event: build the kernel, say how and where, and check it against the reference step."""
+"""Build the kernel, and check it: ``python -m self_models.engines.event``."""
 
 import argparse
 import shlex
@@ -7,56 +7,85 @@ import sys
 import torch
 
 from self_models.basics import ModelError
-from self_models.engines.event.build import KINDS, built, library
+from self_models.engines.event.build import KINDS, kernel_build, library
 from self_models.engines.event.engine import EventEngine
-from self_models.guests.conformance import first_difference
+from self_models.guests.conformance import Difference, first_difference
 from self_models.guests.quantize import in_whole_numbers
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
+DESCRIPTION = (
+    "python -m self_models.engines.event: build the kernel, say how and where, "
+    "and check it against the reference step."
+)
 
-def checked(kind):
-    """The first difference between the kernel and step() on a small network whose sums are not rounded, or None."""
+
+def difference_from_step(kind: str) -> Difference | None:
+    """Compare the kernel with step() on a small network whose sums are not rounded.
+
+    Parameters
+    ----------
+    kind : str
+        Of the weights, a key of `KINDS`.
+
+    Returns
+    -------
+    Difference or None
+        The first difference; None if there is none.
+    """
     torch.manual_seed(0)
-    settings = {
-        "readout": "membrane_linear",
-        "update": "immediate",
-        "default_threshold": 0.25,
-        "epsilon": 0.2,
-    }
-    model = InputBlockingSNN("VGG5_wFeedback_small", timesteps=6, fc_width=32, **settings).eval()
+    model = InputBlockingSNN(
+        "VGG5_wFeedback_small",
+        timesteps=6,
+        fc_width=32,
+        readout="membrane_linear",
+        update="immediate",
+        default_threshold=0.25,
+        epsilon=0.2,
+    ).eval()
     for parameter in model.parameters():
         parameter.data.mul_(16).round_().div_(16)
     if kind == "int8":
         model = in_whole_numbers(model)
-    model.batched = False
-    return first_difference(
-        model, EventEngine(model), torch.randint(256, (4, *model.image_shape), dtype=torch.uint8)
+    model.batched = False  # the reference step, not whole layers at once
+    images = torch.randint(256, (4, *model.image_shape), dtype=torch.uint8)
+    return first_difference(model, EventEngine(model), images)
+
+
+def build_and_check(kind: str) -> None:
+    """Build the kernel for weights of this kind, say how and where, and check it.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be built, or differs from the reference step.
+    """
+    library(kind)
+    build = kernel_build(kind)
+    for reason in build.reasons:
+        print(f"passed over {reason}")
+    print(f"{kind}: {shlex.join(build.command)}")
+    if build.is_cached:
+        print(f"  {build.path}")
+    else:
+        print("  for this process alone: the user's cache cannot be written")
+    difference = difference_from_step(kind)
+    if difference:
+        raise ModelError(
+            f"the kernel differs from the reference step: {difference}: "
+            "use --engine dense, and report this"
+        )
+    print("  spike for spike as the reference step")
+
+
+def main() -> None:
+    """Run the command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m self_models.engines.event", description=DESCRIPTION
     )
-
-
-def main():
-    argparse.ArgumentParser(
-        prog="python -m self_models.engines.event", description=__doc__
-    ).parse_args()
+    parser.parse_args()
     try:
         for kind in KINDS:
-            library(kind)
-            compiled = built(kind)
-            print(
-                *(f"passed over {reason}\n" for reason in compiled.reasons),
-                f"{kind}: {shlex.join(compiled.command)}",
-                sep="",
-            )
-            print(
-                f"  {compiled.path}"
-                if compiled.kept
-                else "  for this process alone: the user's cache cannot be written"
-            )
-            if differs := checked(kind):
-                raise ModelError(
-                    f"the kernel differs from the reference step: {differs}: use --engine dense, and report this"
-                )
-            print("  spike for spike as the reference step")
+            build_and_check(kind)
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

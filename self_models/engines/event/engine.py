@@ -1,9 +1,15 @@
-"""The event engine: a trained SNN's spikes one by one, by the kernel, so that a run costs what its activity costs.
+"""The event engine: runs a trained SNN on the kernel.
 
-Same results as the model's own forward, the dense engine: the same draws give the same spikes, but for those that rounding
-decides (see docs/explanation/event_engine.md). Evaluation only, on the CPU.
+A run costs what its spikes cost. It gives the results of the model's own forward: with
+the same draws the same spikes, apart from those that rounding decides (see
+docs/explanation/event_engine.md). It is for evaluation, on the CPU.
+
+`EventEngine` runs an SNN on images, and `GraphEngine` a GraphSNN on recordings of
+events.
 """
 
+import ctypes
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -12,25 +18,64 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.devices import kept_in_memory
 from self_models.basics.images import checked_images
-from self_models.engines.event.build import Run, Settings, built, library
+from self_models.engines.event.build import Run, Settings, kernel_build, library
 from self_models.engines.event.layout import has_form, lay_out
-from self_models.engines.event.state import CHUNK, Rooms, StreamMemory, in_rows
-from self_models.engines.event.tables import own_settings, settings_of, unknown_part, whole_form
+from self_models.engines.event.state import IMAGES_PER_CALL, KernelStream, StatePool, in_rows
+from self_models.engines.event.tables import (
+    Tables,
+    current_settings,
+    settings_of,
+    unknown_part,
+    whole_form,
+)
 from self_models.engines.fingerprint import fingerprint
 from self_models.guests.phased.timing import schedule_of
 from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
-from self_models.runtime.draws import draws_for, in_space, key_for
+from self_models.runtime.draws import Draws, draws_for, in_space, key_for
 from self_models.runtime.known_parts import is_hooked, unknown
 from self_models.runtime.loop import check_uniforms
+from self_models.runtime.outputs import SNNOutput
+
+RUN = np.dtype(Run)
+SUMS = ("error", "open_share")  # arrays of Run that are sums over pixels
+PICTURES = {  # arrays of Run with a value for each pixel -> dtype
+    "prediction": np.float32,
+    "predicted": np.uint8,
+    "is_open": np.uint8,
+}
+STEPS_FIRST = (*PICTURES, "uniforms")  # arrays (T, B, ...); the others are (B, T, ...)
 
 
-def engine_of(kind, model, name):
-    """(an Engine of this kind, or None where the model runs dense; why 'auto' leaves it so, or None). name: of ENGINE_NAMES in
-    assembly. Raises ModelError where 'event' cannot be."""
+def engine_of(kind: type["Engine"], model, name: str) -> tuple["Engine | None", str | None]:
+    """Return the engine that runs a model.
+
+    Parameters
+    ----------
+    kind : type
+        A class of this file.
+    model : nn.Module
+        The network.
+    name : str
+        Which engine is asked for, one of ``ENGINE_NAMES`` in assembly.py.
+
+    Returns
+    -------
+    engine : Engine or None
+        None if the model runs dense.
+    reason : str or None
+        Why "auto" leaves it so.
+
+    Raises
+    ------
+    ModelError
+        If "event" is asked for and cannot be.
+    """
+    if name not in ("auto", "event"):
+        return None, None
     try:
-        return kind(model) if name in ("auto", "event") else None, None
+        return kind(model), None
     except ModelError as error:
         if name == "event":
             raise
@@ -38,77 +83,138 @@ def engine_of(kind, model, name):
 
 
 class Engine:
-    """Runs a model on the kernel, in torch.get_num_threads() threads. Its tables are laid out at the first run, and again when
-    the model has changed as made_of() tells, or after refresh(). Raises ModelError without a C compiler, and for a model that
-    the kernel cannot run."""
+    """Base of both engines: tables that are laid out anew when the model has changed.
+
+    A run uses ``torch.get_num_threads()`` threads. Tables are laid out at the first
+    run, and again if `made_of` differs from what it was, or after `refresh`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+
+    Raises
+    ------
+    ModelError
+        Without a C compiler, and for a model that the kernel cannot run.
+    """
 
     def __init__(self, model):
-        library("int8" if whole_form(model) else "float32")
-        self.model, self._counted = model, None
+        library(weight_kind(model))
+        self.model = model
+        self._counted_steps = None  # since start_counting(); None: operations are not counted
         self.forget()
         self.update()
 
     def __getstate__(self):
-        """Of a copy, or a pickle, which lays out tables of its own."""
+        """Return what a copy, or a pickle, holds; it lays out tables of its own."""
         return {"model": self.model}
 
     def __setstate__(self, state):
-        self.model, self._counted = state["model"], None
+        """Fill a copy."""
+        self.model = state["model"]
+        self._counted_steps = None
         self.forget()
 
-    def refresh(self):
-        """Lay the tables out again at the next run, but not while operations are counted."""
-        if self._counted is None:
+    def refresh(self) -> None:
+        """Lay the tables out again at the next run, unless operations are counted."""
+        if self._counted_steps is None:
             self.forget()
 
-    def forget(self):
-        self.rooms, self._made_of, self._tensors, self._own, self._settings = (
-            {},
-            None,
-            [],
-            None,
-            None,
-        )
+    def forget(self) -> None:
+        """Forget the tables, and what is known of the model."""
+        self.pools = {}  # whether events are counted -> StatePool
+        self._made_of = None
+        self._tensors = []
+        self._current_settings = None
+        self._settings = None
 
-    def made_of(self):
-        """(what is equal while the tables fit the model, its tensors)"""
+    def check(self) -> None:
+        """Raise ModelError if the kernel cannot run the model as it is now."""
+        raise NotImplementedError
+
+    def made_of(self) -> tuple[object, list[torch.Tensor]]:
+        """Return what is equal as long as the tables fit the model, and its tensors."""
         return fingerprint(self.model)
 
-    def update(self):
-        """Forget tables that are not the model's any more. Raises ModelError where its check() does: where the kernel cannot run
-        the model as it is now."""
+    def update(self) -> None:
+        """Forget tables that are not those of the model any more.
+
+        Raises
+        ------
+        ModelError
+            If the kernel cannot run the model as it is now, or the model has changed
+            while operations were counted.
+        """
         made_of, tensors = self.made_of()
         if made_of != self._made_of:
-            if self._counted is not None:
+            if self._counted_steps is not None:
                 raise ModelError("the weights or settings changed while operations were counted")
             self.forget()
             self.check()
             self._made_of = made_of
             self._tensors = kept_in_memory(tensors)
 
-    def serves(self):
-        """True if the kernel can run the model as it is now."""
+    def serves(self) -> bool:
+        """Return whether the kernel can run the model as it is now."""
         try:
             self.update()
         except ModelError:
             return False
         return True
 
-    def current(self):
-        """The Rooms of the tables."""
-        if (counting := self._counted is not None) not in self.rooms:
-            kind = library("int8" if whole_form(self.model) else "float32")
-            self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
-        return self.rooms[counting]
+    def current(self) -> StatePool:
+        """Return the states of the present tables, which are laid out if need be."""
+        is_counting = self._counted_steps is not None
+        if is_counting not in self.pools:
+            tables = lay_out(self.model, counting=is_counting)
+            self.pools[is_counting] = StatePool(library(weight_kind(self.model)), tables)
+        return self.pools[is_counting]
+
+
+def weight_kind(model) -> str:
+    """Return the kind of a model's weights, as `library` of build.py has it."""
+    return "int8" if whole_form(model) else "float32"
+
+
+@dataclass
+class RunRequest:
+    """What an SNN is to run.
+
+    Attributes
+    ----------
+    x : Tensor of shape (B, C, H, W), or (B, T, C, H, W) of recordings
+        The images.
+    draws : Draws
+        Random numbers of the run.
+    num_steps : int
+        Timesteps to run.
+    frames : bool
+        Whether pictures are wanted; else sums over pixels.
+    uniforms : Tensor of shape (T, B, C, H, W) or None
+        Random numbers that take the place of the draws.
+    stream : KernelStream or None
+        The stream that goes on, if it is one.
+    """
+
+    x: torch.Tensor
+    draws: Draws
+    num_steps: int
+    frames: bool
+    uniforms: torch.Tensor | None = None
+    stream: KernelStream | None = None
 
 
 class EventEngine(Engine):
-    """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput. Epsilon, rule and the like are read at
-    every run."""
+    """Runs an SNN event by event: ``engine(x)`` gives what ``model(x)`` does.
+
+    Epsilon, the stopping rule and the like are read at every run, so they may be
+    changed.
+    """
 
     @classmethod
-    def supports(cls, model):
-        """Return why a network does not run on this engine, or None where it does."""
+    def supports(cls, model) -> str | None:
+        """Return why a network does not run on this engine, or None if it does."""
         try:
             cls(model)
         except ModelError as error:
@@ -116,270 +222,440 @@ class EventEngine(Engine):
         return None
 
     @staticmethod
-    def has_compiler():
+    def has_compiler() -> bool:
         """Return whether this machine can build the kernel."""
-        return not isinstance(built(), ModelError)
+        return not isinstance(kernel_build(), ModelError)
 
-    def check(self):
+    def check(self) -> None:
+        """Raise ModelError if the kernel cannot run the model as it is now."""
         model = self.model
         if next(model.parameters()).device.type != "cpu":
             raise ModelError("the event engine runs on the CPU")
-        if not whole_form(model):  # which was looked at when it was made
+        if not whole_form(model):  # one in whole numbers was looked at when it was made
             if model.is_custom:
                 raise ModelError(
-                    f"the event engine does not know the methods or hooks of this {type(model).__name__}"
+                    "the event engine does not know the methods or hooks of this "
+                    f"{type(model).__name__}"
                 )
-            if part := unknown(model):
-                raise ModelError(f"the event engine does not know {part}")
-        if part := unknown_part(model):
-            raise ModelError(f"the event engine has no form of the {' '.join(map(str, part))}")
+            module = unknown(model)
+            if module:
+                raise ModelError(f"the event engine does not know {module}")
+        part = unknown_part(model)
+        if part:
+            raise ModelError(f"the event engine has no form of the {part}")
 
-    def made_of(self):
-        model, (modules, tensors) = self.model, fingerprint(self.model)
+    def made_of(self) -> tuple[object, list[torch.Tensor]]:
+        """Return what is equal as long as the tables fit the model, and its tensors."""
+        model = self.model
+        modules, tensors = fingerprint(model)
         parts = [type(getattr(model, name)) for name in model.parts]
-        return (
+        state = (
             modules,
             parts,
             unknown_part(model),
             model.replaces(),
             model.sends_values,
             model.output_leak,
-        ), tensors
+        )
+        return state, tensors
 
-    def update(self):
+    def update(self) -> None:
+        """Forget tables that do not fit the model any more, and read its settings."""
         super().update()
-        if (own := own_settings(self.model)) != self._own:
-            self._own, self._settings = own, settings_of(self.model)
+        settings = current_settings(self.model)
+        if settings != self._current_settings:
+            self._current_settings = settings
+            self._settings = settings_of(self.model)
 
-    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames:
-        else predictions, errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward and check
-        do."""
+    def __call__(
+        self,
+        x: torch.Tensor,
+        uniforms: torch.Tensor | None = None,
+        draws: Draws | None = None,
+        seed: int | None = None,
+        frames: bool = True,
+    ) -> SNNOutput:
+        """Run images, or recordings.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or (B, T, C, H, W) of recordings
+            The images.
+        uniforms, draws, seed
+            As in the model's forward.
+        frames : bool
+            If False, predictions, errors, predicted and is_open are None, and sums take
+            their place.
+
+        Returns
+        -------
+        SNNOutput
+            As the model's forward gives it.
+
+        Raises
+        ------
+        ModelError
+            As forward and `check` do.
+        """
         self.update()
         return self.run(x, uniforms, draws, seed, frames)
 
-    def run(self, x, uniforms=None, draws=None, seed=None, frames=True):
-        """The same of a model that has not changed since update()."""
-        model, rooms = self.model, self.current()
+    def run(
+        self,
+        x: torch.Tensor,
+        uniforms: torch.Tensor | None = None,
+        draws: Draws | None = None,
+        seed: int | None = None,
+        frames: bool = True,
+    ) -> SNNOutput:
+        """Run as ``engine(x, ...)``, a model that has not changed since `update`."""
+        model = self.model
+        pool = self.current()
         x = checked_images(x, model, model.frames)
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
-        return self._run(
-            x, uniforms, draws, frames, self._settings.timesteps, rooms, self._settings
-        )
+        request = RunRequest(x, draws, self._settings.timesteps, frames, uniforms)
+        return self._run(request, pool, self._settings)
 
     # --- a stream
 
-    def begun(self, x, draws):
-        """The StreamMemory of images x with these Draws, at rest."""
+    def begun(self, x: torch.Tensor, draws: Draws) -> KernelStream:
+        """Return the networks of a stream on images x with these draws, at rest."""
         self.update()
-        return StreamMemory(self.current(), draws, self._settings)
+        return KernelStream(self.current(), draws, self._settings)
 
-    def go_on(self, memory, x, steps, frames, asked=None):
-        """(the SNNOutput of a stream's next steps, in which its networks see images x, the StreamMemory after them). asked:
-        nothing, since what is recorded runs dense."""
-        if memory.rooms.tables.header["counting"] != (
-            self._counted is not None
-        ):  # it has begun, or ended, in mid-stream
-            state = self.state_of(memory) | {"steps": memory.states[0].state.steps}
-            memory = self.restored(state, memory.draws)
-        return self._run(
-            x, None, memory.draws, frames, steps, memory.rooms, memory.settings, memory
-        ), memory
+    def go_on(
+        self, stream: KernelStream, x: torch.Tensor, steps: int, frames: bool, asked: object = None
+    ) -> tuple[SNNOutput, KernelStream]:
+        """Run the next timesteps of a stream.
 
-    def state_of(self, memory):
-        """As state_of of guests/streams/stream.py."""
-        return memory.state_dict(forms_of(self.model))
+        Parameters
+        ----------
+        stream : KernelStream
+            Its networks.
+        x : Tensor of shape (B, C, H, W)
+            Images that they see in these timesteps.
+        steps : int
+            Number of timesteps.
+        frames : bool
+            As in ``engine(x)``.
+        asked : dict
+            Empty: what is recorded runs dense.
 
-    def restored(self, state, draws):
-        """The StreamMemory of which that is the state_dict."""
-        memory, steps = self.begun(state["image"], draws), state["steps"]
-        memory.load(state, steps)
-        return memory
+        Returns
+        -------
+        output : SNNOutput
+            Of these timesteps.
+        stream : KernelStream
+            The networks after them.
+        """
+        is_counting = self._counted_steps is not None
+        if stream.pool.tables.header["counting"] != is_counting:
+            # Counting has begun, or ended, in mid-stream: other tables from here on.
+            state = self.state_of(stream) | {"steps": stream.states[0].struct.steps}
+            stream = self.restored(state, stream.draws)
+        request = RunRequest(x, stream.draws, steps, frames, stream=stream)
+        return self._run(request, stream.pool, stream.settings), stream
+
+    def state_of(self, stream: KernelStream) -> dict[str, torch.Tensor]:
+        """Return what the next timestep of a stream needs, by name (B, ...)."""
+        return stream.state_dict(forms_of(self.model))
+
+    def restored(self, state: dict, draws: Draws) -> KernelStream:
+        """Return the networks of a stream with this state, of either engine."""
+        stream = self.begun(state["image"], draws)
+        stream.load(state, state["steps"])
+        return stream
 
     # --- counting
 
-    def start_counting(self):
-        """Count the inputs of each linear module from now on."""
+    def start_counting(self) -> None:
+        """Count the inputs of each linear layer from now on."""
         if self.serves():
-            self.rooms.pop(True, None)
-            self._counted = 0
+            self.pools.pop(True, None)
+            self._counted_steps = 0
 
-    def stop_counting(self, counter):
-        """Add to an OperationCounter what was counted since start_counting."""
-        if rooms := self.rooms.pop(True, None):
-            add_events(counter, rooms, self.model, self._counted)
-        self._counted = None
+    def stop_counting(self, counter) -> None:
+        """Add to an OperationCounter what was counted since `start_counting`."""
+        pool = self.pools.pop(True, None)
+        if pool:
+            add_events(counter, pool, self.model, self._counted_steps)
+        self._counted_steps = None
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames, steps, rooms, settings, memory=None):
-        """The SNNOutput of so many steps. memory: of a stream, whose state it goes on from."""
-        model, tables, batch = self.model, rooms.tables, len(x)
-        images = in_rows(x.float()).reshape(
-            batch, x.shape[1] if x.dim() > 4 else 1, prod(tables.shapes[0])
-        )
-        given = {} if uniforms is None else {"uniforms": in_rows(uniforms.float())}
-        of_decoder = [*(PICTURES if frames else SUMS)] if model.has_feedback else []
-        results = new_results(tables, batch, steps, of_decoder)
-        arrays, (key0, key1) = {"frames": images, **given, **results}, key_for(draws.seed, "input")
-        stops, ahead = model.rule.stops and not memory, model.settings["predict"] == "next"
-        runs = runs_of(
-            batch,
-            arrays,
-            stride=images[:, :1].size,
-            count=images.shape[1],
-            steps=steps,
-            stops=stops,
-            ahead=ahead,
-            key0=key0,
-            key1=key1,
-            number=draws.index.numpy(),
-            epoch=draws.epoch,
-        )
-        if memory:
-            runs["state"] = [room.address for room in memory.states]
-        rooms.run(runs, settings, batch if memory else CHUNK)
-        if self._counted is not None:
-            self._counted += int(runs["taken"].sum())
-        compared, taken = (
-            torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken")
-        )
-        shown = {"compared": compared[None]}
-        results["spikes"] = results["counts"][..., : len(tables.names)].astype(np.float32)
-        for name in ("spikes", "logits", *(of_decoder if model.gate.reacts else of_decoder[:1])):
-            values = torch.from_numpy(results[name])
-            if name in PICTURES:
-                shown[name] = in_space(
-                    values if name == "prediction" else values.bool(), model.image_shape
-                )
-            else:
-                shown[name] = values.transpose(0, 1)
-        return model.output(x, shown, taken, {}, tables.names)
+    def _run(self, request, pool, settings):
+        """Run what is asked for, and return the SNNOutput."""
+        model = self.model
+        pictures = []  # arrays of what the decoder predicts
+        if model.has_feedback:
+            pictures = list(PICTURES if request.frames else SUMS)
+        num_images = len(request.x)
+        results = new_results(pool.tables, num_images, request.num_steps, pictures)
+        # The kernel reads and writes these arrays, so they stay in a variable until it
+        # ends.
+        arrays = results | self._inputs(request, pool.tables)
+        runs = self._new_runs(request, arrays)
+        pool.run(runs, settings, num_images if request.stream else IMAGES_PER_CALL)
+        if self._counted_steps is not None:
+            self._counted_steps += int(runs["taken"].sum())
+        if not model.gate.reacts:
+            pictures = pictures[:1]  # nothing is blocked: no other picture
+        shown = shown_by(runs, results, pictures, model, pool.tables)
+        steps_taken = torch.from_numpy(runs["taken"].astype(np.int64))
+        return model.output(request.x, shown, steps_taken, {}, pool.tables.names)
+
+    def _inputs(self, request, tables):
+        """Return the arrays of Run that the kernel reads: frames, and uniforms."""
+        x = request.x
+        num_frames = x.shape[1] if x.dim() > 4 else 1
+        images = in_rows(x.float()).reshape(len(x), num_frames, prod(tables.shapes[0]))
+        arrays = {"frames": images}
+        if request.uniforms is not None:
+            arrays["uniforms"] = in_rows(request.uniforms.float())
+        return arrays
+
+    def _new_runs(self, request, arrays):
+        """Return an array of Run, one for each image."""
+        model = self.model
+        draws = request.draws
+        frames = arrays["frames"]
+        runs = new_runs(len(frames), arrays)
+        runs["stride"] = frames[:, :1].size
+        runs["count"] = frames.shape[1]
+        runs["steps"] = request.num_steps
+        runs["stops"] = model.rule.stops and not request.stream
+        runs["ahead"] = model.settings["predict"] == "next"
+        runs["key0"], runs["key1"] = key_for(draws.seed, "input")
+        runs["number"] = draws.index.numpy()
+        runs["epoch"] = draws.epoch
+        if request.stream:
+            runs["state"] = [state.address for state in request.stream.states]
+        return runs
 
 
-SUMS, RUN = ("error", "open_share"), np.dtype(Run)
-PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
+def new_results(
+    tables: Tables, num_images: int, num_steps: int, pictures: list[str] = ()
+) -> dict[str, np.ndarray]:
+    """Return arrays that a run fills in, by their names in Run.
 
+    Parameters
+    ----------
+    tables : Tables
+        The network.
+    num_images, num_steps : int
+        B and T of what follows.
+    pictures : list of str
+        Which of `SUMS` (B, T) and `PICTURES` (T, B, pixels) are wanted, too.
 
-def new_results(tables, batch, steps, of_decoder=()):
-    """Name of Run -> array that a run fills in: logits (B, T, labels), counts (B, T, nodes), and of_decoder, which of SUMS (B, T)
-    and PICTURES (T, B, Q) are wanted."""
-    pixels, labels = (prod(tables.shapes[node]) for node in (0, tables.header["output"]))
+    Returns
+    -------
+    dict of {str: ndarray}
+        "logits" (B, T, classes), "counts" (B, T, nodes), and those that are wanted.
+    """
+    num_pixels = prod(tables.shapes[0])
+    num_classes = prod(tables.shapes[tables.header["output"]])
     results = {
-        "logits": np.empty((batch, steps, labels), np.float32),
-        "counts": np.zeros((batch, steps, len(tables.nodes)), np.int32),
+        "logits": np.empty((num_images, num_steps, num_classes), np.float32),
+        "counts": np.zeros((num_images, num_steps, len(tables.nodes)), np.int32),
     }
-    for name in of_decoder:
-        shape = (steps, batch, pixels) if name in PICTURES else (batch, steps)
-        results[name] = np.empty(shape, PICTURES.get(name, np.float32))
+    for name in pictures:
+        if name in PICTURES:
+            results[name] = np.empty((num_steps, num_images, num_pixels), PICTURES[name])
+        else:
+            results[name] = np.empty((num_images, num_steps), np.float32)
     return results
 
 
-def runs_of(batch, arrays, **alike):
-    """An array of Run, one for each image. arrays: by field those in which each image has its part; alike: what all have, or one
-    number for each."""
-    runs, number = np.zeros(batch, RUN), np.arange(batch)
-    for name, value in alike.items():
-        runs[name] = value
+def new_runs(num_images: int, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Return an array of Run, in which each image points to its part of these arrays.
+
+    Parameters
+    ----------
+    num_images : int
+        Number of images.
+    arrays : dict of {str: ndarray}
+        By their names in Run. They must stay in memory until the kernel has run.
+    """
+    runs = np.zeros(num_images, RUN)
+    numbers = np.arange(num_images)
     for name, array in arrays.items():
-        runs[name] = (
-            array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * number
-        )
+        image_axis = 1 if name in STEPS_FIRST else 0
+        runs[name] = array.ctypes.data + array.strides[image_axis] * numbers
     return runs
 
 
-def add_events(counter, rooms, model, steps):
-    """Add to an OperationCounter what Rooms have counted in this many steps of images."""
-    tables, graph, numbers = rooms.tables, model.graph, rooms.tables.numbers
-    names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
+def shown_by(
+    runs: np.ndarray, results: dict, pictures: list[str], model, tables: Tables
+) -> dict[str, torch.Tensor]:
+    """Return what timesteps show, as the model's `output` takes it, each (T, B, ...).
 
-    def sent_by(node):
-        """How often each neuron has sent 1 or -1, and another value, (2, N)."""
-        return in_space(
-            torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]
-        ).flatten(1)
+    runs, results: after the kernel has run; pictures: those of the results to show.
+    """
+    shown = {"compared": torch.from_numpy(runs["comparisons"].astype(np.int64))[None]}
+    spikes = results["counts"][..., : len(tables.names)].astype(np.float32)
+    shown["spikes"] = torch.from_numpy(spikes).transpose(0, 1)
+    shown["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1)
+    for name in pictures:
+        values = torch.from_numpy(results[name])
+        if name not in PICTURES:
+            shown[name] = values.transpose(0, 1)
+            continue
+        if name != "prediction":
+            values = values.bool()
+        shown[name] = in_space(values, model.image_shape)
+    return shown
 
-    for name in (*tables.names, *graph.pools):
-        counter.sent[name] += sent_by(numbers[name])
-    done = set()
+
+def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
+    """Add to an OperationCounter what the kernel has counted.
+
+    Parameters
+    ----------
+    counter : OperationCounter
+        Its counts are added to.
+    pool : StatePool
+        The states that have counted.
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    num_steps : int
+        Timesteps of images that were counted.
+    """
+    tables = pool.tables
+    for name in (*tables.names, *model.graph.pools):
+        counter.sent[name] += events_sent(pool, tables.numbers[name])
+    module_names = {module: name for name, module in model.named_modules()}
+    visited = set()  # (source, layers from there on): several links may share their first ones
+    map_node = tables.maps  # maps are in the order of the layers that they stand before
     for target, chain in tables.chains.items():
-        for count, module in enumerate(chain.modules[1:] if target < tables.maps else (), 1):
-            shared = int(tables.nodes[target]["source"]), *chain.modules[: count + 1]
-            if (
-                isinstance(module, LINEAR) and shared not in done
-            ):  # the encoder's last feed both classifier and decoder
-                counter.inputs[names[module]] += sent_by(of_map)
-            done.add(shared)
-            of_map += 1
-    phases = schedule_of(graph).phases if model.timing.is_phased else 1
-    counter.ran += steps // phases  # of a phased network each layer charges in one phase
+        if target >= tables.maps:
+            continue
+        source = int(tables.nodes[target]["source"])
+        for count, module in enumerate(chain.modules[1:], 1):
+            shared = (source, *chain.modules[: count + 1])
+            if isinstance(module, LINEAR) and shared not in visited:
+                counter.inputs[module_names[module]] += events_sent(pool, map_node)
+            visited.add(shared)
+            map_node += 1
+    # In a phased network each layer charges in one phase.
+    num_phases = schedule_of(model.graph).phases if model.timing.is_phased else 1
+    counter.ran += num_steps // num_phases
+
+
+def events_sent(pool: StatePool, n: int) -> torch.Tensor:
+    """Return (2, N): how often each neuron sent 1 or -1, and another value."""
+    events = torch.from_numpy(pool.counted_events(n)).double()
+    return in_space(events, pool.tables.shapes[n]).flatten(1)
 
 
 class GraphEngine(Engine):
     """Runs a GraphSNN event by event, with the spikes of its step()."""
 
-    def check(self):
-        graph = self.model.graph
-        for name, module in graph.modules.items():
+    def check(self) -> None:
+        """Raise ModelError if the kernel cannot run the graph as it is now."""
+        for name, module in self.model.graph.modules.items():
             if is_hooked(module) or not has_form(module):
+                kind = type(module).__name__
                 raise ModelError(
-                    f"node {name!r} ({type(module).__name__}) has no form on the kernel: it runs dense"
+                    f"node {name!r} ({kind}) has no form on the kernel: it runs dense"
                 )
-        if len({neuron.update for neuron in self.model.neurons().values() if neuron.fires}) > 1:
+        updates = {neuron.update for neuron in self.model.neurons().values() if neuron.fires}
+        if len(updates) > 1:
             raise ModelError(
                 "some neurons fire before they are charged, and some after: it runs dense"
             )
         self.current()
 
-    def __call__(self, recordings, timesteps, asked):
-        """What timesteps show, by name, of recordings, each (first, events, values): see Run in network.h. asked: of
-        asked_by()."""
-        rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
-        tables, results = rooms.tables, new_results(rooms.tables, batch, timesteps)
-        runs = runs_of(batch, results, steps=timesteps)
+    def __call__(self, recordings: list, timesteps: int, asked: dict) -> dict:
+        """Run recordings of events.
+
+        Parameters
+        ----------
+        recordings : list of (first, events, values)
+            Arrays of each recording; see NetworkRun in runs.c. `values` may be None.
+        timesteps : int
+            Number of timesteps.
+        asked : dict of {str: Asked}
+            What is recorded, of each layer; see runtime/recording.py.
+
+        Returns
+        -------
+        dict
+            "logits" and the spikes of each layer, (T, B, ...), and by (layer, kind)
+            what is recorded.
+        """
+        pool = self.current()
+        tables = pool.tables
+        settings = self.settings(timesteps)
+        num_recordings = len(recordings)
+        results = new_results(tables, num_recordings, timesteps)
+        runs = new_runs(num_recordings, results)
+        runs["steps"] = timesteps
         for run, (first, events, values) in zip(runs, recordings, strict=True):
-            run["first"], run["events"] = first.ctypes.data, events.ctypes.data
+            run["first"] = first.ctypes.data
+            run["events"] = events.ctypes.data
             run["values"] = 0 if values is None else values.ctypes.data
-        shown = {
-            (name, kind): []
-            for name, wanted in asked.items()
-            for kind in wanted.kinds
-            if name != "output"
-        }
-        if not shown:
-            rooms.run(runs, settings)
-        for run in runs if shown else ():
-            self.record(rooms, run, settings, timesteps, shown)
-        for (name, kind), values in shown.items():
-            values = (
-                torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
-            )
-            values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(
-                timesteps, batch, *asked[name].space
-            )
+        recorded = self._run_recorded(pool, runs, settings, asked)
+        shown = {}
+        for (name, kind), values in recorded.items():
+            # (recordings * timesteps, N) -> (T, B, ...)
+            values = np.stack(values).reshape(num_recordings, timesteps, -1)
+            values = torch.from_numpy(values).transpose(0, 1)
+            values = in_space(values, tables.shapes[tables.numbers[name]])
+            values = values.reshape(timesteps, num_recordings, *asked[name].space)
             shown[name, kind] = asked[name].chosen(values)
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
-        shown |= {name: counts[..., n] for n, name in enumerate(tables.names)}
-        return shown | {"logits": torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()}
+        for n, name in enumerate(tables.names):
+            shown[name] = counts[..., n]
+        shown["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()
+        return shown
 
-    def settings(self, timesteps):
+    def settings(self, timesteps: int) -> Settings:
+        """Return the kernel's settings for so many timesteps of the graph."""
         is_delayed = any(neuron.update is delayed for neuron in self.model.neurons().values())
         return Settings(
             immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps
         )
 
-    def record(self, rooms, run, settings, timesteps, shown):
-        """Run one recording, timestep by timestep, and add to what is shown, (layer, kind) -> values."""
-        room, tables, step = rooms.new(settings), rooms.tables, np.array([run])
-        rooms.library.network_reset(room.address, 0, 0, 0)
-        step["state"], step["steps"] = room.address, 1
-        for _ in range(timesteps):
-            rooms.library.network_runs(room.address, step.ctypes.data, 1)
-            rooms.library.network_settle(room.address)
-            for (name, kind), values in shown.items():
+    def _run_recorded(self, pool, runs, settings, asked):
+        """Run recordings; return lists of arrays by (layer, kind): what is recorded.
+
+        The arrays are those of all timesteps of the first recording, then of the next.
+        """
+        recorded = {}
+        for name, spec in asked.items():
+            if name == "output":  # the logits show it
+                continue
+            for kind in spec.kinds:
+                recorded[name, kind] = []
+        if recorded:
+            for n in range(len(runs)):
+                self._record(pool, runs[n : n + 1].copy(), settings, recorded)
+        else:
+            pool.run(runs, settings)
+        return recorded
+
+    def _record(self, pool, run, settings, recorded):
+        """Run one recording, timestep by timestep, and append what is recorded.
+
+        run: (1,) of Run, whose pointers move on from timestep to timestep.
+        """
+        tables = pool.tables
+        num_classes = prod(tables.shapes[tables.header["output"]])
+        num_steps = int(run["steps"][0])
+        state = pool.new(settings)
+        pool.library.network_reset(state.address, 0, 0, 0)
+        run["state"] = state.address
+        run["steps"] = 1
+        for _ in range(num_steps):
+            pool.library.network_runs(state.address, run.ctypes.data, 1)
+            pool.library.network_settle(state.address)
+            for (name, kind), values in recorded.items():
                 n = tables.numbers[name]
-                values.append(room.potentials(n).copy() if kind == "membrane" else room.spikes(n))
-            step["first"] += 4
-            step["logits"] += 4 * prod(tables.shapes[tables.header["output"]])
-            step["counts"] += 4 * len(tables.nodes)
+                if kind == "membrane":
+                    values.append(state.potentials(n).copy())
+                else:
+                    values.append(state.spikes(n))
+            run["first"] += ctypes.sizeof(ctypes.c_int32)
+            run["logits"] += ctypes.sizeof(ctypes.c_float) * num_classes
+            run["counts"] += ctypes.sizeof(ctypes.c_int32) * len(tables.nodes)

@@ -1,13 +1,23 @@
-"""A network's graph as the kernel's tables: nodes with their constants, links with folded weights, the order in which they run.
+"""A network's graph as nodes and links of the kernel, in the order in which they run.
 
-Each link of the graph is folded into one set of weights; one without modules adds what its source sends as it is. In the compact
-form it is not folded where that needs more weights: a relay stands between the parts, which adds up what reaches it in a step
-and passes it on. A network in whole numbers (load(..., weights="int8")) has its own scale for each module, so each is a link of
-its own; average pools add up, without weights, in both. Further links to a node are nodes of their own that add into it, and a
-synapse is a node before its neurons, which sends its current.
+`Layout` makes the nodes: those that the graph has by name, and those that only the
+kernel has. The latter are
+
+- relays, which add up what reaches them in a timestep, and pass on the sums: where a
+  chain is split (see splitting.py), and before an edge back, which acts one timestep
+  later;
+- further links of a node: a node has one link that leads to it; any other link is a
+  node of its own, of the kind ADDING, that adds into the same potentials;
+- the current of a synapse, which is an integrator before its neurons;
+- maps, which count events for the operations of a run.
+
+`lay_out` then writes them into tables. Outside the compact form each link of the graph
+is folded into one set of weights. A network in whole numbers is always compact, since
+it has a scale for each layer.
 """
 
 import copy
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -15,17 +25,9 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.engines.event.tables import (
-    HIGHEST,
-    LARGEST,
-    LINE,
-    LOWEST,
-    NODE,
-    SPARE,
-    K,
-    Tables,
-    whole_form,
-)
+from self_models.engines.event.constants import by_place, constants_of, nir_constants, tensor_of
+from self_models.engines.event.splitting import fewest_weights, is_halving
+from self_models.engines.event.tables import LARGEST, LINE, NODE, SPARE, K, Tables, whole_form
 from self_models.engines.event.windows import WindowedChain
 from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
 from self_models.guests.phased.timing import schedule_of
@@ -34,288 +36,451 @@ from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import has_form as is_known_layer
 from self_models.runtime.outputs import INPUT
 
-NEURONS = SpikingNeuron, NIRNeuron, Integrator, AsElsewhere  # that the kernel has
-CACHE, NEAR = (
-    2**18,
-    3 * 2**16,
-)  # floats of a link whose weights stay in the cache, and of a part of a larger one
+NEURONS = (SpikingNeuron, NIRNeuron, Integrator, AsElsewhere)  # classes that the kernel has
+CACHED_WEIGHTS = 2**18  # floats of a link that stay in the cache as a whole
+GROUP_WEIGHTS = 3 * 2**16  # floats of a group of channels of a larger link
+
+
+@dataclass
+class LayoutNode:
+    """A node, and the link that leads to it, before they are in the tables.
+
+    Fields that NetworkNode of network.h has, too, mean the same as there.
+
+    Attributes
+    ----------
+    kind : int
+        Constant of network.h, such as NEURONS.
+    shape : (C, H, W)
+        Of its neurons.
+    into : int
+        Node to whose potentials the link adds.
+    depth, valued, halvings, side, row_size, group, resets : int
+        See NetworkNode.
+    source : int
+        Node that sends.
+    link : int or None
+        SAME or PLACED; None where nothing is added, as for the input and for pools.
+    chain : WindowedChain or None
+        Layers of the link.
+    factor : float
+        What an event of this node is to be multiplied by. Below 1 behind average pools
+        that only add up.
+    neuron : SpikingNeuron or None
+        Module of the neurons.
+    natural : tuple of int or None
+        Shape that the neurons have in the network.
+    leak : Tensor or None
+        Of the current of a synapse.
+    bias : ndarray of float64, shape (C,) or (C, H, W), or None
+        What is added in every timestep.
+    """
+
+    kind: int
+    shape: tuple
+    into: int
+    depth: int = 0
+    valued: int = 0
+    source: int = 0
+    link: int | None = None
+    chain: WindowedChain | None = None
+    halvings: int = 0
+    side: int = 0
+    row_size: int = 0
+    group: int = 0
+    resets: int = 0
+    factor: float = 1
+    neuron: SpikingNeuron | None = None
+    natural: tuple | None = None
+    leak: torch.Tensor | None = None
+    bias: np.ndarray | None = None
+
+    def add_bias(self, bias: np.ndarray | None) -> None:
+        """Add a constant to what is added in every timestep; None adds nothing."""
+        if bias is None or not bias.any():
+            return
+        if self.bias is None:
+            self.bias = bias
+        else:
+            self.bias = by_place(self.bias) + by_place(bias)
+
+
+# Fields of a LayoutNode that are copied into the tables as they are.
+COPIED_FIELDS = (
+    "kind",
+    "into",
+    "depth",
+    "valued",
+    "source",
+    "halvings",
+    "side",
+    "row_size",
+    "group",
+    "resets",
+)
+
+
+@dataclass
+class RunOrder:
+    """Numbers of nodes, in the order in which they run in a timestep.
+
+    Attributes
+    ----------
+    forward : list of int
+        Those that lead to the logits.
+    feedback : list of int
+        Those of the decoder alone, which run after them.
+    """
+
+    forward: list = field(default_factory=list)
+    feedback: list = field(default_factory=list)
+
+    def list_with(self, n: int) -> list:
+        """Return the list that has this node."""
+        return self.forward if n in self.forward else self.feedback
 
 
 class Layout:
-    """nodes: fields of NODE, and shape, chain and neuron, by number: the input, the neurons that fire, the ends, then the rest;
-    forward, feedback: numbers as they run. compact: see above; counting: each module behind others has a map of what reaches
-    it, a node, too. Raises ModelError for what the kernel does not run."""
+    """The nodes and links of a network.
 
-    def __init__(self, model, compact=False, counting=False):
-        self.graph, self.whole = model.graph, whole_form(model)
-        self.compact, self.numbers, self.nodes, self.relays = compact or self.whole, {}, [], {}
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback or GraphSNN
+        The network, in evaluation.
+    compact : bool
+        Split links where that needs fewer weights.
+    counting : bool
+        Add a map before each layer that comes behind others in a link. It counts what
+        reaches that layer.
+
+    Attributes
+    ----------
+    nodes : list of LayoutNode
+        The input, the neurons that fire and the outputs first.
+    order : RunOrder
+        The order in which they run.
+    numbers : dict of {str: int}
+        Name in the graph -> node.
+    maps : int
+        Number of the first map; all behind it are maps.
+    whole : WholeForm or None
+        Of a network in whole numbers.
+
+    Raises
+    ------
+    ModelError
+        For what the kernel does not run.
+    """
+
+    def __init__(self, model, compact: bool = False, counting: bool = False):
+        self.graph = model.graph
+        self.whole = whole_form(model)
+        self.is_compact = bool(compact or self.whole)
+        self.nodes = []
+        self.numbers = {}
+        self.order = RunOrder()
+        self._running = self.order.forward  # the list of the order that is being filled
+        self._relays = {}  # (source, modules between it and the relay) -> the relay
+        self._add_named_nodes(model)
+        self._add_links()
+        self.maps = len(self.nodes)
+        if counting:
+            for n in range(self.maps):
+                self._add_maps(n)
+
+    # --- nodes
+
+    def _add_named_nodes(self, model):
+        """Add the nodes that the graph has by name."""
         graph = self.graph
         for name in model.layers:
-            self.new(name, K.NEURONS)
-        self.new("output", K.OUTPUT)
+            self._add_named(name, K.NEURONS)
+        self._add_named("output", K.OUTPUT)
         if "decoded" in graph.ends:
-            self.new("decoded", K.DECODED)
-        self.nodes[0]["valued"] = model.sends_values
+            self._add_named("decoded", K.DECODED)
+        self.nodes[0].valued = int(model.sends_values)
         for name in graph.pools:
-            self.new(
-                name,
-                K.COUNTING_POOL if isinstance(graph.modules[name], CountingMaxPool) else K.POOL,
-            )
+            counts = isinstance(graph.modules[name], CountingMaxPool)
+            self._add_named(name, K.COUNTING_POOL if counts else K.POOL)
         for name, module in graph.modules.items():
             if not getattr(module, "fires", True):
-                self.new(name, K.INTEGRATOR, valued=1)
-        links, done = {}, set()
+                self._add_named(name, K.INTEGRATOR, valued=1)
+
+    def _add_named(self, name, kind, valued=0):
+        """Add the node that the graph has by this name."""
+        depth = schedule_of(self.graph).depths.get(name, 0)
+        self.numbers[name] = self._add(kind, self.graph.placed[name], valued=valued, depth=depth)
+
+    def _add(self, kind, shape, **fields):
+        """Add a node, and return its number. `fields`: others of LayoutNode."""
+        n = len(self.nodes)
+        fields = {"into": n} | fields
+        self.nodes.append(LayoutNode(kind, shape, **fields))
+        return n
+
+    # --- links
+
+    def _add_links(self):
+        """Add all links of the graph, and fill in the order."""
+        graph = self.graph
+        links_by_target = {}
         for link in graph.links:
             link = link._replace(chain=WindowedChain.of(link.chain))
-            links.setdefault(link.target, []).append(link)
-        self.forward, self.feedback = [], []
+            links_by_target.setdefault(link.target, []).append(link)
+        done = set()
         for end in ("output", "decoded")[: len(graph.ends)]:
-            self.order = self.forward if end == "output" else self.feedback
-            wanted = {node.name for node in graph.needed(end)} | {end}
-            for target in [name for name in links if name in wanted - done]:
-                self.reach(target, links[target])
-            done |= wanted
-        if lost := [name for name in (*graph.neuron_names, *graph.pools) if name not in done]:
-            raise ModelError(f"node {lost[0]!r} leads to no end: it runs dense")
-        self.maps = len(self.nodes)
-        for n in range(self.maps) if counting else ():
-            for count in range(
-                1, len(self.nodes[n]["chain"].modules) if "chain" in self.nodes[n] else 0
-            ):
-                self.map_before(n, count)
+            self._running = self.order.forward if end == "output" else self.order.feedback
+            needed = {node.name for node in graph.needed(end)} | {end}
+            for target, links in links_by_target.items():
+                if target in needed and target not in done:
+                    self._add_target(target, links)
+            done |= needed
+        for name in (*graph.neuron_names, *graph.pools):
+            if name not in done:
+                raise ModelError(f"node {name!r} leads to no end: it runs dense")
 
-    def new(self, name, kind, **more):
-        """A new node, of the graph's node of this name."""
-        self.numbers[name] = len(self.nodes)
-        self.add(
-            kind,
-            self.graph.placed[name],
-            depth=schedule_of(self.graph).depths.get(name, 0),
-            **more,
-        )
+    def _add_target(self, target, links):
+        """Add the links that lead to a node of the graph, and fill in the node."""
+        n = self.numbers[target]
+        module = self.graph.modules.get(target)
+        if isinstance(module, SpikingNeuron):
+            self._add_neurons(target, links)
+        elif target in self.graph.pools:
+            self._add_pool(target, links)
+        else:  # an end
+            self._charge(n, links)
 
-    def add(self, kind, shape, **more):
-        """The number of a new node."""
-        number = len(self.nodes)
-        self.nodes.append({"kind": kind, "shape": shape, "into": number, "factor": 1, **more})
-        return number
-
-    def reach(self, target, links):
-        """Lay out what leads to a node, and the node itself."""
-        n, neuron = self.numbers[target], self.graph.modules.get(target)
-        if not isinstance(neuron, SpikingNeuron):
-            if target in self.graph.pools:
-                link, *more = links
-                fires = link.source in self.graph.pools or getattr(
-                    self.graph.modules.get(link.source), "fires", False
-                )
-                if more or link.through or link.is_back or not fires:
-                    raise ModelError(
-                        f"node {target!r} is a maximum pool of what is no spike: it runs dense"
-                    )
-                self.nodes[n]["source"] = self.numbers[link.source]
-                self.order.append(n)
-            else:
-                self.charge(n, links)
-            return
-        theta, elsewhere = neuron.threshold, isinstance(neuron, AsElsewhere)
-        constants = nir_constants(neuron)
-        rest = tensor_of(neuron.rest)
-        is_driven = bool(tensor_of(constants.drive).all())
-        is_late = elsewhere and (neuron.subtracts or neuron.whole)
-        sends_several = elsewhere and neuron.several
-        subtracts_early = elsewhere and neuron.subtracts and not neuron.reset_delay
-        for is_refused, why in (
-            (sends_several, "sends several spikes in a timestep, as in sinabs"),
-            (subtracts_early, "subtracts its threshold as snnTorch does with reset_delay=False"),
-            (
-                is_late and ((rest > theta).any() or (theta <= 0).any()),
-                "begins above its threshold, and is reset later",
-            ),
-            (
-                neuron.update is delayed and (theta < 0).any(),
-                "fires before it is charged, and has thresholds below 0",
-            ),
-            (
-                not neuron.fires and rest.any() and not is_driven,
-                "sends V, which does not begin at 0",
-            ),
-            (
-                constants.start is not None and (rest != rest.flatten()[0]).any(),
-                "has neurons that begin at potentials of their own",
-            ),
-            (
-                neuron.floor is not None and (theta <= 0).any(),
-                "has a floor, and thresholds of 0 or below",
-            ),
-        ):
-            if is_refused:
-                raise ModelError(f"node {target!r} {why}: it runs dense")
-        if elsewhere:
-            self.nodes[n]["resets"] = K.RESET_NEXT_STEP if is_late else K.RESET_NEVER
-        shape, natural, gain = (
-            self.nodes[n]["shape"],
-            self.graph.shapes[target],
-            tensor_of(constants.gain),
-        )
-        if constants.synapse_leak is not None:
-            gain = gain * tensor_of(constants.synapse_gain)
-        gain = gain if gain.numel() == 1 else gain.expand(natural).reshape(shape)
-        if (gain != 1).any():
-            links = [link._replace(chain=link.chain.scaled(gain)) for link in links]
-        self.nodes[n] |= {"neuron": neuron, "natural": natural}
-        if constants.synapse_leak is not None:
-            current = self.add(
-                K.INTEGRATOR, shape, valued=1, leak=constants.synapse_leak, natural=natural
-            )
-            self.numbers[f"{target} current"] = current
-            self.charge(current, links)
-            links = [Link(f"{target} current", (), target, (), WindowedChain([], [shape]))]
-        self.charge(n, links, neuron.update is delayed and neuron.fires)
-
-    def charge(self, n, links, is_delayed=False):
-        """The links of a node; it runs behind those that add into it, or before them, if it is delayed and fires before it is
-        charged. The bias of a layer through which several links lead counts once."""
-        node, counted = self.nodes[n], set()
-        if len(shapes := {link.chain.after for link in links}) > 1:
+    def _add_pool(self, target, links):
+        """Add a maximum pool, which takes the spikes of one node as they are."""
+        link = links[0]
+        sender = self.graph.modules.get(link.source)
+        spikes = link.source in self.graph.pools or getattr(sender, "fires", False)
+        if len(links) > 1 or link.through or link.is_back or not spikes:
             raise ModelError(
-                f"a sum of signals of other shapes, {', '.join(map(str, sorted(shapes)))}: it runs dense"
+                f"node {target!r} is a maximum pool of what is no spike: it runs dense"
             )
-        targets = [
-            n,
-            *(
-                self.add(K.ADDING, node["shape"], into=n, depth=node.get("depth", 0))
-                for _ in links[1:]
-            ),
-        ]
-        order = [*zip(links, targets, strict=True)]
-        for link, target in order if is_delayed else [*order[1:], order[0]]:
-            ways = [link.path[link.path.index(name) :] for name in link.through]
-            biases = [way not in counted for way in ways] + [False] * (
-                len(link.chain.modules) - len(ways)
-            )
-            counted.update(ways)
-            self.lead(
-                self.before(link) if link.is_back else self.numbers[link.source],
-                link.chain,
-                target,
-                biases,
-            )
+        n = self.numbers[target]
+        self.nodes[n].source = self.numbers[link.source]
+        self._running.append(n)
 
-    def before(self, link):
-        """The node that sends in a timestep what the source of an edge back has sent in the one before: the source itself, if it
-        runs later; else, and of potentials, which are charged in place, a relay that runs first."""
-        source = self.numbers[link.source]
+    def _add_neurons(self, target, links):
+        """Add neurons, and the links that charge them."""
+        n = self.numbers[target]
+        node = self.nodes[n]
+        neuron = self.graph.modules[target]
+        constants = nir_constants(neuron)
+        reason = why_not_run(neuron, constants)
+        if reason:
+            raise ModelError(f"node {target!r} {reason}: it runs dense")
+        if isinstance(neuron, AsElsewhere):
+            is_late = neuron.subtracts or neuron.whole
+            node.resets = K.RESET_NEXT_STEP if is_late else K.RESET_NEVER
+        node.neuron = neuron
+        node.natural = self.graph.shapes[target]
+        links = scaled_links(links, input_gain(constants), node)
+        if constants.synapse_leak is not None:
+            links = [self._add_synapse(target, links, constants.synapse_leak)]
+        self._charge(n, links, fires_first=neuron.update is delayed and neuron.fires)
+
+    def _add_synapse(self, target, links, leak):
+        """Add the current of a synapse, which these links charge; return its link."""
+        node = self.nodes[self.numbers[target]]
+        name = f"{target} current"
+        current = self._add(K.INTEGRATOR, node.shape, valued=1, leak=leak, natural=node.natural)
+        self.numbers[name] = current
+        self._charge(current, links)
+        chain = WindowedChain([], [node.shape])
+        return Link(source=name, path=(), target=target, through=(), chain=chain)
+
+    def _charge(self, n, links, fires_first=False):
+        """Add the links that charge a node; they and the node then run in this order.
+
+        Further links run before the node, so that all charge before it fires; or after
+        it, if it fires first.
+        """
+        node = self.nodes[n]
+        shapes = {link.chain.after for link in links}
+        if len(shapes) > 1:
+            texts = ", ".join(str(shape) for shape in sorted(shapes))
+            raise ModelError(f"a sum of signals of other shapes, {texts}: it runs dense")
+        targets = [n]
+        for _ in links[1:]:
+            targets.append(self._add(K.ADDING, node.shape, into=n, depth=node.depth))
+        in_order = list(zip(links, targets, strict=True))
+        if not fires_first:
+            in_order = in_order[1:] + in_order[:1]
+        counted = set()  # paths from a layer to this node: the bias of each counts once
+        for link, target in in_order:
+            bias_counts = []
+            for name in link.through:
+                path = link.path[link.path.index(name) :]
+                bias_counts.append(path not in counted)
+            counted.update(link.path[link.path.index(name) :] for name in link.through)
+            # Layers that this file has added, such as scales, have no bias.
+            bias_counts += [False] * (len(link.chain.modules) - len(bias_counts))
+            if link.is_back:
+                source = self._source_of_edge_back(link)
+            else:
+                source = self.numbers[link.source]
+            self._lead(source, link.chain, target, bias_counts)
+
+    def _source_of_edge_back(self, link):
+        """Return a node that sends what the source of an edge back sent a timestep ago.
+
+        Neurons that run later in a timestep do: their spikes are still those of the one
+        before. Else it is a relay, which runs first; for potentials, too, which are
+        charged in place.
+        """
         if link.source == INPUT:
             raise ModelError(
                 f"an edge back leads from the input to node {link.target!r}: it runs dense"
             )
-        if self.nodes[source]["kind"] == K.NEURONS and source not in self.order:
+        source = self.numbers[link.source]
+        node = self.nodes[source]
+        if node.kind == K.NEURONS and source not in self._running:
             return source
-        relay = self.add(
-            K.RELAY, self.nodes[source]["shape"], valued=1, source=source, link=K.SAME
-        )
-        self.order.insert(0, relay)
+        relay = self._add(K.RELAY, node.shape, valued=1, source=source, link=K.SAME)
+        self._running.insert(0, relay)
         return relay
 
-    def lead(self, source, chain, target, biases):
-        """From a node by a WindowedChain to another, in as many parts as there are fewest weights. biases: of each module whether its own
-        counts."""
-        count, depth = 0, self.nodes[target].get("depth", 0)
-        while relays := [
-            (to, first)
-            for (begin, first), to in self.relays.items()
-            if begin == source and first == tuple(chain.modules[count:-1][: len(first)])
-        ]:
-            source, count = relays[0][0], count + len(relays[0][1])
-            self.nodes[source]["depth"] = min(self.nodes[source]["depth"], depth)
-        at = count
-        for end in self.cuts(chain.part(count, len(chain.modules))):
-            source, at = (
-                self.relay(source, chain.part(at, count + end), biases[at : count + end]),
-                count + end,
-            )
-            self.nodes[source]["depth"] = depth  # it gets its bias as the target does
-        last = chain.part(at, len(chain.modules))
-        self.link(source, last, target)
-        self.add_bias(self.nodes[target]["into"], last.constant(biases[at:]))
+    def _lead(self, source, chain, target, bias_counts):
+        """Lead from a node to another by a chain, in the parts in which it is split.
 
-    def add_bias(self, n, bias):
-        if bias is not None and bias.any():
-            node = self.nodes[n]
-            node["bias"] = bias if "bias" not in node else by_place(node["bias"]) + by_place(bias)
-
-    def relay(self, source, part, biases):
-        """A new node behind these modules."""
-        new = self.add(K.RELAY, part.after, valued=1)
-        self.relays[source, tuple(part.modules)] = new
-        if all(map(is_halving, part.modules)):
-            factor = self.nodes[source]["factor"] * prod(
-                1 / (module.divisor_override or 4) for module in part.modules
-            )
-            self.nodes[new] |= {
-                "source": source,
-                "link": K.SAME,
-                "halvings": len(part.modules),
-                "factor": factor,
-            }
-            self.order.append(new)
+        Parameters
+        ----------
+        source, target : int
+            Numbers of nodes.
+        chain : WindowedChain
+            Layers between them.
+        bias_counts : list of bool
+            Of each layer: whether its bias counts.
+        """
+        depth = self.nodes[target].depth
+        source, start = self._follow_relays(source, chain, depth)
+        num_modules = len(chain.modules)
+        if self.is_compact:
+            rest = chain.part(start, num_modules)
+            ends = [start + end for end in fewest_weights(rest, bool(self.whole))]
         else:
-            self.link(source, part, new)
-            self.add_bias(new, part.constant(biases))
-        return new
+            ends = []
+        for end in ends:
+            source = self._add_relay(source, chain.part(start, end), bias_counts[start:end])
+            self.nodes[source].depth = depth  # it gets its bias when the target does
+            start = end
+        last = chain.part(start, num_modules)
+        self._link(source, last, target)
+        into = self.nodes[target].into
+        self.nodes[into].add_bias(last.constant(bias_counts[start:]))
 
-    def link(self, source, chain, target):
-        """From a node to another by the weights of a WindowedChain, or by its factor alone."""
+    def _follow_relays(self, source, chain, depth):
+        """Go from a node along relays that are there, as far as they fit a chain.
+
+        Returns the relay, or the node itself, and how many layers of the chain lie
+        behind.
+        """
+        start = 0
+        while True:
+            found = self._find_relay(source, chain.modules[start:-1])
+            if found is None:
+                return source, start
+            source, num_modules = found
+            start += num_modules
+            self.nodes[source].depth = min(self.nodes[source].depth, depth)
+
+    def _find_relay(self, source, modules):
+        """Return (relay, number of layers before it) behind a node; None without one.
+
+        modules: layers that follow the node in a chain; the relay must be behind the
+        first of them.
+        """
+        for (relay_source, relay_modules), relay in self._relays.items():
+            num_modules = len(relay_modules)
+            if relay_source == source and relay_modules == tuple(modules[:num_modules]):
+                return relay, num_modules
+        return None
+
+    def _add_relay(self, source, part, bias_counts):
+        """Add a relay behind the layers of a part of a chain, and return its number."""
+        relay = self._add(K.RELAY, part.after, valued=1)
+        node = self.nodes[relay]
+        self._relays[source, tuple(part.modules)] = relay
+        if all(is_halving(module) for module in part.modules):
+            # Such pools only add up. What they divide by is in the weights behind.
+            node.source = source
+            node.link = K.SAME
+            node.halvings = len(part.modules)
+            divisors = [1 / (module.divisor_override or 4) for module in part.modules]
+            node.factor = self.nodes[source].factor * prod(divisors)
+            self._running.append(relay)
+        else:
+            self._link(source, part, relay)
+            node.add_bias(part.constant(bias_counts))
+        return relay
+
+    def _link(self, source, chain, target):
+        """Link a node to another, by the weights of a chain or by its factor alone."""
         node = self.nodes[target]
-        node |= {"source": source, "chain": chain}
-        if chain.factor is None:
-            group = max(1, NEAR // (chain.side * chain.row))
-            group = (
-                chain.before[0]
-                if chain.count > 1 or chain.size <= CACHE
-                else min(chain.before[0], group)
-            )
-            node |= {"link": K.PLACED, "side": chain.side, "row_size": chain.row, "group": group}
+        node.source = source
+        node.chain = chain
+        if chain.factor is not None:
+            node.link = K.SAME
         else:
-            node["link"] = K.SAME
-        self.order.append(target)
+            node.link = K.PLACED
+            node.side = chain.side
+            node.row_size = chain.row_size
+            node.group = channels_together(chain)
+        self._running.append(target)
 
-    def map_before(self, n, count):
-        """A new node that is reached through the first `count` modules of a node's chain, by the size of their weights; it runs
-        before that node."""
-        part = self.nodes[n]["chain"].part(0, count)
-        modules = copy.deepcopy(part.modules)
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.data.abs_()
-        self.order = self.forward if n in self.forward else self.feedback
-        self.link(
-            self.nodes[n]["source"],
-            WindowedChain(modules, part.shapes),
-            self.add(K.MAP, part.after),
-        )
-        self.order.insert(self.order.index(n), self.order.pop())
+    # --- counting
 
-    def cuts(self, chain):
-        """Behind how many of its modules relays stand, so that there are the fewest weights."""
-        modules = chain.modules
-        if not self.compact or not modules:
-            return []
-        best = {
-            len(modules): (0, 0, [])
-        }  # of modules[i:]: weights, how many parts, where they end
-        for i in reversed(range(len(modules))):
-            ways = []
-            for j in range(i + 1, len(modules) + 1):
-                size, count, rest = best[j]
-                pools = j < len(modules) and all(is_halving(module) for module in modules[i:j])
-                if pools or j == i + 1 or not self.whole:
-                    ways.append(
-                        ((0 if pools else chain.part(i, j).size) + size, 1 + count, [j, *rest])
-                    )
-            best[i] = min(ways, key=lambda way: way[:2])
-        return best[0][2][:-1]
+    def _add_maps(self, n):
+        """Add a map before each layer of a node's link but the first.
+
+        It runs before the node, and counts what reaches its layer, with weights by
+        their size, so that sums that are 0 by chance count, too.
+        """
+        node = self.nodes[n]
+        if node.chain is None:
+            return
+        self._running = self.order.list_with(n)
+        for num_modules in range(1, len(node.chain.modules)):
+            part = node.chain.part(0, num_modules)
+            modules = copy.deepcopy(part.modules)
+            for module in modules:
+                for parameter in module.parameters():
+                    parameter.data.abs_()
+            new = self._add(K.MAP, part.after)
+            self._link(node.source, WindowedChain(modules, part.shapes), new)
+            self._running.remove(new)
+            self._running.insert(self._running.index(n), new)
+
+
+def input_gain(constants: Constants) -> torch.Tensor:
+    """Return by what the current of neurons is multiplied, their synapse included."""
+    gain = tensor_of(constants.gain)
+    if constants.synapse_leak is not None:
+        gain = gain * tensor_of(constants.synapse_gain)
+    return gain
+
+
+def scaled_links(links: list, gain: torch.Tensor, node: LayoutNode) -> list:
+    """Return links whose chains multiply by this gain of the neurons of a node, too."""
+    if gain.numel() > 1:
+        gain = gain.expand(node.natural).reshape(node.shape)
+    if (gain == 1).all():
+        return links
+    return [link._replace(chain=link.chain.scaled(gain)) for link in links]
+
+
+def channels_together(chain: WindowedChain) -> int:
+    """Return of how many source channels the weights stay in the cache together."""
+    num_channels = chain.before[0]
+    if chain.num_sets > 1 or chain.size <= CACHED_WEIGHTS:
+        return num_channels
+    return min(num_channels, max(1, GROUP_WEIGHTS // (chain.side * chain.row_size)))
+
+
+# --- what the kernel has
 
 
 def has_form(module: nn.Module) -> bool:
@@ -326,181 +491,167 @@ def has_form(module: nn.Module) -> bool:
     return type(module) in NEURONS or is_known_layer(module)
 
 
-def nir_constants(neuron: SpikingNeuron) -> Constants:
-    """Return the constants of neurons; those of the core have none but the defaults."""
-    return neuron.constants if isinstance(neuron, NIRNeuron) else Constants()
+def why_not_run(neuron: SpikingNeuron, constants: Constants) -> str | None:
+    """Return what of neurons the kernel does not run, or None if it runs them.
+
+    Parameters
+    ----------
+    neuron : SpikingNeuron
+        The neurons.
+    constants : Constants
+        Theirs, of a NIR file.
+    """
+    theta = neuron.threshold
+    rest = tensor_of(neuron.rest)
+    if isinstance(neuron, AsElsewhere):
+        reason = why_not_run_elsewhere(neuron, rest)
+        if reason:
+            return reason
+    if neuron.update is delayed and (theta < 0).any():
+        return "fires before it is charged, and has thresholds below 0"
+    is_driven = bool(tensor_of(constants.drive).all())
+    if not neuron.fires and rest.any() and not is_driven:
+        return "sends V, which does not begin at 0"
+    if constants.start is not None and (rest != rest.flatten()[0]).any():
+        return "has neurons that begin at potentials of their own"
+    if neuron.floor is not None and (theta <= 0).any():
+        return "has a floor, and thresholds of 0 or below"
+    return None
 
 
-def is_halving(module):
-    return (
-        isinstance(module, nn.AvgPool2d)
-        and module.kernel_size == module.stride == 2
-        and module.padding == 0
-    )
+def why_not_run_elsewhere(neuron: AsElsewhere, rest: torch.Tensor) -> str | None:
+    """Return what of other simulators' neurons the kernel does not run, or None.
+
+    rest: V before the first timestep.
+    """
+    if neuron.several:
+        return "sends several spikes in a timestep, as in sinabs"
+    if neuron.subtracts and not neuron.reset_delay:
+        return "subtracts its threshold as snnTorch does with reset_delay=False"
+    theta = neuron.threshold
+    is_reset_late = neuron.subtracts or neuron.whole
+    if is_reset_late and ((rest > theta).any() or (theta <= 0).any()):
+        return "begins above its threshold, and is reset later"
+    return None
 
 
-def tensor_of(value):
-    return value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+# --- the tables
 
 
-def by_place(values):
-    """(C,) or (C, H, W) -> (C, H or 1, W or 1)"""
-    return values if values.ndim > 1 else values[:, None, None]
+def lay_out(model, compact: bool = False, counting: bool = False) -> Tables:
+    """Lay out a network as tables, with its present weights, thresholds and leaks.
 
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback or GraphSNN
+        The network, in evaluation.
+    compact : bool
+        Split links where that needs fewer weights.
+    counting : bool
+        Have the kernel count events by neuron.
 
-def lay_out(model, compact=False, counting=False):
-    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. Raises ModelError for what the kernel
-    does not run."""
+    Returns
+    -------
+    Tables
+        What the kernel reads.
+
+    Raises
+    ------
+    ModelError
+        For what the kernel does not run.
+    """
     layout = Layout(model, compact, counting)
-    chains = {
-        n: node["chain"] for n, node in enumerate(layout.nodes) if node.get("link") == K.PLACED
-    }
-    if (size := sum(chain.size for chain in chains.values())) + SPARE > LARGEST:
+    chains = {}
+    for n, node in enumerate(layout.nodes):
+        if node.link == K.PLACED:
+            chains[n] = node.chain
+    num_weights = sum(chain.size for chain in chains.values())
+    if num_weights + SPARE > LARGEST:
         raise ModelError(
-            f"the event engine numbers at most {LARGEST:,} weights, as they are folded, not {size:,}"
+            f"the event engine numbers at most {LARGEST:,} weights, as they are folded, "
+            f"not {num_weights:,}"
         )
-    whole, nodes = layout.whole, np.zeros(len(layout.nodes), NODE)
-    constants, more = constants_of(model, layout, nodes)
-    kind, weights, places, first_weight, first_place = (
-        np.int8 if whole else np.float32,
-        [],
-        [np.zeros(0, np.int32)],
-        0,
-        0,
-    )
-    for n, known in enumerate(layout.nodes):
-        for name in known.keys() & set(NODE.names):
-            nodes[n][name] = known[name]
-        nodes[n]["channels"], nodes[n]["height"], nodes[n]["width"] = known["shape"]
-        if "link" not in known:
-            continue
-        nodes[n]["first_weight"], nodes[n]["first_place"] = first_weight, first_place
-        if n in chains:
-            factor = np.float32(layout.nodes[known["source"]]["factor"])
-            values = (chains[n].folded_weights().ravel() * factor).astype(kind)
-            places.append(chains[n].places.ravel())
-            first_place += places[-1].size
-        else:
-            values = np.array([known["chain"].factor if "chain" in known else 1], kind)
-        weights += [
-            values,
-            np.zeros(-values.size % LINE, kind),
-        ]  # the next begin with a line of the cache, too
-        first_weight += values.size + -values.size % LINE
-    weights.append(np.zeros(SPARE, kind))
-    weights = np.concatenate(weights)
+    nodes = nodes_of(layout)
+    constants = constants_of(model, layout, nodes)
+    weights, places = weights_of(layout, nodes)
     header = {
         "layers": len(model.layers),
         "nodes": len(nodes),
-        "forward": len(layout.forward),
-        "feedback": len(layout.feedback),
+        "forward": len(layout.order.forward),
+        "feedback": len(layout.order.feedback),
         "output": layout.numbers["output"],
         "decoded": layout.numbers.get("decoded", -1),
         "colour": int(model.has_colour),
         "counting": int(counting),
-        "windows": max((chain.met for chain in chains.values()), default=1),
+        "windows": max((chain.max_windows for chain in chains.values()), default=1),
     }
-    order, constants = (
-        np.array([*layout.forward, *layout.feedback], np.int32),
-        np.concatenate([constants.ravel(), *more]),
-    )
-    shapes, places = [node["shape"] for node in layout.nodes], np.concatenate(places)
     tables = Tables(
-        header,
-        nodes,
-        order,
-        constants,
-        weights,
-        model.layers,
-        shapes,
-        chains,
-        layout.numbers,
-        layout.maps,
-        places,
+        header=header,
+        nodes=nodes,
+        order=np.array(layout.order.forward + layout.order.feedback, np.int32),
+        constants=constants,
+        weights=weights,
+        names=model.layers,
+        shapes=[node.shape for node in layout.nodes],
+        chains=chains,
+        numbers=layout.numbers,
+        maps=layout.maps,
+        places=places,
     )
-    if whole:
+    if layout.whole:
         model.mark_bounds(tables)
     return tables
 
 
-def constants_of(model, layout, nodes):
-    """(threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts;
-    what comes behind them: biases, values to reset to, values of each neuron). Fills in where the latter begin, in the nodes."""
-    whole, more, output = layout.whole, [], layout.numbers["output"]
-    if whole:
-        constants = np.tile(
-            np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (len(nodes), 1)
-        )
-        for n, form in [
-            *((layout.numbers[name], form) for name, form in whole.neurons.items()),
-            (output, whole.output),
-        ]:
-            constants[n] = form.threshold, form.kept, form.start, form.lowest, form.highest
-    else:
-        constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
-        constants[output, 1] = model.output_leak
-
-    def keep(values):
-        """Where these constants begin."""
-        more.append(np.ascontiguousarray(values, constants.dtype).ravel())
-        return constants.size + sum(each.size for each in more[:-1])
-
-    for n, known in enumerate(layout.nodes):
-        neuron, bias, shape = (
-            known.get("neuron") if not whole else None,
-            known.get("bias"),
-            known["shape"],
-        )
-        values = (
-            (0, known["leak"], 0) if "leak" in known else (1, 1, 0)
-        )  # threshold, leak, reset; a leak: of a synapse
-        if neuron is not None:
-            of_file = nir_constants(neuron)
-            reset = 0 if of_file.reset is None else of_file.reset
-            values = neuron.threshold if neuron.fires else 0, neuron.leak, reset
-            constants[n, 2] = tensor_of(neuron.rest).flatten()[0].item()
-            constants[n, 3] = (
-                LOWEST
-                if neuron.floor is None
-                else (-neuron.floor * neuron.threshold).flatten()[0].item()
-            )
-            if neuron.fires and (of_file.reset is not None or getattr(neuron, "whole", False)):
-                nodes[n]["first_reset"] = keep([tensor_of(reset).flatten()[0].item()])
-            drive = of(of_file.drive, known["natural"], shape)
-            always = (
-                neuron.fires and neuron.threshold.min() < 0
-            )  # they spike where nothing arrives
-            bias = (
-                drive + (0 if bias is None else by_place(bias)) if drive.any() or always else bias
-            )
-        own = [of(value, known.get("natural", shape), shape) for value in values]
-        if "leak" in known or neuron is not None:
-            constants[n, 0], constants[n, 1] = (
-                own[0].flat[0],
-                own[1].flat[0] if (own[1] == own[1].flat[0]).all() else 0,
-            )
-        differ = any((values != values.flat[0]).any() for values in own) or (
-            bias is not None and prod(bias.shape[1:]) > 1
-        )
-        if differ:
-            if (constants[n, 2] or constants[n, 3] != LOWEST) and (own[0] != own[0].flat[0]).any():
-                raise ModelError(
-                    "neurons with thresholds of their own that begin above 0, or have a floor: it runs dense"
-                )
-            nodes[n]["first_own"] = keep(
-                np.stack([np.broadcast_to(values, shape).transpose(1, 2, 0) for values in own])
-            )
-        if bias is not None:
-            bias = np.broadcast_to(by_place(bias), shape)
-            nodes[n]["first_bias"] = keep(bias.transpose(1, 2, 0) if differ else bias[:, 0, 0])
-    return constants, more
+def nodes_of(layout: Layout) -> np.ndarray:
+    """Return the nodes of the tables, but for where weights and constants begin."""
+    nodes = np.zeros(len(layout.nodes), NODE)
+    for node, fields in zip(layout.nodes, nodes, strict=True):
+        for name in COPIED_FIELDS:
+            fields[name] = getattr(node, name)
+        if node.link is not None:
+            fields["link"] = node.link
+        fields["channels"], fields["height"], fields["width"] = node.shape
+    return nodes
 
 
-def of(value, natural, shape):
-    """A neuron's value, (C, H, W) or one, in float32. natural: its shape in the network."""
-    value = tensor_of(value).float()
-    return (
-        value.numpy().reshape(1, 1, 1)
-        if value.numel() == 1
-        else np.broadcast_to(value.numpy(), natural).reshape(shape)
-    )
+def weights_of(layout: Layout, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fold the weights of all links.
+
+    Parameters
+    ----------
+    layout : Layout
+        The nodes.
+    nodes : ndarray of NODE
+        The same nodes in the tables: ``first_weight`` and ``first_place`` are filled
+        in.
+
+    Returns
+    -------
+    weights : ndarray of float32, or of int8 in whole numbers
+        Of each link from a line of the cache on.
+    places : ndarray of int32
+        Where the windows of each link lie.
+    """
+    dtype = np.int8 if layout.whole else np.float32
+    weights = []
+    places = [np.zeros(0, np.int32)]
+    num_weights = 0
+    num_places = 0
+    for node, fields in zip(layout.nodes, nodes, strict=True):
+        if node.link is None:
+            continue
+        fields["first_weight"] = num_weights
+        fields["first_place"] = num_places
+        if node.link == K.PLACED:
+            factor = np.float32(layout.nodes[node.source].factor)
+            values = (node.chain.folded_weights().ravel() * factor).astype(dtype)
+            places.append(node.chain.places.ravel())
+            num_places += places[-1].size
+        else:
+            values = np.array([1 if node.chain is None else node.chain.factor], dtype)
+        padding = np.zeros(-values.size % LINE, dtype)
+        weights += [values, padding]
+        num_weights += values.size + padding.size
+    weights.append(np.zeros(SPARE, dtype))
+    return np.concatenate(weights), np.concatenate(places)

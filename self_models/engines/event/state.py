@@ -1,6 +1,13 @@
-"""Runs of the kernel in memory: a room for each thread, and the states of a stream, one for each image."""
+"""Networks that run: states of the kernel, each in one block of memory.
+
+A state is what network.h calls NetworkState: potentials, spikes, predictions and so on
+of one network that looks at one image. A `StatePool` has as many as there are threads,
+and runs one image after the other in each of them. A stream has a state of its own for
+each image.
+"""
 
 import ctypes
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,221 +15,348 @@ import numpy as np
 import torch
 
 from self_models.basics import ModelError
-from self_models.engines.event.build import Part, Settings, State
-from self_models.engines.event.tables import line_of_bytes
+from self_models.engines.event.build import Network, Part, Settings, State
+from self_models.engines.event.tables import FLOAT_SETTINGS, Tables, line_of_bytes
 from self_models.guests.streams.stream import MEMBRANES
-from self_models.runtime.draws import in_space, key_for
+from self_models.runtime.draws import Draws, in_space, key_for
 
-CHUNK = 4  # images that a thread takes at once
+IMAGES_PER_CALL = 4  # images that a thread takes at once
+PIXEL_ARRAYS = ("image", "readout_sum", "is_open", "predicted")  # of a state, one per pixel
+FLAG_ARRAYS = ("is_open", "predicted")  # those of them that are 0 or 1
 
 
-def in_rows(values):
-    """(..., C, H, W), (B, N) or (T, B, N) -> contiguous array, (..., H W C) of the first: the order of a node's neurons."""
+def in_rows(values: torch.Tensor) -> np.ndarray:
+    """Return values in the kernel's order of neurons: by row, column, channel.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., C, H, W), (B, N) or (T, B, N)
+        Values of neurons.
+
+    Returns
+    -------
+    ndarray, contiguous
+        (..., H * W * C) of the first; the others as they are.
+    """
     values = values.detach().cpu()
-    return (
-        (values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values).contiguous().numpy()
-    )
+    if values.dim() > 3:
+        values = values.movedim(-3, -1).flatten(-3)
+    return values.contiguous().numpy()
 
 
-class Room:
-    """One State in a block of memory. library: the kernel's; tables: Tables; network: their Network."""
+class KernelState:
+    """One state of the kernel, with NumPy's view of its arrays.
 
-    def __init__(self, library, tables, network, settings):
-        self.library, self.tables, self.network = library, tables, network
+    Parameters
+    ----------
+    library : ctypes.CDLL
+        The kernel.
+    tables : Tables
+        The network.
+    network : Network
+        The same tables, opened by the kernel.
+    settings : Settings
+        With which it begins.
+
+    Attributes
+    ----------
+    address : int
+        Where the NetworkState lies.
+    struct : State
+        Its fields; to set one changes the state.
+    parts : array of Part
+        What changes at each node.
+
+    Raises
+    ------
+    ModelError
+        If the kernel refuses to begin.
+    """
+
+    def __init__(self, library: ctypes.CDLL, tables: Tables, network: Network, settings: Settings):
+        self.tables = tables
+        self.network = network  # the state points into it
         self.memory = line_of_bytes(library.network_size(ctypes.byref(network)))
-        given = (
+        self.address = library.network_begin(
             ctypes.byref(network),
             ctypes.byref(settings),
             self.memory.ctypes.data,
             len(self.memory),
         )
-        self.address = library.network_begin(*given)
         if self.address is None:
             raise ModelError(
                 "the event engine does not begin: use --engine dense, and report this"
             )
-        self.state = State.from_address(self.address)
-        self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
+        self.struct = State.from_address(self.address)
+        self.parts = (Part * len(tables.nodes)).from_address(self.struct.part)
 
-    def at(self, pointer, size, kind):
-        """What lies there, an array of this size and kind."""
-        return np.frombuffer(
-            (ctypes.c_char * (size * np.dtype(kind).itemsize)).from_address(pointer), kind
-        )
+    def pixels(self, name: str) -> np.ndarray:
+        """Return the state's own array of this name, with a value for each pixel."""
+        dtype = np.uint8 if name in FLAG_ARRAYS else np.float32
+        return array_at(getattr(self.struct, name), self.struct.pixels, dtype)
 
-    def pixels(self, name):
-        """The array of the input of this name."""
-        return self.at(
-            getattr(self.state, name),
-            self.state.pixels,
-            np.uint8 if name in ("is_open", "predicted") else np.float32,
-        )
+    def potentials(self, n: int) -> np.ndarray:
+        """Return the state's own array of the potentials of node n, (H * W * C,)."""
+        size = math.prod(self.tables.shapes[n])
+        return array_at(self.parts[n].v, size, self.tables.constants.dtype)
 
-    def potentials(self, n):
-        """Those of a node, (H W C,)."""
-        return self.at(
-            self.parts[n].v, math.prod(self.tables.shapes[n]), self.tables.constants.dtype
-        )
+    def counted_events(self, n: int) -> np.ndarray:
+        """Return how often each neuron of node n sent 1 or -1, then another value."""
+        size = 2 * math.prod(self.tables.shapes[n])
+        return array_at(self.parts[n].counted, size, np.uint32)
 
-    def spikes(self, n):
-        """Which neurons of a node have sent something in the latest step, bool (H W C,)."""
-        channels, *sides = self.tables.shapes[n]
-        words = self.at(self.parts[n].spikes, 4 * math.prod(sides) * self.parts[n].words, np.uint8)
-        bits = np.unpackbits(
-            words.reshape(math.prod(sides), -1), axis=1, count=channels, bitorder="little"
-        )
+    def spikes(self, n: int) -> np.ndarray:
+        """Return which neurons of node n sent something in the latest timestep.
+
+        Returns
+        -------
+        ndarray of bool, shape (H * W * C,)
+        """
+        num_channels, height, width = self.tables.shapes[n]
+        num_places = height * width
+        # The channels of a place are the bits of whole words of 4 bytes.
+        num_bytes = 4 * num_places * self.parts[n].words
+        words = array_at(self.parts[n].spikes, num_bytes, np.uint8).reshape(num_places, -1)
+        bits = np.unpackbits(words, axis=1, count=num_channels, bitorder="little")
         return bits.ravel().astype(bool)
 
 
-class Rooms:
-    """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
-    count."""
+def array_at(address: int, size: int, dtype) -> np.ndarray:
+    """Return what lies in memory as an array, without a copy."""
+    num_bytes = size * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_char * num_bytes).from_address(address), dtype)
 
-    def __init__(self, library, tables):
-        self.library, self.network, self.free, self.counting = (
-            library,
-            tables.network(library),
-            [],
-            [],
-        )
-        self.tables = tables._replace(
-            weights=None
-        )  # those of the network's block are the only ones
 
-    def check(self, settings):
-        """Raise ModelError if the kernel refuses these Settings."""
-        given = ctypes.byref(self.network), ctypes.byref(settings)
-        if self.library.network_accepts(*given):
+class StatePool:
+    """As many states of a network as there were threads at once.
+
+    Parameters
+    ----------
+    library : ctypes.CDLL
+        The kernel.
+    tables : Tables
+        The network.
+
+    Attributes
+    ----------
+    network : Network
+        The tables, opened by the kernel.
+    tables : Tables
+        The same without weights: those in the kernel's block are the only ones.
+    free : list of KernelState
+        States that no thread is using.
+    counting : list of KernelState
+        All states, if they count events.
+
+    Raises
+    ------
+    ModelError
+        If the tables do not fit each other.
+    """
+
+    def __init__(self, library: ctypes.CDLL, tables: Tables):
+        self.library = library
+        self.network = tables.network(library)
+        self.tables = tables._replace(weights=None)
+        self.free = []
+        self.counting = []
+
+    def check(self, settings: Settings) -> None:
+        """Raise ModelError if the kernel refuses these settings."""
+        if self.library.network_accepts(ctypes.byref(self.network), ctypes.byref(settings)):
             return
-        values = [
-            f"{name} {getattr(settings, name)}"
-            for name, kind in Settings._fields_
-            if kind is ctypes.c_float
-        ]
+        values = []
+        for name, _ in Settings._fields_:
+            if name in FLOAT_SETTINGS:
+                values.append(f"{name} {getattr(settings, name)}")
         raise ModelError(
-            f"the event engine does not run one of these settings, which is out of range: {', '.join(values)}"
+            "the event engine does not run one of these settings, which is out of range: "
+            + ", ".join(values)
         )
 
-    def new(self, settings):
+    def new(self, settings: Settings) -> KernelState:
+        """Return a new state, not yet reset; raise ModelError as `check` does."""
         self.check(settings)
-        room = Room(self.library, self.tables, self.network, settings)
+        state = KernelState(self.library, self.tables, self.network, settings)
         if self.tables.header["counting"]:
-            self.counting.append(room)
-        return room
+            self.counting.append(state)
+        return state
 
-    def run(self, runs, settings, most=CHUNK):
-        """Run an array of Run in threads, which hold no lock meanwhile. most: at once in one thread."""
+    def run(self, runs: np.ndarray, settings: Settings, most: int = IMAGES_PER_CALL) -> None:
+        """Run images in threads, which hold no lock of Python meanwhile.
+
+        Parameters
+        ----------
+        runs : ndarray of Run, shape (B,)
+            See NetworkRun in runs.c. What they point at is filled in.
+        settings : Settings
+            Those of all of them.
+        most : int
+            Images that a thread takes at once.
+
+        Raises
+        ------
+        ModelError
+            If the kernel refuses the settings.
+        """
         self.check(settings)
-        threads, last = torch.get_num_threads(), len(runs)
-        begins = range(0, last, max(1, min(most, -(-last // threads))))
+        num_threads = torch.get_num_threads()
+        fair_share = -(-len(runs) // num_threads)
+        size = max(1, min(most, fair_share))
+        chunks = [runs[begin : begin + size] for begin in range(0, len(runs), size)]
+        num_workers = min(num_threads, len(chunks))
+        if num_workers < 2:
+            for chunk in chunks:
+                self._run_chunk(settings, chunk)
+            return
+        with ThreadPoolExecutor(num_workers) as executor:
+            list(executor.map(functools.partial(self._run_chunk, settings), chunks))
 
-        def work(begin):
-            try:
-                room = self.free.pop()
-            except IndexError:
-                room = self.new(settings)
-            room.state.settings = settings
-            count = min(begins.step, last - begin)
-            try:
-                self.library.network_runs(
-                    room.address, runs.ctypes.data + begin * runs.itemsize, count
-                )
-            finally:
-                self.free.append(room)
+    def _run_chunk(self, settings, runs):
+        """Run images one after the other, in a state that no other thread uses."""
+        try:
+            state = self.free.pop()
+        except IndexError:
+            state = self.new(settings)
+        state.struct.settings = settings
+        try:
+            self.library.network_runs(state.address, runs.ctypes.data, len(runs))
+        finally:
+            self.free.append(state)
 
-        if min(threads, len(begins)) < 2:
-            for begin in begins:
-                work(begin)
-        else:
-            with ThreadPoolExecutor(min(threads, len(begins))) as pool:
-                list(pool.map(work, begins))
+    def counted_events(self, n: int) -> np.ndarray:
+        """Return what was counted of node n in all states.
 
-    def events(self, n):
-        """Counted of a node in all rooms, (2, H W C) int64: how often each neuron sent 1 or -1, and another value."""
+        Returns
+        -------
+        ndarray of int64, shape (2, H * W * C)
+            How often each neuron sent 1 or -1, and how often another value.
+        """
         total = np.zeros(2 * math.prod(self.tables.shapes[n]), np.int64)
-        for room in self.counting:
-            total += room.at(room.parts[n].counted, total.size, np.uint32)
+        for state in self.counting:
+            total += state.counted_events(n)
         return total.reshape(2, -1)
 
 
-class StreamMemory:
-    """The networks of a stream between its calls, a Room for each image. draws: Draws; settings: Settings, as it began."""
+class KernelStream:
+    """The networks of a stream between its calls.
 
-    def __init__(self, rooms, draws, settings):
-        self.draws, self.rooms, self.settings = draws, rooms, settings
-        self.states = [rooms.new(settings) for _ in draws.index]
-        for room, index in zip(self.states, draws.index.tolist(), strict=True):
-            rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
-            room.state.epoch = draws.epoch
+    Parameters
+    ----------
+    pool : StatePool
+        Of the network.
+    draws : Draws
+        Random numbers of the stream, with the number of each image.
+    settings : Settings
+        With which the stream began.
 
-    def settle(self):
-        """Bring all membranes up to date."""
-        for room in self.states:
-            self.rooms.library.network_settle(room.address)
+    Attributes
+    ----------
+    states : list of KernelState
+        One for each image.
+    """
 
-    def spikes(self):
-        """Layer -> which neurons have sent something in the latest step, bool (B, C, H, W)."""
-        tables = self.rooms.tables
-        values = {
-            name: np.stack([room.spikes(n) for room in self.states])
-            for n, name in enumerate(tables.names)
-        }
-        return {
-            name: in_space(torch.from_numpy(each), tables.shapes[tables.numbers[name]])
-            for name, each in values.items()
-        }
+    def __init__(self, pool: StatePool, draws: Draws, settings: Settings):
+        self.pool = pool
+        self.draws = draws
+        self.settings = settings
+        self.states = [pool.new(settings) for _ in draws.index]
+        for state, index in zip(self.states, draws.index.tolist(), strict=True):
+            pool.library.network_reset(state.address, *key_for(draws.seed, "input"), index)
+            state.struct.epoch = draws.epoch
 
-    def _nodes(self):
-        """(name, node) of the potentials that a state holds."""
-        names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
-        return [
-            *zip(names, range(1, len(names) + 1), strict=True),
-            ("logits", self.rooms.tables.header["output"]),
-        ]
+    def settle(self) -> None:
+        """Bring all potentials up to date; the kernel applies leaks when it must."""
+        for state in self.states:
+            self.pool.library.network_settle(state.address)
 
-    def state_dict(self, forms):
-        """See state_of of guests/streams/stream.py; forms: of its forms_of."""
+    def spikes(self) -> dict[str, torch.Tensor]:
+        """Return which neurons of each layer sent something in the latest timestep.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, C, H, W), bool}
+        """
+        tables = self.pool.tables
+        spikes = {}
+        for n, name in enumerate(tables.names):
+            values = np.stack([state.spikes(n) for state in self.states])
+            spikes[name] = in_space(torch.from_numpy(values), tables.shapes[n])
+        return spikes
+
+    def _potential_nodes(self):
+        """Return the node of each name in a state_dict that holds potentials."""
+        tables = self.pool.tables
+        nodes = {}
+        for n, name in enumerate(tables.names):
+            if n > 0:  # the input has none
+                nodes[MEMBRANES + name] = n
+        nodes["logits"] = tables.header["output"]
+        return nodes
+
+    def state_dict(self, forms: dict) -> dict[str, torch.Tensor]:
+        """Return what the next timestep needs.
+
+        Parameters
+        ----------
+        forms : dict of {str: (shape, dtype)}
+            What the dense engine has of each; see `forms_of` of
+            guests/streams/stream.py.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+        """
         self.settle()
-        parts = {
-            name: [room.pixels(name) for room in self.states]
-            for name in ("image", "readout_sum", "is_open", "predicted")
-        }
-        if self.settings.residual and any(room.state.subtracts_prediction for room in self.states):
-            parts["explained"] = [room.pixels("prediction") for room in self.states]
-        parts |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
-        values = {
-            name: in_space(torch.from_numpy(np.stack(each)), forms[name][0]).contiguous()
-            for name, each in parts.items()
-        }
-        return {name: value.to(forms[name][1]) for name, value in values.items()}
+        arrays = {}
+        for name in PIXEL_ARRAYS:
+            arrays[name] = [state.pixels(name) for state in self.states]
+        subtracts = any(state.struct.subtracts_prediction for state in self.states)
+        if self.settings.residual and subtracts:
+            arrays["explained"] = [state.pixels("prediction") for state in self.states]
+        for name, n in self._potential_nodes().items():
+            arrays[name] = [state.potentials(n) for state in self.states]
+        tensors = {}
+        for name, values in arrays.items():
+            shape, dtype = forms[name]
+            tensor = in_space(torch.from_numpy(np.stack(values)), shape).contiguous()
+            tensors[name] = tensor.to(dtype)
+        return tensors
 
-    def load(self, state, steps):
-        """Fill in what state_dict gave, after so many steps."""
-        rows = {
-            name: in_rows(value)
-            for name, value in state.items()
-            if isinstance(value, torch.Tensor)
-        }
-        for b, room in enumerate(self.states):
-            room.pixels("is_open")[:], room.pixels("predicted")[:] = (
-                1,
-                0,
-            )  # as at the beginning of a run
-            now = room.state
-            now.steps, now.begun, now.unproven, now.subtracts_prediction = (
-                steps,
-                1,
-                1,
-                "explained" in state,
-            )
-            self.rooms.library.network_settle(
-                room.address
-            )  # the potentials that are filled in next have had their leak
-            for name, n in self._nodes():
-                if name in rows:
-                    room.potentials(n)[:] = rows[name][b]
-            for name in ("image", "readout_sum", "is_open", "predicted"):
-                if name in rows:
-                    room.pixels(name)[:] = rows[name][b]
-            self.rooms.library.network_set(room.address, ctypes.byref(self.settings))
+    def load(self, tensors: dict, steps: int) -> None:
+        """Go on from a state_dict.
+
+        Parameters
+        ----------
+        tensors : dict of {str: Tensor of shape (B, ...)}
+            What `state_dict` gave, of this engine or of the dense one.
+        steps : int
+            Timesteps taken until then.
+        """
+        rows = {}
+        for name, value in tensors.items():
+            if isinstance(value, torch.Tensor):
+                rows[name] = in_rows(value)
+        subtracts_prediction = "explained" in tensors
+        for b, state in enumerate(self.states):
+            self._load_state(state, rows, b, steps, subtracts_prediction)
         self.settle()
+
+    def _load_state(self, state, rows, b, steps, subtracts_prediction):
+        """Fill one state from row b of each array in `rows`."""
+        library = self.pool.library
+        state.pixels("is_open")[:] = 1  # as at the beginning of a run
+        state.pixels("predicted")[:] = 0
+        state.struct.steps = steps
+        state.struct.begun = 1
+        state.struct.unproven = 1
+        state.struct.subtracts_prediction = subtracts_prediction
+        # The potentials that are filled in next have had the leak of these timesteps.
+        library.network_settle(state.address)
+        for name, n in self._potential_nodes().items():
+            if name in rows:
+                state.potentials(n)[:] = rows[name][b]
+        for name in PIXEL_ARRAYS:
+            if name in rows:
+                state.pixels(name)[:] = rows[name][b]
+        library.network_set(state.address, ctypes.byref(self.settings))

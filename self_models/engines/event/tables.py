@@ -1,6 +1,8 @@
-"""A network as the kernel reads it: the tables and settings of network.h, for this machine, for C, or for a page.
+"""The tables as arrays, and as one block of bytes that the kernel reads.
 
-engines/event/layout.py fills the tables.
+`Tables` is what network.h calls NetworkTables. `settings_of` makes the NetworkSettings
+of a model, and `FORMS` says which gates, stopping rules, read-outs and encodings the
+kernel has. layout.py and constants.py fill the tables.
 """
 
 import ctypes
@@ -18,7 +20,7 @@ from self_models.engines.event.build import (
     Network,
     Node,
     Settings,
-    numbers_of,
+    read_enums,
 )
 from self_models.objectives.encoders import ENCODINGS, direct, poisson
 from self_models.objectives.gates import Blocking, Gate
@@ -31,8 +33,11 @@ from self_models.objectives.readouts import (
 )
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
-K = SimpleNamespace(**numbers_of())
-FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
+K = SimpleNamespace(**read_enums())  # constants of network.h, without NETWORK_
+
+# Setting that names a part -> class of the part, or function -> its number in
+# network.h. For the kernel an open gate is a blocking one with epsilon 0.
+FORMS = {
     "gate": {Gate: 0, Blocking: 0},
     "rule": {
         Never: K.NEVER,
@@ -50,7 +55,8 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
     },
     "encoding": {poisson: K.POISSON, direct: K.DIRECT},
 }
-OF_PARTS = (
+# Settings of parts that NetworkSettings has by the same name.
+PART_SETTINGS = (
     "epsilon",
     "open_bound",
     "gap_bound",
@@ -61,25 +67,51 @@ OF_PARTS = (
     "latch",
     "residual",
 )
-AS_FLAGS = (
-    "blocking",
-    "together",
-)  # of a gate: whether pixels reopen, whether a pixel is judged over its channels
+# Settings of gates that it has by another name: whether blocked pixels may open again,
+# and whether the channels of a pixel are judged together.
+GATE_FLAGS = ("blocking", "together")
+
 NODE = np.dtype(Node)
 HEADER = tuple(name for name, kind in Network._fields_ if kind is not ctypes.c_void_p)
-LOWEST, HIGHEST = (
-    -np.finfo(np.float32).max,
-    np.finfo(np.float32).max,
-)  # bounds of a potential that has none
-LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
-SPARE = 64  # weights behind the last one, which may be read
-LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, whatever their kind
+FLOAT_SETTINGS = {name for name, kind in Settings._fields_ if kind is ctypes.c_float}
+HIGHEST = np.finfo(np.float32).max  # ceiling of a potential that has none
+LOWEST = -HIGHEST  # floor of a potential that has none
+LARGEST = 2**31 - 1  # most neurons of a layer, and weights of a network: 32 bits number them
+SPARE = 64  # weights behind the last one, which the kernel may read
+LINE = 64  # bytes of a line of the cache, and by how many weights those of a link are aligned
 
 
 class Tables(NamedTuple):
-    """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and
-    int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; chains: node -> the WindowedChain whose
-    weights lead to it; numbers: name in the graph -> node; maps: the first node that is one, the last nodes; places: see network.h."""
+    """A network as the kernel reads it; see NetworkTables and NetworkNode in network.h.
+
+    Attributes
+    ----------
+    header : dict of {str: int}
+        The numbers in NetworkTables, by their names there.
+    nodes : ndarray of NODE, shape (N,)
+        The nodes, each with the link that leads to it.
+    order : ndarray of int32
+        Nodes in the order in which they run, first those that lead to the logits, then
+        those of the decoder.
+    constants : ndarray of float32, or of int32 in whole numbers
+        Five of each node, threshold, leak, start, floor and ceiling; then biases and
+        values of single neurons.
+    weights : ndarray of float32, or of int8 in whole numbers
+        Weights of all links.
+    names : list of str
+        Names of the layers: "input", then those that spike.
+    shapes : list of (C, H, W)
+        Of the neurons of each node.
+    chains : dict of {int: WindowedChain}
+        Node -> the linear layers whose windows of weights lead to it.
+    numbers : dict of {str: int}
+        Name in the graph -> node.
+    maps : int
+        The first node that is a map for counting. Maps are the last nodes.
+    places : ndarray of int32
+        Of each row and column of a link's source: which set of weights it has, and
+        where their window lies.
+    """
 
     header: dict
     nodes: np.ndarray
@@ -93,31 +125,48 @@ class Tables(NamedTuple):
     maps: int
     places: np.ndarray
 
-    def parts(self, settings):
-        """These tables, and Settings, as the parts of a block, in their order: see NetworkBlock in network.h. One but the last is
-        the weights."""
+    def parts(self, settings: Settings) -> list:
+        """Return the parts of a block, in their order; see NetworkBlock in network.h.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings that the block holds.
+
+        Returns
+        -------
+        list of bytes or ndarray
+            The last but one is the weights.
+        """
         names = "".join(f"{name}\0" for name in self.names).encode()
-        arrays = [self.nodes, self.order, self.places, self.constants]
-        lengths = map(len, (self.places, self.constants, self.weights, names))
         header = [self.header[name] for name in HEADER]
         head = Block(
             int.from_bytes(MAGIC, "little"),
             VERSION,
             self.weights.itemsize,
             *header,
-            *lengths,
+            len(self.places),
+            len(self.constants),
+            len(self.weights),
+            len(names),
             settings,
         )
-        before = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
-        return [bytes(head), *arrays, bytes(-before % LINE), self.weights, names]
+        arrays = [self.nodes, self.order, self.places, self.constants]
+        size = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
+        padding = bytes(-size % LINE)
+        return [bytes(head), *arrays, padding, self.weights, names]
 
-    def block(self, settings):
-        """The same in one array of bytes."""
+    def block(self, settings: Settings) -> np.ndarray:
+        """Return `parts` as one array of bytes, from a line of the cache on."""
         parts = [np.frombuffer(part, np.uint8) for part in self.parts(settings)]
-        return np.concatenate(parts, out=line_of_bytes(sum(map(len, parts))))
+        size = sum(len(part) for part in parts)
+        return np.concatenate(parts, out=line_of_bytes(size))
 
-    def links_run_first(self):
-        """Return whether further links to neurons run before these, as where they are charged before they fire."""
+    def links_run_first(self) -> bool:
+        """Return whether further links to neurons run before these neurons do.
+
+        They do if neurons are charged before they fire.
+        """
         order = self.order.tolist()
         for number, node in enumerate(self.nodes):
             target = int(node["into"])
@@ -125,79 +174,130 @@ class Tables(NamedTuple):
                 return order.index(number) < order.index(target)
         return True  # there are none
 
-    def network(self, library):
-        """The Network of these tables, which holds on to its block. Raises ModelError where network_open refuses it."""
-        # Any settings that network_open accepts; those of a run are given when it begins.
+    def network(self, library: ctypes.CDLL) -> Network:
+        """Open these tables in the kernel.
+
+        Parameters
+        ----------
+        library : ctypes.CDLL
+            The kernel.
+
+        Returns
+        -------
+        Network
+            The kernel's own view of them. It holds on to the block that it points into.
+
+        Raises
+        ------
+        ModelError
+            If network_open finds that they do not fit each other.
+        """
+        # Any settings that network_open accepts; those of a run are given when it
+        # begins.
         settings = Settings(
             immediate=self.links_run_first(), timesteps=1, decoded_scale=1, logits_scale=1
         )
-        block, network = self.block(settings), Network()
-        why = library.network_open(
+        block = self.block(settings)
+        network = Network()
+        reason = library.network_open(
             block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings())
         )
-        if why:
-            what = f"the event engine's tables do not fit each other ({why.decode()})"
+        if reason:
+            what = f"the event engine's tables do not fit each other ({reason.decode()})"
             raise ModelError(f"{what}: use --engine dense, and report this")
         network.held = block
         return network
 
 
-def parts_of(model):
-    """The setting that names a part -> that by which FORMS finds it."""
-    return {name: type(getattr(model, name)) for name in model.parts} | {
-        "encoding": ENCODINGS.find(model.settings["encoding"]).send
-    }
+def line_of_bytes(size: int) -> np.ndarray:
+    """Return an array of so many bytes, not filled in, from a line of the cache on.
+
+    Vectors that lie across two lines are read at half the speed.
+    """
+    memory = np.empty(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + size]
 
 
-def unknown_part(model):
-    """(setting, its value) of the first part of a model that the kernel has no form of, or of the first setting of a part that it
-    does not know and that is not at its default; None where there is neither."""
-    for name, part in parts_of(model).items():
-        if part not in FORMS[name]:
-            return name, model.settings[name]
-    for part in (getattr(model, name) for name in model.parts):
+# --- settings
+
+
+def part_forms(model) -> dict:
+    """Return for each setting that names a part by what `FORMS` finds the part."""
+    forms = {name: type(getattr(model, name)) for name in model.parts}
+    forms["encoding"] = ENCODINGS.find(model.settings["encoding"]).send
+    return forms
+
+
+def unknown_part(model) -> str | None:
+    """Find what of a model's parts the kernel does not know.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+
+    Returns
+    -------
+    str or None
+        Name and value of a setting: the first that names a part without a form, or else
+        the first of a part that the kernel does not know and that is not at its
+        default. None if the kernel knows all.
+    """
+    for name, form in part_forms(model).items():
+        if form not in FORMS[name]:
+            return f"{name} {model.settings[name]}"
+    for part_name in model.parts:
+        part = getattr(model, part_name)
         for name, setting in settings_in(type(part)).items():
-            if name not in (*OF_PARTS, *AS_FLAGS) and getattr(part, name) != setting.default:
-                return name, getattr(part, name)
+            is_known = name in PART_SETTINGS or name in GATE_FLAGS
+            if not is_known and getattr(part, name) != setting.default:
+                return f"{name} {getattr(part, name)}"
     return None
 
 
-def own_settings(model):
-    """A model's settings, with those of its parts as they are now: a part may have been changed in place."""
+def current_settings(model) -> dict:
+    """Return a model's settings, those of its parts as they are now.
+
+    A part may have been changed in place.
+    """
     return model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)
 
 
-def settings_of(model):
-    """The Settings of a model as they are now."""
-    own, parts, whole = own_settings(model), parts_of(model), whole_form(model)
-    kinds = dict(Settings._fields_)
-    values = {name: own.get(name) or 0 for name in OF_PARTS}
-    values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
-    values |= {
-        "dynamic": model.gate.reopens,
-        "per_pixel": bool(own.get("together")),
-        "feedback": model.has_feedback,
-        "immediate": own["update"] != "delayed",
-        "timesteps": model.latency,
-        "phase_steps": model.timesteps * model.timing.is_phased,
-        "decoded_scale": whole.decoded_unit if whole else 1,
-        "logits_scale": whole.output.unit if whole else 1,
-    }
-    return Settings(
-        **{
-            name: float(value) if kinds[name] is kinds["epsilon"] else int(value)
-            for name, value in values.items()
-        }
-    )
+def whole_form(model) -> object | None:
+    """Return the WholeForm of guests/quantize.py, or None if floats are used."""
+    if hasattr(model, "whole_form"):
+        return model.whole_form()
+    return None
 
 
-def whole_form(model):
-    """The WholeForm of a network in whole numbers, else None."""
-    return model.whole_form() if hasattr(model, "whole_form") else None
+def settings_of(model) -> Settings:
+    """Return the settings of a model as they are now, for the kernel.
 
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network; `unknown_part` finds nothing in it.
 
-def line_of_bytes(size):
-    """So many bytes, not filled in, from a line of the cache on: vectors that lie across two are read at half the speed."""
-    room = np.empty(size + LINE, np.uint8)
-    first = -room.ctypes.data % LINE
-    return room[first : first + size]
+    Returns
+    -------
+    Settings
+        NetworkSettings of network.h.
+    """
+    current = current_settings(model)
+    forms = part_forms(model)
+    whole = whole_form(model)
+    values = {name: current.get(name) or 0 for name in PART_SETTINGS}
+    for name in ("rule", "readout", "encoding"):
+        values[name] = FORMS[name][forms[name]]
+    values["dynamic"] = model.gate.reopens
+    values["per_pixel"] = bool(current.get("together"))
+    values["feedback"] = model.has_feedback
+    values["immediate"] = current["update"] != "delayed"
+    values["timesteps"] = model.latency
+    values["phase_steps"] = model.timesteps if model.timing.is_phased else 0
+    values["decoded_scale"] = whole.decoded_unit if whole else 1
+    values["logits_scale"] = whole.output.unit if whole else 1
+    for name, value in values.items():
+        values[name] = float(value) if name in FLOAT_SETTINGS else int(value)
+    return Settings(**values)

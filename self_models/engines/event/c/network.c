@@ -1,8 +1,29 @@
-/* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
-   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has numbers and
-   what is fast, small.h what needs little memory.
-   Words for what goes: wipe, memory; silence, a node's events; clear_sums, what reached a node for one step; reset_fired, what a spike
-   takes from V; keep_share, part of V, for reset_on_change, as another image is shown; network_reset, all, as a run begins. */
+/* The network's timestep, event by event, in the order of step() in self_models/vgg_wFeedback_spiking.py. network.h says how
+   it is called, and what its structs hold; vectors.h has numbers and what is fast, small.h what needs little memory.
+
+   network_step() takes one timestep:
+
+       encode             the image becomes spikes of node 0, where pixels are open: encode_image()
+       propagate          for each node, in the order of the tables: charge() adds what its source has sent to its potentials,
+                          window by window in add_windows(); fire() finds the neurons above their threshold, and resets them
+       read_out_and_gate  read_out() moves the prediction, with leak and slew limit; gate() blocks the pixels that are predicted
+       holds              whether the stopping rule ends the image: early exit
+
+   What a neuron keeps between timesteps lies in NetworkPart. It gets its memory in lay(), is brought to rest in
+   network_reset(), and is read and written in charge() and fire(). fire() looks at candidates alone, the places that something
+   has reached; what goes on by itself, as a leak does, is made up for there, in decay(). A neuron with more of a state needs
+   changes at these places. A refractory period, for example, needs its length, in NetworkNode (and where tables are written and
+   checked: layout.py, block.c); an array of the steps of the latest spikes, in NetworkPart, lay() and network_reset(); and in
+   fire() a mask of the neurons that may not spike yet, whose place stays a candidate until they may.
+
+   The comment of a function says what it computes and, behind "Changes:", which fields it writes, itself or by what it calls.
+   Units: potentials V, thresholds theta, weights W and biases b are in the unit of the thresholds, in float32, or in whole
+   numbers in int8 networks; pixels x, predictions p and epsilon lie on the image's scale, 0 to 1, or -1 to 1 in colour; time is
+   counted in timesteps. A clock is a number of timesteps since the reset.
+
+   Words for what goes: wipe, memory; silence, a node's events; clear_sums, what reached a node for one step; reset_fired, what
+   a spike takes from V; keep_share, part of V, for reset_on_change, as another image is shown; network_reset, all, as a run
+   begins. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
 #else
@@ -13,6 +34,7 @@
 #ifdef NETWORK_SMALL
 #include "small.h"
 #else
+/* V of neuron i of a node; likewise set_v. Words of spikes: word_at, set_word. Of NETWORK_SMALL they are in small.h. */
 ALWAYS potential_t v_at(const Part *part, size_t i) { return part->v[i]; }
 ALWAYS void set_v(const Part *part, size_t i, potential_t v) { part->v[i] = v; }
 static size_t v_bytes(const Part *part) { return sizeof *part->v; }
@@ -37,18 +59,21 @@ enum { ONES, SIGNS, NUMBERS };                /* Part.worth: what each event of 
 /* --- how a state lies in memory */
 
 enum { IS_SMALL = sizeof(pixel_t) == 1 };
+/* The smaller of two numbers; places of a node: rows times columns; neurons of a node: places times channels. */
 static int32_t least_of(int32_t a, int32_t b) { return a < b ? a : b; }
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
 
-/* Memory <- 0; nothing where it is 0. */
+/* Memory <- 0, so many bytes; nothing where it is 0. Changes: that memory. */
 static void wipe(void *memory, size_t bytes)
 {
     for (size_t i = 0; memory && i < bytes; i++)
         ((char *)memory)[i] = 0;
 }
 
-/* count * bytes bytes of memory from *end on, which moves behind them, or is 0 from then on: too many. Returns 0 for none, or no memory. */
+/* Take count * bytes bytes of memory from *end on. *end moves behind them, to a multiple of ALIGNED, or is 0 from
+   then on: they are too many. Returns where they begin; 0 for none, or where there is no memory to lie in.
+   Changes: *end. */
 static void *take(char *memory, size_t *end, size_t count, size_t bytes)
 {
     const size_t at = *end;
@@ -61,7 +86,9 @@ static void *take(char *memory, size_t *end, size_t count, size_t bytes)
     return memory && *end ? memory + at : 0;
 }
 
-/* Where the arrays of a State lie in the memory behind it; returns the end. memory 0: the end alone. */
+/* Lay the arrays of a State in the memory behind it, each as long as its node needs it. Returns the end, in bytes; 0:
+   too many. memory 0: the end alone.
+   Changes: the pointers of run and of its parts, and all that they have of the tables. */
 static size_t lay(const NetworkTables *network, State *run, char *memory)
 {
     size_t end = (sizeof *run + ALIGNED - 1) / ALIGNED * ALIGNED;
@@ -110,6 +137,7 @@ static size_t lay(const NetworkTables *network, State *run, char *memory)
     return end;
 }
 
+/* Bytes of a State with its arrays; 0 where no memory can be so large. */
 size_t network_size(const NetworkTables *network)
 {
     State none = {0};
@@ -118,6 +146,7 @@ size_t network_size(const NetworkTables *network)
 
 /* --- which settings a network takes */
 
+/* Whether a setting is in a range: least to most; 0 to most; above 0; any number. NaN is in none of them. */
 static int is_within(int32_t value, int32_t least, int32_t most) { return value >= least && value <= most; }
 static int is_from_0(float value, float most) { return value >= 0 && value <= most; } /* NaN is not */
 static int is_above_0(float value) { return value > 0 && value <= FLT_MAX; }
@@ -141,7 +170,7 @@ static int are_in_range(const Settings *set)
     return is_above_0(set->decoded_scale) && is_above_0(set->logits_scale);
 }
 
-/* Whether node a runs before node b. */
+/* Whether node a runs before node b in a timestep. */
 static int runs_before(const NetworkTables *network, int32_t a, int32_t b)
 {
     int32_t i = 0;
@@ -150,8 +179,9 @@ static int runs_before(const NetworkTables *network, int32_t a, int32_t b)
     return network->order[i] == a;
 }
 
-/* Further links to neurons add to V before these fire, if they are charged first (immediate), else after it. A delayed neuron whose V
-   had been charged, and had leaked, already would take the leaks of 2^32 - 1 steps. */
+/* Whether further links to neurons (ADDING) run when these want it: before them, if V is charged before they fire
+   (immediate), else after them. A delayed neuron whose V had been charged, and had leaked, already would take the
+   leaks of 2^32 - 1 steps. */
 static int links_fit(const NetworkTables *network, int32_t immediate)
 {
     for (int32_t n = 1; n < network->nodes; n++) {
@@ -163,6 +193,7 @@ static int links_fit(const NetworkTables *network, int32_t immediate)
     return 1;
 }
 
+/* Whether a network takes these settings: in range, and it has what they ask for. See network.h. */
 int network_accepts(const NetworkTables *network, const Settings *settings)
 {
     const int sends_values = settings->encoding == NETWORK_DIRECT || settings->residual;
@@ -173,6 +204,9 @@ int network_accepts(const NetworkTables *network, const Settings *settings)
     return !sends_values || network->node[0].valued;
 }
 
+/* Make a State in this memory, with these settings, and not yet reset. Returns 0 where it is too small, the settings
+   are not taken, or the compiler fuses products with sums.
+   Changes: all of the memory. */
 State *network_begin(const NetworkTables *network, const Settings *settings, void *memory, size_t bytes)
 {
     const volatile float a = 1.000244140625f; /* 1 + 2^-12, whose square is rounded to 1 + 2^-11 */
@@ -190,10 +224,13 @@ State *network_begin(const NetworkTables *network, const Settings *settings, voi
 
 /* --- a node: its potentials; for NETWORK_SMALL see small.h */
 
+/* Bytes of a bitmap of a node's places: sent, or candidates. */
 static size_t bitmap_bytes(const Part *part) { return sizeof(uint32_t) * (size_t)(part->node->height * part->row_words); }
 
 /* A place's own thresholds, leaks or values to reset to, which lie from first_own on; 0 where its neurons have those of the node. */
 enum { OWN_THRESHOLD, OWN_LEAK, OWN_RESET };
+/* A place's own thresholds, leaks or values to reset to, in the unit of V; 0 where its neurons have those of the
+   node. */
 static const potential_t *own_values(const State *run, const Part *part, int which, size_t place)
 {
     const Node *node = part->node;
@@ -201,7 +238,7 @@ static const potential_t *own_values(const State *run, const Part *part, int whi
     return node->first_own ? run->network->constants + first : 0;
 }
 
-/* V after the leak of so many steps, 1 or more. */
+/* V after the leak of so many steps, 1 or more. A V that no longer changes needs no more of them. */
 ALWAYS potential_t faded(potential_t v, potential_t leak, uint32_t steps)
 {
     potential_t next = leaked(v, leak);
@@ -210,7 +247,9 @@ ALWAYS potential_t faded(potential_t v, potential_t leak, uint32_t steps)
     return next;
 }
 
-/* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then. */
+/* V <- leak V, once for each timestep whose leak a place's membranes have missed. clock: timesteps whose leak they
+   have had then. Places that nothing reaches are not visited, so leaks are made up for when something does.
+   Changes: part->v of the place, part->decayed. */
 static void decay(const State *run, const Part *part, size_t place, uint32_t clock)
 {
     const potential_t leak = part->constants[NETWORK_LEAK], *const own = own_values(run, part, OWN_LEAK, place);
@@ -225,7 +264,8 @@ static void decay(const State *run, const Part *part, size_t place, uint32_t clo
     part->decayed[place] = clock;
 }
 
-/* V <- V, at least the floor, at most the ceiling, and as much above that as its spike is about to take away. */
+/* V <- V, at least the floor, at most the ceiling and `taken` above that: as much as a spike is about to take away.
+   Changes: part->v of the place. */
 static void bound(const Part *part, size_t place, potential_t taken)
 {
     const potential_t least = part->constants[NETWORK_FLOOR], most = plus(part->constants[NETWORK_CEILING], taken);
@@ -236,19 +276,20 @@ static void bound(const Part *part, size_t place, potential_t taken)
     }
 }
 
-/* Whether a node's potentials may reach a floor, or a ceiling, in this step. */
+/* Whether a node's potentials may reach a floor, or a ceiling, in this timestep. */
 static int is_bounded(const State *run, const Part *part)
 {
     return (float)part->constants[NETWORK_FLOOR] > -FLT_MAX && (run->unproven || run->steps >= (uint32_t)part->node->unbounded);
 }
 
-/* Bring the potentials of a place up to date. */
+/* Bring the potentials of a place up to date: leaks, and bounds. Changes: part->v and part->decayed of the place. */
 static void settle(const State *run, const Part *part, size_t place)
 {
     decay(run, part, place, run->steps);
     bound(part, place, 0);
 }
 
+/* The same of all places of all nodes. Changes: v and decayed of all parts. */
 void network_settle(State *run)
 {
     for (int32_t n = 1; n < run->network->nodes; n++)
@@ -256,7 +297,7 @@ void network_settle(State *run)
             settle(run, &run->part[n], place);
 }
 
-/* V <- start + (V - start) keep, of potentials that are up to date. */
+/* V <- start + (V - start) keep, of potentials that are up to date. keep: 0 to 1. Changes: part->v. */
 static void keep_share(const Part *part, float keep)
 {
     const potential_t start = part->constants[NETWORK_START];
@@ -264,7 +305,9 @@ static void keep_share(const Part *part, float keep)
         set_v(part, i, plus(start, kept(minus(v_at(part, i), start), keep)));
 }
 
-/* Places first to last - 1 of rows top to bottom - 1 become candidates; their leak is brought up to date. */
+/* Something reaches the places first to last - 1 of rows top to bottom - 1: they become candidates, at which fire()
+   looks, and their leak is brought up to date.
+   Changes: part->candidates, has_candidates, and v and decayed of these places. */
 ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int32_t first, int32_t last, uint32_t clock)
 {
     part->has_candidates = 1;
@@ -278,7 +321,7 @@ ALWAYS void touch(const State *run, Part *part, int32_t top, int32_t bottom, int
             decay(run, part, (size_t)y * (size_t)part->node->width + (size_t)x, clock);
 }
 
-/* V <- 0: what has reached a node was for this step alone. */
+/* V <- 0: what has reached a node was for this timestep alone. Changes: part->v, candidates, has_candidates. */
 static void clear_sums(Part *part)
 {
     if (!part->has_candidates)
@@ -304,9 +347,11 @@ static void clear_sums(Part *part)
         for (uint32_t spikes = word_at(part, (place) * (size_t)(part)->words + (size_t)w); spikes; spikes &= spikes - 1)
 #define CHANNEL ((size_t)(32 * w + lowest(spikes)))
 
+/* Mark the place (y, x) as one that has sent something. Changes: part->sent. */
 ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row_words + x / 32] |= (uint32_t)1 << x % 32; }
 
-/* A neuron of the place (y, x) sends this value, which adds to what it has sent already. */
+/* A neuron of the place (y, x) sends this value, which adds to what it has sent in this timestep already.
+   Changes: part->spikes, sent, count; of a node whose events have values also v, where they lie, and worth. */
 ALWAYS void send(Part *part, int32_t y, int32_t x, int32_t channel, potential_t value)
 {
     const Node *node = part->node;
@@ -324,7 +369,7 @@ ALWAYS void send(Part *part, int32_t y, int32_t x, int32_t channel, potential_t 
     part->count += !(word & bit);
 }
 
-/* Nothing is sent. */
+/* A node sends nothing any more: its events of the last timestep go. Changes: part->spikes, sent, count, worth. */
 static void silence(Part *part)
 {
     const size_t words = (size_t)part->words, all = places_of(part->node) * words;
@@ -341,7 +386,8 @@ static void silence(Part *part)
     part->count = 0;
 }
 
-/* Counting: count what each neuron has sent in this step, apart by whether all values in the step were 1 or -1. */
+/* Counting: count what each neuron has sent in this timestep, apart by whether all values in it were 1 or -1.
+   Changes: part->counted. */
 static void note(Part *part)
 {
     const size_t channels = (size_t)part->node->channels;
@@ -355,8 +401,10 @@ static void note(Part *part)
 
 /* --- a pixel x, and its prediction p, on the image's scale */
 
+/* x of a grey value, 0 to 1, on the image's scale: -1 to 1 in colour. */
 ALWAYS float scaled(float grey, int colour) { return colour ? grey * 2 - 1 : grey; }
 
+/* p of the read-out's sum R, on the image's scale. */
 ALWAYS float prediction_of(int readout, int colour, float r)
 {
     const float least = colour ? -1.0f : 0.0f;
@@ -365,18 +413,20 @@ ALWAYS float prediction_of(int readout, int colour, float r)
     return colour ? portable_tanh(r) : readout == NETWORK_MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
 }
 
-/* x of an image's value; p of what is kept: p itself, NETWORK_SMALL: R */
+/* x of an image's value; p of what is kept of a prediction: p itself, or of NETWORK_SMALL R. */
 ALWAYS float x_of(const State *run, pixel_t value) { return IS_SMALL ? scaled((float)value / 255, run->network->colour) : (float)value; }
 #define p_of(run, kept) (IS_SMALL ? prediction_of((run)->settings.readout, (run)->network->colour, kept) : (kept))
 static const float *kept_predictions(const State *run) { return IS_SMALL ? run->readout_sum : run->prediction; }
 
+/* x and p of a pixel, on the image's scale. */
 float network_pixel(const State *run, int pixel) { return x_of(run, run->image[pixel]); }
 float network_prediction(const State *run, int pixel) { return p_of(run, kept_predictions(run)[pixel]); }
 
 /* --- encode */
 
-/* Phased: -1 while a node charges, as its source fires; 0 in the next phase, in which it fires itself, the input in the first; so also
-   in neurons.py. Without phases a node may fire, and gets its bias, in every step. */
+/* Phased: phases since the one in which a node fires: -1 while it charges, as its source fires; 0 in the next phase,
+   in which it fires itself, the input in the first; so also in guests/phased/neurons.py. Without phases 0: a node may
+   fire, and gets its bias, in every timestep. */
 static int32_t turn(const State *run, const Node *node)
 {
     const int32_t phase = run->settings.phase_steps;
@@ -386,7 +436,8 @@ static int32_t turn(const State *run, const Node *node)
 static int may_fire(const State *run, const Node *node) { return turn(run, node) == 0; }
 static int gets_bias(const State *run, const Node *node) { return !run->settings.phase_steps || turn(run, node) == -1; }
 
-/* Events that are given. */
+/* Events that are given (network_arrive) become those of the input.
+   Changes: those fields of part 0 that send() does, input_events. */
 static void receive(State *run)
 {
     const Node *node = &run->network->node[0];
@@ -398,8 +449,10 @@ static void receive(State *run)
     run->input_events = 0;
 }
 
-/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
-   away (residual), x - p takes the place of x. */
+/* The image becomes spikes of the input. poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct:
+   s = x. Of open pixels alone: a blocked one sends nothing. Where a prediction is taken away (residual), x - p takes the
+   place of x.
+   Changes: those fields of part 0 that send() does. */
 static void encode_image(State *run)
 {
     const Node *node = &run->network->node[0];
@@ -424,6 +477,7 @@ static void encode_image(State *run)
     }
 }
 
+/* The input sends: events that are given, else the image, in the input's phase. Changes: part 0, input_events. */
 static void encode(State *run)
 {
     if (run->input_events)
@@ -441,8 +495,10 @@ static int reach_alike(const int32_t *a, const int32_t *b)
     return a[NETWORK_CORNER] == b[NETWORK_CORNER] && a[NETWORK_SKIPPED] == b[NETWORK_SKIPPED];
 }
 
-/* V <- V + W s for `count` windows of weights (run->begins, run->values) of the same row and column of the source, whose numbers are in
-   `places`. A corner may stick out over the border. */
+/* V <- V + W s: a spike is added to its targets. For `count` windows of weights (run->begins, and values by which
+   each is multiplied, run->values) of one row and one column of the source, whose numbers in `places` are of_row and
+   of_column. A corner may stick out over the border of the target, where the window is cut off.
+   Changes: v, candidates, has_candidates and decayed of the target, which is the node `into`. */
 static void add_windows(State *run, const Part *part, const int32_t *of_row, const int32_t *of_column, int32_t count, uint32_t clock)
 {
     if (!count) /* of_row and of_column may then be those of a row and a column without windows */
@@ -488,8 +544,10 @@ static void add_windows(State *run, const Part *part, const int32_t *of_row, con
 #endif
 }
 
-/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. simple, a constant
-   where this is called: they are all channels, 32 at the most. */
+/* V <- V + W s for the spikes s of the source in channels first to last - 1. Spikes whose windows lie at the same
+   place are listed, and then added together. simple, a constant where this is called: they are all channels, 32 at
+   the most.
+   Changes: what add_windows() does; run->begins and values, which are lists of this function. */
 ALWAYS void add_spikes(State *run, const Part *part, int32_t first, int32_t last, uint32_t clock, const int simple)
 {
     const Node *node = part->node;
@@ -529,7 +587,9 @@ ALWAYS void add_spikes(State *run, const Part *part, int32_t first, int32_t last
     add_windows(run, part, of_row, of_column, count, clock);
 }
 
-/* V <- V + w s, where the link is the same: of a place that lies there after the halvings. */
+/* V <- V + w s, where the link is SAME: what (y, x) sends reaches the place that lies there after the halvings, times
+   one weight.
+   Changes: v, candidates, has_candidates and decayed of the node `into`. */
 static void add_same(State *run, const Part *part, uint32_t clock)
 {
     const Node *node = part->node;
@@ -550,8 +610,10 @@ static void add_same(State *run, const Part *part, uint32_t clock)
     }
 }
 
-/* V <- V + b + W s, up to date with this clock. Where weights are more than the cache holds and places have many spikes, one group
-   of channels after the other: its weights are read from memory once, and for all other places from the cache. */
+/* V <- V + b + W s, where V has had the leaks of `clock` timesteps: a node takes its bias, and what its source has
+   sent. Where weights are more than the cache holds and places have many spikes, one group of channels after the
+   other: its weights are read from memory once, and for all other places from the cache.
+   Changes: v, candidates, has_candidates and decayed of the node, or of the node `into`; run->begins and values. */
 static void charge(State *run, Part *part, uint32_t clock)
 {
     const Node *node = part->node;
@@ -596,7 +658,9 @@ ALWAYS uint32_t crossed(const Part *part, size_t first, int32_t count, potential
     return bits;
 }
 
-/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place. Returns whether one is still above its theta. */
+/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place. Returns whether one is still
+   above its theta.
+   Changes: part->v of these neurons. */
 ALWAYS int reset_fired(const State *run, const Part *part, size_t place, int32_t w, uint32_t fired)
 {
     const Node *node = part->node;
@@ -618,9 +682,11 @@ ALWAYS int reset_fired(const State *run, const Part *part, size_t place, int32_t
     return still;
 }
 
-/* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates. One that fires stays so where V is still
-   above theta, may be below the floor, or is reset in the next step or never. clock: steps whose leak the potential has had that is
-   compared. A delayed neuron leaks before its reset. */
+/* s = 1 where V > theta, and there V <- V - theta, or the value to reset to. It looks at candidates alone: places
+   that something has reached. A place that fires stays one where V is still above theta, may be below the floor, or
+   is reset in the next timestep or never. clock: timesteps whose leak the potential has had that is compared. A
+   delayed neuron leaks before its reset.
+   Changes: part->v, decayed, spikes, sent, count, candidates, has_candidates, counted. */
 static void fire(State *run, Part *part, uint32_t clock)
 {
     const Node *node = part->node;
@@ -666,7 +732,8 @@ static void fire(State *run, Part *part, uint32_t clock)
     note(part);
 }
 
-/* The sums of a node become events whose values they are. */
+/* The sums that have reached a node become events whose values they are: of relays, integrators and maps.
+   Changes: part->spikes, sent, count, worth, counted; v stays as it is. */
 static void release(Part *part)
 {
     EACH_PLACE(part, candidates)
@@ -678,8 +745,9 @@ static void release(Part *part)
     note(part);
 }
 
-/* A 2 x 2 maximum pool: a spike passes where any of its four neurons spikes (an odd row or column is left out), or, where it
-   counts, where the highest spike count of the four rises. */
+/* A 2 x 2 maximum pool: a spike passes where any of its four neurons spikes (an odd row or column is left out), or,
+   where it counts, where the highest spike count of the four rises.
+   Changes: part->spikes, sent, count, counted; counting pools: passed of the pool and of its source. */
 static void pool(State *run, Part *part)
 {
     const Node *node = part->node;
@@ -712,7 +780,9 @@ static void pool(State *run, Part *part)
     note(part);
 }
 
-/* O <- mu O + W s, and the logits, in which the places of a channel lie side by side. */
+/* O <- mu O + W s + b, and the logits, times what a whole number of O is worth; the places of a channel lie side by
+   side in them.
+   Changes: part->v, which is O, and what charge() does; run->logits. */
 static void add_up(State *run, Part *part)
 {
     const int32_t channels = part->node->channels;
@@ -727,8 +797,10 @@ static void add_up(State *run, Part *part)
             *logit++ = (float)v_at(part, (size_t)at) * run->settings.logits_scale;
 }
 
-/* One timestep of a node. Until then it holds what it sent in the last one: that is what an edge back takes, a link whose target runs
-   before its source (before() in layout.py). */
+/* One timestep of a node. Until then it holds what it sent in the last one: that is what an edge back takes, a link
+   whose target runs before its source (see _source_of_edge_back() in layout.py).
+   Changes: the node's part; of an ADDING v, candidates, has_candidates and decayed of the node `into`; of the OUTPUT
+   run->logits; of a counting pool passed of its source. */
 static void propagate(State *run, Part *part)
 {
     const Node *node = part->node;
@@ -767,8 +839,9 @@ static void propagate(State *run, Part *part)
 
 /* --- read out */
 
-/* p on the image's scale, from R, of pixels first to last - 1; NETWORK_SMALL finds each where it is needed. Compilers make vectors of
-   a loop whose form is constant. */
+/* p on the image's scale, from R, of pixels first to last - 1; NETWORK_SMALL finds each where it is needed. Compilers
+   make vectors of a loop whose form is constant.
+   Changes: run->prediction. */
 static void predict(State *run, int32_t first, int32_t last)
 {
 #define EACH_BY(readout, colour) for (int32_t i = first; i < last; i++) p[i] = prediction_of(readout, colour, r[i])
@@ -787,8 +860,10 @@ static void predict(State *run, int32_t first, int32_t last)
         EACH_BY(NETWORK_SPIKE_COUNT, 0);
 }
 
-/* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
-   channels of a pixel are judged as one (per_pixel), it is predicted where all are. Of pixels first to last - 1, whole places. */
+/* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not
+   (dynamic). Where the channels of a pixel are judged as one (per_pixel), it is predicted where all are. Of pixels
+   first to last - 1, whole places.
+   Changes: run->predicted, is_open, changed. */
 static void gate(State *run, int32_t first, int32_t last)
 {
     const int32_t channels = run->settings.per_pixel ? run->network->node[0].channels : 1;
@@ -813,8 +888,10 @@ static void gate(State *run, int32_t first, int32_t last)
     run->changed |= changed;
 }
 
-/* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. Of `count`
-   pixels, CHUNK at most. */
+/* R <- rho R + d, d the decoder's output, held where a pixel is blocked (latch); with a slew limit sigma, sigma
+   tanh(d / sigma) takes the place of d: it moves R by sigma at most. Of `count` pixels from
+   first on, CHUNK at most.
+   Changes: run->readout_sum. */
 static void read_out(State *run, int32_t first, int32_t count)
 {
     const Part *const decoded = &run->part[run->network->decoded];
@@ -832,7 +909,9 @@ static void read_out(State *run, int32_t first, int32_t count)
     }
 }
 
-/* Which pixels may send, by blocks of four, and how many there are. */
+/* List the pixels that may send, by blocks of four, and count pixels: those that are not 0, those that are open, and
+   both.
+   Changes: run->sending, blocks, active, open, open_active, scratch, changed. */
 static void list_sending(State *run)
 {
     const pixel_t *const x = run->image;
@@ -856,7 +935,9 @@ static void list_sending(State *run)
     run->changed = 0;
 }
 
-/* Read-out, prediction, and the gate's look at it, of the pixels that the decoder has moved, or of all. */
+/* Read-out, prediction, and the gate's look at it, of the pixels that the decoder has moved, or of all.
+   Changes: run->readout_sum, prediction, predicted, is_open, changed, look_again, subtracts_prediction, and what
+   list_sending() does. */
 static void read_out_and_gate(State *run)
 {
     const Part *const decoded = &run->part[run->network->decoded];
@@ -883,10 +964,11 @@ static void read_out_and_gate(State *run)
 
 /* --- stopping rules */
 
+/* A part of a whole, 0 to 1; of a whole of 0 as of 1. */
 static float share(int32_t part, int32_t whole) { return (float)part / (float)(whole > 1 ? whole : 1); }
 
 #ifndef NETWORK_SMALL
-/* The entropy of softmax(O) as a part of its largest value; in double, by this machine's exp and log. */
+/* The entropy of softmax(O) as a part of its largest value, 0 to 1; in double, by this machine's exp and log. */
 static float entropy(const State *run)
 {
     const float best = run->logits[network_answer(run)];
@@ -902,6 +984,8 @@ static float entropy(const State *run)
 #define entropy(run) 2.0f /* no exp and log: it ends no image */
 #endif
 
+/* Whether the stopping rule holds after a timestep, so that the image may end: early exit. By the margin of the
+   logits, their entropy, or the share of active pixels that are still open. */
 static int holds(const State *run)
 {
     const Settings *set = &run->settings;
@@ -913,6 +997,8 @@ static int holds(const State *run)
 
 /* --- a timestep */
 
+/* What arrives in the next timestep, see network.h.
+   Changes: run->input_events, input_values, input_count, unproven. */
 int network_arrive(State *run, const int32_t *events, int32_t count)
 {
     if (!run->network->node[0].valued)
@@ -927,6 +1013,7 @@ int network_arrive(State *run, const int32_t *events, int32_t count)
     return 1;
 }
 
+/* One timestep of the network. Returns whether the stopping rule holds after it. Changes: run, and all parts. */
 int network_step(State *run)
 {
     const NetworkTables *network = run->network;
@@ -950,8 +1037,11 @@ int network_step(State *run)
 
 /* --- another image takes the place of the one before */
 
-/* Reset on change: of an image of whose active pixels a share r has opened, 1 - min(1, gain r) is kept of all membranes, outputs
-   and predictions, of those pixels' predictions nothing; then all are judged anew. */
+/* Reset on change: of an image of whose active pixels a share r has opened, 1 - min(1, surprise r) is kept of all
+   membranes, outputs and predictions, of those pixels' predictions nothing; then all are judged anew. run->scratch:
+   which were open before.
+   Changes: v and decayed of all parts; run->readout_sum, prediction, predicted, is_open, changed,
+   subtracts_prediction. */
 static void reset_on_change(State *run)
 {
     float change, keep;
@@ -972,6 +1062,7 @@ static void reset_on_change(State *run)
     gate(run, 0, run->pixels);
 }
 
+/* Whether another image may take the place of the one before, see network.h. */
 int network_streams(const State *run)
 {
     int counts = 0;
@@ -980,7 +1071,9 @@ int network_streams(const State *run)
     return !counts && !run->settings.phase_steps;
 }
 
-/* One image: bytes, or x itself. Where a pixel, or a place that is judged as one, has changed, the gate looks at it again. */
+/* Show an image: bytes, 0 to 255, or numbers, which are x itself. Where a pixel, or a place that is judged as one,
+   has changed, the gate looks at it again.
+   Changes: run->image, begun, scratch; what gate(), reset_on_change() and list_sending() do. */
 static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
 {
     const int32_t size = run->settings.per_pixel ? run->network->node[0].channels : 1, colour = run->network->colour;
@@ -1006,6 +1099,7 @@ static void show(State *run, const uint8_t *bytes, const pixel_t *numbers)
     run->begun = 1;
 }
 
+/* Show an image of bytes, see network.h. Changes: what show() does; nothing where it returns 0. */
 int network_show(State *run, const uint8_t *pixels)
 {
     if (run->begun && !network_streams(run))
@@ -1016,6 +1110,10 @@ int network_show(State *run, const uint8_t *pixels)
 
 /* --- a run */
 
+/* Bring the network to rest, at step 0, all pixels open and black, with V at its start; see network.h.
+   Changes: run->key, number, steps, begun, unproven, look_again, subtracts_prediction, image, readout_sum, prediction,
+   predicted, is_open, logits, and what list_sending() does; of all parts v, spikes, sent, count, worth, candidates,
+   has_candidates, decayed, passed. */
 void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
 {
     run->key[0] = key0, run->key[1] = key1, run->number = image;
@@ -1046,6 +1144,10 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     list_sending(run);
 }
 
+/* Other settings from the next timestep on, see network.h. All neurons and pixels are looked at again; without
+   feedback all pixels open.
+   Changes: run->settings, is_open, predicted, prediction, look_again, subtracts_prediction; candidates, v and decayed
+   of neurons; what list_sending() does. Nothing where it returns 0. */
 int network_set(State *run, const Settings *settings)
 {
     if (!network_accepts(run->network, settings))
@@ -1065,6 +1167,7 @@ int network_set(State *run, const Settings *settings)
 
 /* --- what there is to see */
 
+/* The class with the largest logit; of equal ones the first. */
 int network_answer(const State *run)
 {
     int best = 0;
@@ -1073,6 +1176,7 @@ int network_answer(const State *run)
     return best;
 }
 
+/* How far the largest logit lies above the second largest, in the unit of the logits. */
 float network_margin(const State *run)
 {
     const int best = network_answer(run);
@@ -1082,10 +1186,12 @@ float network_margin(const State *run)
     return run->logits[best] - second;
 }
 
+/* Neurons of a layer; how many of them spiked in the latest timestep; its threshold. */
 int network_layer_size(const State *run, int layer) { return (int)neurons_of(&run->network->node[layer]); }
 uint32_t network_spikes(const State *run, int layer) { return run->part[layer].count; }
 potential_t network_threshold(const State *run, int layer) { return run->part[layer].constants[NETWORK_THRESHOLD]; }
 
+/* Whether a neuron of a layer spiked in the latest timestep: 0 or 1. */
 int network_spiked(const State *run, int layer, int neuron)
 {
     const Part *part = &run->part[layer];
@@ -1093,6 +1199,8 @@ int network_spiked(const State *run, int layer, int neuron)
     return word_at(part, (size_t)(place * part->words + channel / 32)) >> channel % 32 & 1;
 }
 
+/* V of a neuron after the latest timestep; 0 of the input.
+   Changes: v and decayed of its place, which is brought up to date. */
 potential_t network_potential(const State *run, int layer, int neuron)
 {
     if (layer == 0)
@@ -1101,6 +1209,7 @@ potential_t network_potential(const State *run, int layer, int neuron)
     return v_at(&run->part[layer], (size_t)neuron);
 }
 
+/* Name of a layer, which ends in 0. */
 const char *network_layer_name(const State *run, int layer)
 {
     const char *name = run->network->names;

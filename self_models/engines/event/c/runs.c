@@ -58,7 +58,7 @@ static const float *shown_prediction(const State *run, float *factor)
     return run->settings.readout == NETWORK_MEMBRANE_LINEAR ? run->readout_sum : run->prediction;
 }
 
-/* What a step shows before it is taken: what is open in it. */
+/* What a step shows before it is taken: what is open in it. Changes: open_share and is_open of timestep t. */
 static void fill_before(const State *run, const NetworkRun *asked, int32_t t)
 {
     if (asked->open_share)
@@ -88,7 +88,7 @@ static float error_of(const State *run, const float *image)
     return (float)total;
 }
 
-/* What a step has come to. */
+/* What a step has come to. Changes: logits, error, prediction and predicted of timestep t. */
 static void fill_after(const State *run, const NetworkRun *asked, int32_t t, float error)
 {
     float factor;
@@ -112,7 +112,7 @@ static int32_t compared(const State *run)
     return run->settings.dynamic ? run->pixels : run->open;
 }
 
-/* A step in which nothing changes but outputs that leak. */
+/* A step in which nothing changes but outputs that leak. Changes: run->steps, logits, events of all parts, v of the output. */
 static void idle(State *run)
 {
     const NetworkTables *network = run->network;
@@ -122,6 +122,8 @@ static void idle(State *run)
     run->steps++;
 }
 
+/* One run, from its first timestep to its last, or to that after which the stopping rule holds; what is left of the arrays then
+   repeats it. Changes: run; asked->taken, comparisons, and the arrays that it points to. */
 static void run_one(State *run, NetworkRun *asked)
 {
     const NetworkTables *network = run->network;

@@ -1,0 +1,271 @@
+"""Constants of nodes: thresholds, leaks, bounds, biases, and values to reset to.
+
+The array of constants begins with five numbers of each node. Behind them lies what only
+some nodes have: the value that V is reset to, biases, and values of single neurons
+where the neurons of a node differ. Fields of the node say where these begin.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+
+from self_models.basics import ModelError
+from self_models.engines.event.tables import HIGHEST, LOWEST, K
+from self_models.guests.nir.neurons import Constants, NIRNeuron
+from self_models.layers.neurons import SpikingNeuron
+
+
+class ConstantsArray:
+    """The array of constants while it is filled.
+
+    Parameters
+    ----------
+    defaults : sequence of 5 numbers
+        Threshold, leak, start, floor and ceiling of a node of which nothing else is
+        known.
+    num_nodes : int
+        Number of nodes.
+    dtype : np.dtype
+        float32, or int32 in whole numbers.
+
+    Attributes
+    ----------
+    of_nodes : ndarray, shape (num_nodes, 5)
+        The five constants of each node.
+    """
+
+    def __init__(self, defaults, num_nodes: int, dtype):
+        self.of_nodes = np.tile(np.array(defaults, dtype), (num_nodes, 1))
+        self._appended = []
+        self._size = self.of_nodes.size
+
+    def append(self, values) -> int:
+        """Append constants, and return where they begin in the array."""
+        values = np.ascontiguousarray(values, self.of_nodes.dtype).ravel()
+        begin = self._size
+        self._appended.append(values)
+        self._size += values.size
+        return begin
+
+    def array(self) -> np.ndarray:
+        """Return all constants, one after the other."""
+        return np.concatenate([self.of_nodes.ravel(), *self._appended])
+
+
+@dataclass
+class NeuronValues:
+    """What the neurons of a node have, each (C, H, W), or (1, 1, 1) for all of them.
+
+    Attributes
+    ----------
+    threshold, leak : ndarray of float32
+        V spikes above its threshold, and keeps a share of `leak` in a timestep.
+    reset : ndarray of float32
+        V after a spike; 0 where the threshold is subtracted.
+    """
+
+    threshold: np.ndarray
+    leak: np.ndarray
+    reset: np.ndarray
+
+    def as_list(self) -> list:
+        """Return them in the order of the kernel; see OWN_THRESHOLD in network.c."""
+        return [self.threshold, self.leak, self.reset]
+
+
+def constants_of(model, layout, nodes: np.ndarray) -> np.ndarray:
+    """Make the array of constants.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    layout : Layout
+        Its nodes.
+    nodes : ndarray of NODE
+        The same nodes in the tables: ``first_reset``, ``first_own`` and ``first_bias``
+        are filled in.
+
+    Returns
+    -------
+    ndarray
+        float32, or int32 in whole numbers.
+
+    Raises
+    ------
+    ModelError
+        For neurons that the kernel has no room for.
+    """
+    if layout.whole:
+        constants = whole_constants(layout)
+    else:
+        defaults = [1, 1, 0, LOWEST, HIGHEST]
+        constants = ConstantsArray(defaults, len(nodes), np.float32)
+        constants.of_nodes[layout.numbers["output"], K.LEAK] = model.output_leak
+    for n, node in enumerate(layout.nodes):
+        add_constants(constants, n, node, nodes[n], is_whole=bool(layout.whole))
+    return constants.array()
+
+
+def whole_constants(layout) -> ConstantsArray:
+    """Return the constants of a network in whole numbers, from its WholeForm."""
+    whole = layout.whole
+    defaults = [1, whole.shares, 0, -whole.largest, whole.largest]
+    constants = ConstantsArray(defaults, len(layout.nodes), np.int32)
+    forms = whole.neurons | {"output": whole.output}
+    for name, form in forms.items():
+        constants.of_nodes[layout.numbers[name]] = [
+            form.threshold,
+            form.kept,
+            form.start,
+            form.lowest,
+            form.highest,
+        ]
+    return constants
+
+
+def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: bool) -> None:
+    """Add the constants of one node.
+
+    Parameters
+    ----------
+    constants : ConstantsArray
+        The array.
+    n : int
+        Number of the node.
+    node : LayoutNode
+        The node.
+    fields : NODE
+        The same node in the tables; where its constants begin is filled in.
+    is_whole : bool
+        The network is one in whole numbers, and the five constants are there already.
+    """
+    neuron = None if is_whole else node.neuron
+    five = constants.of_nodes[n]
+    bias = node.bias
+    values = neuron_values(node, neuron)
+    if neuron is not None:
+        bias = bias_with_drive(node, neuron)
+        five[K.START] = tensor_of(neuron.rest).flatten()[0].item()
+        five[K.FLOOR] = lowest_potential(neuron)
+        if has_reset_value(neuron):
+            fields["first_reset"] = constants.append(values.reset.flat[0])
+    if neuron is not None or node.leak is not None:
+        five[K.THRESHOLD] = values.threshold.flat[0]
+        five[K.LEAK] = values.leak.flat[0] if is_uniform(values.leak) else 0
+
+    has_own = bias is not None and prod(bias.shape[1:]) > 1
+    for value in values.as_list():
+        has_own |= not is_uniform(value)
+    if has_own:
+        begins_elsewhere = five[K.START] or five[K.FLOOR] != LOWEST
+        if begins_elsewhere and not is_uniform(values.threshold):
+            raise ModelError(
+                "neurons with thresholds of their own that begin above 0, or have a floor: "
+                "it runs dense"
+            )
+        fields["first_own"] = constants.append(
+            np.stack([in_rows_of_places(value, node.shape) for value in values.as_list()])
+        )
+    if bias is not None:
+        bias = np.broadcast_to(by_place(bias), node.shape)
+        # With values of single neurons there is a bias of each, too; else one of each
+        # channel.
+        fields["first_bias"] = constants.append(
+            bias.transpose(1, 2, 0) if has_own else bias[:, 0, 0]
+        )
+
+
+def neuron_values(node, neuron: SpikingNeuron | None) -> NeuronValues:
+    """Return threshold, leak and reset of neurons, or of the current of a synapse."""
+    threshold = 1
+    leak = 1
+    reset = 0
+    if node.leak is not None:  # the current of a synapse, which has no threshold
+        threshold = 0
+        leak = node.leak
+    if neuron is not None:
+        nir = nir_constants(neuron)
+        threshold = neuron.threshold if neuron.fires else 0
+        leak = neuron.leak
+        reset = 0 if nir.reset is None else nir.reset
+    natural = node.shape if node.natural is None else node.natural
+    return NeuronValues(
+        placed_values(threshold, natural, node.shape),
+        placed_values(leak, natural, node.shape),
+        placed_values(reset, natural, node.shape),
+    )
+
+
+def bias_with_drive(node, neuron: SpikingNeuron) -> np.ndarray | None:
+    """Return the bias of neurons, with the constant current that drives them."""
+    drive = placed_values(nir_constants(neuron).drive, node.natural, node.shape)
+    # A neuron with a threshold below 0 spikes although nothing arrives. The kernel
+    # looks at it only if it has a bias, of 0 too.
+    always_looked_at = neuron.fires and neuron.threshold.min() < 0
+    if not drive.any() and not always_looked_at:
+        return node.bias
+    return drive + (0 if node.bias is None else by_place(node.bias))
+
+
+def lowest_potential(neuron: SpikingNeuron) -> float:
+    """Return the floor of neurons, below which V does not fall."""
+    if neuron.floor is None:
+        return LOWEST
+    return (-neuron.floor * neuron.threshold).flatten()[0].item()
+
+
+def has_reset_value(neuron: SpikingNeuron) -> bool:
+    """Return whether V gets a value after a spike; else the threshold is subtracted."""
+    is_reset = nir_constants(neuron).reset is not None or getattr(neuron, "whole", False)
+    return neuron.fires and is_reset
+
+
+def nir_constants(neuron: SpikingNeuron) -> Constants:
+    """Return the constants of neurons; those of the core have none but the defaults."""
+    return neuron.constants if isinstance(neuron, NIRNeuron) else Constants()
+
+
+# --- shapes
+
+
+def tensor_of(value) -> torch.Tensor:
+    """Return a number or a parameter as a tensor without a gradient."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    return torch.tensor(float(value))
+
+
+def placed_values(value, natural: tuple, shape: tuple) -> np.ndarray:
+    """Return a value of neurons as float32 (C, H, W), or (1, 1, 1) for one of all.
+
+    Parameters
+    ----------
+    value : float or Tensor
+        One value, or what broadcasts to `natural`.
+    natural : tuple of int
+        Shape of the neurons in the network.
+    shape : (C, H, W)
+        Shape in which they lie in the tables.
+    """
+    values = tensor_of(value).float().numpy()
+    if values.size == 1:
+        return values.reshape(1, 1, 1)
+    return np.broadcast_to(values, natural).reshape(shape)
+
+
+def by_place(values: np.ndarray) -> np.ndarray:
+    """Return values of channels, (C,), as (C, 1, 1); others, (C, H, W), as they are."""
+    return values if values.ndim > 1 else values[:, None, None]
+
+
+def in_rows_of_places(values: np.ndarray, shape: tuple) -> np.ndarray:
+    """Return values, (C, H, W) or (1, 1, 1), with the channels of a place together."""
+    return np.broadcast_to(values, shape).transpose(1, 2, 0)
+
+
+def is_uniform(values: np.ndarray) -> bool:
+    """Return whether all values are equal."""
+    return bool((values == values.flat[0]).all())
