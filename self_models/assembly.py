@@ -27,8 +27,8 @@ FILES = {  # ending -> what load() makes of a file that is no checkpoint
     ".nir": "self_models.guests.nir.loading:load_nir",
 }
 WEIGHTS = {  # what load(weights=...) takes beside float32 -> what makes it of a network
-    "int8": "self_models.guests.quantize:in_whole_numbers",
-    "int8_folded": "self_models.guests.quantize:in_whole_numbers_folded",
+    "int8": "self_models.guests.quantize:quantize",
+    "int8_folded": "self_models.guests.quantize:quantize_folded",
 }
 
 STREAM = "self_models.guests.streams.stream:Stream"

@@ -44,7 +44,7 @@ from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import settings_of
-from self_models.guests.quantize import IntegerSNN, in_whole_numbers
+from self_models.guests.quantize import IntegerSNN, quantize
 from self_models.runtime.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -169,7 +169,7 @@ def check_in_c(number, form, folder):
     """
     flags, is_compact = SANITISED, form == "compact"
     ((case, model),) = networks([number])
-    model = in_whole_numbers(model) if form == "int8" else model
+    model = quantize(model) if form == "int8" else model
     with pytest.MonkeyPatch.context() as patch:
         if is_compact:
             patch.setattr(harness.exporting.c_folder, "WINDOWS", 2)
@@ -246,7 +246,7 @@ def test_wide_layers(monkeypatch, flags):
         plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=115, image_shape=(1, 9, 8), **BIAS
     )
     for whole in (wide, five, odd):
-        for model in (whole, in_whole_numbers(copy.deepcopy(whole))):
+        for model in (whole, quantize(copy.deepcopy(whole))):
             x = pixels(model)
             output = model(x, seed=0)
             assert first_difference(
@@ -258,7 +258,7 @@ def test_wide_layers(monkeypatch, flags):
 def test_a_ceiling_holds_behind_the_reset_by_hand():
     """In whole numbers a bias of 2^29 + 64, and a pixel's weight and a threshold of 64: V is 2^29 + 64 after the first reset, and
     after the second 2^30 + 128, but for the ceiling of 2^30 - 1."""
-    model = in_whole_numbers(one_pixel(2**23 + 1))
+    model = quantize(one_pixel(2**23 + 1))
     model.engine = EventEngine(model)
     stream, found = model.stream(), []
     for _ in range(3):
@@ -273,7 +273,7 @@ def test_a_floor_holds_in_a_state_that_was_loaded_by_hand():
     a run from rest no step so early can be at the floor."""
     model = one_pixel(0.5)
     model.features[0].weight.data.fill_(-1.0)
-    model = in_whole_numbers(model)
+    model = quantize(model)
     assert tables_of(model).nodes[1]["unbounded"] == (2**30 - 1) // 96
     for engine in (None, EventEngine(model)):
         model.engine = engine
@@ -448,7 +448,7 @@ def test_networks_link_into_one_program_as_on_the_page(tmp_path):
     of C; classes may have any name."""
     networks = {
         "2 digits": build(timesteps=7, fc_layers=1),
-        "OTHER": in_whole_numbers(build(timesteps=7, fc_layers=0)),
+        "OTHER": quantize(build(timesteps=7, fc_layers=0)),
     }
     networks["2 digits"].classes = names = ["network_cable", 'a "b"??/\\', "Kä", *"3456789"]
     page, settings, _ = on_the_page()
@@ -566,7 +566,7 @@ ON_BOARDS = [
 @torch.no_grad()
 def test_files_of_one_program_may_have_other_flags(tmp_path):
     """Of int8 one is built for this processor, and might take more memory than the other gives."""
-    write(tmp_path, in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False)), small=False)
+    write(tmp_path, quantize(build(timesteps=7, fc_width=12, on_grid=False)), small=False)
     for flags in (
         ["network.o", f"{SANITISED[0]} -march=native --param=asan-stack=0"],
         ["check", *SANITISED],
@@ -583,9 +583,9 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
         own = {"default_threshold": 50.0, "initial_potential": start}
         model = build(plan=[[2, "M"], []], image_shape=(1, 6, 6), epsilon=0.0, **own)
         model.features[0].weight.fill_(1)
-        weight = int(in_whole_numbers(model).features[0].weight.max())
+        weight = int(quantize(model).features[0].weight.max())
         model.change(timesteps=32_767 // (9 * weight) + more)
-        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not more and not start)
+        assert tables_of(quantize(model)).nodes[1]["narrow"] == (not more and not start)
     for residual in (False, True):
         own = {
             "image_shape": (1, 6, 6),
@@ -596,7 +596,7 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
         }
         model = build(plan=[[1], ["in"]], residual=residual, **own)
         model.features[0].weight.fill_(1)
-        assert tables_of(in_whole_numbers(model)).nodes[1]["narrow"] == (not residual)
+        assert tables_of(quantize(model)).nodes[1]["narrow"] == (not residual)
     folded = tables_of(load(HOME / "trained_models/snn/quick_feedback.pth", weights="int8_folded"))
     assert folded.nodes["narrow"][1:4].all() and memory_of(folded)[1] < 73e3
 
@@ -641,7 +641,7 @@ def test_int8_on_a_cortex_m4_needs_no_libm_no_double_and_no_allocation(tmp_path,
     """By its instructions for two or four numbers of 8 or 16 bits at once."""
     write(
         tmp_path,
-        in_whole_numbers(build(timesteps=7, fc_width=12, on_grid=False, **settings), fold),
+        quantize(build(timesteps=7, fc_width=12, on_grid=False, **settings), fold),
     )
     done, (*_, stack) = played(tmp_path, "m4")
     assert "equal" in done.stdout and stack < 2000

@@ -18,9 +18,9 @@ from self_models.guests.quantize import (
     SHARES,
     Signal,
     decayed,
-    in_whole_numbers,
     portable_tanh,
-    whole_sums,
+    quantize,
+    quantize_linear,
 )
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -67,7 +67,7 @@ def test_two_steps_of_whole_numbers_by_hand():
         leak=0.75,
     )
     model.features[0].weight.data.fill_(0.3)
-    model = in_whole_numbers(model.change(encoding="direct"))
+    model = quantize(model.change(encoding="direct"))
     theta, weight = (
         int(value.item()) for value in (model.features[1].threshold, model.features[0].weight)
     )
@@ -110,7 +110,7 @@ def test_rest_and_floor_are_rounded_by_hand():
     """0.7 of a threshold of 64 is 44.8. With a pixel that sends nothing V stays at rest; with a bias of -2, which is -128, at its
     floor."""
     for bias, potential in ((0.0, 45), (-2.0, -45)):
-        model = in_whole_numbers(one_pixel(bias, initial_potential=0.7, membrane_floor=0.7))
+        model = quantize(one_pixel(bias, initial_potential=0.7, membrane_floor=0.7))
         membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded[
             "features.1"
         ]["membrane"]
@@ -125,20 +125,20 @@ def test_what_is_charged_in_five_steps_fits_by_hand():
     not."""
     current = 2**22 + 65
     for update, charged in (("immediate", current - 64), ("phased", 5 * current)):
-        model = in_whole_numbers(one_pixel(2**16 + 1 / 64, update=update))
+        model = quantize(one_pixel(2**16 + 1 / 64, update=update))
         output = model(torch.ones(1, 1, 1, 1), seed=0, record={"features.1": "membrane"})
         membranes = output.recorded["features.1"]["membrane"].flatten().tolist()
         assert membranes[0 if update == "immediate" else 4] == charged
-    in_whole_numbers(one_pixel(2**22))
+    quantize(one_pixel(2**22))
     with pytest.raises(
         ModelError, match=r"sums of layer features.0 \(Conv2d\) might not fit 32 bits"
     ):
-        in_whole_numbers(one_pixel(2**22, update="phased"))
+        quantize(one_pixel(2**22, update="phased"))
 
 
 def test_an_average_pool_by_hand():
     """A pool adds four up and quarters the unit."""
-    assert whole_sums(nn.AvgPool2d(2), Signal(0.5, 3, signed=False)) == Signal(
+    assert quantize_linear(nn.AvgPool2d(2), Signal(0.5, 3, signed=False)) == Signal(
         0.125, 12, signed=False
     )
 
@@ -148,7 +148,7 @@ def test_logits_stay_within_32_bits():
     model = one_pixel(1.0, fc_layers=0)
     signs = torch.tensor([[1.0] * 5 + [-1.0] * 5])
     model.classifier[0].weight.data.copy_(signs.T)
-    stream, x = in_whole_numbers(model).stream(), torch.ones(1, 1, 1, 1)
+    stream, x = quantize(model).stream(), torch.ones(1, 1, 1, 1)
     stream(x, 1)
     for near in (0, 3):
         stream.load_state_dict(stream.state_dict() | {"logits": (LARGEST - near) * signs.int()})
@@ -189,7 +189,7 @@ def both(**settings):
         if getattr(module, "stride", 1) == (2, 2)
     ):
         module.weight.data.round_()
-    return models[0], in_whole_numbers(models[1])
+    return models[0], quantize(models[1])
 
 
 @pytest.mark.parametrize("settings", CASES, ids=str)
@@ -222,7 +222,7 @@ def test_no_sum_is_rounded(update):
         "blocking": "dynamic",
         "surprise": 0.5,
     }
-    model = in_whole_numbers(build(on_grid=False, update=update, image_shape=(3, 12, 10), **own))
+    model = quantize(build(on_grid=False, update=update, image_shape=(3, 12, 10), **own))
     called = []
 
     def check_linear(module):
@@ -257,7 +257,7 @@ def test_no_sum_is_rounded(update):
 )
 def test_sums_fit_into_32_bits_whatever_comes(settings):
     """By the sums of all weights at work, with relays and biases: of no current, nor of what it is added to, more than 2^31."""
-    form = in_whole_numbers(build(on_grid=False, **settings)).whole_form()
+    form = quantize(build(on_grid=False, **settings)).whole_form()
     assert all(
         -LARGEST <= one.lowest <= one.start <= one.highest <= LARGEST
         for one in form.neurons.values()
@@ -270,7 +270,7 @@ def test_sums_fit_into_32_bits_whatever_comes(settings):
     huge = build(plan=[[64, "D", "D", "D", 64], []], epsilon=0.0, bias=True)
     huge.features[0].bias.data.fill_(1e12)
     with pytest.raises(ModelError, match="might not fit 32 bits: load it with weights='float32'"):
-        in_whole_numbers(huge)
+        quantize(huge)
 
 
 def test_a_decoders_chain_is_one_convolution_where_that_has_no_more_weights():
@@ -285,7 +285,7 @@ def test_a_decoders_chain_is_one_convolution_where_that_has_no_more_weights():
     assert torch.equal(
         whole.generate(signal.double()).float() / 64, model.generate(signal)
     )  # where a weight of 1 is 64
-    wide = in_whole_numbers(build(plan=[[4, "D", 20], ["U", 20, "in"]]))
+    wide = quantize(build(plan=[[4, "D", 20], ["U", 20, "in"]]))
     assert [name for name, _ in wide.generate.named_children()][:2] == ["0", "1"]
 
 
@@ -301,7 +301,7 @@ def test_a_strided_convolution_and_the_one_behind_it_folded():
         ):
             if getattr(module, "stride", 1) == (2, 2) and hasattr(module, "weight"):
                 module.weight.data.round_()
-        model, whole = models[0], in_whole_numbers(models[1], fold=True)
+        model, whole = models[0], quantize(models[1], fold=True)
         x, u = inputs(model)
         assert first_difference(model(x, u), output := whole(x, u)) is None and spiked(output)
         assert first_difference(output, EventEngine(whole)(x, u), tolerance=0) is None

@@ -26,7 +26,7 @@ from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import K, settings_of
 from self_models.guests.from_ann.traced_snn import TracedSNN
-from self_models.guests.quantize import in_whole_numbers
+from self_models.guests.quantize import quantize
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -347,7 +347,7 @@ def named_values(values_by_name):
 def test_settings_out_of_range_are_refused(kind):
     """By network_open, network_begin and network_set, which then changes nothing."""
     model = small(encoding="direct")
-    model = in_whole_numbers(model) if kind == "int8" else model
+    model = quantize(model) if kind == "int8" else model
     kernel, tables = build.library(kind), lay_out(model)
     pool = StatePool(kernel, tables)
     state = pool.new(settings_of(model))
@@ -429,7 +429,7 @@ def test_links_that_run_on_the_other_side_of_their_neurons_are_refused():
 @needs_cc
 def test_a_prediction_that_is_no_number_sends_nothing_in_whole_numbers():
     """A read-out that overflows, times 0, is none; what is left of a pixel, x minus it, was the smallest whole number there is."""
-    model = in_whole_numbers(
+    model = quantize(
         small(encoding="direct", residual=True, readout="membrane_linear", epsilon=0.0)
     )
     kernel = build.library("int8")
@@ -504,7 +504,7 @@ def fuzz_small():
     x, networks = images(2, (1, 12, 16)), {}
     pooled, whole = (
         {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True},
-        in_whole_numbers(small()),
+        quantize(small()),
     )
     for kind, model in (
         ("float32", small()),

@@ -26,7 +26,7 @@ from torch import nn
 from harness.measuring.simulators import check
 from self_models import ModelError, from_nir, load
 from self_models.data.events import rows_in
-from self_models.guests.nir.files import taken_resets
+from self_models.guests.nir.files import pop_v_resets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 others = pytest.mark.others
@@ -908,7 +908,7 @@ def test_a_file_with_v_reset_is_read_with_an_older_nir(tmp_path, monkeypatch):
     make_node = nir.dict2NIRNode
 
     def make_old_node(content):
-        assert not taken_resets(copy.deepcopy(content))
+        assert not pop_v_resets(copy.deepcopy(content))
         return make_node(content)
 
     monkeypatch.setattr(nir, "read", lambda filename: pytest.fail("it knows no v_reset"))

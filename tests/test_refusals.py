@@ -34,7 +34,7 @@ from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
 from self_models.guests.energy import ledger
-from self_models.guests.quantize import in_whole_numbers
+from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -235,7 +235,7 @@ SETS = [
     ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
 ]  # of evaluate()
 KNOW = {  # who knows the parts of architectures alone
-    "weights int8": in_whole_numbers,
+    "weights int8": quantize,
     "an export": forward_layers,
     "a count of operations": OperationCounter,
     "an energy ledger": lambda model: ledger(model, GREY, LABELS),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from self_models import ModelError, first_difference, load, load_data
 from self_models.engines.event.engine import EventEngine
-from self_models.guests.quantize import in_whole_numbers
+from self_models.guests.quantize import quantize
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -51,7 +51,7 @@ ENGINES = {
     "dense": lambda model: model,
     "reference": lambda model: setattr(model, "batched", False) or model,
     "event": EventEngine,
-    "int8": in_whole_numbers,
+    "int8": quantize,
 }
 
 

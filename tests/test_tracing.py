@@ -270,7 +270,7 @@ def test_a_phased_neuron_keeps_what_comes_before_its_phase_by_hand():
     """T = 2, threshold 1, quiet 0.25, fires in phase 2: of 0.75 and 0.25 at first 0.5 stays; then 0.25 comes twice, as it is."""
     layer = PhasedNeuron(SURROGATES.find("Linear")(0.3, 0.01), "phased", initial_potential=0.5)
     layer.fires_in, layer.steps, seen = 2, 2, []
-    state = layer.at_rest(torch.zeros(1, 1))._replace(quiet=torch.full((1, 1), 0.25))
+    state = layer.at_rest(torch.zeros(1, 1))._replace(zero_input_response=torch.full((1, 1), 0.25))
     for drive in torch.tensor([0.75, 0.25, 0.25, 0.25, 9, 9]).view(-1, 1, 1):
         spikes, state = layer(drive, state)
         seen.append((spikes.item(), state.v.item()))

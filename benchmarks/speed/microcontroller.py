@@ -33,7 +33,7 @@ from self_models.basics import HOME
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
 from self_models.data.sets import load_data
-from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.loading import load
 
 CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
@@ -87,8 +87,8 @@ def files_for(name, weights):
     if name.endswith(".nir"):
         paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
         rows = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
-        rows, timesteps = lists_of(rows, model.graph.shape, None)
-        inputs = frames_of(rows, model.graph.shape, timesteps)
+        rows, timesteps = check_recordings(rows, model.graph.shape, None)
+        inputs = event_frames(rows, model.graph.shape, timesteps)
     else:
         inputs, timesteps = load_data("MNIST", limit_test=10)[2].images, model.latency
     numbers = agreed(model, inputs)

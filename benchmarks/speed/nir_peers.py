@@ -36,7 +36,7 @@ from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT
 from self_models.data.events import rows_in
 from self_models.data.sets import load_data
-from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.guests.nir.reading import from_nir
 
 STEPS, SIZE, SHARE = 100, 128, 0.05  # of networks and events that are drawn
@@ -75,7 +75,7 @@ def events_for(model, count):
     if shape == (2, 34, 34):
         paths = sorted((HOME / "data/nmnist").glob("*/*.bin"), key=lambda path: path.name)[:count]
         rows, steps = zip(*(rows_in(path, shape, model.dt) for path in paths), strict=True)
-        return frames_of(lists_of(list(rows), shape, max(steps))[0], shape, max(steps))
+        return event_frames(check_recordings(list(rows), shape, max(steps))[0], shape, max(steps))
     rate = torch.tensor(SHARE).expand(count, STEPS, *shape)
     if shape == (1, 28, 28):
         images = load_data("MNIST")[2].images[:count, None] / 255

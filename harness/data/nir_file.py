@@ -111,24 +111,24 @@ def how_read(model, path, reading=None):
         The file, the flags that were typed, and what they, or else the file, amount to.
     """
     flags = [flag_of(name, value) for name, value in typed(reading or {}).items()]
-    convention = model.reading
-    sign = ">=" if convention.get("at") else ">"
-    resets = RESET_WORDS[convention["reset"]]
-    if convention["reset"] == "zero" and typed(reading or {}).get("v_reset") is not None:
+    convention = model.convention
+    sign = ">=" if convention.spikes_at_threshold else ">"
+    resets = RESET_WORDS[convention.reset]
+    if convention.reset == "zero" and typed(reading or {}).get("v_reset") is not None:
         resets = "after a spike V becomes what --v_reset says"
-    if convention.get("reset_delay"):
+    if convention.reset_delay:
         resets += ", with reset_delay"
-    timesteps = f"timesteps of {1000 * convention['dt']:g} ms"
-    if convention.get("by_steps"):
+    timesteps = f"timesteps of {1000 * convention.dt:g} ms"
+    if convention.tau_in_timesteps:
         timesteps = "time constants count timesteps"
     facts = [
         timesteps,
         f"neurons spike where V {sign} threshold",
         resets,
     ]
-    if convention.get("delayed"):
+    if convention.fires_before_charge:
         facts.append("a timestep's input charges V after the spike")
-    if convention.get("floor") is not None:
-        facts.append(f"V does not fall below {-convention['floor']:g} thresholds")
+    if convention.membrane_floor is not None:
+        facts.append(f"V does not fall below {-convention.membrane_floor:g} thresholds")
     said = f"with {' '.join(flags)}" if flags else "without flags"
     return f'read from "{path.name}" {said}: {"; ".join(facts)}'

@@ -15,7 +15,7 @@ import torch
 
 from self_models import first_difference
 from self_models.basics import ModelError
-from self_models.guests.nir.graph_snn import frames_of, lists_of
+from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.guests.nir.reading import from_nir
 
 SIMULATORS = {  # (graph, dt, batch) -> its network
@@ -121,8 +121,8 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
     model, rows = from_nir(path, engine="dense", **conventions), []
     events = recordings
     if not isinstance(recordings, torch.Tensor):
-        lists, _ = lists_of(recordings, model.graph.shape, timesteps)
-        events = frames_of(lists, model.graph.shape, timesteps)
+        lists, _ = check_recordings(recordings, model.graph.shape, timesteps)
+        events = event_frames(lists, model.graph.shape, timesteps)
     for name in ("kernel", *names):
         version = ""
         try:

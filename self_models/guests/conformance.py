@@ -1,5 +1,16 @@
-"""Where do two runs of a network part? first_difference(a, b, images)."""
+"""Where do two runs of a network part? ``first_difference(a, b, images)``.
 
+All engines, forms of weights and programs in C are to send the same spikes. This file
+finds the first spike that they do not share. To the core it adds the comparison, and a
+recording of the event engine; it changes no network.
+
+It compares networks of the same layers, classes and timesteps. A network in C can be
+compared if it is wrapped as something that is called like an SNN
+(harness/exporting/c_build.py). It does not compare training, nor networks of events
+other than by their outputs.
+"""
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,20 +22,36 @@ from self_models.guests.streams.stream import MEMBRANES
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.runtime.outputs import SNNOutput
 
-AT_ONCE = 50  # images that are compared at once
-AFTERWARDS = {
+BATCH_SIZE = 50  # images that are compared at once
+OTHER_PARTS = {  # what is compared behind the layers: its name -> field of SNNOutput
     "predicted": "predicted",
     "output": "logits_by_step",
     "prediction": "predictions",
     "error": "errors",
-}  # SNNOutput's
+}
 
 
 class Difference(NamedTuple):
-    """The first place where two runs differ. image, step: numbers from 0. layer: a layer of neurons, 'input', 'output' (logits),
-    or another part of an SNNOutput. neuron: its number in the flattened (C, H, W), None where sums alone are known. a, b: what
-    each has there: spikes, or a value. potentials: of that neuron after this step, (of a, of b), each in its own unit,
-    as thresholds are; None where they are not known."""
+    """The first place where two runs, a and b, differ.
+
+    Attributes
+    ----------
+    image : int
+        Number of the image, from 0.
+    step : int
+        Number of the timestep, from 0.
+    layer : str
+        A layer of neurons, "input", "output" (logits), or another part of an SNNOutput.
+    neuron : int or None
+        Number of the neuron in the flattened layer. None where only sums are known.
+    a, b : float
+        What each run has there: spikes, or a value.
+    potentials : tuple of (float, float) or None
+        Membrane potentials of that neuron after this timestep, of a and of b, each in
+        its own unit. None where they are not known.
+    thresholds : tuple of (float, float) or None
+        Thresholds of the layer in the units of ``potentials``.
+    """
 
     image: int
     step: int
@@ -32,164 +59,330 @@ class Difference(NamedTuple):
     neuron: int | None
     a: float
     b: float
-    potentials: tuple | None = None
-    thresholds: tuple | None = None
+    potentials: tuple[float, float] | None = None
+    thresholds: tuple[float, float] | None = None
 
-    def __str__(self):
-        neuron = "" if self.neuron is None else f", neuron {self.neuron}"
-        words = f"image {self.image}, timestep {self.step}, {self.layer}{neuron}: {self.a:.9g} and {self.b:.9g}"
+    def __str__(self) -> str:
+        """Say the difference in a line."""
+        place = f"image {self.image}, timestep {self.step}, {self.layer}"
+        if self.neuron is not None:
+            place += f", neuron {self.neuron}"
+        message = f"{place}: {self.a:.9g} and {self.b:.9g}"
         if self.potentials:
-            v, other = self.potentials
-            words += f"; potentials {v:.9g} and {other:.9g}"
+            v_a, v_b = self.potentials
+            message += f"; potentials {v_a:.9g} and {v_b:.9g}"
         if self.thresholds:
-            theta, others = self.thresholds
-            words += (
-                f", threshold {theta:.9g}"
-                if theta == others
-                else f", thresholds {theta:.9g} and {others:.9g}"
-            )
-        return words
+            theta_a, theta_b = self.thresholds
+            if theta_a == theta_b:
+                message += f", threshold {theta_a:.9g}"
+            else:
+                message += f", thresholds {theta_a:.9g} and {theta_b:.9g}"
+        return message
 
 
 @torch.no_grad()
-def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
-    """The Difference of two networks on images (B, C, H, W): of the first image in which they differ at its first step there, of
-    the first layer in the order of a step; None for none. Spikes and blocked pixels are compared, and how many steps an image
-    takes. tolerance: potentials, logits and predictions, too, each within tolerance (1 + its size); 0: to the last bit.
+def first_difference(
+    a: object,
+    b: object,
+    images: torch.Tensor | None = None,
+    seed: int = 0,
+    uniforms: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> Difference | None:
+    """Find the first place where two networks differ.
 
-    a, b: SNNs, as load() gives them, EventEngines, or whatever is called like an SNN, gives an SNNOutput and has `thresholds`; or
-    SNNOutputs, without images. seed, uniforms: of their draws, as in an SNN's call. Where they differ, the image runs again, and
-    is recorded. Raises ModelError for runs that cannot be compared."""
+    Spikes and blocked pixels are compared, and how many timesteps an image takes. Of
+    the first image in which they differ, this is its first timestep, and there the
+    first layer in the order in which a timestep runs. That image then runs again, and
+    is recorded, for the potentials.
+
+    Parameters
+    ----------
+    a, b : SNN, EventEngine or SNNOutput
+        Networks, as ``load`` gives them, or whatever is called like an SNN, gives an
+        SNNOutput and has ``thresholds``. Or two SNNOutputs, without images.
+    images : Tensor of shape (B, C, H, W), optional
+        What both are to see.
+    seed : int
+        Seed of the input's draws.
+    uniforms : Tensor of shape (T, B, C, H, W), optional
+        The draws themselves, as in an SNN's call.
+    tolerance : float, optional
+        Potentials, logits and predictions are compared too, each within
+        ``tolerance * (1 + its size)``; 0 compares them to the last bit.
+
+    Returns
+    -------
+    Difference or None
+        None if nothing differs.
+
+    Raises
+    ------
+    ModelError
+        For runs that cannot be compared.
+    """
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
-        difference = compared(a, b, tolerance)
-        return difference and with_potentials(difference, (a, b))
+        difference = compare_outputs(a, b, tolerance)
+        return difference and add_potentials(difference, (a, b))
     images = tensor_of(images)
-
-    def outputs(numbers, run):
-        draws, drawn = (
-            Draws(seed, EVALUATION, numbers),
-            None if uniforms is None else uniforms[:, numbers],
-        )
-        return [run(network, images[numbers], drawn, draws) for network in (a, b)]
-
-    for numbers in torch.arange(len(images)).split(AT_ONCE):
-        difference = compared(
-            *outputs(numbers, lambda network, x, u, draws: network(x, uniforms=u, draws=draws)),
-            tolerance,
-        )
+    for numbers in torch.arange(len(images)).split(BATCH_SIZE):
+        batch = make_batch(images, numbers, seed, uniforms)
+        difference = compare_outputs(run(a, batch), run(b, batch), tolerance)
         if difference:
             number = numbers[[difference.image]]
-            recorded = outputs(number, recorded_by)
-            if alone := compared(*recorded, tolerance):
-                difference = with_potentials(alone, recorded, (a, b))
+            batch = make_batch(images, number, seed, uniforms)
+            recorded = (run_recorded(a, batch), run_recorded(b, batch))
+            difference_alone = compare_outputs(*recorded, tolerance)
+            if difference_alone:
+                difference = add_potentials(difference_alone, recorded, (a, b))
             return difference._replace(image=int(number))
     return None
 
 
-def recorded_by(network, x, uniforms, draws):
-    """The SNNOutput of a run on one image, with the spikes and potentials of all its layers; of an event engine where its draws
-    are no uniforms that are given."""
-    model = getattr(network, "model", network)
-    engine = network if isinstance(network, EventEngine) else getattr(network, "engine", None)
+# --- runs
+
+
+class Batch(NamedTuple):
+    """What two networks are to see.
+
+    Attributes
+    ----------
+    images : Tensor of shape (B, C, H, W)
+    uniforms : Tensor of shape (T, B, C, H, W) or None
+        The draws, if they are given.
+    draws : Draws
+        Otherwise what makes them, for each image by its number among all.
+    """
+
+    images: torch.Tensor
+    uniforms: torch.Tensor | None
+    draws: Draws
+
+
+def make_batch(
+    images: torch.Tensor, numbers: torch.Tensor, seed: int, uniforms: torch.Tensor | None
+) -> Batch:
+    """Return the images of these numbers, with their draws."""
+    own_uniforms = None if uniforms is None else uniforms[:, numbers]
+    return Batch(images[numbers], own_uniforms, Draws(seed, EVALUATION, numbers))
+
+
+def run(network: object, batch: Batch) -> SNNOutput:
+    """Run a network on a batch."""
+    return network(batch.images, uniforms=batch.uniforms, draws=batch.draws)
+
+
+def model_of(network: object) -> object:
+    """Return the model of an engine, or the network itself."""
+    return getattr(network, "model", network)
+
+
+def run_recorded(network: object, batch: Batch) -> SNNOutput:
+    """Run a network on an image, and record spikes and potentials of all its layers.
+
+    An event engine records nothing in a run whose uniforms are given, of recordings or
+    of a phased network.
+    """
+    model = model_of(network)
+    images, uniforms, draws = batch
+    engine = network
+    if not isinstance(network, EventEngine):
+        engine = getattr(network, "engine", None)
     if not engine or not engine.serves():
-        names = list(model(x, uniforms=uniforms, draws=draws, frames=False).spikes)
-        record = dict.fromkeys(names[1:], ("spikes", "membrane")) | {"input": "spikes"}
-        return model(x, uniforms=uniforms, draws=draws, record=record)
-    output = engine(x, uniforms, draws)
+        layers = list(model(images, uniforms=uniforms, draws=draws, frames=False).spikes)
+        record = dict.fromkeys(layers[1:], ("spikes", "membrane"))
+        record["input"] = "spikes"
+        return model(images, uniforms=uniforms, draws=draws, record=record)
+    output = engine(images, uniforms, draws)
     if uniforms is not None or model.frames or model.timing.is_phased:
         return output
-    x, steps = checked_images(x, model), []
-    memory = engine.begun(x, draws)
+    return output._replace(recorded=record_events(engine, batch, output.steps))
+
+
+def record_events(engine: EventEngine, batch: Batch, steps: torch.Tensor) -> dict:
+    """Run a stream of the event engine, and record it timestep by timestep.
+
+    Parameters
+    ----------
+    engine : EventEngine
+        The engine.
+    batch : Batch
+        An image.
+    steps : Tensor of shape (1,)
+        After how many timesteps the image stops; later spikes do not count.
+
+    Returns
+    -------
+    dict of {str: dict of {str: Tensor of shape (T, 1, ...)}}
+        For each layer "spikes" and, of neurons, "membrane".
+    """
+    model = engine.model
+    images = checked_images(batch.images, model)
+    memory = engine.begun(images, batch.draws)
+    recorded = {}  # layer -> kind -> values of each timestep
     for step in range(model.timesteps):
-        _, memory = engine.go_on(memory, x, 1, frames=False)
-        state, spikes = engine.state_of(memory), memory.spikes()
-        steps.append(
-            {name: {"spikes": spiked & (step < output.steps)} for name, spiked in spikes.items()}
-        )
+        _, memory = engine.go_on(memory, images, 1, frames=False)
+        state = engine.state_of(memory)
+        for name, spikes in memory.spikes().items():
+            layer = recorded.setdefault(name, {"spikes": []})
+            layer["spikes"].append(spikes & (step < steps))
         for name in model.neurons():
-            steps[-1][name]["membrane"] = state[MEMBRANES + name]
-    stacked = {
-        name: {kind: torch.stack([recorded[name][kind] for recorded in steps]) for kind in kinds}
-        for name, kinds in steps[0].items()
-    }
-    return output._replace(recorded=stacked)
+            recorded[name].setdefault("membrane", []).append(state[MEMBRANES + name])
+    for layer in recorded.values():
+        for kind, values in layer.items():
+            layer[kind] = torch.stack(values)
+    return recorded
 
 
-def compared(a, b, tolerance=None):
-    """The first Difference of two SNNOutputs, or None."""
+# --- comparisons
+
+
+class Comparison(NamedTuple):
+    """What two outputs have of one part, say the spikes of a layer.
+
+    Attributes
+    ----------
+    name : str
+        What it is, see ``Difference.layer``.
+    ours, theirs : Tensor of shape (T, B, n)
+        What each of them has.
+    differs : Tensor of shape (T, B, n), bool
+        Where they differ.
+    """
+
+    name: str
+    ours: torch.Tensor
+    theirs: torch.Tensor
+    differs: torch.Tensor
+
+
+def compare_outputs(
+    a: SNNOutput, b: SNNOutput, tolerance: float | None = None
+) -> Difference | None:
+    """Find the first difference of two outputs, without potentials."""
     if list(a.spikes) != list(b.spikes) or a.logits_by_step.shape != b.logits_by_step.shape:
         raise ModelError(
-            "these runs cannot be compared: they have other layers, classes or timesteps, or other images"
+            "these runs cannot be compared: they have other layers, classes or timesteps, "
+            "or other images"
         )
-    parts = list(compared_values(a, b, tolerance))
-    differ = torch.stack([differs.any(2) for *_, differs in parts])  # (parts, T, B)
-    if not differ.any():
+    comparisons = list(compare_parts(a, b, tolerance))
+    part_differs = torch.stack([part.differs.any(2) for part in comparisons])  # (parts, T, B)
+    if not part_differs.any():
         return None
-    image = int(differ.any(0).any(0).nonzero()[0])
-    step = int(differ[..., image].any(0).nonzero()[0])
-    layer, *values = parts[int(differ[:, step, image].nonzero()[0])]
-    ours, theirs, differs = (value[step, image] for value in values)
-    neuron = int(differs.nonzero()[0])
+    image = int(part_differs.any(0).any(0).nonzero()[0])
+    step = int(part_differs[..., image].any(0).nonzero()[0])
+    part = comparisons[int(part_differs[:, step, image].nonzero()[0])]
+    neuron = int(part.differs[step, image].nonzero()[0])
+    ours = part.ours[step, image]
+    theirs = part.theirs[step, image]
     return Difference(
         image,
         step,
-        layer,
+        part.name,
         neuron if len(ours) > 1 else None,
         ours[neuron].item(),
         theirs[neuron].item(),
     )
 
 
-def compared_values(a, b, tolerance):
-    """(layer, what a has of it (T, B, n), what b has, where they differ), in the order of a step."""
-    step = torch.arange(len(a.logits_by_step))[:, None]
-    compared = [
-        None if output.comparisons is None else output.comparisons * (step == step[-1])
-        for output in (a, b)
-    ]
-    parts = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
-    for name in a.spikes:
-        spikes, potentials = zip(*(of_layer(output, name) for output in (a, b)), strict=True)
-        if any(each is None for each in spikes):
-            spikes = a.spikes_by_step[name], b.spikes_by_step[name]
-        potentials = [
-            each if each is None else each.double() for each in potentials
-        ]  # whole numbers, too, are values
-        parts += [(name, *spikes), (f"{name} potential", *potentials)]
-    parts += [
-        (name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()
-    ] + [("comparisons", *compared)]
-    for name, *values in parts:
-        if any(value is None for value in values):
+def compare_parts(a: SNNOutput, b: SNNOutput, tolerance: float | None) -> Iterator[Comparison]:
+    """Compare all parts that both outputs have, in the order in which a timestep runs.
+
+    Values other than spikes and switches are compared if there is a tolerance.
+    """
+    for name, ours, theirs in paired_parts(a, b):
+        if ours is None or theirs is None:
             continue
-        ours, theirs = (value[..., None].flatten(2) for value in values)
+        ours = ours[..., None].flatten(2)
+        theirs = theirs[..., None].flatten(2)
         if name in a.spikes or not ours.is_floating_point():
-            yield name, ours, theirs, ours != theirs
+            yield Comparison(name, ours, theirs, ours != theirs)
         elif tolerance is not None:
-            near = torch.isclose(
-                ours, theirs.to(ours.dtype), rtol=tolerance, atol=tolerance, equal_nan=True
+            same_type = theirs.to(ours.dtype)
+            is_near = torch.isclose(
+                ours, same_type, rtol=tolerance, atol=tolerance, equal_nan=True
             )
-            yield name, ours, theirs, ~near
+            yield Comparison(name, ours, theirs, ~is_near)
 
 
-def of_layer(output, name):
-    """(recorded spikes, recorded potentials) of a layer, None for what was not recorded."""
+def paired_parts(
+    a: SNNOutput, b: SNNOutput
+) -> Iterator[tuple[str, torch.Tensor | None, torch.Tensor | None]]:
+    """Give each part's name, and what each output has of it, (T, B, ...) or None."""
+    step = torch.arange(len(a.logits_by_step))[:, None]
+    yield "running", step < a.steps, step < b.steps
+    yield "is_open", a.is_open, b.is_open
+    for name in a.spikes:
+        ours = recorded_layer(a, name)
+        theirs = recorded_layer(b, name)
+        if ours.spikes is None or theirs.spikes is None:
+            yield name, a.spikes_by_step[name], b.spikes_by_step[name]
+        else:
+            yield name, ours.spikes, theirs.spikes
+        yield f"{name} potential", as_double(ours.membrane), as_double(theirs.membrane)
+    for name, field in OTHER_PARTS.items():
+        yield name, getattr(a, field), getattr(b, field)
+    yield "comparisons", comparisons_by_step(a, step), comparisons_by_step(b, step)
+
+
+def as_double(values: torch.Tensor | None) -> torch.Tensor | None:
+    """Return potentials as float64, those that are whole numbers, too."""
+    return None if values is None else values.double()
+
+
+def comparisons_by_step(output: SNNOutput, step: torch.Tensor) -> torch.Tensor | None:
+    """Return the comparisons of a run (T, B): all at the last timestep, or None."""
+    if output.comparisons is None:
+        return None
+    return output.comparisons * (step == step[-1])
+
+
+class RecordedLayer(NamedTuple):
+    """What was recorded of a layer, (T, B, ...); None for what was not."""
+
+    spikes: torch.Tensor | None
+    membrane: torch.Tensor | None
+
+
+def recorded_layer(output: SNNOutput, name: str) -> RecordedLayer:
+    """Return what was recorded of a layer."""
     recorded = (output.recorded or {}).get(name, {})
-    return recorded.get("spikes"), recorded.get("membrane")
+    return RecordedLayer(recorded.get("spikes"), recorded.get("membrane"))
 
 
-def with_potentials(difference, outputs, networks=()):
-    """A Difference of these SNNOutputs with the potentials of its neuron, and of networks the thresholds, if they are known."""
-    v, layers = (
-        [of_layer(output, difference.layer)[1] for output in outputs],
-        list(outputs[0].spikes)[1:],
-    )
-    if any(each is None for each in v) or (difference.neuron is None and v[0][0, 0].numel() > 1):
+def add_potentials(
+    difference: Difference,
+    outputs: tuple[SNNOutput, SNNOutput],
+    networks: tuple[object, ...] = (),
+) -> Difference:
+    """Return a difference with the potentials of its neuron, if both are recorded.
+
+    Parameters
+    ----------
+    difference : Difference
+        Of these outputs.
+    outputs : tuple of (SNNOutput, SNNOutput)
+        Recorded runs.
+    networks : tuple of object
+        The networks, for the thresholds, if they are known.
+
+    Returns
+    -------
+    Difference
+    """
+    membranes = [recorded_layer(output, difference.layer).membrane for output in outputs]
+    if any(membrane is None for membrane in membranes):
         return difference
+    if difference.neuron is None and membranes[0][0, 0].numel() > 1:
+        return difference  # only the sum of all spikes is known
     neuron = difference.neuron or 0
-    v = tuple(each[difference.step, difference.image].flatten()[neuron].item() for each in v)
-    thresholds = [
-        getattr(network, "model", network).thresholds[layers.index(difference.layer)]
-        for network in networks
-    ]
-    return difference._replace(neuron=neuron, potentials=v, thresholds=tuple(thresholds) or None)
+    potentials = []
+    for membrane in membranes:
+        layer = membrane[difference.step, difference.image]
+        potentials.append(layer.flatten()[neuron].item())
+    layers = list(outputs[0].spikes)[1:]
+    number = layers.index(difference.layer) if networks else None
+    thresholds = [model_of(network).thresholds[number] for network in networks]
+    return difference._replace(
+        neuron=neuron, potentials=tuple(potentials), thresholds=tuple(thresholds) or None
+    )

@@ -1,34 +1,92 @@
-"""An energy ledger: what a network does for one image, counted layer by layer, and what that costs under a convention.
+"""An energy ledger: what a network does for one image, and what that costs.
 
-What is counted, means per image, of each layer of neurons, the read-out's pixels and the outputs among them:
-spikes that it sends; synops, spikes times the neurons that each reaches, exact at borders and strides (weights that are 0 count);
-of an execution layer by layer acs and macs, non-zero inputs times non-zero weights, MACs where a layer takes real values, and
-dense, all inputs times all weights; updates, neurons times steps in which the layer runs; reached, neurons and steps in which
-something arrives, a bias included, which is what an event-driven execution updates.
-The blocking test compares pixels with their predictions. What a network costs follows from these numbers and a Convention alone.
+A ledger is a table with a row, an ``Entry``, for each layer of neurons, for the pixels
+of the read-out, and for the outputs. It has numbers of operations, which follow from
+the network alone. A ``Convention`` (self_models/counting) has the prices. Energies
+follow from these two.
+
+To the core's count of operations it adds memory traffic, membrane updates, the ANN of
+the same layers, and the two executions of a network:
+
+- *event-driven*: each spike is sent to the neurons that it reaches, and only neurons at
+  which something arrives are updated;
+- *layer by layer*: in each timestep a layer reads all its inputs, skips those that are
+  0, and updates all neurons.
+
+It supports networks of the architectures here, and counts of a ``GraphSNN``
+(``graph_entries``). It does not support networks with parts of one's own, whose
+operations are not known, and it does not know what hardware does in parallel.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from self_models.basics import ModelError
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import OperationCounter, synops
+from self_models.counting.operations import Convention, OperationCounter, synops
+from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT, part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-PARTS = ("input", "encoder", "decoder", "read-out, blocking test", "classifier")
+if TYPE_CHECKING:
+    from self_models.guests.nir.graph_snn import GraphSNN
+
+READOUT = "read-out, blocking test"
+PARTS = ("input", "encoder", "decoder", READOUT, "classifier")
 EXECUTIONS = ("event-driven", "layer by layer")
+JOULES_PER_PICOJOULE = 1e-12
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A layer's counts, means per image. neurons, weights: how many it has; sources: neurons whose spikes it takes; formula:
-    operations of one step as most papers compute them, borders as if they were full; real: whether it takes real values."""
+    """The operations of one layer, means per image.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer.
+    part : str
+        The part of the network that it belongs to, one of PARTS.
+    neurons : int
+        Number of its neurons.
+    weights : int
+        Number of the weights that lead to it. Weights that are 0 count.
+    sources : int
+        Number of the neurons whose spikes it takes.
+    formula : int
+        Operations of one timestep as most papers compute them: weights times places,
+        with borders as if they were full.
+    real : bool
+        Whether it takes real values, so that its operations are MACs and not ACs.
+    rate : float
+        Spikes per image of each neuron whose spikes it takes.
+    spikes : float
+        Spikes that it sends.
+    synops : float
+        Synaptic operations: spikes that it takes, times the neurons that each reaches,
+        exact at borders and strides.
+    acs, macs : float
+        Layer by layer: inputs that are not 0 times weights that are not 0.
+    dense : float
+        Layer by layer: all inputs times all weights.
+    updates : float
+        Membrane updates layer by layer: neurons times timesteps in which it runs.
+    reached : float
+        Membrane updates event-driven: neurons and timesteps in which something arrives,
+        which includes a bias.
+    biases : float
+        How often a neuron gets a bias.
+    comparisons : float
+        How often the blocking test compares a pixel with its prediction.
+    one_pass : float
+        ``dense`` of a single pass, as an ANN makes it.
+    """
 
     layer: str
     part: str
@@ -49,42 +107,84 @@ class Entry:
     comparisons: float = 0.0
     one_pass: float = 0.0
 
-    def fixed(self, convention):
-        """pJ for one image of what does not depend on spikes: biases and the blocking test."""
+    def fixed(self, convention: Convention) -> float:
+        """Return the cost that does not depend on spikes: biases and the blocking test.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices.
+
+        Returns
+        -------
+        float
+            In pJ per image.
+        """
         if convention.counts == "rate":
             return 0.0
-        add, access = convention.picojoules["add"], convention.access(self.neurons)
-        return (self.biases + self.comparisons) * add + 2 * self.comparisons * access
+        add = convention.picojoules["add"]
+        additions = self.biases + self.comparisons
+        reads = 2 * self.comparisons  # of a pixel, and of its prediction
+        return additions * add + reads * convention.access(self.neurons)
 
-    def picojoules(self, convention, execution, leaks=False):
-        """What the layer costs for one image."""
-        price, memory = convention.picojoules, convention.access
-        add, multiply_add = price["add"], price["multiply_add"]
+    def picojoules(self, convention: Convention, execution: str, leaks: bool = False) -> float:
+        """Return what the layer costs for one image.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices.
+        execution : str
+            One of EXECUTIONS.
+        leaks : bool
+            Whether membranes leak, so that each update multiplies.
+
+        Returns
+        -------
+        float
+            In pJ per image.
+        """
+        add = convention.picojoules["add"]
+        multiply_add = convention.picojoules["multiply_add"]
+        operation = multiply_add if self.real else add
         if convention.counts == "rate":
-            return self.rate * self.formula * (multiply_add if self.real else add)
-        cost = self.fixed(convention)
-        weight, membrane = (
-            memory(self.weights),
-            2 * memory(self.neurons),
-        )  # of a membrane potential, which is read and written
+            return self.rate * self.formula * operation
+        weight_access = convention.access(self.weights)
+        membrane_access = 2 * convention.access(self.neurons)  # it is read and written
         membrane_leak = leaks * (multiply_add - add)
+        cost = self.fixed(convention)
         if execution == "event-driven":
-            cost += self.synops * (multiply_add if self.real else add) + self.synops * (
-                weight + membrane
-            )
-            cost += self.spikes * 2 * memory(self.neurons)  # an event is written and read
+            event_access = 2 * convention.access(self.neurons)  # written and read
+            cost += self.synops * operation + self.synops * (weight_access + membrane_access)
+            cost += self.spikes * event_access
             return cost + self.reached * membrane_leak
-        cost += (
-            self.acs * add
-            + self.macs * multiply_add
-            + (self.acs + self.macs) * (weight + memory(self.sources))
-        )
-        return cost + self.updates * (membrane + membrane_leak)
+        input_access = convention.access(self.sources)
+        arithmetic = self.acs * add + self.macs * multiply_add
+        cost += arithmetic + (self.acs + self.macs) * (weight_access + input_access)
+        return cost + self.updates * (membrane_access + membrane_leak)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a network does for one image, in the mean over `images` images; see the module. leaks: whether membranes leak."""
+    """What a network does for one image, see this module.
+
+    Attributes
+    ----------
+    name : str
+        Name of the network.
+    images : int
+        Over how many images its numbers are means.
+    accuracy : float
+        Share of the images that it classifies correctly.
+    timesteps : int
+        Timesteps of a run that is not stopped early.
+    mean_steps : float
+        Timesteps per image.
+    leaks : bool
+        Whether membranes leak.
+    entries : list of Entry
+        A row for each layer.
+    """
 
     name: str
     images: int
@@ -92,58 +192,140 @@ class Ledger:
     timesteps: int
     mean_steps: float
     leaks: bool
-    entries: list = field(repr=False)
+    entries: list[Entry] = field(repr=False)
 
-    def total(self, count):
+    def total(self, count: str) -> float:
+        """Return the sum of one of Entry's fields over all layers."""
         return sum(getattr(entry, count) for entry in self.entries)
 
     @property
-    def neurons(self):
-        """Neurons that spike, the input's among them."""
-        return sum(
-            entry.neurons
-            for entry in self.entries
-            if entry.spikes or entry.part in ("input", "encoder")
-        )
+    def neurons(self) -> int:
+        """Number of neurons that spike, those of the input among them."""
+        counts = []
+        for entry in self.entries:
+            if entry.spikes or entry.part in ("input", "encoder"):
+                counts.append(entry.neurons)
+        return sum(counts)
 
-    def joules(self, convention, execution, part=None):
-        """Estimated energy per image, in J, of all or of one of PARTS."""
+    def joules(self, convention: Convention, execution: str, part: str | None = None) -> float:
+        """Estimate the energy per image.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices.
+        execution : str
+            One of EXECUTIONS.
+        part : str, optional
+            One of PARTS; by default all.
+
+        Returns
+        -------
+        float
+            In J.
+        """
         entries = [entry for entry in self.entries if part in (None, entry.part)]
-        return 1e-12 * sum(
+        return JOULES_PER_PICOJOULE * sum(
             entry.picojoules(convention, execution, self.leaks) for entry in entries
         )
 
-    def ann_joules(self, convention, bits=32):
-        """Estimated energy per image, in J, of one pass of the ANN of the same encoder and classifier, with numbers of 32 or 8
-        bits: each input times each weight, exact at borders; memory: a word for each input and weight, and for each output."""
-        price, total = (
-            convention.picojoules["multiply_add" if bits == 32 else "multiply_add_int8"],
-            0.0,
-        )
-        word = bits // 8
+    def ann_joules(self, convention: Convention, bits: int = 32) -> float:
+        """Estimate the energy of a pass of the ANN of this encoder and classifier.
+
+        Each input is multiplied with each weight, exact at borders. Each of these
+        operations reads a word for the input and one for the weight, and each output is
+        written once.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices.
+        bits : {32, 8}
+            Width of its numbers.
+
+        Returns
+        -------
+        float
+            In J.
+        """
+        operation = "multiply_add" if bits == 32 else "multiply_add_int8"
+        price = convention.picojoules[operation]
+        bytes_per_word = bits // 8
+        total = 0.0
         for entry in self.entries:
-            if entry.part in ("encoder", "classifier"):
-                near = convention.access(entry.weights, word) + convention.access(
-                    entry.sources, word
-                )
-                count = entry.formula if convention.counts == "rate" else entry.one_pass
-                total += count * (price + near) + entry.neurons * convention.access(
-                    entry.neurons, word
-                )
-        return 1e-12 * total
+            if entry.part not in ("encoder", "classifier"):
+                continue
+            weight_access = convention.access(entry.weights, bytes_per_word)
+            input_access = convention.access(entry.sources, bytes_per_word)
+            output_access = convention.access(entry.neurons, bytes_per_word)
+            count = entry.formula if convention.counts == "rate" else entry.one_pass
+            total += count * (price + (weight_access + input_access)) + (
+                entry.neurons * output_access
+            )
+        return JOULES_PER_PICOJOULE * total
 
-    def break_even(self, convention):
-        """Spikes per neuron and image below which the network, event-driven, costs less than its ANN with 8 bits, if all but the
-        number of spikes stays; None where what does not depend on spikes costs more already."""
-        spikes, all_ = self.total("spikes"), self.joules(convention, "event-driven")
-        fixed = 1e-12 * sum(entry.fixed(convention) for entry in self.entries)
-        left = self.ann_joules(convention, 8) - fixed
-        return left / ((all_ - fixed) / spikes) / self.neurons if left > 0 and spikes else None
+    def break_even(self, convention: Convention) -> float | None:
+        """Find the activity below which the network costs less than its ANN in 8 bits.
+
+        The network runs event-driven, and all but its number of spikes stays as it is.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices.
+
+        Returns
+        -------
+        float or None
+            Spikes per neuron and image. None if what does not depend on spikes costs
+            more already, or if nothing spikes.
+        """
+        spikes = self.total("spikes")
+        snn_joules = self.joules(convention, "event-driven")
+        fixed_picojoules = sum(entry.fixed(convention) for entry in self.entries)
+        fixed = JOULES_PER_PICOJOULE * fixed_picojoules
+        available = self.ann_joules(convention, 8) - fixed
+        if available <= 0 or not spikes:
+            return None
+        joules_per_spike = (snn_joules - fixed) / spikes
+        return available / joules_per_spike / self.neurons
 
 
-def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
-    """The Ledger of an SNN on data, as evaluate() takes them. Raises ModelError for an ANN, and for a network with a part whose
-    operations are not known."""
+# --- networks of an architecture
+
+
+def ledger(
+    model: VGG_SNN_STDB_wFeedback,
+    data: object,
+    labels: torch.Tensor | None = None,
+    name: str = "",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Ledger:
+    """Run an SNN on data, and write its ledger.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    data, labels
+        Images and their classes, as ``evaluate`` takes them.
+    name : str
+        Name of the network; by default that of its class.
+    batch_size : int
+        How many images run at once.
+    seed : int
+        Seed of the input's draws.
+
+    Returns
+    -------
+    Ledger
+
+    Raises
+    ------
+    ModelError
+        For an ANN, and for a network with a part whose operations are not known.
+    """
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise ModelError("a ledger is of an SNN: it tells what its ANN would cost, too")
     check_known(
@@ -151,95 +333,155 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
         "an energy ledger",
         "it counts what architectures here are made of; evaluations tell its spikes",
     )
-    counter, engine = OperationCounter(model, reaches=True), model.engine
+    counter = OperationCounter(model, reaches=True)
+    engine = model.engine
     model.engine = None  # the event engine does not say which neurons are reached
     try:
         figures = evaluate(model, data, labels, batch_size, seed, operations=counter)
     finally:
         model.engine = engine
-    leaks = any(neuron.leak.min() < 1 for neuron in model.neurons().values())
-    steps = figures["mean_steps"]
     return Ledger(
-        name or type(model).__name__,
-        figures["images"],
-        figures["accuracy"],
-        model.timesteps,
-        steps,
-        leaks,
-        entries_of(model, counter.counts(), figures),
+        name=name or type(model).__name__,
+        images=figures["images"],
+        accuracy=figures["accuracy"],
+        timesteps=model.timesteps,
+        mean_steps=figures["mean_steps"],
+        leaks=any(neuron.leak.min() < 1 for neuron in model.neurons().values()),
+        entries=entries_of(model, counter.counts(), figures),
     )
 
 
-def entries_of(model, kinds, figures):
-    """The Entries of a network's layers, of an OperationCounter's counts, and an evaluation's figures."""
-    images, graph, spikes = figures["images"], model.graph, figures["spikes"]
+def entries_of(
+    model: VGG_SNN_STDB_wFeedback,
+    counts: Mapping[str, Mapping[str, float]],
+    figures: Mapping[str, object],
+) -> list[Entry]:
+    """Make the rows of a ledger.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    counts : dict of {str: dict of {str: float}}
+        What an OperationCounter has counted, by kind and layer, of all images.
+    figures : dict of {str: object}
+        Of an evaluation: "images", "spikes" by layer, and "comparisons".
+
+    Returns
+    -------
+    list of Entry
+        Of the input, and of each layer in the order in which they run.
+    """
+    graph = model.graph
+    spikes = figures["spikes"]
     entries = {INPUT: Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])}
-    analog, counted, ran = (
-        not model.encoding.uses_draws,
-        set(),
-        next(iter(kinds["steps"].values()), 0),
-    )
+    counted = set()  # a layer before the fork leads to decoder and classifier, but runs once
     for link in graph.links:
         if link.target in graph.pools:
             continue
-        name, size, end, source = (
-            link.target,
-            prod(link.chain.after),
-            link.end,
-            graph.before_pools(link.source),
-        )
-        ends = [each for each in link.through if each in kinds["dense"] or each == end]
-        own = [
-            each for each in ends if each not in counted
-        ]  # a layer before the fork serves decoder and classifier
-        counted.update(ends)
+        modules = [name for name in link.through if name in counts["dense"] or name == link.end]
+        uncounted = [name for name in modules if name not in counted]
+        counted.update(modules)
         if not link.through:  # a decoder that ends in neurons
             continue
-
-        def per_image(kind, of=own):
-            return sum(kinds[kind].get(each, 0) for each in of) / images
-
-        of_end = [end] if end in own else []  # several links may share it
-        dense, steps, biases = per_image("dense"), ran / images, per_image("biases", of_end)
-        formula = 0  # weights times places, borders as if they were full
-        for module, before, after in zip(
-            link.modules, link.chain.shapes, link.chain.shapes[1:], strict=False
-        ):
-            places = before if isinstance(module, nn.ConvTranspose2d) else after
-            formula += module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0
-        entry = Entry(
-            layer=name,
-            part="read-out, blocking test"
-            if name == "decoded"
-            else "classifier"
-            if name == "output"
-            else part_of(name),
-            neurons=size,
-            weights=sum(
-                module.weight.numel() for module in link.modules if hasattr(module, "weight")
-            ),
-            sources=prod(link.chain.before),
-            formula=formula,
-            real=analog and source == INPUT,
-            rate=spikes[source] / prod(graph.shapes[link.source]),
-            spikes=spikes.get(name, 0.0),
-            synops=per_image("events", of_end),
-            acs=per_image("acs"),
-            macs=per_image("macs"),
-            dense=dense,
-            updates=size * steps,
-            reached=max(per_image("reached", of_end), biases),
-            biases=biases,
-            comparisons=figures["comparisons"] * (name == "decoded"),
-            one_pass=dense / steps if steps else 0.0,
-        )
-        entries[name] = joined(entries[name], entry) if name in entries else entry
+        entry = entry_of_link(model, link, uncounted, counts, figures)
+        if link.target in entries:
+            entry = add_entries(entries[link.target], entry)
+        entries[link.target] = entry
     return [*entries.values()]
 
 
-def joined(entry, other):
-    """The Entry of a layer that several links lead to, of those of each."""
-    sums = (
+def entry_of_link(
+    model: VGG_SNN_STDB_wFeedback,
+    link: Link,
+    uncounted: Sequence[str],
+    counts: Mapping[str, Mapping[str, float]],
+    figures: Mapping[str, object],
+) -> Entry:
+    """Make the row of what one link leads to.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    link : Link
+        Modules from neurons, or the input, to other neurons or an end.
+    uncounted : list of str
+        Those of its modules that no other link has brought into the ledger.
+    counts, figures
+        See ``entries_of``.
+
+    Returns
+    -------
+    Entry
+    """
+    graph = model.graph
+    images = figures["images"]
+    spikes = figures["spikes"]
+    name = link.target
+    neurons = prod(link.chain.after)
+    source = graph.before_pools(link.source)
+    # What is counted at the last module counts once, where several links share it
+    last = [link.end] if link.end in uncounted else []
+    dense = mean_count(counts["dense"], uncounted, images)
+    biases = mean_count(counts["biases"], last, images)
+    steps = next(iter(counts["steps"].values()), 0) / images
+    return Entry(
+        layer=name,
+        part=part_of_target(name),
+        neurons=neurons,
+        weights=number_of_weights(link),
+        sources=prod(link.chain.before),
+        formula=operations_by_formula(link),
+        real=source == INPUT and not model.encoding.uses_draws,
+        rate=spikes[source] / prod(graph.shapes[link.source]),
+        spikes=spikes.get(name, 0.0),
+        synops=mean_count(counts["events"], last, images),
+        acs=mean_count(counts["acs"], uncounted, images),
+        macs=mean_count(counts["macs"], uncounted, images),
+        dense=dense,
+        updates=neurons * steps,
+        reached=max(mean_count(counts["reached"], last, images), biases),
+        biases=biases,
+        comparisons=figures["comparisons"] * (name == "decoded"),
+        one_pass=dense / steps if steps else 0.0,
+    )
+
+
+def mean_count(counts: Mapping[str, float], modules: Sequence[str], images: int) -> float:
+    """Return what was counted of one kind at these modules, per image."""
+    return sum(counts.get(name, 0) for name in modules) / images
+
+
+def part_of_target(name: str) -> str:
+    """Return the part of the network, of PARTS, that a layer or an end belongs to."""
+    if name == "decoded":
+        return READOUT
+    if name == "output":
+        return "classifier"
+    return part_of(name)
+
+
+def number_of_weights(link: Link) -> int:
+    """Return the number of the weights of a link's modules."""
+    return sum(module.weight.numel() for module in link.modules if hasattr(module, "weight"))
+
+
+def operations_by_formula(link: Link) -> int:
+    """Return weights times places of a link, with borders as if they were full."""
+    shapes = link.chain.shapes  # before the first module, and after each
+    total = 0
+    for module, before, after in zip(link.modules, shapes, shapes[1:], strict=False):
+        if hasattr(module, "weight"):
+            places = before if isinstance(module, nn.ConvTranspose2d) else after
+            total += module.weight.numel() * prod(places[1:])
+    return total
+
+
+def add_entries(entry: Entry, other: Entry) -> Entry:
+    """Return the row of a layer that several links lead to, from the rows of two."""
+    summed = {}
+    for name in (
         "weights",
         "sources",
         "formula",
@@ -249,20 +491,32 @@ def joined(entry, other):
         "dense",
         "one_pass",
         "biases",
+    ):
+        summed[name] = getattr(entry, name) + getattr(other, name)
+    # The mean of both rates, weighted by how much each is used
+    rate = entry.rate * entry.formula + other.rate * other.formula
+    return replace(
+        entry,
+        **summed,
+        rate=rate / max(1, summed["formula"]),
+        real=entry.real or other.real,
+        reached=max(entry.reached, other.reached),
     )
-    both = {name: getattr(entry, name) + getattr(other, name) for name in sums}
-    rate = entry.rate * entry.formula + other.rate * other.formula  # of what each takes
-    both |= {"rate": rate / max(1, both["formula"]), "real": entry.real or other.real}
-    return replace(entry, **both, reached=max(entry.reached, other.reached))
+
+
+# --- networks of events
 
 
 @torch.no_grad()
-def graph_entries(model, recordings, timesteps):
+def graph_entries(
+    model: "GraphSNN", recordings: Sequence | torch.Tensor, timesteps: int
+) -> list[Entry]:
     """Count what a network of events does for its inputs, layer by layer.
 
-    Each event that a node sends costs an addition for each neuron that it reaches. If what
-    arrives are values that are not whole, such as the pixels of an image, each one that is
-    not 0 counts as an event, and costs a multiplication in place of an addition.
+    Each event that a node sends costs an addition for each neuron that it reaches. If
+    what arrives are values that are not whole, such as the pixels of an image, each one
+    that is not 0 counts as an event, and costs a multiplication in place of an
+    addition.
 
     Parameters
     ----------
@@ -276,36 +530,43 @@ def graph_entries(model, recordings, timesteps):
     Returns
     -------
     list of Entry
-        Of the input, of each layer of neurons, and of the output where weights lead to it.
-        They are means over the recordings.
+        Of the input, of each layer of neurons, and of the output where weights lead to
+        it. They are means over the recordings.
     """
     graph = model.graph
-    output = model(
-        recordings, timesteps, record=dict.fromkeys(model.layers[1:], "spikes"), counts=True
-    )
+    count = len(recordings)
+    record = dict.fromkeys(model.layers[1:], "spikes")
+    output = model(recordings, timesteps, record=record, counts=True)
     arriving, are_values = arriving_events(recordings, graph.shape)
-    sent = {INPUT: arriving / len(recordings)}
+    sent = {INPUT: arriving / count}  # name -> events of each neuron
     for name in model.layers[1:]:
-        sent[name] = output.recorded[name]["spikes"].sum((0, 1)) / len(recordings)
-    entries = {INPUT: Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())}
+        sent[name] = output.recorded[name]["spikes"].sum((0, 1)) / count
+
+    of_input = Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())
+    entries = {INPUT: of_input}
     for link in graph.links:
-        if link.source not in sent or (link.target in graph.ends and not link.through):
+        leads_to_end = link.target in graph.ends and not link.through
+        if link.source not in sent or leads_to_end:
             continue
         name = link.target
         entry = Entry(
             name,
             "encoder",
-            prod(link.chain.after),
-            sum(module.weight.numel() for module in link.modules if hasattr(module, "weight")),
+            neurons=prod(link.chain.after),
+            weights=number_of_weights(link),
             real=are_values and link.source == INPUT,
             spikes=sent[name].sum().item() if name in sent else 0.0,
             synops=synops(link, sent[link.source]),
         )
-        entries[name] = joined(entries[name], entry) if name in entries else entry
+        if name in entries:
+            entry = add_entries(entries[name], entry)
+        entries[name] = entry
     return [*entries.values()]
 
 
-def arriving_events(recordings, shape):
+def arriving_events(
+    recordings: Sequence | torch.Tensor, shape: tuple[int, ...]
+) -> tuple[torch.Tensor, bool]:
     """Count the events that arrive at each place of a network's input.
 
     Parameters

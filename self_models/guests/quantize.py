@@ -1,20 +1,32 @@
-"""A trained SNN in whole numbers: weights of 8 bits, thresholds and membrane potentials of 32, so that no sum is ever rounded.
+"""A trained SNN in whole numbers, so that no sum is ever rounded.
 
-Layers hold whole weights and biases as float64, which adds them up exactly in whatever order a machine takes, so on a CPU every
-spike of step() is the kernel's, which adds integers. The decoder's output leaves the whole numbers: read-out and gate compute in
-float32, one operation after the other, with portable_tanh.
+Weights have 8 bits; thresholds, membrane potentials and logits have 32. Sums of whole
+numbers do not depend on the order in which a machine adds, so every spike of ``step()``
+on a CPU is that of the kernel, which computes with integers, and of a program in C.
 
-Each linear module has a scale s: weight = s times whole number, -127 to 127. A signal's unit is the product of the scales on its
-way; of the current into neurons it is theta / n, n a whole number: the threshold in whole numbers, exactly. Average pools add
-up, and their 1/4 goes into the unit. A decoder's chain of U layers and a convolution becomes one convolution where that has no
-more weights.
+To the core this file adds ``quantize``, which makes an ``IntegerSNN`` of an SNN
+(``load(..., weights="int8")``). Layers keep whole weights and biases as float64, in
+which PyTorch adds whole numbers exactly. The decoder's output leaves the whole numbers:
+read-out and gate compute in float32, one operation after the other, with a tanh that
+every machine rounds alike.
+
+Scales and units: each linear module has a scale s, and ``weight = s * whole number``,
+-127 to 127. What 1 stands for in a signal is the *unit* of the signal: the product of
+the scales on its way. The unit of a current into neurons is theta / n for a whole
+number n, so the threshold is a whole number exactly. Average pools add up instead of
+averaging, and their 1/4 goes into the unit.
+
+Not supported are ANNs, networks with parts or methods of one's own, networks of
+``from_ann`` whose layers are no architecture's, average pools of other windows than 2 x
+2, and gates, rules, read-outs and encodings that the kernel does not have. A network in
+whole numbers is not trained, and not saved.
 """
 
 import copy
 from collections import OrderedDict
-from itertools import product
+from collections.abc import Iterator
 from math import ceil, floor, log2
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,30 +47,51 @@ from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.runtime.graph import in_a_row
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-LEVELS, FEWEST = 127, 63  # of a weight, and as many below 0; with potentials of 16 bits
-LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
-SHARES = 2**15  # a leak is so many parts
-NARROW = 2**15 - 1  # the largest membrane potential of 16 bits
+if TYPE_CHECKING:
+    from self_models.engines.event.tables import Tables
+
+LEVELS = 127  # largest weight
+FEWEST_LEVELS = 63  # largest weight that is accepted so that potentials fit 16 bits
+LARGEST = 2**30 - 1  # of a current, and of a potential: their sum fits into 32 bits
+LARGEST_NARROW = 2**15 - 1  # largest membrane potential of 16 bits
+SHARES = 2**15  # of so many parts a leak keeps a whole number
 MOST_PARTS = 2**24  # of a unit: float32 holds all whole numbers up to here
-TRIED = (
-    0.5,
-    1.25,
-    64,
-)  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
-BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
-WHO, INSTEAD = "weights int8", "load it with weights='float32'"
+MAX_PIXEL = 255  # of a pixel that is sent as it is, with the encoding "direct"
+# Scales that are tried: so many, between these multiples of the largest one that fits
+LOWEST_SCALE = 0.5
+HIGHEST_SCALE = 1.25
+NUM_SCALES = 64
+WHO = "weights int8"  # in messages
+INSTEAD = "load it with weights='float32'"
 
 
-def portable_tanh(x):
-    """tanh(x), float32, by operations that every machine rounds alike: an error of at most 2 units in the last place, odd, and
-    exactly 1 beyond 9 (polynomials of S. Moshier's Cephes, tanhf.c and expf.c)."""
-    size, square = x.abs(), x * x
+# --- arithmetic that every machine rounds alike
+
+
+def portable_tanh(x: torch.Tensor) -> torch.Tensor:
+    """Compute tanh(x) by operations that every machine rounds alike.
+
+    The error is at most 2 units in the last place. The function is odd, and exactly 1
+    beyond 9. The polynomials are those of S. Moshier's Cephes, tanhf.c and expf.c.
+
+    Parameters
+    ----------
+    x : Tensor, float32
+
+    Returns
+    -------
+    Tensor of the same shape, float32
+    """
+    size = x.abs()
+    square = x * x
     small = -5.70498872745e-3 * square + 2.06390887954e-2
     for factor in (-5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
         small = small * square + factor
     small = small * square * x + x
+
     double = 2 * size.clamp(max=9)
     n = (double * 1.44269504 + 0.5).floor()  # e^double = 2^n e^rest
     rest = double - n * 0.693359375
@@ -67,32 +100,63 @@ def portable_tanh(x):
     for factor in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
         grown = grown * rest + factor
     grown = grown * (rest * rest) + rest + 1
-    grown = grown * ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    power_of_2 = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    grown = grown * power_of_2
     large = torch.where(size > 9, 1.0, 1 - 2 / (grown + 1))
     return torch.where(size < 0.625, small, torch.where(x < 0, -large, large))
 
 
-def portable_sigmoid(x):
+def portable_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """Compute the logistic function of x, float32, by ``portable_tanh``."""
     return (1 + portable_tanh(x / 2)) / 2
 
 
-def in_shares(keep):
-    """How many of SHARES parts a share, 0 to 1, is at least: a float32 tensor."""
+def in_shares(keep: float | torch.Tensor) -> torch.Tensor:
+    """Return how many of SHARES parts a share, 0 to 1, is at least, in float32."""
     return (torch.as_tensor(keep, dtype=torch.float32) * SHARES).floor()
 
 
-def decayed(values, keep):
-    """Values (B, ...) times keep, a number or one for each image (B,). Integers stay integers: both are rounded down, keep to
-    whole parts of SHARES."""
-    keep = keep.view(-1, *[1] * (values.dim() - 1)) if isinstance(keep, torch.Tensor) else keep
+def decayed(values: torch.Tensor, keep: float | torch.Tensor) -> torch.Tensor:
+    """Return what is left of values that keep a share of themselves.
+
+    Parameters
+    ----------
+    values : Tensor of shape (B, ...)
+        Integers stay integers: both they and the share, to whole parts of SHARES, are
+        rounded down.
+    keep : float, or Tensor of shape (B,)
+        The share, 0 to 1; one for each image, or one for all.
+
+    Returns
+    -------
+    Tensor of the shape and dtype of ``values``
+    """
+    if isinstance(keep, torch.Tensor):
+        keep = keep.view(-1, *[1] * (values.dim() - 1))
     if values.is_floating_point():
         return values * keep
     return (values.double() * in_shares(keep) / SHARES).floor().to(values.dtype)
 
 
+# --- a network in whole numbers
+
+
 class Whole(NamedTuple):
-    """What a layer of neurons, or the outputs, have as whole numbers: threshold, V at rest, the bounds within which V stays after
-    each step, and how many of SHARES parts of it a step keeps. unit: what 1 stands for, in the unit of the network as it was."""
+    """What a layer of neurons, or the outputs, have as whole numbers.
+
+    Attributes
+    ----------
+    threshold : int
+        Threshold; 0 for the outputs.
+    start : int
+        V before the first timestep.
+    lowest, highest : int
+        Bounds within which V stays after each timestep.
+    kept : int
+        How many of SHARES parts of V a timestep keeps.
+    unit : float
+        What 1 stands for, in the unit of the network that it was made of.
+    """
 
     threshold: int
     start: int
@@ -103,11 +167,28 @@ class Whole(NamedTuple):
 
 
 class WholeForm(NamedTuple):
-    """A network in whole numbers, for other programs, beside its modules, whose weights (int8) and biases (int32) are whole.
-    neurons: name -> Whole, of its spiking layers; output: that of the logits; input_unit, decoded_unit: what 1 stands for in the
-    input and in the decoder's output; shares, largest: SHARES and LARGEST."""
+    """A network in whole numbers, for other programs.
 
-    neurons: dict
+    It stands beside the network's modules, whose weights (int8) and biases (int32) are
+    whole.
+
+    Attributes
+    ----------
+    neurons : dict of {str: Whole}
+        Of each spiking layer by its name.
+    output : Whole
+        Of the logits.
+    input_unit : float
+        What 1 stands for in the input.
+    decoded_unit : float
+        What 1 stands for in the decoder's output.
+    shares : int
+        In how many parts leaks are counted.
+    largest : int
+        Largest current, and largest membrane potential.
+    """
+
+    neurons: dict[str, Whole]
     output: Whole
     input_unit: float
     decoded_unit: float
@@ -116,81 +197,126 @@ class WholeForm(NamedTuple):
 
 
 class IntegerNeuron(SpikingNeuron):
-    """A layer of neurons whose threshold and potentials are int32, the potentials within lowest and LARGEST. unit: what 1 stands
-    for."""
+    """A layer of neurons whose threshold and membrane potentials are int32.
+
+    Attributes
+    ----------
+    unit : float
+        What 1 stands for.
+    """
 
     unit = 1.0
-    lowest = property(
-        lambda self: -LARGEST if self.floor is None else -round(self.floor * self.threshold.item())
-    )
-    rest = property(lambda self: round(self.initial_potential * self.threshold.item()))
 
-    def at_rest(self, current):
+    @property
+    def lowest(self) -> int:
+        """Lower bound of V."""
+        if self.floor is None:
+            return -LARGEST
+        return -round(self.floor * self.threshold.item())
+
+    @property
+    def rest(self) -> int:
+        """V before the first timestep."""
+        return round(self.initial_potential * self.threshold.item())
+
+    def at_rest(self, current: torch.Tensor) -> NeuronState:
+        """Return the state before the first timestep, for a current (B, ...)."""
         return NeuronState(torch.zeros_like(current, dtype=torch.int32) + self.rest)
 
-    def forward(self, current, state=None):
+    def forward(
+        self, current: torch.Tensor, state: NeuronState | None = None
+    ) -> tuple[torch.Tensor, NeuronState]:
+        """Run one timestep, see `SpikingNeuron.forward`; currents are float64."""
         v = (state or self.at_rest(current)).v
         lost = v - decayed(v, self.leak)
         spikes, v = self.update(current - lost, v.double(), self.threshold, 1, self.spike)
         return spikes, NeuronState(self.floored(v).int())
 
-    def spike(self, v, theta, age=None):
+    def spike(
+        self, v: torch.Tensor, theta: torch.Tensor, age: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the spikes, in float64, without a gradient."""
         return (v > theta).double()
 
-    def floored(self, v):
+    def floored(self, v: torch.Tensor) -> torch.Tensor:
+        """Return V within its bounds."""
         return v.clamp(self.lowest, LARGEST)
 
 
 class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
-    """The same with the update phased. What T steps charge lies within lowest and LARGEST."""
+    """The same with the update "phased".
 
-    def forward(self, current, state=None):
+    What T timesteps charge lies within the bounds, so only the dtype is different.
+    """
+
+    def forward(
+        self, current: torch.Tensor, state: PhasedState | None = None
+    ) -> tuple[torch.Tensor, PhasedState]:
+        """Run one timestep, see `PhasedNeuron.forward`."""
         v, *rest = state or self.at_rest(current)
         spikes, state = super().forward(current, PhasedState(v.double(), *rest))
         return spikes, state._replace(v=state.v.int())
 
 
-def whole_pixels(image, draws):
-    """A pixel k / 255, or 2 k / 255 - 1 in colour, as a whole number of 255ths."""
-    return (direct(image, draws) * BRIGHTEST).round()
+def whole_pixels(image: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Send a pixel, k / 255, or 2 k / 255 - 1 in colour, in 255ths: encoding "direct"."""
+    return (direct(image, draws) * MAX_PIXEL).round()
 
 
-WHOLE_ENCODINGS = {
+WHOLE_ENCODINGS = {  # encoding -> its form in whole numbers
     ENCODINGS["poisson"]: ENCODINGS["poisson"],
-    ENCODINGS["direct"]: Encoding(whole_pixels, False),
+    ENCODINGS["direct"]: Encoding(whole_pixels, uses_draws=False),
 }
 
 
 class IntegerSNN(VGG_SNN_STDB_wFeedback):
-    """An SNN in whole numbers: see in_whole_numbers. logits_unit, decoded_unit, input_unit: see WholeForm. Logits are int32;
-    those that are shown, and that rules ask for, are float32, times their unit. Raises ModelError for a gate, rule, read-out or
-    encoding that has no form in whole numbers, too."""
+    """An SNN in whole numbers, as ``quantize`` makes it.
 
-    input_unit, logits_unit, decoded_unit, image_dtype = 1.0, 1.0, 1.0, torch.float32
+    Logits are int32. Those that are shown, and that stopping rules ask for, are
+    float32, times their unit.
+
+    Attributes
+    ----------
+    input_unit, logits_unit, decoded_unit : float
+        What 1 stands for in the input, the logits, and the decoder's output.
+
+    Raises
+    ------
+    ModelError
+        For a gate, rule, read-out or encoding that has no form in whole numbers.
+    """
+
+    input_unit = 1.0
+    logits_unit = 1.0
+    decoded_unit = 1.0
+    image_dtype = torch.float32
     why_not_saved = (
         "a network with weights int8 is not saved: keep its checkpoint, and "
         "load(path, weights='int8')"
     )
 
-    def new_neuron(self, stage, channels=None):
-        own, cls = self.settings, IntegerPhasedNeuron if self.timing.is_phased else IntegerNeuron
-        return cls(
+    def new_neuron(self, stage: str, channels: int | None = None) -> IntegerNeuron:
+        """Return a new layer of neurons."""
+        settings = self.settings
+        neuron_class = IntegerPhasedNeuron if self.timing.is_phased else IntegerNeuron
+        return neuron_class(
             None,
-            own["update"],
-            initial_potential=own["initial_potential"],
-            floor=own["membrane_floor"],
+            settings["update"],
+            initial_potential=settings["initial_potential"],
+            floor=settings["membrane_floor"],
         )
 
-    def change(self, **settings):
+    def change(self, **settings: object) -> "IntegerSNN":
+        """Change settings, see `VGG_SNN_STDB_wFeedback.change`."""
         super().change(**settings)
         self.encoding = WHOLE_ENCODINGS[self.encoding]
         return self
 
-    def make_parts(self, **common):
+    def make_parts(self, **common: object) -> dict[str, object]:
+        """Return gate, rule and read-out, or raise ModelError for unknown ones."""
         parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
-        forms = {name: type(part) for name, part in parts.items()} | {
-            "encoding": ENCODINGS.find(self.settings["encoding"]).send
-        }
+        forms = {name: type(part) for name, part in parts.items()}
+        forms["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
         for name, form in forms.items():
             if form not in FORMS[name]:
                 raise ModelError(
@@ -198,80 +324,115 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
                 )
         return parts
 
-    def whole_form(self):
-        """The WholeForm, for other programs."""
-        neurons = {
-            name: Whole(
-                layer.threshold.item(),
-                layer.rest,
-                layer.lowest,
-                LARGEST,
-                int(in_shares(layer.leak)),
-                layer.unit,
+    def whole_form(self) -> WholeForm:
+        """Describe the network in whole numbers, for other programs.
+
+        Returns
+        -------
+        WholeForm
+        """
+        neurons = {}
+        for name, layer in self.neurons().items():
+            neurons[name] = Whole(
+                threshold=layer.threshold.item(),
+                start=layer.rest,
+                lowest=layer.lowest,
+                highest=LARGEST,
+                kept=int(in_shares(layer.leak)),
+                unit=layer.unit,
             )
-            for name, layer in self.neurons().items()
-        }
         output = Whole(
-            0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit
+            threshold=0,
+            start=0,
+            lowest=-LARGEST,
+            highest=LARGEST,
+            kept=int(in_shares(self.settings["output_leak"])),
+            unit=self.logits_unit,
         )
         return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
 
-    def mark_bounds(self, tables):
-        """Mark, in Tables, the nodes whose potentials surely fit 16 bits, and for how many timesteps those of neurons surely stay
-        within their bounds: no timestep adds more than all inputs at once would."""
-        sent = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
-        neurons = {
-            tables.numbers[name]: layer for name, layer in self.whole_form().neurons.items()
-        }
-        for n in tables.order.tolist():
-            node, chain, came = (
-                tables.nodes[n],
-                tables.chains.get(n),
-                sent[int(tables.nodes[n]["source"])],
-            )
-            most, kind = (
-                largest_sum(*chain.modules, came)
-                if chain
-                else came.bound * 4 ** int(node["halvings"]),
-                node["kind"],
-            )
-            sent[n] = (
-                Signal(1.0, most, came.signed or chain is not None)
-                if kind == K.RELAY
-                else Signal(1.0, 1, signed=False)
-            )
-            if kind == K.NEURONS:
-                start = abs(neurons[n].start)
-                node["unbounded"] = max(
-                    min(-neurons[n].lowest, neurons[n].highest) - start, 0
-                ) // max(most, 1)
-                most = most * self.latency + start
-            node["narrow"] = kind in (K.NEURONS, K.RELAY, K.DECODED) and most <= NARROW
+    def mark_bounds(self, tables: "Tables") -> None:
+        """Mark in the kernel's tables where potentials surely stay within bounds.
 
-    def start(self, *args, **more):
-        run = super().start(*args, **more)
+        No timestep adds more than all inputs at once would. ``narrow`` marks nodes
+        whose potentials fit 16 bits. ``unbounded`` says for how many timesteps the
+        potentials of neurons cannot reach their bounds.
+
+        Parameters
+        ----------
+        tables : Tables
+            The tables of this network. They are changed.
+        """
+        input_signal = Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))
+        signals = {0: input_signal}  # number of a node -> what it sends
+        neurons = {}
+        for name, layer in self.whole_form().neurons.items():
+            neurons[tables.numbers[name]] = layer
+        for number in tables.order.tolist():
+            node = tables.nodes[number]
+            kind = node["kind"]
+            chain = tables.chains.get(number)
+            signal = signals[int(node["source"])]
+            if chain is None:  # average pools add up four values each
+                largest = signal.bound * 4 ** int(node["halvings"])
+            else:
+                (module,) = chain.modules
+                largest = largest_sum(module, signal)
+            if kind == K.RELAY:
+                signals[number] = Signal(1.0, largest, signal.signed or chain is not None)
+            else:
+                signals[number] = Signal(1.0, 1, signed=False)
+            if kind == K.NEURONS:
+                layer = neurons[number]
+                start = abs(layer.start)
+                room = max(min(-layer.lowest, layer.highest) - start, 0)
+                node["unbounded"] = room // max(largest, 1)
+                largest = largest * self.latency + start
+            adds_up = kind in (K.NEURONS, K.RELAY, K.DECODED)
+            node["narrow"] = adds_up and largest <= LARGEST_NARROW
+
+    def start(self, *args: object, **kwargs: object) -> RunState:
+        """Return a run at rest, see `VGG_SNN_STDB_wFeedback.start`."""
+        run = super().start(*args, **kwargs)
         run.logits = run.logits.int()
         return run
 
-    def decayed(self, values, keep):
-        """As the model's; integers stay integers, see decayed() here."""
+    def decayed(self, values: torch.Tensor, keep: float | torch.Tensor) -> torch.Tensor:
+        """Return what is left of values; integers stay integers, see `decayed` here."""
         return decayed(values, keep)
 
-    def step(self, run, image, u):
+    def step(self, run: RunState, image: torch.Tensor, u: torch.Tensor) -> dict:
+        """Run one timestep, see `VGG_SNN_STDB_wFeedback.step`."""
         shown = super().step(run, image, u)
         run.logits = run.logits.clamp(-LARGEST, LARGEST)
         return shown | {"logits": run.logits.float() * self.logits_unit}
 
-    def propagate(self, run, signal):
+    def propagate(self, run: RunState, signal: torch.Tensor) -> dict:
+        """Run all layers, in float64, see `VGG_SNN_STDB_wFeedback.propagate`."""
         return super().propagate(run, signal.double())
 
-    def integrate(self, readout_sum, decoded, view):
+    def integrate(
+        self, readout_sum: torch.Tensor, decoded: torch.Tensor, view: View
+    ) -> torch.Tensor:
+        """Add the decoder's output, in float32, to the read-out's sum."""
         return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
 
 
+# --- how a network gets whole numbers
+
+
 class Signal(NamedTuple):
-    """What goes from module to module: unit: what 1 stands for; bound: no value is larger, nor any sum on the way to it; signed:
-    whether values may be below 0."""
+    """What goes from module to module.
+
+    Attributes
+    ----------
+    unit : float
+        What 1 stands for.
+    bound : float
+        No value is larger, nor any sum on the way to it.
+    signed : bool
+        Whether values may be below 0.
+    """
 
     unit: float
     bound: float
@@ -279,11 +440,31 @@ class Signal(NamedTuple):
 
 
 @torch.no_grad()
-def in_whole_numbers(model, fold=False):
-    """An IntegerSNN that does what this SNN does, as nearly as weights of 8 bits allow. fold: each strided convolution and the
-    one behind it become one (more weights, fewer additions), and scales are such that potentials fit 16 bits where that leaves
-    weights 6 bits beside their sign. Raises ModelError for one with a part or method of its own, or with
-    a gate, rule, read-out or encoding that has no form in whole numbers."""
+def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
+    """Make a network in whole numbers that does what an SNN does, as nearly as it can.
+
+    A decoder's chain of U layers and a convolution becomes one convolution where that
+    has no more weights.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The SNN, which stays as it is.
+    fold : bool
+        Also make one convolution of each strided convolution and the one behind it,
+        which takes more weights and fewer additions; and choose scales such that
+        potentials fit 16 bits where that leaves weights 6 bits beside their sign.
+
+    Returns
+    -------
+    IntegerSNN
+
+    Raises
+    ------
+    ModelError
+        For a network with a part or method of its own, or with a gate, rule, read-out
+        or encoding that has no form in whole numbers.
+    """
     if not isinstance(model, SpikingLayers):
         raise ModelError(
             f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first"
@@ -291,78 +472,137 @@ def in_whole_numbers(model, fold=False):
     check_known(model, WHO, INSTEAD, but=())
     if not hasattr(model, "features"):
         raise ModelError(
-            f"{WHO} is for networks of a plan, and this one has an ANN's own layers: load it with weights float32"
+            f"{WHO} is for networks of a plan, and this one has an ANN's own layers: "
+            "load it with weights float32"
         )
     with torch.random.fork_rng([]):
-        whole = IntegerSNN(**model.settings)
+        integer_snn = IntegerSNN(**model.settings)
     for name, stage in model.named_children():
         for position, layer in stage.named_children():
             if not isinstance(layer, SpikingNeuron):  # it may be another than the plan's
-                getattr(whole, name)._modules[position] = copy.deepcopy(layer)
-    whole.load_state_dict(model.state_dict())
-    whole.objective = model.objective
-    whole.train(model.training)
-    whole.input_unit = 1 / BRIGHTEST if whole.encoding.send is whole_pixels else 1.0
+                getattr(integer_snn, name)._modules[position] = copy.deepcopy(layer)
+    integer_snn.load_state_dict(model.state_dict())
+    integer_snn.objective = model.objective
+    integer_snn.train(model.training)
+
+    sends_pixels = integer_snn.encoding.send is whole_pixels
+    integer_snn.input_unit = 1 / MAX_PIXEL if sends_pixels else 1.0
+    image_size = integer_snn.image_shape[1:]
     if fold:
-        whole.features = strides_folded(whole.features, whole.image_shape[1:])
-    if whole.has_feedback:
-        whole.generate = in_one(whole.generate, whole.image_shape[1:])
-    ends = quantise(whole, NARROW // whole.latency if fold else None)
-    whole.logits_unit, whole.decoded_unit = (
-        ends[end].unit if end in ends else 1.0 for end in ("output", "decoded")
-    )
-    return whole.requires_grad_(False)
+        integer_snn.features = fold_strides(integer_snn.features, image_size)
+    if integer_snn.has_feedback:
+        integer_snn.generate = fold_decoder(integer_snn.generate, image_size)
+    largest_current = LARGEST_NARROW // integer_snn.latency if fold else None
+    ends = quantize_layers(integer_snn, largest_current)
+    integer_snn.logits_unit = ends["output"].unit if "output" in ends else 1.0
+    integer_snn.decoded_unit = ends["decoded"].unit if "decoded" in ends else 1.0
+    return integer_snn.requires_grad_(False)
 
 
-def in_whole_numbers_folded(model):
-    """in_whole_numbers with fold, for load(weights="int8_folded")."""
-    return in_whole_numbers(model, fold=True)
+def quantize_folded(model: SpikingLayers) -> IntegerSNN:
+    """Make a network in whole numbers with fold, for load(weights="int8_folded")."""
+    return quantize(model, fold=True)
 
 
-def largest_sent(model):
-    """The largest whole number that a pixel sends; a residual, x - p, is up to twice as large."""
-    sends_values = model.encoding.send is whole_pixels
-    return BRIGHTEST * (1 + bool(getattr(model.gate, "residual", False))) if sends_values else 1
+def largest_sent(model: IntegerSNN) -> int:
+    """Return the largest whole number that a pixel sends.
+
+    A prediction error, x - p, is up to twice as large as a pixel.
+    """
+    if model.encoding.send is not whole_pixels:
+        return 1
+    sends_errors = bool(getattr(model.gate, "residual", False))
+    return MAX_PIXEL * (1 + sends_errors)
 
 
-def quantise(model, most=None):
-    """Give a network's layers whole numbers, in place; returns its ends' Signals, by name. most: largest current into neurons,
-    those of the decoder aside, where that leaves FEWEST levels."""
-    graph, charges = (
-        model.graph,
-        model.timesteps if model.timing.is_phased else 1,
-    )  # before it fires a neuron adds up so many currents
-    before = {
-        link.end: graph.modules[link.target]
-        for link in graph.links
-        if link.target in graph.neuron_names
-    }
+def quantize_layers(model: IntegerSNN, largest_current: int | None = None) -> dict[str, Signal]:
+    """Give a network's layers whole numbers, in place.
+
+    Parameters
+    ----------
+    model : IntegerSNN
+        With the weights and thresholds of an SNN.
+    largest_current : int, optional
+        Largest current into neurons, those of the decoder aside, where that leaves
+        FEWEST_LEVELS levels.
+
+    Returns
+    -------
+    dict of {str: Signal}
+        What arrives at each end, "output" and "decoded".
+
+    Raises
+    ------
+    ModelError
+        If sums might not fit 32 bits.
+    """
+    graph = model.graph
+    # A phased neuron adds up so many currents before it fires
+    currents = model.timesteps if model.timing.is_phased else 1
+    neurons_behind = {}  # last module before neurons -> these neurons
+    for link in graph.links:
+        if link.target in graph.neuron_names:
+            neurons_behind[link.end] = graph.modules[link.target]
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
     for name, module, (source,), _ in graph.nodes:
-        signal, neuron = signals[source], before.get(name)
+        signal = signals[source]
         if isinstance(module, SpikingNeuron):
-            theta, module.unit = module.threshold.item(), signal.unit
-            module.threshold = nn.Parameter(
-                torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False
-            )
-            signal = Signal(1.0, 1, signed=False)
+            signals[name] = quantize_neurons(module, signal)
         elif isinstance(module, (*LINEAR, nn.AvgPool2d)):
-            theta, of_decoder = neuron and neuron.threshold.item(), name.startswith("generate")
-            signal = whole_sums(
-                module.double(), signal, theta, most if neuron and not of_decoder else None
-            )
-            if signal.bound * charges > LARGEST:
+            theta = None
+            largest = None
+            if name in neurons_behind:
+                theta = neurons_behind[name].threshold.item()
+                if not name.startswith("generate"):
+                    largest = largest_current
+            signals[name] = quantize_linear(module.double(), signal, theta, largest)
+            if signals[name].bound * currents > LARGEST:
                 raise ModelError(
-                    f"{WHO}: sums of layer {name} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}"
+                    f"{WHO}: sums of layer {name} ({type(module).__name__}) "
+                    f"might not fit 32 bits: {INSTEAD}"
                 )
-        signals[name] = signal
+        else:
+            signals[name] = signal
     return {end: signals[name] for end, name in graph.ends.items()}
 
 
-def whole_sums(module, signal, theta=None, most=None):
-    """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, that
-    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error; a
-    power of 2 is tried, too, which is exact on a grid."""
+def quantize_neurons(neurons: IntegerNeuron, signal: Signal) -> Signal:
+    """Give neurons a whole threshold in a signal's unit; return what they send."""
+    theta = neurons.threshold.item()
+    neurons.unit = signal.unit
+    threshold = torch.tensor(round(theta / signal.unit), dtype=torch.int32)
+    neurons.threshold = nn.Parameter(threshold, requires_grad=False)
+    return Signal(1.0, 1, signed=False)
+
+
+def quantize_linear(
+    module: nn.Module,
+    signal: Signal,
+    theta: float | None = None,
+    largest_current: int | None = None,
+) -> Signal:
+    """Give a linear module whole weights, and a whole bias, in place.
+
+    Of scales near that of the largest weight this takes the one with the least squared
+    error of the weights. Among them is a power of 2, which is exact for weights on a
+    grid.
+
+    Parameters
+    ----------
+    module : nn.Module
+        One of LINEAR, or an average pool of 2 x 2.
+    signal : Signal
+        What it takes.
+    theta : float, optional
+        Threshold of neurons behind it: a whole number in the unit of what comes out.
+    largest_current : int, optional
+        Largest sum, where that leaves FEWEST_LEVELS levels.
+
+    Returns
+    -------
+    Signal
+        What comes out.
+    """
     if isinstance(module, nn.AvgPool2d):
         if not is_halving(module):
             raise ModelError(
@@ -371,98 +611,192 @@ def whole_sums(module, signal, theta=None, most=None):
         module.divisor_override = 1
         return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    largest, inputs = (
-        max(weight.abs().max().item(), 1e-9),
-        max(fan_in(weight, module, signal.signed), 1e-9),
-    )
-    unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
-    room = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
-    fits = min(LEVELS * unit / largest, room)
-    if most and (narrow := most * unit / (signal.bound * inputs)) > FEWEST / LEVELS * fits:
-        fits = room = min(narrow, fits)
-    tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
-    tried = [
-        max(1, round(min(parts, room))) for parts in tried
-    ]  # of the unit: a weight of 1 is one of them
-
-    def whole(parts):
-        return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
-
-    parts = min(
-        tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item()
-    )
-    after = signal.unit * unit / parts
-    module.weight.copy_(whole(parts))
+    # A scale is unit / parts, for a whole number of parts. So theta has that many
+    # parts.
+    unit = theta / signal.unit if theta else power_of_2_above(weight)
+    best_parts = None
+    least_error = None
+    for parts in candidate_parts(module, weight, signal, unit, largest_current):
+        rounded = round_weight(weight, unit, parts) * unit / parts
+        error = (weight - rounded).square().sum().item()
+        if least_error is None or error < least_error:
+            best_parts = parts
+            least_error = error
+    unit_behind = signal.unit * unit / best_parts
+    module.weight.copy_(round_weight(weight, unit, best_parts))
     if module.bias is not None:
-        module.bias.copy_((module.bias.double() / after).round())
-    return Signal(after, largest_sum(module, signal))
+        module.bias.copy_((module.bias.double() / unit_behind).round())
+    return Signal(unit_behind, largest_sum(module, signal))
 
 
-def largest_sum(module, signal):
-    """No sum that a linear module of whole numbers makes of this Signal is larger."""
-    bias = 0 if module.bias is None else module.bias.abs().max().item()
+def round_weight(weight: torch.Tensor, unit: float, parts: int) -> torch.Tensor:
+    """Return weights as whole numbers of unit / parts, -LEVELS to LEVELS."""
+    return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
+
+
+def largest_weight(weight: torch.Tensor) -> float:
+    """Return the size of the largest weight; not 0, by which nothing can be divided."""
+    return max(weight.abs().max().item(), 1e-9)
+
+
+def power_of_2_above(weight: torch.Tensor) -> float:
+    """Return the least power of 2 from the largest weight on."""
+    return 2.0 ** ceil(log2(largest_weight(weight)))
+
+
+def candidate_parts(
+    module: nn.Module,
+    weight: torch.Tensor,
+    signal: Signal,
+    unit: float,
+    largest_current: int | None,
+) -> list[int]:
+    """Return of how many parts of a unit a scale may be, the power of 2 first."""
+    largest = largest_weight(weight)
+    inputs = max(fan_in(weight, module, signal.signed), 1e-9)
+    most = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
+    fitting = min(LEVELS * unit / largest, most)  # with which the largest weight just fits
+    if largest_current:
+        narrow = largest_current * unit / (signal.bound * inputs)
+        if narrow > FEWEST_LEVELS / LEVELS * fitting:
+            fitting = min(narrow, fitting)
+            most = fitting
+    power_of_2 = unit * 2.0 ** floor(log2(fitting / unit))
+    multiples = torch.linspace(LOWEST_SCALE, HIGHEST_SCALE, NUM_SCALES)
+    candidates = [power_of_2, *(fitting * multiples).tolist()]
+    return [max(1, round(min(parts, most))) for parts in candidates]
+
+
+def largest_sum(module: nn.Module, signal: Signal) -> float:
+    """Return a bound on the sums that a module of whole numbers makes of a signal."""
+    bias = 0
+    if module.bias is not None:
+        bias = module.bias.abs().max().item()
     return signal.bound * fan_in(module.weight, module, signal.signed) + bias
 
 
-def fan_in(weight, module, signed):
-    """The largest sum of the weights that reach one output, their signs left aside; of what is not signed, of one sign."""
-    is_transposed = isinstance(module, nn.ConvTranspose2d)
-    weight, apart = (weight.transpose(0, 1), module.stride[0]) if is_transposed else (weight, 1)
-    weights = (weight.abs(),) if signed else (weight.clamp(min=0), (-weight).clamp(min=0))
-    places = product(weights, range(apart), range(apart))
-    return max(
-        values[..., y::apart, x::apart].flatten(1).sum(1).max().item() for values, y, x in places
-    )
+def fan_in(weight: torch.Tensor, module: nn.Module, signed: bool) -> float:
+    """Return the largest sum of the weights that reach one output.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Weights of the module.
+    module : nn.Module
+        One of LINEAR.
+    signed : bool
+        Whether inputs may be below 0. If so, the sizes of all weights add up; otherwise
+        those of one sign do.
+
+    Returns
+    -------
+    float
+    """
+    if signed:
+        weights = [weight.abs()]
+    else:
+        weights = [weight.clamp(min=0), (-weight).clamp(min=0)]
+    sums = []
+    for values in weights:
+        for reaching in weights_by_place(values, module):
+            sums.append(reaching.flatten(1).sum(1).max().item())
+    return max(sums)
 
 
-def strides_folded(features, size):
-    """An encoder, for images of this size (height, width), in which each strided convolution without bias and the convolution
-    behind it are one: the second kernel passed through the first, turned around, as if it were an image. An odd side is left:
-    its last row would be seen where the second has padding."""
-    made, fork, before = [], features.fork, size
-    for at, (position, module) in enumerate(features.named_children()):
-        first = made[-1][1] if made else None
-        strided = (
-            isinstance(first, nn.Conv2d)
-            and first.stride == first.kernel_size == (2, 2)
-            and first.bias is None
-        )
-        strided = strided and at != features.fork
-        if (
-            strided
-            and isinstance(module, nn.Conv2d)
-            and module.stride == (1, 1)
-            and not any(length % 2 for length in before)
-        ):
-            kernel = F.conv_transpose2d(module.weight, first.weight, stride=2)
-            both = nn.Conv2d(
-                *kernel.shape[1::-1], kernel.shape[-1], 2, 2 * module.padding[0], bias=False
-            )
-            both.weight, both.bias = nn.Parameter(kernel), module.bias
-            made[-1], fork = (position, both), fork - (at < features.fork)
+def weights_by_place(weight: torch.Tensor, module: nn.Module) -> Iterator[torch.Tensor]:
+    """Give the weights, output channels first, that reach the same place.
+
+    In a transposed convolution of stride s, an output pixel gets only those weights
+    that lie s apart in the kernel.
+    """
+    if not isinstance(module, nn.ConvTranspose2d):
+        yield weight
+        return
+    weight = weight.transpose(0, 1)
+    stride = module.stride[0]
+    for y in range(stride):
+        for x in range(stride):
+            yield weight[..., y::stride, x::stride]
+
+
+# --- layers that become one
+
+
+def fold_strides(features: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
+    """Fold each strided convolution into the convolution behind it.
+
+    Parameters
+    ----------
+    features : nn.Sequential
+        An encoder, with its ``fork``.
+    image_size : tuple of (int, int)
+        Height and width of its images.
+
+    Returns
+    -------
+    nn.Sequential
+        The encoder. A strided convolution stays if an image has an odd side there: its
+        last row would be seen where the second convolution has padding.
+    """
+    layers = []  # names and modules
+    fork = features.fork
+    size = image_size  # of what arrives at a module
+    previous_size = image_size  # of what arrives at the module before
+    for number, (name, module) in enumerate(features.named_children()):
+        previous = layers[-1][1] if layers else None
+        is_pair = is_strided(previous) and is_plain_convolution(module)
+        has_odd_side = any(length % 2 for length in previous_size)
+        if is_pair and number != features.fork and not has_odd_side:
+            layers[-1] = (name, fold_convolutions(previous, module))
+            if number < features.fork:
+                fork -= 1
         else:
-            made.append((position, module))
-        before = size
+            layers.append((name, module))
+        previous_size = size
         if getattr(module, "stride", 1) in (2, (2, 2)):
             size = [length // 2 for length in size]
-    encoder = nn.Sequential(OrderedDict(made))
+    encoder = nn.Sequential(OrderedDict(layers))
     encoder.fork = fork
     return encoder
 
 
-def in_one(decoder, image_size):
-    """A decoder with U layers and the convolution after them as one convolution, where that has no more weights."""
+def is_strided(module: nn.Module | None) -> bool:
+    """Return whether a module is a 2 x 2 convolution of stride 2 without bias."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.stride == module.kernel_size == (2, 2) and module.bias is None
 
-    def is_small(chain, up, _):
-        return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution of stride 1."""
+    return isinstance(module, nn.Conv2d) and module.stride == (1, 1)
+
+
+def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return one convolution that does what these two do, one after the other.
+
+    Its kernel is the second kernel, passed through the first, turned around, as if it
+    were an image.
+    """
+    kernel = F.conv_transpose2d(second.weight, strided.weight, stride=2)
+    out_channels, in_channels, _, size = kernel.shape
+    padding = 2 * second.padding[0]
+    folded = nn.Conv2d(in_channels, out_channels, size, 2, padding, bias=False)
+    folded.weight = nn.Parameter(kernel)
+    folded.bias = second.bias
+    return folded
+
+
+def fold_decoder(decoder: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
+    """Fold U layers into the convolution after them, where that has no more weights."""
     nodes = in_a_row(decoder.named_children())
-    layers = (
-        (node.name, node.module)
-        for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small)
-    )
-    return nn.Sequential(
-        OrderedDict(
-            (at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers
-        )
-    )
+    layers = OrderedDict()
+    for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, has_no_more_weights):
+        module = node.module
+        layers[node.name] = module.module() if isinstance(module, FoldedChain) else module
+    return nn.Sequential(layers)
+
+
+def has_no_more_weights(chain: FoldedChain, up: nn.ConvTranspose2d, places: int) -> bool:
+    """Return whether a U layer can be folded into a chain without more weights."""
+    return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()

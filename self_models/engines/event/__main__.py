@@ -10,7 +10,7 @@ from self_models.basics import ModelError
 from self_models.engines.event.build import KINDS, kernel_build, library
 from self_models.engines.event.engine import EventEngine
 from self_models.guests.conformance import Difference, first_difference
-from self_models.guests.quantize import in_whole_numbers
+from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 DESCRIPTION = (
@@ -45,7 +45,7 @@ def difference_from_step(kind: str) -> Difference | None:
     for parameter in model.parameters():
         parameter.data.mul_(16).round_().div_(16)
     if kind == "int8":
-        model = in_whole_numbers(model)
+        model = quantize(model)
     model.batched = False  # the reference step, not whole layers at once
     images = torch.randint(256, (4, *model.image_shape), dtype=torch.uint8)
     return first_difference(model, EventEngine(model), images)

@@ -1,10 +1,8 @@
-"""GraphSNN: a spiking network as a graph, of a NIR file (see reading.py) or of modules and
-edges.
-"""
+"""GraphSNN: a spiking network of any graph, which takes events."""
 
+from collections.abc import Sequence
 from math import prod
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -14,181 +12,257 @@ from self_models.basics.devices import wide
 from self_models.basics.images import arriving_values, has_colour
 from self_models.basics.settings import Choice, required
 from self_models.engines.event.engine import GraphEngine, engine_of
+from self_models.guests.nir.event_lists import (
+    KernelEvents,
+    arrived_by_timestep,
+    check_recordings,
+    event_frames,
+    kernel_events,
+    kernel_events_of_frames,
+)
+from self_models.layers.neurons import SpikingNeuron
+from self_models.runtime.graph import Graph
 from self_models.runtime.loop import stacked
 from self_models.runtime.outputs import INPUT, SNNOutput
-from self_models.runtime.recording import asked_by, recorded, recorded_now
+from self_models.runtime.recording import Asked, asked_by, recorded, recorded_now
+
+Recordings = Sequence  # of arrays (n, 1 + d), see event_lists.py
 
 
 class GraphSNN(nn.Module):
-    """A Graph with the end 'output' as a network.
+    """A spiking network of modules and edges, such as a NIR file has.
 
-    model(events) takes the events (B, T, *graph.shape) that arrive in each of T timesteps of dt seconds, numbers or values.
-    layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
-    'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
+    Call it with the events that arrive in each timestep, see `forward`.
 
-    sends_values, has_colour, output_leak = True, False, 1.0  # see engines/event/layout.py
-    takes_events = True  # rather than images: see event_batches in counting/batches.py
-    input_shape = property(lambda self: self.graph.shape)
+    Parameters
+    ----------
+    graph : Graph
+        Modules and edges. Its end "output" names the node whose signal is read out.
+    dt : float
+        Seconds of a timestep.
+    engine : {"auto", "event", "dense"}
+        What runs it in eval mode: the event kernel, or PyTorch. "auto" takes the kernel
+        if it knows all nodes.
 
-    def __init__(self, graph, dt=1.0, engine="auto"):
+    Attributes
+    ----------
+    layers : list of str
+        "input", then the names of the nodes that spike.
+    engine : GraphEngine or None
+        The kernel, or None for PyTorch.
+    stays : str or None
+        Why "auto" has not taken the kernel.
+    metadata : dict of {str: object}
+        What its NIR file says of itself.
+    convention : Convention or None
+        How its NIR file was read.
+
+    Raises
+    ------
+    ModelError
+        If the engine is to be "event", and the kernel does not know a node.
+    """
+
+    # What engines and evaluations ask of any network
+    sends_values = True  # what arrives may be other than 0 and 1
+    has_colour = False
+    output_leak = 1.0
+    takes_events = True  # rather than images
+
+    def __init__(self, graph: Graph, dt: float = 1.0, engine: str = "auto"):
         super().__init__()
-        self.graph, self.dt, self.owned = graph, dt, nn.ModuleList(graph.modules.values())
-        self.metadata = {}  # of a NIR file
-        self.reading = {}  # how a NIR file was read: name -> value, see from_nir()
-        self.layers = [INPUT, *(name for name in graph.neuron_names if graph.modules[name].fires)]
-        self.engine, self.stays = engine_of(
-            GraphEngine, self, required(Choice(ENGINE_NAMES), "engine", engine)
-        )
+        self.graph = graph
+        self.dt = dt
+        self.owned = nn.ModuleList(graph.modules.values())  # of which the graph has references
+        self.metadata = {}
+        self.convention = None
+        spiking = [name for name in graph.neuron_names if graph.modules[name].fires]
+        self.layers = [INPUT, *spiking]
+        required(Choice(ENGINE_NAMES), "engine", engine)
+        self.engine, self.stays = engine_of(GraphEngine, self, engine)
 
-    def refresh(self):
-        """See VGG_SNN_STDB_wFeedback."""
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what arrives in a timestep."""
+        return self.graph.shape
+
+    def refresh(self) -> None:
+        """Make the kernel read all weights anew at the next run."""
         if self.engine:
             self.engine.refresh()
 
-    def neurons(self):
-        """Name -> neurons, those that send V among them."""
+    def neurons(self) -> dict[str, SpikingNeuron]:
+        """Return the neurons of each node by its name, of those that send V, too."""
         return {name: self.graph.modules[name] for name in self.graph.neuron_names}
 
     @property
-    def class_count(self):
+    def class_count(self) -> int:
         """Number of classes: the values of the output node."""
         return prod(self.graph.shapes[self.graph.ends["output"]])
 
     @property
-    def has_signed_pixels(self):
-        """Whether pixels of images are meant to lie in [-1, 1], as those of colour do here.
-
-        Only files that this program has written say their encoding. Networks of others
-        usually take [0, 1].
-        """
+    def has_signed_pixels(self) -> bool:
+        """Whether pixels of images are meant to lie in [-1, 1], not in [0, 1]."""
+        # Colour images do in networks of this program, whose files say their encoding.
+        # Networks of others usually take [0, 1].
         shape = self.graph.shape
         return len(shape) == 3 and has_colour(shape[0]) and "encoding" in self.metadata
 
-    def step(self, memory, events, scale=None, counts=False):
-        """One timestep. events: (B, *graph.shape); memory: see Graph; scale, counts: see forward. Returns name -> what each node
-        sends (B, ...)."""
+    def step(
+        self,
+        memory: dict,
+        events: torch.Tensor,
+        scale: float | None = None,
+        counts: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """Run one timestep in PyTorch.
+
+        Parameters
+        ----------
+        memory : dict
+            State of each node by its name, empty before the first timestep. It is
+            changed in place.
+        events : Tensor of shape (B, *graph.shape)
+            What arrives.
+        scale, counts
+            See `forward`.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            What each node sends, and "output".
+        """
         return self.graph.step(memory, arriving_values(events, scale, counts))
 
-    def forward(self, events, timesteps=None, record=None, scale=None, counts=False):
-        """The SNNOutput of events (B, T, *graph.shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row
-        an event: its timestep, below `timesteps`, channel, row and column (of an input (N,): its timestep and number).
+    def forward(
+        self,
+        events: torch.Tensor | Recordings,
+        timesteps: int | None = None,
+        record: str | dict | None = None,
+        scale: float | None = None,
+        counts: bool = False,
+    ) -> SNNOutput:
+        """Run the network, on the kernel if it has one and no gradient is wanted.
 
-        logits (B, outputs): what the output node sends, added up over time: spikes, or, where its source is no neuron with a
-        threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see asked_by. In
-        eval mode the engine runs it, if there is one, unless a gradient for the events is wanted.
+        Parameters
+        ----------
+        events : Tensor of shape (B, T, *graph.shape), or list of array (n, 1 + d)
+            Numbers of events, or currents. A list holds recordings, whose rows are
+            events: timestep, channel, row and column, or for an input of shape (N,)
+            timestep and number.
+        timesteps : int, optional
+            Number of timesteps of a list of recordings. By default as many as needed.
+        record : "all" or dict of {str: str or tuple}, optional
+            What to record of which node: "spikes", "membrane" or both.
+        scale : float, optional
+            The events are pixels, and are divided by this: 255 for bytes.
+        counts : bool
+            The events are numbers of events, also if they are bytes above 1.
 
-        uint8 values above 1 may be pixels or numbers of events. scale: they are pixels, and are divided by this; counts: they
-        are numbers of events; see arriving_values. Raises ModelError for events that do not fit, and for such bytes of which
-        nobody says what they are."""
-        asked, shape = asked_by(record, self), self.graph.shape
-        on_kernel = self.engine and not self.training and self.engine.serves()
+        Returns
+        -------
+        SNNOutput
+            ``logits`` add up over time what the output node sends: spikes, or values if
+            no neuron with a threshold sends them. ``spikes`` has those of "input",
+            which are the events, and of each node that spikes.
+
+        Raises
+        ------
+        ModelError
+            For events that do not fit, and for bytes above 1 of which neither ``scale``
+            nor ``counts`` says what they are.
+        """
+        specs = asked_by(record, self)
+        shape = self.graph.shape
+        has_kernel = self.engine and not self.training and self.engine.serves()
         if isinstance(events, (list, tuple)):
             if scale is not None:
                 raise ModelError(
                     "scale is for images, and lists of events have no values: leave it out"
                 )
-            lists, timesteps = lists_of(events, shape, timesteps)
-            given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []
-            events = None if on_kernel else frames_of(lists, shape, timesteps)
+            recordings, timesteps = check_recordings(events, shape, timesteps)
+            if has_kernel:
+                arriving = [kernel_events(columns, shape, timesteps) for columns in recordings]
+                outputs = self._run_on_kernel(arriving, timesteps, specs)
+            else:
+                outputs = self._run_dense(event_frames(recordings, shape, timesteps), specs)
         else:
-            events = torch.as_tensor(events)
-            if tuple(events.shape[2:]) != shape or 0 in events.shape:
-                spaces = ", ".join(map(str, shape))
-                raise ModelError(
-                    f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})"
-                )
-            events = arriving_values(events, scale, counts)
-            on_kernel, timesteps = (
-                on_kernel and not events.requires_grad and events.device.type == "cpu",
-                events.shape[1],
+            values = self._check_frames(torch.as_tensor(events), scale, counts)
+            is_plain = not values.requires_grad and values.device.type == "cpu"
+            if has_kernel and is_plain:
+                arriving = kernel_events_of_frames(values)
+                outputs = self._run_on_kernel(arriving, values.shape[1], specs)
+            else:
+                outputs = self._run_dense(values, specs)
+        return self._make_output(outputs, specs)
+
+    def _check_frames(
+        self, frames: torch.Tensor, scale: float | None, counts: bool
+    ) -> torch.Tensor:
+        """Return frames (B, T, *graph.shape) as what arrives, or raise ModelError."""
+        shape = self.graph.shape
+        if tuple(frames.shape[2:]) != shape or 0 in frames.shape:
+            sizes = ", ".join(map(str, shape))
+            raise ModelError(
+                f"events {tuple(frames.shape)} do not fit this graph, "
+                f"whose input takes (B, T, {sizes})"
             )
-            frames = events.detach().numpy() if on_kernel else ()
-            given = [
-                for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32))
-                for each in frames
-            ]
-        if on_kernel:
-            shown = self.engine(given, timesteps, asked)
-            arrived = [
-                at if sizes is None else np.append(0, np.abs(sizes).cumsum(dtype=float))[at]
-                for at, _, sizes in given
-            ]
-            shown[INPUT] = torch.from_numpy(np.diff(arrived).T.astype(np.float32))
-        else:
-            shown, memory = [], {}
-            for now in events.unbind(1):
-                now = now.to(torch.float32)
-                sent = self.step(memory, now)
-                counts = {name: sent[name].detach().flatten(1).sum(1) for name in self.layers[1:]}
-                counts[INPUT] = (
-                    now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
-                )
-                of_neurons = recorded_now(asked, sent, memory, self.neurons())
-                shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
-            shown = stacked(shown)
-            shown["logits"] = shown["logits"].cumsum(0)
-        logits, spikes = shown["logits"], {name: shown[name] for name in self.layers}
-        steps = torch.full((logits.shape[1],), len(logits))
-        total = {name: each.sum(0, dtype=wide(each.device)) for name, each in spikes.items()}
+        return arriving_values(frames, scale, counts)
+
+    def _run_on_kernel(
+        self, recordings: list[KernelEvents], timesteps: int, specs: dict[str, Asked]
+    ) -> dict:
+        """Return the outputs of all timesteps, of the kernel; see `_make_output`."""
+        outputs = self.engine(recordings, timesteps, specs)
+        outputs[INPUT] = arrived_by_timestep(recordings)
+        return outputs
+
+    def _run_dense(self, frames: torch.Tensor, specs: dict[str, Asked]) -> dict:
+        """Return the outputs of all timesteps, of PyTorch; see `_make_output`."""
+        steps = []
+        memory = {}
+        for arriving in frames.unbind(1):
+            arriving = arriving.to(torch.float32)
+            sent = self.step(memory, arriving)
+            outputs = {"logits": sent["output"].flatten(1)}
+            for name in self.layers[1:]:
+                outputs[name] = sent[name].detach().flatten(1).sum(1)
+            sizes = arriving.detach().abs().flatten(1)
+            outputs[INPUT] = sizes.sum(1, dtype=wide(arriving.device)).float()
+            outputs |= recorded_now(specs, sent, memory, self.neurons())
+            steps.append(outputs)
+        outputs = stacked(steps)
+        outputs["logits"] = outputs["logits"].cumsum(0)
+        return outputs
+
+    def _make_output(self, outputs: dict, specs: dict[str, Asked]) -> SNNOutput:
+        """Make an SNNOutput of the outputs of all timesteps.
+
+        Parameters
+        ----------
+        outputs : dict of {object: Tensor of shape (T, B, ...)}
+            "logits" so far; by name of a layer its spikes (T, B); and by (layer, kind)
+            what is recorded.
+        specs : dict of {str: Asked}
+            What is to be recorded.
+
+        Returns
+        -------
+        SNNOutput
+        """
+        logits = outputs["logits"]
+        timesteps, batch_size, _ = logits.shape
+        spikes_by_step = {name: outputs[name] for name in self.layers}
+        spikes = {}
+        for name, counts in spikes_by_step.items():
+            spikes[name] = counts.sum(0, dtype=wide(counts.device))
         return SNNOutput(
             logits=logits[-1],
             predictions=None,
             errors=None,
-            spikes=total,
-            steps=steps,
+            spikes=spikes,
+            steps=torch.full((batch_size,), timesteps),
             logits_by_step=logits,
-            spikes_by_step=spikes,
-            recorded=recorded(asked, shown),
+            spikes_by_step=spikes_by_step,
+            recorded=recorded(specs, outputs),
         )
-
-
-def lists_of(recordings, shape, timesteps):
-    """(of each recording the columns of its events: timesteps, then where they lie; timesteps); see GraphSNN.forward."""
-    recordings = [np.asarray(rows) for rows in recordings]
-    if timesteps is None:
-        timesteps = 1 + max(
-            int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in recordings
-        )
-    limits = timesteps, *shape
-    for number, rows in enumerate(recordings):
-        what = f"recording {number}"
-        if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
-            raise ModelError(
-                f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}"
-            )
-        recordings[number] = columns = np.ascontiguousarray(rows.T)
-        if len(rows) and any(
-            each.min() < 0 or each.max() >= most
-            for each, most in zip(columns, limits, strict=True)
-        ):
-            raise ModelError(
-                f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}"
-            )
-    return recordings, timesteps
-
-
-def for_kernel(columns, shape, timesteps, sizes=None):
-    """(first, events, sizes) of a recording's columns, as Run in network.h has them. sizes: of events in order, or None."""
-    time, *places = columns
-    if (time[1:] < time[:-1]).any():
-        order = time.argsort(kind="stable")
-        time, *places = time[order], *(each[order] for each in places)
-    steps = {
-        2: (1, shape[0]),
-        3: (1, shape[-1] * shape[0], shape[0]),
-    }  # by axis; channels lie side by side
-    steps = steps.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
-    neurons = sum(each.astype(np.int32) * step for each, step in zip(places, steps, strict=True))
-    return (
-        np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32),
-        neurons,
-        sizes,
-    )
-
-
-def frames_of(lists, shape, timesteps):
-    """Events (B, T, *shape) of recordings' columns."""
-    frames = np.zeros((len(lists), timesteps, *shape), np.float32)
-    for one, columns in zip(frames, lists, strict=True):
-        np.add.at(one, tuple(columns), 1)
-    return torch.from_numpy(frames)

@@ -1,18 +1,44 @@
 """Files x.nir, for load()."""
 
+from pathlib import Path
+
+import torch
+
 from self_models.basics import ModelError
-from self_models.guests.nir.reading import READING, from_nir
+from self_models.guests.nir.conventions import READING
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.guests.nir.reading import from_nir
 
 
-def load_nir(path, engine, device, model, weights, **changed):
+def load_nir(
+    path: str | Path,
+    engine: str,
+    device: str | torch.device,
+    model: object,
+    weights: str,
+    **reading,
+) -> GraphSNN:
     """Return the GraphSNN of a file, as ``load`` does of a checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    engine, device, model, weights
+        As ``load`` has them. A NIR graph has no other model, and float32 weights.
+    **reading
+        Arguments of ``from_nir``.
+
+    Returns
+    -------
+    GraphSNN
 
     Raises
     ------
     ModelError
         For arguments that a NIR graph does not take.
     """
-    if model or weights != "float32" or changed.keys() - {*READING}:
-        own = f"{', '.join(READING)}, engine and device"
-        raise ModelError(f"{path}: a NIR graph takes {own}, and weights of float32")
-    return from_nir(path, engine=engine, **changed).to(device)
+    if model or weights != "float32" or reading.keys() - {*READING}:
+        taken = f"{', '.join(READING)}, engine and device"
+        raise ModelError(f"{path}: a NIR graph takes {taken}, and weights of float32")
+    return from_nir(path, engine=engine, **reading).to(device)

@@ -83,7 +83,7 @@ class NIRNeuron(SpikingNeuron):
         self.set_constants(Constants())
 
     def set_constants(self, constants: Constants) -> None:
-        """Set the constants: each is an attribute from now on, and not in the state_dict."""
+        """Set the constants, as attributes that are not in the state_dict."""
         numbers = []
         for name, value in constants._asdict().items():
             vars(self).pop(name, None)  # a number becomes a tensor, or the reverse
@@ -181,32 +181,34 @@ class Integrator(NIRNeuron):
 
 
 class AsElsewhere(NIRNeuron):
-    """Neurons as other simulators run them, where NIR has no word for it.
+    """Neurons with a reset for which NIR has no word, as other simulators have them.
 
-    V' = leak V + I is what a timestep charges, R = H(V > theta) before it. Without any
-    of these, V is never reset.
+    Below, ``V' = leak V + I`` is the potential once a timestep has charged it, and
+    ``R = H(V > theta)`` whether the neuron was above its threshold before that. An
+    attribute says which reset it has; with none of them, V is never reset.
 
     Attributes
     ----------
-    subtracts : bool
-        With reset_delay (snnTorch): V = V' - theta R, s = H(V > theta), so a spike is
-        subtracted in the next timestep. Else (snnTorch, reset_delay=False):
-        s = H(V' - theta R > theta), V = V' - theta s.
-    reset_delay : bool
-        See subtracts.
     several : bool
-        As sinabs: s = floor(V' / theta), V = V' - theta s.
+        A spike for each threshold in V', as in sinabs:
+        ``s = floor(V' / theta)``, at most ``most``, and ``V = V' - theta s``.
     most : int or None
-        With several the largest s; None for no limit.
+        The largest s; None for no limit.
+    subtracts : bool
+        snnTorch's reset "subtract", of which ``reset_delay`` says when. True: in the
+        timestep after a spike, ``V = V' - theta R`` and ``s = H(V > theta)``. False:
+        at once, ``s = H(V' - theta R > theta)`` and ``V = V' - theta s``.
     whole : bool
-        With reset_delay (Synaptic and RLeaky of snnTorch, reset zero): V = (1 - R) V', so
-        what arrives behind a spike is lost.
+        snnTorch's reset "zero" of Synaptic and RLeaky with reset_delay:
+        ``V = (1 - R) V'``, so what arrives behind a spike is lost.
+    reset_delay : bool
+        See ``subtracts``.
     """
 
     subtracts = False
     reset_delay = False
     several = False
-    most = None
+    most: int | None = None
     whole = False
 
     def forward(
@@ -215,17 +217,31 @@ class AsElsewhere(NIRNeuron):
         """Run one timestep, see `SpikingNeuron.forward`."""
         v, age, synapse = state or self.at_rest(current)
         current, synapse = self.received(current, synapse)
-        theta = self.threshold
         charged = self.leak * v + current
         if self.several:
-            spikes = (charged / theta).floor().clamp(0, self.most)
-            return spikes, NIRState(self.floored(charged - spikes * theta), age, synapse)
-        before = (v > theta).to(v.dtype)
+            spikes, v = self.fire_several(charged)
+        else:
+            spikes, v = self.fire_and_reset(v, charged, age)
+        return spikes, NIRState(self.floored(v), age, synapse)
+
+    def fire_several(self, charged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the spikes of V', and V after them, as in sinabs."""
+        theta = self.threshold
+        spikes = (charged / theta).floor().clamp(0, self.most)
+        return spikes, charged - spikes * theta
+
+    def fire_and_reset(
+        self, v: torch.Tensor, charged: torch.Tensor, age: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the spikes of V', and V after them, as in snnTorch."""
+        theta = self.threshold
+        was_above = (v > theta).to(v.dtype)  # R
         if self.subtracts:
-            charged = charged - before * theta
+            charged = charged - was_above * theta
         elif self.whole:
-            charged = charged - before * charged
+            charged = charged - was_above * charged
         spikes = self.spike(charged, theta, age)
         if self.subtracts and not self.reset_delay:
-            charged = charged - (spikes.detach() - before) * theta
-        return spikes, NIRState(self.floored(charged), age, synapse)
+            # theta R is taken away already; together that is theta s
+            charged = charged - (spikes.detach() - was_above) * theta
+        return spikes, charged

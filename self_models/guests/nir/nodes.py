@@ -1,328 +1,513 @@
-"""What a node of a NIR file means: its module, by the convention that reading.py finds."""
+"""What a node of a NIR file becomes: a function for each kind, in the order of NIR.
+
+``module_of`` finds the function. Those of layers take the node alone. Those of neurons
+take its constants and the Convention too, since a file does not say all that its
+simulator does. Each has the equations as NIR writes them: S is what arrives, I a
+current, v the potential and z the spikes. ``timesteps.py`` brings them into timesteps.
+
+For a kind that is new, write a function, and enter it into LAYERS or NEURONS.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from self_models.basics import ModelError
+from self_models.guests.nir.conventions import Convention, is_written_by
 from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
+from self_models.guests.nir.timesteps import (
+    Membrane,
+    Synapse,
+    euler_membrane,
+    euler_synapse,
+    integrating_membrane,
+    sinabs_membrane,
+    sinabs_synapse,
+    to_float32,
+    without_rounding,
+)
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.scale import Scale
 from self_models.layers.surrogates import triangle
+from self_models.runtime.graph import Graph
 
-NODES_WITH = {  # argument of from_nir -> kinds of nodes that have it
-    "norm_input": ("LIF", "LI"),
-    "tau_syn": ("IF", "LIF"),
-    "max_spikes": ("IF", "LIF"),
-    "v_reset": ("IF", "LIF", "CubaLIF"),
-}
+ZERO = np.float64(0)
 
 
-def module_of(name, node, convention):
-    """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
+class NeuronNode(NamedTuple):
+    """What a node of neurons has in its file.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of the node, such as "LIF".
+    values : dict of {str: ndarray}
+        Constants by NIR's names, in float64.
+    is_recurrent : bool
+        Whether an edge leads back to it from a node to which it sends.
+    """
+
+    kind: str
+    values: Mapping[str, np.ndarray]
+    is_recurrent: bool
+
+
+class Equations(NamedTuple):
+    """The equations of a node's neurons in timesteps, but for the reset.
+
+    Attributes
+    ----------
+    membrane : Membrane
+        How V changes.
+    synapse : Synapse or None
+        How what arrives becomes a current. None: it is the current.
+    start : ndarray
+        V before the first timestep. With 0, ``initial_potential`` thresholds.
+    threshold : ndarray or None
+        V above which a neuron spikes. None: it sends V.
+    v_reset : ndarray
+        V after a spike, if the reset is "zero".
+    """
+
+    membrane: Membrane
+    synapse: Synapse | None = None
+    start: np.ndarray = ZERO
+    threshold: np.ndarray | None = None
+    v_reset: np.ndarray = ZERO
+
+
+def module_of(
+    name: str, node: object, convention: Convention, is_recurrent: bool = False
+) -> nn.Module:
+    """Make the module of a node.
+
+    Parameters
+    ----------
+    name : str
+        Name of the node.
+    node : nir.NIRNode
+        The node.
+    convention : Convention
+        How it is to be read.
+    is_recurrent : bool
+        Whether an edge leads back to it from a node to which it sends.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ModelError
+        For a kind that is not known, and for values that cannot be.
+    """
     kind = type(node).__name__
-    if kind not in MODULES:
-        raise ModelError(
-            f"node {name!r} is a {kind}, which is not known here: known are {', '.join(MODULES)}"
-        )
+    if kind not in LAYERS and kind not in NEURONS:
+        known = ", ".join([*LAYERS, *NEURONS])
+        raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {known}")
     try:
-        module = neuron(node, convention, name) if MODULES[kind] is neuron else MODULES[kind](node)
-        if wrong := [
-            key for key, value in module.state_dict().items() if not value.isfinite().all()
-        ]:
-            raise ValueError(f"its {wrong[0]} is not finite")
-        return module
+        if kind in NEURONS:
+            neuron_node = NeuronNode(kind, float64_values(node), is_recurrent)
+            module = NEURONS[kind](neuron_node, convention.for_node(name))
+        else:
+            module = LAYERS[kind](node)
+        check_finite(module)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"node {name!r}, {kind}: {str(error).splitlines()[0]}") from None
+    return module
 
 
-def whole(value, count=1):
-    """So many whole numbers, of one or as many, as a tuple."""
+def check_finite(module: nn.Module) -> None:
+    """Raise ValueError where a weight of a module is not finite."""
+    for key, value in module.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"its {key} is not finite")
+
+
+def float64_values(node: object) -> dict[str, np.ndarray]:
+    """Return the constants of a node by name; its dicts have shapes and metadata."""
+    values = {}
+    for key, value in vars(node).items():
+        if not isinstance(value, dict):
+            values[key] = np.asarray(value, np.float64)
+    return values
+
+
+# --- layers
+
+
+def identity_layer(node: object) -> nn.Module:
+    """Input, Output, Identity: ``S``."""
+    return nn.Identity()
+
+
+def affine_layer(node: object) -> nn.Module:
+    """Affine: ``W S + b``. Linear: ``W S``."""
+    out_features, in_features = node.weight.shape
+    layer = nn.Linear(in_features, out_features, bias=hasattr(node, "bias"))
+    return with_weights(layer, node)
+
+
+def pooling_layer(node: object) -> nn.Module:
+    """AvgPool2d: the mean of ``S`` over each window. SumPool2d: the sum."""
+    kernel_size = integers(node.kernel_size, 2)
+    stride = integers(node.stride, 2)
+    padding = integers(node.padding, 2)
+    for border, size in zip(padding, kernel_size, strict=True):
+        if 2 * border > size:
+            raise ValueError(
+                f"its padding {padding} is more than half of its windows {kernel_size}"
+            )
+    is_sum = type(node).__name__ == "SumPool2d"
+    divisor = 1 if is_sum else None
+    return nn.AvgPool2d(kernel_size, stride, padding, divisor_override=divisor)
+
+
+def convolution_layer(node: object) -> nn.Module:
+    """Conv1d, Conv2d: ``f * S + b``."""
+    out_channels, channels_per_group, *kernel_size = node.weight.shape
+    dimensions = len(kernel_size)
+    stride = integers(node.stride, dimensions)
+    dilation = integers(node.dilation, dimensions)
+    padding = node.padding  # "same" or "valid", or numbers
+    if not isinstance(padding, str):
+        padding = integers(padding, dimensions)
+    (groups,) = integers(node.groups)
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d}[dimensions]
+    layer = convolution(
+        channels_per_group * groups, out_channels, kernel_size, stride, padding, dilation, groups
+    )
+    return with_weights(layer, node)
+
+
+def flatten_layer(node: object) -> nn.Module:
+    """Flatten: ``S`` with the dimensions from start_dim to end_dim as one.
+
+    NIR does not count the dimension of the batch, which is the first one in PyTorch.
+    """
+    dimensions = integers(node.start_dim) + integers(node.end_dim)
+    start_dim, end_dim = (number + 1 if number >= 0 else number for number in dimensions)
+    return nn.Flatten(start_dim, end_dim)
+
+
+def scale_layer(node: object) -> nn.Module:
+    """Scale: ``s S``, element by element."""
+    return Scale(torch.as_tensor(to_float32(node.scale)))
+
+
+def integers(value: object, count: int = 1) -> tuple[int, ...]:
+    """Return so many whole numbers of one, or of as many."""
     return tuple(np.broadcast_to(np.ravel(value), count).tolist())
 
 
-def linear(node):
-    out, within = node.weight.shape
-    return filled(nn.Linear(within, out, hasattr(node, "bias")), node)
-
-
-def convolution(node):
-    out, within, *kernel = node.weight.shape
-    stride, dilation = (whole(each, len(kernel)) for each in (node.stride, node.dilation))
-    padding = node.padding if isinstance(node.padding, str) else whole(node.padding, len(kernel))
-    (groups,), kind = whole(node.groups), {1: nn.Conv1d, 2: nn.Conv2d}[len(kernel)]
-    return filled(kind(within * groups, out, kernel, stride, padding, dilation, groups), node)
-
-
-def pool(node):
-    kernel, stride, padding = (
-        whole(each, 2) for each in (node.kernel_size, node.stride, node.padding)
-    )
-    if any(2 * border > size for border, size in zip(padding, kernel, strict=True)):
-        raise ValueError(f"its padding {padding} is more than half of its windows {kernel}")
-    return nn.AvgPool2d(
-        kernel, stride, padding, divisor_override=1 if type(node).__name__ == "SumPool2d" else None
-    )
-
-
-def flatten(node):
-    return nn.Flatten(
-        *(end + (end >= 0) for end in whole(node.start_dim) + whole(node.end_dim))
-    )  # the batch is first
-
-
-def filled(layer, node):
-    """A layer with the weights and biases of a node."""
-    for key, own in layer.named_parameters():
+def with_weights(layer: nn.Module, node: object) -> nn.Module:
+    """Return a layer with the weights and biases of a node."""
+    for key, parameter in layer.named_parameters():
         value = torch.from_numpy(np.array(getattr(node, key), np.float32))
-        if value.shape != own.shape:
-            raise ValueError(f"its {key} is {tuple(value.shape)}, where {tuple(own.shape)} fits")
-        own.data = value
+        if value.shape != parameter.shape:
+            found = tuple(value.shape)
+            raise ValueError(f"its {key} is {found}, where {tuple(parameter.shape)} fits")
+        parameter.data = value
     return layer
 
 
-def neuron(node, convention, name):
-    """The neurons of a node, by forward Euler; values are worked out in float64:
-
-    I[t] = (1 - dt/tau_syn) I[t-1] + w_in dt/tau_syn a[t]     (CubaLIF, CubaLI; else I[t] = a[t], what arrives)
-    V[t] = (1 - dt/tau) V[t-1] + r dt/tau I[t] + v_leak dt/tau                      IF, I: V[t] = V[t-1] + r I[t]
-    s[t] = V[t] > v_threshold, then V[t] = v_reset, or V[t] - v_threshold (subtract). V of a Threshold is what has arrived.
-
-    V before the first timestep is 0, or where the simulator begins. In sinabs, with
-    a = exp(-1/tau), V[t] = a V[t-1] + (1 - a) I[t], or a V[t-1] + I[t] where norm_input is
-    False; with a tau_syn I[t] = exp(-1/tau_syn) (I[t-1] + a[t])."""
-    values = {
-        key: np.asarray(value, np.float64)
-        for key, value in vars(node).items()
-        if not isinstance(value, dict)
-    }
-    dt = convention["dt"]
-    tau, threshold, r = (
-        values.get("tau", values.get("tau_mem")),
-        values.get("threshold"),
-        values.get("r", np.float64(1)),
-    )
-    if convention.get("rounds"):
-        tau = tau if tau is None else without_rounding(tau, dt)
-        if "tau_syn" in values:
-            values["tau_syn"] = without_rounding(values["tau_syn"], dt)
-    leak, gain, drive = (
-        np.float64(threshold is None),
-        np.ones_like(r) if by_dt(r, dt) else r,
-        np.float64(0),
-    )
-    kind = type(node).__name__
-    if tau is not None and convention.get("by_steps"):
-        leak = sinabs_decay(tau)
-        norm_input = value_for(convention.get("norm_input"), name)
-        if norm_input is None:
-            norm_input = kind == "LIF"  # sinabs' own default, which is False of ExpLeak
-        gain = 1 - leak if norm_input else np.float64(1)
-    elif tau is not None:
-        part, gain = parts(dt, tau, r, convention["clamps"])
-        leak, drive = 1 - part, values["v_leak"] * part
-        gain = np.where(
-            np.isclose(gain, 1, rtol=3e-7, atol=0), 1, gain
-        )  # but for float32's rounding
-    constants = {"gain": gain, "drive": drive}
-    if "tau_syn" in values:
-        part, gain = parts(dt, values["tau_syn"], values["w_in"], convention["clamps"])
-        if convention.get("whole_events") and is_written_by("norse", node):
-            gain = np.float64(1)  # its LIFCell
-        constants |= {"synapse_leak": 1 - part, "synapse_gain": gain}
-    tau_syn = value_for(convention.get("tau_syn"), name) if kind in NODES_WITH["tau_syn"] else None
-    if tau_syn is not None:
-        decay = sinabs_decay(tau_syn)
-        constants |= {"synapse_leak": decay, "synapse_gain": decay}
-    v_reset = values.get("v_reset", np.float64(0))
-    if kind in NODES_WITH["v_reset"]:
-        own = value_for(convention.get("v_reset"), name)
-        v_reset = v_reset if own is None else own
-    start = start_of(values, v_reset, convention)
-    if start.any():
-        constants["start"] = start
-    if threshold is None and "v_threshold" not in values:
-        return with_values(Integrator(triangle(None, None), "immediate"), leak, constants)
-    reset, is_delayed = (
-        "zero" if threshold is not None else convention["reset"],
-        convention.get("reset_delay"),
-    )
-    ways = {
-        "several": reset == "subtract" and convention.get("several", False),
-        "subtracts": reset == "subtract" and is_delayed is not None,
-        "whole": reset == "zero"
-        and bool(is_delayed)
-        and (name in convention["recurrent"] or "tau_syn" in values),
-    }
-    plain = reset != "none" and not any(ways.values())
-    is_early = convention["delayed"] and plain
-    new = (NIRNeuron if plain else AsElsewhere)(
-        triangle(None, None), "delayed" if is_early else "immediate"
-    )
-    vars(new).update({} if plain else ways | {"reset_delay": bool(is_delayed)})
-    if ways["several"]:
-        new.most = value_for(convention.get("max_spikes"), name)
-    if plain and reset == "zero":
-        constants["reset"] = v_reset
-    theta = np.asarray(values["v_threshold"] if threshold is None else threshold, np.float32)
-    at = convention.get("at") and not ways["several"]  # V >= theta is V > the number before it
-    theta = torch.as_tensor(in_float32(np.nextafter(theta, np.float32(-np.inf)) if at else theta))
-    if ways["several"] and (theta <= 0).any():
-        raise ValueError("its threshold must be above 0")
-    new.threshold, new.initial_potential = (
-        nn.Parameter(theta, requires_grad=False),
-        convention["start"],
-    )
-    new.floor, new.may_be_negative = convention.get("floor"), bool((theta <= 0).any())
-    return with_values(new, leak, constants)
+# --- neurons
 
 
-def with_values(neuron, leak, constants):
-    neuron.leak = nn.Parameter(torch.as_tensor(in_float32(leak)), requires_grad=False)
-    in_file = {name: in_float32(value) for name, value in constants.items()}
-    neuron.set_constants(Constants(**in_file))
-    return neuron
+def cuba_li_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """CubaLI: ``tau_syn dI/dt = -I + w_in S``, ``tau_mem dv/dt = (v_leak - v) + R I``.
 
-
-def value_for(given, name):
-    """Find a node's value in one for all nodes, or in a dict by node name; else None."""
-    return given.get(name) if isinstance(given, dict) else given
-
-
-def start_of(values, v_reset, convention):
-    """Find where V begins.
-
-    Parameters
-    ----------
-    values : dict of {str: ndarray}
-        The node's constants.
-    v_reset : ndarray
-        Where V goes after a spike.
-    convention : dict
-        What holds, see from_nir.
-
-    Returns
-    -------
-    ndarray
-        V before the first timestep; 0 for initial_potential, see SpikingNeuron.
+    The output is v. Norse begins at v_leak.
     """
-    starts_at = convention.get("starts_at")
-    if starts_at is None or "threshold" in values:  # a Threshold has no state
-        return np.zeros(1)
-    if starts_at == "v_leak" and "v_leak" in values:
-        return values["v_leak"]
+    equations = Equations(
+        membrane=leaky_membrane(node, convention, node.values["tau_mem"]),
+        synapse=cuba_synapse(node, convention),
+        start=start_potential(node, convention, ZERO),
+    )
+    return integrators(equations)
+
+
+def cuba_lif_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """CubaLIF: ``tau_syn dI/dt = -I + w_in S``, ``tau_mem dv/dt = (v_leak - v) + R I``.
+
+    ``z = v > v_threshold``, then ``v = v_reset`` where z is 1. In Norse an event adds
+    its whole weight to I, and V begins at v_leak. SpikingJelly begins at v_reset. With
+    a reset to zero and reset_delay, what arrives behind a spike is lost (snnTorch).
+    """
+    v_reset = reset_potential(node, convention)
+    equations = Equations(
+        membrane=leaky_membrane(node, convention, node.values["tau_mem"]),
+        synapse=cuba_synapse(node, convention),
+        start=start_potential(node, convention, v_reset),
+        threshold=node.values["v_threshold"],
+        v_reset=v_reset,
+    )
+    return spiking_neurons(node, convention, equations, convention.reset)
+
+
+def i_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """I: ``dv/dt = R S``. The output is v."""
+    equations = Equations(membrane=integrating_membrane(node.values["r"], convention.dt))
+    return integrators(equations)
+
+
+def if_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """IF: ``dv/dt = R S``, ``z = v > v_threshold``, then ``v = v_reset`` where z is 1.
+
+    sinabs may have a synapse before it, and sends several spikes in a timestep. In
+    Norse and SpikingJelly, V begins at v_reset.
+    """
+    v_reset = reset_potential(node, convention)
+    equations = Equations(
+        membrane=integrating_membrane(node.values["r"], convention.dt),
+        synapse=given_synapse(convention),
+        start=start_potential(node, convention, v_reset),
+        threshold=node.values["v_threshold"],
+        v_reset=v_reset,
+    )
+    return spiking_neurons(node, convention, equations, convention.reset)
+
+
+def li_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """LI: ``tau dv/dt = (v_leak - v) + R S``. The output is v.
+
+    In sinabs this is ExpLeak, see ``leaky_membrane``. Norse begins at v_leak.
+    """
+    equations = Equations(
+        membrane=leaky_membrane(node, convention, node.values["tau"]),
+        start=start_potential(node, convention, ZERO),
+    )
+    return integrators(equations)
+
+
+def lif_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """LIF: ``tau dv/dt = (v_leak - v) + R S``, ``z = v > v_threshold``, then a reset.
+
+    ``v = v_reset`` where z is 1. sinabs has another membrane, see ``leaky_membrane``,
+    may have a synapse before it, and sends several spikes in a timestep. Norse begins
+    at v_leak, SpikingJelly at v_reset.
+    """
+    v_reset = reset_potential(node, convention)
+    equations = Equations(
+        membrane=leaky_membrane(node, convention, node.values["tau"]),
+        synapse=given_synapse(convention),
+        start=start_potential(node, convention, v_reset),
+        threshold=node.values["v_threshold"],
+        v_reset=v_reset,
+    )
+    return spiking_neurons(node, convention, equations, convention.reset)
+
+
+def threshold_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
+    """Threshold: ``z = S > threshold``: a neuron that forgets V after each timestep."""
+    forgetful = Membrane(leak=ZERO, gain=np.float64(1), bias_current=ZERO)
+    equations = Equations(membrane=forgetful, threshold=node.values["threshold"])
+    return spiking_neurons(node, convention, equations, reset="zero")
+
+
+# --- what neurons are made of
+
+
+def leaky_membrane(node: NeuronNode, convention: Convention, tau: np.ndarray) -> Membrane:
+    """Bring ``tau dv/dt = (v_leak - v) + R I`` into timesteps, as a simulator does.
+
+    In sinabs tau counts timesteps, r and v_leak are not used, and norm_input is True of
+    LIF and False of ExpLeak by default. All others take forward Euler.
+    """
+    if convention.tau_in_timesteps:
+        norm_input = convention.norm_input
+        if norm_input is None:
+            norm_input = node.kind == "LIF"
+        return sinabs_membrane(tau, norm_input)
+    if convention.rounded_taus:
+        tau = without_rounding(tau, convention.dt)
+    r = node.values["r"]
+    v_leak = node.values["v_leak"]
+    return euler_membrane(tau, r, v_leak, convention.dt, convention.clamped_leaks)
+
+
+def cuba_synapse(node: NeuronNode, convention: Convention) -> Synapse:
+    """Bring ``tau_syn dI/dt = -I + w_in S`` into timesteps, as a simulator does."""
+    tau_syn = node.values["tau_syn"]
+    if convention.rounded_taus:
+        tau_syn = without_rounding(tau_syn, convention.dt)
+    w_in = node.values["w_in"]
+    synapse = euler_synapse(tau_syn, w_in, convention.dt, convention.clamped_leaks)
+    if convention.whole_events and is_written_by("norse", node.kind, node.values):
+        return synapse._replace(gain=np.float64(1))  # as in Norse's LIFCell
+    return synapse
+
+
+def given_synapse(convention: Convention) -> Synapse | None:
+    """Return the synapse of IF and LIF in sinabs, which its files do not have."""
+    if convention.tau_syn is None:
+        return None
+    return sinabs_synapse(convention.tau_syn)
+
+
+def reset_potential(node: NeuronNode, convention: Convention) -> np.ndarray:
+    """Return V after a spike: what the user says, else the file, else 0."""
+    if convention.v_reset is not None:
+        return convention.v_reset
+    return node.values.get("v_reset", ZERO)
+
+
+def start_potential(node: NeuronNode, convention: Convention, v_reset: np.ndarray) -> np.ndarray:
+    """Return V before the first timestep; 0 for ``initial_potential``."""
+    if convention.starts_at is None:
+        return ZERO
+    if convention.starts_at == "v_leak" and "v_leak" in node.values:
+        return node.values["v_leak"]
     return v_reset
 
 
-def without_rounding(tau, dt):
-    """Undo rounding where dt / tau was meant to be a multiple of 1/4096.
+def integrators(equations: Equations) -> Integrator:
+    """Make neurons without a threshold."""
+    neurons = Integrator(triangle(None, None), "immediate")
+    set_equations(neurons, equations)
+    return neurons
+
+
+def spiking_neurons(
+    node: NeuronNode, convention: Convention, equations: Equations, reset: str
+) -> NIRNeuron:
+    """Make neurons that spike, of the class that has their reset.
 
     Parameters
     ----------
-    tau : ndarray
-        Time constants, in seconds, of a simulator that computed them in float32.
-    dt : float
-        Seconds of a timestep.
+    node : NeuronNode
+        What the file has.
+    convention : Convention
+        How it is to be read.
+    equations : Equations
+        With a threshold.
+    reset : {"zero", "subtract", "none"}
+        What follows a spike.
 
     Returns
     -------
-    ndarray
-        Time constants that differ from `tau` by two roundings at most.
-    """
-    if not (tau > 0).all():
-        return tau  # which is refused later
-    part = dt / tau
-    meant = (part * 4096).round() / 4096
-    is_meant = np.isclose(part, meant, rtol=2.5e-7, atol=0) & (meant > 0)
-    return np.where(is_meant, dt / np.where(is_meant, meant, 1), tau)
-
-
-def sinabs_decay(tau):
-    """Compute exp(-1 / tau) in float32, to the bit as sinabs does.
-
-    Parameters
-    ----------
-    tau : ndarray
-        Time constants, in timesteps.
-
-    Returns
-    -------
-    ndarray of float64
+    NIRNeuron
+        If NIR has a word for the reset, otherwise AsElsewhere.
 
     Raises
     ------
     ValueError
-        If a time constant is not above 0.
+        If a value cannot be.
     """
-    if not (tau > 0).all():
-        raise ValueError(f"a time constant must be above 0 timesteps, not {tau.min():g}")
-    tau = torch.as_tensor(np.asarray(tau, np.float32))
-    return torch.exp(-1.0 / tau).double().numpy()
+    sends_several = reset == "subtract" and convention.several_spikes
+    subtracts_as_snntorch = reset == "subtract" and convention.reset_delay is not None
+    loses_input = False  # in the timestep after a spike, as Synaptic and RLeaky do
+    if reset == "zero" and convention.reset_delay:
+        loses_input = node.is_recurrent or "tau_syn" in node.values
+
+    if reset == "none" or sends_several or subtracts_as_snntorch or loses_input:
+        neurons = AsElsewhere(triangle(None, None), "immediate")
+        neurons.several = sends_several
+        neurons.subtracts = subtracts_as_snntorch
+        neurons.whole = loses_input
+        neurons.reset_delay = bool(convention.reset_delay)
+        if sends_several:
+            neurons.most = convention.max_spikes
+        v_reset = None
+    else:
+        update = "delayed" if convention.fires_before_charge else "immediate"
+        neurons = NIRNeuron(triangle(None, None), update)
+        v_reset = equations.v_reset if reset == "zero" else None
+
+    threshold = spike_threshold(equations.threshold, convention, sends_several)
+    neurons.threshold = nn.Parameter(threshold, requires_grad=False)
+    neurons.initial_potential = convention.initial_potential
+    neurons.floor = convention.membrane_floor
+    neurons.may_be_negative = bool((threshold <= 0).any())
+    set_equations(neurons, equations, v_reset)
+    return neurons
 
 
-MODULES = {
-    **dict.fromkeys(("Input", "Output", "Identity"), lambda node: nn.Identity()),
-    "Scale": lambda node: Scale(torch.as_tensor(in_float32(node.scale))),
-    "Conv1d": convolution,
-    "Conv2d": convolution,
-    "Linear": linear,
-    "Affine": linear,
-    "Flatten": flatten,
-    "SumPool2d": pool,
-    "AvgPool2d": pool,
-    **dict.fromkeys(("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"), neuron),
+def spike_threshold(
+    values: np.ndarray, convention: Convention, sends_several: bool
+) -> torch.Tensor:
+    """Return the float32 threshold such that a neuron spikes where V is above it.
+
+    Raises
+    ------
+    ValueError
+        If it is not above 0 where a neuron sends a spike for each threshold in V.
+    """
+    threshold = np.asarray(values, np.float32)
+    if convention.spikes_at_threshold and not sends_several:
+        # V >= threshold is V > the number before the threshold
+        threshold = np.nextafter(threshold, np.float32(-np.inf))
+    rounded = torch.as_tensor(to_float32(threshold))
+    if sends_several and (rounded <= 0).any():
+        raise ValueError("its threshold must be above 0")
+    return rounded
+
+
+def set_equations(
+    neurons: NIRNeuron, equations: Equations, v_reset: np.ndarray | None = None
+) -> None:
+    """Give neurons their constants in float32; v_reset None: not reset to a value."""
+    membrane = equations.membrane
+    synapse = equations.synapse
+    constants = {
+        "gain": to_float32(membrane.gain),
+        "drive": to_float32(membrane.bias_current),
+    }
+    if synapse is not None:
+        constants["synapse_leak"] = to_float32(synapse.leak)
+        constants["synapse_gain"] = to_float32(synapse.gain)
+    if equations.start.any():
+        constants["start"] = to_float32(equations.start)
+    if v_reset is not None:
+        constants["reset"] = to_float32(v_reset)
+    leak = torch.as_tensor(to_float32(membrane.leak))
+    neurons.leak = nn.Parameter(leak, requires_grad=False)
+    neurons.set_constants(Constants(**constants))
+
+
+# --- tables
+
+
+# In messages kinds are named in this order.
+LAYERS = {
+    "Input": identity_layer,
+    "Output": identity_layer,
+    "Identity": identity_layer,
+    "Scale": scale_layer,
+    "Conv1d": convolution_layer,
+    "Conv2d": convolution_layer,
+    "Linear": affine_layer,
+    "Affine": affine_layer,
+    "Flatten": flatten_layer,
+    "SumPool2d": pooling_layer,
+    "AvgPool2d": pooling_layer,
+}
+NEURONS = {
+    "IF": if_neurons,
+    "LIF": lif_neurons,
+    "LI": li_neurons,
+    "I": i_neurons,
+    "CubaLIF": cuba_lif_neurons,
+    "CubaLI": cuba_li_neurons,
+    "Threshold": threshold_neurons,
 }
 
 
-def is_written_by(like, node):
-    """Whether the constants of a leaky node are such as this simulator writes."""
-    kind = type(node).__name__
-    if like == "sinabs" and kind in ("LIF", "LI"):
-        return bool((np.asarray(node.v_leak) == 0).all() and (np.asarray(node.r) == 1).all())
-    if like == "norse" and kind == "CubaLI":
-        return False  # its exporter knows none
-    if like == "norse" and kind == "CubaLIF":
-        return bool((np.asarray(node.w_in) == 1).all() and (np.asarray(node.r) == 1).all())
-    return True
-
-
-def by_dt(r, dt):
-    """Whether r is 1/dt, by which some libraries say that V += I in each timestep."""
-    return dt != 1 and np.allclose(r * np.float64(dt), 1, rtol=1e-5)
-
-
-def parts(dt, tau, r, clamps):
-    """(dt/tau within 0 to 1, r dt/tau) of a time constant; 1 for r and tau that are infinite. Raises ValueError for a time
-    constant that is not above 0, unless leaks are clamped."""
-    if not (tau > 0).all() and not (clamps and tau.all()):
-        raise ValueError(
-            f"a time constant must be above 0 seconds, not {tau.min():g} (snnTorch's beta above 1? like='snntorch')"
-        )
-    part, both = dt / tau if clamps else np.minimum(dt / tau, 1), np.isinf(r) & np.isinf(tau)
-    return part.clip(0, 1), np.where(both, 1, np.where(both, 0, r) * part)
-
-
-def in_float32(value):
-    """A number of float32, or a tensor of them where they differ. Raises ValueError for what is not finite."""
-    value = np.array(value, np.float32)
-    if not np.isfinite(value).all():
-        raise ValueError("one of its values is not finite")
-    return float(value.flat[0]) if (value == value.flat[0]).all() else torch.from_numpy(value)
-
-
-def check_values(graph):
-    """Raises ModelError where a node has values for another shape than what arrives."""
-    for name, module, (source, *_), _ in graph.nodes:
-        shape = graph.shapes[source]
-        for value in (
-            [*module.parameters(), *module.buffers()]
-            if isinstance(module, SpikingNeuron | Scale)
-            else ()
-        ):
-            if value.numel() != 1 and tuple(value.shape) not in (
-                shape,
-                shape[:1] + (1,) * (len(shape) - 1),
-            ):
+def check_shapes(graph: Graph) -> None:
+    """Raise ModelError where a node has values for another shape than what arrives."""
+    shapes = graph.shapes
+    for node in graph.nodes:
+        if not isinstance(node.module, SpikingNeuron | Scale):
+            continue
+        shape = shapes[node.sources[0]]
+        by_channel = shape[:1] + (1,) * (len(shape) - 1)
+        for value in [*node.module.parameters(), *node.module.buffers()]:
+            found = tuple(value.shape)
+            if value.numel() != 1 and found not in (shape, by_channel):
                 raise ModelError(
-                    f"node {name!r} does not fit what arrives, {shape}: it has values for {tuple(value.shape)}"
+                    f"node {node.name!r} does not fit what arrives, {shape}: "
+                    f"it has values for {found}"
                 )

@@ -1,10 +1,16 @@
-"""All timesteps of a phased network at once: what a layer sends in its T steps follows from one product, on how often its inputs
-have spiked."""
+"""All timesteps of a phased network at once.
+
+What a layer sends in the T timesteps of its phase follows from the sum of what arrives
+while it charges. So layers that lead to nothing but neurons are computed once, on that
+sum, and not in each timestep.
+"""
 
 import functools
 import operator
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from self_models.engines.dense.neuron_steps import accumulated, count_events, counts_by_layer
 from self_models.engines.dense.run import at_once, input_of
@@ -13,65 +19,166 @@ from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender
 from self_models.runtime.loop import stacked
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import RunState
+
+if TYPE_CHECKING:
+    from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
-def advance_phased(model, run, draws):
-    """All steps of a phased network's run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
-    graph, steps, times = model.graph, len(draws), model.timesteps
+def advance_phased(
+    model: "VGG_SNN_STDB_wFeedback", run: RunState, draws: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Take all timesteps of a run at once, in place.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        A phased network.
+    run : RunState
+        At rest; it is changed.
+    draws : Tensor of shape (steps, B, C, H, W)
+        Draws of the input for all timesteps of all phases. The input sends in the first
+        phase alone.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (steps, B, ...)}
+        Outputs of every timestep, with pictures; see self_models/runtime/loop.py.
+    """
+    graph = model.graph
+    num_steps = len(draws)
+    phase_length = model.timesteps
     depths = schedule_of(graph).depths
-    sent = {
-        INPUT: torch.stack([*input_of(model, run, draws[:times])])
-    }  # in memory, since sums over steps round by layout
-    propagate_phases(model, run, sent)
+    # In memory, not as a view of one image: sums over timesteps round by layout
+    input_signal = torch.stack([*input_of(model, run, draws[:phase_length])])
+    node_outputs = {INPUT: input_signal}
+    propagate_phases(model, run, node_outputs)
 
-    def in_its_phase(end, before, after):
-        """The T steps in which an end is reached, with what holds before and after them: all steps."""
-        begin = (depths[end] - 1) * times
-        return [*[before] * begin, *sent[end], *[after] * (steps - begin - times)]
-
-    sent["output"] = accumulated(
-        run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training
+    currents = node_outputs[graph.ends["output"]].to(run.logits.dtype)
+    growing = accumulated(run.logits, currents, 1, at_once=model.training)
+    steps_before = (depths["output"] - 1) * phase_length
+    logits = torch.stack(
+        fill_phases(growing, steps_before, num_steps, before=run.logits, after=growing[-1])
     )
-    logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
-    run.logits, decoded = logits[-1], [None] * steps
+    run.logits = logits[-1]
+
+    decoded = [None] * num_steps
     if model.has_feedback:
-        sent["decoded"] = sent[graph.ends["decoded"]]
-        nothing = torch.zeros_like(sent["decoded"][0])
-        decoded = in_its_phase("decoded", nothing, nothing)
-    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
-    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
+        codes = node_outputs[graph.ends["decoded"]]
+        nothing = torch.zeros_like(codes[0])
+        steps_before = (depths["decoded"] - 1) * phase_length
+        decoded = fill_phases(codes, steps_before, num_steps, before=nothing, after=nothing)
+    outputs = stacked([model.read_out_and_gate(run, code) for code in decoded])
+    outputs["logits"] = logits
+    outputs["spikes"] = counts_by_layer(run, model.layers, num_steps)
+    return outputs
 
 
-def propagate_phases(model, run, sent):
-    """Fill in sent, name -> what a node sends in the T steps in which its neurons fire, (T, B, ...). Neurons charge in T steps,
-    then fire: so layers that lead to nothing but neurons run once, on the sum of what arrives in these steps."""
-    graph, steps, sums = model.graph, model.timesteps, {}
+def fill_phases(
+    values: torch.Tensor,
+    steps_before: int,
+    num_steps: int,
+    before: torch.Tensor,
+    after: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Return the values of an end in all timesteps, from those of its own phase.
+
+    Parameters
+    ----------
+    values : Tensor of shape (T, B, ...)
+        What it has in the phase in which signals reach it.
+    steps_before : int
+        Timesteps before that phase.
+    num_steps : int
+        Timesteps in all.
+    before, after : Tensor of shape (B, ...)
+        What it has in each timestep before that phase, and after it.
+
+    Returns
+    -------
+    list of Tensor of shape (B, ...)
+        Of each timestep.
+    """
+    steps_after = num_steps - steps_before - len(values)
+    return [before] * steps_before + [*values] + [after] * steps_after
+
+
+def propagate_phases(
+    model: "VGG_SNN_STDB_wFeedback", run: RunState, node_outputs: dict[str, torch.Tensor]
+) -> None:
+    """Run all nodes, each in its phase.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        A phased network.
+    run : RunState
+        Of which counts and memory are changed.
+    node_outputs : dict of {str: Tensor of shape (T, B, ...)}
+        What each node sends in the timesteps in which its neurons fire. It has that of
+        the input, and is filled in.
+    """
+    graph = model.graph
+    phase_length = model.timesteps
     schedule = schedule_of(graph)
+    sums = {}  # of nodes before neurons alone: what they send in all timesteps together
     for name, layer, sources, _ in graph.nodes:
-        begin = schedule.depths[graph.before_pools(name)] * steps if is_sender(layer) else 0
-        phase, is_neuron = range(begin, begin + steps), isinstance(layer, SpikingNeuron)
+        first_step = 0
+        if is_sender(layer):
+            first_step = schedule.depths[graph.before_pools(name)] * phase_length
+        phase = range(first_step, first_step + phase_length)
+        is_neuron = isinstance(layer, SpikingNeuron)
         if is_neuron or name in schedule.before_neurons:
-            totals = (
-                sums[source] if source in sums else sent[source].sum(0) for source in sources
-            )
-            arriving = functools.reduce(operator.add, totals)
-            if is_neuron:
-                spikes = layer.fired(arriving, steps)
-                sent[name] = spikes.unflatten(0, (steps, -1))
-                run.counts[name] = [(phase, count_events(sent[name]))]
-                run.note(name, spikes, phase)
-            else:
-                sums[name] = of_sum(layer, arriving, steps, run.memory.get(name))
+            totals = [sum_of(source, sums, node_outputs) for source in sources]
+            total = functools.reduce(operator.add, totals)
+        if is_neuron:
+            spikes = layer.fired(total, phase_length)
+            node_outputs[name] = spikes.unflatten(0, (phase_length, -1))
+            run.counts[name] = [(phase, count_events(node_outputs[name]))]
+            run.note(name, spikes, phase)
+        elif name in schedule.before_neurons:
+            sums[name] = apply_to_sum(layer, total, phase_length, run.memory.get(name))
         else:
-            arriving = functools.reduce(operator.add, (sent[source] for source in sources))
-            sent[name] = at_once(run, name, layer, arriving.flatten(0, 1), phase)
+            node_input = functools.reduce(
+                operator.add, [node_outputs[source] for source in sources]
+            )
+            node_outputs[name] = at_once(run, name, layer, node_input.flatten(0, 1), phase)
 
 
-def of_sum(layer, signal, steps, mask):
-    """What a linear layer, or a dropout with this mask, makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
+def sum_of(
+    source: str, sums: dict[str, torch.Tensor], node_outputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Return the sum over timesteps of what a node sends."""
+    if source in sums:
+        return sums[source]
+    return node_outputs[source].sum(0)
+
+
+def apply_to_sum(
+    layer: nn.Module, total: torch.Tensor, steps: int, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the sum of what a layer makes of signals, from the sum of the signals.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        A linear layer, or a dropout.
+    total : Tensor of shape (B, ...)
+        The sum of its inputs.
+    steps : int
+        How many inputs these are; a bias counts for each.
+    mask : Tensor or None
+        Mask of a dropout.
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+    """
     if has_state(layer):
-        return layer(signal, mask)[0]
-    drive = layer(signal)
-    if (bias := getattr(layer, "bias", None)) is not None:
-        drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))
-    return drive
+        return layer(total, mask)[0]
+    result = layer(total)
+    bias = getattr(layer, "bias", None)
+    if bias is None:
+        return result
+    # The layer has added its bias once
+    return result + (steps - 1) * bias.view(-1, *[1] * (result.dim() - 2))

@@ -1,5 +1,6 @@
 """Neurons that charge in one phase, and fire in the next."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,13 +8,50 @@ import torch
 from self_models.layers.neurons import SpikingNeuron
 
 
-def phased(current, v, theta, leak, spike, turn):
-    """turn < 0: V += I[t];   turn 0: s[t] = H(V/theta - 1), V -= theta s[t];   turn > 0: neither.
+def phased(
+    current: torch.Tensor,
+    v: torch.Tensor,
+    theta: torch.Tensor,
+    leak: torch.Tensor,
+    spike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    turn: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take one timestep of a layer in a phase of its network.
 
-    turn: phases since the one in which the layer fires, as in engines/event/c/network.c. A layer charges for T steps (turn -1),
-    while the one before it fires, and then fires for T (turn 0). With V = V0 + sum of I at the end of its charging phase it
-    sends n = clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels
-    (QCFS, Bu et al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
+    A layer charges for T timesteps, while the one before it fires, and then fires for
+    T:
+
+        charges:  V += I[t]
+        fires:    s[t] = H(V / theta - 1);   V -= theta s[t]
+
+    With V = V0 + the sum of I at the end of its charging phase it sends ``n =
+    clip(ceil(V / theta) - 1, 0, T)`` spikes; at V = n theta exactly one fewer than n.
+    This is a quantised activation of T levels (QCFS, Bu et al., ICLR 2022) as spikes.
+    What is left of V is dropped.
+
+    Parameters
+    ----------
+    current : Tensor of shape (B, ...)
+        Input current I of this timestep.
+    v : Tensor of shape (B, ...)
+        Membrane potential V.
+    theta : Tensor
+        Threshold, in the unit of V.
+    leak : Tensor
+        Not used: nothing leaks. All updates take the same arguments.
+    spike : callable
+        ``spike(v, theta)`` returns the spikes, with the surrogate's gradient.
+    turn : int
+        Phases since the one in which the layer fires: below 0 it charges, at 0 it
+        fires, and above 0 it does neither. The same as in engines/event/c/network.c.
+
+    Returns
+    -------
+    spikes : Tensor of shape (B, ...)
+        0 or 1.
+    v : Tensor of shape (B, ...)
+        V after the timestep.
+    """
     spikes = torch.zeros_like(v)
     if turn < 0:
         v = v + current
@@ -24,39 +62,85 @@ def phased(current, v, theta, leak, spike, turn):
 
 
 class PhasedState(NamedTuple):
-    """v: membrane potential (B, ...); step: of the run; quiet: what arrives while nothing is sent, (B, ...), or None where
-    nothing arrives before the phase in which the neuron charges."""
+    """State of one layer between timesteps.
+
+    Attributes
+    ----------
+    v : Tensor of shape (B, ...)
+        Membrane potential.
+    step : int
+        Timesteps of the run so far.
+    zero_input_response : Tensor of shape (B, ...) or None
+        What arrives in a timestep while nothing is sent: biases. None where nothing
+        arrives before the phase in which the layer charges.
+    """
 
     v: torch.Tensor
     step: int = 0
-    quiet: torch.Tensor | None = None
+    zero_input_response: torch.Tensor | None = None
 
 
 class PhasedNeuron(SpikingNeuron):
-    """The same with the update phased: of phases of `steps` steps each, from 0 on, it fires in number `fires_in`, its depth in
-    the graph, and charges in the one before; until then by what spikes bring over skip connections alone, without biases."""
+    """One layer of spiking neurons with the update "phased".
 
-    fires_in, steps = 1, 1  # a network's timing sets them
+    Phases have numbers from 0 on. Skip connections may bring spikes before the phase in
+    which the layer charges. Those count, but not the biases that come with them.
+
+    Attributes
+    ----------
+    fires_in : int
+        Number of the phase in which the layer fires: its depth in the graph. It charges
+        in the phase before.
+    steps : int
+        Timesteps of a phase. The network's timing sets both.
+    """
+
+    fires_in = 1
+    steps = 1
     charges_first = True
 
-    def at_rest(self, current):
+    def at_rest(self, current: torch.Tensor) -> PhasedState:
+        """Return the state before the first timestep, for a current (B, ...)."""
         return PhasedState(super().at_rest(current).v)
 
-    def forward(self, current, state=None):
+    def forward(
+        self, current: torch.Tensor, state: PhasedState | None = None
+    ) -> tuple[torch.Tensor, PhasedState]:
+        """Run one timestep, see `SpikingNeuron.forward`."""
         current = current.to(self.threshold.dtype)
-        v, step, quiet = state or self.at_rest(current)
-        turn = step // self.steps - self.fires_in
-        if turn < -1:
-            current = torch.zeros_like(v) if quiet is None else current - quiet
+        v, step, zero_input_response = state or self.at_rest(current)
+        phase = step // self.steps
+        turn = phase - self.fires_in
+        is_early = turn < -1  # it does not yet charge: what arrives is of skip connections
+        if is_early and zero_input_response is None:
+            current = torch.zeros_like(v)
+        elif is_early:
+            current = current - zero_input_response
         spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, turn)
-        return spikes, PhasedState(v, step + 1, quiet)
+        return spikes, PhasedState(v, step + 1, zero_input_response)
 
-    def fired(self, drive, steps):
-        """The spikes (steps B, ...) of a layer that has got this drive (B, ...) in all, as the network's step says."""
+    def fired(self, drive: torch.Tensor, steps: int) -> torch.Tensor:
+        """Return all spikes of a layer, from all that it has been charged with.
+
+        Parameters
+        ----------
+        drive : Tensor of shape (B, ...)
+            The sum of the currents that arrive in its charging phase, and before.
+        steps : int
+            Timesteps T of a phase.
+
+        Returns
+        -------
+        Tensor of shape (T B, ...)
+            Spikes of its firing phase, one timestep after the other. They are those of
+            ``forward``, called in each timestep.
+        """
         drive = drive.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
-        own, spikes = (self.threshold, self.leak, self.spike), []
-        _, v = self.update(drive, self.at_rest(drive).v, *own, turn=-1)
+        constants = (self.threshold, self.leak, self.spike)
+        v = self.at_rest(drive).v
+        _, v = self.update(drive, v, *constants, turn=-1)
+        spikes = []
         for _ in range(steps):
-            now, v = self.update(drive, v, *own, turn=0)
-            spikes.append(now)
+            spikes_now, v = self.update(drive, v, *constants, turn=0)
+            spikes.append(spikes_now)
         return torch.cat(spikes)

@@ -31,7 +31,8 @@ class PhaseSchedule:
     def depths(self) -> dict[str, int]:
         """Number of links on the longest path from the input to each target of links.
 
-        Maximum pools do not count, since they pass spikes on at once, nor do edges back.
+        Maximum pools do not count, since they pass spikes on at once, nor do edges
+        back.
         """
         graph = self.graph
         depths = {INPUT: 0}
@@ -73,8 +74,8 @@ class PhaseSchedule:
     def before_neurons(self) -> set[str]:
         """Names of the linear nodes whose signal goes to neurons alone.
 
-        Of such a node the sum over timesteps is enough, since the neurons that it leads to
-        charge before they fire.
+        Of such a node the sum over timesteps is enough, since the neurons that it leads
+        to charge before they fire.
         """
         graph = self.graph
         neurons = {
@@ -102,12 +103,12 @@ def schedule_of(graph) -> PhaseSchedule:
 
 
 class PhasedTiming(EveryTimestep):
-    """A layer charges for T timesteps, while the one before it fires, and then fires for T."""
+    """A layer charges for T timesteps, while the one before it fires, then fires."""
 
     is_phased = True
     plain_neuron = PhasedNeuron
 
-    def neuron_class(self, model):
+    def neuron_class(self, model) -> type[SpikingNeuron]:
         """Return the class of neurons that charge first."""
         return PhasedNeuron
 
@@ -116,7 +117,7 @@ class PhasedTiming(EveryTimestep):
         return schedule_of(model.graph).phases * model.timesteps
 
     def active_input_steps(self, model, steps: int) -> int:
-        """Return how many of a run's first timesteps the input may send in: one phase's."""
+        """Return in how many timesteps, from the first on, the input may send."""
         return min(steps, model.timesteps)
 
     def prepare(self, model) -> None:
@@ -129,9 +130,9 @@ class PhasedTiming(EveryTimestep):
     def initial_memory(self, model, image) -> dict:
         """Return what the targets of skip connections remember at first.
 
-        Before its charging phase such a target may count what skip connections bring, but
-        not the biases that arrive in every timestep. So it remembers what arrives while
-        nothing sends, and takes that away.
+        Before its charging phase such a target may count what skip connections bring,
+        but not the biases that arrive in every timestep. So it remembers what arrives
+        while nothing sends, and takes that away.
 
         Parameters
         ----------
@@ -157,10 +158,11 @@ class PhasedTiming(EveryTimestep):
                 memory[name] = zero_input_response[name]
             else:
                 arriving = graph.arriving(graph.node(name), zero_input_response, memory={})
-                memory[name] = neurons[name].at_rest(arriving)._replace(quiet=arriving)
+                at_rest = neurons[name].at_rest(arriving)
+                memory[name] = at_rest._replace(zero_input_response=arriving)
         return memory
 
-    def output_current(self, model, run, current):
+    def output_current(self, model, run, current) -> torch.Tensor:
         """Return what of the last layer's sums (B, labels) the logits take now.
 
         All in the phase in which the layer before fires; without the bias in the phases
@@ -178,14 +180,14 @@ class PhasedTiming(EveryTimestep):
         return True
 
     def why_not_dense(self, model) -> str | None:
-        """Return why layers cannot take many timesteps at once, or None where they can."""
+        """Return why layers cannot take many timesteps at once, or None if they can."""
         early_ends = model.graph.ends.keys() & set(schedule_of(model.graph).early)
         if early_ends:
             return "a skip connection leads to an end of a phased network"
         return None
 
     def interval(self, model) -> int:
-        """Return the timesteps from one image to the next: the next one may begin then."""
+        """Return after how many timesteps the next image may begin: a phase."""
         return model.timesteps
 
     def advance(self, model, run, draws) -> dict:
@@ -195,7 +197,7 @@ class PhasedTiming(EveryTimestep):
         return advance_phased(model, run, draws)
 
     def check(self, model, gate, rule) -> None:
-        """Raise ModelError for what would come after a layer's phase, or before its end."""
+        """Raise ModelError for settings that a phased network does not have."""
         own = model.settings
         plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
         faults = [f"{name} must be {value}" for name, value in plain.items() if own[name] != value]

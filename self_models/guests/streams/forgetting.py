@@ -1,12 +1,17 @@
 """What a network forgets when its image changes."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from self_models.runtime.outputs import share_of_active
 from self_models.runtime.state import RunState, View
 
+if TYPE_CHECKING:
+    from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-def forget(model, run: RunState, opened: torch.Tensor) -> None:
+
+def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor) -> None:
     """Forget a part of what each image has left, as large as its change is surprising.
 
     Let r be the share of an image's active pixels that have just opened again, and
@@ -16,7 +21,8 @@ def forget(model, run: RunState, opened: torch.Tensor) -> None:
         V            <- V_rest + keep * (V - V_rest)      of each layer
         readout_sum  <- keep * readout_sum, and 0 at the pixels that have opened
 
-    After that, an image of which any pixel has opened is compared anew with its prediction.
+    After that, an image of which any pixel has opened is compared anew with its
+    prediction.
 
     Parameters
     ----------
@@ -41,10 +47,10 @@ def forget(model, run: RunState, opened: torch.Tensor) -> None:
     prediction = model.on_pixel_scale(model.prediction(run))
     judged = model.gate.next_view(run.image, prediction, run.view)
     has_opened = opened.flatten(1).any(1)
-    run.view = chosen_view(has_opened, judged, run.view)
+    run.view = choose_view(has_opened, judged, run.view)
 
 
-def chosen_view(images: torch.Tensor, view: View, other: View) -> View:
+def choose_view(images: torch.Tensor, view: View, other: View) -> View:
     """Return the View that is one for some images, and another for the rest.
 
     Parameters

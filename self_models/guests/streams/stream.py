@@ -1,6 +1,7 @@
-"""A streaming network: it answers at every step while its images change, and keeps its state in between."""
+"""A stream: a network that answers in every timestep while its images change."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -9,108 +10,217 @@ from self_models.basics.devices import kept_in_memory
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
+from self_models.layers.neurons import SpikingNeuron
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.runtime.loop import all_steps, show_image
+from self_models.runtime.outputs import SNNOutput
 from self_models.runtime.recording import asked_by, spaces_of
+from self_models.runtime.state import RunState, View
 
-MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
-MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
+if TYPE_CHECKING:
+    from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+# Keys of a state_dict begin with these. Other fields of a layer's state: FIELD.LAYER.
+MEMBRANES = "membranes."
+MEMORY = "memory."  # what neurons and steps of one's own keep
+
+StateDict = dict[str, Any]  # "seed", "steps", and tensors (B, ...)
+
+
+class StreamEngine(Protocol):
+    """What runs a stream: ``Dense`` here, or the event engine.
+
+    A *run* is the state of the engine between two calls.
+    """
+
+    def begun(self, x: torch.Tensor, draws: Draws) -> Any:
+        """Return a run on images x (B, C, H, W), at rest."""
+
+    def go_on(
+        self, run: Any, x: torch.Tensor, steps: int, frames: bool, asked: dict
+    ) -> tuple[SNNOutput, Any]:
+        """Run so many timesteps on images x; return their output, and the run after."""
+
+    def state_of(self, run: Any) -> dict[str, torch.Tensor]:
+        """Return what the next timestep needs, by its key in a state_dict."""
+
+    def restored(self, state: StateDict, draws: Draws) -> Any:
+        """Return the run of which this is the state_dict."""
 
 
 class Stream:
-    """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
-    The first call says how many images there are at once, each with a network of its own. Until reset() that number stays, and so
-    do dtype, device, settings and weights. No stopping rule is asked. Draws follow
-    from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
-    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
+    """A network that goes on from where it is, while its images change.
 
-    def __init__(self, model, seed=0):
-        self.model, self.seed = model, seed
+    The first call says how many images there are at once; each has a network of its
+    own. Until ``reset()`` that number stays, and so do dtype, device, settings and
+    weights. No stopping rule is asked. The input's draws follow from the seed, the
+    image's place in the batch, and the stream's own timestep. So a stream in pieces is
+    the same as one at once.
+
+    Either engine runs it, and goes on from the other's state. If something is recorded,
+    the dense one does.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network, in evaluation.
+    seed : int
+        Seed of the input's draws.
+
+    Attributes
+    ----------
+    steps : int
+        Timesteps taken so far.
+    """
+
+    def __init__(self, model: "VGG_SNN_STDB_wFeedback", seed: int = 0):
+        self.model = model
+        self.seed = seed
         self.reset()
 
-    def reset(self):
-        """Bring the network to rest, at step 0; then the batch may be another."""
-        self.steps, self._began, self._run, self._engine = 0, None, None, None
+    def reset(self) -> None:
+        """Bring the network to rest, at timestep 0; the batch may then be another."""
+        self.steps = 0
+        self._run = None  # of the engine
+        self._engine = None  # which has taken the latest timesteps
+        self._fixed = None  # what must not change until the next reset()
+        self._tensors = None  # see fingerprint()
 
     @torch.no_grad()
-    def __call__(self, images, steps=1, frames=True, record=None):
-        """frames, record: as in the model's forward. Raises ModelError for images that the model does not take, where what stays
-        until reset() has changed, for a gate that cannot go on with other images, or a model in training mode; then the stream is
-        as it was."""
-        model, steps = self.model, required(COUNT, "steps", steps)
-        x, asked = checked_images(images, model), asked_by(record, model)
-        check_goes_on(model)
-        may_serve = model.engine and x.device.type == "cpu" and not asked
-        began, engine = (
-            self._check_began(x),
-            model.engine if may_serve and model.engine.serves() else Dense(model),
-        )
+    def __call__(
+        self,
+        images: torch.Tensor,
+        steps: int = 1,
+        frames: bool = True,
+        record: str | dict | None = None,
+    ) -> SNNOutput:
+        """Go on for some timesteps.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, C, H, W)
+            What the networks see in these timesteps.
+        steps : int
+            How many timesteps.
+        frames, record
+            As in the model's ``forward``.
+
+        Returns
+        -------
+        SNNOutput
+            Of these timesteps.
+
+        Raises
+        ------
+        ModelError
+            For images that the model does not take, if something has changed that stays
+            until ``reset()``, for a gate that cannot go on with other images, or a
+            model in training mode. The stream then is as it was.
+        """
+        model = self.model
+        steps = required(COUNT, "steps", steps)
+        images = checked_images(images, model)
+        specs = asked_by(record, model)
+        check_can_stream(model)
+        fixed = self._check_fixed(images)
+        engine = self._engine_for(images, specs)
         if self._run is None:
-            self._run, self._began = engine.begun(x, self._draws(len(x))), began
+            self._run = engine.begun(images, self._draws(len(images)))
+            self._fixed = fixed
         elif engine != self._engine:
-            self._run = engine.restored(self.state_dict(), self._draws(len(x)))
+            self._run = engine.restored(self.state_dict(), self._draws(len(images)))
         self._engine = engine
-        output, self._run = engine.go_on(self._run, x, steps, frames, asked)
+        output, self._run = engine.go_on(self._run, images, steps, frames, specs)
         self.steps += steps
         return output
 
-    def _check_began(self, x):
-        """What stays until reset(). Raises ModelError where it is other than when the stream began."""
+    def _engine_for(self, images: torch.Tensor, specs: dict) -> StreamEngine:
+        """Return what runs the next timesteps: the event engine where it can."""
+        engine = self.model.engine
+        if engine and images.device.type == "cpu" and not specs and engine.serves():
+            return engine
+        return Dense(self.model)
+
+    def _check_fixed(self, images: torch.Tensor) -> dict[str, object]:
+        """Return what stays until reset(), or raise ModelError where it has changed."""
         model = self.model
         modules, tensors = fingerprint(model)
-        if self._began is None:
+        if self._fixed is None:
             self._tensors = kept_in_memory(tensors)
-        parts = model.gate, model.readout
-        settings = (
-            model.settings,
-            [getattr(part, name) for part in parts for name in settings_in(type(part))],
-        )
-        images = len(x), x.dtype, x.device
-        now = {
-            "number, dtype or device of the images": images,
-            "settings": settings,
+        values_of_parts = []  # which may be changed without the model's settings
+        for part in (model.gate, model.readout):
+            for name in settings_in(type(part)):
+                values_of_parts.append(getattr(part, name))
+        fixed = {
+            "number, dtype or device of the images": (len(images), images.dtype, images.device),
+            "settings": (model.settings, values_of_parts),
             "weights or modules": modules,
         }
-        for what, was in (self._began or now).items():
-            if was != now[what]:
+        for what, value in (self._fixed or fixed).items():
+            if value != fixed[what]:
                 raise ModelError(
                     f"the {what} of this stream changed since it began: call reset() to begin anew"
                 )
-        return now
+        return fixed
 
-    def _draws(self, count):
+    def _draws(self, count: int) -> Draws:
+        """Return the draws of so many images."""
         return Draws(self.seed, EVALUATION, torch.arange(count))
 
     @torch.no_grad()
-    def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...)."""
-        tensors = {} if self._run is None else self._engine.state_of(self._run)
+    def state_dict(self) -> StateDict:
+        """Return what the next timestep needs.
+
+        Returns
+        -------
+        dict of {str: object}
+            "seed" and "steps", and tensors (B, ...) if the stream has begun.
+        """
+        tensors = {}
+        if self._run is not None:
+            tensors = self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **tensors}
 
-    def load_state_dict(self, state):
-        """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
-        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on from what ``state_dict`` gave.
+
+        Parameters
+        ----------
+        state : dict of {str: object}
+            Of a stream of the same network.
+
+        Raises
+        ------
+        ModelError
+            If it is damaged, or another network's. Nothing changes then.
+        """
+        seed = required(WHOLE, "seed", state.get("seed"))
+        steps = required(WHOLE, "steps", state.get("steps"))
         if steps:
             check_state(self.model, state)
         self.reset()
-        self.seed, self.steps = seed, steps
+        self.seed = seed
+        self.steps = steps
         if steps:
+            images = state["image"]
             self._engine = Dense(self.model)
-            self._run = self._engine.restored(state, self._draws(len(state["image"])))
-            self._began = self._check_began(state["image"])
+            self._run = self._engine.restored(state, self._draws(len(images)))
+            self._fixed = self._check_fixed(images)
 
 
-def check_goes_on(model):
-    """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
+def check_can_stream(model: "VGG_SNN_STDB_wFeedback") -> None:
+    """Raise ModelError for a model that cannot go on with another image."""
     if model.training:
         raise ModelError("a stream is for evaluation: call eval() of the model first")
     if model.timing.is_phased:
         raise ModelError(
-            "update phased answers one image after the other: a streaming network needs immediate, or delayed"
+            "update phased answers one image after the other: "
+            "a streaming network needs immediate, or delayed"
         )
     if not model.gate.follows_changes:
         raise ModelError(
-            f"gate {model.settings['gate']} is for one image: a streaming network needs block, or open"
+            f"gate {model.settings['gate']} is for one image: "
+            "a streaming network needs block, or open"
         )
     if model.graph.pools and model.settings["max_pool"] == "count":
         raise ModelError(
@@ -118,92 +228,161 @@ def check_goes_on(model):
         )
 
 
+# --- the dense engine
+
+
 @dataclass(frozen=True)
 class Dense:
-    """A stream in the dense engine: its runs are RunStates. The event engine has the same four methods."""
+    """A StreamEngine that runs a stream in PyTorch: its runs are RunStates.
 
-    model: object
+    Attributes
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    """
 
-    def begun(self, x, draws):
-        """A run on images x, at rest."""
+    model: "VGG_SNN_STDB_wFeedback"
+
+    def begun(self, x: torch.Tensor, draws: Draws) -> RunState:
+        """Return a run on images x, at rest."""
         return self.model.start(x, draws, is_open_ended=True)
 
-    def go_on(self, run, x, steps, frames, asked):
-        """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
+    def go_on(
+        self, run: RunState, x: torch.Tensor, steps: int, frames: bool, asked: dict
+    ) -> tuple[SNNOutput, RunState]:
+        """Run so many timesteps on images x; return their output, and the run after."""
         model = self.model
         run = replace(run, asked=asked)
         show_image(model, run, x)
-        if model.runs_dense(asked) == (run.engine is None):
+        has_engine = run.engine is not None
+        if model.runs_dense(asked) != has_engine:
             run.engine = model.dense_engine(x, asked)
-        shown, taken, run = all_steps(model, run, steps, frames=frames)
-        return model.output(x, shown, taken, asked), run
+        outputs, steps_taken, run = all_steps(model, run, steps, frames=frames)
+        return model.output(x, outputs, steps_taken, asked), run
 
-    def state_of(self, run):
-        """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
+    def state_of(self, run: RunState) -> dict[str, torch.Tensor]:
+        """Return what the next timestep needs: of the run's state what is there."""
         view = run.view
-        held = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
-        held |= {
+        state = {
+            "image": run.image,
+            "logits": run.logits,
+            "readout_sum": run.readout_sum,
             "is_open": view.is_open,
             "predicted": view.predicted,
             "explained": view.explained,
             "events": view.events,
         }
-        held |= (
-            {} if view.events is None else {"seen": view.image}
-        )  # else it is the image where that is open
-        for name, state in run.memory.items():
-            values = state._asdict() if hasattr(state, "_asdict") else {"": state}
-            held |= {key_of(field, name): value for field, value in values.items()}
-        return {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+        if view.events is not None:  # otherwise the view is the image where that is open
+            state["seen"] = view.image
+        for name, memory in run.memory.items():
+            if hasattr(memory, "_asdict"):
+                for field, value in memory._asdict().items():
+                    state[state_key(field, name)] = value
+            else:
+                state[f"{MEMORY}{name}"] = memory
+        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
-    def restored(self, state, draws):
-        """The run of which that is the state_dict."""
-        run, view = self.begun(state["image"], draws), {}
-        if run.view.is_open is not None:
-            view = {
-                name: state[name]
-                for name in ("is_open", "predicted", "explained", "events")
-                if name in state
-            }
-            view["image"] = (
-                state["seen"] if "seen" in state else run.image * view.get("is_open", 1)
-            )
-        memory = {
-            key.removeprefix(MEMORY): value
-            for key, value in state.items()
-            if key.startswith(MEMORY)
-        }
-        for name, neuron in self.model.neurons().items():
-            if (key := key_of("v", name)) in state:
-                at_rest = neuron.at_rest(state[key])
-                keys = {field: key_of(field, name) for field in at_rest._fields}
-                memory[name] = at_rest._replace(
-                    **{field: state[key] for field, key in keys.items() if key in state}
-                )
-        rest = {name: state[name] for name in ("logits", "readout_sum", "steps")}
-        return replace(run, view=run.view._replace(**view), memory=run.memory | memory, **rest)
+    def restored(self, state: StateDict, draws: Draws) -> RunState:
+        """Return the run of which this is the state_dict."""
+        run = self.begun(state["image"], draws)
+        return replace(
+            run,
+            view=restored_view(run, state),
+            memory=run.memory | restored_memory(self.model, state),
+            logits=state["logits"],
+            readout_sum=state["readout_sum"],
+            steps=state["steps"],
+        )
 
 
-def forms_of(model):
-    """Name -> (shape of each image, (C, H, W) or (N,); dtype) of what a state may have. Outputs are added up as membranes are."""
-    spaces, neurons, kind = spaces_of(model), model.neurons(), dtype_of(model)
-    forms = dict.fromkeys(("image", "readout_sum", "explained", "seen"), (model.image_shape, kind))
-    forms |= dict.fromkeys(("is_open", "predicted", "events"), (model.image_shape, torch.bool))
-    forms |= {
-        MEMBRANES + name: (spaces[name], neuron.threshold.dtype)
-        for name, neuron in neurons.items()
-    }
-    return forms | {"logits": (spaces["output"], next(iter(neurons.values())).threshold.dtype)}
+def restored_view(run: RunState, state: StateDict) -> View:
+    """Return the View of a state_dict, for a run at rest on its images."""
+    if run.view.is_open is None:
+        return run.view
+    fields = {}
+    for name in ("is_open", "predicted", "explained", "events"):
+        if name in state:
+            fields[name] = state[name]
+    if "seen" in state:
+        fields["image"] = state["seen"]
+    else:
+        fields["image"] = run.image * fields.get("is_open", 1)
+    return run.view._replace(**fields)
 
 
-def check_state(model, state):
-    """Raises ModelError unless that can be the state of a stream of this model."""
-    forms, image = forms_of(model), state.get("image")
+def restored_memory(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> dict[str, object]:
+    """Return the states of layers, and of steps of one's own, of a state_dict."""
+    memory = {}
+    for key, value in state.items():
+        if key.startswith(MEMORY):
+            memory[key.removeprefix(MEMORY)] = value
+    for name, neuron in model.neurons().items():
+        potential = state.get(state_key("v", name))
+        if potential is None:
+            continue
+        at_rest = neuron.at_rest(potential)
+        fields = {}
+        for field in at_rest._fields:
+            key = state_key(field, name)
+            if key in state:
+                fields[field] = state[key]
+        memory[name] = at_rest._replace(**fields)
+    return memory
+
+
+# --- states
+
+
+def state_key(field: str, name: str) -> str:
+    """Return the key in a state_dict of a field of a layer's state."""
+    if field == "v":
+        return f"{MEMBRANES}{name}"
+    return f"{field}.{name}"
+
+
+class TensorForm(NamedTuple):
+    """What a part of a state is to be.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        For each image: (C, H, W) or (N,).
+    dtype : torch.dtype
+        Of its values.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def forms_of(model: "VGG_SNN_STDB_wFeedback") -> dict[str, TensorForm]:
+    """Return the form of each part that a stream's state may have, by its key.
+
+    Outputs are added up as membranes are, so they have their dtype.
+    """
+    spaces = spaces_of(model)
+    neurons = model.neurons()
+    pixels = TensorForm(model.image_shape, dtype_of(model))
+    switches = TensorForm(model.image_shape, torch.bool)
+    forms = dict.fromkeys(("image", "readout_sum", "explained", "seen"), pixels)
+    forms |= dict.fromkeys(("is_open", "predicted", "events"), switches)
+    for name, neuron in neurons.items():
+        forms[f"{MEMBRANES}{name}"] = TensorForm(spaces[name], neuron.threshold.dtype)
+    first: SpikingNeuron = next(iter(neurons.values()))
+    forms["logits"] = TensorForm(spaces["output"], first.threshold.dtype)
+    return forms
+
+
+def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
+    """Raise ModelError unless that can be the state of a stream of this model."""
+    forms = forms_of(model)
+    image = state.get("image")
     wrong = {"image", "logits", "readout_sum"} - state.keys()
-    if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
+    has_own_parts = model.is_custom or model.unknown  # which keep what they like
+    if not has_own_parts:
         wrong |= state.keys() - forms.keys() - {"seed", "steps"}
     for name in (forms.keys() & state.keys()) - wrong:
-        if not fits(state[name], *forms[name], image):
+        if not fits(state[name], forms[name], image):
             wrong.add(name)
     if wrong:
         first = "image" if "image" in wrong else min(wrong)
@@ -211,15 +390,14 @@ def check_state(model, state):
     checked_images(image, model)
 
 
-def fits(value, shape, dtype, image):
-    """Whether a part of a state is a finite tensor (B, *shape) of this dtype, as ``image`` (B, ...) is."""
+def fits(value: object, form: TensorForm, image: object) -> bool:
+    """Return whether a part of a state is a finite tensor (B, ...) of this form.
+
+    The batch size B, and the device, are those of the state's ``image``.
+    """
     if not isinstance(value, torch.Tensor) or not isinstance(image, torch.Tensor):
         return False
-    if image.dim() == 0 or value.shape != (len(image), *shape):
+    if image.dim() == 0 or value.shape != (len(image), *form.shape):
         return False
-    return value.dtype == dtype and value.device == image.device and bool(value.isfinite().all())
-
-
-def key_of(field, name):
-    """What a field of a layer's state is called in a state_dict; '' for what is kept under a name without fields."""
-    return (MEMBRANES if field == "v" else f"{field}." if field else MEMORY) + name
+    has_type = value.dtype == form.dtype and value.device == image.device
+    return has_type and bool(value.isfinite().all())
