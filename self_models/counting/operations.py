@@ -149,11 +149,11 @@ class OperationCounter:
     def __enter__(self):
         if self.model.engine:
             self.model.engine.start_counting()
-        self.model.watcher = self
+        self.model.operation_counter = self
         return self
 
     def __exit__(self, *exception):
-        self.model.watcher = None
+        self.model.operation_counter = None
         if self.model.engine:
             self.model.engine.stop_counting(self)
 
@@ -170,7 +170,7 @@ class OperationCounter:
         self.ran += sum(
             images
             for at, images in enumerate(taken.sum(1).tolist())
-            if self.model.sends(first + at)
+            if self.model.input_is_active(first + at)
         )
         signals, counted = {}, set()
 
@@ -180,7 +180,7 @@ class OperationCounter:
                 torch.tensor([step - first for step in steps], device=taken.device)
             ].flatten()
 
-        for source, pieces in run.noted.items():
+        for source, pieces in run.activity.items():
             numbers, parts = zip(*pieces, strict=True)
             steps, signal = [*chain(*numbers)], parts[0] if len(parts) == 1 else torch.cat(parts)
             signals[source] = steps, signal

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.engines.dense.run import FoldedChain, joined_decoder
+from self_models.engines.dense.run import FoldedChain, fold_decoder
 from self_models.engines.event.layout import is_halving
 from self_models.engines.event.tables import FORMS, K
 from self_models.guests.phased import PhasedNeuron, PhasedState
@@ -32,7 +32,7 @@ from self_models.layers.neurons import (
 )
 from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
-from self_models.runtime.graph import in_a_row
+from self_models.runtime.graph import nodes_in_a_row
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -456,10 +456,10 @@ def in_one(decoder, image_size):
     def is_small(chain, up, _):
         return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
 
-    nodes = in_a_row(decoder.named_children())
+    nodes = nodes_in_a_row(decoder.named_children())
     layers = (
         (node.name, node.module)
-        for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, is_small)
+        for node in fold_decoder(nodes, nodes[-1].name, 1, image_size, is_small)
     )
     return nn.Sequential(
         OrderedDict(

@@ -73,7 +73,7 @@ def shape_after(module: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
     return (getattr(module, "out_channels", shape[0]), *sizes)
 
 
-def shape_flattened(module, shape):
+def shape_flattened(module: nn.Flatten, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of what a Flatten makes of a signal of this shape."""
     # The module counts the batch as dimension 0, which the shape here has not.
     num_dimensions = len(shape) + 1
@@ -89,9 +89,9 @@ def shape_flattened(module, shape):
 class Step(NamedTuple):
     """What a convolution or pool does along one axis.
 
-    With t from 0 to kernel - 1, output j takes the inputs j stride - padding + t dilation.
-    A transposed convolution gives its input i to the outputs i stride - padding + t
-    dilation.
+    With t from 0 to kernel - 1, output j takes the inputs j stride - padding + t
+    dilation. A transposed convolution gives its input i to the outputs i stride -
+    padding + t dilation.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Step(NamedTuple):
         )
 
     def size_after(self, size: int) -> int:
-        """Return how many places there are after this step, if there are `size` before."""
+        """Return how many places there are after this step, of `size` before it."""
         reach = self.dilation * (self.kernel - 1) + 1
         if self.transposed:
             return (size - 1) * self.stride - 2 * self.padding + reach + self.more
@@ -152,7 +152,7 @@ class Step(NamedTuple):
         return np.unique(strides[strides % self.stride == 0] // self.stride)
 
 
-def value_along(module, name, usual, axis):
+def value_along(module: nn.Module, name: str, usual: int, axis: int) -> int:
     """Return an attribute of a layer along an axis, which may be one int for all axes.
 
     usual: what it is if the layer has no such attribute.
@@ -249,7 +249,7 @@ class Chain:
         return self._num_channels_reached()[:, None, None] * places
 
     def _num_reached(self, place, axis):
-        """Return how many rows (axis -2), or columns (-1), at the end one place reaches."""
+        """Return how many rows (axis -2) or columns (-1) at the end a place reaches."""
         places = np.array([place])
         for module, shape in zip(self.modules, self.shapes[1:], strict=True):
             places = places_reached(module, places, axis)

@@ -22,7 +22,7 @@ from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import draws_for, in_space, key_for
-from self_models.runtime.known_parts import is_hooked, unknown
+from self_models.runtime.known_parts import find_unknown_part, is_hooked
 from self_models.runtime.loop import check_uniforms
 
 
@@ -129,7 +129,7 @@ class EventEngine(Engine):
                 raise ModelError(
                     f"the event engine does not know the methods or hooks of this {type(model).__name__}"
                 )
-            if part := unknown(model):
+            if part := find_unknown_part(model):
                 raise ModelError(f"the event engine does not know {part}")
         if part := unknown_part(model):
             raise ModelError(f"the event engine has no form of the {' '.join(map(str, part))}")
@@ -142,7 +142,7 @@ class EventEngine(Engine):
             parts,
             unknown_part(model),
             model.replaces(),
-            model.sends_values,
+            model.has_analog_input,
             model.output_leak,
         ), tensors
 
@@ -255,7 +255,7 @@ class EventEngine(Engine):
                 )
             else:
                 shown[name] = values.transpose(0, 1)
-        return model.output(x, shown, taken, {}, tables.names)
+        return model.make_output(x, shown, taken, {}, tables.names)
 
 
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
@@ -334,7 +334,7 @@ class GraphEngine(Engine):
 
     def __call__(self, recordings, timesteps, asked):
         """What timesteps show, by name, of recordings, each (first, events, values): see Run in network.h. asked: of
-        asked_by()."""
+        parse_record()."""
         rooms, settings, batch = self.current(), self.settings(timesteps), len(recordings)
         tables, results = rooms.tables, new_results(rooms.tables, batch, timesteps)
         runs = runs_of(batch, results, steps=timesteps)
@@ -356,9 +356,9 @@ class GraphEngine(Engine):
                 torch.from_numpy(np.stack(values)).reshape(batch, timesteps, -1).transpose(0, 1)
             )
             values = in_space(values, tables.shapes[tables.numbers[name]]).reshape(
-                timesteps, batch, *asked[name].space
+                timesteps, batch, *asked[name].shape
             )
-            shown[name, kind] = asked[name].chosen(values)
+            shown[name, kind] = asked[name].select(values)
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
         shown |= {name: counts[..., n] for n, name in enumerate(tables.names)}
         return shown | {"logits": torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()}

@@ -55,7 +55,7 @@ class Layout:
         self.new("output", K.OUTPUT)
         if "decoded" in graph.ends:
             self.new("decoded", K.DECODED)
-        self.nodes[0]["valued"] = model.sends_values
+        self.nodes[0]["valued"] = model.has_analog_input
         for name in graph.pools:
             self.new(
                 name,
@@ -71,7 +71,7 @@ class Layout:
         self.forward, self.feedback = [], []
         for end in ("output", "decoded")[: len(graph.ends)]:
             self.order = self.forward if end == "output" else self.feedback
-            wanted = {node.name for node in graph.needed(end)} | {end}
+            wanted = {node.name for node in graph.required_nodes(end)} | {end}
             for target in [name for name in links if name in wanted - done]:
                 self.reach(target, links[target])
             done |= wanted
@@ -89,7 +89,7 @@ class Layout:
         self.numbers[name] = len(self.nodes)
         self.add(
             kind,
-            self.graph.placed[name],
+            self.graph.spatial_shapes[name],
             depth=schedule_of(self.graph).depths.get(name, 0),
             **more,
         )

@@ -15,7 +15,7 @@ from torch import fx, nn
 from self_models.basics import ModelError
 from self_models.layers.norms import QCFS
 from self_models.layers.scale import Scale
-from self_models.runtime.known_parts import PLAIN, is_hooked
+from self_models.runtime.known_parts import KNOWN_FORMS, is_hooked
 from self_models.runtime.outputs import INPUT
 
 NONLINEARITIES = nn.ReLU, nn.ReLU6, QCFS
@@ -406,7 +406,7 @@ class Tracing(fx.Interpreter):
         ):
             if is_wrong:
                 raise self.refused(what, advice)
-        for option, (plain_value,) in PLAIN.items():
+        for option, (plain_value,) in KNOWN_FORMS.items():
             if getattr(module, option, plain_value) != plain_value:
                 raise self.refused(f"has another {option}", f"{option}={plain_value!r} does")
         if isinstance(module, NORMS):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from self_models.basics import ModelError
-from self_models.runtime.graph import searched
+from self_models.runtime.graph import depth_first_search
 
 
 def read(source):
@@ -190,7 +190,7 @@ def terms_of(graph, to):
     fit = [
         name
         for name in shapes
-        if shapes[name] == shapes.get(to) and to not in searched(name, sources)[0]
+        if shapes[name] == shapes.get(to) and to not in depth_first_search(name, sources).finished
     ]
     ends = [
         (a, b)

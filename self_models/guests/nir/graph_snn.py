@@ -14,9 +14,10 @@ from self_models.basics.devices import wide
 from self_models.basics.images import arriving_values, has_colour
 from self_models.basics.settings import Choice, required
 from self_models.engines.event.engine import GraphEngine, engine_of
-from self_models.runtime.loop import stacked
+from self_models.runtime.loop import stack_outputs
 from self_models.runtime.outputs import INPUT, SNNOutput
-from self_models.runtime.recording import asked_by, recorded, recorded_now
+from self_models.runtime.recording import collect_records, parse_record, record_step
+from self_models.runtime.state import GraphState
 
 
 class GraphSNN(nn.Module):
@@ -26,7 +27,7 @@ class GraphSNN(nn.Module):
     layers: 'input', then the names of the nodes that spike. engine: 'event', the kernel in eval mode; 'dense', step() alone; or
     'auto', the kernel where it knows all nodes; its `stays` says which not. Raises ModelError where 'event' cannot be."""
 
-    sends_values, has_colour, output_leak = True, False, 1.0  # see engines/event/layout.py
+    has_analog_input, has_colour, output_leak = True, False, 1.0  # see engines/event/layout.py
     takes_events = True  # rather than images: see event_batches in counting/batches.py
     input_shape = property(lambda self: self.graph.shape)
 
@@ -65,22 +66,26 @@ class GraphSNN(nn.Module):
         return len(shape) == 3 and has_colour(shape[0]) and "encoding" in self.metadata
 
     def step(self, memory, events, scale=None, counts=False):
-        """One timestep. events: (B, *graph.shape); memory: see Graph; scale, counts: see forward. Returns name -> what each node
+        """One timestep. events: (B, *graph.shape); memory: name -> state of a node, replaced in place; scale, counts: see forward. Returns name -> what each node
         sends (B, ...)."""
-        return self.graph.step(memory, arriving_values(events, scale, counts))
+        state = GraphState(
+            layer_states=memory,
+            previous_outputs=memory.setdefault("previous outputs", {}),  # of edges back
+        )
+        return self.graph.step(state, arriving_values(events, scale, counts))
 
     def forward(self, events, timesteps=None, record=None, scale=None, counts=False):
         """The SNNOutput of events (B, T, *graph.shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row
         an event: its timestep, below `timesteps`, channel, row and column (of an input (N,): its timestep and number).
 
         logits (B, outputs): what the output node sends, added up over time: spikes, or, where its source is no neuron with a
-        threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see asked_by. In
+        threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: see parse_record. In
         eval mode the engine runs it, if there is one, unless a gradient for the events is wanted.
 
         uint8 values above 1 may be pixels or numbers of events. scale: they are pixels, and are divided by this; counts: they
         are numbers of events; see arriving_values. Raises ModelError for events that do not fit, and for such bytes of which
         nobody says what they are."""
-        asked, shape = asked_by(record, self), self.graph.shape
+        asked, shape = parse_record(record, self), self.graph.shape
         on_kernel = self.engine and not self.training and self.engine.serves()
         if isinstance(events, (list, tuple)):
             if scale is not None:
@@ -123,9 +128,9 @@ class GraphSNN(nn.Module):
                 counts[INPUT] = (
                     now.detach().abs().flatten(1).sum(1, dtype=wide(now.device)).float()
                 )
-                of_neurons = recorded_now(asked, sent, memory, self.neurons())
+                of_neurons = record_step(asked, sent, memory, self.neurons())
                 shown.append({"logits": sent["output"].flatten(1)} | counts | of_neurons)
-            shown = stacked(shown)
+            shown = stack_outputs(shown)
             shown["logits"] = shown["logits"].cumsum(0)
         logits, spikes = shown["logits"], {name: shown[name] for name in self.layers}
         steps = torch.full((logits.shape[1],), len(logits))
@@ -138,7 +143,7 @@ class GraphSNN(nn.Module):
             steps=steps,
             logits_by_step=logits,
             spikes_by_step=spikes,
-            recorded=recorded(asked, shown),
+            recorded=collect_records(asked, shown),
         )
 
 

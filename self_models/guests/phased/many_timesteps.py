@@ -6,12 +6,12 @@ import operator
 
 import torch
 
-from self_models.engines.dense.neuron_steps import accumulated, count_events, counts_by_layer
-from self_models.engines.dense.run import at_once, input_of
+from self_models.engines.dense.neuron_steps import accumulate_logits, count_events, counts_by_layer
+from self_models.engines.dense.run import encode_input, run_module
 from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender
-from self_models.runtime.loop import stacked
+from self_models.runtime.loop import stack_outputs
 from self_models.runtime.outputs import INPUT
 
 
@@ -20,7 +20,7 @@ def advance_phased(model, run, draws):
     graph, steps, times = model.graph, len(draws), model.timesteps
     depths = schedule_of(graph).depths
     sent = {
-        INPUT: torch.stack([*input_of(model, run, draws[:times])])
+        INPUT: torch.stack([*encode_input(model, run, draws[:times])])
     }  # in memory, since sums over steps round by layout
     propagate_phases(model, run, sent)
 
@@ -29,7 +29,7 @@ def advance_phased(model, run, draws):
         begin = (depths[end] - 1) * times
         return [*[before] * begin, *sent[end], *[after] * (steps - begin - times)]
 
-    sent["output"] = accumulated(
+    sent["output"] = accumulate_logits(
         run.logits, sent[graph.ends["output"]].to(run.logits.dtype), 1, at_once=model.training
     )
     logits = torch.stack(in_its_phase("output", run.logits, sent["output"][-1]))
@@ -39,7 +39,10 @@ def advance_phased(model, run, draws):
         nothing = torch.zeros_like(sent["decoded"][0])
         decoded = in_its_phase("decoded", nothing, nothing)
     shown = [model.read_out_and_gate(run, codes) for codes in decoded]
-    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.layers, steps)}
+    return stack_outputs(shown) | {
+        "logits": logits,
+        "spikes": counts_by_layer(run, model.layers, steps),
+    }
 
 
 def propagate_phases(model, run, sent):
@@ -59,12 +62,12 @@ def propagate_phases(model, run, sent):
                 spikes = layer.fired(arriving, steps)
                 sent[name] = spikes.unflatten(0, (steps, -1))
                 run.counts[name] = [(phase, count_events(sent[name]))]
-                run.note(name, spikes, phase)
+                run.log_activity(name, spikes, phase)
             else:
-                sums[name] = of_sum(layer, arriving, steps, run.memory.get(name))
+                sums[name] = of_sum(layer, arriving, steps, run.graph_state.masks.get(name))
         else:
             arriving = functools.reduce(operator.add, (sent[source] for source in sources))
-            sent[name] = at_once(run, name, layer, arriving.flatten(0, 1), phase)
+            sent[name] = run_module(run, name, layer, arriving.flatten(0, 1), phase)
 
 
 def of_sum(layer, signal, steps, mask):

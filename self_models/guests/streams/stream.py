@@ -10,8 +10,8 @@ from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
 from self_models.runtime.draws import EVALUATION, Draws
-from self_models.runtime.loop import all_steps, show_image
-from self_models.runtime.recording import asked_by, spaces_of
+from self_models.runtime.loop import run_timesteps, show_image
+from self_models.runtime.recording import parse_record, shapes_of_layers
 
 MEMBRANES = "membranes."  # how potentials are called in a state_dict; other fields of neurons' state FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory
@@ -38,7 +38,7 @@ class Stream:
         until reset() has changed, for a gate that cannot go on with other images, or a model in training mode; then the stream is
         as it was."""
         model, steps = self.model, required(COUNT, "steps", steps)
-        x, asked = checked_images(images, model), asked_by(record, model)
+        x, asked = checked_images(images, model), parse_record(record, model)
         check_goes_on(model)
         may_serve = model.engine and x.device.type == "cpu" and not asked
         began, engine = (
@@ -131,12 +131,12 @@ class Dense:
     def go_on(self, run, x, steps, frames, asked):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
-        run = replace(run, asked=asked)
+        run = replace(run, record=asked)
         show_image(model, run, x)
         if model.runs_dense(asked) == (run.engine is None):
             run.engine = model.dense_engine(x, asked)
-        shown, taken, run = all_steps(model, run, steps, frames=frames)
-        return model.output(x, shown, taken, asked), run
+        shown, taken, run = run_timesteps(model, run, steps, return_frames=frames)
+        return model.make_output(x, shown, taken, asked), run
 
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
@@ -151,7 +151,7 @@ class Dense:
         held |= (
             {} if view.events is None else {"seen": view.image}
         )  # else it is the image where that is open
-        for name, state in run.memory.items():
+        for name, state in (run.graph_state.layer_states | run.memory).items():
             values = state._asdict() if hasattr(state, "_asdict") else {"": state}
             held |= {key_of(field, name): value for field, value in values.items()}
         return {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
@@ -173,20 +173,27 @@ class Dense:
             for key, value in state.items()
             if key.startswith(MEMORY)
         }
+        graph_state = run.graph_state.copy()
         for name, neuron in self.model.neurons().items():
             if (key := key_of("v", name)) in state:
                 at_rest = neuron.at_rest(state[key])
                 keys = {field: key_of(field, name) for field in at_rest._fields}
-                memory[name] = at_rest._replace(
+                graph_state.layer_states[name] = at_rest._replace(
                     **{field: state[key] for field, key in keys.items() if key in state}
                 )
         rest = {name: state[name] for name in ("logits", "readout_sum", "steps")}
-        return replace(run, view=run.view._replace(**view), memory=run.memory | memory, **rest)
+        return replace(
+            run,
+            view=run.view._replace(**view),
+            graph_state=graph_state,
+            memory=run.memory | memory,
+            **rest,
+        )
 
 
 def forms_of(model):
     """Name -> (shape of each image, (C, H, W) or (N,); dtype) of what a state may have. Outputs are added up as membranes are."""
-    spaces, neurons, kind = spaces_of(model), model.neurons(), dtype_of(model)
+    spaces, neurons, kind = shapes_of_layers(model), model.neurons(), dtype_of(model)
     forms = dict.fromkeys(("image", "readout_sum", "explained", "seen"), (model.image_shape, kind))
     forms |= dict.fromkeys(("is_open", "predicted", "events"), (model.image_shape, torch.bool))
     forms |= {
@@ -200,7 +207,7 @@ def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
     forms, image = forms_of(model), state.get("image")
     wrong = {"image", "logits", "readout_sum"} - state.keys()
-    if not (model.is_custom or model.unknown):  # parts of one's own keep what they like
+    if not (model.is_custom or model.unknown_part):  # parts of one's own keep what they like
         wrong |= state.keys() - forms.keys() - {"seed", "steps"}
     for name in (forms.keys() & state.keys()) - wrong:
         if not fits(state[name], *forms[name], image):
