@@ -25,7 +25,7 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender, passes
-from self_models.runtime.chains import Chain, placed, shape_after
+from self_models.runtime.chains import Chain, shape_after, spatial_shape
 from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import INPUT
 from self_models.runtime.state import GraphState
@@ -485,7 +485,7 @@ class Graph:
                 paths[node.name] = self._paths_into(node, visited=())
         for end, name in self.ends.items():
             paths[end] = self._paths_from(name, visited=())
-        layout = Layout({INPUT: placed(self.shape)})
+        layout = Layout({INPUT: spatial_shape(self.shape)})
         for target, paths_to_target in paths.items():
             self._lay_out_forward_links(layout, target, paths_to_target)
         # Edges back come last, since their sources have been laid out only now.

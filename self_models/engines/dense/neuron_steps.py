@@ -44,7 +44,8 @@ def delayed_step(current, v, theta, leak, tested_v, spikes, next_v) -> None:
 
     s[t] = H(V[t]/θ - 1);   V[t+1] = λ V[t] + I[t] - θ s[t]
     """
-    torch.gt(tested_v.copy_(v), theta, out=spikes)
+    tested_v.copy_(v)
+    torch.gt(tested_v, theta, out=spikes)
     torch.addcmul(current, tested_v, leak, out=next_v).addcmul_(spikes, theta, value=-1)
 
 
@@ -63,7 +64,8 @@ def immediate_step(current, v, theta, leak, tested_v, spikes, next_v) -> None:
 
     V'[t] = λ V[t-1] + I[t];   s[t] = H(V'[t]/θ - 1);   V[t] = V'[t] - θ s[t]
     """
-    torch.gt(torch.addcmul(current, v, leak, out=tested_v), theta, out=spikes)
+    torch.addcmul(current, v, leak, out=tested_v)
+    torch.gt(tested_v, theta, out=spikes)
     torch.addcmul(tested_v, spikes, theta, value=-1, out=next_v)
 
 
@@ -295,6 +297,7 @@ class NeuronSteps(torch.autograd.Function):
                 grad_spike = grad_spikes[t]
             else:
                 grad_spike = grad_spikes[t] + per_image[t]
+            # grad_currents[t] lends its memory until `gradient` fills it.
             v = torch.div(tested_v[t], theta, out=grad_currents[t]).sub_(1)
             age = None if ages is None else ages[t]
             grad_spike = settings.surrogate.onto(grad_spike, v, age)

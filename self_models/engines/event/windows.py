@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.layers.scale import Scale
-from self_models.runtime.chains import Chain, Step, places_reached
+from self_models.runtime.chains import AxisReach, Chain, places_reached
 
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 
@@ -103,7 +103,7 @@ class WindowedChain(Chain):
         kind = []
         for n, ((first, count), (then, more)) in enumerate(pairwise(way)):
             module = self.modules[n]
-            step = Step.along(module, axis - 3) if hasattr(module, "kernel_size") else None
+            step = AxisReach.along(module, axis - 3) if hasattr(module, "kernel_size") else None
             if step:
                 at = then - first * step.stride if step.transposed else then * step.stride - first
                 is_alike = count == 1 and isinstance(
@@ -233,7 +233,7 @@ class WindowedChain(Chain):
 
     def _passed(self, module, signal, at, then):
         """A convolution, or pool, of a signal that lies at these ranges of rows and columns, where those lie."""
-        steps, channels = [Step.along(module, axis) for axis in (-2, -1)], signal.shape[1]
+        steps, channels = [AxisReach.along(module, axis) for axis in (-2, -1)], signal.shape[1]
         sizes = [step.kernel for step in steps]
         if hasattr(module, "weight"):
             weight, groups = module.weight.double(), module.groups

@@ -33,7 +33,7 @@ from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS
 from self_models.layers.stages import POOLS
 from self_models.loading import on_engine
-from self_models.runtime.chains import Step
+from self_models.runtime.chains import AxisReach
 from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -265,7 +265,9 @@ def form_of(module):
         (cls for cls in (SpikingNeuron, nn.MaxPool2d) if isinstance(module, cls)), type(module)
     )
     steps = (
-        [Step.along(module, axis) for axis in (-2, -1)] if hasattr(module, "kernel_size") else []
+        [AxisReach.along(module, axis) for axis in (-2, -1)]
+        if hasattr(module, "kernel_size")
+        else []
     )
     names = (
         "in_channels",
