@@ -1,8 +1,18 @@
-"""The ANN: a VGG that classifies, and a decoder that predicts its input from its features."""
+"""The ANN: a VGG that classifies, and a decoder that predicts its input.
 
-from contextlib import nullcontext
+Per image, with encoder F, decoder G and classifier C:
+
+    f[0] = F(x)
+    p[t] = G(f[t])
+    f[t] = f[t-1] + F(x - p[t-1])
+    logits = C(f[T-1])
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from self_models import assembly
 from self_models.basics import ModelError
@@ -11,79 +21,144 @@ from self_models.config import ANNConfig, Network
 from self_models.layers.architectures import find_plan
 from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.layers.stages import build_stages, pass_on
-from self_models.runtime.draws import draws_for
-from self_models.runtime.graph import in_a_row
+from self_models.runtime.draws import Draws, draws_for
+from self_models.runtime.graph import nodes_in_a_row
 from self_models.runtime.outputs import ANNOutput, Sums
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 class VGG_wFeedback(Network):
-    """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
+    """An ANN that classifies images, and predicts them from its features.
 
-    ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
-    colour, else in [0, 1]. Settings: ANNConfig in config.py. An architecture without feedback runs one step, and so
-    does a network with a norm. Raises ModelError for settings that make no network."""
+    Encoder and classifier have ReLU, the decoder LeakyReLU(0.01), or all of them QCFS.
+    An architecture without a decoder runs one pass, and so does a network with a norm.
+    Its settings are ANNConfig in ``config.py``.
+
+    Attributes
+    ----------
+    features, generate, classifier : nn.Sequential
+        Encoder, decoder and classifier. ``generate`` is None without a decoder.
+    timesteps : int
+        Number of passes ``T``.
+    precision : {"float32", "bfloat16"}
+        Of matrix products in training. An evaluation is in float32.
+
+    Raises
+    ------
+    ModelError
+        For settings that make no network.
+    """
 
     Settings = ANNConfig
-    precision = (
-        "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
-    )
-    frames = property(
-        lambda self: self.settings["recorded_frames"]
-    )  # of a recording that it takes; 0: it takes images
+    precision = "float32"
 
-    def build(self):
-        """Make the layers. Raises ModelError for settings that contradict each other."""
-        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
-        self.timesteps = self.settings["timesteps"]
-        if self.timesteps > 1 and not plan.decoder:
-            raise ModelError(
-                f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep"
-            )
-        if self.timesteps > 1 and self.settings["norm"] != "none":
-            raise ModelError(
-                f"norm {self.settings['norm']} keeps one set of statistics, but the passes of {self.timesteps} timesteps differ: "
-                "give 1 timestep, or norm none"
-            )
-        self.features, self.generate, self.classifier = build_stages(
-            plan, self.image_shape, self.settings, self._nonlinearity
+    # --- one pass after the other: the equations
+
+    def run_passes(
+        self, x: torch.Tensor, draws: Draws | None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Run all passes.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W)
+            The images.
+        draws : Draws or None
+            Random numbers of dropout masks, which all passes share. None in evaluation.
+
+        Returns
+        -------
+        logits : Tensor of shape (B, num_classes)
+            After the last pass.
+        predictions : list of T Tensors of shape (B, C, H, W)
+            After each pass; empty without a decoder.
+        """
+        masks = {}
+        predictions = []
+        # f[0] = F(x)
+        forked, features = self._encode(x, masks, draws)
+        if self.has_feedback:
+            decoder = self._decoder_layers(len(x), x.shape[2:])
+            # p[0] = G(f[0])
+            predictions.append(self._predict(decoder, forked, masks, draws))
+            for _ in range(1, self.timesteps):
+                # f[t] = f[t-1] + F(x - p[t-1])
+                prediction_error = x - predictions[-1]
+                more_forked, more_features = self._encode(prediction_error, masks, draws)
+                forked = forked + more_forked
+                features = features + more_features
+                # p[t] = G(f[t])
+                predictions.append(self._predict(decoder, forked, masks, draws))
+        # logits = C(f[T-1])
+        classifier = self.classifier.named_children()
+        logits = run_layers("classifier", classifier, features.flatten(1), masks, draws)
+        return logits.to(x.dtype), predictions
+
+    def _encode(self, signal, masks, draws):
+        """Return the features where the decoder takes them, and those at the end."""
+        layers = list(self.features.named_children())
+        fork = self.features.fork
+        forked = run_layers("features", layers[:fork], signal, masks, draws)
+        return forked, run_layers("features", layers[fork:], forked, masks, draws)
+
+    def _predict(self, decoder, forked, masks, draws):
+        """Return the decoder's prediction, on the scale of the image."""
+        decoded = run_layers("generate", decoder, forked, masks, draws)
+        if has_colour(self.image_shape[0]):
+            return torch.tanh(decoded)
+        return torch.sigmoid(decoded)
+
+    def _decoder_layers(self, batch_size, image_size):
+        """Return names and layers of the decoder. In training some may run as one."""
+        layers = list(self.generate.named_children())
+        if not self.training:
+            return layers
+        dense = assembly.load_object(assembly.ENGINES["dense"])
+        last_name, _ = layers[-1]
+        nodes = dense.fold_decoder(
+            nodes_in_a_row(layers), last_name, batch_size * self.timesteps, image_size
         )
-        if self.settings["whitening"]:
-            width, most = self.features[0].out_channels, 2 * self.features[0].weight[0].numel()
-            if width % 2 or width > most:
-                raise ModelError(
-                    f"whitening: the plan's first number, {width}, must be even, and at most {most}"
-                )
-            self.features[0].weight.requires_grad_(
-                False
-            )  # filled from training images, see ann_wFeedback.py
+        return [(node.name, node.module) for node in nodes]
 
-    def _nonlinearity(self, stage, channels):
-        own = self.settings
-        return NORMS[own["norm"]](
-            channels, ACTIVATIONS[own["activation_ann"]](stage, own), own["norm_scale"]
-        )
+    # --- a run
 
-    @torch.no_grad()
-    def clamp_dynamics(self):
-        """Bring learned bounds of the nonlinearity back above 0; call after each optimiser step."""
-        for module in self.modules():
-            if isinstance(module, QCFS):
-                module.bound.clamp_(min=1e-2)
+    def forward(
+        self,
+        x: torch.Tensor,
+        draws: Draws | None = None,
+        seed: int | None = None,
+        frames: bool = True,
+    ) -> ANNOutput:
+        """Classify and predict images.
 
-    @property
-    def has_feedback(self):
-        return self.generate is not None
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or recordings (B, T, C, H, W)
+            Colour images in [-1, 1], others in [0, 1], or bytes of 0 to 255. Of a
+            recording it sees the mean frame.
+        draws, seed : Draws and int, optional
+            Random numbers of dropout masks; see ``draws_for``.
+        frames : bool, default True
+            Whether to return predictions and errors. If False, the output has sums over
+            pixels in their place.
 
-    def forward(self, x, draws=None, seed=None, frames=True):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W), of each of which it sees the mean frame, -> ANNOutput. draws, seed: of
-        the dropout masks, see draws_for; frames: else predictions and errors are None, and sums has their place. Raises
-        ModelError for other images, see checked_images."""
+        Returns
+        -------
+        ANNOutput
+            Logits, predictions and errors.
+
+        Raises
+        ------
+        ModelError
+            For other images.
+        """
         x = checked_images(x, self, self.frames)
-        x = x.mean(1) if self.frames else x
+        if self.frames:
+            x = x.mean(1)
         with mixed_precision(self, x):
-            logits, predictions = self.run(x, draws_for(x, draws, seed) if self.training else None)
+            draws = draws_for(x, draws, seed) if self.training else None
+            logits, predictions = self.run_passes(x, draws)
         if not predictions:
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
@@ -92,53 +167,137 @@ class VGG_wFeedback(Network):
             return ANNOutput(logits, predictions, errors)
         return ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
 
-    def run(self, x, draws):
-        """(logits, list of T predictions)"""
-        masks, activation = (
-            {},
-            torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid,
-        )  # masks are held over all passes
-        encoder = list(self.features.named_children())
+    @property
+    def has_feedback(self) -> bool:
+        """Whether there is a decoder."""
+        return self.generate is not None
 
-        def stage(name, layers, signal):
-            for position, layer in layers:
-                signal = pass_on(layer, signal, masks, f"{name}.{position}", draws)
-            return signal
+    @property
+    def frames(self) -> int:
+        """Number of frames of a recording that it takes; 0 if it takes images."""
+        return self.settings["recorded_frames"]
 
-        def encode(signal):
-            forked = stage("features", encoder[: self.features.fork], signal)
-            return forked, stage("features", encoder[self.features.fork :], forked)
+    # --- how it is made
 
-        def predict():
-            return activation(stage("generate", decoder, forked))
+    def build(self) -> None:
+        """Make the layers; see `Network`.
 
-        (forked, f), predictions = encode(x), []
-        if self.has_feedback:
-            decoder = list(self.generate.named_children())
-            if self.training:
-                dense = assembly.load_object(assembly.ENGINES["dense"])
-                nodes = dense.joined_decoder(
-                    in_a_row(decoder), decoder[-1][0], len(x) * self.timesteps, x.shape[2:]
-                )
-                decoder = [(node.name, node.module) for node in nodes]
-            predictions.append(predict())
-            for _ in range(1, self.timesteps):
-                forked, f = (
-                    so_far + more
-                    for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True)
-                )
-                predictions.append(predict())
-        return stage("classifier", self.classifier.named_children(), f.flatten(1)).to(
-            x.dtype
-        ), predictions
+        Raises
+        ------
+        ModelError
+            For settings that contradict each other.
+        """
+        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
+        self.timesteps = self.settings["timesteps"]
+        if self.timesteps > 1 and not plan.decoder:
+            raise ModelError(
+                f"{self.settings['vgg_name']} has no decoder: "
+                "the ANN needs one for more than 1 timestep"
+            )
+        if self.timesteps > 1 and self.settings["norm"] != "none":
+            raise ModelError(
+                f"norm {self.settings['norm']} keeps one set of statistics, "
+                f"but the passes of {self.timesteps} timesteps differ: "
+                "give 1 timestep, or norm none"
+            )
+        self.features, self.generate, self.classifier = build_stages(
+            plan, self.image_shape, self.settings, self._nonlinearity
+        )
+        if self.settings["whitening"]:
+            self._fix_whitening()
+
+    def _nonlinearity(self, stage, channels):
+        """Return a new nonlinearity of a stage, with the norm before it."""
+        norm = NORMS[self.settings["norm"]]
+        activation = ACTIVATIONS[self.settings["activation_ann"]](stage, self.settings)
+        return norm(channels, activation, self.settings["norm_scale"])
+
+    def _fix_whitening(self):
+        """Fix the first convolution, which whitening filters will fill."""
+        first = self.features[0]
+        num_filters = first.out_channels
+        max_filters = 2 * first.weight[0].numel()  # each filter, and its negative
+        if num_filters % 2 or num_filters > max_filters:
+            raise ModelError(
+                f"whitening: the plan's first number, {num_filters}, "
+                f"must be even, and at most {max_filters}"
+            )
+        first.weight.requires_grad_(False)  # ann_wFeedback.py fills it from training images
+
+    @torch.no_grad()
+    def clamp_dynamics(self) -> None:
+        """Bring learned bounds of QCFS above 0; call it after each optimiser step."""
+        for module in self.modules():
+            if isinstance(module, QCFS):
+                module.bound.clamp_(min=1e-2)
 
 
-def mixed_precision(model, x):
-    """Context in which a model in training computes its matrix products as model.precision says; else as they are computed
-    around it."""
-    return in_precision(model.precision, x.device) if model.training else nullcontext()
+def run_layers(
+    stage: str,
+    layers: Iterable[tuple[str, nn.Module]],
+    signal: torch.Tensor,
+    masks: dict,
+    draws: Draws | None,
+) -> torch.Tensor:
+    """Run layers of a stage one after the other.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage, such as "features".
+    layers : iterable of (str, nn.Module)
+        Their names in the stage, and the layers.
+    signal : Tensor of shape (B, ...)
+        What arrives.
+    masks : dict
+        Dropout masks by name of the layer, which are drawn when they are missing.
+    draws : Draws or None
+        Random numbers of the masks. None in evaluation.
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+        What the last layer gives.
+    """
+    for position, layer in layers:
+        signal = pass_on(layer, signal, masks, f"{stage}.{position}", draws)
+    return signal
 
 
-def in_precision(precision, device):
-    """Context in which matrix products are computed in one of PRECISIONS."""
+def mixed_precision(model: Network, x: torch.Tensor) -> AbstractContextManager:
+    """Return the context in which a network runs.
+
+    Parameters
+    ----------
+    model : Network
+        An ANN or SNN. In training its ``precision`` counts; an evaluation computes as
+        is usual around it.
+    x : Tensor
+        Its images; only their device counts.
+
+    Returns
+    -------
+    context manager
+        To be entered by ``with``.
+    """
+    if model.training:
+        return in_precision(model.precision, x.device)
+    return nullcontext()
+
+
+def in_precision(precision: str, device: torch.device) -> AbstractContextManager:
+    """Return a context in which matrix products are computed in a precision.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+        The precision.
+    device : torch.device
+        Where they are computed.
+
+    Returns
+    -------
+    context manager
+        To be entered by ``with``.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,8 +1,16 @@
-"""The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
+"""The SNN: the ANN's network run with spikes for T timesteps.
+
+``VGG_SNN_STDB_wFeedback.step`` is one timestep, with the equations of
+docs/explanation/model.md beside the code. The rest of the class runs timesteps, and
+makes and describes the network. Parts decide what it sees (a gate), when it stops (a
+rule) and how it predicts (a read-out).
+"""
 
 import functools
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from types import FunctionType
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,270 +32,622 @@ from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
-from self_models.runtime.draws import draws_for
-from self_models.runtime.graph import Graph, chained, graph_of_stages
-from self_models.runtime.known_parts import is_hooked, modules_of, unknown
+from self_models.runtime.draws import Draws, draws_for
+from self_models.runtime.graph import Graph, chain_edges, graph_of_stages, named_layers
+from self_models.runtime.known_parts import find_unknown_part, is_hooked, modules_of
 from self_models.runtime.loop import (
-    all_steps,
+    Outputs,
     prediction_targets,
+    run_timesteps,
     show_image,
-    stacked,
-    summed,
+    stack_outputs,
+    sum_over_pixels,
 )
-from self_models.runtime.outputs import INPUT, SNNOutput, Sums, by_step
-from self_models.runtime.recording import asked_by, recorded, recorded_now
-from self_models.runtime.state import RunState
-from self_models.runtime.timing import timing_of
+from self_models.runtime.outputs import INPUT, SNNOutput, Sums, frames_by_step
+from self_models.runtime.recording import RecordSpec, collect_records, parse_record, record_step
+from self_models.runtime.state import RunState, View
+from self_models.runtime.timing import EveryTimestep, timing_of
 from self_models.vgg_wFeedback import mixed_precision
 
 
 class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
-    """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
+    """An SNN that classifies images over ``T`` timesteps, and predicts them.
 
-    step() is the program: the input neurons send what the gate leaves of the image (a View); one step of the graph of layers; O
-    adds up what the classifier's last layer sends, which does not spike; the read-out makes the decoder's output a prediction,
-    and with it the gate makes the next View. All else runs the same faster, and is held against it.
+    Input spikes go through an encoder to a decoder, which predicts the image, and to a
+    classifier, whose summed outputs are the logits. ``step`` is the program: all else
+    runs the same faster, and is tested against it.
 
-    Settings: SNNConfig in config.py, and those of its parts: gate (objectives/gates.py: what the input neurons
-    see next), rule (stopping.py: when an image stops, in evaluation) and readout (readouts.py: how the decoder's output
-    predicts). Raises ModelError for settings that make no network."""
+    Its settings are SNNConfig in ``config.py``, and those of its parts: the gate
+    (``objectives/gates.py``: what the input neurons see next), the rule
+    (``stopping.py``: when an image stops, in evaluation) and the read-out
+    (``readouts.py``: how the decoder's output predicts).
+
+    Attributes
+    ----------
+    features, generate, classifier : nn.Sequential
+        Encoder, decoder and classifier. ``generate`` is None without a decoder.
+    gate, rule, readout : Gate, Rule and Readout
+        The parts.
+    encoding : Encoding
+        What the input neurons send for what they see.
+    Neuron : type
+        Class of all layers of neurons: SpikingNeuron, or one derived from it.
+    objective : str
+        Name of the class in records.
+    bptt_segments : int
+        See `set_bptt_segments`.
+    precision : {"float32", "bfloat16"}
+        Of matrix products in training. Membrane potentials are always in float32.
+    engine : EventEngine or None
+        What runs an evaluation in place of ``forward``; see ``load()``.
+    stays : str or None
+        Why ``load(engine="auto")`` left it to ``forward``.
+    batched : bool
+        Whether ``forward`` runs many timesteps of a layer at once where it can, and not
+        ``step`` by ``step``.
+    operation_counter : OperationCounter or None
+        What counts operations at present.
+
+    Raises
+    ------
+    ModelError
+        For settings that make no network.
+    """
 
     Settings = SNNConfig
     parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
-    Neuron = SpikingNeuron  # of all layers, or a class derived from it
-    objective = "none"  # in the records
-    bptt_segments = 0  # see set_bptt_segments
-    precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    engine = None  # what runs it in evaluation in place of its own forward, see load(), or None
-    stays = None  # why load(engine="auto") left it to its own forward
-    batched = True  # whether forward takes many steps of a layer at once where it can; else step() by step()
-    watcher = None  # an OperationCounter, while one counts
-    _seen = ()  # the modules as they were when they were looked at, their Graph, layers, and what is unknown among them
+    Neuron = SpikingNeuron
+    objective = "none"
+    bptt_segments = 0
+    precision = "float32"
+    engine = None
+    stays = None
+    batched = True
+    operation_counter = None
+    _last_structure = None  # see _structure
 
     # --- one timestep: the equations
 
-    def step(self, run, image, u):
-        """One time step, in place: the network as its equations. image: the input, u: uniform in [0, 1), both (B, C, H, W).
-        Returns what there is to report of this step, see runtime/loop.py."""
-        show_image(self, run, image)  # a recording shows another one in each step
+    def step(self, run: RunState, image: torch.Tensor, u: torch.Tensor) -> Outputs:
+        """Run one timestep.
+
+        Parameters
+        ----------
+        run : RunState
+            What the timestep before has left. It is changed.
+        image : Tensor of shape (B, C, H, W)
+            The images x; of recordings the frames of this timestep.
+        u : Tensor of shape (B, C, H, W), 0 to 1
+            Uniform samples for the input encoding.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            Outputs of this timestep. The docstring of ``runtime/loop.py`` lists the
+            keys.
+        """
+        show_image(self, run, image)
+
+        # Encode what the gate leaves of the image, x̃:
+        #   poisson   s = sign(x̃) if u <= |x̃|, else 0
+        #   direct    s = x̃
         signal = self.input_spikes(run, u)
-        run.spikes = {"input": run.view.sent(signal)}
-        run.note("input", signal, [run.steps])
+        run.spikes = {INPUT: run.view.spiking_inputs(signal)}
+        run.log_activity(INPUT, signal, [run.steps])
+
+        # Propagate through all layers, in order. Each takes the current I = W s + b:
+        #   immediate   V' = λ V + I        s = H(V'/θ - 1)     V <- V' - θ s
+        #   delayed     s = H(V/θ - 1)      V <- λ V + I - θ s
         sent = self.propagate(run, signal)
-        kept = self.decayed(run.logits, self.settings["output_leak"])
-        run.logits = kept + self.output_current(run, sent["output"])
-        shown = self.read_out_and_gate(run, sent.get("decoded"))
-        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.layers)}
-        return shown | recorded_now(run.asked, run.spikes, run.memory, self.neurons())
 
-    def sends(self, step):
-        """Whether the input neurons may send in the step of this number."""
-        return step < self.timing.active_input_steps(self, step + 1)
+        # Read out the classifier, whose last layer does not spike:
+        #   O <- μ O + W s
+        mu = self.settings["output_leak"]
+        run.logits = self.decayed(run.logits, mu) + self.output_current(run, sent["output"])
 
-    def input_spikes(self, run, u):
-        """What the input neurons send in the coming step, (B, C, H, W). u: uniform in [0, 1), of the same shape."""
-        return (
-            self.encoding.send(run.view.unexplained(), u)
-            if self.sends(run.steps)
-            else torch.zeros_like(run.image)
-        )
+        # Read out the decoder, whose output is d, and let the gate compare p with x:
+        #   R <- ρ R + d        p = sigmoid(R), for example
+        #   open[t+1] = not |p - x| < ε        x̃[t+1] = x where open[t+1], else 0
+        outputs = self.read_out_and_gate(run, sent.get("decoded"))
 
-    def propagate(self, run, signal):
-        """One step of all layers, in place, on what the input sends: name of a layer, or of an end -> what it sends (B, ...)."""
-        return self._run_graph(self.graph, run, signal)
+        outputs |= {"logits": run.logits, "spikes": run.count_spikes(self.layers)}
+        layer_states = run.graph_state.layer_states
+        return outputs | record_step(run.record, run.spikes, layer_states, self.neurons())
 
-    def through(self, run, name, signal):
-        """One step of the nn.Sequential in the attribute of this name, in place: what comes out of it for a signal (B, ...)."""
-        modules = {
-            f"{name}.{position}": module
-            for position, module in getattr(self, name).named_children()
-        }
-        graph = Graph(modules, chained(modules), signal.shape[1:], {"end": [*modules][-1]})
-        run.memory = graph.masks(run.draws, signal.device) | run.memory
-        return self._run_graph(graph, run, signal)["end"]
+    def input_spikes(self, run: RunState, u: torch.Tensor) -> torch.Tensor:
+        """Return what the input neurons send in the coming timestep.
 
-    def _run_graph(self, graph, run, signal):
-        """One step of a Graph, in place: its step()'s return; the run notes what neurons and pools send."""
-        sent = graph.step(run.memory, signal)
-        run.spikes |= {name: sent[name] for name in graph.neuron_names}
-        for name in (*graph.neuron_names, *graph.pools):
-            run.note(name, sent[name], [run.steps])
-        return sent
+        Parameters
+        ----------
+        run : RunState
+            State before it.
+        u : Tensor of shape (B, C, H, W), 0 to 1
+            Uniform samples.
 
-    def output_current(self, run, drive):
-        """What of the last layer's sums (B, labels) the logits take in the coming step: all, unless its timing says other."""
-        return self.timing.output_current(self, run, drive.to(run.logits.dtype))
+        Returns
+        -------
+        Tensor of shape (B, C, H, W)
+            -1, 0 or 1; with the encoding ``direct`` pixel values.
+        """
+        if not self.input_is_active(run.steps):
+            return torch.zeros_like(run.image)
+        return self.encoding.send(run.view.unexplained(), u)
 
-    def decayed(self, values, keep):
-        """What is left after a step of values (B, ...) that keep this part of themselves, a number, or one for each image (B,)."""
+    def propagate(self, run: RunState, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run one timestep of all layers.
+
+        Parameters
+        ----------
+        run : RunState
+            It is changed.
+        signal : Tensor of shape (B, C, H, W)
+            What the input neurons send.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            What each layer sends. "output": the current of the classifier's last layer;
+            "decoded": the decoder's output, if there is a decoder.
+        """
+        return run_graph(self.graph, run, signal)
+
+    def output_current(self, run: RunState, current: torch.Tensor) -> torch.Tensor:
+        """Return what the logits gain in this timestep: W s of the last layer.
+
+        Parameters
+        ----------
+        run : RunState
+            State of the run.
+        current : Tensor of shape (B, num_classes)
+            The last layer's sums.
+
+        Returns
+        -------
+        Tensor of shape (B, num_classes)
+            All of them, unless the timing of the layers says otherwise.
+        """
+        return self.timing.output_current(self, run, current.to(run.logits.dtype))
+
+    def decayed(self, values: torch.Tensor, keep: torch.Tensor | float) -> torch.Tensor:
+        """Return what is left of values after a timestep.
+
+        Parameters
+        ----------
+        values : Tensor of shape (B, ...)
+            The values.
+        keep : float, or Tensor of shape (B,), 0 to 1
+            The fraction that is kept; 1 means no decay.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            ``keep * values``.
+        """
         if isinstance(keep, torch.Tensor):
             keep = keep.view(-1, *[1] * (values.dim() - 1))
         return values * keep
 
-    def read_out_and_gate(self, run, decoded):
-        """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
-        without a decoder. Returns what the step shows of both."""
+    def read_out_and_gate(self, run: RunState, decoded: torch.Tensor | None) -> Outputs:
+        """End a timestep: predict the image, and decide what is seen in the next one.
+
+        Parameters
+        ----------
+        run : RunState
+            It is changed.
+        decoded : Tensor of shape (B, C, H, W) or None
+            The decoder's output d. None without a decoder.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            "prediction", "compared", "predicted" and "is_open", if there are such.
+        """
         run.steps += 1
-        view, shown = run.view, {}
+        view = run.view
+        outputs = {}
         if self.has_feedback:
+            # R <- ρ R + d
             run.readout_sum = self.integrate(run.readout_sum, decoded, view)
-            shown["prediction"] = prediction = self.prediction(run)
+            # p = p(R)
+            prediction = self.prediction(run)
+            outputs["prediction"] = prediction
             if self.gate.reacts:
-                shown["compared"] = self.gate.compared(view)
+                # open[t+1] = not |p - x| < ε (and open[t], if blocking is permanent)
+                # x̃[t+1] = x where open[t+1], else 0
+                outputs["compared"] = self.gate.compared(view)
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
-            # of two steps, on purpose: predicted is what the next step sees, is_open what this one saw
-            shown |= {"predicted": run.view.predicted, "is_open": view.is_open}
-        if self.rule.stops and not self.training:  # asked by all_steps() in runtime/loop.py
-            run.reached.append(replace(run, memory=None, reached=None))
-        return {name: values for name, values in shown.items() if values is not None}
+            # Of two timesteps, on purpose: `predicted` is what the next one sees, and
+            # `is_open` what this one has seen.
+            outputs["predicted"] = run.view.predicted
+            outputs["is_open"] = view.is_open
+        if self.rule.stops and not self.training:  # run_timesteps() will ask the rule
+            run.step_states.append(replace(run, graph_state=None, memory=None, step_states=None))
+        return {name: values for name, values in outputs.items() if values is not None}
 
-    def integrate(self, readout_sum, decoded, view):
-        """The read-out's sum after the decoder has run, (B, C, H, W), held where the gate says so."""
-        moved, held = self.readout.integrate(readout_sum, decoded), self.gate.held(view)
-        return moved if held is None else torch.where(held, readout_sum, moved)
+    def integrate(
+        self, readout_sum: torch.Tensor | int, decoded: torch.Tensor, view: View
+    ) -> torch.Tensor:
+        """Return the read-out's sum R after the decoder has run.
 
-    def prediction(self, run):
-        """What is predicted after the decoder's output so far, (B, C, H, W); 0 without a decoder."""
-        return self.readout.prediction(run.readout_sum) if self.has_feedback else 0.0
+        Parameters
+        ----------
+        readout_sum : Tensor of shape (B, C, H, W)
+            R before.
+        decoded : Tensor of shape (B, C, H, W)
+            The decoder's output d.
+        view : View
+            What the input neurons have seen. The gate may hold R at some pixels.
 
-    def on_pixel_scale(self, predictions):
-        """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
-        return self.readout.on_pixel_scale(predictions) if self.has_feedback else predictions
+        Returns
+        -------
+        Tensor of shape (B, C, H, W)
+            ρ R + d, or R where it is held.
+        """
+        moved = self.readout.integrate(readout_sum, decoded)
+        held = self.gate.held(view)
+        if held is None:
+            return moved
+        return torch.where(held, readout_sum, moved)
 
-    # --- a run
+    def prediction(self, run: RunState) -> torch.Tensor | float:
+        """Return the prediction p of the image.
 
-    def __call__(self, x, *args, record=None, **kwargs):
-        """forward, of checked images; in evaluation by the engine, where there is one that serves, which checks them, unless x
-        wants a gradient or something is recorded."""
+        Parameters
+        ----------
+        run : RunState
+            With the read-out's sum so far.
+
+        Returns
+        -------
+        Tensor of shape (B, C, H, W), or 0.0 without a decoder
+            The prediction, which the loss compares with the image.
+        """
+        if not self.has_feedback:
+            return 0.0
+        return self.readout.prediction(run.readout_sum)
+
+    def on_pixel_scale(self, predictions: torch.Tensor | float) -> torch.Tensor | float:
+        """Return predictions on the scale on which a gate compares them with the image.
+
+        Parameters
+        ----------
+        predictions : Tensor of shape (..., B, C, H, W), or a number without a decoder
+            What ``prediction`` returns.
+
+        Returns
+        -------
+        Tensor of the same shape, or the number
+            See the table of read-outs in docs/explanation/model.md.
+        """
+        if not self.has_feedback:
+            return predictions
+        return self.readout.on_pixel_scale(predictions)
+
+    def through(self, run: RunState, name: str, signal: torch.Tensor) -> torch.Tensor:
+        """Run one timestep of an nn.Sequential of your own.
+
+        Parameters
+        ----------
+        run : RunState
+            It is changed: the state of these layers is kept and recorded as that of all
+            others.
+        name : str
+            Name of the attribute that holds the nn.Sequential.
+        signal : Tensor of shape (B, ...)
+            What arrives at its first layer.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            What its last layer sends.
+        """
+        modules = named_layers(name, getattr(self, name))
+        last_layer = list(modules)[-1]
+        graph = Graph(modules, chain_edges(modules), signal.shape[1:], {"end": last_layer})
+        masks = graph.draw_masks(run.draws, signal.device)
+        run.graph_state.masks = masks | run.graph_state.masks  # those drawn before stay
+        return run_graph(graph, run, signal)["end"]
+
+    def input_is_active(self, step: int) -> bool:
+        """Return whether the input neurons may send in the timestep of this number."""
+        return step < self.timing.active_input_steps(self, step + 1)
+
+    # --- a run of many timesteps
+
+    def __call__(
+        self, x: torch.Tensor, *args: Any, record: Mapping | str | None = None, **kwargs: Any
+    ) -> SNNOutput:
+        """Run the network on images, by its engine or by ``forward``; see `forward`.
+
+        An engine runs evaluations, unless it cannot serve, a gradient for the images is
+        wanted, or something is recorded.
+        """
         wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
-        is_plain = not (self.training or wants_gradient or record)
-        if self.engine and is_plain and self.engine.serves():
-            return self.engine.run(x, *args, **kwargs)
-        return super().__call__(
-            checked_images(x, self, self.frames), *args, record=record, **kwargs
-        )
+        is_plain_evaluation = not (self.training or wants_gradient or record)
+        if self.engine and is_plain_evaluation and self.engine.serves():
+            return self.engine.run(x, *args, **kwargs)  # which checks the images, too
+        x = checked_images(x, self, self.frames)
+        return super().__call__(x, *args, record=record, **kwargs)
 
-    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
-        draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see asked_by. Raises ModelError for other images,
-        another number of draws, or what cannot be recorded."""
-        asked, draws = asked_by(record, self), draws_for(x, draws, seed)
+    def forward(
+        self,
+        x: torch.Tensor,
+        uniforms: torch.Tensor | None = None,
+        draws: Draws | None = None,
+        seed: int | None = None,
+        frames: bool = True,
+        record: Mapping | str | None = None,
+    ) -> SNNOutput:
+        """Run the network on images for T timesteps.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or recordings (B, T, C, H, W)
+            Colour images in [-1, 1], others in [0, 1], or bytes of 0 to 255.
+        uniforms : Tensor of shape (T, B, C, H, W), 0 to 1, optional
+            The samples u of the input encoding.
+        draws, seed : Draws and int, optional
+            Random numbers of dropout masks, and of the input encoding if there are no
+            ``uniforms``; see ``draws_for``.
+        frames : bool, default True
+            Whether to return predictions, errors, ``predicted`` and ``is_open``. If
+            False, the output has ``sums`` in their place.
+        record : mapping, "all" or None
+            What to record: layer -> "spikes", "membrane", or both, and maybe neurons;
+            see ``runtime/recording.py``.
+
+        Returns
+        -------
+        SNNOutput
+            Logits, predictions, spikes and more.
+
+        Raises
+        ------
+        ModelError
+            For other images, another number of draws, or what cannot be recorded.
+        """
+        record_specs = parse_record(record, self)
+        draws = draws_for(x, draws, seed)
         with mixed_precision(self, x):
-            run = self.start(x, draws, asked)
-            shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
-        return self.output(x, shown, steps, asked)
+            run = self.start(x, draws, record_specs)
+            outputs, steps_taken, _ = run_timesteps(self, run, self.latency, uniforms, frames)
+        return self.make_output(x, outputs, steps_taken, record_specs)
 
-    def start(self, x, draws=None, asked=None, is_open_ended=False):
-        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
-        is recorded, for which step() is taken step by step; is_open_ended: whether others may come after these images."""
-        recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        logits = x.new_zeros(len(x), self.settings["labels"])
-        draws = draws_for(x, draws)
-        memory = self.graph.masks(draws, x.device)
+    def start(
+        self,
+        x: torch.Tensor,
+        draws: Draws | None = None,
+        record: Mapping[str, RecordSpec] | None = None,
+        is_open_ended: bool = False,
+    ) -> RunState:
+        """Return the state before the first timestep: the network at rest.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or recordings (B, T, C, H, W)
+            The images.
+        draws : Draws, optional
+            Random numbers of the run; see ``draws_for``.
+        record : mapping of {str: RecordSpec}, optional
+            What to record of each layer. If there is anything, ``step`` runs each
+            timestep.
+        is_open_ended : bool, default False
+            Whether other images may come after these, as in a stream.
+
+        Returns
+        -------
+        RunState
+            With steps = 0.
+        """
+        if x.dim() == 4:
+            recording = None
+            image = x
+        else:
+            recording = x
+            image = x[:, 0]
+        draws = draws_for(image, draws)
         self.timing.prepare(self)
-        memory |= self.timing.initial_memory(self, x)
+        graph_state = self.timing.initial_state(self, image)
+        graph_state.masks = self.graph.draw_masks(draws, image.device)
         return RunState(
-            x,
-            self.gate.start(x),
-            logits,
-            torch.zeros_like(x),
-            draws,
-            asked or {},
+            image=image,
+            view=self.gate.start(image),
+            logits=image.new_zeros(len(image), self.settings["labels"]),
+            readout_sum=torch.zeros_like(image),
+            draws=draws,
+            record=record or {},
             is_open_ended=is_open_ended,
             recording=recording,
-            memory=memory,
-            engine=self.dense_engine(x, asked),
+            graph_state=graph_state,
+            engine=self.dense_engine(image, record),
         )
 
-    def segment(self, run, draws, frames):
-        """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
-        first, noted = run.steps, {} if self.watcher else None
-        run = replace(run, memory=dict(run.memory), reached=[], noted=noted, counts={})
+    def run_chunk(
+        self, run: RunState, draws: torch.Tensor, return_frames: bool
+    ) -> tuple[RunState, Outputs]:
+        """Run some timesteps.
+
+        Parameters
+        ----------
+        run : RunState
+            State before them. It is not changed, so that a backward pass can run them
+            again.
+        draws : Tensor of shape (t, B, C, H, W), 0 to 1
+            Uniform samples of each timestep.
+        return_frames : bool
+            Whether the outputs have predictions and masks for every pixel, or sums over
+            pixels in their place.
+
+        Returns
+        -------
+        run : RunState
+            State after these timesteps.
+        outputs : dict of {str: Tensor of shape (t, B, ...)}
+            Their outputs.
+        """
+        first_step = run.steps
+        run = replace(
+            run,
+            graph_state=run.graph_state.copy(),
+            memory=dict(run.memory),
+            step_states=[],
+            activity={} if self.operation_counter else None,
+            counts={},
+        )
         if run.engine is not None:
-            shown = run.engine.run(self, run, draws)
+            outputs = run.engine.run(self, run, draws)
         else:
-            shown = stacked([self.step(run, run.shown_now(), u) for u in draws])
-        if frames:
-            return run, shown
-        if run.recording is None:
-            return run, summed(shown, run.image, run.image)
-        seen, targets = by_step(run.recording), prediction_targets(self, run.recording)
-        return run, summed(shown, seen[first : run.steps], targets[first : run.steps])
+            outputs = stack_outputs([self.step(run, run.current_frame(), u) for u in draws])
+        if return_frames:
+            return run, outputs
+        images = run.image
+        targets = run.image
+        if run.recording is not None:
+            timesteps = slice(first_step, run.steps)
+            images = frames_by_step(run.recording)[timesteps]
+            targets = prediction_targets(self, run.recording)[timesteps]
+        return run, sum_over_pixels(outputs, images, targets)
 
-    def output(self, x, shown, steps, asked, names=None):
-        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,);
-        names: of the layers, if they are known."""
-        predictions, spikes, names = shown.get("prediction"), shown["spikes"], names or self.layers
+    def make_output(
+        self,
+        x: torch.Tensor,
+        outputs: Outputs,
+        steps_taken: torch.Tensor,
+        record: Mapping[str, RecordSpec],
+        names: Collection[str] | None = None,
+    ) -> SNNOutput:
+        """Arrange the outputs of all timesteps as an SNNOutput.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or recordings (B, T, C, H, W)
+            The images.
+        outputs : dict of {str: Tensor of shape (T, B, ...)}
+            Outputs of all timesteps, as ``run_timesteps`` returns them.
+        steps_taken : Tensor of shape (B,), int64
+            Number of timesteps after which each image stopped.
+        record : mapping of {str: RecordSpec}
+            What was recorded.
+        names : collection of str, optional
+            Names of "input" and of the layers, if the caller has them.
+
+        Returns
+        -------
+        SNNOutput
+            The output.
+        """
+        predictions = outputs.get("prediction")
+        errors = None
+        sums = None
+        if predictions is not None:
+            errors = (prediction_targets(self, x, steps_taken) - predictions) ** 2
+        elif self.has_feedback:
+            sums = Sums(outputs.get("error"), outputs.get("open_share"))
+        if "compared" in outputs:
+            comparisons = outputs["compared"].sum(0)
+        else:
+            comparisons = torch.zeros_like(steps_taken)
+        spikes = outputs["spikes"]  # (T, B, num_layers)
+        names = names or self.layers
         return SNNOutput(
-            logits=shown["logits"][-1],
+            logits=outputs["logits"][-1],
             predictions=predictions,
-            errors=None
-            if predictions is None
-            else (prediction_targets(self, x, steps) - predictions) ** 2,
+            errors=errors,
             spikes=dict(zip(names, spikes.sum(0).unbind(-1), strict=True)),
-            steps=steps,
-            predicted=shown.get("predicted"),
-            is_open=shown.get("is_open"),
-            comparisons=shown["compared"].sum(0)
-            if "compared" in shown
-            else torch.zeros_like(steps),
-            sums=Sums(shown.get("error"), shown.get("open_share"))
-            if predictions is None and self.has_feedback
-            else None,
-            logits_by_step=shown["logits"],
+            steps=steps_taken,
+            predicted=outputs.get("predicted"),
+            is_open=outputs.get("is_open"),
+            comparisons=comparisons,
+            sums=sums,
+            logits_by_step=outputs["logits"],
             spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
-            recorded=recorded(asked, shown),
+            recorded=collect_records(record, outputs),
         )
 
-    def stream(self, seed=0):
-        """A Stream: this network, streaming: its images change. seed: of its draws."""
+    def stream(self, seed: int = 0) -> Any:
+        """Return a stream of this network, whose images may change while it runs.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of its random numbers.
+
+        Returns
+        -------
+        Stream
+            At rest.
+        """
         return assembly.load_object(assembly.STREAM)(self, seed)
 
-    def set_bptt_segments(self, segments):
-        """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
-        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T."""
-        self.bptt_segments = round(self.timesteps**0.5) if segments == "auto" else segments
+    def set_bptt_segments(self, segments: int | str) -> None:
+        """Train in segments of the T timesteps.
+
+        The backward pass runs the timesteps of a segment again, in place of keeping
+        what it needs of them: this takes memory for T / segments timesteps, and a third
+        more time.
+
+        Parameters
+        ----------
+        segments : int or "auto"
+            Number of segments. 0 keeps all timesteps; "auto": the square root of T.
+        """
+        if segments == "auto":
+            segments = round(self.timesteps**0.5)
+        self.bptt_segments = segments
 
     # --- how it is made and changed
 
-    def build(self):
-        """Make the layers, and settle what the settings ask of them."""
+    def build(self) -> None:
+        """Make the layers, and settle what the settings ask of them; see `Network`."""
         plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
-        last = self.new_neuron("generate") if self.readout.spiking else None
-        stages = build_stages(plan, self.image_shape, self.settings, self.new_neuron, last)
-        self.features, self.generate, self.classifier = stages
+        last_neurons = self.new_neuron("generate") if self.readout.spiking else None
+        self.features, self.generate, self.classifier = build_stages(
+            plan, self.image_shape, self.settings, self.new_neuron, last_neurons
+        )
 
-    def make_graph(self):
-        """The Graph of the layers as they are now."""
+    def make_graph(self) -> Graph:
+        """Return the graph of the layers as they are now."""
         return graph_of_stages(self.features, self.generate, self.classifier, self.image_shape)
 
-    def new_neuron(self, stage, channels=None):
-        """A layer of neurons, as they begin, of the stage of this name. channels: of its current; None for the decoder's last."""
-        own = self.settings
-        names = (
-            "update",
-            "default_threshold",
-            "leak",
-            "learn_threshold",
-            "learn_leak",
-            "initial_potential",
-            "membrane_floor",
-        )
-        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        neuron_class = self.timing.neuron_class(self)
-        return neuron_class(surrogate, *(own[name] for name in names))
+    def new_neuron(self, stage: str, channels: int | None = None) -> SpikingNeuron:
+        """Return a new layer of neurons.
 
-    def change(self, **settings: object) -> "VGG_SNN_STDB_wFeedback":
+        Parameters
+        ----------
+        stage : {"features", "generate", "classifier"}
+            The stage for which it is made.
+        channels : int or None
+            Number of channels of its current. None for the decoder's last layer.
+
+        Returns
+        -------
+        SpikingNeuron
+            With the threshold and leak of the settings.
+        """
+        settings = self.settings
+        make_surrogate = SURROGATES.find(settings["activation"])
+        neuron_class = self.timing.neuron_class(self)
+        return neuron_class(
+            make_surrogate(settings["alpha"], settings["beta"]),
+            settings["update"],
+            settings["default_threshold"],
+            settings["leak"],
+            settings["learn_threshold"],
+            settings["learn_leak"],
+            settings["initial_potential"],
+            settings["membrane_floor"],
+        )
+
+    def change(self, **settings: Any) -> "VGG_SNN_STDB_wFeedback":
         """Change settings of a network that is built.
 
         Parameters
         ----------
         **settings
-            Gate, rule and read-out, by name or as objects, their settings, and those in
-            ``CHANGEABLE`` of config.py.
+            Gate, rule and read-out, by name or as objects, their settings, and those
+            that ``config.CHANGEABLE`` names.
 
         Returns
         -------
@@ -297,7 +657,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Raises
         ------
         ModelError
-            For any other setting, or a value that cannot be. Then nothing changes.
+            For another setting, or a value that cannot be. Then nothing changes.
         """
         settings, new_parts = self.separate_parts(settings)
         for name in settings:
@@ -326,95 +686,233 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     # --- what it is
 
-    timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
-    timing = property(
-        lambda self: timing_of(self.settings["update"])
-    )  # when layers charge, and fire
-    has_colour = property(lambda self: has_colour(self.image_shape[0]))
-    output_leak = property(lambda self: self.settings["output_leak"])
-    frames = property(
-        lambda self: self.timesteps if self.settings["recorded_frames"] else 0
-    )  # of a recording that it takes
+    @property
+    def timesteps(self) -> int:
+        """Number of timesteps ``T``. To change it, call ``change``."""
+        return self.settings["timesteps"]
 
     @property
-    def latency(self):
-        """Timesteps until an image is answered."""
+    def timing(self) -> EveryTimestep:
+        """When layers charge, and when they fire."""
+        return timing_of(self.settings["update"])
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether its images have three channels, in [-1, 1]."""
+        return has_colour(self.image_shape[0])
+
+    @property
+    def output_leak(self) -> float:
+        """Part μ of the logits that is kept per timestep, 0 to 1."""
+        return self.settings["output_leak"]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of a recording that it takes; 0 if it takes images."""
+        if not self.settings["recorded_frames"]:
+            return 0
+        return self.timesteps
+
+    @property
+    def latency(self) -> int:
+        """Number of timesteps until an image is answered."""
         return self.timing.latency(self)
 
     @property
-    def sends_values(self):
-        """True if what the input neurons send may be other than 0 and 1."""
-        return (
-            self.has_colour
-            or getattr(self.gate, "residual", False)
-            or not self.encoding.uses_draws
-        )
+    def has_analog_input(self) -> bool:
+        """Whether the input neurons may send other values than 0 and 1."""
+        sends_errors = getattr(self.gate, "residual", False)
+        return self.has_colour or sends_errors or not self.encoding.uses_draws
 
-    # what takes what from which, see runtime/graph.py; its ends are 'output', and 'decoded' with a decoder
-    graph = property(lambda self: self._looked_at()[1])
-    layers = property(
-        lambda self: self._looked_at()[2]
-    )  # 'input', then the spiking layers by name, those beside the stages last
-    unknown = property(
-        lambda self: self._looked_at()[3]
-    )  # the first part that no architecture makes, in words, or None
+    @property
+    def graph(self) -> Graph:
+        """Which layer takes what from which.
 
-    def _looked_at(self):
+        Returns
+        -------
+        Graph
+            Its ends are "output", and with a decoder "decoded".
+        """
+        return self._structure().graph
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of "input" and the spiking layers, those beside the stages last."""
+        return self._structure().layers
+
+    @property
+    def unknown_part(self) -> str | None:
+        """The first part that no architecture makes, for a message, or None."""
+        return self._structure().unknown_part
+
+    def _structure(self):
+        """Return the Structure of the modules, made anew whenever they change."""
         modules = modules_of(self)
-        seen = modules, [*map(type, modules)]  # a module may become one of another class
-        if not self._seen or self._seen[0] != seen:
-            self._seen = seen, self.make_graph(), [INPUT, *self.neurons()], unknown(self)
-        return self._seen
+        classes = list(map(type, modules))  # a module may become one of another class
+        last = self._last_structure
+        if last is None or last.modules != modules or last.classes != classes:
+            self._last_structure = Structure(
+                modules=modules,
+                classes=classes,
+                graph=self.make_graph(),
+                layers=[INPUT, *self.neurons()],
+                unknown_part=find_unknown_part(self),
+            )
+        return self._last_structure
 
     # --- what runs it: its step(), or an engine of assembly
 
     @property
-    def runs_by(self):
-        """What runs it in evaluation: 'event', 'dense' where layers take many steps at once, or 'reference', its step()."""
+    def runs_by(self) -> str:
+        """What runs an evaluation.
+
+        Returns
+        -------
+        {"event", "dense", "reference"}
+            "event": the engine that ``load()`` gave it. "dense": the dense engine,
+            which runs many timesteps of a layer at once. "reference": ``step``.
+        """
         if self.engine and self.engine.serves():
             return "event"
-        return "dense" if self.runs_dense({}) else "reference"
+        if self.runs_dense({}):
+            return "dense"
+        return "reference"
 
-    # True if it replaces methods or has forward hooks: then it runs by step()
-    is_custom = property(lambda self: self.replaces() or any(map(is_hooked, modules_of(self))))
+    @property
+    def is_custom(self) -> bool:
+        """Whether it replaces methods, or has forward hooks. Then ``step`` runs it."""
+        return self.replaces() or any(map(is_hooked, modules_of(self)))
 
-    def replaces(self, but=()):
-        """True if this model's class, or the model itself, has a method of its own in place of one here, but for these."""
-        cls, here = type(self), VGG_SNN_STDB_wFeedback
-        own = {
-            name
-            for name in methods_here()
-            if name in vars(self) or getattr(cls, name) is not getattr(here, name)
-        }
-        return bool(own.difference(but))
+    def replaces(self, but: Collection[str] = ()) -> bool:
+        """Return whether the network replaces a method of this class by its own.
 
-    def runs_dense(self, asked):
-        """True where layers take many steps at once, by the dense engine; else step() is taken. asked: what is recorded."""
-        if asked or not self.batched:
+        Parameters
+        ----------
+        but : collection of str
+            Names of methods that do not count.
+
+        Returns
+        -------
+        bool
+            True if its class, or the object itself, has such a method.
+        """
+        own_class = type(self)
+        for name in replaceable_methods().difference(but):
+            is_own = getattr(own_class, name) is not getattr(VGG_SNN_STDB_wFeedback, name)
+            if is_own or name in vars(self):
+                return True
+        return False
+
+    def runs_dense(self, record: Mapping[str, RecordSpec]) -> bool:
+        """Return whether the dense engine can run it, and not ``step``.
+
+        Parameters
+        ----------
+        record : mapping of {str: RecordSpec}
+            What is to be recorded, which only ``step`` can.
+
+        Returns
+        -------
+        bool
+            False also if ``batched`` is.
+        """
+        if record or not self.batched:
             return False
         return assembly.load_object(assembly.ENGINES["dense"]).supports(self) is None
 
-    def dense_engine(self, x, asked):
-        """The dense engine for a run on images x (B, C, H, W), or None where it takes step(). asked: what is recorded."""
-        if not self.runs_dense(asked):
+    def dense_engine(self, x: torch.Tensor, record: Mapping[str, RecordSpec] | None) -> Any:
+        """Return a dense engine for a run.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W)
+            Images of the run.
+        record : mapping of {str: RecordSpec} or None
+            What is to be recorded.
+
+        Returns
+        -------
+        DenseEngine or None
+            None if ``step`` must run it.
+        """
+        if not self.runs_dense(record):
             return None
         return assembly.load_object(assembly.ENGINES["dense"])(self, x)
 
-    def refresh(self):
-        """Have the engine prepare again, after a change of weights that nobody counts: in place through `.data`,
-        a NumPy array or another process, or of inference tensors. Every evaluation begins with it."""
+    def refresh(self) -> None:
+        """Have the engine prepare again.
+
+        This is needed after changes of weights that it cannot notice. Such are changes
+        in place by ``.data``, a NumPy array or another process, and changes of
+        inference tensors. Every evaluation of the scripts begins with it.
+        """
         if self.engine:
             self.engine.refresh()
 
 
+def run_graph(graph: Graph, run: RunState, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run one timestep of a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph of a network, or of a part of it.
+    run : RunState
+        It is changed. It keeps what neurons send, and notes it for whoever counts
+        operations.
+    signal : Tensor of shape (B, ...)
+        What arrives at the graph's input.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (B, ...)}
+        What each node, and each end, sends.
+    """
+    sent = graph.step(run.graph_state, signal)
+    for name in graph.neuron_names:
+        run.spikes[name] = sent[name]
+    for name in (*graph.neuron_names, *graph.pools):
+        run.log_activity(name, sent[name], [run.steps])
+    return sent
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What follows from the modules of a network, and is kept until they change.
+
+    Attributes
+    ----------
+    modules : list of nn.Module
+        The network and its modules.
+    classes : list of type
+        Their classes.
+    graph : Graph
+        Which layer takes what from which.
+    layers : list of str
+        "input", and the names of the spiking layers.
+    unknown_part : str or None
+        The first part that no architecture makes.
+    """
+
+    modules: list[nn.Module]
+    classes: list[type]
+    graph: Graph
+    layers: list[str]
+    unknown_part: str | None
+
+
 @functools.cache
-def methods_here():
-    """Names of the methods and properties of VGG_SNN_STDB_wFeedback, but for those that make what is looked at itself."""
-    names = {*dir(VGG_SNN_STDB_wFeedback)}.difference(
-        dir(nn.Module), ("new_neuron", "build", "make_graph")
-    ) | {"forward"}
-    return {
-        name
-        for name in names
-        if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType)
-    }
+def replaceable_methods() -> frozenset[str]:
+    """Return the names of the methods and properties of VGG_SNN_STDB_wFeedback.
+
+    Without those of every nn.Module but ``forward``, and without those that make the
+    layers and the graph: what these make is looked at itself.
+    """
+    names = set(dir(VGG_SNN_STDB_wFeedback))
+    names -= {*dir(nn.Module), "new_neuron", "build", "make_graph"}
+    names.add("forward")
+    methods = set()
+    for name in names:
+        if isinstance(getattr(VGG_SNN_STDB_wFeedback, name), property | FunctionType):
+            methods.add(name)
+    return frozenset(methods)

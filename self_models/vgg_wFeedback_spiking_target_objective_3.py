@@ -1,10 +1,28 @@
-"""Objective 3, implicit attention through contrast: what is not yet explained gains contrast. See objectives/contrast.py."""
+"""Objective 3, implicit attention through contrast.
+
+What is not predicted yet gains contrast; see ``objectives/contrast.py``.
+"""
 
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 class ContrastAttentionSNN(InputBlockingSNN):
-    """The SNN with the gate `contrast`. Raises ModelError for an unknown rule, and as InputBlockingSNN does."""
+    """An SNN whose gate gives pixels more contrast until they are predicted.
+
+    It is an InputBlockingSNN with the gate ``contrast`` by default.
+
+    Attributes
+    ----------
+    defaults : dict
+        Settings whose defaults differ from those of the base class.
+    objective : str
+        Name of the class in records.
+
+    Raises
+    ------
+    ModelError
+        For an unknown contrast rule, and as InputBlockingSNN does.
+    """
 
     defaults = {"gate": "contrast"}  # noqa: RUF012
-    objective = "contrast_attention"  # in the records
+    objective = "contrast_attention"

@@ -35,7 +35,7 @@ from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.scale import Scale
 from self_models.runtime.chains import Chain
-from self_models.runtime.loop import AT_ONCE, chunk_length
+from self_models.runtime.loop import VALUES_AT_ONCE, chunk_length
 from self_models.runtime.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -72,7 +72,7 @@ def test_two_layers_by_hand():
     x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
     with torch.inference_mode(), OperationCounter(model) as counter:
         output = model(x, torch.full((1, 1, 1, 3, 4), 0.5))
-    assert model.watcher is None  # none left
+    assert model.operation_counter is None  # none left
     result = counter.result(1)
     # a corner meets 4 places, the inner pixel 9, each with 2 channels; a neuron needs more than 1, so both spikes: the 4
     # places that see both, times 2 channels
@@ -242,7 +242,7 @@ class Recount:
         ):
             end, size = one.end, prod(one.chain.after)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
-            for steps, signal in run.noted.get(one.source, ()):
+            for steps, signal in run.activity.get(one.source, ()):
                 for step, sent in zip(
                     steps, signal.unflatten(0, (len(steps), images)), strict=True
                 ):
@@ -295,7 +295,7 @@ def check_counts(case, model):
     if streams := streams and not model.frames and not model.timing.is_phased:
         model.change(rule="never")
     counter, recount = OperationCounter(model, reaches=True), Recount(model)
-    for model.watcher in (counter, recount):
+    for model.operation_counter in (counter, recount):
         if streams:
             stream = model.stream(seed=1)
             stream(x, 3), stream(x.flip(0), LASTS - 3)
@@ -653,7 +653,7 @@ def test_evaluate_takes_what_people_have(x):
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     model, large = small(steps=50), torch.empty(4, 3, 224, 224)
-    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
+    monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 6 * 2 * model.graph.largest_signal)
     assert [
         chunk_length(model, images, 50, False)
         for images in (large[:2], large, torch.empty(100, 1))
@@ -662,8 +662,8 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     assert (
         chunk_length(model, large[:2], 50, True) == 1
     )  # images that are sure leave the batch before long
-    monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.graph.largest)
+    monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 100 * 2 * model.graph.largest_signal)
     assert chunk_length(model, large[:2], 50, True) == 4
-    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.graph.largest)
+    monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 6 * 2 * model.graph.largest_signal)
     model.train().set_bptt_segments(4)
     assert chunk_length(model, large, 50, False) == 13

@@ -32,12 +32,12 @@ from torch import nn
 from self_models import ModelError, evaluate, first_difference, load
 from self_models.counting.operations import OperationCounter
 from self_models.engines.dense.engine import DenseEngine
-from self_models.engines.dense.run import FoldedChain, joined_decoder
+from self_models.engines.dense.run import FoldedChain, fold_decoder
 from self_models.engines.event.engine import EventEngine
 from self_models.objectives.gates import GATES, Blocking
 from self_models.runtime.draws import Draws
-from self_models.runtime.graph import in_a_row
-from self_models.runtime.loop import AT_ONCE
+from self_models.runtime.graph import nodes_in_a_row
+from self_models.runtime.loop import VALUES_AT_ONCE
 from self_models.runtime.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -274,7 +274,7 @@ def check_case(case, model):
         and case["gate"] in ("open", "block")
     )
     ran, tolerance = ["reference", "batched"], 0 if exact else 1e-4
-    with torch.no_grad(), mock.patch.dict(AT_ONCE, cpu=run["at_once"]):
+    with torch.no_grad(), mock.patch.dict(VALUES_AT_ONCE, cpu=run["at_once"]):
         with OperationCounter(plain) as stepwise:
             wanted = plain(x, u, record=record)
         with OperationCounter(model) as counted:
@@ -452,8 +452,8 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     on it pays. The map stays the same, also where the encoder has halved odd sizes."""
     plan = [[4, "D", 6, "D", 8, "D"], ["U", "U", "U", "in"]]
     generate = trainable(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
-    plain, signal = in_a_row(generate.named_children()), torch.rand(signals, 8, 2, 3)
-    chain = joined_decoder(plain, plain[-1].name, signals, (19, 27))
+    plain, signal = nodes_in_a_row(generate.named_children()), torch.rand(signals, 8, 2, 3)
+    chain = fold_decoder(plain, plain[-1].name, signals, (19, 27))
     found, wanted = (
         functools.reduce(lambda x, node: node.module(x), nodes, signal) for nodes in (chain, plain)
     )

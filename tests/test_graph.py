@@ -23,8 +23,9 @@ from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.neurons import Constants, NIRNeuron
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.surrogates import triangle
-from self_models.runtime.graph import Graph, chained
+from self_models.runtime.graph import Graph, chain_edges
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import GraphState
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])
@@ -441,7 +442,7 @@ def test_bytes_above_1_are_pixels_or_counts_as_the_caller_says(engine, training)
         assert torch.equal(scaled.spikes_by_step["input"].flatten(), pixels)
         assert scaled.logits_by_step.flatten().tolist() == [0, 0, 1, 1]
     with pytest.raises(ModelError, match=unclear):
-        model.step({}, BYTES[:, 2])
+        model.step(GraphState(), BYTES[:, 2])
 
 
 def test_bytes_of_0_and_1_and_other_numbers_need_no_word():
@@ -643,7 +644,7 @@ def test_neurons_of_the_core_are_those_of_nir_without_constants(engine, update):
     def run(kind):
         own = {"threshold": 0.3, "leak": 0.9, "initial_potential": 0.5, "floor": 0.25}
         modules = {"in": weights, "a": kind(triangle(None, None), update, **own)}
-        graph = Graph(modules, chained(modules), shape=(6,), ends={"output": "a"})
+        graph = Graph(modules, chain_edges(modules), shape=(6,), ends={"output": "a"})
         model = GraphSNN(graph, engine=engine).eval()
         assert not model.stays
         return model(events, record="all").recorded["a"]
@@ -758,7 +759,7 @@ def test_a_link_ends_at_its_last_layer_or_at_its_target():
     """Of two networks, one with a layer between the input and the neurons, one without."""
     neuron = SpikingNeuron(triangle(None, None), "immediate")
     layers = {"linear": nn.Linear(3, 3), "neuron": neuron}
-    graph = Graph(layers, chained(layers), (3,), {"output": "neuron"})
+    graph = Graph(layers, chain_edges(layers), (3,), {"output": "neuron"})
     assert [link.end for link in graph.links] == ["linear", "output"]
     assert [
         link.end for link in Graph({"neuron": neuron}, [(INPUT, "neuron")], (3,), {}).links

@@ -168,7 +168,7 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
             return torch.zeros(len(run.image), dtype=torch.bool)
 
     for at_once in (1, 4):
-        monkeypatch.setattr("self_models.runtime.loop.LOOKED_AFTER", at_once)
+        monkeypatch.setattr("self_models.runtime.loop.STEPS_BETWEEN_CHECKS", at_once)
         model, found[at_once] = build(InputBlockingSNN), []
         model.rule = Watching()
         run(model, images)

@@ -166,7 +166,7 @@ def test_surprise_by_hand():
         show_image(model, same := copy.copy(stream._run), image),
         show_image(model, run := copy.copy(same), after),
     )
-    assert run.logits.unique().tolist() == [1.5] and run.memory[
+    assert run.logits.unique().tolist() == [1.5] and run.graph_state.layer_states[
         "features.1"
     ].v.unique().tolist() == [0.0625]
     assert run.readout_sum[0, 0].tolist() == [[0, 0.5, 0.5, 0.5], *[[0] * 4] * 3]

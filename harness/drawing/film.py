@@ -27,7 +27,7 @@ from self_models.runtime.loop import prediction_targets
 from self_models.runtime.outputs import (
     PARTS,
     by_part,
-    by_step,
+    frames_by_step,
     open_share_by_step,
     part_of,
     spiking_parts,
@@ -115,7 +115,7 @@ def film_of(model, batch, output, names, titles):
     titles: of the images. Floats of no more than a step beside the output."""
     images, gate, steps = still(batch.images), model.gate, len(output.predictions)
     see, everywhere = getattr(gate, "seen", None), torch.ones_like(images, dtype=torch.bool)
-    shown_at = by_step(batch.images, output.steps).expand(steps, *images.shape)
+    shown_at = frames_by_step(batch.images, output.steps).expand(steps, *images.shape)
     is_open = [everywhere] * steps if output.is_open is None else output.is_open
     predicted = [~everywhere] * steps if output.predicted is None else output.predicted
     targets = prediction_targets(model, batch.images, output.steps).expand(steps, *images.shape)

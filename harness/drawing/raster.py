@@ -11,7 +11,7 @@ from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, s
 from harness.drawing.film import as_pixels, in_words, still
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.runtime.outputs import part_of
-from self_models.runtime.recording import spaces_of
+from self_models.runtime.recording import shapes_of_layers
 
 FRAMES, SECONDS = 40, 0.15  # of the GIF of a recording, at most, and each
 LOOKS = (
@@ -41,7 +41,7 @@ def raster_of(model, batch, seed, count):
     """The Raster of a Batch's first image, with `count` neurons of each layer, drawn by the seed among those that spike."""
     image, draws = batch.images[:1], Draws(seed, EVALUATION, batch.index[:1])
     names, neurons = (
-        [name for name, space in spaces_of(model).items() if space and name != "output"],
+        [name for name, space in shapes_of_layers(model).items() if space and name != "output"],
         model.neurons(),
     )
     spikes = model(

@@ -15,7 +15,7 @@ from self_models.engines.event.state import in_rows
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.runtime.draws import draws_for, in_space, key_for
 from self_models.runtime.outputs import SNNOutput
-from self_models.runtime.recording import spaces_of
+from self_models.runtime.recording import shapes_of_layers
 
 
 class CBuild:
@@ -34,11 +34,11 @@ class CBuild:
         self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
         self.spaces = {
             name: space
-            for name, space in spaces_of(snn).items()
+            for name, space in shapes_of_layers(snn).items()
             if name in (*snn.layers, "output")
         }
         self.placed, self.whole = (
-            snn.graph.placed,
+            snn.graph.spatial_shapes,
             "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text(),
         )
         done = subprocess.run(

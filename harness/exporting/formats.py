@@ -215,11 +215,13 @@ def forward_layers(model):
     check_spiking(model)
     check_known(model, "an export")
     graph = model.graph
-    if any(node.sources != (before.name,) for before, node in pairwise(graph.needed("output"))):
+    if any(
+        node.sources != (before.name,) for before, node in pairwise(graph.required_nodes("output"))
+    ):
         raise UserError("this network has connections that no row of layers has: --to c takes it")
     return [
         Layer(node.name, node.module, graph.shapes[node.sources[0]], graph.shapes[node.name])
-        for node in graph.needed("output")
+        for node in graph.required_nodes("output")
         if not passes(node.module)
     ]
 

@@ -133,8 +133,8 @@ def filled(network):
 def layers_of(model):
     """Each layer's name in words, part, number within that, and mean of the neurons that a spike reaches, forward and back."""
     graph, layers = model.graph, []
-    of_decoder = {node.name for node in graph.needed("decoded")} - {
-        node.name for node in graph.needed("output")
+    of_decoder = {node.name for node in graph.required_nodes("decoded")} - {
+        node.name for node in graph.required_nodes("output")
     } | {"decoded"}
     for node in model.layers:
         part = part_of(node)

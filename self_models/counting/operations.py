@@ -303,12 +303,12 @@ class OperationCounter:
         """Count from now on."""
         if self.model.engine:
             self.model.engine.start_counting()
-        self.model.watcher = self
+        self.model.operation_counter = self
         return self
 
     def __exit__(self, *exception):
         """Count no more. The event engine says only now what it has counted."""
-        self.model.watcher = None
+        self.model.operation_counter = None
         if self.model.engine:
             self.model.engine.stop_counting(self)
 
@@ -336,11 +336,11 @@ class OperationCounter:
         # In a timestep without an active input a layer only fires what it was charged
         # with.
         for position, running_images in enumerate(takes_part.sum(1).tolist()):
-            if self.model.sends(first + position):
+            if self.model.input_is_active(first + position):
                 self.ran += running_images
 
         signals = {}
-        for source, pieces in run.noted.items():
+        for source, pieces in run.activity.items():
             signals[source] = join_chunks(pieces, takes_part, first)
             self._add_sent(source, signals[source])
 

@@ -33,7 +33,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics import ModelError
-from self_models.engines.dense.run import FoldedChain, joined_decoder
+from self_models.engines.dense.run import FoldedChain
+from self_models.engines.dense.run import fold_decoder as fold_layers
 from self_models.engines.event.layout import is_halving
 from self_models.engines.event.tables import FORMS, K
 from self_models.guests.phased import PhasedNeuron, PhasedState
@@ -44,7 +45,7 @@ from self_models.layers.neurons import (
 )
 from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
-from self_models.runtime.graph import in_a_row
+from self_models.runtime.graph import nodes_in_a_row
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
 from self_models.runtime.state import RunState, View
@@ -789,9 +790,9 @@ def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 def fold_decoder(decoder: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
     """Fold U layers into the convolution after them, where that has no more weights."""
-    nodes = in_a_row(decoder.named_children())
+    nodes = nodes_in_a_row(decoder.named_children())
     layers = OrderedDict()
-    for node in joined_decoder(nodes, nodes[-1].name, 1, image_size, has_no_more_weights):
+    for node in fold_layers(nodes, nodes[-1].name, 1, image_size, has_no_more_weights):
         module = node.module
         layers[node.name] = module.module() if isinstance(module, FoldedChain) else module
     return nn.Sequential(layers)

@@ -1,1 +1,1 @@
-"""What happens in a run: what is drawn, what does a step hand on, what comes out?"""
+"""What happens in a run: its random numbers, its state, its timesteps, its output."""

@@ -15,7 +15,7 @@ from torch import nn
 from self_models.basics import ModelError
 
 
-def placed(shape: Sequence[int]) -> tuple[int, int, int]:
+def spatial_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the shape (C, H, W) in which a signal of any shape lies.
 
     Up to three dimensions, what is missing is 1: of a vector H and W, of a line H. A
@@ -67,13 +67,13 @@ def shape_after(module: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
         return (module.out_features,)
     sizes = []
     for axis in range(1 - num_dimensions, 0):
-        sizes.append(Step.along(module, axis).size_after(shape[axis]))
+        sizes.append(AxisReach.along(module, axis).size_after(shape[axis]))
     if min(sizes) < 1:
         raise ValueError("it would leave nothing")
     return (getattr(module, "out_channels", shape[0]), *sizes)
 
 
-def shape_flattened(module, shape):
+def shape_flattened(module: nn.Flatten, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of what a Flatten makes of a signal of this shape."""
     # The module counts the batch as dimension 0, which the shape here has not.
     num_dimensions = len(shape) + 1
@@ -86,12 +86,16 @@ def shape_flattened(module, shape):
     return (*shape[: start - 1], prod(shape[start - 1 : end]), *shape[end:])
 
 
-class Step(NamedTuple):
-    """What a convolution or pool does along one axis.
+class AxisReach(NamedTuple):
+    """Which outputs of a convolution or pool an input reaches, along one axis.
 
-    With t from 0 to kernel - 1, output j takes the inputs j stride - padding + t dilation.
-    A transposed convolution gives its input i to the outputs i stride - padding + t
-    dilation.
+    With ``tap`` from 0 to kernel - 1, output ``j`` takes the inputs
+
+        j * stride - padding + tap * dilation
+
+    A transposed convolution gives its input ``i`` to the outputs
+
+        i * stride - padding + tap * dilation
 
     Attributes
     ----------
@@ -99,9 +103,9 @@ class Step(NamedTuple):
         As of the layer, along this axis.
     transposed : bool
         Whether it is a transposed convolution.
-    more : int
-        Places that come at the end of the axis alone: of a transposed convolution its
-        output_padding, else padding.
+    end_padding : int
+        Places that are added at the end of the axis alone: output_padding of a
+        transposed convolution, else what "same" pads there in addition.
     """
 
     kernel: int
@@ -109,55 +113,59 @@ class Step(NamedTuple):
     padding: int
     dilation: int = 1
     transposed: bool = False
-    more: int = 0
+    end_padding: int = 0
 
     @classmethod
-    def along(cls, module: nn.Module, axis: int) -> "Step":
-        """Return the step of a layer along an axis: -2 rows, -1 columns."""
+    def along(cls, module: nn.Module, axis: int) -> "AxisReach":
+        """Return the reach of a layer along an axis: -2 rows, -1 columns."""
         if isinstance(module, nn.Conv1d) and axis == -2:
             return cls(kernel=1, stride=1, padding=0)  # it leaves rows alone
         kernel = value_along(module, "kernel_size", 1, axis)
         dilation = value_along(module, "dilation", 1, axis)
-        if isinstance(getattr(module, "padding", 0), str):
+        padding_mode = getattr(module, "padding", 0)
+        if padding_mode == "same":
+            padding, end_padding = divmod(dilation * (kernel - 1), 2)
+        elif padding_mode == "valid":
             padding = 0
-            more = 0
-            if module.padding == "same":
-                padding, more = divmod(dilation * (kernel - 1), 2)
+            end_padding = 0
         else:
             padding = value_along(module, "padding", 0, axis)
-            more = value_along(module, "output_padding", 0, axis)
+            end_padding = value_along(module, "output_padding", 0, axis)
         return cls(
             kernel=kernel,
             stride=value_along(module, "stride", 1, axis),
             padding=padding,
             dilation=dilation,
             transposed=isinstance(module, nn.ConvTranspose2d),
-            more=more,
+            end_padding=end_padding,
         )
 
     def size_after(self, size: int) -> int:
-        """Return how many places there are after this step, if there are `size` before."""
-        reach = self.dilation * (self.kernel - 1) + 1
+        """Return how many outputs there are along the axis, for `size` inputs."""
+        kernel_extent = self.dilation * (self.kernel - 1) + 1
         if self.transposed:
-            return (size - 1) * self.stride - 2 * self.padding + reach + self.more
-        return (size + 2 * self.padding + self.more - reach) // self.stride + 1
+            stretched = (size - 1) * self.stride
+            return stretched - 2 * self.padding + kernel_extent + self.end_padding
+        padded = size + 2 * self.padding + self.end_padding
+        return (padded - kernel_extent) // self.stride + 1
 
-    def reached(self, places: np.ndarray) -> np.ndarray:
+    def outputs_reached(self, places: np.ndarray) -> np.ndarray:
         """Return which outputs these inputs reach, sorted, also beyond the border."""
-        at = np.asarray(places)[:, None] * (self.stride if self.transposed else 1)
+        inputs = np.asarray(places)[:, None]
         taps = self.dilation * np.arange(self.kernel)
         if self.transposed:
-            return np.unique(at - self.padding + taps)
-        strides = at + self.padding - taps
-        return np.unique(strides[strides % self.stride == 0] // self.stride)
+            return np.unique(inputs * self.stride - self.padding + taps)
+        # From the equation above: j * stride = i + padding - tap * dilation
+        strided = inputs + self.padding - taps
+        return np.unique(strided[strided % self.stride == 0] // self.stride)
 
 
-def value_along(module, name, usual, axis):
+def value_along(module: nn.Module, name: str, default: int, axis: int) -> int:
     """Return an attribute of a layer along an axis, which may be one int for all axes.
 
-    usual: what it is if the layer has no such attribute.
+    default: what it is if the layer has no such attribute.
     """
-    value = getattr(module, name, usual)
+    value = getattr(module, name, default)
     if isinstance(value, int):
         return value
     return value[max(axis, -len(value))]
@@ -183,7 +191,7 @@ class Chain:
         cls,
         modules: Iterable[nn.Module],
         before: tuple[int, int, int],
-        natural: tuple[int, ...],
+        network_shape: tuple[int, ...],
     ) -> "Chain":
         """Return the chain of layers, with Flatten among them or without.
 
@@ -193,7 +201,7 @@ class Chain:
             The layers.
         before : (C, H, W)
             Shape in which the signal before them lies.
-        natural : tuple of int
+        network_shape : tuple of int
             Shape that this signal has in the network.
 
         Returns
@@ -209,17 +217,17 @@ class Chain:
         kept = []
         shapes = [tuple(before)]
         for module in modules:
-            after = shape_after(module, natural)
+            after = shape_after(module, network_shape)
             if isinstance(module, nn.Flatten):
-                if len(after) > 1 and after != tuple(natural):
+                if len(after) > 1 and after != tuple(network_shape):
                     raise ModelError(
                         f"a Flatten to the shape {after} stays with step(): it runs dense"
                     )
             else:
                 kept.append(module)
                 moves = isinstance(module, nn.Linear) or hasattr(module, "kernel_size")
-                shapes.append(placed(after) if moves else shapes[-1])
-            natural = after
+                shapes.append(spatial_shape(after) if moves else shapes[-1])
+            network_shape = after
         return cls(kept, shapes)
 
     @property
@@ -249,7 +257,7 @@ class Chain:
         return self._num_channels_reached()[:, None, None] * places
 
     def _num_reached(self, place, axis):
-        """Return how many rows (axis -2), or columns (-1), at the end one place reaches."""
+        """Return how many rows (axis -2) or columns (-1) at the end a place reaches."""
         places = np.array([place])
         for module, shape in zip(self.modules, self.shapes[1:], strict=True):
             places = places_reached(module, places, axis)
@@ -293,5 +301,5 @@ def places_reached(module: nn.Module, places: np.ndarray, axis: int) -> np.ndarr
     if isinstance(module, nn.Linear):
         return np.zeros(min(len(places), 1), int)  # the only place that it has
     if hasattr(module, "kernel_size"):
-        return Step.along(module, axis).reached(places)
+        return AxisReach.along(module, axis).outputs_reached(places)
     return places

@@ -1,335 +1,722 @@
 """A network as a graph: which module takes what from which, and one timestep of all.
 
-Signals go along edges; where several lead to a node they are added. An edge that closes a circle acts one timestep later. Nodes
-that send spikes, or values of their own (neurons, maximum pools), are senders; all linear modules from a sender, or the input, to
-the next one, or to an end, are a link.
+Nodes are modules. A signal goes along each edge; where several edges lead to a node,
+their signals are added. An edge that closes a circle, an edge *back*, acts one timestep
+later.
+
+Nodes that send spikes, or values of their own (neurons and maximum pools), are
+*senders*. All linear modules on the way from a sender, or from the input, to the next
+sender, or to an end of the graph, are a *link*.
 """
 
 import functools
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
 from math import prod
 from operator import add
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from self_models.basics import ModelError
 from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender, passes
-from self_models.runtime.chains import Chain, placed, shape_after
+from self_models.runtime.chains import Chain, shape_after, spatial_shape
+from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import GraphState
+
+Shape = tuple[int, ...]
+Edge = tuple[str, str]  # names of the source and the target
 
 
 class Node(NamedTuple):
-    """sources: names of the nodes whose edges to it act in the same timestep; back: of those whose edges act one later."""
+    """A node of a graph.
+
+    Attributes
+    ----------
+    name : str
+        Its name, such as "features.1".
+    module : nn.Module
+        What it computes.
+    sources : tuple of str
+        Names of the nodes whose edges to it act in the same timestep.
+    back_sources : tuple of str
+        Names of the nodes whose edges to it act one timestep later.
+    """
 
     name: str
     module: nn.Module
-    sources: tuple
-    back: tuple
+    sources: tuple[str, ...]
+    back_sources: tuple[str, ...]
+
+
+class SignalPath(NamedTuple):
+    """A way on which a signal reaches a node.
+
+    Attributes
+    ----------
+    sender : str
+        Name of the sender, or "input", where it begins.
+    nodes : tuple of str
+        Names of the linear nodes on the way, in order.
+    is_back : bool
+        Whether an edge back lies on it.
+    """
+
+    sender: str
+    nodes: tuple[str, ...]
+    is_back: bool
 
 
 class Link(NamedTuple):
-    """What leads from a sender, or 'input', to a sender or an end. path: names of all nodes in between; through: of those that
-    are linear and more than a Flatten; chain: these modules in a row; is_back: it acts one timestep later."""
+    """What leads from one sender to the next.
+
+    Attributes
+    ----------
+    source : str
+        Name of a sender, or "input".
+    path : tuple of str
+        Names of all nodes in between.
+    target : str
+        Name of a sender, or of an end of the graph.
+    through : tuple of str
+        Names of those nodes of ``path`` that compute something: neither a Flatten nor
+        what passes on a signal as it is.
+    chain : Chain
+        The modules of ``through``, in a row.
+    is_back : bool
+        Whether it acts one timestep later.
+    """
 
     source: str
-    path: tuple
+    path: tuple[str, ...]
     target: str
-    through: tuple
+    through: tuple[str, ...]
     chain: Chain
     is_back: bool = False
 
-    modules = property(lambda self: self.chain.modules)
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules of ``through``."""
+        return self.chain.modules
 
     @property
-    def bias(self):
-        """That of the last module (C',), or None."""
-        return getattr(self.modules[-1], "bias", None) if self.modules else None
+    def bias(self) -> torch.Tensor | None:
+        """The bias of the last module, (C,), or None."""
+        if not self.modules:
+            return None
+        return getattr(self.modules[-1], "bias", None)
 
     @property
-    def end(self):
-        """Name of the last module, or of the target where there is none."""
-        return self.through[-1] if self.through else self.target
+    def end(self) -> str:
+        """Name of the last module, or of the target if there is no module."""
+        if not self.through:
+            return self.target
+        return self.through[-1]
+
+
+@dataclass
+class Layout:
+    """How signals lie in space between the senders of a graph.
+
+    Attributes
+    ----------
+    spatial_shapes : dict of {str: (C, H, W)}
+        Of the signal of each sender, "input" and each end: behind a Flatten the shape
+        of what is flattened.
+    links : dict of {str: list of Link}
+        The links to each target.
+    """
+
+    spatial_shapes: dict[str, tuple[int, int, int]]
+    links: dict[str, list[Link]] = field(default_factory=dict)
 
 
 class Graph:
-    """modules: name -> module; edges: (source, target), 'input' being what arrives in a timestep, of this shape; ends: name of an
-    end -> the node whose signal it takes.
+    """A network as a graph of modules.
 
-    It holds references: the network owns its modules. nodes: in an order in which each comes behind its sources; back: the
-    edges that act one timestep later: those that a search from the input, depth first and by name, finds to close a circle.
-    Raises ModelError for a node that nothing reaches."""
+    It refers to the modules: the network owns them.
 
-    def __init__(self, modules, edges, shape, ends):
-        self.modules, self.shape, self.ends = dict(modules), tuple(shape), dict(ends)
-        self.targets, edges = {name: [] for name in (INPUT, *self.modules)}, sorted({*edges})
-        if wrong := sorted(
-            {name for edge in edges for name in edge}.union(self.ends.values()) - {*self.targets}
-        ):
-            raise ModelError(
-                f"an edge, or an end, asks for the node {wrong[0]!r}, which is not there: {', '.join(self.modules)}"
-            )
+    Parameters
+    ----------
+    modules : mapping of {str: nn.Module}
+        The nodes, by name.
+    edges : iterable of (str, str)
+        Names of source and target. The source "input" is what arrives in a timestep.
+    shape : sequence of int
+        Shape of what arrives, without the batch.
+    ends : mapping of {str: str}
+        Name of an end of the graph -> name of the node whose signal it takes.
+
+    Attributes
+    ----------
+    modules, shape, ends
+        As the parameters.
+    targets : dict of {str: list of str}
+        To which nodes the edges of "input", and of each node, lead.
+    nodes : list of Node
+        In an order in which each node comes behind its sources.
+    back : list of (str, str)
+        The edges that act one timestep later: those that a search from the input, depth
+        first and by name, finds to close a circle.
+    back_senders : list of str
+        Names of the nodes at which these edges begin.
+    derived : dict
+        What engines and guests derive from the graph, under names of their own.
+
+    Raises
+    ------
+    ModelError
+        If an edge or an end names a node that does not exist, or nothing reaches a
+        node.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        edges: Iterable[Edge],
+        shape: Sequence[int],
+        ends: Mapping[str, str],
+    ):
+        self.modules = dict(modules)
+        self.shape = tuple(shape)
+        self.ends = dict(ends)
+        edges = sorted(set(edges))
+        self._check_names(edges)
+        self.targets = {name: [] for name in (INPUT, *self.modules)}
         for source, target in edges:
             self.targets[source].append(target)
-        finished, closing = searched(INPUT, self.targets)
-        self.back = sorted(closing)
-        around = {
-            node: searched(INPUT, self.targets | {node: []})[0] for _, node in self.back
-        }  # what is reached around a node
-        if chosen := [
-            f"{a!r} -> {b!r}" for a, b in self.back if a != b and a in around[b]
-        ]:  # another entry
+
+        search = depth_first_search(INPUT, self.targets)
+        self.back = sorted(search.closing_edges)
+        ambiguous = [f"{a!r} -> {b!r}" for a, b in self.back if self._has_other_entry(a, b)]
+        if ambiguous:
             warnings.warn(
-                f"a circle has several entries; these edges act a timestep later: {', '.join(chosen)}",
+                "a circle has several entries; these edges act a timestep later: "
+                f"{', '.join(ambiguous)}",
                 stacklevel=3,
             )
-        if lost := [name for name in self.modules if name not in finished]:
+        for name in self.modules:
+            if name not in search.finished:
+                raise ModelError(
+                    f"node {name!r} is not reached from the input: no edge leads to it"
+                )
+
+        self.nodes = self._sorted_nodes(edges, search)
+        self._node_by_name = {node.name: node for node in self.nodes}
+        self.back_senders = sorted({source for source, _ in self.back})
+        self.derived = {}
+
+    def _check_names(self, edges):
+        """Raise ModelError if an edge, or an end, names a node that does not exist."""
+        names = set(self.ends.values())
+        for edge in edges:
+            names.update(edge)
+        unknown = sorted(names - {INPUT, *self.modules})
+        if unknown:
             raise ModelError(
-                f"node {lost[0]!r} is not reached from the input: no edge leads to it"
+                f"an edge, or an end, asks for the node {unknown[0]!r}, "
+                f"which is not there: {', '.join(self.modules)}"
             )
-        sources, back = ({name: [] for name in self.modules} for _ in range(2))
+
+    def _has_other_entry(self, source, target):
+        """Return whether an edge back closes a circle that has more than one entry.
+
+        Then its source is reached without its target, and another edge of the circle
+        could act a timestep later as well.
+        """
+        return source != target and source in self.reachable_without(target)
+
+    def _sorted_nodes(self, edges, search):
+        """Return the nodes, each behind its sources."""
+        sources = {name: [] for name in self.modules}
+        back_sources = {name: [] for name in self.modules}
         for source, target in edges:
-            (back if (source, target) in closing else sources)[target].append(source)
-        order = [name for name in reversed(finished) if name != INPUT]
-        self.nodes = [
-            Node(name, self.modules[name], tuple(sources[name]), tuple(back[name]))
-            for name in order
-        ]
-        self._node = {node.name: node for node in self.nodes}
-        self.sent_back = sorted({source for source, _ in closing})
-        self.derived = {}  # what engines and guests derive from it, by a name of their own
+            if (source, target) in search.closing_edges:
+                back_sources[target].append(source)
+            else:
+                sources[target].append(source)
+        nodes = []
+        for name in reversed(search.finished):
+            if name != INPUT:
+                nodes.append(
+                    Node(name, self.modules[name], tuple(sources[name]), tuple(back_sources[name]))
+                )
+        return nodes
+
+    def reachable_without(self, name: str) -> set[str]:
+        """Return the nodes that are reached from the input if one node sends nothing.
+
+        Parameters
+        ----------
+        name : str
+            Name of that node.
+
+        Returns
+        -------
+        set of str
+            Names; "input" and the node itself may be among them.
+        """
+        targets = self.targets | {name: []}
+        return set(depth_first_search(INPUT, targets).finished)
 
     # --- a timestep
 
-    def step(self, memory, arriving):
-        """One timestep: name of a node, or an end -> what it sends (B, ...). arriving: (B, *shape), at the input; memory: name ->
-        state of a node, replaced in place; under of_back(name) what that node has sent in the timestep before, for edges back.
-        In the first timestep that is what the node sends when nothing has arrived: biases."""
-        sent = {INPUT: arriving}
-        if self.sent_back and of_back(self.sent_back[0]) not in memory:
-            quiet = self.quiet(arriving)
-            memory |= {of_back(name): quiet[name] for name in self.sent_back}
+    def step(self, state: GraphState, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run one timestep of all nodes.
+
+        Parameters
+        ----------
+        state : GraphState
+            What the nodes keep from one timestep to the next. It is changed. In the
+            first timestep an edge back brings what its source sends while nothing
+            arrives: biases.
+        signal : Tensor of shape (B, *shape)
+            What arrives at the input.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            What each node, each end and "input" sends.
+        """
+        outputs = {INPUT: signal}
+        if self.back_senders and self.back_senders[0] not in state.previous_outputs:
+            zero_input_response = self.zero_input_response(signal)
+            for name in self.back_senders:
+                state.previous_outputs[name] = zero_input_response[name]
         for node in self.nodes:
-            name, module = node.name, node.module
-            signal = self.arriving(node, sent, memory)
-            if has_state(module):
-                sent[name], memory[name] = module(signal, memory.get(name))
-            else:
-                sent[name] = module(signal)
-        memory |= {of_back(name): sent[name] for name in self.sent_back}
-        return sent | {end: sent[name] for end, name in self.ends.items() if name in sent}
+            node_input = self.node_input(node, outputs, state.previous_outputs)
+            outputs[node.name] = run_node(node, node_input, state)
+        for name in self.back_senders:
+            state.previous_outputs[name] = outputs[name]
+        for end, name in self.ends.items():
+            outputs[end] = outputs[name]
+        return outputs
 
-    def arriving(self, node, sent, memory):
-        """What arrives at a node. sent: name -> what those before it have sent; memory: as before the timestep."""
-        return reduce(
-            add,
-            [
-                *(sent[name] for name in node.sources),
-                *(memory[of_back(name)] for name in node.back),
-            ],
-        )
+    def node_input(
+        self,
+        node: Node,
+        outputs: Mapping[str, torch.Tensor],
+        previous_outputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """Add up what arrives at a node.
 
-    def quiet(self, arriving):
-        """Name -> what a node, or an end, sends (B, ...) in a timestep in which neither the input nor neurons send: biases."""
-        sent = {
-            name: arriving.new_zeros(len(arriving), *shape) for name, shape in self.shapes.items()
-        }
-        for name, module, sources, back in self.nodes:
+        Parameters
+        ----------
+        node : Node
+            The node.
+        outputs : mapping of {str: Tensor of shape (B, ...)}
+            What the nodes before it have sent in this timestep.
+        previous_outputs : mapping of {str: Tensor of shape (B, ...)}
+            What nodes with edges back have sent in the timestep before.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            The sum.
+        """
+        signals = [outputs[name] for name in node.sources]
+        signals += [previous_outputs[name] for name in node.back_sources]
+        return reduce(add, signals)
+
+    def zero_input_response(self, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what nodes send while neither the input nor a neuron sends: biases.
+
+        Parameters
+        ----------
+        signal : Tensor of shape (B, *shape)
+            What could arrive; only its number, type and device count.
+
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            Of each node, each end and "input".
+        """
+        outputs = {}
+        for name, shape in self.shapes.items():
+            outputs[name] = signal.new_zeros(len(signal), *shape)
+        for name, module, sources, back_sources in self.nodes:
             if not has_state(module):
-                sent[name] = module(reduce(add, (sent[source] for source in (*sources, *back))))
-        return sent | {end: sent[name] for end, name in self.ends.items()}
+                signals = [outputs[source] for source in (*sources, *back_sources)]
+                outputs[name] = module(reduce(add, signals))
+        for end, name in self.ends.items():
+            outputs[end] = outputs[name]
+        return outputs
 
-    def masks(self, draws, device):
-        """Name -> mask of a dropout that drops something, for a batch with these Draws: what a memory begins with."""
-        dropouts = {
-            name: module
-            for name, module in self.modules.items()
-            if isinstance(module, HeldDropout)
-        }
-        masks = {
-            name: module.new_mask(draws, self.shapes[name], device)
-            for name, module in dropouts.items()
-        }
-        return {name: mask for name, mask in masks.items() if mask is not None}
+    def draw_masks(self, draws: Draws, device: torch.device | str) -> dict[str, torch.Tensor]:
+        """Draw the dropout masks of a batch.
 
-    def node(self, name):
-        """Return the Node of this name."""
-        return self._node[name]
+        Parameters
+        ----------
+        draws : Draws
+            Random numbers of the batch.
+        device : torch.device or str
+            Where the masks are needed.
 
-    def needed(self, end):
-        """The nodes that an end needs, in their order."""
-        sources = {INPUT: ()} | {node.name: (*node.sources, *node.back) for node in self.nodes}
-        wanted, _ = searched(self.ends[end], sources)
-        return [node for node in self.nodes if node.name in wanted]
+        Returns
+        -------
+        dict of {str: Tensor of shape (B, ...)}
+            By name of the dropout; none of one that drops nothing.
+        """
+        masks = {}
+        for name, module in self.modules.items():
+            if isinstance(module, HeldDropout):
+                mask = module.new_mask(draws, self.shapes[name], device)
+                if mask is not None:
+                    masks[name] = mask
+        return masks
+
+    def node(self, name: str) -> Node:
+        """Return the node of this name."""
+        return self._node_by_name[name]
+
+    def required_nodes(self, end: str) -> list[Node]:
+        """Return the nodes without which an end would have another signal.
+
+        Parameters
+        ----------
+        end : str
+            Name of an end, such as "output".
+
+        Returns
+        -------
+        list of Node
+            In the order of ``nodes``.
+        """
+        sources = {INPUT: ()}
+        for node in self.nodes:
+            sources[node.name] = (*node.sources, *node.back_sources)
+        required = depth_first_search(self.ends[end], sources).finished
+        return [node for node in self.nodes if node.name in required]
 
     # --- structure
 
     @functools.cached_property
-    def shapes(self):
-        """Name -> shape of what a node sends in a timestep. Raises ModelError where a node does not fit what arrives."""
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of what each node, and "input", sends for one image in a timestep.
+
+        Returns
+        -------
+        dict of {str: tuple of int}
+            Shapes without the batch.
+
+        Raises
+        ------
+        ModelError
+            If a node does not fit what arrives.
+        """
         shapes = {INPUT: self.shape}
-        for name, module, sources, _ in self.nodes:
-            arriving = {shapes[source] for source in sources}
-            if len(arriving) > 1:
-                raise ModelError(
-                    f"node {name!r}: the shapes of its sources differ: {', '.join(map(str, sorted(arriving)))}"
-                )
-            (shape,) = arriving
-            try:
-                shapes[name] = shape_after(module, shape)
-            except ValueError as error:
-                raise ModelError(
-                    f"node {name!r} does not fit what arrives, {shape}: {error}"
-                ) from None
+        for node in self.nodes:
+            shapes[node.name] = self._shape_after(node, shapes)
         for source, target in self.back:
-            taken = shapes[self._node[target].sources[0]]
-            if shapes[source] != taken:
+            expected = shapes[self.node(target).sources[0]]
+            if shapes[source] != expected:
                 raise ModelError(
-                    f"the edge back from {source!r}, {shapes[source]}, does not fit node {target!r}, {taken}"
+                    f"the edge back from {source!r}, {shapes[source]}, "
+                    f"does not fit node {target!r}, {expected}"
                 )
         return shapes
 
+    def _shape_after(self, node, shapes):
+        """Return the shape of what a node sends; shapes: of what its sources send."""
+        arriving = {shapes[source] for source in node.sources}
+        if len(arriving) > 1:
+            differing = ", ".join(str(shape) for shape in sorted(arriving))
+            raise ModelError(f"node {node.name!r}: the shapes of its sources differ: {differing}")
+        (shape,) = arriving
+        try:
+            return shape_after(node.module, shape)
+        except ValueError as error:
+            raise ModelError(
+                f"node {node.name!r} does not fit what arrives, {shape}: {error}"
+            ) from None
+
     @functools.cached_property
-    def neuron_names(self):
+    def neuron_names(self) -> list[str]:
         """Names of the neurons, in the order in which the modules were given."""
         return [name for name, module in self.modules.items() if isinstance(module, SpikingNeuron)]
 
     @functools.cached_property
-    def pools(self):
+    def pools(self) -> list[str]:
         """Names of the maximum pools, in the order in which they run."""
         return [node.name for node in self.nodes if isinstance(node.module, nn.MaxPool2d)]
 
     @functools.cached_property
-    def links(self):
-        """All Links, those to one target one after the other, edges back behind the others; targets in the order in which they
-        run, ends last. Raises ModelError for a circle without a neuron, and for a Flatten of some dimensions alone."""
-        return [link for links in self._placed_links[1].values() for link in links]
+    def links(self) -> list[Link]:
+        """All links; those to one target are neighbours, edges back behind the others.
+
+        Returns
+        -------
+        list of Link
+            Targets come in the order in which they run, ends last.
+
+        Raises
+        ------
+        ModelError
+            For a circle without a neuron, and for a Flatten of some dimensions alone.
+        """
+        links = []
+        for links_to_target in self._layout.links.values():
+            links += links_to_target
+        return links
+
+    @property
+    def spatial_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Shape (C, H, W) in which the signal of each sender and each end lies.
+
+        Returns
+        -------
+        dict of {str: (C, H, W)}
+            Behind a Flatten the shape of what is flattened.
+        """
+        return self._layout.spatial_shapes
 
     @functools.cached_property
-    def placed(self):
-        """Name of a sender, or an end -> shape (C, H, W) in which its signal lies: behind a Flatten that of what is flattened."""
-        return self._placed_links[0]
+    def _layout(self):
+        """The Layout of the graph."""
+        paths = {}
+        for node in self.nodes:
+            if is_sender(node.module):
+                paths[node.name] = self._paths_into(node, visited=())
+        for end, name in self.ends.items():
+            paths[end] = self._paths_from(name, visited=())
+        layout = Layout({INPUT: spatial_shape(self.shape)})
+        for target, paths_to_target in paths.items():
+            self._lay_out_forward_links(layout, target, paths_to_target)
+        # Edges back come last, since their sources have been laid out only now.
+        for target, paths_to_target in paths.items():
+            back_paths = [path for path in paths_to_target if path.is_back]
+            layout.links[target] += [self._link(layout, path, target) for path in back_paths]
+        return layout
 
-    @functools.cached_property
-    def _placed_links(self):
-        """(placed, target -> its Links)"""
-        shapes, links = {INPUT: placed(self.shape)}, {}
+    def _lay_out_forward_links(self, layout, target, paths):
+        """Add the links to a target that act at once, and the target's shape."""
+        forward_paths = [path for path in paths if not path.is_back]
+        links = [self._link(layout, path, target) for path in forward_paths]
+        shape = links[0].chain.after
+        if target in self.pools:
+            shape = shape_after(self.modules[target], shape)
+        layout.links[target] = links
+        layout.spatial_shapes[target] = shape
 
-        def link(target, source, path, is_back):
-            modules = [self.modules[name] for name in path if not passes(self.modules[name])]
-            chain = Chain.of_modules(modules, shapes[source], self.shapes[source])
-            through = tuple(name for name in path if self.modules[name] in chain.modules)
-            return Link(source, path, target, through, chain, is_back)
+    def _link(self, layout, path, target):
+        """Return the Link on a SignalPath, whose sender the layout has, to a target."""
+        modules = []
+        for name in path.nodes:
+            if not passes(self.modules[name]):
+                modules.append(self.modules[name])
+        chain = Chain.of_modules(
+            modules, layout.spatial_shapes[path.sender], self.shapes[path.sender]
+        )
+        through = tuple(name for name in path.nodes if self.modules[name] in chain.modules)
+        return Link(path.sender, path.nodes, target, through, chain, path.is_back)
 
-        targets = {
-            node.name: self._paths_into(node, ()) for node in self.nodes if is_sender(node.module)
-        }
-        targets |= {end: self._paths_from(name, ()) for end, name in self.ends.items()}
-        for target, signals in targets.items():
-            links[target] = [link(target, *signal) for signal in signals if not signal[2]]
-            shapes[target] = links[target][0].chain.after
-            if target in self.pools:
-                shapes[target] = shape_after(self.modules[target], shapes[target])
-        for (
-            target,
-            signals,
-        ) in targets.items():  # a source of an edge back may have been placed only now
-            links[target] += [link(target, *signal) for signal in signals if signal[2]]
-        return shapes, links
+    def _paths_into(self, node, visited):
+        """Find the senders whose signal reaches a node, and the paths from them.
 
-    def _paths_into(self, node, passed):
-        """(sender, linear nodes behind it, whether an edge back lies among them) of all that arrives at a node."""
-        signals = [
-            signal for source in node.sources for signal in self._paths_from(source, passed)
-        ]
-        for source in node.back:
-            for sender, through, is_back in self._paths_from(source, passed):
-                if is_back:
-                    raise ModelError(f"two edges back lie between {sender!r} and {node.name!r}")
-                signals.append((sender, through, True))
-        return signals
+        visited: the linear nodes behind it, by which a circle is noticed.
+        """
+        paths = []
+        for source in node.sources:
+            paths += self._paths_from(source, visited)
+        for source in node.back_sources:
+            for path in self._paths_from(source, visited):
+                if path.is_back:
+                    raise ModelError(
+                        f"two edges back lie between {path.sender!r} and {node.name!r}"
+                    )
+                paths.append(path._replace(is_back=True))
+        return paths
 
-    def _paths_from(self, name, passed):
-        """The same of all that a node sends. passed: linear nodes behind it, of which it is none."""
+    def _paths_from(self, name, visited):
+        """Find the senders of what a node sends, and the paths from them.
+
+        A sender is its own one. visited: the linear nodes behind it,
+        by which a circle is noticed.
+        """
         if name == INPUT or is_sender(self.modules[name]):
-            return [(name, (), False)]
-        if name in passed:
+            return [SignalPath(name, (), is_back=False)]
+        if name in visited:
             raise ModelError(f"node {name!r} lies in a circle without a neuron")
-        return [
-            (sender, (*path, name), back)
-            for sender, path, back in self._paths_into(self._node[name], (*passed, name))
-        ]
+        paths = []
+        for path in self._paths_into(self.node(name), (*visited, name)):
+            paths.append(path._replace(nodes=(*path.nodes, name)))
+        return paths
 
     # --- what follows from the links
 
-    def before_pools(self, sender):
-        """The neurons that fire what a sender sends: a maximum pool passes on the spikes of another."""
+    def before_pools(self, sender: str) -> str:
+        """Return the neurons that fire what a sender sends.
+
+        A maximum pool passes on spikes of the neurons before it.
+
+        Parameters
+        ----------
+        sender : str
+            Name of a sender, or "input".
+
+        Returns
+        -------
+        str
+            The same name, or that of the neurons before the maximum pools.
+        """
         while sender in self.pools:
             sender = next(link.source for link in self.links if link.target == sender)
         return sender
 
-    def bias_before(self, name):
-        """The first bias (C,) that goes to no node but this one at once, sums left aside, or None."""
-        for source in self._node[name].sources:
-            if self.targets[source] == [name]:
-                module = self.modules.get(source)
-                bias = (
-                    self.bias_before(source) if passes(module) else getattr(module, "bias", None)
-                )
-                if bias is not None:
-                    return bias
+    def bias_before(self, name: str) -> torch.Tensor | None:
+        """Return the bias of a linear module right before a node.
+
+        Parameters
+        ----------
+        name : str
+            Name of the node.
+
+        Returns
+        -------
+        Tensor of shape (C,) or None
+            The first bias that goes to this node alone, and to it at once, not by a
+            node that adds up several signals.
+        """
+        for source in self.node(name).sources:
+            if self.targets[source] != [name]:
+                continue
+            module = self.modules.get(source)
+            if passes(module):
+                bias = self.bias_before(source)
+            else:
+                bias = getattr(module, "bias", None)
+            if bias is not None:
+                return bias
         return None
 
     @functools.cached_property
-    def largest(self):
-        """Numbers of the largest signal of a sender, or an end."""
-        return max(
-            prod(self.shapes[self.ends.get(name, name)])
-            for name in (INPUT, *self.neuron_names, *self.pools, *self.ends)
-        )
+    def largest_signal(self) -> int:
+        """How many values the largest signal of a sender, or an end, has."""
+        sizes = []
+        for name in (INPUT, *self.neuron_names, *self.pools, *self.ends):
+            node = self.ends.get(name, name)
+            sizes.append(prod(self.shapes[node]))
+        return max(sizes)
 
 
-def of_back(name):
-    """What the memory calls what this node sent, for an edge back."""
-    return f"sent {name}"
+def run_node(node: Node, signal: torch.Tensor, state: GraphState) -> torch.Tensor:
+    """Run one timestep of a node, and keep its state.
+
+    Parameters
+    ----------
+    node : Node
+        The node.
+    signal : Tensor of shape (B, ...)
+        What arrives at it.
+    state : GraphState
+        What the nodes of the graph keep. It is changed.
+
+    Returns
+    -------
+    Tensor of shape (B, ...)
+        What it sends.
+    """
+    if not has_state(node.module):
+        return node.module(signal)
+    states = state.masks if isinstance(node.module, HeldDropout) else state.layer_states
+    output, states[node.name] = node.module(signal, states.get(node.name))
+    return output
 
 
-def searched(first, targets):
-    """(nodes that the first leads to, and itself, each behind its targets; edges that close a circle), depth first."""
-    finished, closing, seen, stack = (
-        {},
-        set(),
-        {first},
-        [(first, iter(targets[first]))],
-    )  # stack: the path
-    while stack:
-        name, rest = stack[-1]
-        target = next(rest, None)
+# --- how graphs are searched and built
+
+
+@dataclass
+class Search:
+    """What a search of a graph has found.
+
+    Attributes
+    ----------
+    finished : dict of {str: True}
+        The nodes that were reached, each behind the nodes to which its edges lead.
+    closing_edges : set of (str, str)
+        The edges that close a circle.
+    """
+
+    finished: dict[str, bool] = field(default_factory=dict)
+    closing_edges: set[Edge] = field(default_factory=set)
+
+
+def depth_first_search(start: str, targets: Mapping[str, Iterable[str]]) -> Search:
+    """Search a graph from one node on, depth first.
+
+    Parameters
+    ----------
+    start : str
+        Where to begin.
+    targets : mapping of {str: iterable of str}
+        Node -> where its edges lead.
+
+    Returns
+    -------
+    Search
+        What was reached, ``start`` among it.
+    """
+    search = Search()
+    seen = {start}
+    path = [(start, iter(targets[start]))]  # nodes on the way, and what is left of their edges
+    while path:
+        name, remaining = path[-1]
+        target = next(remaining, None)
         if target is None:
-            stack.pop()
-            finished[name] = True
+            path.pop()
+            search.finished[name] = True
         elif target not in seen:
             seen.add(target)
-            stack.append((target, iter(targets[target])))
-        elif target not in finished:
-            closing.add((name, target))
-    return finished, closing
+            path.append((target, iter(targets[target])))
+        elif target not in search.finished:
+            search.closing_edges.add((name, target))
+    return search
 
 
-def chained(names, source=INPUT):
-    """The edges of nodes each of which takes what the one before sends, the first the source's."""
+def chain_edges(names: Iterable[str], source: str = INPUT) -> list[Edge]:
+    """Return the edges of nodes in a row, which begins at a source.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The nodes.
+    source : str
+        Where the row begins.
+
+    Returns
+    -------
+    list of (str, str)
+        One edge for each node.
+    """
     return list(pairwise([source, *names]))
 
 
-def in_a_row(layers):
-    """The Nodes of (name, module) pairs, each of which takes what the one before sends."""
-    return [
-        Node(name, module, (before,), ())
-        for (before, _), (name, module) in pairwise([(INPUT, None), *layers])
-    ]
+def nodes_in_a_row(layers: Iterable[tuple[str, nn.Module]]) -> list[Node]:
+    """Return the nodes of layers in a row, the first of which takes the input.
+
+    Parameters
+    ----------
+    layers : iterable of (str, nn.Module)
+        Names and modules.
+
+    Returns
+    -------
+    list of Node
+        In the same order.
+    """
+    nodes = []
+    source = INPUT
+    for name, module in layers:
+        nodes.append(Node(name, module, (source,), ()))
+        source = name
+    return nodes
 
 
 def graph_of_stages(
@@ -360,12 +747,12 @@ def graph_of_stages(
     behind = {"flatten": nn.Flatten()} | named_layers("classifier", classifier)
     modules = encoder | behind
     ends = {"output": list(behind)[-1]}
-    edges = chained([*encoder, *behind])
+    edges = chain_edges([*encoder, *behind])
     if generate:
         decoder = named_layers("generate", generate)
         modules = encoder | decoder | behind
         ends["decoded"] = list(decoder)[-1]
-        edges += chained(decoder, list(encoder)[features.fork - 1])
+        edges += chain_edges(decoder, list(encoder)[features.fork - 1])
     return Graph(modules, edges, shape, ends)
 
 

@@ -1,64 +1,149 @@
-"""What `record` asks of a run: spikes and membrane potentials of layers, or of some of their
-neurons, at each step."""
+"""What a run records: spikes and membrane potentials, of layers or some neurons.
 
+A caller asks by the argument ``record`` of a network: a dict of layers, such as
+
+    {"features.1": "spikes", "features.3": ("spikes", "membrane", [0, 7])}
+
+Layers are "input" (its spikes), the spiking layers (spikes and membrane potentials),
+neurons that send their potential (membrane potentials), and "output" (membrane
+potentials: those that the last layer accumulates, which are the logits so far).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from torch import nn
 
 from self_models.basics import ModelError
 from self_models.basics.settings import choices
+from self_models.layers.neurons import SpikingNeuron
 from self_models.runtime.outputs import INPUT
 
 KINDS = ("spikes", "membrane")
-OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of them
+KINDS_OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # not all that neurons have
 
 
-class Asked(NamedTuple):
-    """What is asked of a layer: kinds, of KINDS; space: its shape, (C, H, W) or (N,); neurons: their numbers in the order of the
-    flattened space, a list, or None for all."""
+@dataclass(frozen=True)
+class RecordSpec:
+    """What to record of a layer.
 
-    kinds: tuple
-    space: tuple
-    neurons: list | None
+    Attributes
+    ----------
+    kinds : tuple of {"spikes", "membrane"}
+        Which quantities.
+    shape : tuple of int
+        Shape of the layer's signal of one image: (C, H, W) or (N,).
+    neurons : list of int or None
+        Which neurons, by their numbers in the flattened shape. None for all.
+    """
 
-    def chosen(self, values):
-        """Of the layer's values, (..., C, H, W) or (..., N), those that are asked for, (..., n) or all."""
-        return (
-            values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons]
-        )
+    kinds: tuple[str, ...]
+    shape: tuple[int, ...]
+    neurons: list[int] | None
+
+    def select(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values of the neurons that are recorded.
+
+        Parameters
+        ----------
+        values : Tensor of shape (..., C, H, W) or (..., N)
+            Values of all neurons of the layer.
+
+        Returns
+        -------
+        Tensor of shape (..., n), or that of ``values`` if all are recorded
+            The values of these ``n`` neurons.
+        """
+        if self.neurons is None:
+            return values
+        return values.flatten(-len(self.shape))[..., self.neurons]
 
 
-def asked_by(record, model):
-    """Layer -> Asked, of a model's `record`: layer -> 'spikes', 'membrane', or a tuple of both, after which the numbers of
-    neurons may come; or 'all', of all neurons. Layers are 'input' (spikes: which input neurons send), the spiking layers by their
-    names, neurons that send their potential (membrane), and 'output' (membrane: the potential that the last layer accumulates,
-    the logits so far). Raises ModelError for anything else."""
+def parse_record(record: Mapping | str | None, model: nn.Module) -> dict[str, RecordSpec]:
+    """Read the argument ``record`` of a network.
+
+    Parameters
+    ----------
+    record : mapping, "all" or None
+        Layer -> "spikes", "membrane", or a tuple of kinds, after which the numbers of
+        neurons may come; "all": everything of all neurons; None: nothing. The docstring
+        of this module says which layers there are.
+    model : nn.Module
+        A network with a graph.
+
+    Returns
+    -------
+    dict of {str: RecordSpec}
+        What to record of each layer.
+
+    Raises
+    ------
+    ModelError
+        If a layer, a kind or a neuron does not exist.
+    """
     if record is None:
         return {}
-    neurons, asked, spaces = model.neurons(), {}, spaces_of(model)
+    neurons = model.neurons()
     if record == "all":
-        record = {name: kinds_of(neurons, name) for name in neurons}
-    for name, words in record.items():
-        if name not in spaces:
-            raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
-        if not spaces[name]:
+        record = {name: recordable_kinds(neurons, name) for name in neurons}
+    shapes = shapes_of_layers(model)
+    specs = {}
+    for name, request in record.items():
+        if name not in shapes:
+            raise ModelError(f"record: there is no layer {name!r}: {choices(name, shapes)}")
+        if not shapes[name]:
             raise ModelError(
-                f"record: {name} stands beside the network's stages, and how many neurons it has is not known"
+                f"record: {name} stands beside the network's stages, "
+                "and how many neurons it has is not known"
             )
-        *kinds, last = [words] if isinstance(words, str) else words
-        if isinstance(last, str):
-            kinds, numbers = (*kinds, last), None
-        else:
-            kinds, numbers = tuple(kinds), checked_numbers(last, name, prod(spaces[name]))
-        has = kinds_of(neurons, name)
-        if wrong := [kind for kind in kinds if kind not in has]:
-            raise ModelError(f"record: {name} has no {wrong[0]!r}: choose from {', '.join(has)}")
-        asked[name] = Asked(kinds, tuple(spaces[name]), numbers)
-    return asked
+        specs[name] = record_spec(
+            request, name, tuple(shapes[name]), recordable_kinds(neurons, name)
+        )
+    return specs
 
 
-def checked_numbers(numbers, name, size):
+def record_spec(
+    request: str | Sequence, name: str, shape: tuple[int, ...], possible_kinds: tuple[str, ...]
+) -> RecordSpec:
+    """Read what ``record`` says of one layer.
+
+    Parameters
+    ----------
+    request : str or sequence
+        A kind, or a sequence of kinds, whose last element may be numbers of neurons.
+    name : str
+        Name of the layer.
+    shape : tuple of int
+        Shape of the layer's signal of one image.
+    possible_kinds : tuple of str
+        What can be recorded of it.
+
+    Returns
+    -------
+    RecordSpec
+        What to record.
+
+    Raises
+    ------
+    ModelError
+        If the layer has no such kind or neuron.
+    """
+    kinds = [request] if isinstance(request, str) else list(request)
+    numbers = None
+    if not isinstance(kinds[-1], str):
+        numbers = checked_numbers(kinds.pop(), name, prod(shape))
+    for kind in kinds:
+        if kind not in possible_kinds:
+            raise ModelError(
+                f"record: {name} has no {kind!r}: choose from {', '.join(possible_kinds)}"
+            )
+    return RecordSpec(tuple(kinds), shape, numbers)
+
+
+def checked_numbers(numbers: Any, name: str, size: int) -> list[int]:
     """Check the numbers of a layer's neurons, of which something is to be recorded.
 
     Parameters
@@ -91,40 +176,111 @@ def checked_numbers(numbers, name, size):
     return numbers.tolist()
 
 
-def recorded_now(asked, sent, memory, neurons):
-    """What is asked for of a step that has been taken, (layer, kind) -> (B, ...), but for the logits. sent: layer -> what it has
-    sent; memory: layer -> its state; neurons: layer -> SpikingNeuron."""
+def record_step(
+    specs: Mapping[str, RecordSpec],
+    sent: Mapping[str, torch.Tensor],
+    layer_states: Mapping[str, Any],
+    neurons: Mapping[str, SpikingNeuron],
+) -> dict[tuple[str, str], torch.Tensor]:
+    """Return what is to be recorded of the timestep that has just run.
+
+    Of "output" nothing: its membrane potentials are the logits, which are kept anyway.
+
+    Parameters
+    ----------
+    specs : mapping of {str: RecordSpec}
+        What to record of each layer.
+    sent : mapping of {str: Tensor of shape (B, ...)}
+        What each layer, and "input", has sent.
+    layer_states : mapping
+        State of each layer after the timestep; of one that has not run yet it may lack.
+    neurons : mapping of {str: SpikingNeuron}
+        The network's layers of neurons.
+
+    Returns
+    -------
+    dict of {(str, str): Tensor of shape (B, ...)}
+        Values by layer and kind.
+    """
     values = {}
-    for name, layer in asked.items():
-        nothing = torch.zeros(len(sent[INPUT]), *layer.space, device=sent[INPUT].device)
-        if name != "output" and "spikes" in layer.kinds:
-            values[name, "spikes"] = layer.chosen(sent.get(name, nothing) != 0)
-        if name != "output" and "membrane" in layer.kinds:
-            values[name, "membrane"] = layer.chosen(
-                (memory.get(name) or neurons[name].at_rest(nothing)).v
-            )
+    for name, spec in specs.items():
+        if name == "output":
+            continue
+        nothing = torch.zeros(len(sent[INPUT]), *spec.shape, device=sent[INPUT].device)
+        if "spikes" in spec.kinds:
+            values[name, "spikes"] = spec.select(sent.get(name, nothing) != 0)
+        if "membrane" in spec.kinds:
+            state = layer_states.get(name) or neurons[name].at_rest(nothing)
+            values[name, "membrane"] = spec.select(state.v)
     return values
 
 
-def recorded(asked, shown):
-    """Layer -> kind -> (T, B, ...) of what steps show, where anything is asked for, else None."""
-    return {
-        name: {
-            kind: layer.chosen(shown["logits"]) if name == "output" else shown[name, kind]
-            for kind in layer.kinds
-        }
-        for name, layer in asked.items()
-    } or None
+def collect_records(
+    specs: Mapping[str, RecordSpec], outputs: Mapping[Any, torch.Tensor]
+) -> dict[str, dict[str, torch.Tensor]] | None:
+    """Arrange what was recorded as ``SNNOutput.recorded`` has it.
+
+    Parameters
+    ----------
+    specs : mapping of {str: RecordSpec}
+        What to record of each layer.
+    outputs : mapping of {object: Tensor of shape (T, B, ...)}
+        Outputs of all timesteps: what ``record_step`` returned, and "logits".
+
+    Returns
+    -------
+    dict of {str: dict of {str: Tensor of shape (T, B, ...)}} or None
+        Values by layer and then by kind. None if nothing was to be recorded.
+    """
+    recorded = {}
+    for name, spec in specs.items():
+        recorded[name] = {}
+        for kind in spec.kinds:
+            if name == "output":
+                recorded[name][kind] = spec.select(outputs["logits"])
+            else:
+                recorded[name][kind] = outputs[name, kind]
+    return recorded or None
 
 
-def spaces_of(model):
-    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,), () beside the stages; and 'output', the
-    logits."""
+def shapes_of_layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of what each layer sends for one image in one timestep.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A network with a graph.
+
+    Returns
+    -------
+    dict of {str: tuple of int}
+        By name of the layer, "input" among them: (C, H, W) or (N,); () for a layer
+        beside the network's stages. "output": the shape of the logits.
+    """
     graph = model.graph
-    spaces = {name: graph.shapes.get(name, ()) for name in (*model.layers, *graph.neuron_names)}
-    return spaces | {"output": graph.shapes[graph.ends["output"]]}
+    shapes = {}
+    for name in (*model.layers, *graph.neuron_names):
+        shapes[name] = graph.shapes.get(name, ())
+    shapes["output"] = graph.shapes[graph.ends["output"]]
+    return shapes
 
 
-def kinds_of(neurons, name):
-    """What can be recorded of a layer. neurons: layer -> SpikingNeuron."""
-    return OF_ENDS.get(name, KINDS) if getattr(neurons.get(name), "fires", True) else ("membrane",)
+def recordable_kinds(neurons: Mapping[str, SpikingNeuron], name: str) -> tuple[str, ...]:
+    """Return what can be recorded of a layer.
+
+    Parameters
+    ----------
+    neurons : mapping of {str: SpikingNeuron}
+        The network's layers of neurons.
+    name : str
+        Name of one of them, "input" or "output".
+
+    Returns
+    -------
+    tuple of {"spikes", "membrane"}
+        Neurons that send their potential have no spikes.
+    """
+    fires = getattr(neurons.get(name), "fires", True)
+    if not fires:
+        return ("membrane",)
+    return KINDS_OF_ENDS.get(name, KINDS)

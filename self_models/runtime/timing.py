@@ -1,7 +1,10 @@
 """When the layers of a network charge and fire."""
 
+import torch
+
 from self_models import assembly
 from self_models.layers.neurons import SpikingNeuron
+from self_models.runtime.state import GraphState
 
 
 class EveryTimestep:
@@ -14,7 +17,7 @@ class EveryTimestep:
     is_phased = False
     plain_neuron = SpikingNeuron  # the class of neurons in networks of an architecture
 
-    def neuron_class(self, model):
+    def neuron_class(self, model) -> type[SpikingNeuron]:
         """Return the class of the network's layers of neurons."""
         return model.Neuron
 
@@ -29,11 +32,11 @@ class EveryTimestep:
     def prepare(self, model) -> None:
         """Tell the layers of neurons what they must know of the timing before a run."""
 
-    def initial_memory(self, model, image) -> dict:
-        """Return what layers remember before the first timestep, by name of the layer."""
-        return {}
+    def initial_state(self, model, image) -> GraphState:
+        """Return the state of the layers before the first timestep."""
+        return GraphState()
 
-    def output_current(self, model, run, current):
+    def output_current(self, model, run, current) -> torch.Tensor:
         """Return what of the last layer's sums (B, labels) the logits take now."""
         return current
 
@@ -42,11 +45,11 @@ class EveryTimestep:
         return False
 
     def why_not_dense(self, model) -> str | None:
-        """Return why layers cannot take many timesteps at once, or None where they can."""
+        """Return why layers cannot take many timesteps at once, or None."""
         return None
 
     def interval(self, model) -> int | None:
-        """Return the timesteps from one image to the next where they are not the latency."""
+        """Return the timesteps from one image to the next, if not the latency."""
         return None
 
     def check(self, model, gate, rule) -> None:

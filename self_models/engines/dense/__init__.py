@@ -1,1 +1,1 @@
-"""The dense engine: how are many timesteps of a layer one product, with a gradient written by hand?"""
+"""The dense engine: many timesteps of a layer as one product, with its own gradient."""

@@ -1,15 +1,15 @@
-"""The dense engine: whole layers over many timesteps, as far as no prediction comes between."""
+"""The dense engine: many timesteps of a layer at once, between two predictions."""
 
 from self_models.engines.dense.neuron_steps import UPDATES as MANY_STEP_UPDATES
-from self_models.engines.dense.run import advance, joined_decoder
+from self_models.engines.dense.run import advance, fold_decoder
 
 
 class DenseEngine:
     """Takes many timesteps of each layer as one batch.
 
-    It gives the results of the network's ``step()`` timestep by timestep, faster. Training
-    and evaluation run on it unless the network has parts of somebody's own. A run makes one
-    of its own.
+    It gives the results of the network's ``step()`` timestep by timestep, faster.
+    Training and evaluation run on it unless the network has parts of somebody's own. A
+    run makes one of its own.
 
     Parameters
     ----------
@@ -21,28 +21,29 @@ class DenseEngine:
     Attributes
     ----------
     nodes : list of Node
-        The nodes of the network's graph as this run takes them: linear layers of the decoder
-        may be folded into one.
+        The nodes of the network's graph as this run takes them: linear layers of the
+        decoder may be folded into one.
     """
 
-    joined_decoder = staticmethod(joined_decoder)  # the ANN folds its decoder, too
+    fold_decoder = staticmethod(fold_decoder)  # the ANN folds its decoder, too
 
     def __init__(self, model, x):
         self.nodes = model.graph.nodes
         if model.has_feedback and not model.timing.is_phased:  # a phased decoder runs only once
-            # Folding pays from some number of signals on. An evaluation decides as for one,
-            # so that rounding does not depend on the batch, nor on pieces of a stream.
+            # Folding pays from some number of signals on. An evaluation decides as for
+            # one, so that rounding does not depend on the batch, nor on pieces of a
+            # stream.
             signals = len(x) * model.timesteps if model.training else 1
             decoded = model.graph.ends["decoded"]
-            self.nodes = joined_decoder(self.nodes, decoded, signals, x.shape[2:])
+            self.nodes = fold_decoder(self.nodes, decoded, signals, x.shape[2:])
 
     @staticmethod
     def supports(model) -> str | None:
-        """Return None if a network can run on this engine, else what it does not know."""
+        """Return None if a network can run here, else what the engine does not know."""
         if model.is_custom:
             return f"methods or hooks of this {type(model).__name__}"
-        if model.unknown:
-            return model.unknown
+        if model.unknown_part:
+            return model.unknown_part
         reason = model.timing.why_not_dense(model)
         if reason:
             return reason

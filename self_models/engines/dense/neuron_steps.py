@@ -1,49 +1,81 @@
-"""Many steps of a layer of spiking neurons at once, with a gradient written by hand: what layers/neurons.py says, in fewer
-passes over the tensors."""
+"""Many timesteps of a layer of spiking neurons, with a gradient written by hand.
 
-from typing import NamedTuple
+It computes what layers/neurons.py says, in fewer passes over the tensors. In this file
+``T`` is the number of timesteps, and ``B`` the number of images. Symbols are those of
+docs/explanation/model.md: I current, V membrane potential, s spikes, θ threshold, λ
+leak. L is the loss.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from self_models.layers.neurons import NeuronState, delayed, immediate
+from self_models.layers.neurons import NeuronState, SpikingNeuron, delayed, immediate
 from self_models.layers.surrogates import new_age, next_age
+from self_models.runtime.state import RunState
 
 
 class Update(NamedTuple):
-    """The order of charge, fire and reset, forward and backward. All tensors are (B, ...); the last ones are written to.
+    """An order of charge, fire and reset, forward and backward, for one timestep.
 
-    step(drive, v, theta, leak, tested_v, s, following): tested_v is the membrane potential that decides on s, following the V of
-    the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v."""
+    Attributes
+    ----------
+    step : callable
+        ``step(current, v, theta, leak, tested_v, spikes, next_v)`` writes to the last
+        three: ``tested_v`` is the membrane potential that decides on ``spikes``, and
+        ``next_v`` the one before the next timestep. All Tensors are of shape (B, ...).
+    gradient : callable
+        ``gradient(grad_after, grad_spike, scale, leak, grad_current, grad_before)``
+        writes to the last two. ``grad_after`` and ``grad_before`` are dL/dV after and
+        before the timestep, and may be one tensor. ``scale * grad_spike`` is dL/ds
+        ds/dV, of the potential that decides; ``grad_spike`` and ``grad_current`` may be
+        one tensor. All Tensors are of shape (B, ...).
+    """
 
-    step: callable
-    gradient: callable
-
-
-def delayed_step(drive, v, theta, leak, tested_v, s, following):
-    """delayed() of layers/neurons.py."""
-    torch.gt(tested_v.copy_(v), theta, out=s)
-    torch.addcmul(drive, tested_v, leak, out=following).addcmul_(s, theta, value=-1)
-
-
-def delayed_gradient(after, through, scale, leak, grad_drive, before):
-    """dL/ddrive[t] = dL/dV[t+1];   dL/dV[t] = leak dL/dV[t+1] + dL/ds[t] ds/dV[t]"""
-    earlier = torch.addcmul(leak * after, through, scale)
-    grad_drive.copy_(after)
-    before.copy_(earlier)
+    step: Callable
+    gradient: Callable
 
 
-def immediate_step(drive, v, theta, leak, tested_v, s, following):
-    """immediate() of layers/neurons.py."""
-    torch.gt(torch.addcmul(drive, v, leak, out=tested_v), theta, out=s)
-    torch.addcmul(tested_v, s, theta, value=-1, out=following)
+def delayed_step(current, v, theta, leak, tested_v, spikes, next_v) -> None:
+    """Fire, then charge and reset.
+
+    s[t] = H(V[t]/θ - 1);   V[t+1] = λ V[t] + I[t] - θ s[t]
+    """
+    tested_v.copy_(v)
+    torch.gt(tested_v, theta, out=spikes)
+    torch.addcmul(current, tested_v, leak, out=next_v).addcmul_(spikes, theta, value=-1)
 
 
-def immediate_gradient(after, through, scale, leak, grad_drive, before):
-    """dL/ddrive[t] = dL/dV'[t] = dL/dV[t] + dL/ds[t] ds/dV'[t];   dL/dV[t-1] = leak dL/dV'[t]"""
-    torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
+def delayed_gradient(grad_after, grad_spike, scale, leak, grad_current, grad_before) -> None:
+    """Go back through `delayed_step`.
+
+    dL/dI[t] = dL/dV[t+1];   dL/dV[t] = λ dL/dV[t+1] + dL/ds[t] ds/dV[t]
+    """
+    earlier = torch.addcmul(leak * grad_after, grad_spike, scale)
+    grad_current.copy_(grad_after)
+    grad_before.copy_(earlier)
+
+
+def immediate_step(current, v, theta, leak, tested_v, spikes, next_v) -> None:
+    """Charge, then fire and reset.
+
+    V'[t] = λ V[t-1] + I[t];   s[t] = H(V'[t]/θ - 1);   V[t] = V'[t] - θ s[t]
+    """
+    torch.addcmul(current, v, leak, out=tested_v)
+    torch.gt(tested_v, theta, out=spikes)
+    torch.addcmul(tested_v, spikes, theta, value=-1, out=next_v)
+
+
+def immediate_gradient(grad_after, grad_spike, scale, leak, grad_current, grad_before) -> None:
+    """Go back through `immediate_step`.
+
+    dL/dI[t] = dL/dV'[t] = dL/dV[t] + dL/ds[t] ds/dV'[t];   dL/dV[t-1] = λ dL/dV'[t]
+    """
+    torch.addcmul(grad_after, grad_spike, scale, out=grad_current)
+    torch.mul(grad_current, leak, out=grad_before)
 
 
 UPDATES = {
@@ -52,140 +84,357 @@ UPDATES = {
 }
 
 
-def run_steps(drive, v, update, theta, leak, floor=None, saved=None):
-    """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
-    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. saved: tensors (T, B, ...) that are filled
-    for a backward pass, see NeuronSteps."""
-    s, following, lowest = (
-        torch.empty_like(drive),
-        torch.empty_like(v),
-        None if floor is None else -floor * theta,
-    )
-    tested_v, leaking, floored = saved or ([following] * len(drive), None, None)
-    for t, (now, deciding, spikes) in enumerate(
-        zip(drive.unbind(), tested_v, s.unbind(), strict=True)
-    ):
-        if leaking is not None:
-            leaking[t] = v
-        update.step(now, v, theta, leak, deciding, spikes, following)
-        if floored is not None:
-            torch.lt(following, lowest, out=floored[t])
-        v = following if floor is None else following.clamp_(min=lowest)
-    return s, v, count_events(s)
+class SavedSteps(NamedTuple):
+    """What the forward pass of a layer keeps for its backward pass.
+
+    Attributes
+    ----------
+    tested_v : Tensor of shape (T, B, ...), or a list of T Tensors
+        The membrane potential that decided on each spike.
+    leaking_v : Tensor of shape (T, B, ...) or None
+        The membrane potential that the leak multiplied. None if it is not learned.
+    floored : Tensor of shape (T, B, ...), bool, or None
+        Where V was below its floor after the timestep. None if there is none.
+    """
+
+    tested_v: torch.Tensor | Sequence[torch.Tensor]
+    leaking_v: torch.Tensor | None
+    floored: torch.Tensor | None
+
+
+def run_steps(
+    currents: torch.Tensor,
+    v: torch.Tensor,
+    update: Update,
+    theta: torch.Tensor,
+    leak: torch.Tensor,
+    floor: float | None = None,
+    saved: SavedSteps | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Run T timesteps of one layer, without a gradient.
+
+    Parameters
+    ----------
+    currents : Tensor of shape (T, B, ...)
+        The current I of each timestep.
+    v : Tensor of shape (B, ...)
+        V before the first timestep. It is not changed.
+    update : Update
+        The order of charge, fire and reset.
+    theta, leak : Tensor of one value
+        Threshold and leak of the layer.
+    floor : float or None
+        After each timestep V = max(V, -floor θ). None for no bound.
+    saved : SavedSteps, optional
+        Tensors that are filled for a backward pass.
+
+    Returns
+    -------
+    spikes : Tensor of shape (T, B, ...)
+        0 or 1.
+    v : Tensor of shape (B, ...)
+        V after the last timestep.
+    counts : Tensor of shape (T, B), float32
+        Spikes of each image in each timestep.
+    """
+    spikes = torch.empty_like(currents)
+    next_v = torch.empty_like(v)
+    if saved is None:
+        # One tensor is enough for both potentials: an update writes next_v last.
+        saved = SavedSteps([next_v] * len(currents), None, None)
+    lowest = None if floor is None else -floor * theta
+    steps = zip(currents.unbind(), saved.tested_v, spikes.unbind(), strict=True)
+    for t, (current, tested_v, step_spikes) in enumerate(steps):
+        if saved.leaking_v is not None:
+            saved.leaking_v[t] = v
+        update.step(current, v, theta, leak, tested_v, step_spikes, next_v)
+        if saved.floored is not None:
+            torch.lt(next_v, lowest, out=saved.floored[t])
+        if floor is not None:
+            next_v.clamp_(min=lowest)
+        v = next_v
+    return spikes, v, count_events(spikes)
+
+
+class NeuronSettings(NamedTuple):
+    """What describes a layer of neurons beside its threshold and leak.
+
+    Attributes
+    ----------
+    floor : float or None
+        V does not fall below -floor θ. None for no bound.
+    update : Update
+        The order of charge, fire and reset.
+    surrogate : Surrogate
+        Gradient of a spike.
+    """
+
+    floor: float | None
+    update: Update
+    surrogate: Any
 
 
 class NeuronSteps(torch.autograd.Function):
-    """run_steps with a gradient: (drive (T, B, ...), v, age, theta, leak, floor, update, surrogate) -> (s (T, B, ...), v, age,
-    counts).
+    """`run_steps` with a gradient.
 
-    v and age (B, ...) are those before the first step and after the last, counts (T, B) spikes per image and step. Written by
-    hand, it passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
-    the membrane potential that decided, and what a surrogate or a learned leak needs.
+    Written by hand, it passes over the tensors less often than one operation after the
+    other. For the backward pass it keeps of each timestep only the membrane potential
+    that decided, and what a surrogate, a learned leak or a floor needs.
     """
 
     @staticmethod
-    def forward(ctx, drive, v, age, theta, leak, floor, update, surrogate):
-        tested_v = torch.empty_like(drive)
-        leaking = (
-            torch.empty_like(drive) if ctx.needs_input_grad[4] else None
-        )  # V that the leak multiplies
-        floored = (
-            None if floor is None else torch.empty_like(drive, dtype=torch.bool)
-        )  # where V was below its floor
-        s, v, counts = run_steps(
-            drive, v, update, theta, leak, floor, (tested_v, leaking, floored)
+    def forward(
+        ctx: Any,
+        currents: torch.Tensor,
+        v: torch.Tensor,
+        age: torch.Tensor | None,
+        theta: torch.Tensor,
+        leak: torch.Tensor,
+        settings: NeuronSettings,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Run T timesteps.
+
+        Parameters
+        ----------
+        ctx : context
+            Of the backward pass.
+        currents : Tensor of shape (T, B, ...)
+            The current I of each timestep.
+        v : Tensor of shape (B, ...)
+            V before the first timestep.
+        age : Tensor of shape (B, ...) or None
+            Timesteps since the last spike before it. None if no surrogate asks for it.
+        theta, leak : Tensor of one value
+            Threshold and leak of the layer.
+        settings : NeuronSettings
+            What else describes its neurons.
+
+        Returns
+        -------
+        spikes : Tensor of shape (T, B, ...)
+            0 or 1.
+        v : Tensor of shape (B, ...)
+            V after the last timestep.
+        age : Tensor of shape (B, ...) or None
+            Timesteps since the last spike after it.
+        counts : Tensor of shape (T, B), float32
+            Spikes of each image in each timestep.
+        """
+        learns_leak = ctx.needs_input_grad[4]
+        has_floor = settings.floor is not None
+        saved = SavedSteps(
+            tested_v=torch.empty_like(currents),
+            leaking_v=torch.empty_like(currents) if learns_leak else None,
+            floored=torch.empty_like(currents, dtype=torch.bool) if has_floor else None,
         )
-        ages = None if age is None else torch.empty_like(drive)
+        spikes, v, counts = run_steps(
+            currents, v, settings.update, theta, leak, settings.floor, saved
+        )
+        ages = None
         if age is not None:
-            for t, spikes in enumerate(s):
+            ages = torch.empty_like(currents)  # before each timestep
+            for t, step_spikes in enumerate(spikes):
                 ages[t] = age
-                age = next_age(age, spikes)
+                age = next_age(age, step_spikes)
             ctx.mark_non_differentiable(age)
-        ctx.save_for_backward(tested_v, ages, leaking, floored, theta, leak)
-        ctx.floor, ctx.update, ctx.surrogate = floor, update, surrogate
-        ctx.set_materialize_grads(False)
-        return s, v, age, counts
+        ctx.save_for_backward(*saved, ages, theta, leak)
+        ctx.settings = settings
+        ctx.set_materialize_grads(False)  # a gradient that nobody computed is None
+        return spikes, v, age, counts
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_s, grad_v, _, grad_counts):
-        tested_v, ages, leaking, floored, theta, leak = ctx.saved_tensors
-        grad_drive, g = torch.empty_like(tested_v), torch.empty_like(tested_v[0])
-        grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
-        each = g.new_zeros(tested_v.shape[:2]) if grad_counts is None else grad_counts
-        each = each.view(*each.shape, *[1] * (g.dim() - 1))  # of a spike, by its step and image
-        scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
-        after = torch.zeros_like(g) if grad_v is None else grad_v
+    def backward(
+        ctx: Any,
+        grad_spikes: torch.Tensor | None,
+        grad_v: torch.Tensor | None,
+        _: None,
+        grad_counts: torch.Tensor | None,
+    ) -> tuple:
+        """Return the gradient of the loss for each argument of ``forward``.
+
+        Parameters
+        ----------
+        ctx : context
+            Of the forward pass.
+        grad_spikes : Tensor of shape (T, B, ...) or None
+            dL/ds.
+        grad_v : Tensor of shape (B, ...) or None
+            dL/dV after the last timestep.
+        grad_counts : Tensor of shape (T, B) or None
+            dL/dcounts: of each spike, by its timestep and image.
+
+        Returns
+        -------
+        tuple of Tensor or None
+            None for what has no gradient.
+        """
+        tested_v, leaking_v, floored, ages, theta, leak = ctx.saved_tensors
+        settings = ctx.settings
+        learns_theta = ctx.needs_input_grad[3]
+        grad_currents = torch.empty_like(tested_v)
+        grad_before = torch.empty_like(tested_v[0])
+        grad_theta = torch.zeros_like(theta)
+        grad_leak = torch.zeros_like(leak)
+        scale = settings.surrogate.scale / theta  # ds/dV is scale times the surrogate's shape
+        grad_after = torch.zeros_like(grad_before) if grad_v is None else grad_v
+        per_image = grad_counts
+        if grad_counts is None:
+            per_image = grad_before.new_zeros(tested_v.shape[:2])
+        per_image = per_image.view(*per_image.shape, *[1] * (grad_before.dim() - 1))
+
         for t in reversed(range(len(tested_v))):
-            if floored is not None:  # V is -floor theta there, whatever it was
-                if ctx.needs_input_grad[3]:
-                    grad_theta -= ctx.floor * (after * floored[t]).sum()
-                after = after.masked_fill(floored[t], 0)
-            onto = (
-                each[t]
-                if grad_s is None
-                else grad_s[t]
-                if grad_counts is None
-                else grad_s[t] + each[t]
-            )
-            v = torch.div(tested_v[t], theta, out=grad_drive[t]).sub_(1)
-            through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
-            if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
+            if floored is not None:  # V is -floor θ there, whatever it was
+                if learns_theta:
+                    grad_theta -= settings.floor * (grad_after * floored[t]).sum()
+                grad_after = grad_after.masked_fill(floored[t], 0)
+
+            # A spike counts itself, and in the number of spikes of its image. Its
+            # gradient goes on to V as that times the surrogate's shape at V/θ - 1.
+            if grad_spikes is None:
+                grad_spike = per_image[t]
+            elif grad_counts is None:
+                grad_spike = grad_spikes[t]
+            else:
+                grad_spike = grad_spikes[t] + per_image[t]
+            # grad_currents[t] lends its memory until `gradient` fills it.
+            v = torch.div(tested_v[t], theta, out=grad_currents[t]).sub_(1)
+            age = None if ages is None else ages[t]
+            grad_spike = settings.surrogate.onto(grad_spike, v, age)
+
+            if learns_theta:  # θ in V/θ - 1, and in the reset
                 grad_theta -= (
-                    scale / theta * (through * tested_v[t]).sum()
-                    + (after * (tested_v[t] > theta)).sum()
+                    scale / theta * (grad_spike * tested_v[t]).sum()
+                    + (grad_after * (tested_v[t] > theta)).sum()
                 )
-            ctx.update.gradient(after, through, scale, leak, grad_drive[t], g)
-            if leaking is not None:
-                grad_leak += (grad_drive[t] * leaking[t]).sum()
-            after = g
-        return grad_drive, g, None, grad_theta, grad_leak, None, None, None
+            settings.update.gradient(
+                grad_after, grad_spike, scale, leak, grad_currents[t], grad_before
+            )
+            if leaking_v is not None:
+                grad_leak += (grad_currents[t] * leaking_v[t]).sum()
+            grad_after = grad_before
+        return grad_currents, grad_before, None, grad_theta, grad_leak, None
 
 
-def neuron_steps(neuron, drive, state=None, steps=1):
-    """(spikes (steps B, ...), NeuronState, spikes per image (steps, B)) of a SpikingNeuron, for its current drive (steps B, ...),
-    one step after the other."""
-    drive = drive.to(neuron.threshold.dtype).unflatten(
-        0, (steps, -1)
-    )  # float32 where matrix products are bfloat16
-    v, age = state or neuron.at_rest(drive[0])
+def neuron_steps(
+    neuron: SpikingNeuron,
+    currents: torch.Tensor,
+    state: NeuronState | None = None,
+    steps: int = 1,
+) -> tuple[torch.Tensor, NeuronState, torch.Tensor]:
+    """Run timesteps of a layer of neurons.
+
+    Parameters
+    ----------
+    neuron : SpikingNeuron
+        The layer. Its update must be one of ``UPDATES``.
+    currents : Tensor of shape (T * B, ...)
+        Its current, one timestep after the other.
+    state : NeuronState, optional
+        The state before. None for neurons at rest.
+    steps : int, default 1
+        Number of timesteps ``T``.
+
+    Returns
+    -------
+    spikes : Tensor of shape (T * B, ...)
+        0 or 1.
+    state : NeuronState
+        The state after the last timestep.
+    counts : Tensor of shape (T, B), float32
+        Spikes of each image in each timestep.
+    """
+    theta = neuron.threshold
+    leak = neuron.leak
+    # A threshold, and with it V, is float32 where matrix products are bfloat16.
+    currents = currents.to(theta.dtype).unflatten(0, (steps, -1))
+    v, age = state or neuron.at_rest(currents[0])
     update = UPDATES[neuron.update]
     learns = torch.is_grad_enabled() and any(
-        value.requires_grad for value in (drive, v, neuron.threshold, neuron.leak)
+        value.requires_grad for value in (currents, v, theta, leak)
     )
     if learns or age is not None:
-        age = new_age(v) if age is None and neuron.surrogate.needs_age else age
-        own = neuron.threshold, neuron.leak, neuron.floor, update, neuron.surrogate
-        spikes, v, age, counts = NeuronSteps.apply(drive, v, age, *own)
+        if age is None and neuron.surrogate.needs_age:
+            age = new_age(v)
+        settings = NeuronSettings(neuron.floor, update, neuron.surrogate)
+        spikes, v, age, counts = NeuronSteps.apply(currents, v, age, theta, leak, settings)
     else:
-        spikes, v, counts = run_steps(
-            drive, v, update, neuron.threshold, neuron.leak, neuron.floor
-        )
+        spikes, v, counts = run_steps(currents, v, update, theta, leak, neuron.floor)
     return spikes.flatten(0, 1), NeuronState(v, age), counts
 
 
-def count_events(signal):
-    """Sum per image and step, (T, B, ...) -> (T, B) float32: the number of spikes in {0, 1}."""
+def count_events(signal: torch.Tensor) -> torch.Tensor:
+    """Count the spikes of each image in each timestep.
+
+    Parameters
+    ----------
+    signal : Tensor of shape (T, B, ...), bool, or 0 and 1
+        Spikes.
+
+    Returns
+    -------
+    Tensor of shape (T, B), float32
+        Their sums.
+    """
     return signal.sum(tuple(range(2, signal.dim())), dtype=torch.float32)
 
 
-def counts_by_layer(run, names, steps):
-    """Spikes of these layers in each of the last `steps` steps of a run, (T, B, layers): 0 where a layer did not run."""
+def counts_by_layer(run: RunState, names: Sequence[str], steps: int) -> torch.Tensor:
+    """Return the spikes of layers in the last timesteps of a run.
+
+    Parameters
+    ----------
+    run : RunState
+        State after these timesteps, with the ``counts`` of all these layers.
+    names : sequence of str
+        Names of the layers, "input" among them.
+    steps : int
+        Number of timesteps ``T``.
+
+    Returns
+    -------
+    Tensor of shape (T, B, num_layers), float32
+        0 in timesteps in which a layer did not run.
+    """
     layers = []
     for name in names:
         numbers, pieces = zip(*run.counts[name], strict=True)
-        counts, before = torch.cat(pieces), numbers[0][0] - (run.steps - steps)
-        layers.append(F.pad(counts, (0, 0, before, steps - before - len(counts))))
+        counts = torch.cat(pieces)
+        first_step = run.steps - steps
+        steps_before = numbers[0][0] - first_step
+        steps_after = steps - steps_before - len(counts)
+        layers.append(F.pad(counts, (0, 0, steps_before, steps_after)))
     return torch.stack(layers, -1)
 
 
-def accumulated(logits, drives, leak, at_once):
-    """The outputs O after each step, (T, B, labels): O <- leak O + d, for the drives d (T, B, labels). at_once: whether what does
-    not leak may be one operation, which rounds otherwise than steps do."""
+def accumulate_logits(
+    logits: torch.Tensor, currents: torch.Tensor, leak: float, at_once: bool
+) -> torch.Tensor:
+    """Return the logits O after each timestep: O <- μ O + W s.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, num_classes)
+        O before the first timestep.
+    currents : Tensor of shape (T, B, num_classes)
+        What arrives in each timestep, W s.
+    leak : float, 0 to 1
+        The part μ that is kept per timestep; 1 means no leak.
+    at_once : bool
+        Whether one operation may add up what does not leak. It rounds otherwise than
+        timestep by timestep.
+
+    Returns
+    -------
+    Tensor of shape (T, B, num_classes)
+        O after each timestep.
+    """
     if at_once and leak == 1:
-        return logits + drives.cumsum(0)
-    by_step = []
-    for drive in drives:
-        logits = (logits if leak == 1 else leak * logits) + drive
-        by_step.append(logits)
-    return torch.stack(by_step)
+        return logits + currents.cumsum(0)
+    logits_by_step = []
+    for current in currents:
+        if leak != 1:
+            logits = leak * logits
+        logits = logits + current
+        logits_by_step.append(logits)
+    return torch.stack(logits_by_step)

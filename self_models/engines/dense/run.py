@@ -1,9 +1,18 @@
-"""Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says. And
-linear layers of a decoder that run as one: the same map in fewer multiply-adds."""
+"""A chunk of timesteps, of which each layer takes as many as possible at once.
+
+It gives what the network's ``step()`` gives timestep by timestep. Layers take one
+timestep after the other only where a prediction comes in between. Linear layers of a
+decoder may run as one: the same map in fewer multiply-adds.
+
+In this file ``T`` is the number of timesteps of a chunk, ``B`` the number of images,
+and (C, H, W) the shape of an image. Timesteps are given by their numbers, since the
+images of a run have started.
+"""
 
 import functools
 import operator
 from collections import Counter
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -11,240 +20,479 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.engines.dense.neuron_steps import (
-    accumulated,
+    accumulate_logits,
     count_events,
     counts_by_layer,
     neuron_steps,
 )
-from self_models.layers.neurons import SpikingNeuron
+from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender, passes
 from self_models.layers.stages import LINEAR
+from self_models.runtime.graph import Node
 from self_models.runtime.known_parts import is_hooked
-from self_models.runtime.loop import show_image, stacked
+from self_models.runtime.loop import Outputs, show_image, stack_outputs
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import RunState
+
+Signals = dict[str, torch.Tensor]  # name of a node, or "input" -> what it sends, (T, B, ...)
 
 
-def advance(model, run, draws, nodes):
-    """T steps of a model that the engine supports, in place. draws: uniform in [0, 1), (T, B, C, H, W); nodes: of its graph, as
-    the engine takes them. Returns what they show, with pictures.
+def advance(
+    model: nn.Module, run: RunState, draws: torch.Tensor, nodes: Sequence[Node]
+) -> Outputs:
+    """Run timesteps of a network.
 
-    A layer takes all steps as one batch, but for those that the decoder needs where the gate makes the input of a step depend on
-    the prediction of the step before."""
-    graph, first = model.graph, run.steps
-    # what the decoder needs runs first, maybe step by step; all else then takes all steps at once
-    of_decoder = {node.name for node in graph.needed("decoded")} if model.has_feedback else ()
-    before, after = (
-        [node for node in nodes if (node.name in of_decoder) == asked] for asked in (True, False)
-    )
-    parts = [
-        decode(model, run, before, after, part)
-        for part in draws.split(1 if model.gate.reacts else len(draws))
-    ]
-    sent = (
-        parts[0][0]
-        if len(parts) == 1
-        else {name: torch.cat([sent[name] for sent, _ in parts]) for name in parts[0][0]}
-    )
-    propagate(run, after, sent, range(first, run.steps))
-    logits = accumulated(
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        A network that the engine supports.
+    run : RunState
+        State before these timesteps. It is changed.
+    draws : Tensor of shape (T, B, C, H, W), 0 to 1
+        Uniform samples for the input encoding.
+    nodes : sequence of Node
+        Those of the network's graph, as the engine runs them.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (T, B, ...)}
+        Outputs of these timesteps, with frames. The docstring of ``runtime/loop.py``
+        lists the keys.
+    """
+    graph = model.graph
+    first_step = run.steps
+    required = set()
+    if model.has_feedback:
+        required = {node.name for node in graph.required_nodes("decoded")}
+    decoder_nodes = [node for node in nodes if node.name in required]
+    other_nodes = [node for node in nodes if node.name not in required]
+
+    # What the decoder needs runs first: one timestep after the other if the gate makes
+    # the input depend on the prediction. All else can wait, and takes all timesteps at
+    # once.
+    part_length = 1 if model.gate.reacts else len(draws)
+    sent_in_parts = []
+    outputs_by_step = []
+    for part in draws.split(part_length):
+        sent, outputs = run_decoder(model, run, decoder_nodes, part)
+        sent_in_parts.append(select_sources(sent, other_nodes))
+        outputs_by_step += outputs
+    sent = concatenate(sent_in_parts)
+    propagate(run, other_nodes, sent, range(first_step, run.steps))
+
+    logits = accumulate_logits(
         run.logits,
         sent[graph.ends["output"]].to(run.image.dtype),
         model.settings["output_leak"],
         at_once=model.training,
     )
     run.logits = logits[-1]
-    shown = stacked([shown for _, of_part in parts for shown in of_part])
-    return shown | {"logits": logits, "spikes": counts_by_layer(run, model.layers, len(draws))}
+    outputs = stack_outputs(outputs_by_step)
+    spikes = counts_by_layer(run, model.layers, len(draws))
+    return outputs | {"logits": logits, "spikes": spikes}
 
 
-def decode(model, run, nodes, others, draws):
-    """T steps of these nodes, those that the decoder needs, on what the input neurons see now, in place. draws: (T, B, C, H, W).
-    Returns (name -> what a node sends (T, B, ...), the input and what the others need, what each step shows)."""
-    sent = {INPUT: input_of(model, run, draws)}
-    propagate(run, nodes, sent, range(run.steps, run.steps + len(draws)))
-    decoded = sent.pop(model.graph.ends["decoded"]) if model.has_feedback else [None] * len(draws)
-    taken = {source for node in others for source in node.sources}
-    shown = [model.read_out_and_gate(run, codes) for codes in decoded]
-    return {name: signal for name, signal in sent.items() if name in taken}, shown
+def run_decoder(
+    model: nn.Module, run: RunState, nodes: Sequence[Node], draws: torch.Tensor
+) -> tuple[Signals, list[Outputs]]:
+    """Run those timesteps of a decoder in which its input neurons see the same.
 
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network, which may have no decoder.
+    run : RunState
+        It is changed.
+    nodes : sequence of Node
+        What the decoder needs.
+    draws : Tensor of shape (t, B, C, H, W), 0 to 1
+        Uniform samples for the input encoding.
 
-def input_of(model, run, draws):
-    """What the input neurons send in the next T steps (T, B, C, H, W), on what they see now, or of a recording its frames."""
+    Returns
+    -------
+    sent : dict of {str: Tensor of shape (t, B, ...)}
+        What "input" and each of these nodes has sent, but for the decoder's output.
+    outputs : list of dict
+        Outputs of each timestep.
+    """
     steps = range(run.steps, run.steps + len(draws))
-    if (
-        run.recording is not None and len(draws) > 1
-    ):  # several frames are seen at once, (T, B, C, H, W)
-        view = model.gate.start(run.recording[:, steps.start : steps.stop].transpose(0, 1))
+    sent = {INPUT: encode_input(model, run, draws)}
+    propagate(run, nodes, sent, steps)
+    decoded = [None] * len(draws)
+    if model.has_feedback:
+        decoded = sent.pop(model.graph.ends["decoded"])
+    outputs = [model.read_out_and_gate(run, step_decoded) for step_decoded in decoded]
+    return sent, outputs
+
+
+def select_sources(sent: Signals, nodes: Sequence[Node]) -> Signals:
+    """Return those signals that other nodes take."""
+    sources = set()
+    for node in nodes:
+        sources.update(node.sources)
+    return {name: signal for name, signal in sent.items() if name in sources}
+
+
+def concatenate(parts: Sequence[Signals]) -> Signals:
+    """Return the Signals of all timesteps, from those of parts of them."""
+    if len(parts) == 1:  # without a copy
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def encode_input(model: nn.Module, run: RunState, draws: torch.Tensor) -> torch.Tensor:
+    """Return what the input neurons send in the next timesteps.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    run : RunState
+        It keeps the number of input spikes. If timesteps of recordings run one by one,
+        it is changed to see the present frame.
+    draws : Tensor of shape (T, B, C, H, W), 0 to 1
+        Uniform samples for the input encoding.
+
+    Returns
+    -------
+    Tensor of shape (T, B, C, H, W)
+        Spikes, or pixel values; of recordings those of each timestep's frame.
+    """
+    steps = range(run.steps, run.steps + len(draws))
+    if run.recording is not None and len(draws) > 1:
+        frames = run.recording[:, steps.start : steps.stop].transpose(0, 1)  # (T, B, C, H, W)
+        view = model.gate.start(frames)
     else:
-        show_image(model, run, run.shown_now())
+        show_image(model, run, run.current_frame())
         view = run.view
     signal = model.encoding.send(view.unexplained(), draws)
-    if run.noted is not None:
-        run.note(INPUT, signal.flatten(0, 1), steps)
-    run.counts.setdefault(INPUT, []).append((steps, count_events(view.sent(signal))))
+    if run.activity is not None:
+        run.log_activity(INPUT, signal.flatten(0, 1), steps)
+    spikes = count_events(view.spiking_inputs(signal))
+    run.counts.setdefault(INPUT, []).append((steps, spikes))
     return signal
 
 
-def propagate(run, nodes, sent, steps):
-    """These nodes in the steps of these numbers, in place. sent: name -> what a node sends (t, B, ...), which is filled in. Where
-    all steps are views of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
-    times = len(steps)
-    for (
-        name,
-        module,
-        sources,
-        _,
-    ) in nodes:  # none has edges back: only a GraphSNN does, which takes Graph.step()
-        signal = functools.reduce(operator.add, (sent[source] for source in sources))
-        alike = times > 1 and not signal.stride(0)
-        if passes(module) and name not in run.memory:
-            sent[name] = signal
-        elif alike and isinstance(module, LINEAR):
-            once = module(signal[0])
-            sent[name] = once.expand(times, *once.shape)
+def propagate(run: RunState, nodes: Sequence[Node], sent: Signals, steps: range) -> None:
+    """Run nodes for some timesteps.
+
+    Parameters
+    ----------
+    run : RunState
+        It is changed.
+    nodes : sequence of Node
+        In their order. None has edges back: a network with such runs by ``step()``.
+    sent : dict of {str: Tensor of shape (T, B, ...)}
+        What the nodes before them send. What these nodes send is added.
+    steps : range
+        Numbers of the timesteps.
+    """
+    num_steps = len(steps)
+    for node in nodes:
+        signal = functools.reduce(operator.add, (sent[source] for source in node.sources))
+        # A stride of 0: all timesteps are the same numbers in memory, as of an image
+        # that is sent as it is. Then linear layers run once.
+        is_constant = num_steps > 1 and not signal.stride(0)
+        if passes(node.module) and node.name not in run.graph_state.masks:
+            sent[node.name] = signal
+        elif is_constant and isinstance(node.module, LINEAR):
+            output = node.module(signal[0])
+            sent[node.name] = output.expand(num_steps, *output.shape)
+        elif is_constant:
+            in_a_row = torch.cat([signal[0]] * num_steps)
+            sent[node.name] = run_module(run, node.name, node.module, in_a_row, steps)
         else:
-            sent[name] = at_once(
-                run,
-                name,
-                module,
-                torch.cat([signal[0]] * times) if alike else signal.flatten(0, 1),
-                steps,
-            )
+            in_a_row = signal.flatten(0, 1)
+            sent[node.name] = run_module(run, node.name, node.module, in_a_row, steps)
 
 
-def at_once(run, name, module, signal, steps):
-    """What a module sends in these steps (t, B, ...), of a signal (t B, ...)."""
+def run_module(
+    run: RunState, name: str, module: nn.Module, signal: torch.Tensor, steps: range
+) -> torch.Tensor:
+    """Run a module for some timesteps.
+
+    Parameters
+    ----------
+    run : RunState
+        It is changed: it keeps the module's state, and what it has sent.
+    name : str
+        Name of the module's node.
+    module : nn.Module
+        The module.
+    signal : Tensor of shape (T * B, ...)
+        What arrives, one timestep after the other.
+    steps : range
+        Numbers of the timesteps.
+
+    Returns
+    -------
+    Tensor of shape (T, B, ...)
+        What it sends.
+    """
+    num_steps = len(steps)
+    layer_states = run.graph_state.layer_states
     if isinstance(module, SpikingNeuron):
-        signal, run.memory[name], counts = neuron_steps(
-            module, signal, run.memory.get(name), len(steps)
+        output, layer_states[name], counts = neuron_steps(
+            module, signal, layer_states.get(name), num_steps
         )
         run.counts.setdefault(name, []).append((steps, counts))
+    elif isinstance(module, HeldDropout):
+        output, _ = module(signal, run.graph_state.masks.get(name), num_steps)
     elif has_state(module):
-        signal, run.memory[name] = module(signal, run.memory.get(name), len(steps))
+        output, layer_states[name] = module(signal, layer_states.get(name), num_steps)
     else:
-        signal = module(signal)
+        output = module(signal)
     if is_sender(module):
-        run.note(name, signal, steps)
-    return signal.unflatten(0, (len(steps), -1))
+        run.log_activity(name, output, steps)
+    return output.unflatten(0, (num_steps, -1))
 
 
 # --- linear layers as one
 
-UP = (
-    (2, 2),
-    (2, 2),
-    (0, 0),
-    1,
-    None,
-)  # the token U: kernel, stride, padding, groups, bias: an output comes from one input
-FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
+FEW_CHANNELS = 4  # up to here a matrix product is faster than PyTorch's transposed convolution
 
 
-def joined_decoder(nodes, end, signals, image_size, pays=None):
-    """Nodes of a graph, each chain of U layers and the convolution after it, of those that lead to this end, as one FoldedChain,
-    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
-    width) of what the end sends; pays: in place of FoldedChain.pays_with. One with hooks is left as it is."""
-    by_name, size, pays = (
-        {node.name: node for node in nodes},
-        list(image_size),
-        pays or FoldedChain.pays_with,
-    )
-    takers, chain, last = Counter(source for node in nodes for source in node.sources), None, None
-    while (node := by_name.get(end)) and len(node.sources) == 1:
-        module, (source,) = node.module, node.sources
+def fold_decoder(
+    nodes: Sequence[Node],
+    end: str,
+    signals: int,
+    image_size: Sequence[int],
+    pays: Callable[["FoldedChain", nn.Module, int], bool] | None = None,
+) -> list[Node]:
+    """Make one FoldedChain of each convolution of a decoder and the U layers before it.
+
+    It is the same map in fewer multiply-adds, and is made as far as that is so.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        The nodes of a graph.
+    end : str
+        Name of the decoder's last node. Those that lead to it are folded, but not one
+        with hooks, which must be called.
+    signals : int
+        How many signals will come at least, over all images and timesteps.
+    image_size : (height, width)
+        Of what the decoder gives.
+    pays : callable, optional
+        ``pays(chain, up, places)``: whether to fold in a U layer that takes so many
+        places. By default ``FoldedChain.pays_with``.
+
+    Returns
+    -------
+    list of Node
+        In the same order.
+    """
+    if pays is None:
+        pays = FoldedChain.pays_with
+    by_name = {node.name: node for node in nodes}
+    num_takers = Counter()
+    for node in nodes:
+        num_takers.update(node.sources)
+
+    # From the end of the decoder backwards, as long as nodes are in a row.
+    size = list(image_size)  # (height, width) of what the node gives
+    chain = None  # the chain that begins behind this node
+    chain_name = None
+    name = end
+    while name in by_name and len(by_name[name].sources) == 1:
+        node = by_name[name]
+        module = node.module
+        (source,) = node.sources
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
-            size = [
-                (here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)
-            ]
-            form = module.kernel_size, module.stride, module.padding, module.groups, module.bias
-            if (
-                chain
-                and takers[end] == 1
-                and form == UP
-                and pays(chain, module, signals * prod(size))
-            ):
+            size = halved_size(size, module.output_padding)
+            may_fold = chain is not None and num_takers[name] == 1 and is_up_layer(module)
+            if may_fold and pays(chain, module, signals * prod(size)):
                 chain.fold_in(module)
-                by_name[last] = by_name[last]._replace(sources=(source,))
-                del by_name[end]
+                by_name[chain_name] = by_name[chain_name]._replace(sources=(source,))
+                del by_name[name]
             else:
                 chain = None
         elif is_transposed and can_begin(module):
-            chain, last = FoldedChain(module), end
-            by_name[end] = node._replace(module=chain)
+            chain = FoldedChain(module)
+            chain_name = name
+            by_name[name] = node._replace(module=chain)
         else:
             chain = None
-        end = source
-    return [*by_name.values()]
+        name = source
+    return list(by_name.values())
 
 
-def can_begin(module):
-    """True if a transposed convolution may end a FoldedChain, which is built from its end."""
+def halved_size(size: Sequence[int], output_padding: Sequence[int]) -> list[int]:
+    """Return the (height, width) before a layer that doubles both, and adds some."""
+    return [(length - added) // 2 for length, added in zip(size, output_padding, strict=True)]
+
+
+def is_up_layer(module: nn.ConvTranspose2d) -> bool:
+    """Return whether a module is the token U: then each output comes from one input."""
+    has_size = module.kernel_size == (2, 2) and module.stride == (2, 2)
+    return has_size and module.padding == (0, 0) and module.groups == 1 and module.bias is None
+
+
+def can_begin(module: nn.ConvTranspose2d) -> bool:
+    """Return whether a transposed convolution may be the end of a FoldedChain.
+
+    A chain is built from its end. Such a convolution has a square kernel, and moves by
+    one place.
+    """
     is_plain = (module.stride, module.groups, module.dilation) == ((1, 1), 1, (1, 1))
     return is_plain and len({*module.kernel_size}) == len({*module.padding}) == 1
 
 
 class FoldedChain:
-    """A k x k transposed convolution and U layers before it, which are linear together, as one transposed convolution.
+    """A transposed convolution and U layers before it, as one transposed convolution.
 
-    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
-    were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
-    U layer's output pixels each come from one input pixel."""
+    Linear together they are one map. The kernel of two transposed convolutions is the
+    first one's, passed through the second as if it were an image. Begun at the end,
+    where channels are fewest, that takes the fewest operations. At borders nothing
+    changes, since each output of a U layer comes from one input.
 
-    def __init__(self, module):
-        self.kernel, self.stride, self.padding, self.lost = (
-            module.weight,
-            1,
-            module.padding[0],
-            [0, 0],
-        )
+    Parameters
+    ----------
+    module : nn.ConvTranspose2d
+        The convolution at the end, of stride 1.
+
+    Attributes
+    ----------
+    kernel : Tensor of shape (C, C', k, k)
+        Weights of the chain so far.
+    bias : Tensor of shape (C',) or None
+        Bias of the last layer.
+    stride, padding : int
+        Of the chain, the same along both axes.
+    output_padding : list of two int
+        Rows and columns that are added at the end.
+    """
+
+    def __init__(self, module: nn.ConvTranspose2d):
+        self.kernel = module.weight
         self.bias = module.bias
+        self.stride = 1
+        self.padding = module.padding[0]
+        self.output_padding = [0, 0]
 
-    def pays_with(self, up, places):
-        """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
-        (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
+    def pays_with(self, up: nn.ConvTranspose2d, places: int) -> bool:
+        """Return whether a U layer in the chain saves multiply-adds.
+
+        The backward pass needs twice those of the forward pass, whichever way.
+
+        Parameters
+        ----------
+        up : nn.ConvTranspose2d
+            The U layer before the chain.
+        places : int
+            How many places its inputs have, over all signals.
+
+        Returns
+        -------
+        bool
+            Whether fewer are needed than with both apart.
+        """
         channels, width, size, _ = self.kernel.shape
+        # Apart, the chain gets 4 places for each place before the U layer. Folding
+        # passes the U layer's kernel through the chain.
         apart = places * up.weight.numel() + 4 * places * channels * width * size**2
-        return up.weight.numel() * width * size**2 + places * self.size_with(up) < apart
+        folding = up.weight.numel() * width * size**2
+        return folding + places * self.size_with(up) < apart
 
-    def size_with(self, up):
-        """How many weights its kernel has with this U layer before it folded in."""
+    def size_with(self, up: nn.ConvTranspose2d) -> int:
+        """Return how many weights the kernel has with a U layer folded in.
+
+        Parameters
+        ----------
+        up : nn.ConvTranspose2d
+            The U layer before the chain.
+
+        Returns
+        -------
+        int
+            Their number.
+        """
         return up.in_channels * self.kernel.shape[1] * (self.kernel.shape[-1] + self.stride) ** 2
 
-    def fold_in(self, up):
-        """Become the map of this U layer and what was before."""
-        self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
-        self.lost = [
-            self.stride * here + rest
-            for here, rest in zip(up.output_padding, self.lost, strict=True)
-        ]
+    def fold_in(self, up: nn.ConvTranspose2d) -> None:
+        """Become the map of a U layer and the chain so far.
+
+        Parameters
+        ----------
+        up : nn.ConvTranspose2d
+            The U layer before the chain.
+        """
+        self.kernel = conv_transpose(up.weight, self.kernel, None, self.stride, 0, (0, 0))
+        for axis, added in enumerate(up.output_padding):
+            self.output_padding[axis] += self.stride * added
         self.stride *= up.stride[0]
 
-    def module(self):
-        """The same as a module of its own."""
+    def module(self) -> nn.ConvTranspose2d:
+        """Return the same map as a module of its own."""
         channels, width, size, _ = self.kernel.shape
         module = nn.ConvTranspose2d(
-            channels, width, size, self.stride, self.padding, self.lost, bias=False
+            channels, width, size, self.stride, self.padding, self.output_padding, bias=False
         )
-        module.weight, module.bias = nn.Parameter(self.kernel), self.bias
+        module.weight = nn.Parameter(self.kernel)
+        module.bias = self.bias
         return module
 
-    def __call__(self, signal):
-        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
-        return transposed(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
+    def __call__(self, signal: torch.Tensor) -> torch.Tensor:
+        """Return what the chain makes of a signal.
+
+        Parameters
+        ----------
+        signal : Tensor of shape (B, C, H, W)
+            What arrives at its first layer.
+
+        Returns
+        -------
+        Tensor of shape (B, C', stride H + added rows, stride W + added columns)
+            What its last layer gives.
+        """
+        return conv_transpose(
+            signal, self.kernel, self.bias, self.stride, self.padding, self.output_padding
+        )
 
 
-def transposed(signal, kernel, bias, stride, padding, lost):
-    """F.conv_transpose2d of a signal (B, C, H, W); lost: its output_padding."""
-    channels, size = kernel.shape[1], kernel.shape[-1]
+def conv_transpose(
+    signal: torch.Tensor,
+    kernel: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int,
+    padding: int,
+    output_padding: Sequence[int],
+) -> torch.Tensor:
+    """Return F.conv_transpose2d of a signal, faster where there are few channels.
+
+    Parameters
+    ----------
+    signal : Tensor of shape (B, C, H, W)
+        The signal.
+    kernel : Tensor of shape (C, C', k, k)
+        The weights.
+    bias : Tensor of shape (C',) or None
+        The bias.
+    stride, padding : int
+        As of nn.ConvTranspose2d.
+    output_padding : sequence of two int
+        As of nn.ConvTranspose2d.
+
+    Returns
+    -------
+    Tensor of shape (B, C', H', W')
+        The result.
+    """
+    channels = kernel.shape[1]
+    kernel_size = kernel.shape[-1]
     if channels > FEW_CHANNELS:
-        return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
-    shape = [
-        stride * (here - 1) + size - 2 * padding + rest
-        for here, rest in zip(signal.shape[2:], lost, strict=True)
-    ]
-    # on a CPU torch.bmm has rounded alike in all batches tried, with and without a gradient, in one memory format
+        return F.conv_transpose2d(signal, kernel, bias, stride, padding, output_padding)
+    # One product gives what each input adds to its neighbourhood; fold() adds these up.
+    output_size = []
+    for length, added in zip(signal.shape[2:], output_padding, strict=True):
+        output_size.append(stride * (length - 1) + kernel_size - 2 * padding + added)
+    # On a CPU torch.bmm has rounded alike in all batches that were tried, with a
+    # gradient and without, as long as the memory format was the same.
     inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
     columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)
-    output = F.fold(columns, shape, size, padding=padding, stride=stride)
-    return output if bias is None else output + bias.view(-1, 1, 1)
+    output = F.fold(columns, output_size, kernel_size, padding=padding, stride=stride)
+    if bias is None:
+        return output
+    return output + bias.view(-1, 1, 1)

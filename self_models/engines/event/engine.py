@@ -34,7 +34,7 @@ from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR
 from self_models.runtime.draws import Draws, draws_for, in_space, key_for
-from self_models.runtime.known_parts import is_hooked, unknown
+from self_models.runtime.known_parts import find_unknown_part, is_hooked
 from self_models.runtime.loop import check_uniforms
 from self_models.runtime.outputs import SNNOutput
 
@@ -237,7 +237,7 @@ class EventEngine(Engine):
                     "the event engine does not know the methods or hooks of this "
                     f"{type(model).__name__}"
                 )
-            module = unknown(model)
+            module = find_unknown_part(model)
             if module:
                 raise ModelError(f"the event engine does not know {module}")
         part = unknown_part(model)
@@ -254,7 +254,7 @@ class EventEngine(Engine):
             parts,
             unknown_part(model),
             model.replaces(),
-            model.sends_values,
+            model.has_analog_input,
             model.output_leak,
         )
         return state, tensors
@@ -403,7 +403,7 @@ class EventEngine(Engine):
             pictures = pictures[:1]  # nothing is blocked: no other picture
         shown = shown_by(runs, results, pictures, model, pool.tables)
         steps_taken = torch.from_numpy(runs["taken"].astype(np.int64))
-        return model.output(request.x, shown, steps_taken, {}, pool.tables.names)
+        return model.make_output(request.x, shown, steps_taken, {}, pool.tables.names)
 
     def _inputs(self, request, tables):
         """Return the arrays of Run that the kernel reads: frames, and uniforms."""
@@ -575,7 +575,7 @@ class GraphEngine(Engine):
             Arrays of each recording; see NetworkRun in runs.c. `values` may be None.
         timesteps : int
             Number of timesteps.
-        asked : dict of {str: Asked}
+        asked : dict of {str: RecordSpec}
             What is recorded, of each layer; see runtime/recording.py.
 
         Returns
@@ -602,8 +602,8 @@ class GraphEngine(Engine):
             values = np.stack(values).reshape(num_recordings, timesteps, -1)
             values = torch.from_numpy(values).transpose(0, 1)
             values = in_space(values, tables.shapes[tables.numbers[name]])
-            values = values.reshape(timesteps, num_recordings, *asked[name].space)
-            shown[name, kind] = asked[name].chosen(values)
+            values = values.reshape(timesteps, num_recordings, *asked[name].shape)
+            shown[name, kind] = asked[name].select(values)
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
         for n, name in enumerate(tables.names):
             shown[name] = counts[..., n]

@@ -198,7 +198,7 @@ class Layout:
         self._add_named("output", K.OUTPUT)
         if "decoded" in graph.ends:
             self._add_named("decoded", K.DECODED)
-        self.nodes[0].valued = int(model.sends_values)
+        self.nodes[0].valued = int(model.has_analog_input)
         for name in graph.pools:
             counts = isinstance(graph.modules[name], CountingMaxPool)
             self._add_named(name, K.COUNTING_POOL if counts else K.POOL)
@@ -209,7 +209,9 @@ class Layout:
     def _add_named(self, name, kind, valued=0):
         """Add the node that the graph has by this name."""
         depth = schedule_of(self.graph).depths.get(name, 0)
-        self.numbers[name] = self._add(kind, self.graph.placed[name], valued=valued, depth=depth)
+        self.numbers[name] = self._add(
+            kind, self.graph.spatial_shapes[name], valued=valued, depth=depth
+        )
 
     def _add(self, kind, shape, **fields):
         """Add a node, and return its number. `fields`: others of LayoutNode."""
@@ -230,7 +232,7 @@ class Layout:
         done = set()
         for end in ("output", "decoded")[: len(graph.ends)]:
             self._running = self.order.forward if end == "output" else self.order.feedback
-            needed = {node.name for node in graph.needed(end)} | {end}
+            needed = {node.name for node in graph.required_nodes(end)} | {end}
             for target, links in links_by_target.items():
                 if target in needed and target not in done:
                     self._add_target(target, links)

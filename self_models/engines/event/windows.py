@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.layers.scale import Scale
-from self_models.runtime.chains import Chain, Step, places_reached
+from self_models.runtime.chains import AxisReach, Chain, places_reached
 
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 ROWS = 1  # axes of a shape (C, H, W)
@@ -181,7 +181,7 @@ class WindowedChain(Chain):
         for n, (before, after) in enumerate(pairwise(route)):
             module = self.modules[n]
             if hasattr(module, "kernel_size"):
-                step = Step.along(module, axis - 3)
+                step = AxisReach.along(module, axis - 3)
                 if step.transposed:
                     offset = after.first - before.first * step.stride
                 else:
@@ -369,7 +369,7 @@ def convolve_part(
 
     See `WindowedChain._apply` for `signal`, `before` and `after`.
     """
-    steps = [Step.along(module, axis) for axis in (-2, -1)]
+    steps = [AxisReach.along(module, axis) for axis in (-2, -1)]
     kernel_size = [step.kernel for step in steps]
     stride = [step.stride for step in steps]
     dilation = [step.dilation for step in steps]
@@ -390,7 +390,7 @@ def convolve_part(
     return F.conv2d(F.pad(signal, padding), weight, None, stride, 0, dilation, groups)
 
 
-def padding_of(step: Step, before: Span, after: Span) -> list[int]:
+def padding_of(step: AxisReach, before: Span, after: Span) -> list[int]:
     """Return how many places to add before and behind a signal along one axis.
 
     Of a convolution it is the input that is padded, so that the places of the Span

@@ -33,7 +33,7 @@ from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS
 from self_models.layers.stages import POOLS
 from self_models.loading import on_engine
-from self_models.runtime.chains import Step
+from self_models.runtime.chains import AxisReach
 from self_models.runtime.draws import Draws
 from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -67,7 +67,8 @@ def from_ann(
     row, its tokens, a text or list: it is new, and its thresholds fit its random weights. engine: see load(). seed: of the draws
     with encoding poisson. settings: the model's others; if not given encoding is direct, max_pool count and initial_potential
     0.5, and without dataset it is MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises
-    ModelError for what would not run the same here, with its layer or line, and for images that the model does not take."""
+    ModelError for what would not run the same here, with its layer or line, and for images that the model does not take.
+    """
     if not isinstance(ann, nn.Module):
         raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")
     images = tensor_of(images)
@@ -196,7 +197,8 @@ def scale_by_thresholds(model):
 def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):
     """calibrate_biases, undone where on the images the model's answers were nearer to the ANN's before (cross-entropy of their
     softmaxes): a channel's mean rate may fit while its neurons are further off. rates, logits: see fit_levels; unit: of the
-    model's logits; on_layer: called after each."""
+    model's logits; on_layer: called after each.
+    """
 
     def off():
         return F.cross_entropy(
@@ -229,7 +231,8 @@ def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):
 @torch.no_grad()
 def in_a_row(layers, decoder, settings):
     """A VGG_SNN_STDB_wFeedback with the weights of these Layers, and a decoder of these tokens. Raises ModelError, with the first
-    layer that does not fit, where they make none."""
+    layer that does not fit, where they make none.
+    """
     for layer, before in zip(layers, (INPUT, *(layer.name for layer in layers)), strict=False):
         if layer.sources != (before,):
             raise ModelError(
@@ -265,7 +268,9 @@ def form_of(module):
         (cls for cls in (SpikingNeuron, nn.MaxPool2d) if isinstance(module, cls)), type(module)
     )
     steps = (
-        [Step.along(module, axis) for axis in (-2, -1)] if hasattr(module, "kernel_size") else []
+        [AxisReach.along(module, axis) for axis in (-2, -1)]
+        if hasattr(module, "kernel_size")
+        else []
     )
     names = (
         "in_channels",
@@ -284,7 +289,8 @@ def form_of(module):
 
 def settings_of(layers, decoder):
     """The settings of a network with the architecture of these Layers, and a decoder of these tokens. Raises ModelError where
-    they make none; numbers of channels are compared later, with all else."""
+    they make none; numbers of channels are compared later, with all else.
+    """
     modules = [layer.module for layer in layers]
     linears = [module for module in modules if isinstance(module, nn.Linear)]
     if not linears or not isinstance(modules[0], nn.Conv2d):

@@ -15,7 +15,7 @@ from torch import fx, nn
 from self_models.basics import ModelError
 from self_models.layers.norms import QCFS
 from self_models.layers.scale import Scale
-from self_models.runtime.known_parts import PLAIN, is_hooked
+from self_models.runtime.known_parts import KNOWN_FORMS, is_hooked
 from self_models.runtime.outputs import INPUT
 
 NONLINEARITIES = nn.ReLU, nn.ReLU6, QCFS
@@ -98,7 +98,8 @@ def line_of(frames):
 @torch.no_grad()
 def traced(ann, images):
     """The Layers of an ANN in evaluation, in the order in which they run. images: some that it takes, (B, C, H, W). Raises
-    ModelError with the line, or layer, that a network here does not have, and what would do."""
+    ModelError with the line, or layer, that a network here does not have, and what would do.
+    """
     try:
         program = fx.GraphModule(ann, Tracer().trace(ann))
         program.graph.eliminate_dead_code()  # so the layer that runs last sends the logits
@@ -256,7 +257,8 @@ class Tracing(fx.Interpreter):
 
     def layer_for(self, node, value, taken, sources):
         """The name of the layer, a new one if need be, that sends what a node does. value: that; taken: the node of the first
-        tensor that it takes; sources: names of the layers that it takes."""
+        tensor that it takes; sources: names of the layers that it takes.
+        """
         first = self.env[taken]
         options = {name: value for name, value in node.kwargs.items() if name != "input"}
         args, options = fx.node.map_arg((node.args[1:], options), lambda each: self.env[each])
@@ -406,7 +408,7 @@ class Tracing(fx.Interpreter):
         ):
             if is_wrong:
                 raise self.refused(what, advice)
-        for option, (plain_value,) in PLAIN.items():
+        for option, (plain_value,) in KNOWN_FORMS.items():
             if getattr(module, option, plain_value) != plain_value:
                 raise self.refused(f"has another {option}", f"{option}={plain_value!r} does")
         if isinstance(module, NORMS):
@@ -485,7 +487,8 @@ def arguments_of(module):
 
 def plain(module):
     """A convolution or nn.Linear of the same weights, without parametrizations, with a bias, 0 if need be: calibration shifts
-    it."""
+    it.
+    """
     new = (nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d)(
         **arguments_of(module) | {"bias": True}
     )
@@ -498,7 +501,8 @@ def plain(module):
 
 def with_scales(layers):
     """Layers with a Scale of 1 where spikes of other layers meet in a sum, or reach neurons or the end, without weights between:
-    so each layer's spikes first meet a weight, or scale, of their own."""
+    so each layer's spikes first meet a weight, or scale, of their own.
+    """
     new, senders = (
         [],
         {INPUT: None},

@@ -22,9 +22,10 @@ from self_models.guests.nir.event_lists import (
 )
 from self_models.layers.neurons import SpikingNeuron
 from self_models.runtime.graph import Graph
-from self_models.runtime.loop import stacked
+from self_models.runtime.loop import stack_outputs
 from self_models.runtime.outputs import INPUT, SNNOutput
-from self_models.runtime.recording import Asked, asked_by, recorded, recorded_now
+from self_models.runtime.recording import RecordSpec, collect_records, parse_record, record_step
+from self_models.runtime.state import GraphState
 
 Recordings = Sequence  # of arrays (n, 1 + d), see event_lists.py
 
@@ -64,7 +65,7 @@ class GraphSNN(nn.Module):
     """
 
     # What engines and evaluations ask of any network
-    sends_values = True  # what arrives may be other than 0 and 1
+    has_analog_input = True  # what arrives may be other than 0 and 1
     has_colour = False
     output_leak = 1.0
     takes_events = True  # rather than images
@@ -110,7 +111,7 @@ class GraphSNN(nn.Module):
 
     def step(
         self,
-        memory: dict,
+        state: GraphState,
         events: torch.Tensor,
         scale: float | None = None,
         counts: bool = False,
@@ -119,9 +120,8 @@ class GraphSNN(nn.Module):
 
         Parameters
         ----------
-        memory : dict
-            State of each node by its name, empty before the first timestep. It is
-            changed in place.
+        state : GraphState
+            What the nodes keep; empty before the first timestep. It is changed in place.
         events : Tensor of shape (B, *graph.shape)
             What arrives.
         scale, counts
@@ -132,7 +132,7 @@ class GraphSNN(nn.Module):
         dict of {str: Tensor of shape (B, ...)}
             What each node sends, and "output".
         """
-        return self.graph.step(memory, arriving_values(events, scale, counts))
+        return self.graph.step(state, arriving_values(events, scale, counts))
 
     def forward(
         self,
@@ -172,7 +172,7 @@ class GraphSNN(nn.Module):
             For events that do not fit, and for bytes above 1 of which neither ``scale``
             nor ``counts`` says what they are.
         """
-        specs = asked_by(record, self)
+        specs = parse_record(record, self)
         shape = self.graph.shape
         has_kernel = self.engine and not self.training and self.engine.serves()
         if isinstance(events, (list, tuple)):
@@ -210,32 +210,32 @@ class GraphSNN(nn.Module):
         return arriving_values(frames, scale, counts)
 
     def _run_on_kernel(
-        self, recordings: list[KernelEvents], timesteps: int, specs: dict[str, Asked]
+        self, recordings: list[KernelEvents], timesteps: int, specs: dict[str, RecordSpec]
     ) -> dict:
         """Return the outputs of all timesteps, of the kernel; see `_make_output`."""
         outputs = self.engine(recordings, timesteps, specs)
         outputs[INPUT] = arrived_by_timestep(recordings)
         return outputs
 
-    def _run_dense(self, frames: torch.Tensor, specs: dict[str, Asked]) -> dict:
+    def _run_dense(self, frames: torch.Tensor, specs: dict[str, RecordSpec]) -> dict:
         """Return the outputs of all timesteps, of PyTorch; see `_make_output`."""
         steps = []
-        memory = {}
+        state = GraphState()
         for arriving in frames.unbind(1):
             arriving = arriving.to(torch.float32)
-            sent = self.step(memory, arriving)
+            sent = self.step(state, arriving)
             outputs = {"logits": sent["output"].flatten(1)}
             for name in self.layers[1:]:
                 outputs[name] = sent[name].detach().flatten(1).sum(1)
             sizes = arriving.detach().abs().flatten(1)
             outputs[INPUT] = sizes.sum(1, dtype=wide(arriving.device)).float()
-            outputs |= recorded_now(specs, sent, memory, self.neurons())
+            outputs |= record_step(specs, sent, state.layer_states, self.neurons())
             steps.append(outputs)
-        outputs = stacked(steps)
+        outputs = stack_outputs(steps)
         outputs["logits"] = outputs["logits"].cumsum(0)
         return outputs
 
-    def _make_output(self, outputs: dict, specs: dict[str, Asked]) -> SNNOutput:
+    def _make_output(self, outputs: dict, specs: dict[str, RecordSpec]) -> SNNOutput:
         """Make an SNNOutput of the outputs of all timesteps.
 
         Parameters
@@ -243,7 +243,7 @@ class GraphSNN(nn.Module):
         outputs : dict of {object: Tensor of shape (T, B, ...)}
             "logits" so far; by name of a layer its spikes (T, B); and by (layer, kind)
             what is recorded.
-        specs : dict of {str: Asked}
+        specs : dict of {str: RecordSpec}
             What is to be recorded.
 
         Returns
@@ -264,5 +264,5 @@ class GraphSNN(nn.Module):
             steps=torch.full((batch_size,), timesteps),
             logits_by_step=logits,
             spikes_by_step=spikes_by_step,
-            recorded=recorded(specs, outputs),
+            recorded=collect_records(specs, outputs),
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from self_models.basics import ModelError
-from self_models.runtime.graph import searched
+from self_models.runtime.graph import depth_first_search
 
 if TYPE_CHECKING:
     import nir
@@ -209,7 +209,7 @@ def find_terms(graph: "nir.NIRGraph", target: str) -> Terms:
     fitting = []
     for name, shape in shapes.items():
         has_shape = shape == shapes.get(target)
-        if has_shape and target not in searched(name, sources)[0]:
+        if has_shape and target not in depth_first_search(name, sources).finished:
             fitting.append(name)
 
     dangling = []

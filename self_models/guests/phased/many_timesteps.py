@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from self_models.engines.dense.neuron_steps import accumulated, count_events, counts_by_layer
-from self_models.engines.dense.run import at_once, input_of
+from self_models.engines.dense.neuron_steps import accumulate_logits, count_events, counts_by_layer
+from self_models.engines.dense.run import encode_input, run_module
 from self_models.guests.phased.timing import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender
-from self_models.runtime.loop import stacked
+from self_models.runtime.loop import stack_outputs
 from self_models.runtime.outputs import INPUT
 from self_models.runtime.state import RunState
 
@@ -50,12 +50,12 @@ def advance_phased(
     phase_length = model.timesteps
     depths = schedule_of(graph).depths
     # In memory, not as a view of one image: sums over timesteps round by layout
-    input_signal = torch.stack([*input_of(model, run, draws[:phase_length])])
+    input_signal = torch.stack([*encode_input(model, run, draws[:phase_length])])
     node_outputs = {INPUT: input_signal}
     propagate_phases(model, run, node_outputs)
 
     currents = node_outputs[graph.ends["output"]].to(run.logits.dtype)
-    growing = accumulated(run.logits, currents, 1, at_once=model.training)
+    growing = accumulate_logits(run.logits, currents, 1, run_module=model.training)
     steps_before = (depths["output"] - 1) * phase_length
     logits = torch.stack(
         fill_phases(growing, steps_before, num_steps, before=run.logits, after=growing[-1])
@@ -68,7 +68,7 @@ def advance_phased(
         nothing = torch.zeros_like(codes[0])
         steps_before = (depths["decoded"] - 1) * phase_length
         decoded = fill_phases(codes, steps_before, num_steps, before=nothing, after=nothing)
-    outputs = stacked([model.read_out_and_gate(run, code) for code in decoded])
+    outputs = stack_outputs([model.read_out_and_gate(run, code) for code in decoded])
     outputs["logits"] = logits
     outputs["spikes"] = counts_by_layer(run, model.layers, num_steps)
     return outputs
@@ -135,14 +135,14 @@ def propagate_phases(
             spikes = layer.fired(total, phase_length)
             node_outputs[name] = spikes.unflatten(0, (phase_length, -1))
             run.counts[name] = [(phase, count_events(node_outputs[name]))]
-            run.note(name, spikes, phase)
+            run.log_activity(name, spikes, phase)
         elif name in schedule.before_neurons:
-            sums[name] = apply_to_sum(layer, total, phase_length, run.memory.get(name))
+            sums[name] = apply_to_sum(layer, total, phase_length, run.graph_state.masks.get(name))
         else:
             node_input = functools.reduce(
                 operator.add, [node_outputs[source] for source in sources]
             )
-            node_outputs[name] = at_once(run, name, layer, node_input.flatten(0, 1), phase)
+            node_outputs[name] = run_module(run, name, layer, node_input.flatten(0, 1), phase)
 
 
 def sum_of(

@@ -10,6 +10,7 @@ from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.node_kinds import is_sender, passes
 from self_models.layers.surrogates import SURROGATES
 from self_models.runtime.outputs import INPUT
+from self_models.runtime.state import GraphState
 from self_models.runtime.timing import EveryTimestep
 
 
@@ -127,8 +128,8 @@ class PhasedTiming(EveryTimestep):
             neuron.fires_in = schedule.depths[name]
             neuron.steps = model.timesteps
 
-    def initial_memory(self, model, image) -> dict:
-        """Return what the targets of skip connections remember at first.
+    def initial_state(self, model, image) -> GraphState:
+        """Return the state of the layers before the first timestep.
 
         Before its charging phase such a target may count what skip connections bring,
         but not the biases that arrive in every timestep. So it remembers what arrives
@@ -143,24 +144,27 @@ class PhasedTiming(EveryTimestep):
 
         Returns
         -------
-        dict
-            Name of a layer -> its PhasedState; name of an end -> the Tensor (B, ...).
+        GraphState
+            A PhasedState of each layer that is such a target, and the zero-input
+            response of each end that is.
         """
         graph = model.graph
         neurons = model.neurons()
+        state = GraphState()
         early = schedule_of(graph).early
         if not early:
-            return {}
-        zero_input_response = graph.quiet(image)
-        memory = {}
+            return state
+        zero_input_response = graph.zero_input_response(image)
         for name in early:
             if name in graph.ends:
-                memory[name] = zero_input_response[name]
+                state.zero_input_response[name] = zero_input_response[name]
             else:
-                arriving = graph.arriving(graph.node(name), zero_input_response, memory={})
+                arriving = graph.node_input(
+                    graph.node(name), zero_input_response, previous_outputs={}
+                )
                 at_rest = neurons[name].at_rest(arriving)
-                memory[name] = at_rest._replace(zero_input_response=arriving)
-        return memory
+                state.layer_states[name] = at_rest._replace(zero_input_response=arriving)
+        return state
 
     def output_current(self, model, run, current) -> torch.Tensor:
         """Return what of the last layer's sums (B, labels) the logits take now.
@@ -171,8 +175,8 @@ class PhasedTiming(EveryTimestep):
         turn = run.steps // model.timesteps - schedule_of(model.graph).depths["output"]
         if turn == -1:
             return current
-        if turn < -1 and "output" in run.memory:
-            return current - run.memory["output"]
+        if turn < -1 and "output" in run.graph_state.zero_input_response:
+            return current - run.graph_state.zero_input_response["output"]
         return torch.zeros_like(current)
 
     def takes_all_at_once(self, model) -> bool:

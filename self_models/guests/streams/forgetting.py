@@ -36,11 +36,12 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
     surprise = model.settings["surprise"]
     keep = 1 - (surprise * share_of_active(opened, run.image)).clamp(max=1)
     neurons = model.neurons()
-    run.memory = dict(run.memory)  # whoever holds the memory of before keeps it
-    for name in run.memory.keys() & neurons.keys():
-        state = run.memory[name]
+    run.graph_state = run.graph_state.copy()  # whoever holds the state of before keeps it
+    layer_states = run.graph_state.layer_states
+    for name in layer_states.keys() & neurons.keys():
+        state = layer_states[name]
         rest = neurons[name].rest
-        run.memory[name] = state._replace(v=rest + model.decayed(state.v - rest, keep))
+        layer_states[name] = state._replace(v=rest + model.decayed(state.v - rest, keep))
     run.readout_sum = model.decayed(run.readout_sum, keep).masked_fill(opened, 0)
     run.logits = model.decayed(run.logits, keep)
 

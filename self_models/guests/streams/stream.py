@@ -12,9 +12,9 @@ from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
 from self_models.layers.neurons import SpikingNeuron
 from self_models.runtime.draws import EVALUATION, Draws
-from self_models.runtime.loop import all_steps, show_image
+from self_models.runtime.loop import run_timesteps, show_image
 from self_models.runtime.outputs import SNNOutput
-from self_models.runtime.recording import asked_by, spaces_of
+from self_models.runtime.recording import parse_record, shapes_of_layers
 from self_models.runtime.state import RunState, View
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Stream:
         model = self.model
         steps = required(COUNT, "steps", steps)
         images = checked_images(images, model)
-        specs = asked_by(record, model)
+        specs = parse_record(record, model)
         check_can_stream(model)
         fixed = self._check_fixed(images)
         engine = self._engine_for(images, specs)
@@ -252,13 +252,13 @@ class Dense:
     ) -> tuple[SNNOutput, RunState]:
         """Run so many timesteps on images x; return their output, and the run after."""
         model = self.model
-        run = replace(run, asked=asked)
+        run = replace(run, record=asked)
         show_image(model, run, x)
         has_engine = run.engine is not None
         if model.runs_dense(asked) != has_engine:
             run.engine = model.dense_engine(x, asked)
-        outputs, steps_taken, run = all_steps(model, run, steps, frames=frames)
-        return model.output(x, outputs, steps_taken, asked), run
+        outputs, steps_taken, run = run_timesteps(model, run, steps, return_frames=frames)
+        return model.make_output(x, outputs, steps_taken, asked), run
 
     def state_of(self, run: RunState) -> dict[str, torch.Tensor]:
         """Return what the next timestep needs: of the run's state what is there."""
@@ -274,7 +274,8 @@ class Dense:
         }
         if view.events is not None:  # otherwise the view is the image where that is open
             state["seen"] = view.image
-        for name, memory in run.memory.items():
+        states = run.graph_state.layer_states | run.memory
+        for name, memory in states.items():
             if hasattr(memory, "_asdict"):
                 for field, value in memory._asdict().items():
                     state[state_key(field, name)] = value
@@ -285,10 +286,13 @@ class Dense:
     def restored(self, state: StateDict, draws: Draws) -> RunState:
         """Return the run of which this is the state_dict."""
         run = self.begun(state["image"], draws)
+        graph_state = run.graph_state.copy()
+        graph_state.layer_states |= restored_layer_states(self.model, state)
         return replace(
             run,
             view=restored_view(run, state),
-            memory=run.memory | restored_memory(self.model, state),
+            graph_state=graph_state,
+            memory=run.memory | restored_memory(state),
             logits=state["logits"],
             readout_sum=state["readout_sum"],
             steps=state["steps"],
@@ -310,12 +314,18 @@ def restored_view(run: RunState, state: StateDict) -> View:
     return run.view._replace(**fields)
 
 
-def restored_memory(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> dict[str, object]:
-    """Return the states of layers, and of steps of one's own, of a state_dict."""
+def restored_memory(state: StateDict) -> dict[str, object]:
+    """Return what timesteps of one's own have kept, of a state_dict."""
     memory = {}
     for key, value in state.items():
         if key.startswith(MEMORY):
             memory[key.removeprefix(MEMORY)] = value
+    return memory
+
+
+def restored_layer_states(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> dict[str, object]:
+    """Return the states of a model's layers, of a state_dict."""
+    states = {}
     for name, neuron in model.neurons().items():
         potential = state.get(state_key("v", name))
         if potential is None:
@@ -326,8 +336,8 @@ def restored_memory(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> dict[s
             key = state_key(field, name)
             if key in state:
                 fields[field] = state[key]
-        memory[name] = at_rest._replace(**fields)
-    return memory
+        states[name] = at_rest._replace(**fields)
+    return states
 
 
 # --- states
@@ -360,7 +370,7 @@ def forms_of(model: "VGG_SNN_STDB_wFeedback") -> dict[str, TensorForm]:
 
     Outputs are added up as membranes are, so they have their dtype.
     """
-    spaces = spaces_of(model)
+    spaces = shapes_of_layers(model)
     neurons = model.neurons()
     pixels = TensorForm(model.image_shape, dtype_of(model))
     switches = TensorForm(model.image_shape, torch.bool)
@@ -378,7 +388,7 @@ def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
     forms = forms_of(model)
     image = state.get("image")
     wrong = {"image", "logits", "readout_sum"} - state.keys()
-    has_own_parts = model.is_custom or model.unknown  # which keep what they like
+    has_own_parts = model.is_custom or model.unknown_part  # which keep what they like
     if not has_own_parts:
         wrong |= state.keys() - forms.keys() - {"seed", "steps"}
     for name in (forms.keys() & state.keys()) - wrong:
