@@ -181,7 +181,7 @@ def result_row(run, result, label):
     """A result's row below HEAD. label: those of its settings that differ between the results, in words."""
     record = result.record
     low, high = wilson(record["accuracy"], record["images"])
-    values = [(FIGURES[name].of(record), FIGURES[name].form) for name in SHOWN]
+    values = [(FIGURES[name].value_in(record), FIGURES[name].form) for name in SHOWN]
     cells = [None if value is None else format(value, form) for value, form in values]
     about = [run.name, label, result.where, f"{100 * record['accuracy']:.2f}"]
     return [*about, f"{100 * low:.2f} to {100 * high:.2f}", *cells]

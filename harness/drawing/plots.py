@@ -328,24 +328,24 @@ def save_accuracies(path, series, looks, figures=COSTS, labels=()):
     figures = [
         FIGURES[name]
         for name in figures
-        if any(FIGURES[name].of(record) is not None for record in known)
+        if any(FIGURES[name].value_in(record) is not None for record in known)
     ]
     height = 5.6 if labels else 4.5
     with chart(path, (5.5 * len(figures), height), len(figures), sharey=True) as axes:
         for axis, figure in zip(axes, figures, strict=True):
             for name, records in series.items():
                 if records := sorted(
-                    (one for one in records if figure.of(one) is not None), key=figure.of
+                    (one for one in records if figure.value_in(one) is not None), key=figure.value_in
                 ):
                     look = {"linewidth": 1, "capsize": 3} | looks[name]
-                    axis.errorbar([*map(figure.of, records)], *accuracies(records), **look)
+                    axis.errorbar([*map(figure.value_in, records)], *accuracies(records), **look)
             axis.set(xlabel=f"{figure.title}, per image")
             low, high = axis.dataLim.intervalx
             if high > 10 * low > 0:
                 axis.set_xscale("log")
                 log_scale(axis.xaxis, (1, 2, 5))
             axis.xaxis.set_major_formatter("{x:,.10g}")
-        places = [(figures[0].of(record), 100 * record["accuracy"]) for record, _ in labels]
+        places = [(figures[0].value_in(record), 100 * record["accuracy"]) for record, _ in labels]
         label_above(axes[0], places, [text for _, text in labels])
         axes[0].set(ylabel="accuracy, %, 95 % intervals")
         name_all(axes[0].figure, {name: looks[name] for name in series})

@@ -1,1 +1,1 @@
-"""How good is a model, and what do its figures say?"""
+"""How good a model is, and what its figures say: evaluations, logs, tables."""

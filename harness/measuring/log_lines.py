@@ -1,7 +1,11 @@
 """Lines of a log, and the record of an evaluation: what a run prints of its figures."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 
+from torch import nn
+
+from harness.arguments import Arguments
 from harness.measuring.tables import aligned, figure, percent
 from harness.runs.run import command_line
 from self_models.basics import ModelError
@@ -12,10 +16,10 @@ from self_models.runtime.outputs import part_of, spiking_parts
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HELPS_AGAINST_SILENCE = (
-    "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
-    "or --update immediate usually help"
+    "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, "
+    "a lower --learning_rate or --spike_penalty, or --update immediate usually help"
 )
-FURTHER = (
+FURTHER = (  # figures of an evaluation that its record has only if they were measured
     "median_steps",
     "p95_steps",
     "interval",
@@ -25,76 +29,165 @@ FURTHER = (
     "energy_joules",
     "energy_event_joules",
 )
-MOST_CLASSES, WORST = (
-    20,
-    10,
-)  # of which the whole confusion matrix is shown; of more so many accuracies are
+MOST_CLASSES = 20  # of which the whole confusion matrix is shown
+WORST = 10  # classes of which accuracies are shown, if there are more classes
 LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
-JUDGES = {
+JUDGES = {  # images that choose the best epoch -> what its line calls them
     "held-out": "held out",
     "test": "test (which chooses)",
-}  # what an epoch is chosen on, in its line
-ENERGIES = "energy_joules", "energy_event_joules"  # layer by layer, event-driven
+}
 
 
-def running(means, names=("accuracy", *LOSSES, "spikes")):
-    """'accuracy 97.10 % | total 0.123 | spikes 4,123' of those of these means that there are; names: their ends."""
-    chosen = [(name, means[name]) for end in names for name in means if name.endswith(end)]
-    return " | ".join(
-        f"{name} {percent(value) if name == 'accuracy' else figure(value)}"
-        for name, value in chosen
-    )
+# --- training
 
 
-def epoch_line(epoch, epochs, learned, seconds, on, evaluated=None, best=0.0):
-    """One line per epoch: losses and accuracy in training and, where images choose the epoch, on those, best, spikes; seconds."""
-    train, judged = (
-        means and f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
-        for means in (learned, evaluated)
-    )
-    line = f"epoch {epoch}/{epochs}: train {train}"
+def running(
+    means: dict[str, float], names: Iterable[str] = ("accuracy", *LOSSES, "spikes")
+) -> str:
+    """Write means in a line: "accuracy 97.10 % | total 0.123 | spikes 4,123".
+
+    Parameters
+    ----------
+    means : dict of {str: float}
+        Means over images; accuracy is 0 to 1.
+    names : iterable of str
+        How the names of those that are shown end, in the order in which they are shown.
+
+    Returns
+    -------
+    str
+        The line. A mean that is not there is left out.
+    """
+    texts = []
+    for end in names:
+        for name, value in means.items():
+            if name.endswith(end):
+                text = percent(value) if name == "accuracy" else figure(value)
+                texts.append(f"{name} {text}")
+    return " | ".join(texts)
+
+
+def losses_and_accuracy(means: dict[str, float]) -> str:
+    """Write the losses of an epoch, and its accuracy."""
+    return f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
+
+
+def epoch_line(
+    epoch: int,
+    epochs: int,
+    learned: dict[str, float],
+    seconds: float,
+    on: str,
+    evaluated: dict | None = None,
+    best: float = 0.0,
+) -> str:
+    """Write the line of an epoch.
+
+    Parameters
+    ----------
+    epoch, epochs : int
+        Number of the epoch, and of all.
+    learned : dict of {str: float}
+        Means over the training images.
+    seconds : float
+        Which it took.
+    on : {"held-out", "test", "last epoch"}
+        Which images choose the best epoch.
+    evaluated : dict, optional
+        Means over those images.
+    best : float
+        Best accuracy on them so far, 0 to 1.
+
+    Returns
+    -------
+    str
+        The line.
+    """
+    line = f"epoch {epoch}/{epochs}: train {losses_and_accuracy(learned)}"
     if evaluated:
-        line += f"; {JUDGES[on]} {judged} (best {100 * best:.2f} %)"
-        line += (
-            f", {figure(evaluated['parts']['total'])} spikes per image"
-            if "parts" in evaluated
-            else ""
-        )
+        line += f"; {JUDGES[on]} {losses_and_accuracy(evaluated)} (best {100 * best:.2f} %)"
+        if "parts" in evaluated:
+            line += f", {figure(evaluated['parts']['total'])} spikes per image"
     return f"{line}; {seconds:.1f} s"
 
 
-def best_line(best, on):
-    """'best: epoch 3, held-out accuracy 97.10 %' of the epoch that is kept; on: what it was chosen on."""
+def best_line(best: dict, on: str) -> str:
+    """Write which epoch is kept: "best: epoch 3, held-out accuracy 97.10 %".
+
+    Parameters
+    ----------
+    best : dict
+        Its ``epoch`` and ``accuracy``.
+    on : {"held-out", "test", "last epoch"}
+        Which images have chosen it.
+
+    Returns
+    -------
+    str
+        The line. It warns if the test images have chosen.
+    """
     if on == "last epoch":
         return f"last: epoch {best['epoch']}, nothing was chosen"
-    warned = ", chosen on the test images" if on == "test" else ""
-    return f"best: epoch {best['epoch']}, {on} accuracy {percent(best['accuracy'])}{warned}"
+    warning = ", chosen on the test images" if on == "test" else ""
+    return f"best: epoch {best['epoch']}, {on} accuracy {percent(best['accuracy'])}{warning}"
 
 
-def counts_operations(model, say):
-    """True if a model's operations can be counted: an SNN's, but for one with parts of its own, of which a line tells."""
+# --- an evaluation
+
+
+def counts_operations(model: nn.Module, say: Callable[[str], object]) -> bool:
+    """Find out whether the operations of a model can be counted.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An SNN or ANN.
+    say : callable
+        Gets a line on an SNN with parts of its own, whose operations are not known.
+
+    Returns
+    -------
+    bool
+        False for an ANN, too, which has no line.
+    """
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        return False
     try:
-        return isinstance(model, VGG_SNN_STDB_wFeedback) and bool(OperationCounter(model))
+        OperationCounter(model)
     except ModelError as error:
         say(f"note: {str(error).rpartition(': ')[0]}: there are none in the records")
         return False
+    return True
 
 
-def result_lines(result):
-    """Accuracy, spikes by part, energy and reconstruction of an evaluation, as lines."""
-    yield f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s"
+def result_lines(result: dict) -> Iterator[str]:
+    """Yield the lines of an evaluation.
+
+    Parameters
+    ----------
+    result : dict
+        What ``evaluate`` returns: accuracy, and as far as they were measured spikes by
+        part, energies, and the error of the prediction.
+    """
+    accuracy = running(result, ["accuracy"])
+    yield f"{accuracy} on {result['images']:,} images, {result['seconds']:.1f} s"
     if "parts" in result:
         yield spikes_text(result["parts"], result["spikes"])
     if "energy_joules" in result:
-        layers, events = (figure(1e6 * result[name]) for name in ENERGIES)
+        layers = figure(1e6 * result["energy_joules"])
+        events = figure(1e6 * result["energy_event_joules"])
         yield f"energy per image, estimated: {layers} µJ layer by layer, {events} µJ event-driven"
     if "interval" in result:
-        yield f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}"
+        yield (
+            f"phased: an answer after {result['mean_steps']:.0f} timesteps, "
+            f"an image every {result['interval']}"
+        )
     if "error" in result:
-        yield f"squared error of the last prediction, summed over an image: {figure(result['error'])}"
+        error = figure(result["error"])
+        yield f"squared error of the last prediction, summed over an image: {error}"
 
 
-def spikes_text(spikes, layers):
+def spikes_text(spikes: dict[str, float], layers: Iterable[str]) -> str:
     """Say how many spikes the parts of a network send.
 
     Parameters
@@ -109,54 +202,104 @@ def spikes_text(spikes, layers):
     str
         ``spikes per image: input 334, encoder 2,636, classifier 386, total 3,357``.
     """
-    shown = {*spiking_parts(layers), "total"}
-    counts = [f"{part} {figure(count)}" for part, count in spikes.items() if part in shown]
+    shown_parts = {*spiking_parts(layers), "total"}
+    counts = [f"{part} {figure(count)}" for part, count in spikes.items() if part in shown_parts]
     return f"spikes per image: {', '.join(counts)}"
 
 
-def silent_outputs(result):
-    """A warning where an SNN's outputs say nothing, since the layer before them sends no spike."""
+def silent_outputs(result: dict) -> Iterator[str]:
+    """Yield a warning if the outputs of an SNN say nothing.
+
+    They say nothing if the layer before them, the last hidden one, sends no spike.
+
+    Parameters
+    ----------
+    result : dict
+        What ``evaluate`` returns.
+    """
     hidden = [layer for layer in result.get("spikes", ()) if part_of(layer) == "classifier"]
     if hidden and not result["spikes"][hidden[-1]]:
-        words = "sent no spike on any image, so all outputs are 0 and the first class is always predicted"
-        yield f"warning: the classifier's last hidden layer {words}: {HELPS_AGAINST_SILENCE}"
-
-
-def accuracy_by_class(confusion):
-    """Accuracy (0 to 1) on the images of each class, None where there are none. confusion[label][predicted]: how many images."""
-    return [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
-
-
-def class_lines(confusion, names, of=""):
-    """Lines for a reader: accuracy by class, and the matrix; of many classes the lowest accuracies. of: says of what they are."""
-    accuracies = [
-        (share, name)
-        for share, name in zip(accuracy_by_class(confusion), names, strict=True)
-        if share is not None
-    ]
-    if len(names) > MOST_CLASSES:
-        worst = ", ".join(
-            f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST]
+        yield (
+            "warning: the classifier's last hidden layer sent no spike on any image, so all "
+            "outputs are 0 and the first class is always predicted: "
+            f"{HELPS_AGAINST_SILENCE}"
         )
-        yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
+
+
+def accuracy_by_class(confusion: list[list[int]]) -> list[float | None]:
+    """Compute the accuracy on the images of each class.
+
+    Parameters
+    ----------
+    confusion : list of list of int
+        ``confusion[label][predicted]`` is a number of images.
+
+    Returns
+    -------
+    list of float or None
+        From 0 to 1. None for a class without images.
+    """
+    accuracies = []
+    for label, row in enumerate(confusion):
+        count = sum(row)
+        accuracies.append(row[label] / count if count else None)
+    return accuracies
+
+
+def class_lines(
+    confusion: list[list[int]], names: Sequence[str], suffix: str = ""
+) -> Iterator[str]:
+    """Yield lines on the accuracy by class, and the confusion matrix.
+
+    Parameters
+    ----------
+    confusion : list of list of int
+        ``confusion[label][predicted]`` is a number of images.
+    names : sequence of str
+        Names of the classes. Of more than `MOST_CLASSES` the lowest accuracies are
+        shown, and no matrix.
+    suffix : str
+        What follows the words "accuracy by class", such as ", epsilon 0.1".
+    """
+    accuracies = []
+    for share, name in zip(accuracy_by_class(confusion), names, strict=True):
+        if share is not None:
+            accuracies.append((share, name))
+    is_long = len(names) > MOST_CLASSES
+    if is_long:
+        accuracies = sorted(accuracies)[:WORST]
+    texts = ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
+    if is_long:
+        yield f"accuracy by class{suffix}, the lowest of {len(names)}: {texts}"
         return
-    yield f"accuracy by class{of}: " + ", ".join(
-        f"{name} {100 * share:.1f} %" for share, name in accuracies
-    )
-    yield f"confusion matrix{of} (rows: class, columns: predicted class):"
-    yield from aligned(
-        [
-            ["", *names],
-            *(
-                [name, *(f"{n:,}" for n in row)]
-                for name, row in zip(names, confusion, strict=True)
-            ),
-        ]
-    )
+    yield f"accuracy by class{suffix}: {texts}"
+    yield f"confusion matrix{suffix} (rows: class, columns: predicted class):"
+    rows = [["", *names]]
+    for name, counts in zip(names, confusion, strict=True):
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    yield from aligned(rows)
 
 
-def evaluation_record(model, result, args, **more):
-    """The JSON object of an evaluation: what was run, and its figures, see Evaluation.result."""
+def evaluation_record(model: nn.Module, result: dict, args: Arguments, **more: object) -> dict:
+    """Compose the record of an evaluation, for programs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    result : dict
+        What ``evaluate`` returns.
+    args : Arguments
+        ``seed``, and ``selected_on``: which images chose the epoch, where that is
+        known.
+    **more
+        Further entries.
+
+    Returns
+    -------
+    dict
+        What was run, and its figures, as JSON knows them.
+    """
     settings = model.settings
     record = {
         "event": "evaluation",
@@ -166,7 +309,11 @@ def evaluation_record(model, result, args, **more):
         "images": result["images"],
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
-        **{name: settings[name] for name in ("gate", "encoding") if name in settings},
+    }
+    for name in ("gate", "encoding"):
+        if name in settings:
+            record[name] = settings[name]
+    record |= {
         "class": type(model).__name__,
         "objective": getattr(model, "objective", "none"),
         "engine": getattr(model, "runs_by", "dense"),
@@ -180,20 +327,18 @@ def evaluation_record(model, result, args, **more):
         "command": command_line(),
     }
     if settings.get("rule", "never") != "never":
-        record |= {
-            "rule": settings["rule"],
-            "bounds": field_values(model.rule),
-        }
+        record["rule"] = settings["rule"]
+        record["bounds"] = field_values(model.rule)
     if "parts" in result:
-        record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
-    confusion = result["confusion"]
-    record |= {
-        "classes": model.classes,
-        "accuracy_by_class": accuracy_by_class(confusion),
-        "confusion": confusion,
-    }
-    record |= {name: result[name] for name in FURTHER if name in result}
-    selected_on = getattr(
-        args, "selected_on", None
-    )  # what the network's epoch was chosen on, where it is known
-    return record | ({"selected_on": selected_on} if selected_on else {}) | more
+        record["spikes"] = result["parts"]
+        record["spikes_per_layer"] = result["spikes"]
+    record["classes"] = model.classes
+    record["accuracy_by_class"] = accuracy_by_class(result["confusion"])
+    record["confusion"] = result["confusion"]
+    for name in FURTHER:
+        if name in result:
+            record[name] = result[name]
+    selected_on = getattr(args, "selected_on", None)
+    if selected_on:
+        record["selected_on"] = selected_on
+    return record | more

@@ -1,6 +1,7 @@
 """Runs, read from their logs."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from harness.runs.run import (
 from self_models.basics.notes import say_once, some
 from self_models.loading import MODELS
 
-NEEDED = {
+NEEDED = {  # event -> entries without which a record is left out
     "run": ("command", "seed", "parameters"),
     "epoch": ("epoch", "train"),
     "evaluation": ("accuracy", "images"),
-}  # by event
-PICTURES = (
+}
+PICTURES = (  # how the names of a run's pictures end
     ".gif",
     ".png",
     "_spikes.png",
@@ -28,117 +29,208 @@ PICTURES = (
     "_sweep.png",
     "_extremes.png",
     "_steps.png",
-)  # of a run
+)
+# Entry of a record -> values that are not shown with a result. Its epsilon tells
+# whether the gate is open or blocks.
 USUAL = {
     "gate": ("open", "block"),
     "encoding": ("poisson",),
     "class": MODELS,
-}  # other values are told; of gates ε tells which
+}
 
 
 class Result:
-    """An evaluation, or what an epoch was judged by. record: its JSON object, see evaluation_record; spikes: by part of an SNN;
-    settings: name -> what it was run with, as text; on: which images; where: that, and what they chose."""
+    """An evaluation, or what an epoch was judged by.
 
-    def __init__(self, record):
-        told = record.get
-        self.record, self.spikes, values = record, told("spikes"), {}
-        if self.spikes:
-            values = {"T": told("timesteps"), "ε": told("epsilon") if told("feedback") else None}
-            values |= {
-                name: told(name) for name, usual in USUAL.items() if told(name) not in usual
-            }
-        values |= {
-            "rule": told("rule"),
-            **(told("bounds") or {}),
-            "dimming": told("dimming"),
-            "contrast": told("contrast"),
-        }
-        self.settings = {name: str(value) for name, value in values.items() if value is not None}
-        epoch = told("epoch") if told("event") == "epoch" else None
-        holdout, chose = told("holdout"), told("selected_on") == "test"
-        kind = (
-            "held-out"
-            if holdout or (epoch and not chose)
-            else f"{told('dataset') or ''} test".strip()
-        )
-        if holdout and holdout != record["images"]:
-            kind = f"{holdout:,} {kind}"
-        self.on = f"{record['images']:,} {kind} images"
-        self.where = (
-            f"{self.on}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}"
-            if epoch or chose
-            else self.on
-        )
+    Parameters
+    ----------
+    record : dict
+        Its record, as ``evaluation_record`` composes it.
 
-    def label(self, names):
-        """'T = 8, ε = 0.2' of those of these settings that it has."""
-        return ", ".join(
-            f"{name} = {self.settings[name]}" for name in names if name in self.settings
-        )
+    Attributes
+    ----------
+    record : dict
+        The same.
+    spikes : dict of {str: float} or None
+        Spikes per image by part, of an SNN.
+    settings : dict of {str: str}
+        How the network was run, as far as it does not go without saying.
+    on : str
+        On how many images, and which.
+    where : str
+        That, and what these images have chosen.
+    """
+
+    def __init__(self, record: dict):
+        self.record = record
+        self.spikes = record.get("spikes")
+        self.settings = _settings_of_result(record)
+        epoch = record.get("epoch") if record.get("event") == "epoch" else None
+        chose_epoch = record.get("selected_on") == "test"
+        self.on = f"{record['images']:,} {_kind_of_images(record, epoch, chose_epoch)} images"
+        self.where = self.on
+        if epoch:
+            self.where = f"{self.on}, which chose epoch {epoch}"
+        elif chose_epoch:
+            self.where = f"{self.on}, which chose the epoch"
+
+    def label(self, names: Iterable[str]) -> str:
+        """Return "T = 8, ε = 0.2" of those of these settings that it has."""
+        texts = [f"{name} = {self.settings[name]}" for name in names if name in self.settings]
+        return ", ".join(texts)
+
+
+def _settings_of_result(record: dict) -> dict[str, str]:
+    """Return how a network was run, from the record of its evaluation."""
+    values = {}
+    if record.get("spikes"):
+        values["T"] = record.get("timesteps")
+        values["ε"] = record.get("epsilon") if record.get("feedback") else None
+        for name, usual in USUAL.items():
+            if record.get(name) not in usual:
+                values[name] = record.get(name)
+    values["rule"] = record.get("rule")
+    values |= record.get("bounds") or {}
+    values["dimming"] = record.get("dimming")
+    values["contrast"] = record.get("contrast")
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _kind_of_images(record: dict, epoch: int | None, chose_epoch: bool) -> str:
+    """Return which images were evaluated, such as "MNIST test" or "held-out".
+
+    If only some of the held-out images were evaluated, their number is said, too.
+    """
+    holdout = record.get("holdout")
+    if not holdout and (not epoch or chose_epoch):
+        return f"{record.get('dataset') or ''} test".strip()
+    if holdout and holdout != record["images"]:
+        return f"{holdout:,} held-out"
+    return "held-out"
 
 
 @dataclass
-class Run:
-    """A run: its log, and event -> the JSON objects in it. recipe: its name without the seed's number, common to its siblings."""
+class RunLog:
+    """What a run has recorded.
+
+    Attributes
+    ----------
+    path : Path
+        Its log.
+    records : dict of {str: list of dict}
+        Event -> the records in it.
+    openings, epochs, evaluations : list of dict
+        The records of these events: each start of the run, its epochs, its evaluations.
+    name : str
+        What it is called here.
+    seed : int
+        Its seed.
+    recipe : str
+        Its name without the number of its seed, which its siblings have in common.
+    """
 
     path: Path
-    records: dict
+    records: dict[str, list[dict]]
 
     def __post_init__(self):
-        self.openings, self.epochs, self.evaluations = (
-            self.records.get(event, []) for event in NEEDED
-        )
-        self.name, self.seed = self.path.stem, self.openings[-1]["seed"] if self.openings else 0
-        self.recipe = self.name.removesuffix(f"_{self.seed}") if self.seed else self.name
+        """Sort the records, and read name and seed from them."""
+        self.openings = self.records.get("run", [])
+        self.epochs = self.records.get("epoch", [])
+        self.evaluations = self.records.get("evaluation", [])
+        self.name = self.path.stem
+        self.seed = self.openings[-1]["seed"] if self.openings else 0
+        self.recipe = self.name
+        if self.seed:
+            self.recipe = self.name.removesuffix(f"_{self.seed}")
 
     @property
-    def results(self):
-        """Its evaluations; of a training run without one its best epoch so far."""
+    def results(self) -> list[Result]:
+        """Its evaluations; of a training without one, its best epoch so far."""
+        if self.evaluations:
+            return [Result(record) for record in self.evaluations]
         judged = [epoch | epoch["evaluated"] for epoch in self.epochs if epoch.get("evaluated")]
-        if self.evaluations or not judged:
-            return list(map(Result, self.evaluations))
+        if not judged:
+            return []
         best = max(judged, key=lambda epoch: epoch["accuracy"])
-        return [Result(best | {"spikes": best.get("parts"), "timesteps": best.get("mean_steps")})]
+        # The record of an epoch has other names for these than that of an evaluation.
+        renamed = {"spikes": best.get("parts"), "timesteps": best.get("mean_steps")}
+        return [Result(best | renamed)]
 
     @property
-    def parameters(self):
-        """name -> value as text, when the run was last started."""
-        return (
-            {name: str(value) for name, value in self.openings[-1]["parameters"].items()}
-            if self.openings
-            else {}
-        )
+    def parameters(self) -> dict[str, str]:
+        """The flags, as texts, of the run's last start."""
+        if not self.openings:
+            return {}
+        return {name: str(value) for name, value in self.openings[-1]["parameters"].items()}
 
     @property
-    def is_spiking(self):
+    def is_spiking(self) -> bool:
+        """Whether it has results of an SNN."""
         return any(result.spikes for result in self.results)
 
     @property
-    def pictures(self):
-        """Paths of the pictures that the run has drawn."""
+    def pictures(self) -> list[Path]:
+        """The pictures that it has drawn."""
         folder = self.path.absolute().parent
         paths = Paths(folder.name, self.path.stem, folder.parent.parent)
-        return [path for path in map(paths.picture, PICTURES) if path.is_file()]
+        pictures = [paths.picture(ending) for ending in PICTURES]
+        return [path for path in pictures if path.is_file()]
 
 
-def find_runs(words, output_dir):
-    """The Runs that words name: paths of logs, or names in output_dir (ANN and SNN). Raises UserError for any other word."""
-    runs = [
-        read_run(path)
-        for path in dict.fromkeys(
-            path.resolve() for word in words for path in find_logs(word, output_dir)
-        )
-    ]
+def find_runs(words: Iterable[str], output_dir: str) -> list[RunLog]:
+    """Read the logs of the runs that a user names.
+
+    Parameters
+    ----------
+    words : iterable of str
+        Paths of logs, or names of runs. A name may stand for an ANN and an SNN.
+    output_dir : str
+        Folder of the user's runs.
+
+    Returns
+    -------
+    list of RunLog
+        Each run once. Those that would have the same name are told apart by their
+        folders.
+
+    Raises
+    ------
+    UserError
+        If a word names no log.
+    """
+    paths = []
+    for word in words:
+        paths += [path.resolve() for path in find_logs(word, output_dir)]
+    runs = [read_run(path) for path in dict.fromkeys(paths)]
     for run in runs:
-        alike = [other.path.parent for other in runs if other.path.stem == run.path.stem]
-        if len(alike) > 1:
-            run.name = str(run.path.relative_to(os.path.commonpath(alike)).with_suffix(""))
+        folders = [other.path.parent for other in runs if other.path.stem == run.path.stem]
+        if len(folders) > 1:
+            common_folder = os.path.commonpath(folders)
+            run.name = str(run.path.relative_to(common_folder).with_suffix(""))
     return runs
 
 
-def find_logs(word, output_dir):
-    """Paths of the logs that a word names: the user's own or, where there are none, those that came with the program."""
+def find_logs(word: str, output_dir: str) -> list[Path]:
+    """Find the logs that a word names.
+
+    Parameters
+    ----------
+    word : str
+        Path of a log, or the name of a run.
+    output_dir : str
+        Folder of the user's runs.
+
+    Returns
+    -------
+    list of Path
+        The user's own logs of this name, of an ANN and an SNN. If there are none, those
+        that came with the program, which a note says.
+
+    Raises
+    ------
+    UserError
+        If there are none at all.
+    """
     path = Path(word)
     if path.suffix == ".jsonl" or path.is_file():
         if path.suffix != ".jsonl" or not path.is_file():
@@ -146,27 +238,49 @@ def find_logs(word, output_dir):
                 f"{word} is no run's log: give the path of a .jsonl that is there, or a run's name"
             )
         return [path]
-    names = {kind: name_for_training(kind, word, output_dir) for kind in ("ann", "snn")}
-    own = [Paths(kind, name, output_dir).json_path for kind, name in names.items()]
-    published = [path_from_here(PublishedPaths(kind, word).json_path) for kind in names]
-    found = [path for path in own if path.is_file()]
-    if not found:
-        found = [path for path in published if path.is_file()]
-        if found:
-            say_once(f"note: {word} is the run that came with the program: {some(found)}")
+
+    own_logs = []
+    published_logs = []
+    for kind in ("ann", "snn"):
+        name = name_for_training(kind, word, output_dir)
+        own_logs.append(Paths(kind, name, output_dir).json_path)
+        published_logs.append(path_from_here(PublishedPaths(kind, word).json_path))
+    found = [path for path in own_logs if path.is_file()]
     if found:
         return found
+    found = [path for path in published_logs if path.is_file()]
+    if found:
+        say_once(f"note: {word} is the run that came with the program: {some(found)}")
+        return found
     raise UserError(
-        f"there is no run {word}: neither {own[0]} nor {own[1]} is there; --output_dir says where to look"
+        f"there is no run {word}: neither {own_logs[0]} nor {own_logs[1]} is there; "
+        "--output_dir says where to look"
     )
 
 
-def read_run(path):
-    """The Run that wrote this log, without records that lack what a report needs. Raises UserError where there are none."""
+def read_run(path: Path) -> RunLog:
+    """Read the log of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Its ``.jsonl``.
+
+    Returns
+    -------
+    RunLog
+        Without the records that lack what a report needs.
+
+    Raises
+    ------
+    UserError
+        If no record is left.
+    """
     by_event = {}
     for record in read_records(path):
-        if all(record.get(name) is not None for name in NEEDED.get(record["event"], ())):
-            by_event.setdefault(record["event"], []).append(record)
+        event = record["event"]
+        if all(record.get(name) is not None for name in NEEDED.get(event, ())):
+            by_event.setdefault(event, []).append(record)
     if not by_event:
         raise UserError(f"{path} is no run's log")
-    return Run(path, by_event)
+    return RunLog(path, by_event)

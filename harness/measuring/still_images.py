@@ -1,6 +1,9 @@
-"""Still images for a network of events, such as one of a NIR file: which ones, and what it makes
-of them."""
+"""Still images for a network of events, such as one of a NIR file.
 
+Which images are taken, how they become events, and what the network makes of them.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil, prod
@@ -9,6 +12,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.arguments import Arguments
 from harness.data.facts import described
 from harness.runs.run import progress_bar
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, pixel_values
@@ -16,31 +20,38 @@ from self_models.basics.notes import some
 from self_models.counting.batches import Arrival, event_batches
 from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.operations import conventions
-from self_models.data.folders import PARTS, labelled_recordings, list_folder, shape_of
-from self_models.data.sets import load_data
+from self_models.data.folders import (
+    PARTS,
+    Listing,
+    labelled_recordings,
+    list_folder,
+    shape_of,
+)
+from self_models.data.sets import ImageSet, load_data
 from self_models.guests.energy import graph_entries
+from self_models.guests.nir.graph_snn import GraphSNN
 
 COUNTED = 10  # inputs of which additions are counted
 AS_TRAINED = {"direct": "constant"}  # encoding in a file of ours -> what it is called for events
 
 
-def open_images(args, model):
+def open_images(args: Arguments, model: GraphSNN) -> ImageSet:
     """Open the test images that the flags name, for a network of events.
 
     Parameters
     ----------
     args : Arguments
-        ``network``, ``dataset``, ``data_dir``, ``skip_bad``, ``limit``, and ``signed``, None
-        for what the network takes.
+        ``network``, ``dataset``, ``data_dir``, ``skip_bad``, ``limit``, and ``signed``,
+        None for what the network takes.
     model : GraphSNN
-        The network. One with an input (C, H, W) takes a folder's images in this size, as
-        other scripts do; one with a vector takes images of as many pixels.
+        The network. One with an input (C, H, W) takes a folder's images in this size,
+        as other scripts do; one with a vector takes images of as many pixels.
 
     Returns
     -------
     ImageSet
-        The test images, or the first ``limit`` of them. Its batches have floats, in [0, 1] or
-        [-1, 1].
+        The test images, or the first ``limit`` of them. Its batches have floats, in [0,
+        1] or [-1, 1].
 
     Raises
     ------
@@ -65,8 +76,24 @@ def open_images(args, model):
     return replace(test, change=partial(pixel_values, signed=is_signed(args, model)))
 
 
-def list_images(dataset):
-    """Return the Listing of a folder of images. Raise UserError if it has recordings."""
+def list_images(dataset: str) -> Listing:
+    """List a folder of images.
+
+    Parameters
+    ----------
+    dataset : str
+        Path of the folder.
+
+    Returns
+    -------
+    Listing
+        Its images and classes.
+
+    Raises
+    ------
+    UserError
+        If it has recordings, or is no folder of images.
+    """
     refusal = UserError(f"--dataset {dataset} has recordings: give the folder without --dataset")
     if not any((Path(dataset) / part).is_dir() for part in PARTS):
         # list_folder would first say how it splits recordings.
@@ -82,12 +109,12 @@ def list_images(dataset):
     return listing
 
 
-def is_signed(args, model):
-    """Whether pixels lie in [-1, 1]: as ``--signed`` says, else as the network takes them."""
+def is_signed(args: Arguments, model: GraphSNN) -> bool:
+    """Return whether pixels lie in [-1, 1], by ``--signed`` or by the network."""
     return model.has_signed_pixels if args.signed is None else args.signed
 
 
-def check_shape(args, image_shape, shape):
+def check_shape(args: Arguments, image_shape: tuple, shape: tuple) -> None:
     """Raise UserError unless images (C, H, W) fit a network's input of this shape."""
     if image_shape == shape or (prod(image_shape),) == shape:
         return
@@ -97,7 +124,7 @@ def check_shape(args, image_shape, shape):
     )
 
 
-def check_classes(args, classes, model):
+def check_classes(args: Arguments, classes: Sequence[str], model: GraphSNN) -> None:
     """Raise UserError unless a network has one output for each of these classes."""
     if len(classes) == model.class_count:
         return
@@ -108,15 +135,32 @@ def check_classes(args, classes, model):
     )
 
 
-def first_events(test, model, args, count):
-    """Return what the first images send (count, T, *shape), as the network takes it."""
+def first_events(test: ImageSet, model: GraphSNN, args: Arguments, count: int) -> torch.Tensor:
+    """Encode the first images as events.
+
+    Parameters
+    ----------
+    test : ImageSet
+        The images.
+    model : GraphSNN
+        The network.
+    args : Arguments
+        ``timesteps``, ``encoding`` and ``seed``.
+    count : int
+        How many images are encoded.
+
+    Returns
+    -------
+    Tensor of shape (count, T, ...)
+        What they send, as the network takes it.
+    """
     arrival = Arrival(args.timesteps, encoding=args.encoding)
     first = test.part(0, count)
     (batch,) = event_batches(model, first, None, count, arrival)
     return batch.events(args.seed)
 
 
-def evaluate_images(test, model, args):
+def evaluate_images(test: ImageSet, model: GraphSNN, args: Arguments) -> tuple[dict, list[int]]:
     """Evaluate a network of events on still images.
 
     Parameters
@@ -131,9 +175,9 @@ def evaluate_images(test, model, args):
     Returns
     -------
     figures : dict
-        Numbers of ``images`` and of those that are ``right``, ``accuracy``; ``seconds`` and
-        ``images_per_second``, what reads and encodes them included; ``threads``; by node mean
-        ``spikes``; and what ``costs`` says of the first images.
+        Numbers of ``images`` and of those that are ``right``, ``accuracy``; ``seconds``
+        and ``images_per_second``, what reads and encodes them included; ``threads``; by
+        node mean ``spikes``; and what ``costs`` says of the first images.
     found : list of int
         The class as which each image is classified.
     """
@@ -155,7 +199,7 @@ def evaluate_images(test, model, args):
     return figures | costs(model, events, args.timesteps), per_image["found"].tolist()
 
 
-def costs(model, inputs, timesteps):
+def costs(model: GraphSNN, inputs: list | torch.Tensor, timesteps: int) -> dict[str, dict]:
     """Count the additions of a network of events, and estimate its energy.
 
     Parameters
@@ -176,12 +220,12 @@ def costs(model, inputs, timesteps):
     joules = {}
     for name, convention in conventions().items():
         if convention.counts == "exact":
-            each = [entry.picojoules(convention, "event-driven") for entry in entries]
-            joules[name] = 1e-12 * sum(each)
+            picojoules = [entry.picojoules(convention, "event-driven") for entry in entries]
+            joules[name] = 1e-12 * sum(picojoules)
     return {"additions": {entry.layer: entry.synops for entry in entries}, "joules": joules}
 
 
-def arrival_in_words(args, model):
+def arrival_in_words(args: Arguments, model: GraphSNN) -> str:
     """Say in a line how the images arrive at the network."""
     span = "-1 to 1" if is_signed(args, model) else "0 to 1"
     if args.encoding == "constant":
@@ -197,8 +241,8 @@ def arrival_in_words(args, model):
     return f"{args.timesteps} timesteps of {1000 * model.dt:g} ms; {sends}"
 
 
-def notes_on_training(args, model):
-    """Return lines on what a file of ours says of its training, where the flags differ."""
+def notes_on_training(args: Arguments, model: GraphSNN) -> list[str]:
+    """Say how a network was trained, if that differs from the flags."""
     trained_encoding = model.metadata.get("encoding", args.encoding)
     trained_encoding = AS_TRAINED.get(trained_encoding, trained_encoding)
     trained_timesteps = model.metadata.get("timesteps", args.timesteps)

@@ -1,4 +1,4 @@
-"""A run: its command and name, where it writes, what it says, and how far something has come."""
+"""A run of a script: its name, the files that it writes, and what it says."""
 
 import glob
 import json
@@ -18,12 +18,14 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from harness import UserError
+from harness.arguments import Arguments
 from harness.runs import ranks
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
+from self_models.basics.settings import Setting
 
 BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
-COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
+COMMANDS = {  # command of `wfeedback`, once the package is installed -> name of the script
     "ann": "ann_wFeedback",
     "snn": "snn_wFeedback",
     "analysis": "snn_wFeedback_posthoc_model_analysis",
@@ -39,57 +41,105 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
     "results": "results",
     "demo": "demo",
 }
-PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started the script
-NOT_PARAMETERS = ("made_by", "seeds")
-OWN = "_own"  # ends the name of a run, before its seed, where the name alone came with the program
-TAKEN = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+PREFIX = "wfeedback"  # sys.argv[0] begins with it where that command started the script
+NOT_RECORDED = ("made_by", "seeds")  # flags that are no parameters of a single run
+OWN = "_own"  # ends the name of a user's run, where the name alone came with the program
+WAYS_OUT = (
+    "--resume goes on with that run, --overwrite replaces it, "
+    "--run_name or --output_dir keeps both"
+)
 
 
-def program(name):
-    """The words that start a script of COMMANDS: wfeedback NAME where this one was started so, else python and its file."""
-    return (
-        [PREFIX, name]
-        if sys.argv[0].startswith(f"{PREFIX} ")
-        else ["python", f"{COMMANDS[name]}.py"]
-    )
+def program(name: str) -> list[str]:
+    """Return the words that start a script, as this one was started.
+
+    Parameters
+    ----------
+    name : str
+        A key of `COMMANDS`.
+
+    Returns
+    -------
+    list of str
+        ``["wfeedback", name]`` if that command has started this script, or else
+        ``["python", "<script>.py"]``.
+    """
+    if sys.argv[0].startswith(f"{PREFIX} "):
+        return [PREFIX, name]
+    return ["python", f"{COMMANDS[name]}.py"]
 
 
-def command_line():
-    """The command that started this program, as typed."""
+def command_line() -> str:
+    """Return the command that started this program, as typed."""
     return f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
 
 
-class Paths:
-    """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
+# --- its files
 
-    def __init__(self, kind, name, output_dir):
+
+class Paths:
+    """The files of a run.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What is trained or evaluated. It names the folder of the files, too.
+    name : str
+        Name of the run.
+    output_dir : str or Path
+        Folder of the user's logs and checkpoints.
+
+    Attributes
+    ----------
+    logs : Path
+        Folder of the logs.
+    files : Path
+        Folder of checkpoints and pictures.
+    """
+
+    def __init__(self, kind: str, name: str, output_dir: str | Path):
         self.kind = kind
         self.name = name
-        self.logs, self.files = (
-            Path(output_dir) / folder / kind for folder in ("logs", "trained_models")
-        )
-
-    log_path = property(lambda self: self.logs / f"{self.name}.log")
-    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
-    best_path = property(lambda self: self.files / f"{self.name}.pth")
-    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
-    of_training = property(
-        lambda self: (self.best_path, self.last_path, self.log_path, self.json_path)
-    )
-    of_evaluation = property(
-        lambda self: (
-            self.log_path,
-            self.json_path,
-            *map(self.picture, (".gif", ".png", "_sweep.png")),
-        )
-    )
+        self.logs = Path(output_dir) / "logs" / kind
+        self.files = Path(output_dir) / "trained_models" / kind
 
     @property
-    def came_with_program(self):
+    def log_path(self) -> Path:
+        """The log for a reader."""
+        return self.logs / f"{self.name}.log"
+
+    @property
+    def json_path(self) -> Path:
+        """The log for programs, a record in each line."""
+        return self.logs / f"{self.name}.jsonl"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.files / f"{self.name}.pth"
+
+    @property
+    def last_path(self) -> Path:
+        """The last checkpoint, with which ``--resume`` goes on."""
+        return self.files / f"{self.name}_last.pth"
+
+    @property
+    def training_paths(self) -> tuple[Path, ...]:
+        """All files of a run that trains."""
+        return (self.best_path, self.last_path, self.log_path, self.json_path)
+
+    @property
+    def evaluation_paths(self) -> tuple[Path, ...]:
+        """The files of a run that evaluates, as far as they make its name taken."""
+        pictures = [self.picture(ending) for ending in (".gif", ".png", "_sweep.png")]
+        return (self.log_path, self.json_path, *pictures)
+
+    @property
+    def came_with_program(self) -> bool:
         """Whether the checkpoint of this name came with the program.
 
-        It lies in the program's own folder, and its log among the published ones. A run of
-        the user's would have left a last checkpoint, or at least a log of its own.
+        It lies in the program's own folder, and its log among the published ones. A run
+        of the user's would have left a last checkpoint, or at least a log of its own.
         """
         published = PublishedPaths(self.kind, self.name)
         if not (published.json_path.is_file() and published.best_path.is_file()):
@@ -100,28 +150,41 @@ class Paths:
             return False
         return self.best_path.samefile(published.best_path)
 
-    def taken(self, trains=True):
-        """What to say of the first file of such a run that is there already, None where none is."""
+    def taken(self, trains: bool = True) -> str | None:
+        """Say which file is in the way of a new run of this name.
+
+        Parameters
+        ----------
+        trains : bool, default True
+            Whether the new run trains, or evaluates.
+
+        Returns
+        -------
+        str or None
+            An error message on the first such file. None if there is none.
+        """
         if self.came_with_program:
             return f"{self.best_path} came with the program: --run_name or --output_dir keeps both"
-        there = (
-            path for path in (self.of_training if trains else self.of_evaluation) if path.exists()
-        )
-        return next((f"{path} exists: {TAKEN}" for path in there), None)
+        paths = self.training_paths if trains else self.evaluation_paths
+        for path in paths:
+            if path.exists():
+                return f"{path} exists: {WAYS_OUT}"
+        return None
 
-    def wrote(self, path):
-        """True for the run's last checkpoint."""
+    def wrote(self, path: Path) -> bool:
+        """Return whether a path is that of this run's last checkpoint."""
         return path.resolve() == self.last_path.resolve()
 
-    def picture(self, ending):
-        """Path of a picture, say NAME.gif."""
+    def picture(self, ending: str) -> Path:
+        """Return the path of a picture, NAME.gif for the ending ".gif"."""
         return self.files / f"{self.name}{ending}"
 
 
 class PublishedPaths(Paths):
-    """The paths of a run whose log, and perhaps checkpoint, came with the program.
+    """The files of a run whose log, and perhaps checkpoint, came with the program.
 
-    Their logs have a folder of their own, so that they are never in the way of a user's run.
+    Their logs have a folder of their own, so that they are never in the way of a user's
+    run.
 
     Parameters
     ----------
@@ -131,191 +194,311 @@ class PublishedPaths(Paths):
         Name of the run, with the number of its seed.
     """
 
-    def __init__(self, kind, name):
+    def __init__(self, kind: str, name: str):
         super().__init__(kind, name, HOME)
         self.logs = HOME / "logs" / "published" / kind
 
 
+def path_from_here(path: Path) -> Path:
+    """Return a path as one would type it: relative, below the present folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+# --- the run itself
+
+
 class Run(Paths, AbstractContextManager):
-    """A run of this name, and its paths. kind: ann or snn, the folder; trains: else it is an evaluation.
+    """A run, which writes two logs as it goes.
 
-    Records are appended to NAME.jsonl; NAME.log is written whole from their lines. Nothing is written or replaced before begin(),
-    since until then the run may turn out to be impossible. A training run is refused where its files are there, unless told to
-    resume or overwrite; an evaluation takes the next free name. Of several ranks only the first writes."""
+    Each record is appended to NAME.jsonl as it comes. NAME.log, for a reader, is
+    written whole from the lines of all records. Before ``begin`` nothing is written or
+    replaced, because until then the run may turn out to be impossible. Of several ranks
+    only the first writes.
 
-    def __init__(self, kind, name, args, trains):
+    As a context manager it lets go of its name at the end.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What is trained or evaluated.
+    name : str
+        Name of the run. An evaluation whose name is taken gets the next free one,
+        NAME_2.
+    args : Arguments
+        The flags. ``output_dir``, ``log``, ``resume`` and ``overwrite`` say where and
+        whether it writes.
+    trains : bool
+        Whether it trains a network, or evaluates one.
+
+    Attributes
+    ----------
+    is_resumed : bool
+        Whether it goes on where an earlier run of this name has stopped.
+
+    Raises
+    ------
+    UserError
+        If the folders cannot be written to, or if it trains and files of its name are
+        there that it may not replace.
+    """
+
+    def __init__(self, kind: str, name: str, args: Arguments, trains: bool):
         super().__init__(kind, name, args.output_dir)
-        self.args, self.trains = args, trains
-        self._lock, self._records, self._begun = None, [], False
+        self.args = args
+        self.trains = trains
         self.is_resumed = bool(trains and args.resume) and self.wrote(Path(args.resume))
-        try:
-            for folder in (self.logs, self.files) if ranks.is_first() else ():
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._cannot_write(error) from None
-        if trains and ranks.is_first():
-            self._take_name()
+        self._lock = None  # of the name, against other processes
+        self._records = []
+        self._has_begun = False
+        if ranks.is_first():
+            self._make_folders()
         if trains:
+            if ranks.is_first():
+                self._take_name()
             self._say_if_renamed()
-        if preset := getattr(args, "preset", ""):
-            stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
-            self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
+        self._say_recipe()
 
-    def _take_name(self):
-        """Lock the name; for an evaluation, the next one that is free. The system lets go of a lock when the process dies."""
-        name, replaces = self.name, self.is_resumed or self.args.overwrite
-        for number in count(2):
-            self._lock = FileLock(self.files / f".{self.name}.lock", timeout=0)
-            try:
-                self._lock.acquire()
-            except Timeout:
-                why = f"the run {self.name} in {self.files} is being written by another process: wait for it, or end it"
-            except OSError as error:
-                raise self._cannot_write(error) from None
-            else:
-                why = self.taken(self.trains)
-                if replaces or not why:
-                    return
-                self.release()
-            if self.trains or replaces:
-                raise UserError(why)
-            self.name = f"{name}_{number}"
+    def __exit__(self, kind, error, traceback) -> None:
+        """Let go of the name; mark an error that came after ``begin``."""
+        self.release()
+        if self._has_begun and isinstance(error, Exception):
+            error.had_begun = True  # for --seeds: it is no usage error that concerns all seeds
 
-    def _say_if_renamed(self):
-        """Say that the run has another name than asked for, see name_for_training()."""
-        asked = asked_name(self.kind, self.args)
-        if self.name != asked and Paths(self.kind, asked, self.args.output_dir).came_with_program:
-            self.say(f"{asked} came with the program: this run is called {self.name}")
-
-    def _cannot_write(self, error):
-        return UserError(
-            f"--output_dir {self.args.output_dir}: cannot write there ({error.strerror})"
-        )
-
-    def release(self):
+    def release(self) -> None:
         """Let another process have the name."""
         if self._lock:
             self._lock.release()
 
-    def __exit__(self, kind, error, traceback):
-        self.release()
-        if self._begun and isinstance(error, Exception):
-            error.had_begun = True  # for --seeds: it is no usage error that concerns all seeds
+    # --- its name
 
-    def begin(self):
-        """From now on the run writes. What it replaces goes, but the best checkpoint stays until there is a new one."""
-        if self._begun:
+    def _make_folders(self) -> None:
+        try:
+            for folder in (self.logs, self.files):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _take_name(self) -> None:
+        """Lock the name, or for an evaluation the next one that is free.
+
+        The system lets go of a lock when the process dies.
+        """
+        wanted_name = self.name
+        may_replace = self.is_resumed or self.args.overwrite
+        may_rename = not (self.trains or may_replace)
+        for number in count(2):
+            obstacle = self._lock_name(may_replace)
+            if obstacle is None:
+                return
+            if not may_rename:
+                raise UserError(obstacle)
+            self.name = f"{wanted_name}_{number}"
+
+    def _lock_name(self, may_replace: bool) -> str | None:
+        """Lock the present name; return None, or an error message."""
+        self._lock = FileLock(self.files / f".{self.name}.lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return (
+                f"the run {self.name} in {self.files} is being written by another process: "
+                "wait for it, or end it"
+            )
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        if may_replace:
+            return None
+        obstacle = self.taken(self.trains)
+        if obstacle is not None:
+            self.release()
+        return obstacle
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        folder = self.args.output_dir
+        return UserError(f"--output_dir {folder}: cannot write there ({error.strerror})")
+
+    def _say_if_renamed(self) -> None:
+        """Say that the run has another name, see ``name_for_training``."""
+        name = asked_name(self.kind, self.args)
+        if self.name != name and Paths(self.kind, name, self.args.output_dir).came_with_program:
+            self.say(f"{name} came with the program: this run is called {self.name}")
+
+    def _say_recipe(self) -> None:
+        """Say which flags a recipe stands for, and which networks it starts from."""
+        preset = getattr(self.args, "preset", "")
+        if not preset:
             return
-        self._begun = True
+        parts = [f"preset {preset}: {self.args.preset_flags}".removesuffix(": ")]
+        for path in self.args.made_by:
+            parts.append(f"from {path}")
+        self.say("; ".join(parts))
+
+    # --- its logs
+
+    def begin(self) -> None:
+        """Write from now on, beginning with what was recorded so far.
+
+        What the run replaces is removed. The best checkpoint stays until there is a new
+        one.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
         if not ranks.is_first():
             return
-        if not self.trains:
+        if self.trains:
+            self._remove_unfinished_files()
+        else:
             self._take_name()
-        for path in self.of_training if self.trains else ():  # what a killed run was writing
-            for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                unfinished.unlink()
         if self.args.overwrite and not self.is_resumed:
-            for path in (
-                self.log_path,
-                self.json_path,
-                *([self.last_path] if self.trains else ()),
-            ):
-                path.unlink(missing_ok=True)
-        waiting, self._records = (
-            self._records,
-            read_records(self.json_path),
-        )  # those of a run that goes on come first
-        for record in (
-            opening_record(self.args, self.name, "resumed" if self.is_resumed else "started"),
-            *waiting,
-        ):
+            self._remove_replaced_files()
+
+        waiting = self._records
+        self._records = read_records(self.json_path)  # of the run that goes on, if there is one
+        began = "resumed" if self.is_resumed else "started"
+        for record in (opening_record(self.args, self.name, began), *waiting):
             self._append(record)
         self._write_log()
         if not self.trains:
             self.release()
 
-    def say(self, *lines, **values):
-        """Lines for the reader: on standard output and in NAME.log."""
+    def _remove_unfinished_files(self) -> None:
+        """Remove what a run of this name was writing when it was killed."""
+        for path in self.training_paths:
+            for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                unfinished.unlink()
+
+    def _remove_replaced_files(self) -> None:
+        """Remove the logs of an earlier run; in training its last checkpoint, too."""
+        paths = [self.log_path, self.json_path]
+        if self.trains:
+            paths.append(self.last_path)
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def say(self, *lines: str, **values: object) -> None:
+        """Print lines for the reader, and keep them in NAME.log.
+
+        Parameters
+        ----------
+        *lines : str
+            The lines. Without any, nothing is recorded.
+        **values
+            Further entries of their record.
+        """
         if lines:
             self.record(*lines, event="text", **values)
 
-    def note(self, line):
-        """A line that is not printed; NAME.log has it from the next printed one on."""
+    def note(self, line: str) -> None:
+        """Record a line without printing it; NAME.log gets it with the next one."""
         self._append({"event": "text", "lines": [line]})
 
-    def result(self, *lines, **values):
-        """Lines for the reader, too, with which NAME.log begins."""
+    def result(self, *lines: str, **values: object) -> None:
+        """Print lines with which NAME.log shall begin, see ``say``."""
         self.begin()
         self.record(*lines, event="result", **values)
 
-    def record(self, *lines, **values):
-        """One JSON object for programs, and lines for the reader. Of those with the same `event` and `epoch` the last counts."""
-        for line in lines if ranks.is_first() else ():
-            print(line, flush=True)
+    def record(self, *lines: str, **values: object) -> None:
+        """Record values for programs, with lines for the reader.
+
+        Of the records with the same ``event`` and ``epoch`` the last counts.
+
+        Parameters
+        ----------
+        *lines : str
+            Printed, and kept in NAME.log, where paths are relative to ``output_dir``.
+        **values
+            Entries of the record, which JSON must know; one is ``event``.
+        """
+        if ranks.is_first():
+            for line in lines:
+                print(line, flush=True)
+        if not lines:
+            self._append(values)
+            return
         folder = Path(self.args.output_dir)
-        for name in {str(folder), str(folder.resolve())} - {"."}:  # paths in the log are within it
-            lines = [line.replace(f"{name}/", "") for line in lines]
-        self._append({**values, "lines": list(lines)} if lines else values)
-        if lines and self._begun:
+        # The longer name first, because it may end with the shorter one.
+        for name in (str(folder.resolve()), str(folder)):
+            if name != ".":
+                lines = [line.replace(f"{name}/", "") for line in lines]
+        self._append({**values, "lines": list(lines)})
+        if self._has_begun:
             self._write_log()
 
-    def _append(self, record):
+    def _append(self, record: dict) -> None:
+        """Keep a record, and append it to NAME.jsonl once the run has begun."""
         self._records.append(record)
-        if not (self.args.log and self._begun and ranks.is_first()):
+        if not (self.args.log and self._has_begun and ranks.is_first()):
             return
         try:
             with open(self.json_path, "ab+") as file:
                 file.seek(max(file.tell() - 1, 0))
-                if file.read(1) not in (
-                    b"",
-                    b"\n",
-                ):  # a crash or a full disk cut the last line short
+                # A crash, or a full disk, may have cut the last line short.
+                if file.read(1) not in (b"", b"\n"):
                     file.write(b"\n")
                 file.write(f"{json.dumps(record)}\n".encode())
         except OSError as error:
             kept = "; the last checkpoint is kept" if self.trains else ""
             raise UserError(f"cannot write {self.json_path}: {error.strerror}{kept}") from None
 
-    def _write_log(self):
-        """NAME.log, whole: results first, the last of them on top."""
+    def _write_log(self) -> None:
+        """Write NAME.log: results, the last of them on top, then all other lines."""
         if not self.args.log:
             return
-        records = [record for record in latest(self._records) if "lines" in record]
-        results = [
-            (*record["lines"], "") for record in reversed(records) if record["event"] == "result"
-        ]
-        others = [record["lines"] for record in records if record["event"] != "result"]
-        text = "".join(f"{line}\n" for lines in (*results, *others) for line in lines)
+        results = []
+        others = []
+        for record in latest(self._records):
+            if "lines" not in record:
+                continue
+            if record["event"] == "result":
+                results.append(record["lines"])
+            else:
+                others.append(record["lines"])
+        lines = []
+        for result in reversed(results):
+            lines += [*result, ""]
+        for texts in others:
+            lines += texts
+        text = "".join(f"{line}\n" for line in lines)
         write_whole(self.log_path, lambda file: file.write(text.encode()))
-
-
-def path_from_here(path):
-    """The path as one would type it: without the present folder, where it lies below that."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 # --- its name
 
 
-def numbered(name, seed):
-    """What a run of this name is called with a seed: NAME with seed 0, NAME_1 with seed 1."""
+def numbered(name: str, seed: int) -> str:
+    """Return what a run is called with a seed: NAME with seed 0, NAME_1 with seed 1."""
     return f"{name}_{seed}" if seed else name
 
 
-def run_name(kind, args):
-    """The name of a run of the scripts that train: what was asked for, or NAME_own in its place."""
+def run_name(kind: str, args: Arguments) -> str:
+    """Name a run of a script that trains.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What the script trains.
+    args : Arguments
+        Its flags.
+
+    Returns
+    -------
+    str
+        What was asked for, see ``asked_name``. A training never has the name of a
+        network that came with the program, see ``name_for_training``.
+    """
     name = asked_name(kind, args)
     if args.test_only:
         return name
     return name_for_training(kind, name, args.output_dir)
 
 
-def name_for_training(kind, name, output_dir):
+def name_for_training(kind: str, name: str, output_dir: str | Path) -> str:
     """Find what a training run is called that was to have this name.
 
-    A run never replaces what came with the program. In its place it is called NAME_own, and
-    with seed 1, NAME_own_1.
+    A run never replaces what came with the program. In its place it is called NAME_own,
+    and with seed 1, NAME_own_1.
 
     Parameters
     ----------
@@ -337,39 +520,64 @@ def name_for_training(kind, name, output_dir):
     return f"{base}{OWN}{number}"
 
 
-def asked_name(kind, args):
-    """A run's name by its flags: --run_name, the --test_only checkpoint, the run that --resume PATH continues, or original_name()."""
+def asked_name(kind: str, args: Arguments) -> str:
+    """Find the name of a run by its flags.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What the script trains.
+    args : Arguments
+        Its flags.
+
+    Returns
+    -------
+    str
+        The first of these that there is: ``--run_name``; that of the checkpoint that
+        ``--test_only`` evaluates, with ``_test``; that of the run that ``--resume
+        PATH`` goes on with; ``original_name``.
+    """
     if args.run_name:
         return args.run_name
     if args.test_only:
-        return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+        checkpoint = getattr(args, "pretrained_snn", "") or args.pretrained_ann
+        return f"{Path(checkpoint).stem}_test"
     if args.resume not in ("", "last"):
         return Path(args.resume).stem.removesuffix("_last")
     return original_name(kind, args)
 
 
-def original_name(kind, args):
-    """As the original names its runs; newer flags, and an SNN's learning rate, are in the log, not in the name."""
-    architecture, dataset, more = (
-        args.architecture,
-        Path(args.dataset).name,
-        f"tradeoff{args.trade_off}",
-    )
+def original_name(kind: str, args: Arguments) -> str:
+    """Return the name that the original implementation would give to a run.
+
+    Flags that came later, and an SNN's learning rate, are not in the name.
+
+    Parameters
+    ----------
+    kind : {"ann", "snn"}
+        What is trained.
+    args : Arguments
+        Its flags.
+
+    Returns
+    -------
+    str
+        For example ``snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelinear``.
+    """
+    dataset = Path(args.dataset).name
     if kind == "ann":
-        return (
-            f"ann_{architecture}_t{args.timesteps}_{dataset}_".lower()
-            + f"{more}_lr{args.learning_rate}"
-        )
-    return (
-        f"snn_{architecture}_{dataset}_{args.timesteps}_".lower()
-        + f"{more}_type{args.trade_off_type}"
-    )
+        begin = f"ann_{args.architecture}_t{args.timesteps}_{dataset}_"
+        end = f"tradeoff{args.trade_off}_lr{args.learning_rate}"
+    else:
+        begin = f"snn_{args.architecture}_{dataset}_{args.timesteps}_"
+        end = f"tradeoff{args.trade_off}_type{args.trade_off_type}"
+    return begin.lower() + end
 
 
 # --- its records
 
 
-def log_beside(checkpoint, kind="snn"):
+def log_beside(checkpoint: str | Path, kind: str = "snn") -> Path:
     """Find the records of the run that wrote a checkpoint.
 
     Parameters
@@ -391,57 +599,91 @@ def log_beside(checkpoint, kind="snn"):
     return paths.json_path
 
 
-def read_records(path):
-    """The records of a run's .jsonl that count, none without it; a line that is not whole is left out."""
-    text, records = (
-        path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "",
-        [],
-    )
-    for line in text.split("\n"):
+def read_records(path: Path) -> list[dict]:
+    """Read the records of a run that count.
+
+    Parameters
+    ----------
+    path : Path
+        Its ``.jsonl``, which need not be there.
+
+    Returns
+    -------
+    list of dict
+        Its records without those that a later one replaces, see ``latest``. A line that
+        a crash has cut short is left out.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(ValueError):
-            records.append(json.loads(line))
-    return latest([record for record in records if isinstance(record, dict) and "event" in record])
+            record = json.loads(line)
+            if isinstance(record, dict) and "event" in record:
+                records.append(record)
+    return latest(records)
 
 
-def latest(records):
-    """These records without those that a later one of the same event and epoch replaces, of an epoch that was done again."""
+def latest(records: list[dict]) -> list[dict]:
+    """Leave out the records that a later one of the same event and epoch replaces.
+
+    An epoch has several if a run was stopped after it and resumed before it.
+    """
     last = {}
     for number, record in enumerate(records):
-        key = (record["event"], str(record["epoch"])) if "epoch" in record else number
-        last.pop(key, None)
+        key = number
+        if "epoch" in record:
+            key = (record["event"], str(record["epoch"]))
+        last.pop(key, None)  # so that it stands where the later one is
         last[key] = record
-    return [*last.values()]
+    return list(last.values())
 
 
-def opening_record(args, name, began):
-    """The first record of a run, 'started' or 'resumed' (began). Its lines: by group, parameters that are no defaults."""
-    time, command, revision = f"{datetime.now():%Y-%m-%d %H:%M:%S}", command_line(), git_revision()
-    parameters = {
-        key: value for key, value in sorted(vars(args).items()) if key not in NOT_PARAMETERS
-    }
+def opening_record(args: Arguments, name: str, began: str) -> dict:
+    """Compose the first record of a run.
+
+    Parameters
+    ----------
+    args : Arguments
+        Its flags.
+    name : str
+        Its name.
+    began : {"started", "resumed"}
+        How it begins.
+
+    Returns
+    -------
+    dict
+        The command, the versions, all parameters and where each comes from. Its lines
+        name the parameters that differ from their defaults, by group.
+    """
+    parameters = {}
+    for flag, value in sorted(vars(args).items()):
+        if flag not in NOT_RECORDED:
+            parameters[flag] = value
+    origins = {}
+    for flag, origin in sorted(args.origins.items()):
+        if flag not in NOT_RECORDED:
+            origins[flag] = origin
     versions = {
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    unused = unused_flags(args.parser.settings, vars(args))
-    defaults = args.parser.defaults()
-    groups = {}
-    for flag, title in args.parser.groups_of_flags().items():
-        value = parameters.get(flag, defaults[flag])
-        if value != defaults[flag] and flag not in unused:
-            groups.setdefault(title, []).append(f"{flag}={value}")
-    lines = (
+    time = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    command = command_line()
+    revision = git_revision()
+
+    version_texts = [" ".join(item) for item in versions.items()]
+    lines = [
         f"{began} {time}",
         f"command: {command}",
-        f"versions: {', '.join(map(' '.join, versions.items()))}; git revision: {revision}; seed: {args.seed}",
+        f"versions: {', '.join(version_texts)}; git revision: {revision}; seed: {args.seed}",
         f"parameters that differ from their defaults (all: {name}.jsonl):",
-        *(f"  {title}: {', '.join(words)}" for title, words in groups.items()),
-        "",
-    )
-    origins = {
-        key: layer for key, layer in sorted(args.origins.items()) if key not in NOT_PARAMETERS
-    }
+    ]
+    for title, texts in changed_parameters(args, parameters).items():
+        lines.append(f"  {title}: {', '.join(texts)}")
+    lines.append("")
     return {
         "event": "run",
         "began": began,
@@ -456,7 +698,32 @@ def opening_record(args, name, began):
     }
 
 
-def unused_flags(known, values):
+def changed_parameters(args: Arguments, parameters: dict[str, object]) -> dict[str, list[str]]:
+    """Name the parameters that have an effect and differ from their defaults.
+
+    Parameters
+    ----------
+    args : Arguments
+        The flags of the run, whose parser knows defaults and groups.
+    parameters : dict of {str: object}
+        The value of each flag.
+
+    Returns
+    -------
+    dict of {str: list of str}
+        Title of a group of flags -> ``flag=value`` of each such flag.
+    """
+    unused = unused_flags(args.parser.settings, vars(args))
+    defaults = args.parser.defaults()
+    groups = {}
+    for flag, title in args.parser.groups_of_flags().items():
+        value = parameters.get(flag, defaults[flag])
+        if value != defaults[flag] and flag not in unused:
+            groups.setdefault(title, []).append(f"{flag}={value}")
+    return groups
+
+
+def unused_flags(known: dict[str, Setting], values: dict[str, object]) -> set[str]:
     """Name the flags without effect in a run that trained nothing or converted no ANN.
 
     Parameters
@@ -488,22 +755,47 @@ def unused_flags(known, values):
     return unused
 
 
-def git_revision():
-    """Revision of the code, with '+changes' where it differs from it; 'unknown' outside a git checkout of its own."""
-    if not (HOME / ".git").exists():  # git would tell of a repository around this folder
+def git_revision() -> str:
+    """Return the revision of the code.
+
+    Returns
+    -------
+    str
+        A short hash, with "+changes" if the files differ from that revision. "unknown"
+        outside a git checkout.
+    """
+    # Without this check git would tell of a repository around this folder.
+    if not (HOME / ".git").exists():
         return "unknown"
     command = ["git", "-C", HOME, "describe", "--always", "--exclude=*", "--dirty=+changes"]
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    except OSError:
+        described = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # git is not installed
         return "unknown"
+    return described.stdout.strip() or "unknown"
 
 
 # --- lines
 
 
-def progress_bar(label, total, done=0):
-    """A tqdm of `total` parts on the first rank's terminal, of which nothing stays behind; without a terminal nothing."""
+def progress_bar(label: str, total: int, done: int = 0) -> tqdm:
+    """Open a progress bar, which vanishes when it is closed.
+
+    Parameters
+    ----------
+    label : str
+        What stands before it.
+    total : int
+        Number of its parts.
+    done : int, default 0
+        How many of them are done already.
+
+    Returns
+    -------
+    tqdm
+        The bar, to be used in a ``with`` block. It is seen on a terminal alone, and of
+        several ranks on the first one's.
+    """
     hidden = None if ranks.is_first() else True  # tqdm: None hides it where there is no terminal
     return tqdm(
         total=total,
@@ -516,6 +808,6 @@ def progress_bar(label, total, done=0):
     )
 
 
-def counted(number, word):
-    """'1 update', '1,200 updates'"""
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun: "1 update", "1,200 updates"."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
