@@ -335,7 +335,8 @@ def save_accuracies(path, series, looks, figures=COSTS, labels=()):
         for axis, figure in zip(axes, figures, strict=True):
             for name, records in series.items():
                 if records := sorted(
-                    (one for one in records if figure.value_in(one) is not None), key=figure.value_in
+                    (one for one in records if figure.value_in(one) is not None),
+                    key=figure.value_in,
                 ):
                     look = {"linewidth": 1, "capsize": 3} | looks[name]
                     axis.errorbar([*map(figure.value_in, records)], *accuracies(records), **look)

@@ -20,11 +20,8 @@ from torch import nn
 
 from self_models import first_difference
 from self_models.basics import ModelError
-<<<<<<< HEAD
 from self_models.guests.nir.event_lists import check_recordings, event_frames
-=======
-from self_models.guests.nir.graph_snn import GraphSNN, frames_of, lists_of
->>>>>>> harness
+from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir
 
 
@@ -244,15 +241,10 @@ def check(
     model = from_nir(path, engine="dense", **conventions)
     events = recordings
     if not isinstance(recordings, torch.Tensor):
-<<<<<<< HEAD
         lists, _ = check_recordings(recordings, model.graph.shape, timesteps)
         events = event_frames(lists, model.graph.shape, timesteps)
-=======
-        lists, _ = lists_of(recordings, model.graph.shape, timesteps)
-        events = frames_of(lists, model.graph.shape, timesteps)
 
     comparisons = []
->>>>>>> harness
     for name in ("kernel", *names):
         version = ""
         try:
