@@ -1,8 +1,8 @@
-"""The configuration of a network, ANN or SNN: its settings with types, ranges and defaults.
+"""The configuration of a network: its settings with types, ranges and defaults.
 
-``ANNConfig`` and ``SNNConfig`` say what a network is. A ``Network`` is built from one of
-them, or from the same settings as keyword arguments, and keeps them as a plain dict in
-``settings``, which checkpoints store.
+``ANNConfig`` and ``SNNConfig`` say what a network is. A ``Network`` is built from one
+of them, or from the same settings as keyword arguments, and keeps them as a plain dict
+in ``settings``, which checkpoints store.
 """
 
 import dataclasses
@@ -48,9 +48,9 @@ from self_models.layers.stages import INITS, MAX_POOLS
 from self_models.layers.surrogates import SURROGATES
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import GATES, Blocking, Tolerance
+from self_models.objectives.gates import GATES, Blocking, Gate, Tolerance
 from self_models.objectives.readouts import READOUTS, Readout
-from self_models.objectives.stopping import RULES, AllPredicted, Confidence, Entropy
+from self_models.objectives.stopping import RULES, AllPredicted, Confidence, Entropy, Never
 
 
 def odd(value: int) -> int:
@@ -125,8 +125,9 @@ class NetworkConfig:
     dataset: str = setting(
         "MNIST",
         Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
-        f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
-        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .bin of N-MNIST, .npz or .npy",
+        f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own "
+        "images: FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or "
+        "recordings of an event camera, .bin of N-MNIST, .npz or .npy",
         group="data",
         metavar="NAME|FOLDER",
         common=True,
@@ -225,7 +226,7 @@ class ANNConfig(NetworkConfig):
 @describe_fields
 @dataclass(kw_only=True)
 class SNNConfig(NetworkConfig):
-    """Settings of an SNN, see ``VGG_SNN_STDB_wFeedback``. The unit of time is a timestep.
+    """Settings of an SNN, see ``VGG_SNN_STDB_wFeedback``. Time counts in timesteps.
 
     ``gate``, ``rule`` and ``readout`` name its parts. The fields of a part that is not
     chosen have no effect: ``epsilon`` needs a gate that blocks. A gate of your own is
@@ -280,7 +281,8 @@ class SNNConfig(NetworkConfig):
         "delayed",
         Choice(UPDATES),
         "order of charge and spike; delayed: spike first in a timestep; "
-        "immediate: charge first; phased: charge for T timesteps, then spike for T, layer after layer",
+        "immediate: charge first; phased: charge for T timesteps, then spike for T, "
+        "layer after layer",
         group="spiking",
         common=True,
     )
@@ -431,7 +433,7 @@ class Network(nn.Module):
 
     @classmethod
     def settings_of_config(cls, config: NetworkConfig) -> dict[str, object]:
-        """Return a configuration's settings. Raises ModelError for one of the other kind."""
+        """Return a configuration's settings. Raises ModelError for the wrong kind."""
         known = cls.known_settings()
         settings = config.as_settings()
         for name in settings:
@@ -487,7 +489,7 @@ class Network(nn.Module):
 
     @staticmethod
     def names_of_parts(parts: dict[str, object]) -> list[str]:
-        """Return the names of all settings that are told by these parts, which are objects."""
+        """Return the names of all settings that parts (objects) tell."""
         names = []
         for kind, part in parts.items():
             names += [kind, *field_values(part)]
@@ -536,7 +538,7 @@ class Network(nn.Module):
 
     @classmethod
     def fixed_settings(cls) -> set[str]:
-        """Return the names of the settings that cannot change once a network is built."""
+        """Return the names of settings that cannot change once a network is built."""
         changeable = set(CHANGEABLE)
         for registry in cls.parts.values():
             changeable.update(settings_in(*registry.values()))
@@ -635,17 +637,22 @@ class Network(nn.Module):
         return made
 
 
-def check_together(model, gate, rule):
-    """Raise ModelError if settings of a model and of these parts conflict."""
-    own, frames = model.settings, model.settings["recorded_frames"]
+def check_together(model: Network, gate: Gate, rule: Never) -> None:
+    """Raise ModelError if settings of an SNN and of these parts conflict."""
+    settings = model.settings
+    frames = settings["recorded_frames"]  # 0: it takes images
+    timesteps = settings["timesteps"]
     model.timing.check(model, gate, rule)
     gate.check(model.has_feedback)
-    if frames and own["timesteps"] > frames:
-        each = f"these recordings have {frames} frames, one for each timestep"
-        raise ModelError(f"timesteps: {each}: give at most {frames}, not {own['timesteps']}")
+    if frames and timesteps > frames:
+        raise ModelError(
+            f"timesteps: these recordings have {frames} frames, one for each timestep: "
+            f"give at most {frames}, not {timesteps}"
+        )
     if frames and not gate.follows_changes:
         raise ModelError(
-            f"gate {own['gate']} is for an image that stays: for recordings choose block, or open"
+            f"gate {settings['gate']} is for an image that stays: for recordings choose block, "
+            "or open"
         )
     if frames and gate.reacts and not gate.reopens:
         raise ModelError(
@@ -653,10 +660,11 @@ def check_together(model, gate, rule):
         )
     if rule.looks_at_input and not (model.has_feedback and gate.reacts):
         raise ModelError(
-            f"rule {own['rule']} needs an architecture with feedback and a gate that blocks; choose another"
+            f"rule {settings['rule']} needs an architecture with feedback and a gate that "
+            "blocks; choose another"
         )
-    if rule.compares_classes and own["labels"] == 1:
+    if rule.compares_classes and settings["labels"] == 1:
         raise ModelError(
-            f"rule {own['rule']} compares the logits of classes, and this network has only one: "
-            "choose never, or all_predicted"
+            f"rule {settings['rule']} compares the logits of classes, and this network has only "
+            "one: choose never, or all_predicted"
         )

@@ -42,6 +42,7 @@ PLAIN = (
     "self_models/layers/stages.py",
     "self_models/loading.py",
     "self_models/moved.py",
+    "self_models/config.py",
     "self_models/basics/devices.py",
     "self_models/basics/files.py",
     "self_models/basics/notes.py",

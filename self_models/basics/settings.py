@@ -110,7 +110,7 @@ class Registry(dict):
         return default
 
     def check_class(self, name: str, cls: type) -> None:
-        """Raise ModelError, with what to do, unless this class can be what is expected."""
+        """Raise ModelError, with what to do, unless this class can be registered."""
         what = f"{self.kind} {name!r}"
         if not issubclass(cls, self.base):
             raise ModelError(
@@ -136,7 +136,7 @@ class Registry(dict):
                     )
 
     def find(self, name: str) -> object:
-        """Return what is registered under this name. Raises ModelError with the valid names."""
+        """Return what has this name. Raises ModelError, with all names, for another."""
         return self[required(Choice(self), self.kind, name)]
 
     def name_of(self, cls: type) -> str:
@@ -147,7 +147,7 @@ class Registry(dict):
         return cls.__name__
 
     def settings_without(self, name: str) -> set[str]:
-        """Return the names of settings that its other classes declare, and this one does not."""
+        """Return the names of settings that other classes declare, and this one not."""
         return settings_in(*self.values()).keys() - settings_in(self.find(name)).keys()
 
 
@@ -196,7 +196,7 @@ class Number:
         self.wanted = f"{name} {self.range}".strip()
 
     def check(self, value: object) -> float:
-        """Return the value as int or float. Raises ValueError for another type or range."""
+        """Return the value as int or float. Raises ValueError for another."""
         abstract = Integral if self.kind is int else Real
         if isinstance(value, bool) or not isinstance(value, abstract):
             raise ValueError(f"{value!r} is not {self.wanted}")
@@ -225,7 +225,7 @@ class Choice:
         self.names = names
 
     def check(self, value: object) -> str:
-        """Return the value. Raises ValueError, with all names, if it is none of them."""
+        """Return the value. Raises ValueError, with all names, for another."""
         if not isinstance(value, str) or value not in self.names:
             raise ValueError(f"unknown name {value!r}: {choices(value, self.names)}")
         return value
@@ -334,7 +334,7 @@ class Setting:
     key: str = ""
 
     def check(self, name: str, value: object) -> object:
-        """Return the value, of its proper type. Raises ModelError for one that cannot be."""
+        """Return the value, of its proper type. Raises ModelError for another."""
         if value is None and self.default is None:
             return None
         return required(self.kind, name, value)
@@ -393,7 +393,7 @@ objective_setting = functools.partial(setting, objective=True)
 
 
 def field_of(cls: type, name: str) -> dataclasses.Field:
-    """Return a field like one that another dataclass declares: same default, range and help."""
+    """Return a field like one that another dataclass declares."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     return dataclasses.field(default=fields[name].default, metadata=fields[name].metadata)
 
@@ -444,7 +444,7 @@ def settings_in(*declarations: type) -> dict[str, Setting]:
 
 
 def with_defaults(settings: dict[str, Setting], defaults: dict[str, object]) -> dict[str, Setting]:
-    """Return these settings, but with other defaults of those that ``defaults`` names."""
+    """Return these settings, with other defaults for those that are named."""
     changed = dict(settings)
     for name, value in defaults.items():
         changed[name] = dataclasses.replace(settings[name], default=value)
