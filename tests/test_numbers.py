@@ -24,6 +24,8 @@ NOT_MADE = {  # page -> what stands there -> where it is from
         "within 50 timesteps": "a flag of results.py",
         "about 98.7 % and 3,600 spikes": "reference/zoo.md",
         "ICLR 2020": "a year",
+        "Python 3.11 or newer": "pyproject.toml",
+        "[C99]": "a standard",
     },
     "docs/explanation/findings.md": {
         "10,000 test images": "MNIST and Fashion-MNIST",
@@ -159,7 +161,7 @@ def of_readme():
     """What README says."""
     yield from (
         *results.short_table(FOLDER),
-        f"blocking {saved_at_50()} of the baseline's spikes.",
+        f"blocking {saved_at_50()} of the baseline's spikes",
     )
     trained = [steps for _, steps, _ in compared() if steps != 50]
     yield f"the T of training, {min(trained)} to {max(trained)}, no saving is"
