@@ -102,7 +102,18 @@ class ModuleSignal:
         self.latest_value = None
 
     def __call__(self, t: int) -> torch.Tensor:
-        """Return the signal (B, ...) of a timestep: the latest, the next one, or 0."""
+        """Return the module's output in a timestep.
+
+        Parameters
+        ----------
+        t : int
+            The same timestep as at the latest call, the next one, or 0.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+            What the module makes of the sum of its sources.
+        """
         if t == 0:
             self.memory.clear()
         elif t == self.latest_step:
@@ -146,7 +157,13 @@ class SpikeTrain:
         self.dtype = None
 
     def append(self, spikes: torch.Tensor) -> None:
-        """Keep the spikes (B, ...) of the next timestep."""
+        """Keep the spikes of the next timestep.
+
+        Parameters
+        ----------
+        spikes : Tensor of shape (B, ...)
+            0 and 1, which are packed, or other values.
+        """
         self.shape = spikes.shape
         self.device = spikes.device
         self.dtype = spikes.dtype
@@ -154,6 +171,8 @@ class SpikeTrain:
         if not torch.equal(as_bits.to(spikes.dtype), spikes):
             self.steps.append(spikes)
             return
+        # Bits are packed as they lie, since convolutions may give channels last:
+        # another order of the same values would change how sums are rounded.
         in_memory = as_bits.as_strided((as_bits.numel(),), (1,))
         bits = np.packbits(in_memory.cpu().numpy())
         self.steps.append(PackedSpikes(bits, as_bits.stride()))
@@ -270,7 +289,13 @@ class LayerWalk:
         self.signals = {INPUT: input_signal}  # node -> what it sends
 
     def __iter__(self) -> Iterator[LayerInput]:
-        """Yield a LayerInput for each spiking layer: encoder, decoder, classifier."""
+        """Visit each spiking layer.
+
+        Yields
+        ------
+        LayerInput
+            The layer and its input current, in the order encoder, decoder, classifier.
+        """
         sources = {node.name: node.sources for node in self.graph.nodes}
         for name, module in self.graph.modules.items():
             arriving = [self.signals[source] for source in sources[name]]

@@ -86,7 +86,24 @@ class EventBatch(NamedTuple):
     def run(
         self, model: nn.Module, seed: int, epoch: int = EVALUATION, frames: bool = False
     ) -> SNNOutput:
-        """Run a network. Its output has no frames, whatever ``frames`` says."""
+        """Run a network on this batch.
+
+        Parameters
+        ----------
+        model : GraphSNN
+            The network.
+        seed : int
+            Seed of the encoding "poisson".
+        epoch : int, optional
+            Another one gives other random numbers.
+        frames : bool, default False
+            Not used here: such a network makes no pictures.
+
+        Returns
+        -------
+        SNNOutput
+            Its output, with what still images send counted as input spikes.
+        """
         events = self.events(seed, epoch)
         # Bytes were looked at when the batch was made.
         output = model(events, self.timesteps, counts=True)

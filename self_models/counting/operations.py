@@ -92,7 +92,7 @@ class Convention:
     counts: str = "exact"
 
     def __post_init__(self):
-        """Check the tables, see the class."""
+        """Raise ValueError where a table or a price cannot be."""
         check_keys(self.picojoules, PRICES)
         if self.memory:
             check_keys(self.memory, MEMORY)
@@ -106,7 +106,7 @@ class Convention:
         if self.counts not in ("exact", "rate") or (self.memory and self.counts == "rate"):
             raise ValueError("counts must be 'exact', or, where there is no memory, 'rate'")
 
-    def _check_memory(self):
+    def _check_memory(self) -> None:
         """Raise ValueError where the sizes do not rise, or the prices fall."""
         sizes = self.memory["bytes"]
         prices = self.memory["picojoules"]
@@ -352,19 +352,41 @@ class OperationCounter:
                 self.reached[link.end] += count_reached(link, active)
             self._add_inputs(link, signal, run.logits.dtype, counted_paths)
 
-    def _add_sent(self, source, signal):
-        """Add how often each neuron of a sender has sent something."""
+    def _add_sent(self, source: str, signal: SenderSignal) -> None:
+        """Add how often each neuron has sent something.
+
+        Parameters
+        ----------
+        source : str
+            Name of a layer or a pool, or "input".
+        signal : SenderSignal
+            What it has sent.
+        """
         if source == INPUT:
             self.sent[source] += count_active(signal, may_be_binary=True)
             return
         spikes = sum_over_batch(signal.values, signal.counts).flatten()
         self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
 
-    def _add_inputs(self, link, signal, dtype, counted_paths):
-        """Add how often inputs of a link's inner linear modules were not 0.
+    def _add_inputs(
+        self, link: Link, signal: SenderSignal, dtype: torch.dtype, counted_paths: set
+    ) -> None:
+        """Add how often inputs were not 0, for linear modules behind another one.
 
-        Several links may begin with the same modules. What these take counts once, so
-        ``counted_paths`` has the beginnings that were seen, and this link's are added.
+        The first module of a link takes what the sender sends, which is counted
+        already.
+
+        Parameters
+        ----------
+        link : Link
+            Modules in a row, from a sender to the next one.
+        signal : SenderSignal
+            What the sender has sent.
+        dtype : torch.dtype
+            In which modules compute.
+        counted_paths : set of (str, tuple of str)
+            Beginnings of links whose inputs have been counted, since several links may
+            begin with the same modules. This link's are added.
         """
         values = signal.values
         for position, (name, module) in enumerate(zip(link.through, link.modules, strict=True)):
@@ -405,7 +427,9 @@ class OperationCounter:
         for link in self._links:
             layers = zip(link.through, link.modules, link.chain.shapes, strict=False)
             for name, module, shape in layers:
-                if isinstance(module, LINEAR) and name not in kinds["steps"]:
+                # Links may share modules, each of which runs once.
+                is_new = name not in kinds["steps"]
+                if isinstance(module, LINEAR) and is_new:
                     active_inputs = inputs.get(name, torch.zeros(2, 1))
                     self._add_linear(kinds, name, module, shape, active_inputs)
             # Several biases of a neuron are added as one.
@@ -423,7 +447,7 @@ class OperationCounter:
             kinds["neurons"][name] = prod(shapes.get(name, ())) * self.ran
         return kinds
 
-    def _inputs_of_modules(self):
+    def _inputs_of_modules(self) -> dict[str, torch.Tensor]:
         """Return how often each linear module's inputs were not 0: name -> (2, N)."""
         inputs = self.inputs.copy()
         # The first module behind a sender takes what that sends, once, however many
@@ -436,10 +460,28 @@ class OperationCounter:
             inputs[name] = inputs[name] + sent
         return inputs
 
-    def _add_linear(self, kinds, name, module, shape, active_inputs):
+    def _add_linear(
+        self,
+        kinds: dict[str, dict[str, float]],
+        name: str,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        active_inputs: torch.Tensor,
+    ) -> None:
         """Add what a linear module has cost: acs, macs, dense and steps.
 
-        ``shape``: of its input; ``active_inputs`` (2, N): how often these were not 0.
+        Parameters
+        ----------
+        kinds : dict of {str: dict of {str: float}}
+            Kind -> layer -> number, see `counts`. Changed in place.
+        name : str
+            Name of the module.
+        module : nn.Module
+            The module.
+        shape : tuple of int
+            Of its input.
+        active_inputs : Tensor of shape (2, N)
+            How often each of its inputs was not 0: among binary ones, and among others.
         """
         if isinstance(module, nn.Linear):
             shape = (prod(shape),)

@@ -312,7 +312,17 @@ def labelled_recordings(folder: str | os.PathLike) -> dict[str, list[Path]]:
 
 
 def check_both_parts(folder: Path, kind: str, files: dict[str, FilesByClass]) -> None:
-    """Raise UserError unless both parts have files of the same two or more classes."""
+    """Raise UserError unless both parts have files of the same two or more classes.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, for the message.
+    kind : {"images", "recordings"}
+        What the files are.
+    files : dict of {str: dict of {str: list of str}}
+        "train" and "test" -> class -> paths of its files.
+    """
     names = sorted(files["train"].keys() | files["test"].keys())
     if len(names) < 2:
         raise UserError(
@@ -400,7 +410,25 @@ def are_grey(heads: list[Head]) -> bool:
 
 
 def common_size(listing: Listing, heads: list[Head]) -> int:
-    """Return the one size of square images, or raise UserError."""
+    """Return the one size that all images have.
+
+    Parameters
+    ----------
+    listing : Listing
+        The images.
+    heads : list of Head
+        Of those that can be read: width, height, and whether there are colours.
+
+    Returns
+    -------
+    int
+        Height and width in pixels.
+
+    Raises
+    ------
+    UserError
+        If the images are of several sizes, or not square.
+    """
     first_paths = {}  # (width, height) -> the first image of this size
     for head in heads:
         width, height, _ = head.values

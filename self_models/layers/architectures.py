@@ -82,7 +82,7 @@ class Plan:
     decoder: tuple = ()
 
     def __post_init__(self):
-        """Check the tokens, see the class."""
+        """Raise ModelError where the tokens make no network."""
         check_known_tokens("encoder", self.encoder, ENCODER_TOKENS)
         check_known_tokens("decoder", self.decoder, DECODER_TOKENS)
         self._check_encoder()

@@ -64,7 +64,18 @@ class ScaledByBatch(nn.Module):
         self.nonlinearity = nonlinearity
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return y for x of shape (B, C, H, W) or (B, C)."""
+        """Normalise a batch and apply the nonlinearity.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W) or (B, C)
+            Output of the layer before.
+
+        Returns
+        -------
+        Tensor of the same shape
+            y of the class's equation.
+        """
         mean_square = self.mean_square
         if self.training:
             batch_and_space = (0, *range(2, x.dim()))
@@ -102,7 +113,18 @@ class BatchNorm(nn.BatchNorm2d):
         self.nonlinearity = nonlinearity
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return y for x of shape (B, C, H, W) or (B, C)."""
+        """Normalise a batch and apply the nonlinearity.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W) or (B, C)
+            Output of the layer before.
+
+        Returns
+        -------
+        Tensor of the same shape
+            y of the class's equation.
+        """
         has_variance = x.numel() > x.shape[1]
         learns = self.training and has_variance
         if learns:
@@ -196,7 +218,24 @@ class Staircase(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, bound: torch.Tensor, levels: int) -> torch.Tensor:
-        """Return y for x of any shape; see `QCFS`."""
+        """Compute the staircase y of `QCFS`.
+
+        Parameters
+        ----------
+        ctx : context of autograd
+            Keeps what ``backward`` needs.
+        x : Tensor of any shape
+            Input current.
+        bound : Tensor of shape ()
+            The largest y, theta.
+        levels : int
+            L, the number of steps; 0: y is a ramp.
+
+        Returns
+        -------
+        Tensor of the shape of x
+            0 to theta.
+        """
         ctx.top = levels or 1
         share = x.mul(ctx.top / bound)
         if levels:
@@ -210,7 +249,20 @@ class Staircase(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """Return the gradients with respect to x and the bound; see `QCFS`."""
+        """Pass the floor straight through; `QCFS` has the derivatives.
+
+        Parameters
+        ----------
+        ctx : context of autograd
+            What ``forward`` has kept.
+        gradient : Tensor of the shape of y
+            Of the loss, with respect to y.
+
+        Returns
+        -------
+        tuple of (Tensor, Tensor, None)
+            Gradients with respect to x and the bound. The levels have none.
+        """
         x, y, bound = ctx.saved_tensors
         # dy/dx = 1 for 0 < x < theta, else 0
         onto_x = torch.ops.aten.hardtanh_backward(gradient, x.mul(ctx.top / bound), 0, ctx.top)

@@ -123,7 +123,24 @@ class Encoder(NamedTuple):
 
 
 def _build_encoder(tokens: tuple, channels: int, settings: dict, new_neurons: Callable) -> Encoder:
-    """Build the encoder, for images of so many channels."""
+    """Build the encoder.
+
+    Parameters
+    ----------
+    tokens : tuple of int and str
+        Tokens of its layers, see `Plan`.
+    channels : int
+        Channels of the images.
+    settings : dict
+        kernel_size, dropout, and of an SNN max_pool.
+    new_neurons : callable
+        ``new_neurons(channels)`` returns a new nonlinearity.
+
+    Returns
+    -------
+    Encoder
+        The layers, and where the decoder takes its input.
+    """
     kernel_size = settings["kernel_size"]
     pools = POOLS | {"M": MAX_POOLS[settings.get("max_pool", "or")]}
     layers = []
@@ -134,7 +151,9 @@ def _build_encoder(tokens: tuple, channels: int, settings: dict, new_neurons: Ca
             fork = len(layers)
             fork_channels = channels
         elif token in HALVING:
-            if isinstance(layers[-1], HeldDropout):  # there is none before a halving
+            # As in the original, no dropout stands before a layer that halves the
+            # image.
+            if isinstance(layers[-1], HeldDropout):
                 layers.pop()
                 if fork is not None:
                     fork = min(fork, len(layers))
@@ -163,9 +182,30 @@ def _build_decoder(
     new_neurons: Callable,
     output_nonlinearity: nn.Module | None,
 ) -> nn.Sequential:
-    """Build the decoder, from what the encoder gives at its fork back to the image.
+    """Build the decoder, which goes from the encoder's fork back to the image.
 
-    ``sizes``: those that the image had on its way, before each halving and at the fork.
+    Parameters
+    ----------
+    tokens : tuple of int and str
+        Tokens of its layers, see `Plan`.
+    channels : int
+        Channels that arrive from the encoder.
+    image_channels : int
+        Channels of the images.
+    sizes : list of (int, int)
+        Height and width of the image before each halving up to the fork, and at the
+        fork.
+    settings : dict
+        kernel_size and dropout.
+    new_neurons : callable
+        ``new_neurons(channels)`` returns a new nonlinearity.
+    output_nonlinearity : nn.Module or None
+        What follows the last layer.
+
+    Returns
+    -------
+    nn.Sequential
+        The layers.
     """
     kernel_size = settings["kernel_size"]
     sizes = list(sizes)
@@ -174,7 +214,7 @@ def _build_decoder(
         if token == "U":
             small = sizes.pop()
             large = sizes[-1]
-            # 1 where the encoder has halved an odd size
+            # Where the encoder has halved an odd size, one row or column was lost.
             lost = tuple(b - 2 * a for a, b in zip(small, large, strict=True))
             layers.append(
                 nn.ConvTranspose2d(
@@ -198,7 +238,22 @@ def _build_decoder(
 
 
 def _build_classifier(num_inputs: int, settings: dict, new_neurons: Callable) -> nn.Sequential:
-    """Build the hidden layers, and the one whose outputs are the logits."""
+    """Build the classifier: hidden layers, and the one whose outputs are the logits.
+
+    Parameters
+    ----------
+    num_inputs : int
+        Values of the flattened output of the encoder.
+    settings : dict
+        fc_layers, fc_width, fc_dropout and labels.
+    new_neurons : callable
+        ``new_neurons(channels)`` returns a new nonlinearity.
+
+    Returns
+    -------
+    nn.Sequential
+        The layers.
+    """
     layers = []
     width = num_inputs
     for _ in range(settings["fc_layers"]):
@@ -212,8 +267,15 @@ def _build_classifier(num_inputs: int, settings: dict, new_neurons: Callable) ->
 def _init_stage(stage: nn.Sequential, settings: dict) -> None:
     """Draw the weights of a stage's linear layers, and add biases if settings say so.
 
-    A nonlinearity follows a layer unless another linear one, a pool, a dropout or
-    nothing does.
+    Weights depend on whether a nonlinearity follows the layer, and only a layer right
+    before spiking neurons may have a bias.
+
+    Parameters
+    ----------
+    stage : nn.Sequential
+        Its linear layers are changed in place.
+    settings : dict
+        init, the name of one of `INITS`, and bias, of an SNN.
     """
     init = INITS[settings["init"]]
     no_nonlinearity = (*LINEAR, *POOLS.values(), HeldDropout, type(None))
