@@ -60,6 +60,8 @@ PLAIN = (
     "self_models/guests/phased/*.py",
     "self_models/guests/quantize.py",
     "self_models/guests/streams/*.py",
+    "self_models/guests/*.py",
+    "self_models/guests/*/*.py",
     "self_models/layers/surrogates.py",
     "self_models/objectives/*.py",
     "self_models/runtime/*.py",

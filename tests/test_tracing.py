@@ -12,7 +12,8 @@ from examples import residual
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, from_ann, load
 from self_models.counting.operations import OperationCounter
-from self_models.guests.from_ann.tracing import arguments_of, traced
+from self_models.guests.from_ann.layers import arguments_of
+from self_models.guests.from_ann.tracing import trace_layers
 from self_models.guests.phased import PhasedNeuron
 from self_models.layers.norms import QCFS
 from self_models.layers.surrogates import SURROGATES
@@ -171,7 +172,7 @@ class Shared(nn.Module):
 def check_traced(ann):
     """The Layers of an ANN give the ANN's logits."""
     images = torch.rand(4, *SHAPE)
-    found = run_layers(traced(ann, images), images)
+    found = run_layers(trace_layers(ann, images), images)
     torch.testing.assert_close(found, ann(images), rtol=1e-4, atol=1e-5)
 
 
@@ -484,7 +485,7 @@ def test_other_words_for_the_same_make_the_same_network(wanted, other):
         ann = make()
         if isinstance(ann, Own):
             ann.end[1] = nn.Linear(48, 5)
-        layers = traced(ann, x)
+        layers = trace_layers(ann, x)
         places = {layer.name: place for place, layer in enumerate(layers)}
         forms.append(
             [

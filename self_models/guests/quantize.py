@@ -260,7 +260,7 @@ class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
 
 
 def whole_pixels(image: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Send a pixel, k / 255, or 2 k / 255 - 1 in colour, in 255ths: encoding "direct"."""
+    """Send pixels as numbers of 255ths: the encoding "direct"."""
     return (direct(image, draws) * MAX_PIXEL).round()
 
 

@@ -1,8 +1,10 @@
-"""A trained ANN of somebody's own, with ReLUs, as a network of ours that sends with spikes: from_ann()."""
+"""``from_ann``: a trained ANN of somebody's own as a network that sends with spikes."""
 
 import copy
-from itertools import takewhile, zip_longest
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +28,9 @@ from self_models.conversion import (
     fit_thresholds,
     units,
 )
+from self_models.guests.from_ann.layers import Layer, add_scales
 from self_models.guests.from_ann.traced_snn import TracedSNN
-from self_models.guests.from_ann.tracing import NotTraceable, traced, with_scales
+from self_models.guests.from_ann.tracing import NotTraceable, trace_layers
 from self_models.layers.architectures import as_tokens
 from self_models.layers.neurons import HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS
@@ -39,114 +42,117 @@ from self_models.runtime.outputs import INPUT
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-ORDER = (
+ORDER = (  # of the layers of a network with a decoder, in messages
     "convolution, ReLU, pools or 2x2 convolutions of stride 2, …, Flatten, Linear, ReLU, …, Linear"
 )
-CLOSE = 1e-3  # how far logits of the traced network may be from the model's, of the largest
+LOGITS_TOLERANCE = 1e-3  # of logits of the traced network, as a share of the largest
 
 
 @torch.no_grad()
-def from_ann(
-    ann,
-    images,
-    timesteps=32,
-    update="immediate",
-    decoder="",
-    engine="auto",
-    seed=0,
-    calibrate=True,
-    **settings,
-):
-    """An SNN in eval mode that sends with spikes, in `timesteps` steps, what a trained ANN computes.
+def from_ann(  # noqa: PLR0913  (arguments that the pages document)
+    ann: nn.Module,
+    images: torch.Tensor,
+    timesteps: int = 32,
+    update: str = "immediate",
+    decoder: str | list = "",
+    engine: str = "auto",
+    seed: int = 0,
+    calibrate: bool = True,
+    **settings: object,
+) -> VGG_SNN_STDB_wFeedback:
+    """Make an SNN that sends with spikes what a trained ANN computes.
 
-    ann: a module that returns logits (B, classes), of what torch.fx traces and guests/from_ann/tracing.py takes: convolutions, nn.Linear,
-    batch norms, which are folded, ReLU, ReLU6, QCFS, pools, sums, torch.cat. One in a row as a plan has it (layers/architectures.py)
-    becomes a VGG_SNN_STDB_wFeedback, any other a TracedSNN. Biases become currents. Thresholds are fitted to activations on the
-    images, a few hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; a QCFS has its own. Unless
-    update is delayed, or calibrate False, biases are then calibrated on them, see calibrate_if_better. decoder: of a network in a
-    row, its tokens, a text or list: it is new, and its thresholds fit its random weights. engine: see load(). seed: of the draws
-    with encoding poisson. settings: the model's others; if not given encoding is direct, max_pool count and initial_potential
-    0.5, and without dataset it is MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises
-    ModelError for what would not run the same here, with its layer or line, and for images that the model does not take.
+    An ANN whose layers stand in a row, as an architecture has them, becomes a
+    VGG_SNN_STDB_wFeedback, any other a TracedSNN. Biases become currents. Thresholds
+    are fitted to activations on the images; a QCFS has its own. Biases are then
+    calibrated on the images, unless ``update`` is "delayed" or ``calibrate`` False.
+
+    Parameters
+    ----------
+    ann : nn.Module
+        It returns logits (B, classes), and stays as it is. It may have convolutions,
+        nn.Linear, batch norms, ReLU, ReLU6, QCFS, pools, sums, torch.cat and what else
+        torch.fx traces and guests/from_ann/layer_builder.py takes.
+    images : Tensor of shape (N, C, H, W)
+        A few hundred of the training images, as the ANN takes them.
+    timesteps : int
+        Timesteps T of the SNN.
+    update : {"immediate", "delayed", "phased"}
+        Order of charge, fire and reset.
+    decoder : str or list
+        Tokens of a decoder, for an ANN whose layers stand in a row. The decoder is new,
+        and its thresholds fit its random weights.
+    engine : str
+        See ``load``.
+    seed : int
+        Seed of the draws, with the encoding "poisson".
+    calibrate : bool
+        Whether to calibrate biases; what makes the SNN worse is undone.
+    **settings
+        The SNN's other settings. If they are not given, encoding is "direct", max_pool
+        "count" and initial_potential 0.5. Without a dataset it is MNIST if image shape
+        and classes are MNIST's, else that of a folder, for which scripts ask.
+
+    Returns
+    -------
+    VGG_SNN_STDB_wFeedback
+        In evaluation.
+
+    Raises
+    ------
+    ModelError
+        For what would not run the same here, with its layer or line, and for images
+        that the ANN does not take.
     """
     if not isinstance(ann, nn.Module):
         raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")
     images = tensor_of(images)
-    own = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5, **settings}
-    own |= {"timesteps": timesteps, "update": update}
+    snn_settings = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
+    snn_settings |= settings
+    snn_settings |= {"timesteps": timesteps, "update": update}
     if "image_shape" not in settings and settings.get("dataset") not in IMAGE_SHAPES:
-        own["image_shape"] = tuple(images.shape[-3:])
-    taken = SimpleNamespace(
-        image_shape=own.get("image_shape") or IMAGE_SHAPES[own["dataset"]],
-        image_dtype=torch.float32,
-    )
-    images = checked_images(images, taken, own.get("recorded_frames", 0)).cpu()
-    ann, shown = (
-        copy.deepcopy(ann).eval().cpu().float(),
-        images.mean(1) if images.dim() > 4 else images,
-    )
-    layers = traced_layers(ann, shown)
-    wanted = ann(shown.clone())
-    try:
-        model = in_a_row(layers, decoder, own)
-    except ModelError:
-        if decoder:
-            raise
-        layers = with_scales(
-            layers
-        )  # where spikes of several layers meet each needs a worth of its own
-        model = TracedSNN.of_layers(layers, **own, labels=wanted.shape[1])
+        snn_settings["image_shape"] = tuple(images.shape[-3:])
+    images = check_images(images, snn_settings)
+    mean_frames = images.mean(1) if images.dim() > 4 else images  # of recordings
+    ann = copy.deepcopy(ann).eval().cpu().float()
+    layers = trace_known_layers(ann, mean_frames)
+    ann_logits = ann(mean_frames.clone())
+    model, layers = build_snn(layers, decoder, snn_settings, classes=ann_logits.shape[1])
+
     nonlinear = [layer for layer in layers if layer.is_nonlinear]
-    with tqdm(
+    bar = tqdm(
         total=2 * len(nonlinear), desc="from_ann", unit=" layers", disable=None, leave=False
-    ) as bar:
-        activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
-        biases, (rates, logits) = (
-            biases_of(model),
-            fit_levels(model, images, activations, bar.update),
-        )
-        off = (logits - wanted).abs().amax(1) > CLOSE * wanted.abs().max()
-        has_steps = any(isinstance(layer.module, QCFS) for layer in nonlinear)
-        most = 0.5 if has_steps else 0.0  # activations of a few images may lie at a step of QCFS
-        if off.float().mean() > most:
-            raise ModelError(
-                "what was traced computes other logits than the model: is there a hook, or a ReLU in place of a "
-                "signal that is used again? inplace=False does"
-            )
-        if isinstance(
-            model, TracedSNN
-        ):  # a link's unit would be that of all layers whose spikes meet before it
-            scale_by_thresholds(model)
-            unit = 1.0
-        else:
-            fit_thresholds(model)
-            fit_biases(model, biases)
-            unit = next(unit for link, unit in units(model) if link.target == "output")
-        # scripts must not take images of another data set for those that the network knows
-        if "dataset" not in settings and (model.image_shape, model.classes) != (
-            IMAGE_SHAPES["MNIST"],
-            [*CLASSES["MNIST"]],
-        ):
-            model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
-            model.background = background(model.settings)
-        is_exact = update == "phased" and all(
-            isinstance(layer.module, QCFS) for layer in nonlinear
-        )
+    )
+    with bar:
+        target = fit_model(model, images, nonlinear, ann_logits, bar.update)
+        if "dataset" not in settings:
+            set_dataset(model)
+        has_only_qcfs = all(isinstance(layer.module, QCFS) for layer in nonlinear)
+        is_exact = update == "phased" and has_only_qcfs
         if update != "delayed" and calibrate and not is_exact:
-            calibrate_if_better(
-                model,
-                rates,
-                logits,
-                unit,
-                images,
-                Draws(seed, 0, torch.arange(len(images))),
-                bar.update,
-            )
+            draws = Draws(seed, 0, torch.arange(len(images)))
+            calibrate_if_better(model, target, images, draws, bar.update)
     return on_engine(model, engine)
 
 
-def traced_layers(ann, images):
-    """Trace an ANN, and say what to use for one of this package, whose forward cannot be traced.
+# --- the ANN
+
+
+def check_images(images: torch.Tensor, settings: Mapping[str, object]) -> torch.Tensor:
+    """Return images on the CPU as a network with these settings takes them.
+
+    Raises
+    ------
+    ModelError
+        If it does not take them.
+    """
+    image_shape = settings.get("image_shape") or IMAGE_SHAPES[settings["dataset"]]
+    form = SimpleNamespace(image_shape=image_shape, image_dtype=torch.float32)
+    return checked_images(images, form, settings.get("recorded_frames", 0)).cpu()
+
+
+def trace_known_layers(ann: nn.Module, images: torch.Tensor) -> list[Layer]:
+    """Trace an ANN, and say what to use for one of this package, which it cannot.
 
     Parameters
     ----------
@@ -158,7 +164,7 @@ def traced_layers(ann, images):
     Returns
     -------
     list of Layer
-        What ``traced`` returns.
+        What ``trace_layers`` returns.
 
     Raises
     ------
@@ -166,7 +172,7 @@ def traced_layers(ann, images):
         If the network has what a network here does not have, or is one of this package.
     """
     try:
-        return traced(ann, images)
+        return trace_layers(ann, images)
     except NotTraceable:
         if any(isinstance(module, VGG_SNN_STDB_wFeedback) for module in ann.modules()):
             raise ModelError("this network sends with spikes already: give an ANN") from None
@@ -178,100 +184,318 @@ def traced_layers(ann, images):
         raise
 
 
-def scale_by_thresholds(model):
-    """Multiply the first weights that each layer's spikes meet by its threshold: so they bring the ANN's activation, times T."""
-    graph, neurons, scaled = model.graph, model.neurons(), set()
+# --- the SNN
+
+
+def build_snn(
+    layers: Sequence[Layer],
+    decoder: str | list,
+    settings: Mapping[str, object],
+    classes: int,
+) -> tuple[VGG_SNN_STDB_wFeedback, Sequence[Layer]]:
+    """Build an SNN with the weights of an ANN's layers.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The ANN.
+    decoder : str or list
+        Tokens of a decoder; none if it is empty.
+    settings : dict of {str: object}
+        Settings of the SNN.
+    classes : int
+        Number of logits.
+
+    Returns
+    -------
+    model : VGG_SNN_STDB_wFeedback
+        Its thresholds and biases are still the ANN's.
+    layers : list of Layer
+        The layers that it has: of a TracedSNN the scales between them, too.
+    """
+    try:
+        return build_row(layers, decoder, settings), layers
+    except ModelError:
+        if decoder:
+            raise
+    layers = add_scales(layers)
+    return TracedSNN.of_layers(layers, **settings, labels=classes), layers
+
+
+class Target(NamedTuple):
+    """What an SNN is to send, and to answer.
+
+    Attributes
+    ----------
+    rates : dict of {str: Tensor}
+        Mean rates of the ANN's layers, see ``fit_levels``.
+    logits : Tensor of shape (B, classes)
+        Logits of the traced ANN.
+    unit : float
+        What the SNN's logits, divided by T, are multiplied by to be these logits.
+    """
+
+    rates: dict
+    logits: torch.Tensor
+    unit: float
+
+
+def fit_model(
+    model: VGG_SNN_STDB_wFeedback,
+    images: torch.Tensor,
+    nonlinear: Sequence[Layer],
+    ann_logits: torch.Tensor,
+    on_layer: Callable,
+) -> Target:
+    """Fit thresholds and biases, and the unit of each layer's current.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        With the ANN's weights.
+    images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
+        Images, or recordings.
+    nonlinear : list of Layer
+        The ANN's nonlinearities.
+    ann_logits : Tensor of shape (B, classes)
+        What the ANN itself answers.
+    on_layer : callable
+        Called after each layer.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    ModelError
+        If the traced ANN computes something else than the ANN.
+    """
+    activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
+    biases = biases_of(model)
+    rates, logits = fit_levels(model, images, activations, on_layer)
+    check_logits(logits, ann_logits, nonlinear)
+    if isinstance(model, TracedSNN):
+        # Spikes of several layers meet, so a link has no unit of its own
+        scale_by_thresholds(model)
+        return Target(rates, logits, unit=1.0)
+    fit_thresholds(model)
+    fit_biases(model, biases)
+    unit = next(unit for link, unit in units(model) if link.target == "output")
+    return Target(rates, logits, unit)
+
+
+def check_logits(
+    logits: torch.Tensor, ann_logits: torch.Tensor, nonlinear: Sequence[Layer]
+) -> None:
+    """Raise ModelError where a traced ANN has other logits than the ANN itself."""
+    distance = (logits - ann_logits).abs().amax(1)
+    differs = distance > LOGITS_TOLERANCE * ann_logits.abs().max()
+    has_qcfs = any(isinstance(layer.module, QCFS) for layer in nonlinear)
+    # Activations of a few images may lie at a step of QCFS, where rounding decides
+    accepted = 0.5 if has_qcfs else 0.0
+    if differs.float().mean() > accepted:
+        raise ModelError(
+            "what was traced computes other logits than the model: is there a hook, or a ReLU "
+            "in place of a signal that is used again? inplace=False does"
+        )
+
+
+@torch.no_grad()
+def scale_by_thresholds(model: TracedSNN) -> None:
+    """Multiply the first weights that each layer's spikes meet by its threshold.
+
+    So these spikes, summed over T timesteps, bring the ANN's activation, times T.
+    """
+    graph = model.graph
+    neurons = model.neurons()
+    scaled = set()
     for link in graph.links:
-        sender, weights = graph.before_pools(link.source), None
-        for module in link.modules:
-            weights = (
-                getattr(module, "weight", getattr(module, "scale", weights))
-                if weights is None
-                else weights
-            )
+        sender = graph.before_pools(link.source)
+        weights = first_weights(link.modules)
         if sender != INPUT and weights is not None and weights not in scaled:
             weights.mul_(neurons[sender].threshold)
             scaled.add(weights)
 
 
-def calibrate_if_better(model, rates, logits, unit, images, draws, on_layer):
-    """calibrate_biases, undone where on the images the model's answers were nearer to the ANN's before (cross-entropy of their
-    softmaxes): a channel's mean rate may fit while its neurons are further off. rates, logits: see fit_levels; unit: of the
-    model's logits; on_layer: called after each.
+def first_weights(modules: Iterable[nn.Module]) -> nn.Parameter | None:
+    """Return the weight, or scale, of the first module that has one."""
+    for module in modules:
+        weights = getattr(module, "weight", getattr(module, "scale", None))
+        if weights is not None:
+            return weights
+    return None
+
+
+def set_dataset(model: VGG_SNN_STDB_wFeedback) -> None:
+    """Say that a network's images are those of a folder, unless they can be MNIST's.
+
+    So scripts do not take images of another data set for those that the network knows.
     """
-
-    def off():
-        return F.cross_entropy(
-            model(images, draws=draws, frames=False).logits * unit / model.timesteps,
-            logits.softmax(1),
-        )
-
-    before, biases = (
-        off(),
-        {
-            name: value.clone()
-            for name, value in model.state_dict().items()
-            if name.endswith(".bias")
-        },
+    is_like_mnist = (model.image_shape, model.classes) == (
+        IMAGE_SHAPES["MNIST"],
+        [*CLASSES["MNIST"]],
     )
+    if is_like_mnist:
+        return
+    model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
+    model.background = background(model.settings)
+
+
+def calibrate_if_better(
+    model: VGG_SNN_STDB_wFeedback,
+    target: Target,
+    images: torch.Tensor,
+    draws: Draws,
+    on_layer: Callable,
+) -> None:
+    """Calibrate biases, and undo it if the answers were nearer to the ANN's before.
+
+    A channel's mean rate may fit while its neurons are further off.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The SNN. Its biases are changed.
+    target : Target
+        What it is to send, and to answer.
+    images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
+        Images, or recordings.
+    draws : Draws
+        Of the input, for these images.
+    on_layer : callable
+        Called after each layer.
+    """
+    before = answer_loss(model, target, images, draws)
+    biases = {}
+    for name, value in model.state_dict().items():
+        if name.endswith(".bias"):
+            biases[name] = value.clone()
     calibrate_biases(
         model,
-        rates,
+        target.rates,
         images,
         lambda t: draws.at_step(t, model.image_shape, "cpu"),
         lambda *_: on_layer(),
     )
-    if off() > before:
+    if answer_loss(model, target, images, draws) > before:
         model.load_state_dict(biases, strict=False)
 
 
-# --- layers in a row, as plans have them
+def answer_loss(
+    model: VGG_SNN_STDB_wFeedback, target: Target, images: torch.Tensor, draws: Draws
+) -> torch.Tensor:
+    """Return the cross-entropy of an SNN's softmax with that of its ANN."""
+    logits = model(images, draws=draws, frames=False).logits
+    return F.cross_entropy(
+        logits * target.unit / model.timesteps,
+        target.logits.softmax(1),
+    )
+
+
+# --- layers in a row, as architectures have them
 
 
 @torch.no_grad()
-def in_a_row(layers, decoder, settings):
-    """A VGG_SNN_STDB_wFeedback with the weights of these Layers, and a decoder of these tokens. Raises ModelError, with the first
-    layer that does not fit, where they make none.
+def build_row(
+    layers: Sequence[Layer], decoder: str | list, settings: Mapping[str, object]
+) -> VGG_SNN_STDB_wFeedback:
+    """Build a network of an architecture with the weights of layers in a row.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The ANN.
+    decoder : str or list
+        Tokens of a decoder; none if it is empty.
+    settings : dict of {str: object}
+        The other settings of the network.
+
+    Returns
+    -------
+    VGG_SNN_STDB_wFeedback
+        In evaluation.
+
+    Raises
+    ------
+    ModelError
+        If the layers make none, with the first layer that does not fit.
     """
-    for layer, before in zip(layers, (INPUT, *(layer.name for layer in layers)), strict=False):
-        if layer.sources != (before,):
+    name_before = INPUT
+    for layer in layers:
+        if layer.sources != (name_before,):
             raise ModelError(
-                f"{layer.where} takes what does not stand right before it: with a decoder give {ORDER}"
+                f"{layer.where} takes what does not stand right before it: "
+                f"with a decoder give {ORDER}"
             )
-    settings = settings | settings_of(layers, decoder)
-
-    def built():
-        model = VGG_SNN_STDB_wFeedback(**settings).eval()
-        modules = (*model.features, nn.Flatten(), *model.classifier)
-        return model, [module for module in modules if not isinstance(module, HeldDropout)]
-
+        name_before = layer.name
+    settings = {**settings, **architecture_settings(layers, decoder)}
     with torch.device("meta"):  # a network that does not fit may be larger than the memory
-        _, ours = built()
-    for module, layer in zip_longest(ours, layers):
-        is_same = layer is not None and form_of(module) == form_of(layer.module)
-        if not is_same or (has_bias(layer.module) and module.bias is None):
-            where = layer.where if layer else f"what follows {layers[-1].where}"
-            wanted = "neuron" if isinstance(module, SpikingNeuron) else module or "nothing"
-            raise ModelError(
-                f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}"
-            )
-    model, ours = built()
-    for module, layer in zip(ours, layers, strict=True):
-        for name, value in module.named_parameters() if hasattr(module, "weight") else ():
-            value.copy_(getattr(layer.module, name))
+        model = new_network(settings)
+    check_row(model, layers)
+    model = new_network(settings)
+    for module, layer in zip(modules_in_a_row(model), layers, strict=True):
+        if hasattr(module, "weight"):
+            for name, value in module.named_parameters():
+                value.copy_(getattr(layer.module, name))
     return model
 
 
-def form_of(module):
-    """What two modules that do the same with the same weights have in common."""
-    cls = next(
-        (cls for cls in (SpikingNeuron, nn.MaxPool2d) if isinstance(module, cls)), type(module)
-    )
-    steps = (
-        [AxisReach.along(module, axis) for axis in (-2, -1)]
-        if hasattr(module, "kernel_size")
-        else []
-    )
+def new_network(settings: Mapping[str, object]) -> VGG_SNN_STDB_wFeedback:
+    """Build a network in evaluation."""
+    return VGG_SNN_STDB_wFeedback(**settings).eval()
+
+
+def modules_in_a_row(model: VGG_SNN_STDB_wFeedback) -> list[nn.Module]:
+    """Return the modules of encoder and classifier, without dropouts."""
+    modules = [*model.features, nn.Flatten(), *model.classifier]
+    return [module for module in modules if not isinstance(module, HeldDropout)]
+
+
+def check_row(model: VGG_SNN_STDB_wFeedback, layers: Sequence[Layer]) -> None:
+    """Raise ModelError where a network's modules have not the form of these layers."""
+    for module, layer in zip_longest(modules_in_a_row(model), layers):
+        if layer is not None and form_of(module) == form_of(layer.module):
+            loses_bias = has_bias(layer.module) and module.bias is None
+            if not loses_bias:
+                continue
+        where = layer.where if layer else f"what follows {layers[-1].where}"
+        wanted = module or "nothing"
+        if isinstance(module, SpikingNeuron):
+            wanted = "neuron"
+        raise ModelError(
+            f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}"
+        )
+
+
+class ModuleForm(NamedTuple):
+    """What two modules have in common that do the same with the same weights.
+
+    Attributes
+    ----------
+    kind : type
+        The class; nn.ReLU for neurons, which stand in its place.
+    steps : tuple of AxisReach
+        Windows along rows and columns.
+    numbers : tuple
+        Channels, features, groups and divisor; None for those that it does not have.
+    """
+
+    kind: type
+    steps: tuple[AxisReach, ...]
+    numbers: tuple
+
+
+def form_of(module: nn.Module | None) -> ModuleForm:
+    """Return the form of a module."""
+    kind = type(module)
+    if isinstance(module, SpikingNeuron):
+        kind = nn.ReLU
+    elif isinstance(module, nn.MaxPool2d):
+        kind = nn.MaxPool2d  # of spikes there are others, derived from it
+    steps = ()
+    if hasattr(module, "kernel_size"):
+        steps = (AxisReach.along(module, -2), AxisReach.along(module, -1))
     names = (
         "in_channels",
         "out_channels",
@@ -280,16 +504,30 @@ def form_of(module):
         "out_features",
         "divisor_override",
     )
-    return (
-        nn.ReLU if cls is SpikingNeuron else cls,
-        steps,
-        [getattr(module, name, None) for name in names],
-    )
+    numbers = tuple(getattr(module, name, None) for name in names)
+    return ModuleForm(kind, steps, numbers)
 
 
-def settings_of(layers, decoder):
-    """The settings of a network with the architecture of these Layers, and a decoder of these tokens. Raises ModelError where
-    they make none; numbers of channels are compared later, with all else.
+def architecture_settings(layers: Sequence[Layer], decoder: str | list) -> dict[str, object]:
+    """Return the settings of a network with the architecture of these layers.
+
+    Numbers of channels are compared later, with all else.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The ANN, in a row.
+    decoder : str or list
+        Tokens of a decoder.
+
+    Returns
+    -------
+    dict of {str: object}
+
+    Raises
+    ------
+    ModelError
+        If they make no architecture.
     """
     modules = [layer.module for layer in layers]
     linears = [module for module in modules if isinstance(module, nn.Linear)]
@@ -297,17 +535,24 @@ def settings_of(layers, decoder):
         raise ModelError(
             f"{layers[0].where} begins no network with a decoder, of this order: {ORDER}"
         )
-    encoder, kernels = [], []
-    for module in takewhile(lambda module: not isinstance(module, nn.Flatten), modules):
-        encoder += [token for token, pool in POOLS.items() if isinstance(module, pool)]
+    encoder = []
+    kernel_sizes = []
+    for module in modules:
+        if isinstance(module, nn.Flatten):
+            break
+        for token, pool in POOLS.items():
+            if isinstance(module, pool):
+                encoder.append(token)
         if isinstance(module, nn.Conv2d):
-            halves = tuple(module.kernel_size) == (2, 2)
-            encoder.append("D" if halves else module.out_channels)
-            kernels += [] if halves else [module.kernel_size[0]]
+            if tuple(module.kernel_size) == (2, 2):
+                encoder.append("D")
+            else:
+                encoder.append(module.out_channels)
+                kernel_sizes.append(module.kernel_size[0])
     return {
         "plan": [encoder, as_tokens(decoder) if isinstance(decoder, str) else decoder],
         "vgg_name": "VGG5_wFeedback",
-        "kernel_size": (kernels or [3])[0],
+        "kernel_size": kernel_sizes[0] if kernel_sizes else 3,
         "fc_layers": len(linears) - 1,
         "fc_width": linears[0].out_features,
         "labels": linears[-1].out_features,
@@ -317,5 +562,7 @@ def settings_of(layers, decoder):
     }
 
 
-def has_bias(module):
-    return getattr(module, "bias", None) is not None and bool(module.bias.any())
+def has_bias(module: nn.Module) -> bool:
+    """Return whether a module has a bias, and not all of it is 0."""
+    bias = getattr(module, "bias", None)
+    return bias is not None and bool(bias.any())

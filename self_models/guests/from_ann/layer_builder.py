@@ -1,0 +1,363 @@
+"""LayerBuilder: makes Layers of the operations of an ANN that torch.fx has traced."""
+
+import copy
+import re
+
+import torch
+from torch import fx, nn
+
+from self_models.basics import ModelError
+from self_models.guests.from_ann.layers import (
+    NONLINEARITIES,
+    NORMS,
+    WEIGHTED,
+    Layer,
+    copy_with_bias,
+)
+from self_models.guests.from_ann.operations import (
+    ADVICE,
+    AS_MODULES,
+    CATS,
+    CLAMPS,
+    CLAMPS_FROM_BELOW,
+    MEANS,
+    OTHER_ADVICE,
+    RESHAPES,
+    SUMS,
+    describe_error,
+    describe_node,
+)
+from self_models.runtime.known_parts import KNOWN_FORMS, is_hooked
+from self_models.runtime.outputs import INPUT
+
+Shape = torch.Size
+
+
+class LayerBuilder(fx.Interpreter):
+    """Runs a traced ANN on images, operation by operation, and makes Layers of it.
+
+    An operation that changes nothing but a shape makes no layer: what it sends is then
+    sent by the layer before it. To see that, it is run on images.
+
+    Parameters
+    ----------
+    program : fx.GraphModule
+        The ANN, as it was traced.
+
+    Attributes
+    ----------
+    layers : dict of {str: Layer}
+        The layers by name, in the order in which they run.
+    """
+
+    def __init__(self, program: fx.GraphModule):
+        super().__init__(program, garbage_collect_values=False)
+        self.layers = {}
+        self.extra_traceback = False
+        self._node = None  # which runs now
+        self._sender_names = {}  # node -> name of the layer, or "input", that sends the same
+        self._half_means = {}  # node that averages one axis of a signal -> the signal's node
+
+    def run_node(self, node: fx.Node) -> object:
+        """Run a node, and make a layer of it if it needs one."""
+        self._node = node
+        inputs = [
+            source for source in node.all_input_nodes if isinstance(self.env[source], torch.Tensor)
+        ]
+        try:
+            value = super().run_node(node)
+        except Exception as error:
+            raise ModelError(
+                f"{describe_node(node)} does not run: {describe_error(error)}"
+            ) from None
+        if node.op == "placeholder" and not self._sender_names:
+            self._sender_names[node] = INPUT
+        elif node.op == "output":
+            self._check_output(node.args[0])
+        elif isinstance(value, torch.Tensor) and node.op != "get_attr":
+            if not inputs or not self._sender_names.keys() >= {*inputs}:
+                raise self._refusal("takes a tensor that is no signal")
+            self._sender_names[node] = self._layer_for(node, value, inputs)
+        return value
+
+    def _check_output(self, source: object) -> None:
+        """Raise ModelError unless a forward returns one signal (B, classes)."""
+        is_signal = isinstance(source, fx.Node) and source in self._sender_names
+        if not is_signal or self.env[source].dim() != 2:
+            raise ModelError(
+                "the model must return one tensor of logits, (B, classes), made of its images"
+            )
+
+    def _refusal(
+        self, what: str = "is nothing that a network here has", advice: str | None = None
+    ) -> ModelError:
+        """Return the error for the node that runs now, with what would do."""
+        if advice is None:
+            advice = self._advice()
+        return ModelError(f"{describe_node(self._node)} {what}: {advice}")
+
+    def _advice(self) -> str:
+        """Say what would do in place of the node that runs now, by its name."""
+        name = self._node.name
+        if self._node.op == "call_module":
+            name = type(self.fetch_attr(self._node.target)).__name__
+        for part_of_name, advice in ADVICE.items():
+            if re.search(part_of_name, name.lower()):
+                return advice
+        return OTHER_ADVICE
+
+    def _add(self, module: nn.Module, sources: list[str], suffix: str = "") -> str:
+        """Add a layer, named after the node that runs now, and return its name."""
+        name = f"{self._node.name}{suffix}"
+        self.layers[name] = Layer(name, module, tuple(sources), describe_node(self._node))
+        return name
+
+    # --- one method for each kind of operation; each returns the name of the layer that
+    # sends what the operation gives
+
+    def _layer_for(self, node: fx.Node, value: torch.Tensor, inputs: list[fx.Node]) -> str:
+        """Add what an operation needs.
+
+        Parameters
+        ----------
+        node : fx.Node
+            The operation.
+        value : Tensor
+            What it gives.
+        inputs : list of fx.Node
+            The nodes whose signals it takes.
+
+        Returns
+        -------
+        str
+            Name of the layer that sends ``value``.
+        """
+        signal = self.env[inputs[0]]
+        sources = [self._sender_names[source] for source in inputs]
+        kwargs = {name: value for name, value in node.kwargs.items() if name != "input"}
+        args, kwargs = fx.node.map_arg((node.args[1:], kwargs), self.env.__getitem__)
+        if node.target in SUMS:
+            return self._add_sum(node, value)
+        if node.target in CATS:
+            return self._add_cat(node, value, *args, **kwargs)
+        if node.op == "call_module" or node.target in AS_MODULES:
+            module = self._module_of(node, args, kwargs)
+            return self._add_module(module, sources, signal.shape, value.shape)
+        if node.target in CLAMPS or node.target in CLAMPS_FROM_BELOW:
+            return self._add_clamp(sources, signal.shape, value.shape, *args, **kwargs)
+        if node.target in MEANS:
+            return self._add_mean(node, value, inputs[0], sources)
+        if len(sources) == 1 and re.search(RESHAPES, node.name) and is_same(value, signal):
+            return self._add_reshape(sources, signal.shape, value.shape)
+        raise self._refusal()
+
+    def _module_of(self, node: fx.Node, args: tuple, kwargs: dict) -> nn.Module:
+        """Return the module that a node calls, or that does what its function does."""
+        if node.op == "call_module":
+            return self.fetch_attr(node.target)
+        return AS_MODULES[node.target](*args, **kwargs)
+
+    def _add_reshape(self, sources: list[str], before: Shape, after: Shape) -> str:
+        """Add a Flatten, or nothing where the shape stays."""
+        if before == after:
+            return sources[0]
+        if len(after) != 2 or after[0] != before[0]:
+            raise self._refusal("gives a signal another shape", "Flatten, or view(len(x), -1), do")
+        return self._add(nn.Flatten(), sources)
+
+    def _add_clamp(
+        self, sources: list[str], before: Shape, after: Shape, min=None, max=None
+    ) -> str:
+        """Add the nonlinearity that is a clamp to these bounds (PyTorch's names)."""
+        is_number = isinstance(min, int | float)
+        if is_number and min == 0 and max is None:
+            return self._add_module(nn.ReLU(), sources, before, after)
+        if is_number and min == 0 and isinstance(max, int | float) and max == 6:
+            return self._add_module(nn.ReLU6(), sources, before, after)
+        raise self._refusal(
+            "has other bounds", "clamp(min=0), a ReLU, and clamp(0, 6), a ReLU6, do"
+        )
+
+    def _add_mean(
+        self, node: fx.Node, value: torch.Tensor, source: fx.Node, sources: list[str]
+    ) -> str:
+        """Add an average pool for a mean over rows and columns, at once or one by one.
+
+        Of the first of two means no layer is added: the second then makes a layer of
+        both, from the signal of which the first is a mean.
+
+        Parameters
+        ----------
+        node : fx.Node
+            The mean.
+        value : Tensor
+            What it gives.
+        source : fx.Node
+            What it is the mean of.
+        sources : list of str
+            Name of the layer that sends the signal.
+
+        Returns
+        -------
+        str
+            Name of the layer that sends the mean, or of the first of two the signal.
+        """
+        is_second = source in self._half_means
+        origin = self._half_means.get(source, source)
+        signal = self.env[origin]
+        is_image = signal.dim() == 4
+        if is_image and value.dim() in (2, 4) and is_same(value, signal.mean((2, 3))):
+            pool = self._add(nn.AvgPool2d(tuple(signal.shape[2:])), sources, "_pool")
+            if value.dim() == 4:
+                return pool
+            return self._add(nn.Flatten(), [pool])
+        if is_image and not is_second and is_half_mean(node, value, signal):
+            self._half_means[node] = origin
+            return sources[0]
+        raise self._refusal(
+            advice="x.mean((2, 3)), the mean over rows and columns, does, or AvgPool2d"
+        )
+
+    def _add_sum(self, node: fx.Node, value: torch.Tensor) -> str:
+        """Add a layer that takes two signals, which are added."""
+        terms = [term for term in node.args if isinstance(term, fx.Node)]
+        has_other_shape = any(self.env[term].shape != value.shape for term in terms)
+        if len(terms) != 2 or node.kwargs or has_other_shape:
+            raise self._refusal(
+                "adds what is no signal of the same shape", "constants belong into a bias"
+            )
+        first, second = (self._sender_names[term] for term in terms)
+        if first == second:
+            # An edge of the graph stands for one signal, so x + x takes a second way
+            second = self._add(nn.Identity(), [second], "_again")
+        return self._add(nn.Identity(), [first, second])
+
+    def _add_cat(self, node: fx.Node, value: torch.Tensor, dim=0, tensors=()) -> str:
+        """Add a sum of the parts, each put to its channels by weights of 0 and 1.
+
+        ``dim`` and ``tensors`` are PyTorch's names.
+        """
+        if dim % value.dim() != 1:
+            raise self._refusal(
+                "joins signals along another dimension than channels", "torch.cat(..., 1) does"
+            )
+        parts = node.args[0] if node.args else node.kwargs["tensors"]
+        all_channels = value.shape[1]
+        names = []
+        first = 0  # of the channels of a part
+        for number, part in enumerate(parts):
+            channels = self.env[part].shape[1]
+            if value.dim() == 2:
+                selector = nn.Linear(channels, all_channels, bias=False)
+            else:
+                selector = nn.Conv2d(channels, all_channels, 1, bias=False)
+            weight = selector.weight.data.zero_().flatten(1)  # a view
+            weight[first : first + channels] = torch.eye(channels)
+            names.append(self._add(selector, [self._sender_names[part]], f"_part{number}"))
+            first += channels
+        return self._add(nn.Identity(), names)
+
+    def _add_module(
+        self, module: nn.Module, sources: list[str], before: Shape, after: Shape
+    ) -> str:
+        """Add a layer that does what a module does to signals of a shape ``before``."""
+        if "Dropout" in type(module).__name__ or isinstance(module, nn.Flatten | nn.Identity):
+            return self._add_reshape(sources, before, after)
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module = as_average_pool(module, before, after)
+        self._check_module(module, sources, before)
+        if isinstance(module, NORMS):
+            return self._add_norm(module, sources)
+        if not isinstance(module, (*WEIGHTED, *NONLINEARITIES, nn.AvgPool2d, nn.MaxPool2d)):
+            raise self._refusal()
+        if isinstance(module, WEIGHTED):
+            module = copy_with_bias(module)
+        else:
+            module = copy.deepcopy(module)
+        module.inplace = False  # of a ReLU
+        return self._add(module, sources)
+
+    def _check_module(self, module: nn.Module, sources: list[str], before: Shape) -> None:
+        """Raise ModelError for a module that does what no layer here does."""
+        if is_hooked(module):
+            raise self._refusal("has a hook, or a forward of its own", "remove it")
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            raise self._refusal("has windows of several sizes")
+        if isinstance(module, nn.Linear) and len(before) != 2:
+            raise self._refusal("takes several dimensions", "put a Flatten before it")
+        if isinstance(module, NORMS) and module.running_mean is None:
+            raise self._refusal("keeps no statistics", "track_running_stats=True does")
+        if isinstance(module, nn.MaxPool2d) and not self._sends_spikes(sources[0]):
+            raise self._refusal("pools what is no spike", "put it right behind a ReLU")
+        for option, (plain_value,) in KNOWN_FORMS.items():
+            if getattr(module, option, plain_value) != plain_value:
+                raise self._refusal(f"has another {option}", f"{option}={plain_value!r} does")
+
+    def _sends_spikes(self, name: str) -> bool:
+        """Return whether a layer will send spikes."""
+        if name not in self.layers:
+            return False
+        return isinstance(self.layers[name].module, (*NONLINEARITIES, nn.MaxPool2d))
+
+    def _add_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, sources: list[str]) -> str:
+        """Fold a batch norm into the layer before it, and return the name of this one.
+
+        If something else takes that layer's output, too, the norm is folded into a new
+        layer that changes nothing.
+        """
+        layer = self.layers.get(sources[0])
+        senders = [node for node, name in self._sender_names.items() if name == sources[0]]
+        is_shared = any(len(node.users) > 1 for node in senders)
+        if layer is None or not isinstance(layer.module, WEIGHTED) or is_shared:
+            layer = self.layers[self._add(unit_layer(norm), sources)]
+        fold_norm(layer.module, norm)
+        return layer.name
+
+
+def as_average_pool(
+    pool: nn.AdaptiveAvgPool2d, before: Shape, after: Shape
+) -> nn.AvgPool2d | nn.AdaptiveAvgPool2d:
+    """Return an adaptive pool as one with equal windows, if its windows are equal."""
+    if any(size % parts for size, parts in zip(before, after, strict=True)):
+        return pool
+    return nn.AvgPool2d((before[-2] // after[-2], before[-1] // after[-1]))
+
+
+def unit_layer(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Linear | nn.Conv2d:
+    """Return a layer that changes nothing, for a norm to be folded into."""
+    channels = norm.num_features
+    if isinstance(norm, nn.BatchNorm1d):
+        layer = nn.Linear(channels, channels)
+        layer.weight.data = torch.eye(channels)
+    else:
+        layer = nn.Conv2d(channels, channels, 1, groups=channels)
+        layer.weight.data = torch.ones(channels, 1, 1, 1)
+    layer.bias.data.zero_()
+    return layer
+
+
+def fold_norm(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Make a layer do what it and a batch norm behind it do, in place."""
+    gamma = 1 if norm.weight is None else norm.weight
+    beta = 0 if norm.bias is None else norm.bias
+    scale = torch.rsqrt(norm.running_var + norm.eps) * gamma
+    shift = beta - norm.running_mean * scale
+    by_channel = scale.view(-1, *[1] * (layer.weight.dim() - 1))
+    layer.weight.data = layer.weight.data * by_channel
+    layer.bias.data = shift + layer.bias.data * scale
+
+
+def is_half_mean(node: fx.Node, value: torch.Tensor, signal: torch.Tensor) -> bool:
+    """Return whether a node averages rows, or columns, and only means take that."""
+    if not node.users or any(user.target not in MEANS for user in node.users):
+        return False
+    if value.shape[:2] != signal.shape[:2]:
+        return False
+    return any(is_same(value, signal.mean(axis)) for axis in (2, 3))
+
+
+def is_same(values: torch.Tensor, others: torch.Tensor) -> bool:
+    """Return whether two tensors have nearly the same values, whatever their shapes."""
+    if values.numel() != others.numel():
+        return False
+    return torch.allclose(values.flatten(), others.flatten(), 1e-4, 1e-5, equal_nan=True)

@@ -1,0 +1,149 @@
+"""The layers of an ANN, as they were traced, and what they are made of."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from self_models.layers.norms import QCFS
+from self_models.layers.scale import Scale
+from self_models.runtime.outputs import INPUT
+
+NONLINEARITIES = nn.ReLU, nn.ReLU6, QCFS  # in whose places neurons will stand
+WEIGHTED = nn.Conv2d, nn.Linear
+NORMS = nn.BatchNorm1d, nn.BatchNorm2d
+
+ARGUMENTS = {  # class -> names of the arguments that its constructor takes
+    nn.Conv2d: (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    ),
+    nn.Linear: ("in_features", "out_features"),
+    nn.AvgPool2d: ("kernel_size", "stride", "padding", "divisor_override"),
+    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation"),
+}
+
+
+class Layer(NamedTuple):
+    """A layer of an ANN.
+
+    Attributes
+    ----------
+    name : str
+        Its name among the layers.
+    module : nn.Module
+        One that networks here have, or one of NONLINEARITIES.
+    sources : tuple of str
+        Names of the layers whose sum it takes, or "input".
+    where : str
+        Where the ANN has it, in words: a layer or operation, and the line that calls
+        it.
+    """
+
+    name: str
+    module: nn.Module
+    sources: tuple[str, ...]
+    where: str = ""
+
+    @property
+    def is_nonlinear(self) -> bool:
+        """Whether it is a nonlinearity, in whose place neurons will stand."""
+        return isinstance(self.module, NONLINEARITIES)
+
+
+def arguments_of(module: nn.Module) -> dict[str, object]:
+    """Return the arguments of the constructor of a module of the same form."""
+    arguments = {}
+    for module_class, names in ARGUMENTS.items():
+        if isinstance(module, module_class):
+            arguments = {name: getattr(module, name) for name in names}
+            break
+    if isinstance(module, WEIGHTED):
+        arguments["bias"] = module.bias is not None
+    return arguments
+
+
+def copy_with_bias(module: nn.Module) -> nn.Module:
+    """Copy a convolution or nn.Linear, without parametrizations and with a bias.
+
+    The bias is 0 where the module has none. Calibration shifts it.
+    """
+    module_class = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
+    arguments = arguments_of(module)
+    arguments["bias"] = True
+    new = module_class(**arguments)
+    new.weight.data = module.weight.detach().clone()
+    if module.bias is None:
+        new.bias.data = torch.zeros(len(new.weight))
+    else:
+        new.bias.data = module.bias.detach().clone()
+    return new
+
+
+# --- scales where spikes of several layers meet
+
+
+class ScaleInserter:
+    """Builds layers in which each layer's spikes first meet a weight, or a Scale.
+
+    That weight can be multiplied by the layer's threshold, by which spikes become the
+    ANN's activation.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        What has been built.
+    """
+
+    def __init__(self):
+        self.layers = []
+        # Name of a layer -> the neurons whose spikes it passes on without weights, or
+        # None
+        self._neurons_behind = {INPUT: None}
+
+    def add(self, layer: Layer) -> None:
+        """Add a layer, with a Scale of 1 before it where it needs one."""
+        sources = layer.sources
+        senders = {self._neurons_behind[source] for source in sources}
+        if layer.is_nonlinear or len(senders) > 1:
+            sources = tuple(self.scaled(source) for source in sources)
+        if layer.is_nonlinear:
+            neurons = layer.name
+        elif isinstance(layer.module, WEIGHTED):
+            neurons = None
+        else:
+            neurons = self._neurons_behind[sources[0]]
+        self._neurons_behind[layer.name] = neurons
+        self.layers.append(layer._replace(sources=sources))
+
+    def scaled(self, name: str) -> str:
+        """Return the name of a layer that sends the same, and no bare spikes.
+
+        It is the layer itself, or a Scale behind it, which is added if it is not there.
+        """
+        if self._neurons_behind[name] is None:
+            return name
+        scale = f"{name}_worth"
+        if scale not in self._neurons_behind:
+            self.layers.append(Layer(scale, Scale(torch.ones(())), (name,)))
+            self._neurons_behind[scale] = None
+        return scale
+
+
+def add_scales(layers: Sequence[Layer]) -> list[Layer]:
+    """Put a Scale of 1 where spikes would meet no weight of their own.
+
+    Spikes of several layers meet in a sum, or reach neurons or the end, without weights
+    between.
+    """
+    inserter = ScaleInserter()
+    for layer in layers:
+        inserter.add(layer)
+    inserter.scaled(layers[-1].name)
+    return inserter.layers
