@@ -25,16 +25,9 @@ import harness.exporting.c_folder
 import self_models.engines.event.build
 import self_models.engines.event.engine
 from harness import UserError
-from harness.exporting.c_build import CBuild, bytes_of
-from harness.exporting.c_folder import (
-    agreed,
-    c_folder,
-    checked,
-    files_of,
-    golden_recordings,
-    memory_of,
-    tables_of,
-)
+from harness.exporting.c_build import CBuild, encode_events
+from harness.exporting.c_folder import c_files, c_folder, c_tables, check_here, memory_needed
+from harness.exporting.c_golden import golden_recordings, stable_inputs
 from harness.exporting.formats import FORMATS, renamed
 from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
@@ -81,7 +74,7 @@ def write(folder, model, compact=False, numbers=NUMBERS, small=True):
     """A folder of the model's, in which make was not called yet; returns the images in its golden.c."""
     folder.mkdir(exist_ok=True)
     x = pixels(model)
-    for name, text in files_of(model, tables_of(model, compact), x, numbers, "small").items():
+    for name, text in c_files(model, c_tables(model, compact), x, numbers, "small").items():
         (folder / name).write_text(text)
     if small:
         make_small(folder)
@@ -274,7 +267,7 @@ def test_a_floor_holds_in_a_state_that_was_loaded_by_hand():
     model = one_pixel(0.5)
     model.features[0].weight.data.fill_(-1.0)
     model = quantize(model)
-    assert tables_of(model).nodes[1]["unbounded"] == (2**30 - 1) // 96
+    assert c_tables(model).nodes[1]["unbounded"] == (2**30 - 1) // 96
     for engine in (None, EventEngine(model)):
         model.engine = engine
         stream = model.stream()
@@ -510,7 +503,7 @@ def test_golden_images_are_free_of_ties_in_all_timesteps():
     model.engine = SimpleNamespace(
         serves=lambda: True, run=lambda *args, **flags: other.change(rule="never")(*args, **flags)
     )
-    free, model.engine = agreed(model, x), None
+    free, model.engine = stable_inputs(model, x), None
     runs = [each.change(rule="never")(x, seed=0).spikes_by_step for each in (model, other)]
     spikes = [torch.stack([*run.values()]) for run in runs]
     same = (spikes[0] == spikes[1]).all(0)  # (T, B)
@@ -526,14 +519,14 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     other = copy.deepcopy(model)
     other.features[3].weight.data[0, 0, 1, 1] += 2
     (tmp_path / "weights.c").write_text(
-        files_of(other, tables_of(other), x, range(4), "small")["weights.c"]
+        c_files(other, c_tables(other), x, range(4), "small")["weights.c"]
     )
     run_make(tmp_path, STRICT)
     difference = first_difference(model, CBuild(tmp_path, model), x)
     with pytest.raises(
         UserError, match=r"its C is not equal to step\(\), a fault of this program"
     ) as said:
-        checked({path.name: path.read_text() for path in tmp_path.glob("*.[ch]")})
+        check_here({path.name: path.read_text() for path in tmp_path.glob("*.[ch]")})
     words = r"differs: image (\d+), timestep (\d+), layer features\.4, neuron \d+: it .* here; potential after the timestep (.*)"
     image, step, potential = re.search(words, str(said.value)).groups()
     assert (difference.image, difference.step, difference.layer) == (
@@ -585,7 +578,7 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
         model.features[0].weight.fill_(1)
         weight = int(quantize(model).features[0].weight.max())
         model.change(timesteps=32_767 // (9 * weight) + more)
-        assert tables_of(quantize(model)).nodes[1]["narrow"] == (not more and not start)
+        assert c_tables(quantize(model)).nodes[1]["narrow"] == (not more and not start)
     for residual in (False, True):
         own = {
             "image_shape": (1, 6, 6),
@@ -596,9 +589,9 @@ def test_potentials_have_sixteen_bits_where_they_surely_fit():
         }
         model = build(plan=[[1], ["in"]], residual=residual, **own)
         model.features[0].weight.fill_(1)
-        assert tables_of(quantize(model)).nodes[1]["narrow"] == (not residual)
-    folded = tables_of(load(HOME / "trained_models/snn/quick_feedback.pth", weights="int8_folded"))
-    assert folded.nodes["narrow"][1:4].all() and memory_of(folded)[1] < 73e3
+        assert c_tables(quantize(model)).nodes[1]["narrow"] == (not residual)
+    folded = c_tables(load(HOME / "trained_models/snn/quick_feedback.pth", weights="int8_folded"))
+    assert folded.nodes["narrow"][1:4].all() and memory_needed(folded).ram < 73e3
 
 
 @pytest.mark.parametrize("board", ["m4", "m7", "m33", "rv32"])
@@ -611,8 +604,8 @@ def test_microcontrollers(tmp_path, board):
     )
     flash, mean, least, most, ram, stack = figures
     assert 0 < least <= mean <= most and 200 < stack < 3000
-    expected = memory_of(tables_of(model))
-    assert abs(ram - expected[1]) < 100 and expected[0] < flash < expected[0] + 40e3
+    expected = memory_needed(c_tables(model))
+    assert abs(ram - expected.ram) < 100 and expected.flash < flash < expected.flash + 40e3
 
 
 @pytest.mark.parametrize("board", ["m4", "rv32"])
@@ -671,8 +664,8 @@ static void delay(long) { static int calls; if (++calls == 2) exit(0); }
 def test_arduino_library(tmp_path):
     """By this stub of Arduino.h in place of a board's."""
     model, images = build(timesteps=7, fc_width=12), pixels(build())
-    for name, text in files_of(
-        model, tables_of(model), images, NUMBERS, "small", arduino=True
+    for name, text in c_files(
+        model, c_tables(model), images, NUMBERS, "small", arduino=True
     ).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -791,7 +784,7 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
 
 
 def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_images, monkeypatch):
-    monkeypatch.setattr(harness.exporting.c_folder, "agreed", lambda *_: [])
+    monkeypatch.setattr(harness.exporting.c_folder, "stable_inputs", lambda *_: [])
     assert "in each of 30 images rounding decides a spike" in refused(
         "export", trained.snn, "--to c --output", tmp_path / "c"
     )
@@ -890,7 +883,7 @@ def folder_spikes(folder, events):
     subprocess.run(["make", "-s", "-C", folder, "run", f"CFLAGS={flags}"], check=True)
     steps = events.shape[1]
     done = subprocess.run(
-        [folder / "run", "-t", "-s", str(steps)], input=bytes_of(events), capture_output=True
+        [folder / "run", "-t", "-s", str(steps)], input=encode_events(events), capture_output=True
     )
     rows = np.frombuffer(done.stdout, np.uint8).reshape(len(events) * steps, -1)
     outputs = int(re.search(r"_CLASSES (\d+)", (folder / "weights.h").read_text())[1])
@@ -972,7 +965,7 @@ def test_make_check_finds_a_network_that_was_read_differently(tmp_path):
     with pytest.raises(
         UserError, match="recording 0, timestep 2, layer neuron, neuron 0: it spiked"
     ):
-        checked(zero | {"weights.c": subtract["weights.c"]})
+        check_here(zero | {"weights.c": subtract["weights.c"]})
 
 
 def test_an_export_says_how_a_nir_file_was_read(tmp_path):
@@ -1123,7 +1116,7 @@ def test_an_export_is_checked_with_the_flags_that_round_sums_one_by_one(monkeypa
         raise OSError("no compiler")
 
     monkeypatch.setattr(harness.exporting.c_folder, "run_compiler", refuse)
-    said = harness.exporting.c_folder.checked({"check.c": "", "network.c": "", "weights.c": ""})
+    said = harness.exporting.c_folder.check_here({"check.c": "", "network.c": "", "weights.c": ""})
     assert said == "it cannot be checked (no compiler)"
     assert {*REQUIRED_FLAGS} <= {*commands[0]}
     assert "-shared" not in commands[0]

@@ -433,7 +433,9 @@ def test_the_runtime_is_network_c(weights, tmp_path):
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
         assert (
             under_node(
-                content.decode().replace(page_file.text_of(ours), page_file.text_of(built)),
+                content.decode().replace(
+                    page_file.base64_text(ours), page_file.base64_text(built)
+                ),
                 tmp_path,
             )["first"]
             == ""

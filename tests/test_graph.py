@@ -15,7 +15,7 @@ import torch
 from conftest import REPOSITORY, run_here, run_make
 from torch import nn
 
-from harness.exporting.c_build import CBuild, bytes_of
+from harness.exporting.c_build import CBuild, encode_events
 from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.engines.event import build
@@ -496,16 +496,17 @@ def test_a_folder_of_c_reads_events(tmp_path, seed):
         )
 
     assert np.array_equal(
-        answered(bytes_of(events).replace(end, b""), "-s", "6")[1], model(events).logits.numpy()
+        answered(encode_events(events).replace(end, b""), "-s", "6")[1],
+        model(events).logits.numpy(),
     )
     late = events * torch.eye(4, 6, dtype=int).view(
         4, 6, *[1] * len(model.graph.shape)
     )  # none begins before the last ends
-    steps, logits, _ = answered(bytes_of(late))
+    steps, logits, _ = answered(encode_events(late))
     assert steps == [1, 2, 3, 4]
     assert np.array_equal(logits, model(late).logits_by_step[range(4), range(4)])
-    assert np.array_equal(answered(bytes_of(late).removesuffix(end))[1], logits)
-    done = answered(bytes_of(late)[:-3])[2]
+    assert np.array_equal(answered(encode_events(late).removesuffix(end))[1], logits)
+    done = answered(encode_events(late)[:-3])[2]
     assert done.returncode == 2 and b"an event is 8 bytes, and the last one has 5" in done.stderr
     goes_on = model(events).logits_by_step.topk(2).values.diff()[..., 0] > -1
     stops = goes_on.int().cumprod(0).sum(0).add(1).clamp(max=6)

@@ -25,7 +25,7 @@ import torch
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.exporting.c_build import CBuild
-from harness.exporting.c_folder import files_of, tables_of
+from harness.exporting.c_folder import c_files, c_tables
 from self_models.basics.settings import COUNT
 from self_models.data.sets import load_data
 from self_models.loading import load
@@ -75,7 +75,7 @@ def main(argv=None):
         for weights in args.weights:
             snn = event if weights == "float32" else load(path, weights=weights)
             with TemporaryDirectory() as folder:
-                for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
+                for file, text in c_files(snn, c_tables(snn), images[:1], [0], name).items():
                     (Path(folder) / file).write_text(text)
                 network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
                 speed = fastest(partial(network.run, images), children_time)

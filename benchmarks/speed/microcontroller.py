@@ -27,7 +27,8 @@ from torch import nn
 from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
-from harness.exporting.c_folder import TEMPLATES, agreed, files_of, tables_of
+from harness.exporting.c_folder import TEMPLATES, c_files, c_tables
+from harness.exporting.c_golden import stable_inputs
 from harness.exporting.formats import forward_layers
 from self_models.basics import HOME
 from self_models.data.events import rows_in
@@ -91,8 +92,8 @@ def files_for(name, weights):
         inputs = event_frames(rows, model.graph.shape, timesteps)
     else:
         inputs, timesteps = load_data("MNIST", limit_test=10)[2].images, model.latency
-    numbers = agreed(model, inputs)
-    return timesteps, files_of(model, tables_of(model), inputs[numbers], numbers, Path(name).stem)
+    numbers = stable_inputs(model, inputs)
+    return timesteps, c_files(model, c_tables(model), inputs[numbers], numbers, Path(name).stem)
 
 
 def played(files, core):

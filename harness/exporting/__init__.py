@@ -1,1 +1,1 @@
-"""How does a trained network get into other people's programs?"""
+"""How does a trained network get into other programs: files, a page, a folder of C."""

@@ -1,7 +1,12 @@
-"""A folder of C that export.py has written, built and run from here: what it is held against Python with."""
+"""A folder of C that export.py has written, built and called from Python.
+
+`CBuild` looks like a network, so `first_difference` can hold the C against the SNN that
+it was made of.
+"""
 
 import re
 import subprocess
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -13,72 +18,140 @@ from self_models.basics import ModelError
 from self_models.basics.images import arriving_values, tensor_of
 from self_models.engines.event.state import in_rows
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.runtime.draws import draws_for, in_space, key_for
+from self_models.runtime.draws import Draws, draws_for, in_space, key_for
 from self_models.runtime.outputs import SNNOutput
 from self_models.runtime.recording import shapes_of_layers
 
+END_OF_RECORDING = b"\xff" * 8  # an event that run takes for the end
+
 
 class CBuild:
-    """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); inputs are
-    images, uint8 (B, C, H, W), or of a GraphSNN events (B, T, ...), whole numbers; counts: as GraphSNN has it. flags: of make,
-    with which all is built anew. Raises UserError where it cannot be built."""
+    """A network in C, called as the SNN that it was made of.
 
-    def __init__(self, folder, snn, *flags):
-        self.folder, self.thresholds, self.of_graph = (
-            Path(folder),
-            getattr(snn, "thresholds", None),
-            isinstance(snn, GraphSNN),
-        )
-        if not (sizes := self.folder / "weights.h").is_file():
+    Parameters
+    ----------
+    folder : Path or str
+        What ``export.py --to c`` has written.
+    snn : VGG_SNN_STDB_wFeedback or GraphSNN
+        The network that it was made of.
+    *flags : str
+        Flags of make. With any, all is built anew.
+
+    Attributes
+    ----------
+    timesteps : int
+        Of an image.
+    spaces : dict of {str: tuple of int}
+        Shape of each layer, and of "output".
+
+    Raises
+    ------
+    UserError
+        If the folder is no such folder, or make fails.
+    """
+
+    def __init__(self, folder: Path | str, snn, *flags: str):
+        self.folder = Path(folder)
+        self.thresholds = getattr(snn, "thresholds", None)
+        self.takes_events = isinstance(snn, GraphSNN)
+        sizes = self.folder / "weights.h"
+        if not sizes.is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
         self.timesteps = int(re.search(r"_TIMESTEPS (\d+)", sizes.read_text())[1])
-        self.spaces = {
-            name: space
-            for name, space in shapes_of_layers(snn).items()
-            if name in (*snn.layers, "output")
-        }
-        self.placed, self.whole = (
-            snn.graph.spatial_shapes,
-            "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text(),
-        )
-        done = subprocess.run(
-            ["make", *["-B"] * bool(flags), "-C", str(folder), *flags],
-            capture_output=True,
-            text=True,
-        )
+        self.spaces = {}
+        for name, space in shapes_of_layers(snn).items():
+            if name in (*snn.layers, "output"):
+                self.spaces[name] = space
+        self.placed = snn.graph.spatial_shapes
+        self.has_whole_numbers = "_INT8\n#if UINTPTR" in (self.folder / "network.h").read_text()
+        self._make(folder, flags)
+
+    def _make(self, folder, flags):
+        """Build the program `run` of the folder."""
+        command = ["make", "-C", str(folder), *flags]
+        if flags:
+            command.insert(1, "-B")
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
-    def run(self, inputs, *options, counts=False):
-        """What ./run writes for these inputs. Raises ModelError for others than it takes, and for options that it refuses."""
-        inputs, shape = tensor_of(inputs), self.spaces["input"]
-        if self.of_graph:
+    def run(self, inputs: torch.Tensor, *options: str, counts: bool = False) -> bytes:
+        """Run the program.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (B, C, H, W), uint8; of a GraphSNN (B, T, ...)
+            Images; or events, whole numbers.
+        *options : str
+            Options of ``./run``.
+        counts : bool
+            Of events that are bytes: whether they are numbers of events, as GraphSNN
+            has it.
+
+        Returns
+        -------
+        bytes
+            What it writes.
+
+        Raises
+        ------
+        ModelError
+            For other inputs than it takes, and for options that it refuses.
+        """
+        inputs = tensor_of(inputs)
+        shape = self.spaces["input"]
+        if self.takes_events:
             inputs = arriving_values(inputs, counts=counts)
             if inputs.dtype == torch.uint8:
                 inputs = inputs.int()  # torch repeats nothing by numbers that are bytes
-            raw, options = bytes_of(inputs), ("-s", str(inputs.shape[1]), *options)
-        elif getattr(inputs, "dtype", None) != torch.uint8 or inputs.shape[1:] != shape:
-            raise ModelError(
-                f"images of a C build must be uint8 (B, {', '.join(map(str, shape))})"
-            )
+            raw = encode_events(inputs)
+            options = ("-s", str(inputs.shape[1]), *options)
         else:
+            if getattr(inputs, "dtype", None) != torch.uint8 or inputs.shape[1:] != shape:
+                sizes = ", ".join(str(size) for size in shape)
+                raise ModelError(f"images of a C build must be uint8 (B, {sizes})")
             raw = in_rows(inputs).tobytes()
-        done = subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True)
+        program = self.folder / "run"
+        done = subprocess.run([str(program), *options], input=raw, capture_output=True)
         if done.returncode:
-            raise ModelError(f"{self.folder / 'run'}: {done.stderr.decode().strip()}")
+            raise ModelError(f"{program}: {done.stderr.decode().strip()}")
         return done.stdout
 
     def __call__(
         self,
-        images,
-        uniforms=None,
-        draws=None,
-        seed=None,
-        frames=True,
-        record=None,
-        counts=False,
-    ):
-        """The SNNOutput, all recorded, of images numbered one after the other. Raises ModelError for others, and for uniforms."""
+        images: torch.Tensor,
+        uniforms: torch.Tensor | None = None,
+        draws: Draws | None = None,
+        seed: int | None = None,
+        frames: bool = True,
+        record: object = None,
+        counts: bool = False,
+    ) -> SNNOutput:
+        """Run images, or recordings, as the SNN's forward does.
+
+        Parameters
+        ----------
+        images, counts
+            Inputs as `run` takes them.
+        uniforms : None
+            Not supported.
+        draws : Draws, optional
+            Random numbers, of images that are numbered one after the other.
+        seed : int, optional
+            In place of draws.
+        frames, record
+            Not used: all is recorded.
+
+        Returns
+        -------
+        SNNOutput
+            As `output` has it.
+
+        Raises
+        ------
+        ModelError
+            For other images, and for uniforms.
+        """
         if uniforms is not None:
             raise ModelError(
                 "a C build draws by itself: give a seed or draws in place of uniforms"
@@ -88,66 +161,102 @@ class CBuild:
             raise ModelError(
                 "images of a C build have numbers that follow each other: give them one by one"
             )
-        key0, key1 = map(str, key_for(draws.seed, "input"))
+        key0, key1 = (str(key) for key in key_for(draws.seed, "input"))
         first = str(int(draws.index[0]))
         trace = self.run(images, "-t", "-k", key0, key1, "-n", first, counts=counts)
-        return self.output(trace, images.shape[1] if self.of_graph else None)
+        return self.output(trace, images.shape[1] if self.takes_events else None)
 
-    def output(self, trace, timesteps=None):
-        """The SNNOutput of a trace. An image that stopped early shows its last timestep again, without spikes."""
-        *names, output = self.spaces
-        sizes = [prod(self.spaces[name]) for name in names]
-        kind = "<i4" if self.whole else "<f4"
-        fields = [
-            ("is_open", "u1", sizes[0]),
-            *((name, "u1", size) for name, size in zip(names, sizes, strict=True)),
-        ]
-        fields += [
-            (f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)
-        ]
-        rows = np.frombuffer(
-            trace,
-            np.dtype([*fields, ("logits", "<f4", prod(self.spaces[output])), ("is_last", "u1")]),
-        )
-        ends = rows["is_last"].nonzero()[0] + 1
-        steps, step = np.diff(ends, prepend=0), np.arange(timesteps or self.timesteps)[:, None]
-        shown, runs = (
-            ends - steps + np.minimum(step, steps - 1),
-            step < steps,
-        )  # (T, B): of each the row; whether it still ran
+    def output(self, trace: bytes, timesteps: int | None = None) -> SNNOutput:
+        """Read a trace, which ``./run -t`` writes.
 
-        def of(field, name, where=True):
-            values = torch.from_numpy(rows[field][shown] * np.asarray(where)[..., None])
-            return in_space(values, self.placed[name]).reshape(*shown.shape, *self.spaces[name])
+        Parameters
+        ----------
+        trace : bytes
+            A row for each timestep of each input.
+        timesteps : int, optional
+            Timesteps of an input; by default those of an image.
 
-        recorded = {name: {"spikes": of(name, name, runs).bool()} for name in names}
-        for name in names[1:]:
-            recorded[name]["membrane"] = of(f"v {name}", name)
-        by_step = {name: recorded[name]["spikes"].flatten(2).sum(2).float() for name in names}
-        logits, is_open = torch.from_numpy(rows["logits"][shown]), of("is_open", "input").bool()
-        counts = {name: each.sum(0) for name, each in by_step.items()}
+        Returns
+        -------
+        SNNOutput
+            Its predictions and errors are None. An image that stopped early shows its
+            last timestep again, without spikes.
+        """
+        rows = np.frombuffer(trace, self._row_dtype())
+        ends = rows["is_last"].nonzero()[0] + 1  # of each input
+        steps_taken = np.diff(ends, prepend=0)
+        step = np.arange(timesteps or self.timesteps)[:, None]
+        # (T, B): which row shows a timestep of an input, and whether the input still
+        # ran.
+        row_shown = ends - steps_taken + np.minimum(step, steps_taken - 1)
+        is_running = step < steps_taken
+
+        *layers, _ = self.spaces  # without the output
+        recorded = {}
+        for name in layers:
+            spikes = rows[name][row_shown] * is_running[..., None]
+            recorded[name] = {"spikes": self._in_layer(spikes, name).bool()}
+        for name in layers[1:]:
+            potentials = rows[f"v {name}"][row_shown]
+            recorded[name]["membrane"] = self._in_layer(potentials, name)
+        spikes_by_step = {}
+        for name in layers:
+            spikes_by_step[name] = recorded[name]["spikes"].flatten(2).sum(2).float()
+        logits = torch.from_numpy(rows["logits"][row_shown])
         return SNNOutput(
-            logits[-1],
-            None,
-            None,
-            counts,
-            torch.from_numpy(steps),
-            None,
-            is_open,
+            logits=logits[-1],
+            predictions=None,
+            errors=None,
+            spikes={name: counts.sum(0) for name, counts in spikes_by_step.items()},
+            steps=torch.from_numpy(steps_taken),
+            predicted=None,
+            is_open=self._in_layer(rows["is_open"][row_shown], "input").bool(),
             logits_by_step=logits,
-            spikes_by_step=by_step,
+            spikes_by_step=spikes_by_step,
             recorded=recorded,
         )
 
+    def _row_dtype(self):
+        """Return what a row of a trace has: see trace() in run.c."""
+        potential = "<i4" if self.has_whole_numbers else "<f4"
+        *layers, output = self.spaces
+        fields = [("is_open", "u1", prod(self.spaces["input"]))]
+        for name in layers:
+            fields.append((name, "u1", prod(self.spaces[name])))
+        for name in layers[1:]:
+            fields.append((f"v {name}", potential, prod(self.spaces[name])))
+        fields.append(("logits", "<f4", prod(self.spaces[output])))
+        fields.append(("is_last", "u1"))
+        return np.dtype(fields)
 
-def bytes_of(events):
-    """Events (B, T, *shape), whole numbers, as run reads them: x, y, channel and timestep of each; behind a recording its end."""
+    def _in_layer(self, values, name):
+        """Return values (T, B, N), in the order of C, in the shape of a layer."""
+        values = in_space(torch.from_numpy(values), self.placed[name])
+        return values.reshape(*values.shape[:2], *self.spaces[name])
+
+
+def encode_events(recordings: Sequence[torch.Tensor]) -> bytes:
+    """Write recordings of events as ``./run`` reads them.
+
+    Parameters
+    ----------
+    recordings : Tensor of shape (B, T, *shape), whole numbers
+        How many events there are, in each timestep, of each input neuron.
+
+    Returns
+    -------
+    bytes
+        Four numbers of 16 bits for each event: x, y, channel and timestep. Behind each
+        recording comes `END_OF_RECORDING`.
+    """
     parts = []
-    for one in events:
-        step, channel, *places = one.nonzero().repeat_interleave(one[one > 0], 0).T
-        y, x = [torch.zeros_like(step)] * (2 - len(places)) + places
-        parts += [
-            torch.stack([x, y, channel, step], 1).numpy().astype("<u2").tobytes(),
-            b"\xff" * 8,
-        ]
+    for recording in recordings:
+        positions = recording.nonzero().repeat_interleave(recording[recording > 0], 0)
+        step, channel, *places = positions.T
+        while len(places) < 2:  # a recording without rows, or without columns either
+            places.insert(0, torch.zeros_like(step))
+        y, x = places
+        events = torch.stack([x, y, channel, step], 1)
+        parts.append(events.numpy().astype("<u2").tobytes())
+        parts.append(END_OF_RECORDING)
     return b"".join(parts)

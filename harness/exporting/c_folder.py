@@ -1,29 +1,42 @@
-"""A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of a few inputs to check it by: images, or,
-of a NIR graph, recordings of events."""
+"""A network as a folder of C99: its runtime, its weights, and a check.
 
-import copy
+The runtime is the kernel of the event engine, as it lies in engines/event/c. The
+weights are its tables. The check runs a few inputs and compares with step(): see
+c_golden.py.
+"""
+
 import ctypes
 import re
 import subprocess
-import textwrap
 import warnings
 from math import prod
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from harness import UserError
-from harness.data.facts import check_fits, where_images_lie
 from harness.data.nir_file import how_read, read_nir
+from harness.exporting.c_golden import (
+    MOST_INPUTS,
+    SEED,
+    candidate_images,
+    golden_c,
+    golden_recordings,
+    run_inputs,
+    stable_inputs,
+    stepwise_copy,
+)
+from harness.exporting.c_text import c_array, c_comment, c_string, c_struct, size_text, wrap
 from self_models.counting.evaluation import evaluate
-from self_models.data.sets import load_data
 from self_models.engines.event.build import (
     FOLDER,
     KERNEL,
     Part,
+    Settings,
     State,
     failure_message,
     kernel_build,
@@ -33,39 +46,57 @@ from self_models.engines.event.build import (
 )
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
-from self_models.engines.event.state import in_rows
-from self_models.engines.event.tables import NODE, K, settings_of
+from self_models.engines.event.tables import NODE, K, Tables, settings_of
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.quantize import IntegerSNN
 from self_models.loading import load
-from self_models.runtime.draws import EVALUATION, Draws, key_for
+from self_models.runtime.draws import key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"
-STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
-EXAMPLE = "examples/Digits"  # of an Arduino library
+COPIED_FILES = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")  # of TEMPLATES
+ARDUINO_EXAMPLE = "examples/Digits"  # of an Arduino library
+
+# Lines that network.h gets in a network of whole numbers.
 STDINT = "#include <stdint.h>\n"
-SMALL = "#if UINTPTR_MAX <= 0xFFFFFFFF /* memory before time: in all files of a program, whatever their flags */"
-WHOLE = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif\n"
-SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
-COUNTS = {"images": 10, "recordings": 3}  # in golden.c, at most
-IMAGES, RECORDINGS = 30, (12, 40)  # among which these are looked for; with so many timesteps
-SHARES = (  # of the input that has events in each timestep of a random recording, how many each
-    (0.02, 1),
-    (0.1, 1),
-    (0.5, 1),
-    (0.5, 8),
+SMALL = (
+    "#if UINTPTR_MAX <= 0xFFFFFFFF "
+    "/* memory before time: in all files of a program, whatever their flags */"
 )
-SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
-WINDOWS, FEW_WINDOWS = (
-    256,
-    64,
-)  # windows of weights that are added at once, at most; of whole numbers
-ROOMY = 1e6  # bytes of flash that larger boards have
-TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
+WHOLE_NUMBERS = f"{STDINT}\n#define NETWORK_INT8\n{SMALL}\n#define NETWORK_SMALL\n#endif\n"
+
+ALIGNMENT_SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
+MOST_WINDOWS = 256  # windows of weights that are added at once
+MOST_WINDOWS_WHOLE = 64  # the same in whole numbers
+ROOMY_FLASH = 1e6  # bytes of flash that larger boards have
 
 
-def c_folder(checkpoint, own, weights="float32", arduino=False, reading=None, **data):
+class Memory(NamedTuple):
+    """Bytes that a network takes.
+
+    Attributes
+    ----------
+    flash : int
+        Weights and tables, without code.
+    ram : int
+        A State, where a pointer has 32 bits.
+    ram_of_numbers : int
+        That part of it that does not depend on the size of a pointer.
+    """
+
+    flash: int
+    ram: int
+    ram_of_numbers: int
+
+
+def c_folder(
+    checkpoint: Path,
+    own: type | None,
+    weights: str = "float32",
+    arduino: bool = False,
+    reading: dict | None = None,
+    **data: object,
+) -> tuple:
     """Write a network as a folder of C.
 
     Parameters
@@ -99,61 +130,82 @@ def c_folder(checkpoint, own, weights="float32", arduino=False, reading=None, **
         how = how_read(model, checkpoint, reading)
     else:
         model, warned = load_with_notes(checkpoint, own, weights)
-    tables = tables_of(model)
+    tables = c_tables(model)
+    test = None
     if isinstance(model, GraphSNN):
         what = "recordings"
         inputs, numbers, notes = golden_recordings(model)
-        test = None
     else:
         what = "images"
-        inputs, test, notes = inputs_for(model, **data)
-        numbers = agreed(model, inputs)[: COUNTS[what]]
-    flash, ram, _ = memory_of(tables)
-    memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
-    notes = [memory, *[f"note: {one}" for one in warned], *notes]
-    if how:
-        notes.insert(0, how)
+        inputs, test, notes = candidate_images(model, **data)
+        numbers = stable_inputs(model, inputs)[: MOST_INPUTS[what]]
     if not numbers:
         advice = ": take --weights int8" if what == "images" else ""
         raise UserError(
-            f"in each of {len(inputs)} {what} rounding decides a spike, so none can check C{advice}"
+            f"in each of {len(inputs)} {what} rounding decides a spike, "
+            f"so none can check C{advice}"
         )
-    files = files_of(model, tables, inputs[numbers], numbers, checkpoint.stem, arduino, how)
+    inputs = inputs[numbers]
+    files = c_files(model, tables, inputs, numbers, checkpoint.stem, arduino, how)
+
+    memory = memory_needed(tables)
+    lines = [how] if how else []
+    lines.append(
+        f"memory: {size_text(memory.flash)} of flash for weights and tables, "
+        f"20 to 30 kB for code; {size_text(memory.ram)} of RAM"
+    )
+    lines += [f"note: {warning}" for warning in warned]
+    lines += notes
     if not arduino:
-        notes.append(f"checked here: {checked(files)}")
-    notes.append(
-        f"operations: {operations_of(model, inputs[numbers]):,.0f} additions per {what[:-1]} (mean of golden.c)"
+        lines.append(f"checked here: {check_here(files)}")
+    lines.append(
+        f"operations: {additions_per_input(model, inputs):,.0f} additions per {what[:-1]} "
+        "(mean of golden.c)"
     )
     if leaves_out_entropy(model):
-        notes.append(
-            "note: int8 leaves out the rule entropy, which needs exp and log: it takes all timesteps, or ./run -b BOUND"
+        lines.append(
+            "note: int8 leaves out the rule entropy, which needs exp and log: it takes all "
+            "timesteps, or ./run -b BOUND"
         )
-    if arduino and flash > ROOMY:
-        notes.append("note: most boards have no such flash: --weights int8 takes less")
+    if arduino and memory.flash > ROOMY_FLASH:
+        lines.append("note: most boards have no such flash: --weights int8 takes less")
     if weights != "float32" and test:
-        accuracies = [
-            evaluate(each, test, operations=False)["accuracy"]
-            for each in (model, load(checkpoint, model=own))
-        ]
-        notes.append(
-            f"accuracy on {len(test):,} test images: {accuracies[0]:.2%} in {weights}, {accuracies[1]:.2%} in float32"
+        accuracy = evaluate(model, test, operations=False)["accuracy"]
+        of_float32 = evaluate(load(checkpoint, model=own), test, operations=False)["accuracy"]
+        lines.append(
+            f"accuracy on {len(test):,} test images: {accuracy:.2%} in {weights}, "
+            f"{of_float32:.2%} in float32"
         )
-    then = (
-        "a library for the Arduino IDE, with an example"
-        if arduino
-        else "make check, in that folder"
-    )
-    return files, f"{len(files)} files, weights {weights}; {then}", *notes
+    then = "make check, in that folder"
+    if arduino:
+        then = "a library for the Arduino IDE, with an example"
+    return files, f"{len(files)} files, weights {weights}; {then}", *lines
 
 
-def load_with_notes(checkpoint, own, weights):
-    """(the network of a checkpoint, what load() warns of, each once); see c_folder."""
+# --- the network
+
+
+def load_with_notes(checkpoint: Path, own: type | None, weights: str) -> tuple:
+    """Load the network of a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint, own, weights
+        As `c_folder` has them.
+
+    Returns
+    -------
+    model : nn.Module
+        The network.
+    notes : list of str
+        What ``load`` warns of, each once.
+    """
     with warnings.catch_warnings(record=True, action="always") as caught:
         model = load(checkpoint, model=own, weights=weights)
-    return model, list(dict.fromkeys(str(one.message) for one in caught))
+    return model, list(dict.fromkeys(str(warning.message) for warning in caught))
 
 
-def read_for_c(path, reading):
+def read_for_c(path: Path, reading: dict | None) -> tuple[GraphSNN, list[str]]:
     """Read a NIR file for C.
 
     Parameters
@@ -175,451 +227,392 @@ def read_for_c(path, reading):
     ModelError
         If the file cannot be read like that, or there is no C compiler.
     UserError
-        If the kernel cannot run its neurons as the simulator does that they were read for.
+        If the kernel cannot run its neurons as the simulator does that they were read
+        for.
     """
     library("float32")  # where there is no compiler, it is not the network's fault
     model, notes = read_nir(path, reading)
     if model.stays:
         reason = model.stays.removesuffix(": it runs dense")
         raise UserError(
-            f"{path}: {reason}, which C does not know: it cannot be exported; wfeedback nir runs it"
+            f"{path}: {reason}, which C does not know: it cannot be exported; "
+            "wfeedback nir runs it"
         )
     return model, notes
 
 
-def check_spiking(model):
-    """Raises UserError for an ANN."""
+def check_spiking(model) -> None:
+    """Raise UserError for an ANN."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise UserError(
-            "this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first"
+            "this checkpoint holds an ANN, which has no spiking layers: "
+            "convert it with snn_wFeedback.py first"
         )
 
 
-def test_images(model, dataset="", data_dir="", skip_bad=False):
-    """The test ImageSet of this data set, by default the model's own. Raises UserError where it is not to be had, and for images
-    or classes that are not the model's."""
-    name = dataset or where_images_lie(model.settings["dataset"], model.settings)
-    _, _, test = load_data(name, data_dir, image_shape=model.image_shape, skip_bad=skip_bad)
-    check_fits(test, model)
-    return test
-
-
-def golden_recordings(model):
-    """Choose random recordings of events that golden.c may have.
-
-    Those with the fewest events are taken unless some node does not spike in them, since
-    they would not show how it resets. Then those are taken in which most nodes spike.
+def c_tables(model, compact: bool = False) -> Tables:
+    """Lay out a network for C.
 
     Parameters
     ----------
-    model : GraphSNN
-        Network of a NIR file.
+    model : VGG_SNN_STDB_wFeedback or GraphSNN
+        The network.
+    compact : bool
+        As `lay_out` has it.
 
     Returns
     -------
-    recordings : Tensor of shape (B, T, *model.graph.shape), int32
-        Events.
-    numbers : list of int
-        Recordings in which rounding decides no spike, at most ``COUNTS["recordings"]``.
-    notes : list of str
-        What they do not show.
+    Tables
+        As many windows are added at once as a small state has room for.
+
+    Raises
+    ------
+    UserError, ModelError
+        For a part of the model that the kernel does not know; the message has its name.
     """
-    recordings = random_recordings(model, *SHARES[0])
-    numbers = []
-    silent = model.layers
-    for share, count in SHARES:
-        candidates = random_recordings(model, share, count)
-        chosen = agreed(model, candidates)[: COUNTS["recordings"]]
-        if not chosen:
-            continue
-        still_silent = silent_nodes(model, candidates[chosen])
-        if not numbers or len(still_silent) < len(silent):
-            recordings = candidates
-            numbers = chosen
-            silent = still_silent
-        if not silent:
-            break
-    notes = []
-    if numbers and silent:
-        notes.append(
-            f"note: in the recordings of golden.c no neuron of {', '.join(silent)} spikes, so make "
-            "check does not show how it resets"
-        )
-    return recordings, numbers, notes
-
-
-def random_recordings(model, share, count):
-    """Recordings (B, T, *shape), int32: so many events in this share of the input, and always in its first neuron."""
-    draw = torch.Generator().manual_seed(SEED)
-    has_events = torch.rand(*RECORDINGS, *model.graph.shape, generator=draw) < share
-    has_events[:, :, *(0,) * len(model.graph.shape)] = True  # small inputs have events, too
-    return count * has_events.to(torch.int32)
-
-
-@torch.no_grad()
-def silent_nodes(model, recordings):
-    """Names of the nodes with neurons of which none spikes in these recordings."""
-    output = output_of(by_step(model)[0], recordings, range(len(recordings)))
-    return [name for name in model.layers[1:] if not output.spikes[name].any()]
-
-
-def inputs_for(model, **data):
-    """(images that golden.c may have, the set of test images, or None, notes). data: see test_images."""
-    draw = torch.Generator().manual_seed(SEED)
-    try:
-        test = test_images(model, **data)
-        return test.images[:IMAGES], test, []
-    except UserError as error:
-        if data:
-            raise
-        images = torch.randint(
-            256, (IMAGES, *model.image_shape), dtype=torch.uint8, generator=draw
-        )
-        return images, None, [f"note: golden.c has random images ({error})"]
-
-
-def tables_of(model, compact=False):
-    """The Tables of an SNN, for C. Raises UserError or ModelError for a part of the model that the kernel does not know, by its
-    name."""
-    whole = isinstance(model, IntegerSNN)
     if not isinstance(model, GraphSNN):
         check_spiking(model)
-        EventEngine(model)  # which raises for what the kernel does not know
+        EventEngine(model)  # it raises for what the kernel does not know
         if model.frames:
             raise UserError(
                 f"--to c takes images, and this network takes recordings of {model.frames} frames"
             )
+    is_whole = isinstance(model, IntegerSNN)
     tables = lay_out(model, compact)
-    windows = min(tables.header["windows"], FEW_WINDOWS if whole else WINDOWS)
-    tables.header["windows"] = max(windows // 2 * 2, 1 + whole)  # even: see in_pairs() in small.h
+    windows = min(tables.header["windows"], MOST_WINDOWS_WHOLE if is_whole else MOST_WINDOWS)
+    # An even number, of whole numbers at least 2: see in_pairs() in small.h.
+    tables.header["windows"] = max(windows // 2 * 2, 2 if is_whole else 1)
     return tables
 
 
-def leaves_out_entropy(model):
+def leaves_out_entropy(model) -> bool:
+    """Return whether the stopping rule is left out: of entropy, in whole numbers."""
     return isinstance(model, IntegerSNN) and model.settings["rule"] == "entropy"
 
 
-def by_step(model):
-    """(a copy of the model that takes all timesteps, by step(), as golden.c has them; the engine of that copy, or None)"""
-    model = copy.deepcopy(model)
-    engine, model.engine, model.batched = model.engine, None, False
-    return model if isinstance(model, GraphSNN) else model.change(rule="never"), engine
+# --- what it costs
 
 
-def output_of(model, inputs, numbers, record=None):
-    """The SNNOutput of images, uint8 (B, C, H, W), with these numbers in their set, or of events (B, T, ...)."""
-    draws = (
-        {}
-        if isinstance(model, GraphSNN)
-        else {"draws": Draws(SEED, EVALUATION, torch.as_tensor(numbers))}
+def memory_needed(tables: Tables, whole: str = "small") -> Memory:
+    """Return the memory that a network takes in C.
+
+    Parameters
+    ----------
+    tables : Tables
+        The network.
+    whole : {"small", "int8"}
+        Kind of the library for whole numbers: as on a microcontroller, or on a PC.
+    """
+    flash = 0
+    for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places):
+        flash += array.nbytes
+    kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
+    network = tables.network(kernel)
+    size = kernel.network_size(ctypes.byref(network))
+    num_nodes = tables.header["nodes"]
+    num_windows = tables.header["windows"]
+    ram_of_numbers = size - size_of_structs(State, Part, ctypes.c_size_t, num_nodes, num_windows)
+    small = read_structs(ctypes.c_uint32, ctypes.c_uint32)
+    ram = ram_of_numbers + size_of_structs(
+        small["State"], small["Part"], ctypes.c_uint32, num_nodes, num_windows
     )
-    return model(inputs, record=record, **draws)
+    return Memory(flash, ram, ram_of_numbers)
 
 
-@torch.no_grad()
-def agreed(model, inputs):
-    """The numbers of inputs of which no spike depends on the order in which weights are added: the event engine, and whole
-    layers at once, give those of step(), in timesteps, too, before which the stopping rule would end an image."""
-    numbers = range(len(inputs))
-    if isinstance(model, IntegerSNN):
-        return [*numbers]
-    (model, engine), runs = by_step(model), []
-    for kernel, at_once in (
-        (None, False),
-        (None, True),
-        (engine, True),
-    ):  # step(), whole layers, events
-        model.engine, model.batched = kernel, at_once
-        runs.append(output_of(model, inputs, numbers))
-    wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
+def size_of_structs(
+    state: type, part: type, size_type: type, num_nodes: int, num_windows: int
+) -> int:
+    """Return the bytes of that in a State that depends on the size of a pointer."""
     return (
-        torch.stack([(wanted == one).all(0).all(0) for one in others])
-        .all(0)
-        .nonzero()
-        .flatten()
-        .tolist()
+        ctypes.sizeof(state)
+        + num_nodes * ctypes.sizeof(part)
+        + num_windows * ctypes.sizeof(size_type)
     )
 
 
 @torch.no_grad()
-def operations_of(model, inputs):
-    """Additions an input takes, mean of these: each event that a module is given adds so many weights as it reaches neurons, on
-    average."""
-    model, _ = by_step(model)  # all modules are called, at each step
+def additions_per_input(model, inputs: torch.Tensor) -> float:
+    """Count the additions that an input takes, mean of these inputs.
+
+    Each event that a layer is given adds as many weights as it reaches neurons, on
+    average.
+    """
+    model, _ = stepwise_copy(model)  # all layers are called, at each step
     modules = {*model.modules()}
-    chains = [chain for chain in tables_of(model).chains.values() if chain.modules[0] in modules]
-    counts = dict.fromkeys((chain.modules[0] for chain in chains), 0)
+    chains = [chain for chain in c_tables(model).chains.values() if chain.modules[0] in modules]
+    counter = EventCounter()
+    for module in {chain.modules[0] for chain in chains}:
+        module.register_forward_pre_hook(counter.count)
+    run_inputs(model, inputs, range(len(inputs)))
+    additions = 0
+    for chain in chains:
+        additions += counter.counts.get(chain.modules[0], 0) * chain.reach().mean()
+    return additions / len(inputs)
 
-    def count(module, given):
-        counts[module] += (given[0] != 0).sum().item()
 
-    for module in counts:
-        module.register_forward_pre_hook(count)
-    output_of(model, inputs, range(len(inputs)))
-    return sum(counts[chain.modules[0]] * chain.reach().mean() for chain in chains) / len(inputs)
+class EventCounter:
+    """Counts the values other than 0 that layers are given.
+
+    Attributes
+    ----------
+    counts : dict of {nn.Module: int}
+        Of each layer whose hook is `count`.
+    """
+
+    def __init__(self):
+        self.counts = {}
+
+    def count(self, module, given) -> None:
+        """Count what a layer is given; a forward pre-hook."""
+        num_events = (given[0] != 0).sum().item()
+        self.counts[module] = self.counts.get(module, 0) + num_events
 
 
-def files_of(model, tables, inputs, numbers, name, arduino=False, how=""):
-    """File name -> text. inputs: which golden.c has, see output_of; numbers: of images in their set; arduino: see c_folder; how:
-    a NIR file was read, see how_read."""
-    (flash, ram, _), (channels, height, width) = memory_of(tables), tables.shapes[0]
-    golden, steps = golden_c(model, tables, inputs, numbers)
+# --- the files
+
+
+def c_files(
+    model,
+    tables: Tables,
+    inputs: torch.Tensor,
+    numbers: list[int],
+    name: str,
+    arduino: bool = False,
+    how: str = "",
+) -> dict[str, str]:
+    """Write the files of a folder.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback or GraphSNN
+        The network.
+    tables : Tables
+        The same.
+    inputs : Tensor
+        Inputs of golden.c, as `run_inputs` has them.
+    numbers : list of int
+        Numbers of the images in their set.
+    name : str
+        Name of the network.
+    arduino : bool
+        As `c_folder` has it.
+    how : str
+        How a NIR file was read, as `how_read` has it.
+
+    Returns
+    -------
+    dict of {str: str}
+        File name -> text.
+    """
+    golden, num_steps = golden_c(model, tables, inputs, numbers)
+    if how:
+        golden = f"{c_comment(f'What the network sends, {how}.')}\n{golden}"
+    sources = {file: (FOLDER / file).read_text() for file in KERNEL}
+    if tables.weights.dtype == np.int8:
+        sources["network.h"] = sources["network.h"].replace(STDINT, WHOLE_NUMBERS, 1)
+    sources["weights.h"] = weights_h(model, tables, num_steps, how)
+    sources["weights.c"] = weights_c(tables, settings_for_c(model, num_steps))
+
+    files = {}
+    if arduino:
+        for file, text in sources.items():
+            files[f"src/{file}"] = text
+        files[f"{ARDUINO_EXAMPLE}/golden.h"] = golden
+        templates = {
+            "README.md": "arduino/README.md",
+            "library.properties": "arduino/library.properties",
+            f"{ARDUINO_EXAMPLE}/Digits.ino": "arduino/Digits.ino",
+        }
+    else:
+        files |= sources
+        files["golden.c"] = golden
+        for file in COPIED_FILES:
+            files[file] = (TEMPLATES / file).read_text()
+        templates = {"README.md": "README.md"}
+    words = template_words(tables, name, num_steps, len(inputs), how)
+    for file, template in templates.items():
+        text = Template((TEMPLATES / template).read_text()).safe_substitute(words)
+        files[file] = lines_for(text, isinstance(model, GraphSNN))
+    return files
+
+
+def template_words(
+    tables: Tables, name: str, num_steps: int, num_inputs: int, how: str
+) -> dict[str, object]:
+    """Return the words that fill the templates."""
+    memory = memory_needed(tables)
+    channels, height, width = tables.shapes[0]
     reading = ""
     if how:
-        golden = f"{comment(f'What the network sends, {how}.')}\n{golden}"
         sentences = (
             f"The network was {how}. `make check` compares the C with the network as it was read."
         )
-        reading = wrapped(sentences, 128)
-    words = {
+        reading = wrap(sentences, 128)
+    return {
         "name": name,
         "reading": reading,
-        "steps": steps,
+        "steps": num_steps,
         "weights": tables.weights.dtype,
-        "flash": size_of(flash),
-        "ram": size_of(ram),
-    }
-    words |= {
+        "flash": size_text(memory.flash),
+        "ram": size_text(memory.ram),
         "pixels": channels * height * width,
         "shape": f"{height} x {width} x {channels}",
-        "count": len(inputs),
+        "count": num_inputs,
     }
-    files = {file: (FOLDER / file).read_text() for file in KERNEL}
-    if tables.weights.dtype == np.int8:
-        files["network.h"] = files["network.h"].replace(STDINT, WHOLE, 1)
-    is_graph = isinstance(model, GraphSNN)
-    settings = model.engine.settings(steps) if is_graph else settings_of(model)
-    settings.rule = K.NEVER if leaves_out_entropy(model) else settings.rule
-    files |= {
-        "weights.h": weights_h(model, tables, steps, how),
-        "weights.c": weights_c(tables, settings),
-    }
-    if arduino:
-        files = {f"src/{file}": text for file, text in files.items()} | {
-            f"{EXAMPLE}/golden.h": golden
-        }
-        templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
-        filled = {there + file: TEMPLATES / "arduino" / file for file, there in templates.items()}
+
+
+def lines_for(text: str, takes_events: bool) -> str:
+    """Leave out lines of a README that are for networks of the other inputs.
+
+    Such lines begin with ``images|`` or ``events|``; what is left of them has no mark.
+    """
+    other = "images" if takes_events else "events"
+    return re.sub(rf"^{other}\| .*\n|^\w+s\| ", "", text, flags=re.MULTILINE)
+
+
+def settings_for_c(model, num_steps: int) -> Settings:
+    """Return the settings with which a network begins in C."""
+    if isinstance(model, GraphSNN):
+        settings = model.engine.settings(num_steps)
     else:
-        files |= {"golden.c": golden, **{file: (TEMPLATES / file).read_text() for file in STATIC}}
-        filled = {"README.md": TEMPLATES / "README.md"}
-    other = re.compile(
-        rf"^{'image' if is_graph else 'event'}s\| .*\n|^\w+s\| ", re.MULTILINE
-    )  # lines of another README.md
-    texts = {
-        file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()
+        settings = settings_of(model)
+    if leaves_out_entropy(model):
+        settings.rule = K.NEVER
+    return settings
+
+
+def weights_h(model, tables: Tables, num_steps: int, how: str = "") -> str:
+    """Write weights.h: sizes of this network, and the names of its tables.
+
+    Parameters
+    ----------
+    model, tables
+        The network.
+    num_steps : int
+        Timesteps of an input.
+    how : str
+        As `c_files` has it.
+    """
+    header = tables.header
+    num_classes = prod(tables.shapes[header["output"]])
+    sizes = {
+        "EVENTS": int(isinstance(model, GraphSNN)),
+        "PIXELS": prod(tables.shapes[0]),
+        "CLASSES": num_classes,
+        "LAYERS": header["layers"],
+        "TIMESTEPS": num_steps,
     }
-    return files | {file: other.sub("", text) for file, text in texts.items()}
+    for number, key in enumerate(key_for(SEED, "input")):
+        sizes[f"KEY{number}"] = f"{key}u"
+    lines = []
+    if how:
+        lines.append(c_comment(f"The network was {how}."))
+    lines += [
+        "#ifndef NETWORK_WEIGHTS_H",
+        "#define NETWORK_WEIGHTS_H",
+        "",
+        '#include "network.h"',
+        "",
+    ]
+    for name, value in sizes.items():
+        lines.append(f"#define NETWORK_{name} {value}")
+    lines += lines_of_bytes(tables)
+    classes = getattr(model, "classes", [str(number) for number in range(num_classes)])
+    lines.append("#define NETWORK_CLASS_NAMES { \\")
+    lines += [f"    {c_string(name)}, \\" for name in classes]
+    lines += [
+        "}",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "extern const NetworkTables network_tables;",
+        "extern const NetworkSettings network_defaults;",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "#endif",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def checked(files):
-    """What check.c of these files prints, built and run here, or why it cannot be. Raises UserError where it is not equal."""
+def lines_of_bytes(tables: Tables) -> list[str]:
+    """Return the lines of weights.h that say how much memory a State takes."""
+    header = tables.header
+    structs = (
+        f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + "
+        f"{header['windows']} * sizeof(size_t)"
+    )
+    definitions = []
+    for kind in ("small", "int8"):
+        size = memory_needed(tables, kind).ram_of_numbers + ALIGNMENT_SLACK
+        definitions.append(f"#define NETWORK_BYTES ({structs} + {size})")
+    small, wide = definitions
+    lines = ["/* of a State with all that it needs */"]
+    if small == wide:
+        lines.append(wide)
+    else:
+        lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"]
+    return lines
+
+
+def weights_c(tables: Tables, settings: Settings) -> str:
+    """Write weights.c: the tables and the settings."""
+    nodes = []
+    for node in tables.nodes:
+        nodes.append(c_struct({name: int(node[name]) for name in NODE.names}))
+    names = " ".join(f'"{name}\\0"' for name in tables.names)
+    has_places = len(tables.places) > 0
+    parts = [
+        '#include "weights.h"\n',
+        f"static const char names[] = {names};",
+        "static const NetworkNode node[] = {\n" + ",\n".join(nodes) + "\n};",
+        "static " + c_array("int32_t", "order", tables.order),
+    ]
+    if has_places:
+        parts.append("static " + c_array("int32_t", "places", tables.places))
+    parts.append("static " + c_array("network_potential_t", "constants", tables.constants))
+    parts.append("static " + c_array("network_weight_t", "weights", tables.weights))
+    pointers = ["node", "order", "constants", "weights", "names"]
+    if has_places:
+        pointers.append("places")
+    fields = tables.header | {name: name for name in pointers}
+    values = {name: getattr(settings, name) for name, _ in settings._fields_}
+    parts.append(f"const NetworkTables network_tables = {c_struct(fields)};")
+    parts.append(f"const NetworkSettings network_defaults = {c_struct(values)};")
+    parts.append("")
+    return "\n".join(parts)
+
+
+# --- the check
+
+
+def check_here(files: dict[str, str]) -> str:
+    """Build check.c of these files, and run it, on this machine.
+
+    Returns
+    -------
+    str
+        What it prints, or why it cannot be built.
+
+    Raises
+    ------
+    UserError
+        If it finds that the C is not equal.
+    """
+    command = [*kernel_build().command[:-2], "-O0", "-DPLAIN"]  # without -shared -fPIC
     with TemporaryDirectory() as folder:
-        program, sources = (
-            f"{folder}/check",
-            (f"{folder}/{name}.c" for name in ("check", "network", "weights")),
-        )
+        program = f"{folder}/check"
+        sources = [f"{folder}/{name}.c" for name in ("check", "network", "weights")]
         try:
             for name, text in files.items():
                 (Path(folder) / name).write_text(text)
-            run_compiler(
-                folder,
-                [*kernel_build().command[:-2], "-O0", "-DPLAIN", "-o", program, *sources, "-lm"],
-            )
+            run_compiler(folder, [*command, "-o", program, *sources, "-lm"])
             done = subprocess.run([program], capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
             return f"it cannot be checked ({failure_message(error)})"
+    printed = done.stdout.strip()
     if done.returncode:
-        raise UserError(
-            f"its C is not equal to step(), a fault of this program: {done.stdout.strip()}"
-        )
-    return done.stdout.strip()
-
-
-def memory_of(tables, whole="small"):
-    """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one).
-    whole: the library's kind for whole numbers: small, or int8, as on a PC."""
-    flash = sum(
-        array.nbytes
-        for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places)
-    )
-    kernel = library(whole if tables.weights.dtype == np.int8 else "float32")
-    network, nodes, windows = (
-        tables.network(kernel),
-        tables.header["nodes"],
-        tables.header["windows"],
-    )
-    size = kernel.network_size(ctypes.byref(network))
-    rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, windows * ctypes.c_size_t)))
-    small = read_structs(ctypes.c_uint32, ctypes.c_uint32)
-    return (
-        flash,
-        rest
-        + sum(
-            map(ctypes.sizeof, (small["State"], nodes * small["Part"], windows * ctypes.c_uint32))
-        ),
-        rest,
-    )
-
-
-def size_of(count):
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
-
-
-def array(kind, name, values, width=16):
-    """A C array's definition. values: numbers, float32 or whole."""
-    values = np.asarray(values).ravel()
-    texts = (
-        [f"{text}f" for text in values.astype(str).tolist()]
-        if values.dtype.kind == "f"
-        else list(map(str, values.tolist()))
-    )
-    lines = [", ".join(texts[i : i + width]) for i in range(0, len(texts), width)]
-    return f"const {kind} {name}[] = {{\n" + ",\n".join(lines) + "\n};\n"
-
-
-def fields(values):
-    """A C struct's initialiser by names."""
-    texts = (
-        f".{name} = {value!r}f" if isinstance(value, float) else f".{name} = {value}"
-        for name, value in values.items()
-    )
-    return "{" + ", ".join(texts) + "}"
-
-
-def quoted(text):
-    """A C string of this text, in UTF-8."""
-    codes = text.encode(errors="surrogateescape")
-    return (
-        '"'
-        + "".join(
-            chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}"
-            for code in codes
-        )
-        + '"'
-    )
-
-
-def comment(text):
-    """A C comment of this text."""
-    return f"/* {wrapped(text, 110, '   ')} */"
-
-
-def wrapped(text, width, indent=""):
-    """The text in lines of this width; flags and names stay whole. indent: of the second line and later ones."""
-    return textwrap.fill(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def weights_h(model, tables, steps, how=""):
-    """Sizes of this network, and the names of its tables. steps: of an input; how: see files_of."""
-    header, (pixels, labels) = (
-        tables.header,
-        (prod(tables.shapes[n]) for n in (0, tables.header["output"])),
-    )
-    sizes = {
-        "EVENTS": int(isinstance(model, GraphSNN)),
-        "PIXELS": pixels,
-        "CLASSES": labels,
-        "LAYERS": header["layers"],
-    }
-    sizes |= {
-        "TIMESTEPS": steps,
-        **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))},
-    }
-    parts = f"sizeof(NetworkState) + {header['nodes']} * sizeof(NetworkPart) + {header['windows']} * sizeof(size_t)"
-    lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
-    small, wide = (
-        f"#define NETWORK_BYTES ({parts} + {memory_of(tables, kind)[2] + SLACK})"
-        for kind in ("small", "int8")
-    )
-    lines.append("/* of a State with all that it needs */")
-    lines += ["#ifdef NETWORK_SMALL", small, "#else", wide, "#endif"] if small != wide else [wide]
-    classes = getattr(model, "classes", map(str, range(labels)))
-    lines += [
-        "#define NETWORK_CLASS_NAMES { \\",
-        *(f"    {quoted(name)}, \\" for name in classes),
-        "}",
-    ]
-    guard, linkage = (
-        "#ifndef NETWORK_WEIGHTS_H\n#define NETWORK_WEIGHTS_H\n",
-        '#ifdef __cplusplus\nextern "C" {\n#endif',
-    )
-    declared = "extern const NetworkTables network_tables;\nextern const NetworkSettings network_defaults;"
-    end = "#ifdef __cplusplus\n}\n#endif\n#endif\n"
-    if how:
-        guard = f"{comment(f'The network was {how}.')}\n{guard}"
-    return "\n".join([guard, '#include "network.h"\n', *lines, "", linkage, declared, end])
-
-
-def weights_c(tables, settings):
-    """The tables and the settings."""
-    nodes = ",\n".join(
-        fields({name: int(node[name]) for name in NODE.names}) for node in tables.nodes
-    )
-    names = " ".join(f'"{name}\\0"' for name in tables.names)
-    pointers = {
-        name: name
-        for name in (
-            "node",
-            "order",
-            "constants",
-            "weights",
-            "names",
-            *["places"] * bool(len(tables.places)),
-        )
-    }
-    return "\n".join(
-        [
-            '#include "weights.h"\n',
-            f"static const char names[] = {names};",
-            f"static const NetworkNode node[] = {{\n{nodes}\n}};",
-            "static " + array("int32_t", "order", tables.order),
-            *["static " + array("int32_t", "places", tables.places)] * bool(len(tables.places)),
-            "static " + array("network_potential_t", "constants", tables.constants),
-            "static " + array("network_weight_t", "weights", tables.weights),
-            f"const NetworkTables network_tables = {fields(tables.header | pointers)};",
-            f"const NetworkSettings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
-            "",
-        ]
-    )
-
-
-@torch.no_grad()
-def golden_c(model, tables, inputs, numbers):
-    """(what step() does with these inputs, without a stopping rule, how many timesteps): pixels of images, key, by input and
-    timestep lists that end in -1, of blocked pixels, of the events that arrive, or of pixels that spike, and for each layer of
-    neurons that spike; logits. Neurons and pixels by row, column, channel."""
-    is_graph, names = isinstance(model, GraphSNN), tables.names
-    output = output_of(by_step(model)[0], inputs, numbers, dict.fromkeys(names, "spikes"))
-    steps, (first, *layers) = (
-        len(output.logits_by_step),
-        (output.recorded[name]["spikes"] for name in names),
-    )
-    blocked = torch.zeros_like(first) if output.is_open is None else ~output.is_open
-    sent, shapes = (
-        [inputs.transpose(0, 1) if is_graph else first, *layers],
-        tables.shapes[: len(names)],
-    )
-    listed, counts = [], []
-    for values, shape in zip([blocked, *sent], [shapes[0], *shapes], strict=True):
-        listed += [*range(prod(shape)), -1]
-        rows = in_rows(values.reshape(steps, len(inputs), *shape)).swapaxes(0, 1).astype(np.int32)
-        counts.append(np.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=1))
-    counts, pixels = np.concatenate(counts, -1), [0] if is_graph else in_rows(inputs)
-    at = counts.nonzero()
-    return "\n".join(
-        [
-            '#include "network.h"\n',
-            f"enum {{ golden_inputs = {len(inputs)} }};",
-            f"static const double golden_tolerance = {TOLERANCE if tables.weights.dtype == np.float32 else 0};",
-            "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
-            "static " + array("uint32_t", "golden_numbers", numbers),
-            "static " + array("uint8_t", "golden_pixels", pixels, 28),
-            "static "
-            + array("int32_t", "golden_lists", np.repeat(np.array(listed)[at[2]], counts[at])),
-            "static "
-            + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
-        ]
-    ), steps
+        raise UserError(f"its C is not equal to step(), a fault of this program: {printed}")
+    return printed

@@ -311,15 +311,13 @@ class Layout:
         in_order = list(zip(links, targets, strict=True))
         if not fires_first:
             in_order = in_order[1:] + in_order[:1]
-        counted = set()  # paths from a layer to this node: the bias of each counts once
+        counted = set()  # ways from a layer to this node: the bias of each counts once
         for link, target in in_order:
-            bias_counts = []
-            for name in link.through:
-                path = link.path[link.path.index(name) :]
-                bias_counts.append(path not in counted)
-            counted.update(link.path[link.path.index(name) :] for name in link.through)
+            ways = [link.path[link.path.index(name) :] for name in link.through]
+            bias_counts = [way not in counted for way in ways]
+            counted.update(ways)
             # Layers that this file has added, such as scales, have no bias.
-            bias_counts += [False] * (len(link.chain.modules) - len(bias_counts))
+            bias_counts += [False] * (len(link.chain.modules) - len(ways))
             if link.is_back:
                 source = self._source_of_edge_back(link)
             else:
