@@ -24,6 +24,7 @@ PLAIN = (
     "harness/training/resuming.py",
     "ann_wFeedback.py",
     "snn_wFeedback.py",
+    "snn_wFeedback_posthoc_model_*.py",
     "self_models/__init__.py",
     "self_models/assembly.py",
     "self_models/basics/__init__.py",
