@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Write an HTML page that shows one run or compares several.
 
-It has results, spikes, curves over epochs, flags that differ, and the pictures that the runs drew."""
+It has results, spikes, curves over epochs, flags that differ, and the pictures that the
+runs drew.
+"""
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -17,10 +19,18 @@ from harness.measuring.read_logs import find_runs
 from self_models.basics.settings import Setting
 
 
-def build_parser():
+def build_parser() -> Parser:
+    """Return the parser."""
     parser = Parser(__doc__)
-    help_text = "path of a run's .jsonl log, or a run's name in --output_dir (both its ANN and its SNN, where both are there)"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=help_text)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help=(
+            "path of a run's .jsonl log, or a run's name in --output_dir (both its ANN and its "
+            "SNN, where both are there)"
+        ),
+    )
     add_output_flag(
         parser,
         "--output",
@@ -41,8 +51,8 @@ def build_parser():
 def declared_flags() -> dict[str, Setting]:
     """Return the declared flags of all scripts that train or evaluate, by name.
 
-    Of a flag that several scripts have, what evaluations say counts: training selects an
-    epoch by ``--holdout``, and they choose their images by it.
+    Of a flag that several scripts have, what evaluations say counts: training selects
+    an epoch by ``--holdout``, and they choose their images by it.
     """
     flags = {}
     for script in (ann_wFeedback, snn_wFeedback, analysis):
@@ -50,7 +60,8 @@ def declared_flags() -> dict[str, Setting]:
     return flags
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """Write the page."""
     args = build_parser().parse_args(argv)
     runs = find_runs(args.runs, args.output_dir)
     save_page(Path(args.output), runs, args.overwrite, declared_flags())

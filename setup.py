@@ -1,38 +1,35 @@
-"""What pyproject.toml cannot say: scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are
-installed as they lie here, in wfeedback/."""
+"""Say what is installed beside the modules, which pyproject.toml cannot.
+
+Scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are
+installed as they lie here, in wfeedback/.
+"""
 
 from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
-NETWORKS = (
-    "quick_feedback",
-    "quick_baseline",
-    "accurate_feedback",
-    "snn_feedback",
-)  # those of README and python.md
-RECORDS = [
-    f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")
-]  # that compare.md compares
+# Networks that README and docs/reference/python.md use.
+NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")
+# Records that docs/how_to/compare.md compares: five seeds of two networks.
+RECORDS = []
+for network in ("quick_feedback", "quick_baseline"):
+    RECORDS.append(network)
+    RECORDS += [f"{network}_{seed}" for seed in range(1, 5)]
 
-with (
-    TemporaryDirectory() as build
-):  # a build/ that stays here would hand on modules that have been deleted since
+DATA = ["data/mnist/*", "data/nmnist/*", "data/nmnist/*/*", "recipes/*.toml"]
+DATA += [f"trained_models/snn/{name}.pth" for name in NETWORKS]
+DATA += [f"logs/published/snn/{name}.jsonl" for name in RECORDS]
+
+# A build/ that stayed here would hand on modules that have been deleted since.
+with TemporaryDirectory() as build:
     setup(
         packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
-        package_dir={"wfeedback": "."},  # the Python files beside this one, and:
+        package_dir={"wfeedback": "."},  # the Python files beside this one, and DATA
         package_data={
             "self_models.counting": ["conventions/*.toml"],
             "self_models.engines.event": ["c/*.c", "c/*.h"],
             "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
-            "wfeedback": [
-                "data/mnist/*",
-                "data/nmnist/*",
-                "data/nmnist/*/*",
-                "recipes/*.toml",
-                *(f"trained_models/snn/{name}.pth" for name in NETWORKS),
-                *(f"logs/published/snn/{name}.jsonl" for name in RECORDS),
-            ],
+            "wfeedback": DATA,
         },
         options={"build": {"build_base": build}},
     )

@@ -94,8 +94,6 @@ from self_models.runtime.outputs import SNNOutput, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DESCRIPTION = __doc__.partition("\n")[0]
-
-
 DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}  # where they are not an ANN's
 
 

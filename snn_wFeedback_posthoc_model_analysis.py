@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Draw a trained SNN's predictions over time, its spikes, and single neurons.
 
-Writes a GIF with a frame for each timestep from the first that blocks a pixel, and charts."""
+Writes a GIF with a frame for each timestep from the first that blocks a pixel, and
+charts.
+"""
 
 import harness.idle_threads  # noqa: F401  (before torch)
 

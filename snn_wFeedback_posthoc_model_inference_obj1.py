@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes of a trained SNN, for one or several epsilons.
 
-Several values of --readout_slew or --timesteps: all combinations are tried on held-out images, to choose one."""
+Several values of --readout_slew or --timesteps: all combinations are tried on held-out
+images, to choose one.
+"""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Objective 2, early exit: accuracy, timesteps and spikes, for one or several bounds of a rule."""
+"""Objective 2, early exit: accuracy, timesteps and spikes, for one or several bounds of a rule."""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
+
+from itertools import chain
 
 from harness import UserError
 from harness.arguments import Arguments
@@ -33,7 +35,7 @@ CHARTED = ("mean_steps", "spikes", "energy_event_joules")  # against accuracy
 
 
 def build_parser(argv: list[str] | None = None) -> Parser:
-    """Return the parser. argv may have a --model, whose rules and settings are flags, too."""
+    """Return the parser. argv may have a --model, whose rules are flags, too."""
     parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule",))
     group = parser.add_argument_group("objective 2")
     group.add_argument(
@@ -70,7 +72,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
 
     # --- the evaluations
     series = sweep(model, images.test, args, run)
-    records = [record for rows in series.values() for record, _ in rows]
+    by_rule = {}
+    for name, rows in series.items():
+        by_rule[name] = [record for record, _ in rows]
+    records = list(chain.from_iterable(by_rule.values()))
 
     # --- tables and pictures
     run.result(*adaptive_table(series))
@@ -78,7 +83,6 @@ def main(argv: list[str] | None = None) -> list[dict]:
     record, per_image = series[first_rule][0]
     setting = setting_in_words(first_rule, record["bounds"])
     title = f"{setting}, {gate_in_words(model.gate)}"
-    by_rule = {name: [record for record, _ in rows] for name, rows in series.items()}
     pictures = [run.picture(".png"), run.picture("_steps.png")]
     save_accuracies(pictures[0], by_rule, looks_of(by_rule), CHARTED)
     save_step_histograms(pictures[1], per_image, model.timesteps, title, model.classes)
@@ -89,7 +93,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
 def sweep(
     model: VGG_SNN_STDB_wFeedback, images: ImageSet, args: Arguments, run: Run
 ) -> dict[str, list[tuple[dict, dict]]]:
-    """Evaluate all bounds of the rules of --rules, and then T timesteps for every image.
+    """Evaluate all bounds of the rules, and then all T timesteps for every image.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Objective 3, attention through contrast: accuracy on dimmed images, with and without contrast.
 
-Controls: the same network on images whose brightness is normalised instead."""
+Controls: the same network on images whose brightness is normalised instead.
+"""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -41,8 +42,8 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 DIMMED_HALF = 0.15  # what is left of the brightness of half an image
 DIMMED_WHOLE = 0.30  # and of a whole image
-# Control -> side in pixels of the square whose brightest pixel each pixel is divided by;
-# 0: of the image.
+# Control -> side in pixels of the square whose brightest pixel each pixel is divided
+# by; 0: of the image.
 CONTROLS = {"normalised": 0, "locally": WINDOW}
 
 
@@ -54,7 +55,7 @@ def build_parser(argv: list[str] | None = None) -> Parser:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    """Evaluate all kinds of dimming; return the record of each evaluation, and a summary."""
+    """Evaluate all kinds of dimming; return the records, and a summary."""
     args = build_parser(argv).parse_args(argv)
 
     # --- the checkpoint, the network, and its images
@@ -68,7 +69,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
     load_weights(model, start, images, args, run)
     check_predicts(model, args)
 
-    # --- accuracy on dimmed images. Those of one's own have no labels, so none is known.
+    # --- accuracy on dimmed images. Those of one's own have no labels, so none is
+    # known.
     records = []
     pictures = []
     filmed = images.test
@@ -106,7 +108,18 @@ def accuracies(
     run: Run,
     counts: bool,
 ) -> tuple[dict, list[dict]]:
-    """Evaluate plain blocking, contrast, and the controls on images that are dimmed alike.
+    """Evaluate plain blocking, contrast, and the controls on the same images.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+    dimming : str
+        How the images are dimmed, for the records.
+    images : ImageSet
+    args : Arguments
+    run : Run
+    counts : bool
+        Whether operations are counted.
 
     Returns
     -------
@@ -132,7 +145,7 @@ def accuracies(
 
 
 def dimmed_sets(images: ImageSet) -> dict[str, ImageSet]:
-    """Return images of which each half in turn is dimmed to 15 %, or the whole to 30 %."""
+    """Return images with each half in turn dimmed to 15 %, or the whole to 30 %."""
     height, width = images.images.shape[2:]
     where = {
         "top half": np.s_[..., : height // 2, :],
@@ -167,13 +180,22 @@ def with_change(images: ImageSet, change: Callable, *arguments: object) -> Image
 
 
 def dimmed(pixels: torch.Tensor, where: tuple, part: float) -> torch.Tensor:
-    """Leave this part of the brightness of some pixels (where: an index), in place."""
+    """Darken some pixels, in place.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (B, C, H, W), uint8
+    where : tuple
+        Index of the pixels.
+    part : float
+        What is left of their brightness.
+    """
     pixels[where] = (pixels[where] * part).round().to(pixels.dtype)
     return pixels
 
 
 def normalised(pixels: torch.Tensor, window: int) -> torch.Tensor:
-    """Divide each pixel by the brightest around it, at least by a tenth of full brightness.
+    """Divide each pixel by the brightest around it, but at least by a tenth of full.
 
     Parameters
     ----------
@@ -200,9 +222,9 @@ def contrast_summary(rows: list[dict]) -> dict[str, float | None]:
     Returns
     -------
     dict
-        ``clean`` (with contrast), ``clean_plain``; ``dimmed_CASE``, means over the kinds
-        of dimming; ``regained``, the part of the accuracy lost by dimming that contrast
-        wins back, None where none is lost.
+        ``clean`` (with contrast), ``clean_plain``; ``dimmed_CASE``, means over the
+        kinds of dimming; ``regained``, the part of the accuracy lost by dimming that
+        contrast wins back, None where none is lost.
     """
     clean = rows[0]
     dimmed_rows = rows[1:]

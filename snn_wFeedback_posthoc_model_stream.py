@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a trained SNN on a stream of frames: prediction, spikes and open input after each frame."""
+"""Run a trained SNN on a stream of frames: prediction, spikes and open input after each frame."""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -86,7 +86,7 @@ def build_parser(argv: list[str] | None = None) -> Parser:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    """Show a network a stream; return the record of each frame, and that of the stream."""
+    """Show a network a stream; return the records of each frame, and of the stream."""
     args = build_parser(argv).parse_args(argv)
     if bool(args.frames) == bool(args.scene):
         raise UserError(f"give --frames PATH, or --scene with one of {', '.join(SCENES)}")

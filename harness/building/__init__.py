@@ -1,1 +1,1 @@
-"""How do flags and checkpoints become a model, and an ANN an SNN?"""
+"""How flags and checkpoints become a network, and an ANN an SNN."""

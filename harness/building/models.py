@@ -66,8 +66,8 @@ def new_snn(
     model_class : type, optional
         Class of the network. Default: that of the gate.
     **settings
-        Settings that hold instead of a flag's. A gate, rule or read-out of one's own may
-        be an object, a neuron a class: ``gate=MyGate(epsilon=0.1)``.
+        Settings that hold instead of a flag's. A gate, rule or read-out of one's own
+        may be an object, a neuron a class: ``gate=MyGate(epsilon=0.1)``.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def settings_from(cls: type[Network], args: Arguments) -> dict[str, object]:
 
 
 def build(cls: type[Network], settings: dict[str, object], args: Arguments) -> Network:
-    """Make a network on the device that the flags name. ``--seed`` draws its weights."""
+    """Make a network on the device of the flags; ``--seed`` draws its weights."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))
     model = cls(**settings)
@@ -188,8 +188,8 @@ def load_ann(
     path : str
         Its file, for errors.
     say : callable, optional
-        Gets a line on what the checkpoint lacks and training will learn: bounds of qcfs,
-        a decoder. Without it nothing may be lacking.
+        Gets a line on what the checkpoint lacks and training will learn: bounds of
+        qcfs, a decoder. Without it nothing may be lacking.
 
     Returns
     -------
@@ -213,7 +213,8 @@ def say_nothing(line: str) -> None:
 def ann_of(path: str, args: Arguments) -> VGG_wFeedback:
     """Load the ANN of a checkpoint, in evaluation.
 
-    It has its own settings. The original's files have none: of those the flags say them.
+    It has its own settings. The original's files have none: of those the flags say
+    them.
 
     Raises
     ------
@@ -241,8 +242,8 @@ def fill(
 ) -> Network:
     """Give a network the weights of a checkpoint.
 
-    What the checkpoint may lack starts as the class makes it, which a line tells: somebody's
-    own parts of an ordinary network, and what the arguments allow.
+    What the checkpoint may lack starts as the class makes it, which a line tells:
+    somebody's own parts of an ordinary network, and what the arguments allow.
 
     Parameters
     ----------
@@ -291,7 +292,7 @@ def has_decoder(weights: dict[str, torch.Tensor]) -> bool:
 
 
 def teacher_from(args: Arguments) -> Teacher | None:
-    """Load the ANN of --teacher_ann, which training distils from. None without the flag.
+    """Load the ANN of --teacher_ann, which training distils from, if there is one.
 
     Raises
     ------
@@ -373,7 +374,7 @@ def class_for(word: str, cls: type[Network]) -> type[Network]:
 
 
 def named(word: str) -> type[Network] | None:
-    """Return the class that a --model names, None where it names none; import its file."""
+    """Import the file of a --model, and return the class that it names, or None."""
     if not word:
         return None
     path, name = parts_of(word)
@@ -452,11 +453,12 @@ def lines_on_flags(args: Arguments, model: Network, start: object) -> Iterator[s
     if args.model:
         path = parts_of(args.model)[0]
         digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-        yield f"--model: {path.name}, digest {digest}, classes: {', '.join(imported(path).classes) or 'none'}"
+        classes = ", ".join(imported(path).classes) or "none"
+        yield f"--model: {path.name}, digest {digest}, classes: {classes}"
 
 
 def idle_settings(model: Network) -> set[str]:
-    """Return the names of settings of gates, rules and read-outs that are not chosen."""
+    """Return the settings of gates, rules and read-outs that are not chosen."""
     idle = set()
     for registry in model.parts.values():
         idle.update(settings_in(*registry.values()))
@@ -467,7 +469,11 @@ def idle_settings(model: Network) -> set[str]:
 
 
 def takes_default_threshold(model: VGG_SNN_STDB_wFeedback, start: object) -> bool:
-    """Return whether a neuron begins with --default_threshold, not as its start says."""
+    """Return whether any neuron begins with --default_threshold.
+
+    Else all have thresholds of the checkpoint that they start from, or of its
+    conversion.
+    """
     if start.kind in ("", "run"):  # in a run that goes on, it must be as it was
         return True
     if "thresholds" in start.saved and "settings" not in start.saved:  # the original's

@@ -77,7 +77,8 @@ class Start(NamedTuple):
 def check_flags(args: Arguments, kind: str) -> None:
     """Raise UserError for flags that contradict each other, or lack another one.
 
-    A contradiction counts only where one of the two was typed: a recipe may say the other.
+    A contradiction counts only where one of the two was typed: a recipe may say the
+    other.
     """
     flags = ("pretrained_ann", "pretrained_snn") if kind == "snn" else ("pretrained_ann",)
     if args.test_only and not any(getattr(args, flag) for flag in flags):
@@ -97,8 +98,8 @@ def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> St
     ----------
     args : Arguments
     kind : {"ann", "snn"}
-        What is trained, or evaluated. An SNN may start from an ANN, or from an SNN, which
-        counts if both are given.
+        What is trained, or evaluated. An SNN may start from an ANN, or from an SNN,
+        which counts if both are given.
     saved : dict or None
         Last checkpoint of a run that goes on, see ``open_last_checkpoint``.
 
@@ -125,7 +126,22 @@ def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> St
 
 
 def checkpoint_at(path: str, kind: str, args: Arguments, model: str) -> Start:
-    """Read a checkpoint that must hold an ANN or SNN (kind); model: --model for its class."""
+    """Read a checkpoint of one kind.
+
+    Parameters
+    ----------
+    path : str
+    kind : {"ann", "snn"}
+        What it must hold.
+    args : Arguments
+    model : str
+        ``--model``, whose class it may be of.
+
+    Raises
+    ------
+    UserError
+        If it holds another kind, or cannot be read.
+    """
     saved = read(path, args, model)
     if saved.get("settings", {}).get("nodes"):
         raise UserError(
@@ -146,7 +162,8 @@ def take_over_checkpoint(args: Arguments, start: Start, kind: str) -> None:
     Parameters
     ----------
     args : Arguments
-        Changed in place. Where there is no checkpoint, or a run goes on, nothing changes.
+        Changed in place. Where there is no checkpoint, or a run goes on, nothing
+        changes.
     start : Start
     kind : {"ann", "snn"}
         What is trained, or evaluated.
@@ -276,7 +293,8 @@ def rules_of_evaluation(args: Arguments, start: Start) -> dict[str, object]:
 def rules_of_streams(args: Arguments, start: Start) -> dict[str, object]:
     """Return flag -> value that follows where an SNN sees a stream of frames.
 
-    Old evidence must decay, so that a new frame counts. A phased network refuses streams.
+    Old evidence must decay, so that a new frame counts. A phased network refuses
+    streams.
     """
     if args.update == "phased":
         return {}
@@ -374,7 +392,9 @@ def load_snn(
 def load_ann_weights(
     model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments, run: Run
 ) -> bool:
-    """Give the SNN the weights of the ANN that the run starts from, with its biases or zeros.
+    """Give the SNN the weights of the ANN that the run starts from.
+
+    Where the ANN has no biases, those of the SNN are zeros.
 
     Parameters
     ----------
@@ -389,7 +409,8 @@ def load_ann_weights(
     Returns
     -------
     bool
-        Whether the thresholds are the ANN's bounds, still in the unit of its activations.
+        Whether the thresholds are the ANN's bounds, still in the unit of its
+        activations.
 
     Raises
     ------

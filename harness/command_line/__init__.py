@@ -1,1 +1,1 @@
-"""What was asked for on the command line, and how does a script open and fail?"""
+"""What the command line asks for, and how a script opens and fails."""

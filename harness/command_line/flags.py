@@ -30,9 +30,11 @@ from self_models.basics.settings import (
 from self_models.config import Network
 from self_models.vgg_wFeedback import PRECISIONS
 
+# What a training script says where nothing is typed at all.
 BARE = (
-    "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; --preset own --dataset FOLDER "
-    "trains on your own images; --dataset MNIST is the original's run, many hours on a CPU"
+    "nothing to do: --preset quick_feedback trains in minutes, --preset list names all recipes; "
+    "--preset own --dataset FOLDER trains on your own images; --dataset MNIST is the original's "
+    "run, many hours on a CPU"
 )
 
 
@@ -51,11 +53,18 @@ def fractions(text: str) -> list[float]:
     return [FRACTION.parse(word) for word in text.replace(",", " ").split()]
 
 
+def number_or_path(text: str) -> int | str:
+    """Parse a number of images, at least 1; any other text is a path."""
+    if text.lstrip("-").isdigit():
+        return COUNT.parse(text)
+    return text
+
+
 # --- flags of every script that trains or evaluates
 
 
 def add_run_flags(parser: Parser, test_only: bool = False) -> None:
-    """Add the flags of a run: its seed, name, place and device, and what it starts from.
+    """Add the flags of a run: seed, name, place, device, and what it starts from.
 
     Parameters
     ----------
@@ -166,7 +175,7 @@ def add_run_flags(parser: Parser, test_only: bool = False) -> None:
 
 
 def add_data_flags(parser: Parser) -> None:
-    """Add the flags of the images: where they are, how many are taken, in what batches."""
+    """Add the flags of the images: where they are, how many count, in what batches."""
     parser.add_flag(
         "data",
         "--data_dir",
@@ -545,7 +554,7 @@ def add_flags_of_training_scripts(parser: Parser) -> None:
 
 
 def add_loss_flags(parser: Parser) -> None:
-    """Add the flags of the losses that a --model registers, see harness/training/losses.py."""
+    """Add the flags of the losses that a --model registers; see ``Loss``."""
     for name, declared in loss_settings().items():
         parser.add_setting(name, declared)
 
@@ -554,10 +563,11 @@ def add_loss_flags(parser: Parser) -> None:
 
 
 def network_class(argv: list[str] | None, table: str, default: type[Network]) -> type[Network]:
-    """Find the class of the network, whose settings are flags, before there is a parser.
+    """Find the class of the network, since its settings are flags of the parser.
 
     It is the class of the ``--model`` in the command line, or in the recipe that this
-    names. The file of ``--model`` is imported, so that what it registers has flags, too.
+    names. The file of ``--model`` is imported, so that what it registers has flags,
+    too.
 
     Parameters
     ----------
@@ -585,7 +595,7 @@ def network_class(argv: list[str] | None, table: str, default: type[Network]) ->
 
 
 def add_network_flags(parser: Parser, settings: dict[str, Setting]) -> None:
-    """Add a flag for each setting of a network, as ``Network.known_settings`` gives them."""
+    """Add a flag for each setting, as ``Network.known_settings`` gives them."""
     for name, declared in settings.items():
         parser.add_setting(name, declared)
 
@@ -593,20 +603,19 @@ def add_network_flags(parser: Parser, settings: dict[str, Setting]) -> None:
 # --- flags of scripts that draw
 
 
-def add_picture_flags(parser):
-    """What a GIF shows, and how fast; returns the group."""
+def add_picture_flags(parser: Parser) -> object:
+    """Add the flags of what a GIF shows, and how fast; return their argument group."""
     group = parser.add_argument_group("pictures")
-    number_or_path = flag_type(
-        Text(lambda text: COUNT.parse(text) if text.lstrip("-").isdigit() else text)
-    )
     group.add_argument(
         "--images",
-        type=number_or_path,
+        type=flag_type(Text(number_or_path)),
         nargs="+",
         default=[5],
         metavar="N|PATH",
-        help="N test images, the "
-        "first of each class, or your own images: files and folders, without a data set",
+        help=(
+            "N test images, the first of each class, or your own images: files and folders, "
+            "without a data set"
+        ),
     )
     group.add_argument(
         "--index",
@@ -631,7 +640,8 @@ def add_picture_flags(parser):
     return group
 
 
-def add_baseline_flag(group, what):
+def add_baseline_flag(group: object, what: str) -> None:
+    """Add ``--baseline`` to a group. what: which network it names, for --help."""
     group.add_argument(
         "--baseline",
         default="",

@@ -1,4 +1,4 @@
-"""The parser of every script: argparse, with short help, ranges, and errors of one line.
+"""The parser of every script: argparse with short help, ranges, errors of one line.
 
 Plain argparse: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and
 argparse-dataclass 2.0, tried in November 2026, each lacks short flags, bare and valued
@@ -113,17 +113,18 @@ def add_output_flag(group: object, flag: str, help: str, *endings: str, default:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose flags have kinds of values, and whose errors are one line.
+    """An argparse parser whose flags have ranges, and whose errors are one line.
 
-    Flags are added by ``add_flag``, or as in argparse by ``add_argument``. Errors end the
-    script with exit status 2.
+    Flags are added by ``add_flag``, or as in argparse by ``add_argument``. Errors end
+    the script with exit status 2.
 
     Parameters
     ----------
     description : str
         What the script does.
     table : {"", "ann", "snn", "evaluation"}
-        The table of recipes/NAME.toml that this script reads. "": it has no ``--preset``.
+        The table of recipes/NAME.toml that this script reads. "": it has no
+        ``--preset``.
     bare : str
         What to say where nothing is typed at all. "": that is no error.
 
@@ -215,7 +216,7 @@ class Parser(argparse.ArgumentParser):
             self.rare.add(flag)
 
     def flag_actions(self) -> dict[str, argparse.Action]:
-        """Return name -> action of all flags and positional words, in the order of --help."""
+        """Return name -> action of all flags and words, in the order of --help."""
         actions = {}
         for group in self._action_groups:
             for action in group._group_actions:
@@ -281,13 +282,13 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def read_words(self, words: list[str]) -> dict[str, object]:
-        """Return name -> value of the flags that these words give, in the order of --help."""
+        """Return name -> value of the flags in these words, in the order of --help."""
         absent = dict.fromkeys(self.flag_actions(), ABSENT)
         said = super().parse_args(words, argparse.Namespace(**absent))
         return {name: value for name, value in vars(said).items() if value is not ABSENT}
 
     def error(self, message: str) -> None:
-        """End the script with this line, and with what a mistyped flag was meant to be."""
+        """End the script with this line, and with what was meant by a mistyped flag."""
         if "--help" not in message:
             typo = re.search("unrecognized arguments: (--[^ =]+)", message)
             likely = ""
@@ -381,7 +382,7 @@ class _HelpAll(argparse.Action):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """--help without the flags that are rare; range and default stand behind each text."""
+    """--help without the flags that are rare, with range and default of each."""
 
     def __init__(self, prog: str, parser: Parser) -> None:
         super().__init__(prog, max_help_position=34, width=110)
@@ -433,6 +434,7 @@ class SwitchAction(argparse.Action):
         value: str | None,
         option_string: str | None = None,
     ) -> None:
+        """Set the flag: to True without a value, to False by --no-FLAG."""
         is_negative = option_string.startswith("--no-")
         if value is None:
             setattr(namespace, self.dest, not is_negative)

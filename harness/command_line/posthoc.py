@@ -1,4 +1,7 @@
-"""What the scripts share that evaluate a trained SNN: flags, checkpoint, images, records."""
+"""What the scripts share that evaluate a trained SNN.
+
+These are flags, the way from a checkpoint to a network, images, and records.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -125,12 +128,12 @@ def posthoc_parser(
 def settings_of_evaluation(
     network: type[VGG_SNN_STDB_wFeedback], model_class: type[VGG_SNN_STDB_wFeedback]
 ) -> dict[str, Setting]:
-    """Return name -> Setting of a network that is evaluated as a model of another class."""
+    """Return the settings of a network that is evaluated as one of another class."""
     return with_defaults(network.known_settings(), model_class.defaults | network.defaults)
 
 
 def names_without(model_class: type[VGG_SNN_STDB_wFeedback], without: tuple[str, ...]) -> set[str]:
-    """Return these settings, and those of all gates, rules or read-outs that they choose."""
+    """Return these settings, and those of all parts that they choose from."""
     names = set(without)
     for setting in without:
         for part in model_class.parts.get(setting, {}).values():
@@ -249,7 +252,7 @@ def choose_images(
 
 
 def own_files(args: Arguments) -> list[Path]:
-    """Return the image files that ``--images`` names, where it is no number of images."""
+    """Return the files that ``--images`` names, none where it is a number of images."""
     words = getattr(args, "images", [1])
     if isinstance(words[0], int) and len(words) == 1:
         return []
@@ -257,13 +260,15 @@ def own_files(args: Arguments) -> list[Path]:
 
 
 def open_run(args: Arguments, suffix: str) -> Run:
-    """Return the run of an evaluation, NAME with this suffix of its checkpoint or ``--run_name``.
+    """Return the run of an evaluation.
+
+    It is called as ``--run_name`` says, else after its checkpoint.
 
     Parameters
     ----------
     args : Arguments
     suffix : str
-        What the script calls the evaluation of a network.
+        What follows the name of the checkpoint.
     """
     name = original_name("snn", args)
     if args.pretrained_snn:
@@ -304,7 +309,7 @@ def load_weights(
 def notes_on_training(
     model: VGG_SNN_STDB_wFeedback, start: Start, args: Arguments
 ) -> Iterator[str]:
-    """Yield lines on a gate or an epsilon that the network was trained with, and has not here."""
+    """Yield lines on a gate or epsilon of training that the network has not here."""
     trained_gate = start.settings.get("gate", "open")
     gate = model.settings["gate"]
     if trained_gate not in ("open", gate):

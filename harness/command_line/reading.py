@@ -1,11 +1,12 @@
 """The flags that say how a NIR file is to be read, for every script that takes one."""
 
+from harness.arguments import Arguments
 from harness.command_line.parser import SwitchAction, flag_type
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
 from self_models.guests.nir.reading import LIKE, READING, RESETS
 
 
-def add_reading_flags(group):
+def add_reading_flags(group: object) -> None:
     """Add the flags that say how a NIR file is to be read.
 
     Each of them is None unless it is typed, so that a script can tell whether somebody
@@ -95,7 +96,7 @@ def add_reading_flags(group):
     )
 
 
-def reading_of(args):
+def reading_of(args: Arguments) -> dict[str, object]:
     """Collect the flags of ``add_reading_flags`` as from_nir takes them.
 
     Parameters

@@ -1,4 +1,7 @@
-"""How a script runs, once for each of --seeds, and fails: one clear line on standard error, exit status other than 0."""
+"""How a script runs, once for each of --seeds, and how it fails.
+
+A failure is one clear line on standard error, and an exit status other than 0.
+"""
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -10,10 +13,10 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -27,18 +30,37 @@ from harness.training.last_checkpoint import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
 
-HELPS = "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; in conversion fewer --balance_images"
+HELPS = (
+    "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; "
+    "in conversion fewer --balance_images"
+)
 OF_ONE_RUN = {"seed", "results_json"}  # flags
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
+
+# Numbers of the options of mallopt(3), from glibc's malloc.h.
+TRIM_THRESHOLD = -1
+TOP_PAD = -2
+MMAP_MAX = -4
 
 
 class SeedsFailed(UserError):
-    """Some runs of --seeds failed, and the others are done. The message has a line of each."""
+    """Some runs of --seeds failed, and the others are done. A line tells of each."""
 
 
-def run_script(main):
-    """Run main() as a script, as one of several ranks if torchrun started it. A UserError or ModelError becomes one line and exit
-    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank, and seeds of several that failed, with 1."""
+# --- one script
+
+
+def run_script(main: Callable[[], object]) -> None:
+    """Run ``main`` as a script, as one of several ranks if torchrun started it.
+
+    A UserError or ModelError, and full memory, become one line and exit status 2.
+    SIGINT and SIGTERM end with 130 and 143; a lost rank, and seeds of several that
+    failed, with 1. Any other error is a fault in the program, and keeps its traceback.
+
+    Parameters
+    ----------
+    main : callable
+        Takes no arguments.
+    """
     keep_freed_memory()
     with handling(end_at_once), ranks.process_group():
         try:
@@ -51,9 +73,8 @@ def run_script(main):
             fail(str(error), 2)
         except (RuntimeError, MemoryError) as error:
             fail_for(error)
-        except (
-            BrokenPipeError
-        ):  # the reader of our output, say head, has gone; nothing is left to tell it
+        except BrokenPipeError:
+            # The reader of our output, say head, has gone: nothing is left to tell it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except KeyboardInterrupt as stop:
@@ -62,55 +83,79 @@ def run_script(main):
             sys.exit(128 + getattr(stop, "number", signal.SIGINT))
 
 
-def keep_freed_memory():
-    """Let this process keep the memory that it frees, with glibc, which else returns blocks above 32 MB, and the system clears
-    them anew: 7 to 27 % of a training step's time (docs/notebook/training_speed.md)."""
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where the C library is glibc.
+
+    Without this, glibc returns blocks above 32 MB, and the system clears them anew: 7
+    to 27 % of a training step's time (docs/notebook/training_speed.md).
+    """
+    options = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 2**26}
     with suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
-        for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)):
-            ctypes.CDLL(None).mallopt(*option)
+        for option, value in options.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
-def fail_for(error):
-    """End the script for an error that is no fault in the program: full memory, or a lost rank."""
-    if full := line_on_memory(error):
-        fail(full, 2)
+def fail_for(error: Exception) -> NoReturn:
+    """End the script for full memory, or a lost rank. Raise any other error again."""
+    memory_line = line_on_memory(error)
+    if memory_line:
+        fail(memory_line, 2)
     if ranks.lost_contact(error):
-        reason = " ".join(str(error).split())
-        lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
+        reason = in_one_line(error).split(". ")[0][:200]
         fail(
-            f"{lost}. The last checkpoint of a training run is kept: --resume goes on, with any number of ranks",
+            f"rank {ranks.rank()} lost the others: one has died, or the network failed "
+            f"({reason}). The last checkpoint of a training run is kept: --resume goes on, "
+            "with any number of ranks",
             1,
         )
     raise error
 
 
-def line_on_memory(error):
-    """What to say of an error that full memory has raised, '' of another."""
-    reason, on_gpu = " ".join(str(error).split()), isinstance(error, torch.OutOfMemoryError)
-    if (
-        on_gpu
+def line_on_memory(error: Exception) -> str:
+    """Return what to say of an error that full memory has raised, "" of another."""
+    reason = in_one_line(error)
+    is_on_gpu = isinstance(error, torch.OutOfMemoryError)
+    is_full = (
+        is_on_gpu
         or isinstance(error, MemoryError)
         or "allocate memory" in reason
         or "size calculation overflowed" in reason
-    ):
-        full, more = ("the GPU's memory", "; or --device cpu") if on_gpu else ("the memory", "")
-        return f"{full} is too small: try {HELPS}{more} ({reason[-120:]})"
-    return ""
+    )
+    if not is_full:
+        return ""
+    what = "the memory"
+    advice = HELPS
+    if is_on_gpu:
+        what = "the GPU's memory"
+        advice = f"{HELPS}; or --device cpu"
+    return f"{what} is too small: try {advice} ({reason[-120:]})"
 
 
-def fail(message, status):
-    """One line on standard error, with the rank if there are several; then the end."""
-    prefix = f"error (rank {ranks.rank()})" if ranks.count() > 1 else "error"
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """End the script with one line on standard error; it names one rank of several."""
+    prefix = "error"
+    if ranks.count() > 1:
+        prefix = f"error (rank {ranks.rank()})"
     print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 
-def train_each(train, parser, argv, kind):
+# --- one run for each seed
+
+
+def train_each(
+    train: Callable[[Arguments], object], parser: object, argv: list[str] | None, kind: str
+) -> object:
     """Train once or, with --seeds, once for each seed in turn: NAME, NAME_1, NAME_2.
 
-    A typed checkpoint, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With
-    --resume, runs that are done are left as they are. Where one seed fails, the others are
-    trained all the same.
+    A typed checkpoint, PATH.pth, stands for PATH_1.pth with seed 1 where there is one.
+    With --resume, runs that are done are left as they are. Where one seed fails, the
+    others are trained all the same.
 
     Parameters
     ----------
@@ -144,85 +189,192 @@ def train_each(train, parser, argv, kind):
             f"--{min(wrong)} is of one run, and --seeds makes several: leave out one of the two"
         )
     words = list(sys.argv[1:] if argv is None else argv)
-    runs = [run_of_seed(parser, words, kind, seed) for seed in dict.fromkeys(args.seeds)]
+    seeds = dict.fromkeys(args.seeds)  # each once, in order
+    runs = [run_of_seed(parser, words, kind, seed) for seed in seeds]
     return train_in_turn(train, runs)
 
 
 class SeedRun(NamedTuple):
-    """One run of --seeds."""
+    """One run of --seeds.
+
+    Attributes
+    ----------
+    name : str
+        Name of the run, with its seed.
+    args : Arguments
+        Its flags.
+    title : str
+        The line that it begins with.
+    """
 
     name: str
     args: Arguments
-    title: str  # the line that it begins with
+    title: str
 
 
-def run_of_seed(parser, words, kind, seed):
-    """Make the SeedRun of a seed. Raises UserError where its files are there already."""
-    own = parser.parse_args([*words, "--seed", str(seed)])
-    if "run_name" in own.given or not own.run_name:  # else a recipe has named it, with its seed
-        set_found(own, run_name=numbered(asked_name(kind, own), seed))
-    name = run_name(kind, own)
-    if ranks.is_first() and not (own.resume or own.overwrite or own.test_only):
-        if taken := Paths(kind, name, own.output_dir).taken():
-            raise UserError(taken)
+def run_of_seed(parser: object, words: list[str], kind: str, seed: int) -> SeedRun:
+    """Prepare the run of a seed, before the first one trains.
 
-    siblings = {}  # flag -> the checkpoint of the same seed
+    Parameters
+    ----------
+    parser : Parser
+    words : list of str
+        The command line.
+    kind : {"ann", "snn"}
+        What is trained.
+    seed : int
+
+    Returns
+    -------
+    SeedRun
+
+    Raises
+    ------
+    UserError
+        If its files are there already.
+    """
+    args = parser.parse_args([*words, "--seed", str(seed)])
+    if "run_name" in args.given or not args.run_name:  # else a recipe has named it
+        set_found(args, run_name=numbered(asked_name(kind, args), seed))
+    name = run_name(kind, args)
+    if ranks.is_first() and not (args.resume or args.overwrite or args.test_only):
+        conflict = Paths(kind, name, args.output_dir).taken()
+        if conflict:
+            raise UserError(conflict)
+
+    checkpoints = checkpoints_of_seed(args, seed)
+    starts = [f"--{flag} {path}" for flag, path in checkpoints.items()]
+    title = "; ".join([f"== seed {seed}: {name}", *starts])
+    set_found(args, **checkpoints)
+    return SeedRun(name, args, title)
+
+
+def checkpoints_of_seed(args: Arguments, seed: int) -> dict[str, str]:
+    """Return the checkpoints of a seed that lie beside those that the user named.
+
+    Returns
+    -------
+    dict of {str: str}
+        Flag that names PATH.pth -> path of PATH_1.pth with seed 1, if that is there.
+    """
+    checkpoints = {}
     for flag in STARTS:
-        if flag in own.given and getattr(own, flag):
-            path = Path(getattr(own, flag))
+        if flag in args.given and getattr(args, flag):
+            path = Path(getattr(args, flag))
             sibling = path.with_stem(numbered(path.stem, seed))
             if sibling.is_file():
-                siblings[flag] = str(sibling)
-    starts = [f"--{flag} {path}" for flag, path in siblings.items()]
-    title = "; ".join([f"== seed {seed}: {name}", *starts])
-    set_found(own, **siblings)
-    return SeedRun(name, own, title)
+                checkpoints[flag] = str(sibling)
+    return checkpoints
 
 
-def train_in_turn(train, runs):
-    """Train these SeedRuns, see train_each()."""
-    say = partial(print, flush=True) if ranks.is_first() else str
-    results, failures, errors = [], [], []
-    none_began = True
+class SeedFailure(NamedTuple):
+    """A run of --seeds that failed.
+
+    Attributes
+    ----------
+    run : SeedRun
+    message : str
+        Of the error, in one line.
+    """
+
+    run: SeedRun
+    message: str
+
+    @property
+    def line(self) -> str:
+        """The message, with what failed."""
+        return f"seed {self.run.args.seed}, run {self.run.name}: {self.message}"
+
+
+def train_in_turn(train: Callable[[Arguments], object], runs: list[SeedRun]) -> list:
+    """Train several runs, one after the other.
+
+    Parameters
+    ----------
+    train : callable
+        As ``train_each`` has it.
+    runs : list of SeedRun
+
+    Returns
+    -------
+    list
+        What ``train`` returns of each run that is not left as it is.
+
+    Raises
+    ------
+    UserError, SeedsFailed
+        As ``train_each`` has them. Of several ranks the first error ends all.
+    """
+    results = []
+    failures = []
+    has_begun = False  # any of them
     for number, run in enumerate(runs):
-        say(run.title)
+        print_once(run.title)
         try:
             results.append(train(run.args))
-            none_began = False
+            has_begun = True
         except Finished as done:
-            say(f"left as it is: {done}")
-            none_began = False
+            print_once(f"left as it is: {done}")
+            has_begun = True
         except (UserError, ModelError, RuntimeError, MemoryError) as error:
-            line = line_on_failure(error)
-            failure = f"seed {run.args.seed}, run {run.name}: {line}"
+            failure = SeedFailure(run, message_on_failure(error))
             if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
-                left = [str(other.args.seed) for other in runs[number + 1 :]]
-                not_begun = f"; not begun: --seeds {' '.join(left)}" if left else ""
-                raise UserError(f"{failure}{not_begun}") from None
-            say(f"failed: {line}")
+                raise UserError(failure.line + seeds_not_begun(runs[number + 1 :])) from None
+            print_once(f"failed: {failure.message}")
             failures.append(failure)
-            errors.append(line)
             if getattr(error, "had_begun", False):
-                none_began = False
-    if none_began and len(set(errors)) == 1:  # it concerns all seeds, so none is named
-        raise UserError(errors[0])
+                has_begun = True
+    messages = {failure.message for failure in failures}
+    if not has_begun and len(messages) == 1:  # it concerns all seeds, so none is named
+        raise UserError(messages.pop())
     if failures:
-        raise SeedsFailed("\n".join(failures))
+        raise SeedsFailed("\n".join(failure.line for failure in failures))
     return results
 
 
-def line_on_failure(error):
-    """The line on an error that has ended a run. Raises an error again that is a fault in the program, or a lost rank."""
+def message_on_failure(error: Exception) -> str:
+    """Return the message on an error that has ended a run, in one line.
+
+    An error that is a fault in the program, or a lost rank, is raised again.
+    """
     if isinstance(error, UserError | ModelError):
-        return " ".join(str(error).split())
-    full = line_on_memory(error)
-    if not full:
+        return in_one_line(error)
+    memory_line = line_on_memory(error)
+    if not memory_line:
         raise error
-    return full
+    return memory_line
 
 
-def call(name, flags, folder=None):
-    """Run a command as the user would, in a process of its own, from this folder; where it fails, this program ends, too."""
+def seeds_not_begun(runs: list[SeedRun]) -> str:
+    """Return the end of a line, with the seeds that have not been trained."""
+    if not runs:
+        return ""
+    return f"; not begun: --seeds {' '.join(str(run.args.seed) for run in runs)}"
+
+
+def print_once(line: str) -> None:
+    """Print a line on the first rank only."""
+    if ranks.is_first():
+        print(line, flush=True)
+
+
+# --- one script that calls others
+
+
+def call(name: str, flags: str, folder: Path | None = None) -> None:
+    """Run a command as the user would, in a process of its own.
+
+    Where it fails, this program ends, too.
+
+    Parameters
+    ----------
+    name : str
+        One of ``COMMANDS``.
+    flags : str
+        As they would be typed.
+    folder : Path, optional
+        Where it runs. Default: the present folder.
+    """
     print(f"\n$ {shlex.join(program(name))} {flags}", flush=True)
     done = subprocess.run(
         [sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)], cwd=folder
@@ -231,31 +383,46 @@ def call(name, flags, folder=None):
         sys.exit(done.returncode)
 
 
-# --- the command `wfeedback`, of an installed package: every script by its name, from any folder
+# --- the command `wfeedback`, of an installed package: every script by its name, from
+# any folder
 
 
-def wfeedback():
+def wfeedback() -> None:
+    """Run the command ``wfeedback``."""
     run_script(run_named)
 
 
-def run_named():
-    """Run the script that the first word names, as in COMMANDS or by its file, with the other words as its flags."""
+def run_named() -> None:
+    """Run the script that the first word of the command line names.
+
+    It is named as in ``COMMANDS``, or by its file. The other words are its flags.
+
+    Raises
+    ------
+    UserError
+        If there is none of this name.
+    """
     name, *flags = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--help_all"):
-        return print("\n".join(overview()))
+        print("\n".join(overview()))
+        return
     script = COMMANDS.get(name, name.removesuffix(".py"))
-    known = {script: name for name, script in COMMANDS.items()}
-    if script not in known:
+    names = {script: name for name, script in COMMANDS.items()}
+    if script not in names:
         raise UserError(f"there is no command wfeedback {name}: {choices(name, COMMANDS)}")
-    sys.argv = [f"wfeedback {known[script]}", *flags]
+    sys.argv = [f"wfeedback {names[script]}", *flags]
     sys.path.insert(0, str(HOME))
     importlib.import_module(script).main()
 
 
-def overview():
-    """Lines that list the commands, each with the first sentence of its script."""
+def overview() -> Iterator[str]:
+    """Yield lines that list the commands, with the first sentence of each script."""
     yield "usage: wfeedback COMMAND [FLAG ...]\n"
     for name, script in COMMANDS.items():
-        about = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8")))
-        yield f"  {name:10}{about.partition(chr(10))[0]}"
-    yield "\nwfeedback COMMAND --help lists a command's flags, wfeedback ann --preset list the recipes."
+        source = (HOME / f"{script}.py").read_text(encoding="utf-8")
+        first_line, *_ = ast.get_docstring(ast.parse(source)).split("\n")
+        yield f"  {name:10}{first_line}"
+    yield (
+        "\nwfeedback COMMAND --help lists a command's flags, "
+        "wfeedback ann --preset list the recipes."
+    )

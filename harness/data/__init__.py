@@ -1,1 +1,1 @@
-"""Which images are there, and what is done to them?"""
+"""The images that a run sees: what a network knows of them, NIR files, scenes."""

@@ -2,8 +2,12 @@
 
 import re
 import warnings
+from collections.abc import Collection
+from pathlib import Path
 
 from self_models.basics import ModelError
+from self_models.guests.nir.conventions import Convention
+from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import LIKE, from_nir
 
 RESET_WORDS = {
@@ -13,7 +17,9 @@ RESET_WORDS = {
 }
 
 
-def read_nir(path, reading=None, engine="auto"):
+def read_nir(
+    path: Path | str, reading: dict[str, object] | None = None, engine: str = "auto"
+) -> tuple[GraphSNN, list[str]]:
     """Read a NIR file as somebody has asked for.
 
     Parameters
@@ -58,12 +64,12 @@ def read_nir(path, reading=None, engine="auto"):
     return model, notes
 
 
-def typed(reading):
-    """The arguments of a reading that somebody has asked for."""
+def typed(reading: dict[str, object]) -> dict[str, object]:
+    """Return the arguments of ``from_nir`` that somebody has asked for."""
     return {name: value for name, value in reading.items() if value is not None}
 
 
-def in_flags(message, reading):
+def in_flags(message: str, reading: Collection[str]) -> str:
     """Write the arguments that a message of ``from_nir`` names as a script's flags.
 
     Parameters
@@ -84,8 +90,8 @@ def in_flags(message, reading):
     return argument.sub(lambda found: flag_of(found[1], found[2].strip("'")), message)
 
 
-def flag_of(name, value):
-    """The flag that gives a script this argument of ``from_nir``."""
+def flag_of(name: str, value: object) -> str:
+    """Return the flag that gives a script this argument of ``from_nir``."""
     if str(value) == "True":
         return f"--{name}"
     if str(value) == "False":
@@ -93,7 +99,7 @@ def flag_of(name, value):
     return f"--{name} {value}"
 
 
-def how_read(model, path, reading=None):
+def how_read(model: GraphSNN, path: Path, reading: dict[str, object] | None = None) -> str:
     """Say in one sentence how a network was read from its NIR file.
 
     Parameters
@@ -110,25 +116,35 @@ def how_read(model, path, reading=None):
     str
         The file, the flags that were typed, and what they, or else the file, amount to.
     """
-    flags = [flag_of(name, value) for name, value in typed(reading or {}).items()]
+    asked_for = typed(reading or {})
+    flags = " ".join(flag_of(name, value) for name, value in asked_for.items())
+    with_flags = f"with {flags}" if flags else "without flags"
     convention = model.convention
     sign = ">=" if convention.spikes_at_threshold else ">"
-    resets = RESET_WORDS[convention.reset]
-    if convention.reset == "zero" and typed(reading or {}).get("v_reset") is not None:
-        resets = "after a spike V becomes what --v_reset says"
-    if convention.reset_delay:
-        resets += ", with reset_delay"
-    timesteps = f"timesteps of {1000 * convention.dt:g} ms"
-    if convention.tau_in_timesteps:
-        timesteps = "time constants count timesteps"
     facts = [
-        timesteps,
+        timesteps_in_words(convention),
         f"neurons spike where V {sign} threshold",
-        resets,
+        reset_in_words(convention, is_v_reset_given="v_reset" in asked_for),
     ]
     if convention.fires_before_charge:
         facts.append("a timestep's input charges V after the spike")
     if convention.membrane_floor is not None:
         facts.append(f"V does not fall below {-convention.membrane_floor:g} thresholds")
-    said = f"with {' '.join(flags)}" if flags else "without flags"
-    return f'read from "{path.name}" {said}: {"; ".join(facts)}'
+    return f'read from "{path.name}" {with_flags}: {"; ".join(facts)}'
+
+
+def timesteps_in_words(convention: Convention) -> str:
+    """Say what a time constant is measured in, of ``GraphSNN.convention``."""
+    if convention.tau_in_timesteps:
+        return "time constants count timesteps"
+    return f"timesteps of {1000 * convention.dt:g} ms"
+
+
+def reset_in_words(convention: Convention, is_v_reset_given: bool) -> str:
+    """Say what a spike does to the membrane potential, of ``GraphSNN.convention``."""
+    reset = RESET_WORDS[convention.reset]
+    if convention.reset == "zero" and is_v_reset_given:
+        reset = "after a spike V becomes what --v_reset says"
+    if convention.reset_delay:
+        reset += ", with reset_delay"
+    return reset

@@ -194,7 +194,7 @@ def check_may_begin(args: Arguments, paths: Paths) -> None:
     """
     records = read_records(paths.json_path)
     epochs = [record.get("epoch") for record in records if record["event"] == "epoch"]
-    # An epoch is recorded before it is saved, so a run that was killed in between has one.
+    # An epoch is recorded before it is saved: a run that was killed in between has one.
     has_trained = epochs not in ([], [1]) or (not records and paths.best_path.exists())
     if has_trained:
         raise UserError(
