@@ -519,7 +519,8 @@ class Graph:
     def _paths_into(self, node, visited):
         """Find the senders whose signal reaches a node, and the paths from them.
 
-        visited: the linear nodes behind it, by which a circle is noticed.
+        visited: the linear nodes on the way from this node to the target, by which a
+        circle is noticed.
         """
         paths = []
         for source in node.sources:
@@ -534,10 +535,10 @@ class Graph:
         return paths
 
     def _paths_from(self, name, visited):
-        """Find the senders of what a node sends, and the paths from them.
+        """Find the senders behind what a node sends, and the paths from them.
 
-        A sender is its own one. visited: the linear nodes behind it,
-        by which a circle is noticed.
+        Behind what a sender sends is the sender itself. visited: the linear nodes on
+        the way from this node to the target, by which a circle is noticed.
         """
         if name == INPUT or is_sender(self.modules[name]):
             return [SignalPath(name, (), is_back=False)]

@@ -55,21 +55,22 @@ class DenseEngine:
         return None
 
     def run(self, model, run, draws) -> dict:
-        """Take timesteps of a run, in place, and return what they show.
+        """Run timesteps of a network.
 
         Parameters
         ----------
         model : VGG_SNN_STDB_wFeedback
             The network.
         run : RunState
-            Where it stands; it is changed.
-        draws : Tensor of shape (T, B, C, H, W)
-            Uniform in [0, 1), of the input encoding.
+            State before these timesteps. It is changed.
+        draws : Tensor of shape (T, B, C, H, W), 0 to 1
+            Uniform samples for the input encoding.
 
         Returns
         -------
-        dict of str to Tensor
-            What each timestep shows, with pictures; see ``runtime/loop.py``.
+        dict of {str: Tensor of shape (T, B, ...)}
+            Their outputs, with frames. The docstring of ``runtime/loop.py`` lists the
+            keys.
         """
         if model.timing.is_phased:
             return model.timing.advance(model, run, draws)

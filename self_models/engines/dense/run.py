@@ -198,11 +198,11 @@ def propagate(run: RunState, nodes: Sequence[Node], sent: Signals, steps: range)
         elif is_constant and isinstance(node.module, LINEAR):
             output = node.module(signal[0])
             sent[node.name] = output.expand(num_steps, *output.shape)
-        elif is_constant:
-            in_a_row = torch.cat([signal[0]] * num_steps)
-            sent[node.name] = run_module(run, node.name, node.module, in_a_row, steps)
         else:
-            in_a_row = signal.flatten(0, 1)
+            if is_constant:
+                in_a_row = torch.cat([signal[0]] * num_steps)
+            else:
+                in_a_row = signal.flatten(0, 1)
             sent[node.name] = run_module(run, node.name, node.module, in_a_row, steps)
 
 
