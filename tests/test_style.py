@@ -15,6 +15,7 @@ PLAIN = (
     "harness/command_line/*.py",
     "harness/data/*.py",
     "harness/idle_threads.py",
+    "harness/drawing/*.py",
     "harness/measuring/*.py",
     "harness/runs/ranks.py",
     "harness/runs/run.py",

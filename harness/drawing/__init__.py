@@ -1,1 +1,1 @@
-"""What does it look like?"""
+"""Pictures of what networks do, and of how they compare."""

@@ -1,158 +1,234 @@
-"""What a network does in a stream, while its image changes: a Film for its GIF, and a chart of its timesteps."""
+"""What a network does in a stream, while its image changes.
 
+A ``Reel`` has a ``Film`` for the GIF, and figures for a chart over the timesteps.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
+from os import PathLike
 from textwrap import fill
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from scipy.special import softmax
 
 from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart
-from harness.drawing.film import answers_of, as_pixels, film_of
-from self_models.runtime.outputs import by_part, open_share_by_step, spiking_parts
+from harness.drawing.film import Film, as_pixels, film_of, leading_classes
+from self_models.data.sets import Batch
+from self_models.runtime.outputs import SNNOutput, by_part, open_share_by_step, spiking_parts
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-MOST = 240  # steps that a GIF shows
+MOST = 240  # timesteps that a GIF shows
 WIDEST = 80  # letters of a line of the title
 SHOWN = 28  # images above a chart at most
 SQUARE = 0.1  # of a chart's width is the height of these images
 ROOM = 0.012  # of it takes a letter
-VERDICTS = {
+VERDICTS = {  # in words -> the colour
     "right": RIGHT,
     "wrong": WRONG,
     "no label": NO_ANSWER,
     "no answer yet": "#e4e4e4",
-}  # and their colours
-BESIDE_TITLE = {
+}
+BESIDE_TITLE = {  # where a legend stands
     "loc": "lower right",
     "bbox_to_anchor": (1, 0.97),
     "borderaxespad": 0,
     "handletextpad": 0.3,
-}  # of a key
-OF_IMAGES = ("images", "stopped")  # arrays of a Film that are not by step
+}
+NOT_BY_STEP = ("images", "stopped")  # arrays of a Film
+
+
+class ShownImage(NamedTuple):
+    """An image of the stream: the timestep before which it begins, and its pixels."""
+
+    begin: int
+    pixels: np.ndarray
 
 
 class Reel:
-    """What a stream of one image at a time has shown so far, to be drawn: figures of each step, and a Film, which has all of
-    them, or every second, third, … so that there are no more than MOST. steps: how many there will be; title: of the stream."""
+    """What a stream of one image at a time has shown so far.
 
-    def __init__(self, model, steps, title):
-        self.model, self.title, self.steps, self.taken = model, fill(title, WIDEST), steps, 0
-        self.every, self.figures, self.parts, self.spikes = (
-            -(-steps // MOST),
-            [],
-            [],
-            0,
-        )  # figures, parts: of each call of add
-        self.images, self.now, self.since, self.next = (
-            [],
-            None,
-            0,
-            0,
-        )  # now: the image that began at step since
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    steps : int
+        How many timesteps the stream will have.
+    title : str
+        What it is called.
 
-    def add(self, batch, output):
-        """The SNNOutput of the next steps, on this Batch of one image. Returns the figures of these steps, name -> (T,)."""
-        steps, image = len(output.logits_by_step), as_pixels(batch.images)[0].cpu().numpy()
-        sure = softmax(output.logits_by_step[:, 0].double().cpu().numpy(), -1)
-        spikes = by_part(
-            {
-                name: counts[:, 0].double().cpu().numpy()
-                for name, counts in output.spikes_by_step.items()
-            }
-        )
-        share = open_share_by_step(output, batch.images)
-        figures = {part: spikes[part] + np.zeros(steps) for part in PART_COLOURS}
-        figures |= {"answer": answers_of(sure), "sure": sure.max(-1)}
-        figures["label"] = np.full(steps, -1 if batch.labels is None else int(batch.labels[0]))
-        figures["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
-        self.figures.append(figures)
-        if not np.array_equal(image, self.now):
-            self.now, self.since = image, self.taken
-        if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):
-            self.images.append((self.since, image))
-            self.next = self.taken + self.steps / SHOWN
+    Attributes
+    ----------
+    every : int
+        The film has each timestep of so many, so that there are no more than `MOST`.
+    images : list of ShownImage
+        Images for the chart, no more than about `SHOWN`.
+    """
+
+    def __init__(self, model: VGG_SNN_STDB_wFeedback, steps: int, title: str):
+        self.model = model
+        self.title = fill(title, WIDEST)
+        self.steps = steps
+        self.every = ceil(steps / MOST)
+        self.images: list[ShownImage] = []
+        self._steps_done = 0
+        self._figures = []  # of each call of add: name -> (T,)
+        self._image = None  # the present one, as pixels
+        self._image_begin = 0  # the timestep before which it began
+        self._next_image_from = 0  # the timestep from which on the chart has room for one
+        self._film_parts = []  # of each call of add: name of an array -> kept timesteps
+        self._last_film = None
+        self._spikes_before = 0  # by part, (1, len(PARTS))
+
+    def add(self, batch: Batch, output: SNNOutput) -> dict[str, np.ndarray]:
+        """Add the next timesteps.
+
+        Parameters
+        ----------
+        batch : Batch
+            One image.
+        output : SNNOutput
+            What the network gave in these timesteps.
+
+        Returns
+        -------
+        dict of {str: ndarray of shape (T,)}
+            Figures of these timesteps: spikes of each part, ``answer``, how ``sure`` it
+            is, ``label``, and the share of ``open`` input.
+        """
+        steps = len(output.logits_by_step)
+        figures = _figures_of(batch, output, steps)
+        self._figures.append(figures)
+        self._add_image(as_pixels(batch.images)[0].cpu().numpy())
         if self.model.has_feedback:
-            self.add_film(batch, output)
-        self.taken += steps
+            self._add_film(batch, output)
+        self._steps_done += steps
         return figures
 
-    def add_film(self, batch, output):
-        """Keep the Film of the next steps, or of every second, third, …"""
+    def _add_image(self, image: np.ndarray) -> None:
+        """Keep an image for the chart, if it is new and there is room for it."""
+        if not np.array_equal(image, self._image):
+            self._image = image
+            self._image_begin = self._steps_done
+        is_new = not self.images or self.images[-1].begin < self._image_begin
+        if is_new and self._steps_done >= self._next_image_from:
+            self.images.append(ShownImage(self._image_begin, image))
+            self._next_image_from = self._steps_done + self.steps / SHOWN
+
+    def _add_film(self, batch: Batch, output: SNNOutput) -> None:
+        """Keep the film of the next timesteps, or of each of ``every``."""
         names = self.model.classes
-        title = (
-            ""
-            if batch.labels is None
-            else f"label: {names[batch.labels[0]]}"
-            if batch.labels[0] >= 0
-            else "no label"
-        )
+        title = ""
+        if batch.labels is not None:
+            label = batch.labels[0]
+            title = f"label: {names[label]}" if label >= 0 else "no label"
         film = film_of(self.model, batch, output, names, [title])
         inputs = np.repeat(film.images[None], len(film.predictions), 0)
-        self.last = replace(
-            film, inputs=inputs, spikes=film.spikes + self.spikes, heading=self.title
-        )
-        self.spikes, first = (
-            self.last.spikes[-1],
-            -(self.taken + 1) % self.every,
-        )  # of these steps that is kept
-        by_step = {
-            name: each
-            for name, each in vars(self.last).items()
-            if isinstance(each, np.ndarray) and name not in OF_IMAGES
-        }
-        self.parts.append({name: each[first :: self.every] for name, each in by_step.items()})
+        spikes = film.spikes + self._spikes_before
+        film = replace(film, inputs=inputs, spikes=spikes, heading=self.title)
+        self._last_film = film
+        self._spikes_before = spikes[-1]
 
-    def film(self):
-        """The Film of the steps so far; None of a network that predicts nothing."""
-        if not self.parts:
+        first_kept = -(self._steps_done + 1) % self.every
+        kept = {}
+        for name, values in vars(film).items():
+            if isinstance(values, np.ndarray) and name not in NOT_BY_STEP:
+                kept[name] = values[first_kept :: self.every]
+        self._film_parts.append(kept)
+
+    def film(self) -> Film | None:
+        """Return the film so far; None of a network that predicts nothing."""
+        if not self._film_parts:
             return None
-        parts = {
-            name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]
-        }
-        return replace(
-            self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every
-        )
+        arrays = {}
+        for name in self._film_parts[0]:
+            arrays[name] = np.concatenate([part[name] for part in self._film_parts])
+        stopped = np.array([len(arrays["spikes"])])
+        return replace(self._last_film, **arrays, stopped=stopped, every=self.every)
 
-    def so_far(self):
-        """The figures of all steps, name -> (T,)."""
-        return {
-            name: np.concatenate([figures[name] for figures in self.figures])
-            for name in self.figures[0]
-        }
+    def so_far(self) -> dict[str, np.ndarray]:
+        """Return the figures (T,) of all timesteps, see ``add``."""
+        joined = {}
+        for name in self._figures[0]:
+            joined[name] = np.concatenate([figures[name] for figures in self._figures])
+        return joined
 
 
-def save_stream(path, reel, baseline=None):
-    """A PNG over the timesteps of a Reel: images; answers, right or wrong; spikes by part. baseline: a Reel drawn beside."""
-    networks = {"this network": reel.so_far()} | (
-        {"baseline": baseline.so_far()} if baseline else {}
-    )
-    count = len(networks["this network"]["answer"])
-    ratios = [1, 0.35 + 0.35 * len(networks), 2.4]
-    with chart(path, (12, 1.15 * sum(ratios) + 1), 3, 1, height_ratios=ratios, sharex=True) as (
-        pictures,
-        answers,
-        spikes,
-    ):
-        draw_images(pictures, reel.images, count)
-        draw_answers(answers, count, networks, reel.model.classes)
-        draw_spikes(spikes, count, networks, spiking_parts(reel.model.layers))
+def _figures_of(batch: Batch, output: SNNOutput, steps: int) -> dict[str, np.ndarray]:
+    """Return the figures (T,) of a few timesteps on one image, see ``Reel.add``."""
+    counts = {}
+    for layer, values in output.spikes_by_step.items():
+        counts[layer] = values[:, 0].double().cpu().numpy()
+    spikes = by_part(counts)
+    figures = {}
+    for part in PART_COLOURS:
+        figures[part] = spikes[part] + np.zeros(steps)  # a part without layers is a mere 0
+    sure = softmax(output.logits_by_step[:, 0].double().cpu().numpy(), -1)
+    figures["answer"] = leading_classes(sure)
+    figures["sure"] = sure.max(-1)
+    label = -1 if batch.labels is None else int(batch.labels[0])
+    figures["label"] = np.full(steps, label)
+    share = open_share_by_step(output, batch.images)
+    figures["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
+    return figures
+
+
+def save_stream(path: str | PathLike, reel: Reel, baseline: Reel | None = None) -> None:
+    """Draw a stream over its timesteps: images, answers, and spikes by part.
+
+    Parameters
+    ----------
+    path : str or Path
+        The PNG.
+    reel : Reel
+        What the network has shown.
+    baseline : Reel, optional
+        That of another network on the same stream.
+    """
+    networks = {"this network": reel.so_far()}
+    if baseline:
+        networks["baseline"] = baseline.so_far()
+    steps = len(networks["this network"]["answer"])
+    heights = [1, 0.35 + 0.35 * len(networks), 2.4]
+    size = (12, 1.15 * sum(heights) + 1)
+    with chart(path, size, 3, 1, height_ratios=heights, sharex=True) as axes:
+        images_axis, answers_axis, spikes_axis = axes
+        draw_images(images_axis, reel.images, steps)
+        draw_answers(answers_axis, networks, reel.model.classes)
+        draw_spikes(spikes_axis, steps, networks, spiking_parts(reel.model.layers))
         for begin, _ in reel.images:
-            for axis in (answers, spikes):
+            for axis in (answers_axis, spikes_axis):
                 axis.axvline(begin + 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
-        pictures.figure.suptitle(reel.title)
+        images_axis.figure.suptitle(reel.title)
 
 
-def draw_images(axis, images, steps):
-    """The images (step, pixels) in a row, each where it begins, smaller where it is followed soon."""
-    height, width = images[0][1].shape[:2]
-    begins, full = [step + 0.5 for step, _ in images], SQUARE * steps * width / height
-    for (_, image), left, right in zip(images, begins, [*begins[1:], steps + 0.5], strict=True):
-        size = min((right - left) / full, 1)
+def draw_images(axis: Axes, images: Sequence[ShownImage], steps: int) -> None:
+    """Draw images in a row, each where it begins, smaller where the next one is near.
+
+    Parameters
+    ----------
+    axis : Axes
+        The axis.
+    images : sequence of ShownImage
+        The images, all of one size.
+    steps : int
+        Number of timesteps of the stream.
+    """
+    _, first = images[0]
+    height, width = first.shape[:2]
+    full_width = SQUARE * steps * width / height  # in timesteps
+    lefts = [begin + 0.5 for begin, _ in images]
+    rights = [*lefts[1:], steps + 0.5]
+    for (_, pixels), left, right in zip(images, lefts, rights, strict=True):
+        size = min((right - left) / full_width, 1)
         axis.imshow(
-            image,
+            pixels,
             cmap="gray",
             vmin=0,
             vmax=255,
-            extent=(left, left + size * full, 0, size),
+            extent=(left, left + size * full_width, 0, size),
             aspect="auto",
         )
         axis.axvline(left, color="#bbbbbb", linewidth=0.8)
@@ -161,62 +237,103 @@ def draw_images(axis, images, steps):
     axis.tick_params(bottom=False)
 
 
-def draw_answers(axis, steps, networks, names):
-    """A row for each network (name -> figures): right or wrong in colours, and the answer in words where there is room."""
+def draw_answers(
+    axis: Axes, networks: dict[str, dict[str, np.ndarray]], names: Sequence[str]
+) -> None:
+    """Draw a row for each network: in colours whether its answer is right.
+
+    Parameters
+    ----------
+    axis : Axes
+        The axis.
+    networks : dict of {str: dict of {str: ndarray of shape (T,)}}
+        Name of a network -> its figures, of which ``answer`` and ``label`` are drawn.
+        -1 is no answer, and no label.
+    names : sequence of str
+        Names of the classes, which are written where there is room.
+    """
     for row, figures in enumerate(networks.values()):
-        answer, label = figures["answer"], figures["label"]
-        verdict = np.select([answer < 0, label < 0, answer == label], [3, 2, 0], 1)
-        changes = np.flatnonzero(np.diff(answer, prepend=-2) | np.diff(verdict, prepend=-2))
-        for begin, end in zip(changes, [*changes[1:], steps], strict=True):
-            axis.barh(
-                row, end - begin, 0.8, begin + 0.5, color=[*VERDICTS.values()][verdict[begin]]
-            )
-            if answer[begin] >= 0 and end - begin > ROOM * steps * len(names[answer[begin]]):
-                axis.text(
-                    (begin + end + 1) / 2,
-                    row,
-                    names[answer[begin]],
-                    color="white",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                )
+        draw_answer_row(axis, row, figures["answer"], figures["label"], names)
     axis.set(ylim=(len(networks) - 0.5, -0.5))
     axis.set_yticks(range(len(networks)), list(networks))
     axis.set_title("answer at each timestep", loc="left")
-    for word, colour in VERDICTS.items():
-        axis.barh(0, 0, color=colour, label=word)
+    for verdict, colour in VERDICTS.items():
+        axis.barh(0, 0, color=colour, label=verdict)
     axis.legend(ncols=5, **BESIDE_TITLE)
 
 
-def draw_spikes(axis, count, networks, spiking):
-    """Draw the spikes of the first network by part, of the other in all.
-
-    ``networks``: figures by name; ``spiking``: parts of the first that have a spiking layer.
-    """
-    steps, means = np.arange(1, count + 1), []
-    for name, figures in networks.items():
-        parts = [figures[part] for part in PART_COLOURS]
-        if means:
-            axis.step(
-                steps,
-                sum(parts),
-                where="mid",
-                color=ACCURACY_COLOUR,
-                linewidth=1,
-                label=f"{name}, in all",
+def draw_answer_row(
+    axis: Axes, row: int, answer: np.ndarray, label: np.ndarray, names: Sequence[str]
+) -> None:
+    """Draw answers (T,) as bars, each as long as answer and verdict stay the same."""
+    steps = len(answer)
+    right, wrong, no_label, no_answer = range(len(VERDICTS))
+    verdict = np.select(
+        [answer < 0, label < 0, answer == label], [no_answer, no_label, right], wrong
+    )
+    colours = list(VERDICTS.values())
+    changes = np.diff(answer, prepend=-2) | np.diff(verdict, prepend=-2)
+    begins = np.flatnonzero(changes)
+    for begin, end in zip(begins, [*begins[1:], steps], strict=True):
+        axis.barh(row, end - begin, 0.8, begin + 0.5, color=colours[verdict[begin]])
+        if answer[begin] < 0:
+            continue
+        name = names[answer[begin]]
+        if end - begin > ROOM * steps * len(name):
+            axis.text(
+                (begin + end + 1) / 2,
+                row,
+                name,
+                color="white",
+                ha="center",
+                va="center",
+                fontsize=9,
             )
-        else:
+
+
+def draw_spikes(
+    axis: Axes,
+    steps: int,
+    networks: dict[str, dict[str, np.ndarray]],
+    spiking: Sequence[str],
+) -> None:
+    """Draw the spikes of the first network by part, and those of another in all.
+
+    Parameters
+    ----------
+    axis : Axes
+        The axis.
+    steps : int
+        Number of timesteps, T.
+    networks : dict of {str: dict of {str: ndarray of shape (T,)}}
+        Name of a network -> its figures, of which the spikes of parts are drawn.
+    spiking : sequence of str
+        Parts of the first network that have a spiking layer.
+    """
+    timesteps = np.arange(1, steps + 1)
+    means = []
+    for number, (name, figures) in enumerate(networks.items()):
+        total = sum(figures[part] for part in PART_COLOURS)
+        means.append(f"{name} {total.mean():,.0f}")
+        if number == 0:
             axis.stackplot(
-                steps,
+                timesteps,
                 [figures[part] for part in spiking],
                 labels=spiking,
                 colors=[PART_COLOURS[part] for part in spiking],
                 step="mid",
                 linewidth=0,
             )
-        means.append(f"{name} {sum(parts).mean():,.0f}")
-    axis.set(ylabel="spikes", ylim=(0, None), xlim=(0.5, count + 0.5), xlabel="timestep")
+        else:
+            axis.step(
+                timesteps,
+                total,
+                where="mid",
+                color=ACCURACY_COLOUR,
+                linewidth=1,
+                label=f"{name}, in all",
+            )
+    axis.set(ylabel="spikes", ylim=(0, None), xlim=(0.5, steps + 0.5), xlabel="timestep")
     axis.set_title(f"spikes in each timestep; mean: {', '.join(means)}", loc="left")
     axis.legend(ncols=5, **BESIDE_TITLE)
     axis.locator_params("x", integer=True)
