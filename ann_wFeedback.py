@@ -206,7 +206,7 @@ def train(args: Arguments) -> dict:
             last.restore(start.run, Path(args.resume))
         if epochs:
             plan = plan_lines(model, args.architecture, train_set, epochs, updates_per_epoch)
-            run.say(*plan, optimizer_line(optimizer))
+            run.say(*plan, optimizer_line(optimizer, args.optimizer))
         run.begin()
         evaluate = partial(evaluate, after_batch=last.save_if_due)
         parallel = ranks.parallel(model)  # with one rank the model itself

@@ -342,8 +342,8 @@ def compute_losses(
     Returns
     -------
     dict of {str: Tensor}
-        Scalars, means over the batch: each term before its weight, and the sum,
-        ``total``. Epoch lines and records show all of them.
+        Scalars, means over the batch: each term before its weight (the penalty after
+        it), and the sum, ``total``. Epoch lines and records show all of them.
     """
     losses = {}
     losses["classification"] = classification_loss(
@@ -476,7 +476,7 @@ def train(args: Arguments) -> dict:
             last.restore(start.run, Path(args.resume))
         if epochs:
             plan = plan_lines(model, args.architecture, train_set, epochs, updates_per_epoch)
-            run.say(*plan, optimizer_line(optimizer))
+            run.say(*plan, optimizer_line(optimizer, args.optimizer))
         run.begin()
         evaluate = partial(evaluate, after_batch=last.save_if_due)
         parallel = ranks.parallel(model)  # with one rank the model itself

@@ -17,6 +17,8 @@ PLACES = {  # name -> the module that has it
     "ANNConfig": "self_models.config",
     "ModelError": "self_models.basics",
     "SNNConfig": "self_models.config",
+    "VGG_SNN_STDB_wFeedback": "self_models.vgg_wFeedback_spiking",
+    "VGG_wFeedback": "self_models.vgg_wFeedback",
     "evaluate": "self_models.counting.evaluation",
     "first_difference": "self_models.guests.conformance",
     "from_ann": "self_models.guests.from_ann.converting",

@@ -33,6 +33,7 @@ from self_models.basics.settings import (
     Setting,
     Switch,
     Text,
+    choices,
     describe_fields,
     field_of,
     field_values,
@@ -167,7 +168,13 @@ class NetworkConfig:
         """Check each field, as the flags are checked."""
         for field in dataclasses.fields(self):
             declared = field.metadata["setting"]
-            setattr(self, field.name, declared.check(field.name, getattr(self, field.name)))
+            value = getattr(self, field.name)
+            if isinstance(value, Gate | Never | Readout):
+                raise ModelError(
+                    f"{field.name}: a configuration has plain values: give the name of one here, "
+                    f"or pass the object to the network, as {field.name}=..."
+                )
+            setattr(self, field.name, declared.check(field.name, value))
         find_plan(self.architecture, self.plan)  # raises ModelError for what is no network
 
     def as_settings(self) -> dict[str, object]:
@@ -464,8 +471,8 @@ class Network(nn.Module):
         Raises
         ------
         ModelError
-            If an object is not derived from the class that its place needs, or one of
-            its fields is given beside it.
+            If an object is not derived from the class that its place needs, a value of
+            it cannot be, or one of its fields is given beside it.
         """
         settings = dict(settings)
         if "architecture" in settings:
@@ -481,6 +488,8 @@ class Network(nn.Module):
                     f"{kind}: give a name, or an object of a class derived from "
                     f"{base.__name__} of {base.__module__}, not {part!r}"
                 )
+            for name, declared in settings_in(type(part)).items():
+                declared.check(name, getattr(part, name))
             for name in field_values(part):
                 if name in settings:
                     raise ModelError(f"{name}: the {kind} that is passed has it: give it to that")
@@ -517,24 +526,24 @@ class Network(nn.Module):
             Parts that take the place of present ones.
         """
         changes = dict(changes)
-        plain = {name: value for name, value in self.settings.items() if name != "neuron"}
-        parts = {}
+        # Objects that stay get their changed fields; objects that are replaced go.
+        parts = dict(new_parts)
         for kind, part in self.own_parts.items():
-            fields = field_values(part)
-            for name in (kind, *fields):
-                plain.pop(name, None)
-            if kind in changes or kind in new_parts:
-                continue  # another one is chosen
-            changed_fields = {name: changes.pop(name) for name in fields if name in changes}
-            parts[kind] = dataclasses.replace(part, **changed_fields)
-        for kind, part in new_parts.items():
-            for name in (kind, *field_values(part)):
-                plain.pop(name, None)
-            parts[kind] = part
-        neuron = {name: value for name, value in self.settings.items() if name == "neuron"}
+            is_replaced = kind in changes or kind in new_parts
+            if not is_replaced:
+                fields = {
+                    name: changes.pop(name) for name in field_values(part) if name in changes
+                }
+                parts[kind] = dataclasses.replace(part, **fields)
+
+        # What objects tell, or have told, is no plain setting.
+        told = {"neuron", *self.names_of_parts(self.own_parts), *self.names_of_parts(parts)}
+        plain = {name: value for name, value in self.settings.items() if name not in told}
         settings = self.checked(plain | changes)
+        if "neuron" in self.settings:
+            settings["neuron"] = self.settings["neuron"]
         self.own_parts = parts
-        self.settings = settings | self.settings_of_parts() | neuron
+        self.settings = settings | self.settings_of_parts()
 
     @classmethod
     def fixed_settings(cls) -> set[str]:
@@ -589,9 +598,7 @@ class Network(nn.Module):
         known = cls.known_settings()
         for name in values:
             if name not in known:
-                raise ModelError(
-                    f"{cls.__name__} has no setting {name!r}: choose from {', '.join(known)}"
-                )
+                raise ModelError(f"{cls.__name__} has no setting {name!r}: {choices(name, known)}")
         checked = {}
         for name, declared in known.items():
             checked[name] = declared.check(name, values.get(name, declared.default))

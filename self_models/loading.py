@@ -211,9 +211,62 @@ def load_known(path: str | os.PathLike, own: type[nn.Module] | None = None) -> d
     saved = load_checkpoint(path)
     if "settings" in saved:
         cls = network_class(path, saved, own)
-        check_neuron(path, saved, cls, None)
+        saved["own_parts"] = take_own_parts(saved["settings"], cls)
         network_settings(path, saved, cls)
     return saved
+
+
+def take_own_parts(settings: dict[str, object], cls: type[nn.Module]) -> dict[str, str]:
+    """Take parts that nobody has registered out of a checkpoint's settings.
+
+    They were passed to the network as objects, so their fields are not known here, and
+    are taken out, too.
+
+    Parameters
+    ----------
+    settings : dict of {str: object}
+        The checkpoint's. Changed in place.
+    cls : type
+        Class of the network.
+
+    Returns
+    -------
+    dict of {str: str}
+        "gate", "rule", "readout" or "neuron" -> the name of its class.
+    """
+    own_parts = {}
+    for kind, registry in cls.parts.items():
+        name = settings.get(kind)
+        if isinstance(name, str) and name not in registry:
+            own_parts[kind] = settings.pop(kind)
+    neuron = settings.pop("neuron", None)
+    if neuron is not None and neuron != cls.Neuron.__name__:
+        own_parts["neuron"] = neuron
+    if own_parts:
+        for name in settings.keys() - cls.known_settings().keys():
+            del settings[name]
+    return own_parts
+
+
+def check_parts(path: str | os.PathLike, saved: dict, model: nn.Module) -> None:
+    """Raise CheckpointError if a network lacks a part that a checkpoint names.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint, as `load_known` returns it.
+    model : nn.Module
+        The network that is to have its weights.
+    """
+    for kind, name in saved.get("own_parts", {}).items():
+        if model.settings.get(kind) != name:
+            raise CheckpointError(
+                f"{path} has a {kind} of somebody's own, {name}, which nobody has registered: "
+                "add the --model FILE.py that registers it, or pass it, as "
+                f"load(path, {kind}=...) and new_snn(args, {kind}=...) take it"
+            )
 
 
 def network_class(

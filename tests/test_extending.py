@@ -67,9 +67,22 @@ def test_a_copy_of_the_script_trains_with_a_gate_of_its_own(trained, tmp_path, m
     mine = importlib.import_module("mine")
     flags = f"--pretrained_ann {trained.ann} {ON_HELD_OUT} --epochs 1 --run_name x {DATA}"
     mine.main(shlex.split(f"{flags} --output_dir {tmp_path}"))
-    evaluation = records(tmp_path / "logs/snn/x.jsonl", "evaluation")[-1]
+    log = tmp_path / "logs/snn/x.jsonl"
+    evaluation = records(log, "evaluation")[-1]
     assert evaluation["gate"] == "Relative" and evaluation["epsilon"] == 0.2
+    opening = records(log, "run")[0]  # which tells the gate in force, not the flags
+    assert opening["parameters"]["gate"] == "Relative" and opening["parameters"]["slack"] == 0.1
+    assert opening["origins"]["epsilon"] == "found"
+
+    # It resumes and evaluates its own network. The script without the gate refuses it.
+    mine.main(shlex.split(f"--resume --run_name x --epochs 2 --output_dir {tmp_path}"))
+    assert len(records(log, "epoch")) == 2
     path = tmp_path / "trained_models/snn/x.pth"
+    judge = f"--test_only --pretrained_snn {path} {DATA} --output_dir {tmp_path} --run_name"
+    mine.main(shlex.split(f"{judge} judged"))
+    assert "has a gate of somebody's own, Relative, which nobody has registered" in refused(
+        "snn", f"{judge} refused"
+    )
     with pytest.raises(ModelError, match=r"load\(path, gate=Relative\(\.\.\.\)\)"):
         load(path)
     assert load(path, gate=mine.Relative(epsilon=0.2)).settings["slack"] == 0.1

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 
 from harness import UserError
-from harness.arguments import Arguments
+from harness.arguments import Arguments, set_found
 from harness.data.facts import check_same, shape_and_classes
 from harness.runs import ranks
 from harness.runs.run import unused_flags
@@ -29,7 +29,7 @@ from self_models.basics.devices import compute_exactly
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import field_values, meant, settings_in
 from self_models.config import Network
-from self_models.loading import ignored, kind_of, load_known, on_engine
+from self_models.loading import check_parts, ignored, kind_of, load_known, on_engine
 from self_models.runtime.draws import seed_for
 from self_models.runtime.known_parts import in_stages, names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -75,16 +75,17 @@ def new_snn(
     """
     declared_by = class_for(args.model, model_class or VGG_SNN_STDB_wFeedback)
     values = settings_from(declared_by, args)
-    for part in settings.values():
-        if dataclasses.is_dataclass(part):  # it has these settings itself
-            for name in field_values(part):
-                values.pop(name, None)
+    objects = [value for value in settings.values() if dataclasses.is_dataclass(value)]
+    for part in objects:
+        for name in field_values(part):  # the object says them, and not the flags
+            values.pop(name, None)
     values |= settings
-    if model_class is None:
-        gate = values["gate"]
-        name = gate if isinstance(gate, str) else ""
-        model_class = OF_GATE.get(name, VGG_SNN_STDB_wFeedback)
-    return build(class_for(args.model, model_class), values, args)
+    if model_class is None and isinstance(values["gate"], str):
+        model_class = OF_GATE.get(values["gate"])
+    model = build(class_for(args.model, model_class or VGG_SNN_STDB_wFeedback), values, args)
+    # The log is to tell the settings in force, and not what the flags say.
+    set_found(args, **model.settings_of_parts())
+    return model
 
 
 def settings_from(cls: type[Network], args: Arguments) -> dict[str, object]:
@@ -269,6 +270,7 @@ def fill(
     CheckpointError
         If the weights do not fit.
     """
+    check_parts(path, saved, model)
     if saved.get("gone"):
         say(f"note: {path} has {ignored(saved)}")
     weights = saved["state_dict"]
@@ -458,13 +460,16 @@ def lines_on_flags(args: Arguments, model: Network, start: object) -> Iterator[s
 
 
 def idle_settings(model: Network) -> set[str]:
-    """Return the settings of gates, rules and read-outs that are not chosen."""
+    """Return settings of gates, rules and read-outs that have no effect as flags.
+
+    The part is not chosen, or was passed as an object, which says them itself.
+    """
     idle = set()
-    for registry in model.parts.values():
-        idle.update(settings_in(*registry.values()))
-    for kind in model.parts:
-        part = getattr(model, kind)
-        idle.difference_update(field_values(part))
+    for kind, registry in model.parts.items():
+        for name in settings_in(*registry.values()):
+            is_chosen = name in field_values(getattr(model, kind))
+            if not is_chosen or kind in model.own_parts:
+                idle.add(name)
     return idle
 
 

@@ -32,6 +32,7 @@ FURTHER = (  # figures of an evaluation that its record has only if they were me
 MOST_CLASSES = 20  # of which the whole confusion matrix is shown
 WORST = 10  # classes of which accuracies are shown, if there are more classes
 LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
+NO_LOSSES = ("accuracy", "spikes", "spikes_by_layer")  # among the means of an epoch
 JUDGES = {  # images that choose the best epoch -> what its line calls them
     "held-out": "held out",
     "test": "test (which chooses)",
@@ -67,9 +68,10 @@ def running(
     return " | ".join(texts)
 
 
-def losses_and_accuracy(means: dict[str, float]) -> str:
-    """Write the losses of an epoch, and its accuracy."""
-    return f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
+def losses_and_accuracy(means: dict[str, float], losses: list[str]) -> str:
+    """Write the losses of these names, and the accuracy."""
+    texts = [f"{name} {figure(means[name])}" for name in losses if name in means]
+    return f"{' | '.join(texts)}, {running(means, ['accuracy'])}"
 
 
 def epoch_line(
@@ -103,9 +105,12 @@ def epoch_line(
     str
         The line.
     """
-    line = f"epoch {epoch}/{epochs}: train {losses_and_accuracy(learned)}"
+    # All terms that compute_losses() returned, also those of somebody's own.
+    losses = [name for name in learned if name not in NO_LOSSES]
+    line = f"epoch {epoch}/{epochs}: train {losses_and_accuracy(learned, losses)}"
     if evaluated:
-        line += f"; {JUDGES[on]} {losses_and_accuracy(evaluated)} (best {100 * best:.2f} %)"
+        judged = losses_and_accuracy(evaluated, losses)
+        line += f"; {JUDGES[on]} {judged} (best {100 * best:.2f} %)"
         if "parts" in evaluated:
             line += f", {figure(evaluated['parts']['total'])} spikes per image"
     return f"{line}; {seconds:.1f} s"

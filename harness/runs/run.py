@@ -1,6 +1,7 @@
 """A run of a script: its name, the files that it writes, and what it says."""
 
 import glob
+import hashlib
 import json
 import platform
 import re
@@ -672,7 +673,7 @@ def opening_record(args: Arguments, name: str, began: str) -> dict:
     }
     time = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     command = command_line()
-    revision = git_revision()
+    revision = git_revision() + own_script()
 
     version_texts = [" ".join(item) for item in versions.items()]
     lines = [
@@ -773,6 +774,19 @@ def git_revision() -> str:
     except OSError:  # git is not installed
         return "unknown"
     return described.stdout.strip() or "unknown"
+
+
+def own_script() -> str:
+    """Say which script runs, with its digest, if it is none of the program's.
+
+    Git does not tell of a new file, so the revision alone would not say what ran.
+    """
+    path = Path(sys.argv[0])
+    is_ours = path.stem in COMMANDS.values() or sys.argv[0].startswith(f"{PREFIX} ")
+    if is_ours or path.suffix != ".py" or not path.is_file():
+        return ""
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    return f", script {path.name} of digest {digest}"
 
 
 # --- lines

@@ -16,7 +16,7 @@ from harness.runs.saving import save_checkpoint
 from harness.training.progress import NOT_FINITE, Progress
 from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
-from self_models.loading import ignored
+from self_models.loading import check_parts, ignored
 
 
 class Finished(UserError):
@@ -158,6 +158,7 @@ class LastCheckpoint:
         if saved is None:
             self.run.say(f"{path} is not there yet: the run begins")
             return
+        check_parts(path, saved, self.model)
         restore(self.model, saved, path)
         progress = self.progress
         try:

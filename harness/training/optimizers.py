@@ -198,13 +198,24 @@ def flags_without_effect(args: object) -> set[str]:
     return idle
 
 
-def optimizer_line(optimizer: torch.optim.Optimizer) -> str:
-    """Say in a line what an optimiser is called, and what it was made with."""
-    made_with = [f"learning_rate={optimizer.defaults['lr']:g}"]
-    for name in OPTIONAL:
-        if name in optimizer.defaults:
-            made_with.append(f"{name}={optimizer.defaults[name]}")
-    return f"optimiser: {type(optimizer).__name__}, {', '.join(made_with)}"
+def optimizer_line(optimizer: torch.optim.Optimizer, flag: str) -> str:
+    """Say in a line what an optimiser is called, and what it was made with.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    flag : str
+        What ``--optimizer`` says. A copy of the script may have another one.
+    """
+    defaults = dict(optimizer.defaults)
+    made_with = [f"learning_rate={defaults.pop('lr'):g}"]
+    name = type(optimizer).__name__
+    names = OPTIONAL
+    if name != flag:
+        name = f"{name}, in place of --optimizer {flag}"
+        names = defaults  # all of them, since the flags say nothing of it
+    made_with += [f"{each}={defaults[each]}" for each in names if each in defaults]
+    return f"optimiser: {name}, {', '.join(made_with)}"
 
 
 def learning_rate_factor(

@@ -133,6 +133,8 @@ def record_spec(
     """
     kinds = [request] if isinstance(request, str) else list(request)
     numbers = None
+    if not kinds:
+        raise ModelError(f"record: {name}: choose from {', '.join(possible_kinds)}")
     if not isinstance(kinds[-1], str):
         numbers = checked_numbers(kinds.pop(), name, prod(shape))
     for kind in kinds:
