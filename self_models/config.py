@@ -42,7 +42,7 @@ from self_models.basics.settings import (
     settings_in,
     with_defaults,
 )
-from self_models.layers.architectures import PLANS, find_plan
+from self_models.layers.architectures import PLANS, get_architecture
 from self_models.layers.neurons import UPDATES
 from self_models.layers.norms import ACTIVATIONS, NORMS
 from self_models.layers.stages import INITS, MAX_POOLS
@@ -175,7 +175,7 @@ class NetworkConfig:
                     f"or pass the object to the network, as {field.name}=..."
                 )
             setattr(self, field.name, declared.check(field.name, value))
-        find_plan(self.architecture, self.plan)  # raises ModelError for what is no network
+        get_architecture(self.architecture, self.plan)  # raises ModelError for what is no network
 
     def as_settings(self) -> dict[str, object]:
         """Return the settings by name, as ``model.settings`` and checkpoints have them.

@@ -583,7 +583,7 @@ def rates_of(
         Name of a spiking layer -> mean over images and neurons of the activation, as a
         share of the threshold, clipped to 0…1.
     """
-    unit_before = {link.target: unit for link, unit in units(model)}
+    unit_before = {link.target: unit for link, unit in iter_units(model)}
     spike_values = {}
     for name, neuron in model.neurons().items():
         spike_values[name] = unit_before[name] * neuron.threshold
@@ -736,7 +736,7 @@ def fit_biases(model: VGG_SNN_STDB_wFeedback, biases: dict[str, torch.Tensor]) -
     biases : dict of {str: Tensor of shape (C,)}
         The ANN's, as `biases_of` returned them before any was changed.
     """
-    for link, unit in units(model):
+    for link, unit in iter_units(model):
         if link.target in biases:
             link.bias.copy_(biases[link.target] / unit)
 
@@ -745,12 +745,12 @@ def fit_biases(model: VGG_SNN_STDB_wFeedback, biases: dict[str, torch.Tensor]) -
 def fit_thresholds(model: VGG_SNN_STDB_wFeedback) -> None:
     """Bring thresholds that are an ANN's bounds to the unit of each layer, in place."""
     neurons = model.neurons()
-    for link, unit in units(model):
+    for link, unit in iter_units(model):
         if link.target in neurons:
             neurons[link.target].threshold.div_(unit)
 
 
-def units(model: VGG_SNN_STDB_wFeedback) -> Iterator[tuple[Link, float]]:
+def iter_units(model: VGG_SNN_STDB_wFeedback) -> Iterator[tuple[Link, float]]:
     """Iterate over a network's links and their units, from the input on.
 
     Parameters

@@ -11,7 +11,7 @@ from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Choice, Registry, required
-from self_models.layers.architectures import find_plan
+from self_models.layers.architectures import get_architecture
 from self_models.runtime.known_parts import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -357,7 +357,7 @@ def network_settings(
         saved_class = MODELS.get(str(saved.get("model")))
         defaults = getattr(saved_class, "defaults", {})
         settings = cls.checked(defaults | saved["settings"])
-        find_plan(settings["vgg_name"], settings["plan"])
+        get_architecture(settings["vgg_name"], settings["plan"])
         return settings
     except (ModelError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -16,9 +16,9 @@ from torch import nn
 
 from self_models import assembly
 from self_models.basics import ModelError
-from self_models.basics.images import checked_images, has_colour
+from self_models.basics.images import has_colour, prepare_images
 from self_models.config import ANNConfig, Network
-from self_models.layers.architectures import find_plan
+from self_models.layers.architectures import get_architecture
 from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.layers.stages import build_stages, pass_on
 from self_models.runtime.draws import Draws, draws_for
@@ -153,7 +153,7 @@ class VGG_wFeedback(Network):
         ModelError
             For other images.
         """
-        x = checked_images(x, self, self.frames)
+        x = prepare_images(x, self, self.frames)
         if self.frames:
             x = x.mean(1)
         with mixed_precision(self, x):
@@ -187,7 +187,7 @@ class VGG_wFeedback(Network):
         ModelError
             For settings that contradict each other.
         """
-        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
+        plan = get_architecture(self.settings["vgg_name"], self.settings["plan"])
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
             raise ModelError(

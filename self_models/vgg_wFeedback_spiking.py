@@ -17,13 +17,13 @@ from torch import nn
 
 from self_models import assembly
 from self_models.basics import ModelError
-from self_models.basics.images import checked_images, has_colour
+from self_models.basics.images import has_colour, prepare_images
 from self_models.config import (
     Network,
     SNNConfig,
     check_together,
 )
-from self_models.layers.architectures import find_plan
+from self_models.layers.architectures import get_architecture
 from self_models.layers.neurons import SpikingLayers, SpikingNeuron
 from self_models.layers.stages import build_stages
 from self_models.layers.surrogates import SURROGATES
@@ -366,7 +366,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         is_plain_evaluation = not (self.training or wants_gradient or record)
         if self.engine and is_plain_evaluation and self.engine.serves():
             return self.engine.run(x, *args, **kwargs)  # which checks the images, too
-        x = checked_images(x, self, self.frames)
+        x = prepare_images(x, self, self.frames)
         return super().__call__(x, *args, record=record, **kwargs)
 
     def forward(
@@ -599,7 +599,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     def build(self) -> None:
         """Make the layers, and settle what the settings ask of them; see `Network`."""
-        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
+        plan = get_architecture(self.settings["vgg_name"], self.settings["plan"])
         self.has_feedback = bool(plan.decoder)
         self.change()
         last_neurons = self.new_neuron("generate") if self.readout.spiking else None

@@ -53,7 +53,7 @@ def balanced(percentile=100.0, **settings):
     u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
     biases = conversion.biases_of(model)
     conversion.balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
-    for link, unit in conversion.units(model):
+    for link, unit in conversion.iter_units(model):
         assert link.bias is None or torch.allclose(link.bias * unit, biases[link.target]), (
             "biases are the ANN's, in its unit"
         )
@@ -370,7 +370,7 @@ def test_a_phased_network_answers_what_its_ann_answers(levels, pool, norm):
     assert (
         found.steps.unique() == snn.latency == 6 * levels
     )  # five layers behind each other, and the last
-    unit = {one.target: unit / levels for one, unit in conversion.units(snn)}
+    unit = {one.target: unit / levels for one, unit in conversion.iter_units(snn)}
     for name, neuron in snn.neurons().items():
         value = found.recorded[name]["spikes"].sum(0) * unit[name] * neuron.threshold
         torch.testing.assert_close(value, activations[name], msg=name)
@@ -414,7 +414,7 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     ann(x)
     sent = snn(x, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
     assert [name for name, *_ in said] == list(snn.neurons())
-    scale = {connection.target: unit for connection, unit in conversion.units(snn)}
+    scale = {connection.target: unit for connection, unit in conversion.iter_units(snn)}
     for name, before, after in said:
         wanted = conversion.channel_means(values[name]) / (
             scale[name] * snn.neurons()[name].threshold
@@ -562,7 +562,7 @@ def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
     assert stack.training and all(
         torch.equal(value, before[name]) for name, value in stack.state_dict().items()
     )
-    *_, (output, unit) = conversion.units(snn)
+    *_, (output, unit) = conversion.iter_units(snn)
     assert output.target == "output" and snn.classes == list("abcde")
     wanted = stack.eval()(x)
     torch.testing.assert_close(

@@ -11,7 +11,7 @@ from torch import nn
 from self_models import ModelError
 from self_models.engines.dense.neuron_steps import neuron_steps
 from self_models.guests.phased import PhasedNeuron
-from self_models.layers.architectures import PLANS, find_plan, halvings
+from self_models.layers.architectures import PLANS, get_architecture, halvings
 from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.layers.norms import QCFS, BatchNorm, ScaledByBatch
 from self_models.layers.surrogates import SURROGATES
@@ -26,7 +26,8 @@ BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 
 
 SHAPES = [
-    (name, (1, 32, 32) if halvings(find_plan(name).encoder) > 4 else (1, 28, 28)) for name in PLANS
+    (name, (1, 32, 32) if halvings(get_architecture(name).encoder) > 4 else (1, 28, 28))
+    for name in PLANS
 ]
 
 

@@ -14,7 +14,7 @@ from conftest import PLAN, REPOSITORY, images, records, run_here
 
 from self_models import ModelError, evaluate, load, load_data
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
-from self_models.basics.images import checked_images
+from self_models.basics.images import prepare_images
 from self_models.loading import on_engine
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -190,7 +190,7 @@ def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken():
         (x.numpy()[..., ::-1], x.flip(-1)),
         (x.numpy().astype(np.dtype("f4").newbyteorder()), x),
     ):
-        assert torch.equal(checked_images(array, load(ANN)), expected)
+        assert torch.equal(prepare_images(array, load(ANN)), expected)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from self_models.basics.images import lasting_name
 from self_models.basics.settings import Setting, settings_in
 from self_models.config import NetworkConfig, SNNConfig
 from self_models.data.sets import ImageSet
-from self_models.layers.architectures import find_plan
+from self_models.layers.architectures import get_architecture
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
 from self_models.objectives.gates import GATES, Gate
@@ -266,7 +266,7 @@ def rules_of_conversion(args: Arguments, start: Start) -> dict[str, object]:
         # Thresholds fit activations, or are bounds, so none is balanced.
         values["initial_potential"] = 0.5
         values["scaling_factor"] = 1.0
-    if "M" in find_plan(args.architecture, ann.get("plan")).encoder:
+    if "M" in get_architecture(args.architecture, ann.get("plan")).encoder:
         values["max_pool"] = "count"  # the highest activation is the highest count
     return values
 
@@ -284,7 +284,7 @@ def rules_of_evaluation(args: Arguments, start: Start) -> dict[str, object]:
         for name, declared in settings_in(gate).items():
             if name in trained:
                 values[declared.flag(name)] = trained[name]
-    has_predictions = find_plan(args.architecture, args.plan).decoder
+    has_predictions = get_architecture(args.architecture, args.plan).decoder
     if args.update == "phased" or not has_predictions:
         values["epsilon"] = 0.0  # there is nothing by which to block
     return values

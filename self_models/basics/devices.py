@@ -15,7 +15,7 @@ def wide(device: torch.device | str) -> torch.dtype:
     return torch.float64
 
 
-def sent(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+def to_device(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """Return a tensor of the CPU on the device.
 
     From memory that cannot be paged out it goes to a GPU while the host runs on.

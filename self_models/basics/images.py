@@ -267,7 +267,7 @@ def light_to_pixels(values: torch.Tensor) -> torch.Tensor:
 # --- what a network takes
 
 
-def checked_images(
+def prepare_images(
     x: torch.Tensor | np.ndarray, model: nn.Module, frames: int = 0
 ) -> torch.Tensor:
     """Check images, and bring them into the form that a model takes.

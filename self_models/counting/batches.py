@@ -18,8 +18,8 @@ from self_models.basics.images import (
     TOLERANCE,
     arriving_values,
     check_labels,
-    checked_images,
     pixel_values,
+    prepare_images,
     tensor_of,
 )
 from self_models.basics.settings import COUNT, required
@@ -185,7 +185,7 @@ def image_batches(
             images, part_labels = part
             part = Batch(images, part_labels, torch.arange(begin, begin + len(images)))
         check_labels(part.labels, len(part.images), model.settings["labels"])
-        images = checked_images(part.images, model, model.frames).to(device)
+        images = prepare_images(part.images, model, model.frames).to(device)
         yield part._replace(images=images, labels=part.labels.to(device))
         begin += len(images)
     if not begin:

@@ -276,7 +276,7 @@ class OperationCounter:
     inputs : dict of {str: Tensor of shape (2, N)}
         Linear module that takes what another linear one gives -> how often each of its
         inputs was not 0.
-    ran : int
+    active_steps : int
         Timesteps in which the input was active, of all images together.
     reached : dict of {str: int}
         Last module before neurons -> at how many of them something arrived in a
@@ -295,7 +295,7 @@ class OperationCounter:
         self.sent = defaultdict(int)
         self.inputs = defaultdict(int)
         self.reached = defaultdict(int)
-        self.ran = 0
+        self.active_steps = 0
         pools = model.graph.pools
         self._links = [link for link in model.graph.links if link.target not in pools]
 
@@ -337,7 +337,7 @@ class OperationCounter:
         # with.
         for position, running_images in enumerate(takes_part.sum(1).tolist()):
             if self.model.input_is_active(first + position):
-                self.ran += running_images
+                self.active_steps += running_images
 
         signals = {}
         for source, pieces in run.activity.items():
@@ -435,7 +435,7 @@ class OperationCounter:
             # Several biases of a neuron are added as one.
             if has_bias(link) and link.target not in targets_with_bias:
                 targets_with_bias.add(link.target)
-                kinds["biases"][link.end] = prod(link.chain.after) * self.ran
+                kinds["biases"][link.end] = prod(link.chain.after) * self.active_steps
             if link.through:
                 nothing = torch.zeros(prod(link.chain.before))
                 additions = synops(link, sent.get(link.source, nothing))
@@ -444,7 +444,7 @@ class OperationCounter:
         shapes = self.model.graph.shapes
         for name in self.model.layers:
             kinds["spikes"][name] = sent[name].sum().item() if name in sent else 0
-            kinds["neurons"][name] = prod(shapes.get(name, ())) * self.ran
+            kinds["neurons"][name] = prod(shapes.get(name, ())) * self.active_steps
         return kinds
 
     def _inputs_of_modules(self) -> dict[str, torch.Tensor]:
@@ -491,8 +491,8 @@ class OperationCounter:
         acs, macs = effective.sum(1).tolist()
         kinds["acs"][name] = acs
         kinds["macs"][name] = macs
-        kinds["steps"][name] = self.ran
-        kinds["dense"][name] = num_weights * self.ran
+        kinds["steps"][name] = self.active_steps
+        kinds["dense"][name] = num_weights * self.active_steps
 
     def result(self, images: int) -> dict:
         """Return means per image.

@@ -18,11 +18,11 @@ from torch import nn
 
 from self_models.basics import ModelError, UserError
 from self_models.basics.images import (
-    checked_images,
     decode_image,
     has_colour,
     image_sources,
     open_image,
+    prepare_images,
     reason,
     tensor_of,
 )
@@ -446,7 +446,7 @@ def read_frames(path: str | Path, model: nn.Module, invert: bool = False) -> tor
     try:
         if path.suffix.lower() in ARRAYS and path.is_file():
             frames = get_frames(read_arrays(path))
-            checked_images(frames, model)
+            prepare_images(frames, model)
         else:
             shape = model.image_shape
             pictures = [

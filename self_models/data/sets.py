@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 
 from self_models.basics import HOME, INSTALLED, UserError, users_folder
-from self_models.basics.devices import sent
+from self_models.basics.devices import to_device
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scale_pixels
 from self_models.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from self_models.runtime.draws import Batch, Draws
@@ -106,11 +106,11 @@ class ImageSet:
         position = index % len(self.images)
         labels = None
         if self.labels is not None:
-            labels = sent(self.labels[position], device)
+            labels = to_device(self.labels[position], device)
         pixels = self.images[position]
         if self.change:
             pixels = self.change(pixels)
-        pixels = sent(pixels, device)
+        pixels = to_device(pixels, device)
         if not pixels.is_floating_point():
             pixels = scale_pixels(pixels)
         return Batch(pixels, labels, index + self.start)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from self_models.basics import ModelError
-from self_models.basics.images import checked_images, tensor_of
+from self_models.basics.images import prepare_images, tensor_of
 from self_models.engines.event.engine import EventEngine
 from self_models.guests.streams.stream import MEMBRANES
 from self_models.runtime.draws import EVALUATION, Draws
@@ -217,7 +217,7 @@ def record_events(engine: EventEngine, batch: Batch, steps: torch.Tensor) -> dic
         For each layer "spikes" and, of neurons, "membrane".
     """
     model = engine.model
-    images = checked_images(batch.images, model)
+    images = prepare_images(batch.images, model)
     memory = engine.begun(images, batch.draws)
     recorded = {}  # layer -> kind -> values of each timestep
     for step in range(model.timesteps):

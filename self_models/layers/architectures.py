@@ -174,7 +174,7 @@ def halvings(tokens: Iterable) -> int:
     return sum(token in HALVING for token in tokens)
 
 
-def find_plan(name: str, plan: list | tuple | None = None) -> Plan:
+def get_architecture(name: str, plan: list | tuple | None = None) -> Plan:
     """Return the architecture of a name, or one of tokens.
 
     Parameters

@@ -24,7 +24,7 @@ from torch import nn
 
 from self_models import assembly
 from self_models.basics import ModelError
-from self_models.basics.devices import sent
+from self_models.basics.devices import to_device
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF  # the 32 low bits of a word
@@ -254,7 +254,7 @@ class Draws:
                 return values[..., :size]
         block = torch.arange(num_blocks, device=device)
         step = torch.arange(first, first + steps, device=device)[:, None, None]
-        image = sent(self.index, device)[:, None]
+        image = to_device(self.index, device)[:, None]
         words = torch.stack(philox_words(block, step, image, self.epoch, *key), -1)
         numbers = (words.flatten(2) >> 8).float() * 2.0**-24
         return numbers[..., :size]

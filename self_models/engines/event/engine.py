@@ -17,7 +17,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.devices import kept_in_memory
-from self_models.basics.images import checked_images
+from self_models.basics.images import prepare_images
 from self_models.engines.event.build import Run, Settings, kernel_build, library
 from self_models.engines.event.layout import has_form, lay_out
 from self_models.engines.event.state import IMAGES_PER_CALL, KernelStream, StatePool, in_rows
@@ -311,7 +311,7 @@ class EventEngine(Engine):
         """Run as ``engine(x, ...)``, a model that has not changed since `update`."""
         model = self.model
         pool = self.current()
-        x = checked_images(x, model, model.frames)
+        x = prepare_images(x, model, model.frames)
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
         request = RunRequest(x, draws, self._settings.timesteps, frames, uniforms)
@@ -539,7 +539,7 @@ def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
             map_node += 1
     # In a phased network each layer charges in one phase.
     num_phases = schedule_of(model.graph).phases if model.timing.is_phased else 1
-    counter.ran += num_steps // num_phases
+    counter.active_steps += num_steps // num_phases
 
 
 def events_sent(pool: StatePool, n: int) -> torch.Tensor:

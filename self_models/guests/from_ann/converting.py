@@ -17,7 +17,7 @@ from self_models.basics.images import (
     ELSEWHERE,
     IMAGE_SHAPES,
     background,
-    checked_images,
+    prepare_images,
     tensor_of,
 )
 from self_models.conversion import (
@@ -26,7 +26,7 @@ from self_models.conversion import (
     fit_biases,
     fit_levels,
     fit_thresholds,
-    units,
+    iter_units,
 )
 from self_models.guests.from_ann.layers import Layer, add_scales
 from self_models.guests.from_ann.traced_snn import TracedSNN
@@ -148,7 +148,7 @@ def check_images(images: torch.Tensor, settings: Mapping[str, object]) -> torch.
     """
     image_shape = settings.get("image_shape") or IMAGE_SHAPES[settings["dataset"]]
     form = SimpleNamespace(image_shape=image_shape, image_dtype=torch.float32)
-    return checked_images(images, form, settings.get("recorded_frames", 0)).cpu()
+    return prepare_images(images, form, settings.get("recorded_frames", 0)).cpu()
 
 
 def trace_known_layers(ann: nn.Module, images: torch.Tensor) -> list[Layer]:
@@ -281,7 +281,7 @@ def fit_model(
         return Target(rates, logits, unit=1.0)
     fit_thresholds(model)
     fit_biases(model, biases)
-    unit = next(unit for link, unit in units(model) if link.target == "output")
+    unit = next(unit for link, unit in iter_units(model) if link.target == "output")
     return Target(rates, logits, unit)
 
 

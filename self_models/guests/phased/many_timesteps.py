@@ -55,7 +55,7 @@ def advance_phased(
     propagate_phases(model, run, node_outputs)
 
     currents = node_outputs[graph.ends["output"]].to(run.logits.dtype)
-    growing = accumulate_logits(run.logits, currents, 1, run_module=model.training)
+    growing = accumulate_logits(run.logits, currents, 1, at_once=model.training)
     steps_before = (depths["output"] - 1) * phase_length
     logits = torch.stack(
         fill_phases(growing, steps_before, num_steps, before=run.logits, after=growing[-1])

@@ -7,7 +7,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.basics.devices import kept_in_memory
-from self_models.basics.images import checked_images, dtype_of
+from self_models.basics.images import dtype_of, prepare_images
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
 from self_models.layers.neurons import SpikingNeuron
@@ -119,7 +119,7 @@ class Stream:
         """
         model = self.model
         steps = required(COUNT, "steps", steps)
-        images = checked_images(images, model)
+        images = prepare_images(images, model)
         specs = parse_record(record, model)
         check_can_stream(model)
         fixed = self._check_fixed(images)
@@ -397,7 +397,7 @@ def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
     if wrong:
         first = "image" if "image" in wrong else min(wrong)
         raise ModelError(f"{first}: this state is damaged, or that of another network's stream")
-    checked_images(image, model)
+    prepare_images(image, model)
 
 
 def fits(value: object, form: TensorForm, image: object) -> bool:
