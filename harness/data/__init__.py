@@ -1,1 +1,1 @@
-"""Which images are there, and what is done to them?"""
+"""Images: which there are, and what is done to them."""

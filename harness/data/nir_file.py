@@ -2,9 +2,13 @@
 
 import re
 import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from self_models.basics import ModelError
-from self_models.guests.nir.reading import LIKE, from_nir
+from self_models.guests.nir.conventions import LIKE
+from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.guests.nir.reading import from_nir
 
 RESET_WORDS = {
     "zero": "after a spike V becomes the file's v_reset",
@@ -13,7 +17,9 @@ RESET_WORDS = {
 }
 
 
-def read_nir(path, reading=None, engine="auto"):
+def read_nir(
+    path: Path | str, reading: Mapping[str, object] | None = None, engine: str = "auto"
+) -> tuple[GraphSNN, list[str]]:
     """Read a NIR file as somebody has asked for.
 
     Parameters
@@ -58,12 +64,12 @@ def read_nir(path, reading=None, engine="auto"):
     return model, notes
 
 
-def typed(reading):
-    """The arguments of a reading that somebody has asked for."""
+def typed(reading: Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments of a reading that somebody has asked for."""
     return {name: value for name, value in reading.items() if value is not None}
 
 
-def in_flags(message, reading):
+def in_flags(message: str, reading: Collection[str]) -> str:
     """Write the arguments that a message of ``from_nir`` names as a script's flags.
 
     Parameters
@@ -84,8 +90,8 @@ def in_flags(message, reading):
     return argument.sub(lambda found: flag_of(found[1], found[2].strip("'")), message)
 
 
-def flag_of(name, value):
-    """The flag that gives a script this argument of ``from_nir``."""
+def flag_of(name: str, value: object) -> str:
+    """Return the flag that gives a script this argument of ``from_nir``."""
     if str(value) == "True":
         return f"--{name}"
     if str(value) == "False":
@@ -93,7 +99,7 @@ def flag_of(name, value):
     return f"--{name} {value}"
 
 
-def how_read(model, path, reading=None):
+def how_read(model: GraphSNN, path: Path, reading: Mapping[str, object] | None = None) -> str:
     """Say in one sentence how a network was read from its NIR file.
 
     Parameters
@@ -110,17 +116,18 @@ def how_read(model, path, reading=None):
     str
         The file, the flags that were typed, and what they, or else the file, amount to.
     """
-    flags = [flag_of(name, value) for name, value in typed(reading or {}).items()]
+    arguments = typed(reading or {})
     convention = model.convention
+    if convention.tau_in_timesteps:
+        timesteps = "time constants count timesteps"
+    else:
+        timesteps = f"timesteps of {1000 * convention.dt:g} ms"
     sign = ">=" if convention.spikes_at_threshold else ">"
     resets = RESET_WORDS[convention.reset]
-    if convention.reset == "zero" and typed(reading or {}).get("v_reset") is not None:
+    if convention.reset == "zero" and arguments.get("v_reset") is not None:
         resets = "after a spike V becomes what --v_reset says"
     if convention.reset_delay:
         resets += ", with reset_delay"
-    timesteps = f"timesteps of {1000 * convention.dt:g} ms"
-    if convention.tau_in_timesteps:
-        timesteps = "time constants count timesteps"
     facts = [
         timesteps,
         f"neurons spike where V {sign} threshold",
@@ -130,5 +137,6 @@ def how_read(model, path, reading=None):
         facts.append("a timestep's input charges V after the spike")
     if convention.membrane_floor is not None:
         facts.append(f"V does not fall below {-convention.membrane_floor:g} thresholds")
-    said = f"with {' '.join(flags)}" if flags else "without flags"
-    return f'read from "{path.name}" {said}: {"; ".join(facts)}'
+    flags = [flag_of(name, value) for name, value in arguments.items()]
+    with_flags = f"with {' '.join(flags)}" if flags else "without flags"
+    return f'read from "{path.name}" {with_flags}: {"; ".join(facts)}'

@@ -1,1 +1,1 @@
-"""How good is a model, and what do its figures say?"""
+"""Measures: how good a model is, and what its figures say."""

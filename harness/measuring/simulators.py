@@ -1,46 +1,87 @@
-"""Do other simulators send the same spikes as we do, from the same NIR file? check() runs each, node by node.
+"""Compare the spikes of other simulators with ours, from the same NIR file.
 
-What is compared is not the network that somebody has trained in a simulator, but the
-one that this simulator's importer makes of the file: see ASSUMED."""
+``check`` runs each of them, and compares node by node. What is compared is not the
+network that somebody has trained in a simulator, but the one that this simulator's
+importer makes of the file: see ASSUMED.
+"""
 
 import contextlib
 import importlib.metadata
 import io
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
 
 import nir
 import torch
+from torch import nn
 
 from self_models import first_difference
 from self_models.basics import ModelError
 from self_models.guests.nir.event_lists import check_recordings, event_frames
+from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir
 
-SIMULATORS = {  # (graph, dt, batch) -> its network
-    "norse": lambda graph, dt, batch=1: import_module("norse.torch").from_nir(graph, dt=dt),
-    "sinabs": lambda graph, dt, batch=1: import_module("sinabs.nir").from_nir(
-        graph, batch_size=batch
-    ),  # takes (B T, ...)
-    "snntorch": lambda graph, dt, batch=1: import_module("snntorch.import_nir").import_from_nir(
-        graph
-    ),
-    "spikingjelly": lambda graph, dt, batch=1: import_module(
-        "spikingjelly.activation_based.nir_exchange"
-    ).import_from_nir(graph, dt=dt),
+# --- networks of other simulators: (graph, seconds of a timestep, batch size) -> module
+
+
+def import_norse(graph: nir.NIRGraph, dt: float, batch: int = 1) -> nn.Module:
+    """Return Norse's network of a graph."""
+    return import_module("norse.torch").from_nir(graph, dt=dt)
+
+
+def import_sinabs(graph: nir.NIRGraph, dt: float, batch: int = 1) -> nn.Module:
+    """Return sinabs' network of a graph, which takes (B T, ...)."""
+    return import_module("sinabs.nir").from_nir(graph, batch_size=batch)
+
+
+def import_snntorch(graph: nir.NIRGraph, dt: float, batch: int = 1) -> nn.Module:
+    """Return snnTorch's network of a graph."""
+    return import_module("snntorch.import_nir").import_from_nir(graph)
+
+
+def import_spikingjelly(graph: nir.NIRGraph, dt: float, batch: int = 1) -> nn.Module:
+    """Return SpikingJelly's network of a graph."""
+    exchange = import_module("spikingjelly.activation_based.nir_exchange")
+    return exchange.import_from_nir(graph, dt=dt)
+
+
+SIMULATORS = {
+    "norse": import_norse,
+    "sinabs": import_sinabs,
+    "snntorch": import_snntorch,
+    "spikingjelly": import_spikingjelly,
 }
 
 
+class Assumption(NamedTuple):
+    """What a simulator's importer assumes of every file, whichever network it has.
+
+    Attributes
+    ----------
+    message : str
+        In words.
+    reading : dict of {str: object}
+        Arguments of ``from_nir`` with which we read a file in this way.
+    flags : str
+        The same as flags of a script.
+    """
+
+    message: str
+    reading: Mapping[str, object]
+    flags: str
+
+
 ASSUMED = {
-    # What a simulator's importer assumes of every file, whichever network was exported;
-    # the arguments of from_nir with which we read a file in this way; the flags.
-    "snntorch": (
+    "snntorch": Assumption(
         "every neuron has reset_mechanism='zero' and reset_delay=False",
         {"reset": "zero", "reset_delay": False},
         "--reset zero --no-reset_delay",
     ),
-    "sinabs": (
+    "sinabs": Assumption(
         "every IF has min_v_mem = -threshold, every LIF and LI norm_input=False",
         {"membrane_floor": 1, "norm_input": False},
         "--membrane_floor 1 (with IF), --no-norm_input (with LIF and LI)",
@@ -48,7 +89,7 @@ ASSUMED = {
 }
 
 
-def meaning_of_difference(name, conventions):
+def meaning_of_difference(name: str, conventions: Mapping[str, object]) -> str:
     """Say what a difference means where a simulator's importer assumes something.
 
     Parameters
@@ -66,17 +107,36 @@ def meaning_of_difference(name, conventions):
     """
     if name not in ASSUMED or conventions.get("like") != name:
         return ""
-    assumed, arguments, flags = ASSUMED[name]
-    if all(conventions.get(key) == value for key, value in arguments.items()):
+    assumption = ASSUMED[name]
+    if all(conventions.get(key) == value for key, value in assumption.reading.items()):
         return ""
     return (
-        f"; the importer of {name} assumes of every file: {assumed}. Add {flags}: if nothing "
-        "differs then, the difference came from this assumption, not from a mistake in reading"
+        f"; the importer of {name} assumes of every file: {assumption.message}. "
+        f"Add {assumption.flags}: if nothing differs then, the difference came from this "
+        "assumption, not from a mistake in reading"
     )
 
 
-def outputs(name, network, events):
-    """What a simulator's network sends for events (B, T, ...): one after the other, each of a timestep, or of all at once."""
+# --- what they send
+
+
+def outputs(name: str, network: nn.Module, events: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Give what a simulator's network sends.
+
+    Parameters
+    ----------
+    name : str
+        The simulator.
+    network : nn.Module
+        The network.
+    events : Tensor of shape (B, T, ...)
+        What arrives.
+
+    Yields
+    ------
+    Tensor
+        Of each timestep (B, ...), or of sinabs of all at once (B T, ...).
+    """
     if name == "sinabs":
         sent = network(events.flatten(0, 1))
         yield sent[0] if isinstance(sent, tuple) else sent
@@ -84,79 +144,211 @@ def outputs(name, network, events):
     state = ()
     for frame in events.unbind(1):
         output = network(frame, *state)
-        sent, *state = output if isinstance(output, tuple) and len(output) > 1 else (output,)
+        if isinstance(output, tuple) and len(output) > 1:
+            sent, *state = output
+        else:
+            sent = output
+            state = ()
         yield sent
 
 
-def sent_by_modules(name, network, events):
-    """Module -> what it sends (T, B, ...) for events (B, T, ...), one recording at a time. network: () -> a fresh one."""
-    sent = {}  # module -> recording -> step -> (1, ...)
+class SpikeRecorder:
+    """Records what all modules of a network send, for one recording at a time.
 
-    def keep(node, number, module, given, output):
+    Attributes
+    ----------
+    sent : dict of {str: dict of {int: list of Tensor}}
+        Module -> recording -> what it sends in each timestep (1, ...).
+    """
+
+    def __init__(self):
+        self.sent = {}
+
+    def attach(self, network: nn.Module, recording: int) -> None:
+        """Record what a network sends for the recording of this number."""
+        for name, module in network.named_modules():
+            module.register_forward_hook(partial(self._keep, name, recording))
+
+    def _keep(self, name: str, recording: int, module, args, output) -> None:
+        """Keep what a module has sent: a forward hook."""
         values = output[0] if isinstance(output, tuple) else output
-        sent.setdefault(node, {}).setdefault(number, []).append(values.detach())
+        self.sent.setdefault(name, {}).setdefault(recording, []).append(values.detach())
 
+
+def sent_by_modules(
+    name: str, read_network: Callable[[], nn.Module], events: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Run a simulator's network, one recording at a time.
+
+    Parameters
+    ----------
+    name : str
+        The simulator.
+    read_network : callable
+        Makes the network anew, for each recording.
+    events : Tensor of shape (B, T, ...)
+        What arrives.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (T, B, ...)}
+        What each module sends.
+    """
+    recorder = SpikeRecorder()
     for number, recording in enumerate(events.split(1)):
-        fresh = network()
-        for node, module in fresh.named_modules():
-            module.register_forward_hook(partial(keep, node, number))
-        list(outputs(name, fresh, recording))
-    by_module = {
-        node: [torch.stack(steps) for steps in recordings.values()]
-        for node, recordings in sent.items()
-    }
-    if name == "sinabs":  # which takes all steps as one batch
-        by_module = {
-            node: [steps.transpose(0, 1) for steps in recordings]
-            for node, recordings in by_module.items()
-        }
-    return {node: torch.cat(recordings, 1) for node, recordings in by_module.items()}
+        network = read_network()
+        recorder.attach(network, number)
+        list(outputs(name, network, recording))
+    by_module = {}
+    for module, recordings in recorder.sent.items():
+        stacked = [torch.stack(steps) for steps in recordings.values()]
+        if name == "sinabs":  # which takes all timesteps as one batch
+            stacked = [steps.transpose(0, 1) for steps in stacked]
+        by_module[module] = torch.cat(stacked, 1)
+    return by_module
+
+
+# --- comparisons
+
+
+class Verdict(NamedTuple):
+    """What a comparison has found.
+
+    Attributes
+    ----------
+    verdict : {"same", "differs", "fails", "not installed"}
+        In a word.
+    message : str
+        The first difference, what was compared, or why it fails.
+    """
+
+    verdict: str
+    message: str
+
+
+class Row(NamedTuple):
+    """What was found of a simulator.
+
+    Attributes
+    ----------
+    simulator : str
+        Its name, or "kernel".
+    version : str
+        Its version.
+    verdict, message : str
+        See ``Verdict``.
+    """
+
+    simulator: str
+    version: str
+    verdict: str
+    message: str
 
 
 @torch.no_grad()
-def check(path, recordings, timesteps, names=tuple(SIMULATORS), **conventions):
-    """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
-    'not installed'. recordings: as a GraphSNN takes them, or what still images send,
-    (B, T, ...); conventions: as from_nir() has them."""
-    model, rows = from_nir(path, engine="dense", **conventions), []
+def check(
+    path: str | Path,
+    recordings: Sequence | torch.Tensor,
+    timesteps: int,
+    names: Sequence[str] = tuple(SIMULATORS),
+    **conventions: object,
+) -> list[Row]:
+    """Compare our dense engine with the kernel, and with other simulators.
+
+    Parameters
+    ----------
+    path : str or Path
+        A NIR file.
+    recordings : list of array, or Tensor of shape (B, T, ...)
+        Recordings as a GraphSNN takes them, or what still images send.
+    timesteps : int
+        How many timesteps they have.
+    names : sequence of str
+        Which of SIMULATORS.
+    **conventions
+        Arguments of ``from_nir``.
+
+    Returns
+    -------
+    list of Row
+        Of the kernel, and of each of these simulators.
+    """
+    model = from_nir(path, engine="dense", **conventions)
     events = recordings
     if not isinstance(recordings, torch.Tensor):
-        lists, _ = check_recordings(recordings, model.graph.shape, timesteps)
-        events = event_frames(lists, model.graph.shape, timesteps)
-    for name in ("kernel", *names):
-        version = ""
+        columns, _ = check_recordings(recordings, model.graph.shape, timesteps)
+        events = event_frames(columns, model.graph.shape, timesteps)
+    check_kernel = partial(compare_kernel, path, model, events, conventions)
+    rows = [Row("kernel", "", *caught_verdict("kernel", check_kernel))]
+    for name in names:
+        check_simulator = partial(compare_simulator, name, path, model, events, conventions)
         try:
-            if name == "kernel":
-                sent = from_nir(path, engine="event", **conventions)(events, record="all")
-                difference = first_difference(sent, model(events, record="all"))
-                verdict = ("differs", str(difference)) if difference else ("same", "")
-            else:
-                version = importlib.metadata.version(name)
-                with (
-                    warnings.catch_warnings(action="ignore"),
-                    contextlib.redirect_stdout(io.StringIO()),
-                ):
-                    sent = sent_by_modules(
-                        name, lambda name=name: SIMULATORS[name](nir.read(path), model.dt), events
-                    )
-                verdict = compared(model, events, sent)
-                if verdict[0] == "differs":
-                    words = meaning_of_difference(name, conventions)
-                    verdict = "differs", f"{verdict[1]}{words}"
+            version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            verdict = "not installed", f"pip install {name}"
-        except ModelError as error:
-            verdict = "fails", str(error)
-        except Exception as error:  # whatever a simulator raises is what there is to say
-            verdict = (
-                "fails",
-                f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
-            )
-        rows.append((name, version, *verdict))
+            rows.append(Row(name, "", *not_installed(name)))
+            continue
+        rows.append(Row(name, version, *caught_verdict(name, check_simulator)))
     return rows
 
 
-def compared(model, events, sent):
+def not_installed(name: str) -> Verdict:
+    """Return the verdict on a simulator that is not there."""
+    return Verdict("not installed", f"pip install {name}")
+
+
+def caught_verdict(name: str, compare: Callable[[], Verdict]) -> Verdict:
+    """Return the verdict of a comparison with a simulator, or that it fails."""
+    try:
+        return compare()
+    except importlib.metadata.PackageNotFoundError:
+        return not_installed(name)
+    except ModelError as error:
+        return Verdict("fails", str(error))
+    except Exception as error:  # whatever a simulator raises is what there is to say
+        lines = str(error).strip().splitlines() or [""]
+        return Verdict("fails", f"{type(error).__name__}: {lines[0]}")
+
+
+def compare_kernel(
+    path: str | Path,
+    model: GraphSNN,
+    events: torch.Tensor,
+    conventions: Mapping[str, object],
+) -> Verdict:
+    """Compare what the kernel sends with a GraphSNN on the dense engine."""
+    sent = from_nir(path, engine="event", **conventions)(events, record="all")
+    difference = first_difference(sent, model(events, record="all"))
+    if difference:
+        return Verdict("differs", str(difference))
+    return Verdict("same", "")
+
+
+def compare_simulator(
+    name: str,
+    path: str | Path,
+    model: GraphSNN,
+    events: torch.Tensor,
+    conventions: Mapping[str, object],
+) -> Verdict:
+    """Compare what another simulator sends with a GraphSNN, see ``check``."""
+    read_network = partial(make_network, name, path, model.dt)
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+        sent = sent_by_modules(name, read_network, events)
+    found = compare_nodes(model, events, sent)
+    if found.verdict == "differs":
+        meaning = meaning_of_difference(name, conventions)
+        return Verdict("differs", f"{found.message}{meaning}")
+    return found
+
+
+def make_network(name: str, path: str | Path, dt: float) -> nn.Module:
+    """Return the network that a simulator's importer makes of a file."""
+    return SIMULATORS[name](nir.read(path), dt)
+
+
+def compare_nodes(
+    model: GraphSNN, events: torch.Tensor, sent: Mapping[str, torch.Tensor]
+) -> Verdict:
     """Compare what the nodes of another simulator have sent with a GraphSNN.
 
     Parameters
@@ -170,27 +362,28 @@ def compared(model, events, sent):
 
     Returns
     -------
-    verdict : {"same", "differs", "fails"}
-    words : str
-        The first difference, or what was compared.
+    Verdict
+        "same", "differs" or "fails".
     """
     ours = model(events, record=dict.fromkeys(model.layers[1:], "spikes"))
     counts = {}  # (T, B, ...); Norse's Flatten takes in a batch of one
     for name in model.layers[1:]:
         if name not in sent:
-            return "fails", f"it has no node {name!r}"
+            return Verdict("fails", f"it has no node {name!r}")
         counts[name] = sent[name].reshape(ours.recorded[name]["spikes"].shape)
 
     theirs = {name: {"spikes": count != 0} for name, count in counts.items()}
-    if difference := first_difference(ours, ours._replace(recorded=ours.recorded | theirs)):
-        return "differs", f"{difference} (here, there)"
+    difference = first_difference(ours, ours._replace(recorded=ours.recorded | theirs))
+    if difference:
+        return Verdict("differs", f"{difference} (here, there)")
     for name, count in counts.items():  # sinabs sends several spikes in a timestep
         total = count.flatten(2).sum(2)
-        wrong = (total != ours.spikes_by_step[name]).nonzero().tolist()
+        our_total = ours.spikes_by_step[name]
+        wrong = (total != our_total).nonzero().tolist()
         if wrong:
             step, image = wrong[0]
-            both = f"{ours.spikes_by_step[name][step, image]:g} and {total[step, image]:g}"
+            both = f"{our_total[step, image]:g} and {total[step, image]:g}"
             where = f"image {image}, timestep {step}, {name}"
-            return "differs", f"{where}: {both} spikes of all its neurons (here, there)"
+            return Verdict("differs", f"{where}: {both} spikes of all its neurons (here, there)")
     spikes = sum(int(ours.spikes[name].sum()) for name in counts)
-    return "same", f"{spikes:,} spikes of {len(counts)} nodes"
+    return Verdict("same", f"{spikes:,} spikes of {len(counts)} nodes")
