@@ -22,6 +22,7 @@ from test_engines import drawn, networks
 from test_integers import one_pixel
 
 import harness.exporting.c_folder
+import harness.exporting.c_golden
 import self_models.engines.event.build
 import self_models.engines.event.engine
 from harness import UserError
@@ -136,7 +137,7 @@ def few_images(monkeypatch):
         train, selection, test = load_data(name, *args, **flags)
         return train, selection, test.part(0, 40)
 
-    monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
+    monkeypatch.setattr(harness.exporting.c_golden, "load_data", load_few)
 
 
 def runs_in_c(number):
@@ -165,7 +166,7 @@ def check_in_c(number, form, folder):
     model = quantize(model) if form == "int8" else model
     with pytest.MonkeyPatch.context() as patch:
         if is_compact:
-            patch.setattr(harness.exporting.c_folder, "WINDOWS", 2)
+            patch.setattr(harness.exporting.c_folder, "MOST_WINDOWS", 2)
             flags = f"{flags[0]} -DPLAIN", flags[1]
         x = write(folder, model, is_compact)
     done = run_make(folder, *flags)
@@ -792,7 +793,7 @@ def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_image
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images, monkeypatch):
-    monkeypatch.setattr(harness.exporting.c_folder, "checked", lambda files: "equal")
+    monkeypatch.setattr(harness.exporting.c_folder, "check_here", lambda files: "equal")
     run_here("export", trained.snn, "--to c --output", tmp_path / "c")
     (tmp_path / "c" / "mine.txt").write_text("mine")
     before = digests(tmp_path)

@@ -214,7 +214,9 @@ def test_c_sends_the_spikes_of_the_simulator(tmp_path, monkeypatch, package, sim
         events = (torch.rand(STEPS, RECORDINGS, SIZES[0]) < 0.5).int()
         wanted = simulated.run(network, events.float()).transpose(0, 1).numpy()
         if seed:
-            monkeypatch.setattr(harness.exporting.c_folder, "checked", lambda files: "elsewhere")
+            monkeypatch.setattr(
+                harness.exporting.c_folder, "check_here", lambda files: "elsewhere"
+            )
         folder = tmp_path / str(seed)
         folder.mkdir()
         of_block, of_folder = exported_spikes(
