@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compare networks over seeds: mean, standard deviation, and differences paired by seed.
 
-Figures are read from the networks' logs; with --evaluate they are measured anew, on the images and as the other flags say."""
+Figures are read from the networks' logs; with --evaluate they are measured anew, on the
+images and as the other flags say.
+"""  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -10,14 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
+from harness.arguments import Arguments
 from harness.building.models import OF_REPOSITORY
-from harness.command_line.parser import add_output_flag, flag_type
+from harness.command_line.parser import Parser, add_output_flag, flag_type
 from harness.command_line.posthoc import evaluate, open_as_trained, posthoc_parser
 from harness.command_line.recipes import as_flags, find, names
 from harness.command_line.scripts import run_script
 from harness.measuring import comparing
+from harness.measuring.comparing import Series
 from harness.measuring.log_lines import counts_operations, running
-from harness.measuring.read_logs import read_run
+from harness.measuring.read_logs import Run, read_run
 from harness.measuring.tables import aligned
 from harness.runs.run import (
     Paths,
@@ -34,16 +38,33 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-MARGINS = [
-    {"rule": "confidence", "gap_bound": bound} for bound in (0.5, 1.0, 2.0, 4.0)
-]  # with --at_accuracy
+GAP_BOUNDS = (0.5, 1.0, 2.0, 4.0)  # margins at which early exit is tried with --at_accuracy
+# Flags that the networks of the command line take the place of, or that say how to
+# train.
+RARE = {
+    "preset",
+    "pretrained_snn",
+    "pretrained_ann",
+    "seed",
+    "run_name",
+    "results_json",
+    "test_only",
+}
 
 
-def build_parser(argv=None):
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s A [B ...] --seeds 0 1 2 [--evaluate] [FLAG ...]"
-    help_text = "a recipe, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
-    parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="A",
+        help=(
+            "a recipe, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is "
+            "NAME_1. The others are compared with the last"
+        ),
+    )
     group = parser.add_argument_group("comparing")
     group.add_argument(
         "--seeds",
@@ -53,107 +74,84 @@ def build_parser(argv=None):
         metavar="N",
         help="of the networks",
     )
-    help_text = (
-        "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
-    )
-    group.add_argument("--evaluate", action="store_true", help=help_text)
-    help_text = (
-        "test whether spikes and energies are equivalent within this bound, in percent; 0: no test"
+    group.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="evaluate the checkpoints, instead of reading their logs; only then do flags say how",
     )
     group.add_argument(
-        "--equivalence", type=flag_type(NOT_NEGATIVE), default=0.0, metavar="BOUND", help=help_text
+        "--equivalence",
+        type=flag_type(NOT_NEGATIVE),
+        default=0.0,
+        metavar="BOUND",
+        help=(
+            "test whether spikes and energies are equivalent within this bound, in percent; "
+            "0: no test"
+        ),
     )
-    help_text = "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at margins of 0.5, 1, 2 and 4"
     group.add_argument(
-        "--at_accuracy", type=flag_type(NOT_NEGATIVE), default=0.0, metavar="X", help=help_text
+        "--at_accuracy",
+        type=flag_type(NOT_NEGATIVE),
+        default=0.0,
+        metavar="X",
+        help=(
+            "compare the spikes at this accuracy, in percent, with early exit; --evaluate: at "
+            "margins of 0.5, 1, 2 and 4"
+        ),
     )
     add_output_flag(
         group, "--output", "also write the figures as a table, or for programs", ".csv", ".json"
     )
-    parser.rare |= {
-        "preset",
-        "pretrained_snn",
-        "pretrained_ann",
-        "seed",
-        "run_name",
-        "results_json",
-        "test_only",
-    }
+    parser.rare |= RARE
     return parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> list[tuple[Series, Series | None]]:
+    """Print how the networks differ; return the pairs that are compared."""
     args = build_parser(argv).parse_args(argv)
     if args.output and Path(args.output).exists() and not args.overwrite:
         raise UserError(
             f"{args.output} exists: --overwrite replaces it, --output writes elsewhere"
         )
-    several = measured(args, sys.argv[1:] if argv is None else argv)
-    pairs = comparing.pairs_of(
-        comparing.at_equal_accuracy(several, args.at_accuracy) if args.at_accuracy else several
-    )
-    for pair in pairs:
-        print("", *aligned(comparing.comparison(*pair)), sep="\n")
+    flags = sys.argv[1:] if argv is None else argv
+    several = measure(args, flags)
+    if args.at_accuracy:
+        several = comparing.at_equal_accuracy(several, args.at_accuracy)
+    pairs = comparing.pairs_of(several)
+
+    for series, other in pairs:
+        print("", *aligned(comparing.comparison(series, other)), sep="\n")
     print(f"\n{comparing.EXPLAINED}")
-    if changes := comparing.differences(pairs):
+    changes = comparing.differences(pairs)
+    if changes:
         print(comparing.correction_line(changes))
     if args.equivalence:
-        print(
-            comparing.equivalence_line(
-                comparing.differences(pairs, only_shares=True), args.equivalence
-            )
-        )
+        shares = comparing.differences(pairs, only_shares=True)
+        print(comparing.equivalence_line(shares, args.equivalence))
     if args.output:
-        write_whole(
-            args.output,
-            lambda file: file.write(comparing.as_file(pairs, Path(args.output).suffix).encode()),
-        )
+        text = comparing.as_file(pairs, Path(args.output).suffix)
+        write_whole(args.output, lambda file: file.write(text.encode()))
         print(f"wrote {args.output}")
     return pairs
 
 
-def measured(args, argv):
-    """The Series of the networks. Raises UserError where they were run on different images, or not with all seeds."""
-    words, seeds, runs = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds)), []
-    networks = {word: [trained(word, seed, args.output_dir) for seed in seeds] for word in words}
-    for of_seeds in networks.values():
-        check_there(of_seeds, args)
-    for word, of_seeds in networks.items():
-        is_unique = [Path(other).stem for other in words].count(Path(word).stem) == 1
-        for network in of_seeds:
-            runs.append(evaluated(network, argv) if args.evaluate else read(network))
-            runs[-1].seed, runs[-1].recipe = network.seed, Path(word).stem if is_unique else word
-    several = comparing.series_of(runs)
-    for series in several:
-        if series.on != several[0].on:
-            differ = (
-                f"{several[0].name} was evaluated on {several[0].on}, {series.name} on {series.on}"
-            )
-            raise UserError(
-                f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all"
-            )
-        if len(series.results) < len(seeds):
-            of = " ".join(map(str, series.results))
-            raise UserError(
-                f"{series.name} was run with {series.run_with} for seed {of} only: --evaluate runs all seeds alike"
-            )
-    for word, of_seeds in networks.items():
-        published = [network for network in of_seeds if network.is_published]
-        if 0 < len(published) < len(of_seeds):
-            numbers = " ".join(str(network.seed) for network in published)
-            print(
-                f"note: {word} of seed {numbers} came with the program, the others are yours: "
-                "--seeds names seeds of one kind"
-            )
-    if not args.evaluate:
-        print(
-            f"read from logs (--evaluate evaluates again): {' '.join(str(run.path) for run in runs)}"
-        )
-    return several
+# --- the networks
 
 
-class Trained(NamedTuple):
-    """A network of one seed. word: its name for all seeds; recipe: its name, or None; log: path of its run's records."""
+class SeedNetwork(NamedTuple):
+    """A trained network of one seed.
+
+    Attributes
+    ----------
+    word : str
+        What the command line calls it, for all seeds.
+    recipe : str or None
+        Name of the recipe that makes it.
+    seed : int
+    checkpoint : Path
+    log : Path
+        Records of its run. Neither file need be there.
+    """
 
     word: str
     recipe: str | None
@@ -161,16 +159,19 @@ class Trained(NamedTuple):
     checkpoint: Path
     log: Path
 
-    name = property(lambda self: self.checkpoint.stem)
+    @property
+    def name(self) -> str:
+        """Name of its run, with the seed."""
+        return self.checkpoint.stem
 
     @property
-    def is_published(self):
+    def is_published(self) -> bool:
         """Whether it came with the program."""
         published = PublishedPaths("snn", self.name)
         return self.log.absolute() == published.json_path.absolute()
 
 
-def trained(word, seed, output_dir):
+def find_network(word: str, seed: int, output_dir: str) -> SeedNetwork:
     """Find the network that a word of the command line means.
 
     Parameters
@@ -180,17 +181,17 @@ def trained(word, seed, output_dir):
     seed : int
         Seed of the network.
     output_dir : str
-        Folder of the user's runs. Where it has none of this name, the network that came with
-        the program is meant.
+        Folder of the user's runs. Where it has none of this name, the network that came
+        with the program is meant.
 
     Returns
     -------
-    Trained
+    SeedNetwork
         The network, whose files need not be there.
     """
     if word.endswith(".pth"):
         path = Path(word).with_stem(numbered(Path(word).stem, seed))
-        return Trained(word, None, seed, path, log_beside(path))
+        return SeedNetwork(word, None, seed, path, log_beside(path))
     recipe = find(word, "snn") if word in names("snn") else None
     run = recipe.run if recipe else word
 
@@ -204,90 +205,190 @@ def trained(word, seed, output_dir):
         checkpoint = path_from_here(paths.best_path)
         log = path_from_here(paths.json_path)
         if checkpoint.is_file() or log.is_file():
-            of_recipe = word if recipe and name == run else None
-            return Trained(word, of_recipe, seed, checkpoint, log)
+            recipe_name = word if recipe and name == run else None
+            return SeedNetwork(word, recipe_name, seed, checkpoint, log)
     missing = Paths("snn", numbered(run, seed), output_dir)
-    return Trained(word, recipe and word, seed, missing.best_path, missing.json_path)
+    recipe_name = word if recipe else None
+    return SeedNetwork(word, recipe_name, seed, missing.best_path, missing.json_path)
 
 
-def check_there(networks, args):
-    """Raises UserError where a file of these Trained, of all seeds, is missing, with the command that makes it if it is known."""
-    missing = [
-        network
-        for network in networks
-        if not (network.checkpoint if args.evaluate else network.log).is_file()
-    ]
+def check_there(networks: list[SeedNetwork], args: Arguments) -> None:
+    """Raise UserError where a file of a network is missing.
+
+    Parameters
+    ----------
+    networks : list of SeedNetwork
+        One network, of all seeds.
+    args : Arguments
+        With ``--evaluate`` checkpoints are needed, else logs.
+    """
+    missing = []
+    for network in networks:
+        path = network.checkpoint if args.evaluate else network.log
+        if not path.is_file():
+            missing.append(network)
     if not missing:
         return
-    network, seeds = missing[0], [other.seed for other in missing]
+    network = missing[0]
     if network.checkpoint.is_file():
         raise UserError(
             f"{network.log} is missing, but {network.checkpoint} is there: --evaluate measures it"
         )
+    raise UserError(f"{network.name} is missing: {advice_on(missing, networks, args)}")
+
+
+def advice_on(missing: list[SeedNetwork], networks: list[SeedNetwork], args: Arguments) -> str:
+    """Say how to get the seeds of a network that are missing, or what may be meant."""
+    network = missing[0]
+    seeds = [other.seed for other in missing]
     if network.recipe:
-        flags = as_flags(
-            {"preset": network.recipe, "seeds": seeds, "output_dir": args.output_dir}, ["seeds"]
-        )
-        makes = f"{' '.join(program('snn'))} {flags} makes it{OF_REPOSITORY if INSTALLED else ''}"
-    elif len(missing) < len(networks):
-        makes = f"train it as the others were, with {as_flags({'seeds': seeds}, ['seeds'])}"
-    else:
-        known = [
-            *names("snn"),
-            *(
-                log.stem
-                for log in Paths("snn", network.word, args.output_dir).logs.glob("*.jsonl")
-            ),
-        ]
-        makes = (
-            f"{meant(network.word, known)}give a recipe, a run's name or the path of a checkpoint"
-        )
-    raise UserError(f"{network.name} is missing: {makes}")
+        flags = {"preset": network.recipe, "seeds": seeds, "output_dir": args.output_dir}
+        command = f"{' '.join(program('snn'))} {as_flags(flags, ['seeds'])}"
+        return f"{command} makes it{OF_REPOSITORY if INSTALLED else ''}"
+    if len(missing) < len(networks):
+        return f"train it as the others were, with {as_flags({'seeds': seeds}, ['seeds'])}"
+    logs = Paths("snn", network.word, args.output_dir).logs.glob("*.jsonl")
+    known = names("snn") + [log.stem for log in logs]
+    return f"{meant(network.word, known)}give a recipe, a run's name or the path of a checkpoint"
 
 
-def read(network):
-    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed or another training than the
-    checkpoint beside it."""
+# --- their figures
+
+
+def measure(args: Arguments, flags: list[str]) -> list[Series]:
+    """Read or measure the figures of the networks that are compared.
+
+    Parameters
+    ----------
+    args : Arguments
+    flags : list of str
+        The command line, by which each network is evaluated with ``--evaluate``.
+
+    Returns
+    -------
+    list of Series
+        Results of each network and way to run it, over the seeds.
+
+    Raises
+    ------
+    UserError
+        If a network is missing, or they were run on different images, or not with all
+        seeds.
+    """
+    words = list(dict.fromkeys(args.networks))
+    seeds = list(dict.fromkeys(args.seeds))
+    networks = {}
+    for word in words:
+        networks[word] = [find_network(word, seed, args.output_dir) for seed in seeds]
+    for seed_networks in networks.values():
+        check_there(seed_networks, args)
+
+    runs = []
+    stems = [Path(word).stem for word in words]
+    for word, seed_networks in networks.items():
+        stem = Path(word).stem
+        is_unique = stems.count(stem) == 1
+        for network in seed_networks:
+            run = evaluate_again(network, flags) if args.evaluate else read_log(network)
+            run.seed = network.seed
+            run.recipe = stem if is_unique else word
+            runs.append(run)
+    several = comparing.series_of(runs)
+    check_comparable(several, seeds)
+
+    for word, seed_networks in networks.items():
+        published = [str(network.seed) for network in seed_networks if network.is_published]
+        if 0 < len(published) < len(seed_networks):
+            print(
+                f"note: {word} of seed {' '.join(published)} came with the program, the others "
+                "are yours: --seeds names seeds of one kind"
+            )
+    if not args.evaluate:
+        paths = " ".join(str(run.path) for run in runs)
+        print(f"read from logs (--evaluate evaluates again): {paths}")
+    return several
+
+
+def check_comparable(several: list[Series], seeds: list[int]) -> None:
+    """Raise UserError unless all were run on the same images, with all seeds."""
+    first = several[0]
+    for series in several:
+        if series.on != first.on:
+            raise UserError(
+                f"{first.name} was evaluated on {first.on}, {series.name} on {series.on}: "
+                "compare networks of one data set; --evaluate takes the same images of it for all"
+            )
+        if len(series.results) < len(seeds):
+            seeds_of_series = " ".join(str(seed) for seed in series.results)
+            raise UserError(
+                f"{series.name} was run with {series.run_with} for seed {seeds_of_series} only: "
+                "--evaluate runs all seeds alike"
+            )
+
+
+def read_log(network: SeedNetwork) -> Run:
+    """Read the log of a network's run.
+
+    Raises
+    ------
+    UserError
+        If it holds no result, or is of another seed or another training than the
+        checkpoint beside it.
+    """
     run = read_run(network.log)
     if not run.is_spiking:
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
-    if run.epochs and run.seed != network.seed:
+    if not run.epochs:
+        return run
+    if run.seed != network.seed:
         raise UserError(
-            f"{run.path} is of seed {run.seed}, not {network.seed}: name it without its number, or give its seed"
+            f"{run.path} is of seed {run.seed}, not {network.seed}: name it without its number, "
+            "or give its seed"
         )
-    saved = (
-        load_checkpoint(network.checkpoint) if run.epochs and network.checkpoint.is_file() else {}
-    )
-    chosen = {epoch["epoch"]: epoch.get("evaluated", {}).get("accuracy") for epoch in run.epochs}
-    if "accuracy" in saved and chosen.get(saved.get("epoch")) != saved["accuracy"]:
+    saved = {}
+    if network.checkpoint.is_file():
+        saved = load_checkpoint(network.checkpoint)
+    accuracies = {}  # of each epoch
+    for epoch in run.epochs:
+        accuracies[epoch["epoch"]] = epoch.get("evaluated", {}).get("accuracy")
+    if "accuracy" in saved and accuracies.get(saved.get("epoch")) != saved["accuracy"]:
         raise UserError(
-            f"{run.path} is of another training than {network.checkpoint}: --evaluate measures the checkpoint"
+            f"{run.path} is of another training than {network.checkpoint}: --evaluate measures "
+            "the checkpoint"
         )
     return run
 
 
-def evaluated(network, argv):
-    """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
-    recipe = ["--preset", network.recipe] if network.recipe else []
-    words = [
-        *argv,
-        *recipe,
-        "--pretrained_snn",
-        str(network.checkpoint),
-        "--seed",
-        str(network.seed),
-    ]
+def evaluate_again(network: SeedNetwork, flags: list[str]) -> Run:
+    """Evaluate a network, and read the log of that, which is written like any other.
+
+    Parameters
+    ----------
+    network : SeedNetwork
+    flags : list of str
+        The command line.
+
+    Returns
+    -------
+    Run
+    """
+    words = list(flags)
+    if network.recipe:
+        words += ["--preset", network.recipe]
+    words += ["--pretrained_snn", str(network.checkpoint), "--seed", str(network.seed)]
     args, model, images, run = open_as_trained(
-        build_parser(argv), words, "", run_name=f"{network.name}_compared"
+        build_parser(flags), words, "", run_name=f"{network.name}_compared"
     )
     counts = counts_operations(model, run.say)
-    margins = MARGINS if args.at_accuracy else [{}]
-    for margin in margins:
-        model.change(**margin)
+    changes = [{}]
+    if args.at_accuracy:
+        changes = [{"rule": "confidence", "gap_bound": bound} for bound in GAP_BOUNDS]
+    for change in changes:
+        model.change(**change)
         record, _ = evaluate(model, images.test, args, run, counts)
-        stopped = f", margin {margin['gap_bound']:g}" if margin else ""
+        margin = f", margin {change['gap_bound']:g}" if change else ""
         accuracy = running(record, ["accuracy"])
-        run.say(f"{network.name}{stopped}: {accuracy} on {record['images']:,} images")
+        run.say(f"{network.name}{margin}: {accuracy} on {record['images']:,} images")
     return read_run(run.json_path)
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Estimate a network's energy per image under published cost models, next to its ANN.
 
-Means over the first 1,000 test images, or --limit_test. Cost models: self_models/counting/conventions/."""
+Means over the first 1,000 test images, or --limit_test. Cost models:
+self_models/counting/conventions/.
+"""
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
@@ -9,8 +11,10 @@ import copy
 import io
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,8 +22,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
+from harness.arguments import Arguments
 from harness.building.models import ann_of
-from harness.command_line.parser import add_output_flag
+from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.posthoc import TrainedNetwork, open_as_trained, posthoc_parser
 from harness.command_line.recipes import names
 from harness.command_line.scripts import run_script
@@ -27,18 +32,21 @@ from harness.drawing.plots import save_energies
 from harness.measuring.energy_tables import energy_rows, part_rows, verdicts
 from harness.measuring.tables import as_text, in_words
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import conventions, read_convention
+from self_models.counting.operations import Convention, conventions, read_convention
 from self_models.data.sets import ImageSet
-from self_models.guests.energy import EXECUTIONS, ledger
+from self_models.guests.energy import EXECUTIONS, Ledger, ledger
 from self_models.layers.stages import LINEAR
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images
 LEVELS = 127  # of a signed 8-bit number
 IMAGES = 128  # of training, whose largest activations set the scales
+SMALLEST = 1e-12  # instead of a largest value of 0, by which one cannot divide
 
 
-def build_parser(argv=None):
+def build_parser(argv: list[str] | None = None) -> Parser:
+    """Return the parser. argv may have a --model, whose settings are flags, too."""
     parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
     parser.add_argument(
@@ -48,8 +56,12 @@ def build_parser(argv=None):
         help="a recipe, or the path of an SNN's checkpoint",
     )
     group = parser.add_argument_group("energy")
-    help_text = "checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits"
-    group.add_argument("--against", default="", metavar="ANN", help=help_text)
+    group.add_argument(
+        "--against",
+        default="",
+        metavar="ANN",
+        help="checkpoint of the networks' ANN, whose accuracy is measured in 32 and in 8 bits",
+    )
     group.add_argument(
         "--convention",
         nargs="+",
@@ -57,87 +69,173 @@ def build_parser(argv=None):
         metavar="FILE",
         help="more cost models, as TOML files",
     )
-    formats = ["text", "md", "csv", "json"]
-    group.add_argument("--format", choices=formats, default="text", help="format of the tables")
+    group.add_argument(
+        "--format",
+        choices=["text", "md", "csv", "json"],
+        default="text",
+        help="format of the tables",
+    )
     add_output_flag(group, "--picture", "also draw the parts' energies as a chart", ".png")
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser
 
 
-def main(argv=None):
+@dataclass(frozen=True)
+class Estimate:
+    """What is estimated of one network.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        What it does per image.
+    ann_accuracies : tuple of float
+        Of the ANN of --against, in 32 and in 8 bits; () without the flag.
+    parts : list of list
+        Table of the parts' energies; the first row is the head.
+    lines : list of str
+        Who costs less, the network or its ANN.
+    """
+
+    ledger: Ledger
+    ann_accuracies: tuple[float, ...]
+    parts: list[list]
+    lines: list[str]
+
+
+def main(argv: list[str] | None = None) -> dict[str, Ledger]:
+    """Estimate the energy of each network, and print tables; return name -> Ledger."""
     args = build_parser(argv).parse_args(argv)
-    prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
-    argv, ledgers, anns, parts, lines = sys.argv[1:] if argv is None else argv, {}, {}, {}, []
+    prices = dict(conventions())
+    for path in args.convention:
+        prices[Path(path).stem] = read_convention(path)
+    flags = sys.argv[1:] if argv is None else argv
+    estimates = {}
     with redirect_stdout(io.StringIO()):  # what a run says stands in its log
         for word in dict.fromkeys(args.networks):
-            is_recipe = word in names("snn") or word.endswith(".toml")
-            words = [*argv, "--preset" if is_recipe else "--pretrained_snn", word]
-            network = open_as_trained(
-                build_parser(argv), words, "_energy", engine="dense", networks=[word]
-            )
-            test = network.images.test
-            if not (network.args.holdout or network.args.limit_test):
-                test = test.part(0, LIMIT)
-            if args.against:
-                anns[word] = accuracies_of_ann(network, test, word)
-            ledgers[word] = ledger(
-                network.model, test, name=word, batch_size=args.batch_size, seed=args.seed
-            )
-            parts[word], said = (
-                part_rows(ledgers[word], next(iter(prices.values()))),
-                [*verdicts(word, ledgers[word], prices)],
-            )
-            tables = [energy_rows({word: ledgers[word]}, prices, anns), parts[word]]
-            network.run.result(*(as_text(rows, "text") + "\n" for rows in tables), *said)
-            network.run.record(
-                event="ledger", lines=said, tables=[in_words(rows) for rows in tables]
-            )
-            lines += said
+            estimates[word] = estimate(word, flags, args, prices)
+    ledgers = {word: one.ledger for word, one in estimates.items()}
+
     if args.format == "json":
-        print(
-            json.dumps(
-                {
-                    word: numbers_of(costs, prices, *anns.get(word, ()))
-                    for word, costs in ledgers.items()
-                },
-                indent=1,
-            )
-        )
+        numbers = {word: numbers_of(one, prices) for word, one in estimates.items()}
+        print(json.dumps(numbers, indent=1))
     else:
-        print(as_text(energy_rows(ledgers, prices, anns), args.format))
-        for word, rows in parts.items():
-            print("", f"{word}, event-driven, by part:", "", as_text(rows, args.format), sep="\n")
-        print("", *lines, sep="\n")
+        print_tables(estimates, prices, args.format)
     if args.picture:
         save_energies(args.picture, ledgers, prices)
     return ledgers
 
 
-def numbers_of(ledger, prices, accuracy=None, in_8_bits=None):
-    """All that is known of a network, for programs. accuracy, in_8_bits: of its ANN."""
-    joules = {
-        title: {execution: ledger.joules(one, execution) for execution in EXECUTIONS}
-        | {
-            "ann": ledger.ann_joules(one),
-            "ann_8_bits": ledger.ann_joules(one, 8),
-            "break_even": ledger.break_even(one),
-        }
-        for title, one in prices.items()
-    }
-    return asdict(ledger) | {
+def estimate(
+    word: str, flags: list[str], args: Arguments, prices: dict[str, Convention]
+) -> Estimate:
+    """Estimate the energy of a network, and write it to the log of a run of its own.
+
+    Parameters
+    ----------
+    word : str
+        The network, as the command line names it.
+    flags : list of str
+        The command line.
+    args : Arguments
+        What it says.
+    prices : dict of {str: Convention}
+        Cost models by name.
+
+    Returns
+    -------
+    Estimate
+    """
+    is_recipe = word in names("snn") or word.endswith(".toml")
+    words = [*flags, "--preset" if is_recipe else "--pretrained_snn", word]
+    parser = build_parser(flags)
+    network = open_as_trained(parser, words, "_energy", engine="dense", networks=[word])
+    test = network.images.test
+    if not (network.args.holdout or network.args.limit_test):
+        test = test.part(0, LIMIT)
+    ann_accuracies = ()
+    if args.against:
+        ann_accuracies = accuracies_of_ann(network, test, word)
+    costs = ledger(network.model, test, name=word, batch_size=args.batch_size, seed=args.seed)
+    first_convention = next(iter(prices.values()))
+    parts = part_rows(costs, first_convention)
+    lines = list(verdicts(word, costs, prices))
+
+    anns = {word: ann_accuracies} if ann_accuracies else {}
+    tables = [energy_rows({word: costs}, prices, anns), parts]
+    texts = [as_text(rows, "text") + "\n" for rows in tables]
+    network.run.result(*texts, *lines)
+    network.run.record(event="ledger", lines=lines, tables=[in_words(rows) for rows in tables])
+    return Estimate(costs, ann_accuracies, parts, lines)
+
+
+def print_tables(estimates: dict[str, Estimate], prices: dict[str, Convention], form: str) -> None:
+    """Print a table of all networks, one of each network's parts, and who costs less.
+
+    Parameters
+    ----------
+    estimates : dict of {str: Estimate}
+        By the name of the network.
+    prices : dict of {str: Convention}
+        Cost models by name.
+    form : {"text", "md", "csv"}
+        Format of the tables.
+    """
+    ledgers = {}
+    anns = {}
+    lines = []
+    for word, one in estimates.items():
+        ledgers[word] = one.ledger
+        if one.ann_accuracies:
+            anns[word] = one.ann_accuracies
+        lines += one.lines
+    print(as_text(energy_rows(ledgers, prices, anns), form))
+    for word, one in estimates.items():
+        print()
+        print(f"{word}, event-driven, by part:")
+        print()
+        print(as_text(one.parts, form))
+    print("", *lines, sep="\n")
+
+
+def numbers_of(one: Estimate, prices: dict[str, Convention]) -> dict[str, object]:
+    """Return all that is known of a network, for programs."""
+    accuracy, accuracy_in_8_bits = one.ann_accuracies or (None, None)
+    joules = {}
+    for title, convention in prices.items():
+        numbers = {execution: one.ledger.joules(convention, execution) for execution in EXECUTIONS}
+        numbers["ann"] = one.ledger.ann_joules(convention)
+        numbers["ann_8_bits"] = one.ledger.ann_joules(convention, 8)
+        numbers["break_even"] = one.ledger.break_even(convention)
+        joules[title] = numbers
+    return asdict(one.ledger) | {
         "ann_accuracy": accuracy,
-        "ann_8_bits_accuracy": in_8_bits,
+        "ann_8_bits_accuracy": accuracy_in_8_bits,
         "joules": joules,
     }
 
 
 def accuracies_of_ann(network: TrainedNetwork, test: ImageSet, word: str) -> tuple[float, float]:
-    """Return the accuracy of the ANN of --against, and that of the same in 8 bits.
+    """Measure the accuracy of the ANN of --against.
+
+    Parameters
+    ----------
+    network : TrainedNetwork
+        What it is compared with.
+    test : ImageSet
+        On which it is measured.
+    word : str
+        Name of the network, for the error.
+
+    Returns
+    -------
+    accuracy : float
+        In 32 bits.
+    accuracy_in_8_bits : float
 
     Raises
     ------
     UserError
-        If it has not the network's encoder and classifier.
+        If the ANN has not the network's encoder and classifier.
     """
     path = network.args.against
     ann = ann_of(path, network.args)
@@ -158,31 +256,58 @@ def accuracies_of_ann(network: TrainedNetwork, test: ImageSet, word: str) -> tup
 
 
 @torch.no_grad()
-def in_eight_bits(model, images):
-    """A copy of an ANN that computes with integers of 8 bits, exactly, in floating point: weights by output channel and what goes
-    into each linear layer by layer, both symmetric, rounded to the nearest. images: of training, (N, C, H, W), floats; the
-    largest activation on them is the largest number."""
+def in_eight_bits(model: VGG_wFeedback, images: torch.Tensor) -> VGG_wFeedback:
+    """Copy an ANN to one that computes with integers of 8 bits.
+
+    It does so exactly, in floating point: each number is an integer times a scale.
+    Weights have a scale for each output channel, what goes into a linear layer has one
+    for the layer. Both are symmetric, and rounded to the nearest.
+
+    Parameters
+    ----------
+    model : VGG_wFeedback
+    images : Tensor of shape (N, C, H, W)
+        Training images. The largest activation on them is the largest number.
+
+    Returns
+    -------
+    VGG_wFeedback
+        The copy, in evaluation.
+    """
     model = copy.deepcopy(model).eval()
-    largest = {layer: 1e-12 for layer in model.modules() if isinstance(layer, LINEAR)}
-
-    def note(layer, inputs):
-        if layer in largest:
-            largest[layer] = max(largest[layer], inputs[0].abs().max().item())
-
-    with register_module_forward_pre_hook(note):
-        model(images)
+    largest = largest_inputs(model, images)
     for layer, most in largest.items():
-        out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-        others = [dim for dim in range(layer.weight.dim()) if dim != out]
-        scale = layer.weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / LEVELS
+        out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # axis of output channels
+        others = [axis for axis in range(layer.weight.dim()) if axis != out]
+        most_of_channels = layer.weight.abs().amax(others, keepdim=True)
+        scale = most_of_channels.clamp(min=SMALLEST) / LEVELS
         layer.weight.copy_((layer.weight / scale).round() * scale)
-        step = most / LEVELS
-        layer.register_forward_pre_hook(
-            lambda _, inputs, step=step: (
-                (inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,
-            )
-        )
+        layer.register_forward_pre_hook(rounding_hook(most / LEVELS))
     return model
+
+
+def largest_inputs(model: nn.Module, images: torch.Tensor) -> dict[nn.Module, float]:
+    """Return the largest magnitude that goes into each linear layer on these images."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LINEAR)]
+    largest = dict.fromkeys(layers, SMALLEST)
+    with register_module_forward_pre_hook(partial(note_largest, largest)):
+        model(images)
+    return largest
+
+
+def note_largest(largest: dict[nn.Module, float], layer: nn.Module, inputs: tuple) -> None:
+    """Remember the largest magnitude that has gone into a layer, in a hook."""
+    if layer in largest:
+        largest[layer] = max(largest[layer], inputs[0].abs().max().item())
+
+
+def rounding_hook(step: float) -> Callable:
+    """Return a hook that rounds a layer's input to whole multiples of a step."""
+
+    def round_input(layer: nn.Module, inputs: tuple) -> tuple:
+        return ((inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,)
+
+    return round_input
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Evaluate the committed networks and write the result tables of README and docs.
 
-Those of CIFAR-10 (JPEG) need its folder, --dataset: without it they keep their rows, which are dated. `--only` without a name
-evaluates nothing and writes tables and charts from results/*.json.
+Those of CIFAR-10 (JPEG) need its folder, --dataset: without it they keep their rows,
+which are dated. `--only` without a name evaluates nothing and writes tables and charts
+from results/*.json.
 """
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
 import json
 import shlex
-from itertools import product
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from math import floor
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,7 +22,7 @@ from harness.command_line.recipes import find, known_of, names
 from harness.command_line.scripts import call, run_script
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring import comparing
-from harness.measuring.comparing import FIGURES, difference, spread
+from harness.measuring.comparing import FIGURES, Difference, difference, spread
 from harness.measuring.tables import save_results_json
 from harness.runs.run import PublishedPaths, counted, numbered
 from harness.runs.saving import write_whole
@@ -32,13 +33,13 @@ from self_models.counting.operations import conventions
 from self_models.data.folders import list_folder
 from self_models.guests.energy import Ledger, entries_of
 from self_models.runtime.outputs import PARTS
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HERE = Path(__file__).resolve().parent
-README, TABLES, ZOO = (
-    "README.md",
-    "docs/notebook/tables.md",
-    "docs/reference/zoo.md",
-)  # what is between MARKS is written here
+# Pages of which this script writes what stands between MARKS.
+README = "README.md"
+TABLES = "docs/notebook/tables.md"
+ZOO = "docs/reference/zoo.md"
 MARKS = (
     "<!-- results: make results writes what stands between these lines -->",
     "<!-- end of results -->",
@@ -46,12 +47,8 @@ MARKS = (
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 MARGIN_SHOWN = 1.0  # of confidence, at most 50 steps
 EQUIVALENT = 10  # percent: the bound of the test for equivalence
-SPREAD = (
-    "accuracy",
-    "spikes",
-    "energy_joules",
-    "energy_event_joules",
-)  # figures of which a spread is given
+# Figures of which a spread is given.
+SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")
 KEPT = (  # of an evaluation's record, in results.json
     "dataset",
     "seed",
@@ -65,12 +62,29 @@ KEPT = (  # of an evaluation's record, in results.json
     "rank_correlation_per_ink",
     "spikes",
 )
-ARITHMETIC, WITH_MEMORY = (conventions()[name] for name in ("arithmetic_45nm", "with_memory"))
+ARITHMETIC = conventions()["arithmetic_45nm"]
+WITH_MEMORY = conventions()["with_memory"]
+
+Row = dict[str, object]  # of results.json, see row_of()
+
+
+# --- the networks
 
 
 class Network(NamedTuple):
-    """What the tables show of a network. label: its name there; seeds: how many are committed; opened: it is also run with its
-    gate open; images: what its images are called, where they come from a folder of the reader's."""
+    """What the tables show of a network.
+
+    Attributes
+    ----------
+    label : str
+        Its name there.
+    seeds : int
+        How many of it are committed.
+    opened : bool
+        Whether it is also run with its gate open.
+    images : str
+        What its images are called, where they come from a folder of the reader's.
+    """
 
     label: str
     seeds: int = 1
@@ -99,55 +113,96 @@ NETWORKS = {  # by the recipes of their SNNs, in the order of the tables
     "deep_phased": Network("CIFAR-10, deep, phased", images=JPEG),
 }
 RECIPES = {recipe: find(recipe, "snn") for recipe in NETWORKS}
-CHECKPOINTS = {  # name -> (its recipe, seed)
-    numbered(RECIPES[recipe].run, seed): (recipe, seed)
-    for recipe, network in NETWORKS.items()
-    for seed in range(network.seeds)
-}
+
+
+class Checkpoint(NamedTuple):
+    """A committed network.
+
+    Attributes
+    ----------
+    recipe : str
+        Its key in ``NETWORKS``.
+    seed : int
+    """
+
+    recipe: str
+    seed: int
+
+    @property
+    def network(self) -> Network:
+        """What the tables show of it."""
+        return NETWORKS[self.recipe]
+
+
+def committed_checkpoints() -> dict[str, Checkpoint]:
+    """Return all checkpoints by name, in the order of the tables."""
+    checkpoints = {}
+    for recipe, network in NETWORKS.items():
+        for seed in range(network.seeds):
+            checkpoints[numbered(RECIPES[recipe].run, seed)] = Checkpoint(recipe, seed)
+    return checkpoints
+
+
+CHECKPOINTS = committed_checkpoints()
 ADD_FOLDER = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 
 
-def commands(folder=""):
-    """(checkpoint, name of the run, Network, command, its flags) of each evaluation. folder: of the images of those that need
-    one."""
-    for checkpoint, (recipe, seed) in CHECKPOINTS.items():
-        network, steps = NETWORKS[recipe], RECIPES[recipe].flags["timesteps"]
-        source = (
-            f"--preset {recipe} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
-        )
-        folder_flags = f" --dataset {shlex.quote(folder)} --engine dense" if network.images else ""
-        yield (
-            checkpoint,
-            f"{checkpoint}_T{steps}",
-            network,
-            "obj1",
-            f"{source}{folder_flags} --timesteps {steps}",
-        )
+class Evaluation(NamedTuple):
+    """A command that evaluates a checkpoint.
+
+    Attributes
+    ----------
+    checkpoint : str
+        Its key in ``CHECKPOINTS``.
+    run : str
+        Name of the run.
+    command : str
+        One of ``harness.runs.run.COMMANDS``.
+    flags : str
+        Flags of the command, without those that say where results go.
+    """
+
+    checkpoint: str
+    run: str
+    command: str
+    flags: str
+
+
+def evaluations(folder: str = "") -> Iterator[Evaluation]:
+    """Yield the evaluations of all checkpoints.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the images of the networks that need one.
+    """
+    for name, (recipe, seed) in CHECKPOINTS.items():
+        network = NETWORKS[recipe]
+        steps = RECIPES[recipe].flags["timesteps"]
+        source = f"--preset {recipe} --seed {seed} --pretrained_snn trained_models/snn/{name}.pth"
+        images = ""
+        if network.images:
+            images = f" --dataset {shlex.quote(folder)} --engine dense"
+        yield Evaluation(name, f"{name}_T{steps}", "obj1", f"{source}{images} --timesteps {steps}")
         if not network.images:  # of which an evaluation takes minutes
-            yield (
-                checkpoint,
-                f"{checkpoint}_stop",
-                network,
-                "obj2",
-                f"{source} --timesteps 50 {RULES}",
-            )
+            flags = f"{source} --timesteps 50 {RULES}"
+            yield Evaluation(name, f"{name}_stop", "obj2", flags)
         if network.opened:
-            yield (
-                checkpoint,
-                f"{checkpoint}_T50_open",
-                network,
-                "obj1",
-                f"{source} --timesteps 50 --epsilon 0 --no-residual",
-            )
+            flags = f"{source} --timesteps 50 --epsilon 0 --no-residual"
+            yield Evaluation(name, f"{name}_T50_open", "obj1", flags)
 
 
-def main(argv=None):
+def build_parser() -> Parser:
+    """Return the parser."""
     parser = Parser(__doc__)
-    help_text = (
-        "evaluate these checkpoints, or none; the others' results are read from results/*.json"
-    )
     parser.add_argument(
-        "--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text
+        "--only",
+        nargs="*",
+        choices=list(CHECKPOINTS),
+        metavar="NAME",
+        help=(
+            "evaluate these checkpoints, or none; the others' results are read from results/*.json"
+        ),
     )
     parser.add_argument(
         "--dataset",
@@ -155,394 +210,579 @@ def main(argv=None):
         metavar="FOLDER",
         help="of CIFAR-10 (JPEG), for the networks that need it",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate the checkpoints, and write results.json, charts and tables."""
+    args = build_parser().parse_args(argv)
     if not (HOME / TABLES).is_file():
         raise UserError(
-            "the trained networks and the pages are in the repository alone: run this in a clone of it"
+            "the trained networks and the pages are in the repository alone: "
+            "run this in a clone of it"
         )
-    wanted = list(CHECKPOINTS) if args.only is None else args.only
-    without = [
-        name for name in wanted if NETWORKS[CHECKPOINTS[name][0]].images and not args.dataset
-    ]
+    image_folder = ""
     if args.dataset:
         list_folder(args.dataset)  # raises, before hours of work
-    folder, rows = HERE / "results", []
-    for checkpoint, run, network, command, flags in commands(
-        args.dataset and str(Path(args.dataset).absolute())
-    ):
-        path = folder / f"{run}.json"
-        if checkpoint in wanted and checkpoint not in without:
-            call(
-                command,
-                f"{flags} --run_name {run} --output_dir results --results_json results/{path.name} --overwrite",
-                HERE,
-            )
+        image_folder = str(Path(args.dataset).absolute())
+    wanted = list(CHECKPOINTS) if args.only is None else args.only
+    without_images = []
+    for name in wanted:
+        if CHECKPOINTS[name].network.images and not args.dataset:
+            without_images.append(name)
+
+    folder = HERE / "results"
+    rows = []
+    for evaluation in evaluations(image_folder):
+        path = folder / f"{evaluation.run}.json"
+        name = evaluation.checkpoint
+        if name in wanted and name not in without_images:
+            place = f"--output_dir results --results_json results/{path.name} --overwrite"
+            flags = f"{evaluation.flags} --run_name {evaluation.run} {place}"
+            call(evaluation.command, flags, HERE)
+        network = CHECKPOINTS[name].network
         rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
-    for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
-        runs = [row for row in rows if row["dataset"] == dataset]
-        points = [
-            (group[0], *(spread(name, dict(enumerate(group))) for name in ("spikes", "accuracy")))
-            for group in over_seeds(runs)
-        ]
-        apart = {name: comparing.at_spikes(*both) for name, both in stopped(runs).items()}
-        save_accuracy_against_spikes(
-            HERE / f"docs/accuracy_spikes_{dataset.lower()}.png", points, *verdicts(dataset, apart)
-        )
-    shown = [row for row in rows if is_shown(row)]
-    put_into(
-        HERE / TABLES,
-        [*table(over_seeds(shown)), "", *pairs_table(shown), "", *equal_table(rows), ""],
+    save_charts(rows)
+    write_tables(rows, folder)
+    print(
+        "wrote results/results.json, the charts of docs/, and the tables of "
+        f"{README}, {TABLES} and {ZOO}"
     )
+    if without_images:
+        print(
+            "not evaluated, and rows of before stay as they are: "
+            f"{', '.join(without_images)}; {ADD_FOLDER}"
+        )
+
+
+def save_charts(rows: list[Row]) -> None:
+    """Draw accuracy against spikes with early exit, a chart for each data set."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        if dataset not in IMAGE_SHAPES:
+            continue
+        runs = [row for row in rows if row["dataset"] == dataset]
+        points = []
+        for group in over_seeds(runs):
+            by_seed = dict(enumerate(group))
+            points.append((group[0], spread("spikes", by_seed), spread("accuracy", by_seed)))
+        at_equal_spikes = {}
+        for name, family in early_exit_families(runs).items():
+            at_equal_spikes[name] = comparing.at_spikes(family.ours, family.baseline)
+        path = HERE / f"docs/accuracy_spikes_{dataset.lower()}.png"
+        save_accuracy_against_spikes(path, points, *verdicts(dataset, at_equal_spikes))
+
+
+def write_tables(rows: list[Row], folder: Path) -> None:
+    """Write the tables of the pages."""
+    shown = [row for row in rows if is_shown(row)]
+    lines = [*table(over_seeds(shown)), ""]
+    lines += [*pairs_table(shown), ""]
+    lines += [*equal_table(rows), ""]
+    put_into(HERE / TABLES, lines)
     put_into(HERE / README, short_table(folder))
     put_into(HERE / ZOO, zoo_table())
-    print(
-        f"wrote results/results.json, the charts of docs/, and the tables of {README}, {TABLES} and {ZOO}"
-    )
-    if without:
-        print(
-            f"not evaluated, and rows of before stay as they are: {', '.join(without)}; {ADD_FOLDER}"
-        )
 
 
 # --- rows of results.json
 
 
-def row_of(network, record):
-    """A row of results.json from an evaluation record of this Network."""
-    return {
-        "name": network.label + " (chosen on test images)" * (record.get("selected_on") == "test"),
+def row_of(network: Network, record: dict[str, object]) -> Row:
+    """Return a row of results.json from an evaluation record of a network."""
+    name = network.label
+    if record.get("selected_on") == "test":
+        name += " (chosen on test images)"
+    row = {
+        "name": name,
         "plan": record["model"],
         "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,
         "rule": record.get("rule", "none"),
         "bounds": record.get("bounds", {}),
-        **{key: record[key] for key in KEPT if key in record},
-        **({"dataset": network.images, "date": record["date"]} if network.images else {}),
-        "operations": {
-            kind: value for kind, value in record["operations"].items() if kind != "layers"
-        },
-        **{
-            key: record[key]
-            for key in ("energy_joules", "energy_event_joules", "images_per_second")
-        },
     }
+    for key in KEPT:
+        if key in record:
+            row[key] = record[key]
+    if network.images:
+        row["dataset"] = network.images
+        row["date"] = record["date"]
+    operations = dict(record["operations"])
+    operations.pop("layers", None)
+    row["operations"] = operations
+    for key in ("energy_joules", "energy_event_joules", "images_per_second"):
+        row[key] = record[key]
+    return row
 
 
-def is_shown(row):
-    """True for a row of the tables: all steps, or stopped by confidence at a margin of 1."""
+def is_shown(row: Row) -> bool:
+    """Return whether tables show a row: all steps, or early exit at a margin of 1."""
     return row["rule"] == "none" or row["bounds"].get("gap_bound") == MARGIN_SHOWN
 
 
-def grouped(rows, key):
-    """key(row) -> the rows that have it, in their order."""
+def grouped(items: Iterable, key: Callable[[object], Hashable]) -> dict[Hashable, list]:
+    """Return key(item) -> the items that have it, in their order."""
     groups = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def over_seeds(rows):
-    """Lists of the rows that only the seed tells apart."""
-    return list(
-        grouped(
-            rows, lambda row: (row["name"], row["dataset"], row["epsilon"], *run_of(row))
-        ).values()
-    )
+def by_seed_of(rows: list[Row]) -> dict[int, list[Row]]:
+    """Return seed -> its rows."""
+    return grouped(rows, lambda row: row["seed"])
 
 
-def paired(rows, network):
-    """How a network differs from its baseline run for the same steps by the same rule, each seed's pair by itself: run ->
-    figure -> Difference."""
-    both, differences = (network, f"baseline of {network}"), {}
-    for run, alike in grouped((row for row in rows if row["name"] in both), run_of).items():
-        pair = [{row["seed"]: row for row in alike if row["name"] == name} for name in both]
-        differences[run] = {name: difference(name, *pair) for name in SPREAD}
-    return {run: figures for run, figures in differences.items() if figures["accuracy"]}
+def over_seeds(rows: list[Row]) -> list[list[Row]]:
+    """Return the rows, in lists of those that only the seed tells apart."""
+
+    def key(row: Row) -> tuple:
+        return (row["name"], row["dataset"], row["epsilon"], *run_of(row))
+
+    return list(grouped(rows, key).values())
 
 
-def run_of(row):
-    """What tells the runs of one network apart, the seed aside."""
+def run_of(row: Row) -> tuple[int, str]:
+    """Return T and stop_of(), which tell the runs of a network and seed apart."""
     return row["timesteps"], stop_of(row)
 
 
-def stop_of(row):
-    """'confidence 1', of a rule and its bounds; '' where all steps are run."""
-    return (
-        " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())])
-        if row["rule"] != "none"
-        else ""
-    )
+def stop_of(row: Row) -> str:
+    """Return "confidence 1", of a rule and its bounds; "" where all steps are run."""
+    if row["rule"] == "none":
+        return ""
+    bounds = [f"{value:g}" for value in row["bounds"].values()]
+    return " ".join([row["rule"], *bounds])
 
 
-def stopped(rows):
-    """network -> its rows with early exit by margin, and those of its baseline: seed -> rows."""
-    by_name = grouped(
-        (row for row in rows if row["rule"] == "confidence"), lambda row: row["name"]
-    )
-    by_seed = {name: grouped(rows, lambda row: row["seed"]) for name, rows in by_name.items()}
-    return {
-        name: (by_seed[name], by_seed[f"baseline of {name}"])
-        for name in by_seed
-        if f"baseline of {name}" in by_seed
-    }
+def paired(rows: list[Row], network: str) -> dict[tuple, dict[str, Difference]]:
+    """Compare a network with its baseline, run for the same steps by the same rule.
+
+    Parameters
+    ----------
+    rows : list of Row
+    network : str
+        Its name in the tables.
+
+    Returns
+    -------
+    dict
+        run_of() -> figure -> Difference, over the pairs of the same seed.
+    """
+    baseline = f"baseline of {network}"
+    both = [row for row in rows if row["name"] in (network, baseline)]
+    differences = {}
+    for run, alike in grouped(both, run_of).items():
+        ours = {row["seed"]: row for row in alike if row["name"] == network}
+        theirs = {row["seed"]: row for row in alike if row["name"] == baseline}
+        figures = {name: difference(name, ours, theirs) for name in SPREAD}
+        if figures["accuracy"]:
+            differences[run] = figures
+    return differences
+
+
+class Family(NamedTuple):
+    """A network and its baseline, evaluated with early exit at several margins.
+
+    Attributes
+    ----------
+    ours, baseline : dict of {int: list of Row}
+        Seed -> a row for each margin.
+    """
+
+    ours: dict[int, list[Row]]
+    baseline: dict[int, list[Row]]
+
+
+def early_exit_families(rows: list[Row]) -> dict[str, Family]:
+    """Return the families among these rows, by the network's name."""
+    stopped = [row for row in rows if row["rule"] == "confidence"]
+    by_name = grouped(stopped, lambda row: row["name"])
+    families = {}
+    for name, ours in by_name.items():
+        baseline = by_name.get(f"baseline of {name}")
+        if baseline:
+            families[name] = Family(by_seed_of(ours), by_seed_of(baseline))
+    return families
 
 
 # --- tables
 
 
-def markdown(head, rows):
-    """Lines of a Markdown table. head: its titles, between bars; rows: of cells."""
-    yield from (f"| {head} |", "|" + " --- |" * (head.count(" | ") + 1))
-    yield from (f"| {' | '.join(map(str, cells))} |" for cells in rows)
+def markdown(head: str, rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table.
+
+    Parameters
+    ----------
+    head : str
+        Its titles, between bars.
+    rows : iterable of iterable
+        Their cells.
+    """
+    columns = head.count(" | ") + 1
+    yield f"| {head} |"
+    yield "|" + " --- |" * columns
+    for cells in rows:
+        yield f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
-def table(groups):
-    """Write lists of rows as a Markdown table.
+def table(groups: list[list[Row]]) -> Iterator[str]:
+    """Write rows as a Markdown table.
 
     In thousands of operations and microjoules per image; with several seeds mean ±
     standard deviation. A part that spikes in no network, as the decoder, has no column.
+
+    Parameters
+    ----------
+    groups : list of list of Row
+        Lists of rows that only the seed tells apart. Each becomes a line.
     """
     sent = set()
     for rows in groups:
         for row in rows:
             sent.update(part for part, count in row["spikes"].items() if count)
     parts = [part for part in PARTS.values() if part in sent]
-    head = "data set | network | seeds | T | epsilon | stop | mean timesteps | accuracy, % | "
-    head += " | ".join(parts)
-    head += (
-        " | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ"
-    )
-    lines = []
-    for rows in groups:
-        row, of_seeds = rows[0], dict(enumerate(rows))
-        accuracy, total, *energies = (
-            spread(name, of_seeds).text(FIGURES[name].form) for name in SPREAD
-        )
-        images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
-        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in parts]
-        steps, acs = (
-            fmean(row["mean_steps"] for row in rows),
-            fmean(row["operations"]["event_acs"] for row in rows),
-        )
-        run = (
-            row["name"],
-            len(rows),
-            row["timesteps"],
-            row["epsilon"] or "off",
-            stop_of(row),
-            f"{steps:.1f}",
-        )
-        lines.append([images, *run, accuracy, *spikes, total, f"{acs / 1000:,.0f} k", *energies])
-    return markdown(head, lines)
-
-
-def short_table(folder):
-    """The README's table of this folder's results: the baselines' ANNs, whose accuracy their training has logged, and SNNs."""
-    logs = [
-        PublishedPaths("ann", numbered("quick_baseline", seed)).json_path
-        for seed in range(NETWORKS["quick_baseline"].seeds)
+    titles = [
+        "data set",
+        "network",
+        "seeds",
+        "T",
+        "epsilon",
+        "stop",
+        "mean timesteps",
+        "accuracy, %",
+        *parts,
+        "total spikes",
+        "event-driven ACs",
+        "energy layer by layer, µJ",
+        "energy event-driven, µJ",
     ]
-    tested = spread(
-        "accuracy",
-        {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs)},
-    )
-    models = {
-        recipe: load(HOME / f"trained_models/snn/{recipe}.pth")
-        for recipe in ("quick_baseline", "quick_feedback")
-    }
-    baseline = ledger_of(records_of(folder, "quick_baseline", "none")[0], models["quick_baseline"])
-    arithmetic, memory = (
-        1e6 * baseline.ann_joules(prices, 8) for prices in (ARITHMETIC, WITH_MEMORY)
-    )
-    ann = "the baseline's ANN (accuracy in float32, energy in 8 bits)"
-    rows = [[ann, tested.text(".2f"), "-", f"{arithmetic:.2f}", f"{memory:.1f}"]]
-    for (words, rule), (recipe, model) in product(
-        (("early exit, margin 1", "confidence"), ("T = 50", "none")), models.items()
-    ):
-        records = records_of(folder, recipe, rule)
-        memory = [
-            1e6 * ledger_of(record, model).joules(WITH_MEMORY, "event-driven")
-            for record in records.values()
+    return markdown(" | ".join(titles), [cells_of(rows, parts) for rows in groups])
+
+
+def cells_of(rows: list[Row], parts: list[str]) -> list[object]:
+    """Return a line of table(), of rows that only the seed tells apart."""
+    first = rows[0]
+    texts = {name: spread_text(name, dict(enumerate(rows))) for name in SPREAD}
+    acs = fmean(row["operations"]["event_acs"] for row in rows)
+    return [
+        ", ".join(first[key] for key in ("dataset", "date") if key in first),
+        first["name"],
+        len(rows),
+        first["timesteps"],
+        first["epsilon"] or "off",
+        stop_of(first),
+        f"{fmean(row['mean_steps'] for row in rows):.1f}",
+        texts["accuracy"],
+        *(f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in parts),
+        texts["spikes"],
+        f"{acs / 1000:,.0f} k",
+        texts["energy_joules"],
+        texts["energy_event_joules"],
+    ]
+
+
+def spread_text(name: str, by_seed: dict[int, Row]) -> str:
+    """Write a figure over seeds: its mean ± standard deviation."""
+    return spread(name, by_seed).text(FIGURES[name].form)
+
+
+def short_table(folder: Path) -> Iterator[str]:
+    """Write the README's table: the quick baseline's ANN and SNN, and the blocking SNN.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    """
+    tested = {}  # seed -> record of the ANN, whose accuracy its training has logged
+    for seed in range(NETWORKS["quick_baseline"].seeds):
+        log = PublishedPaths("ann", numbered("quick_baseline", seed)).json_path
+        tested[seed] = json.loads(log.read_text().splitlines()[-1])
+    models = {}
+    for recipe in ("quick_baseline", "quick_feedback"):
+        models[recipe] = load(HOME / f"trained_models/snn/{recipe}.pth")
+    baseline_record = records_of(folder, "quick_baseline", "none")[0]
+    baseline = ledger_of(baseline_record, models["quick_baseline"])
+    rows = [
+        [
+            "the baseline's ANN (accuracy in float32, energy in 8 bits)",
+            spread("accuracy", tested).text(".2f"),
+            "-",
+            f"{1e6 * baseline.ann_joules(ARITHMETIC, 8):.2f}",
+            f"{1e6 * baseline.ann_joules(WITH_MEMORY, 8):.1f}",
         ]
-        cells = [
-            spread(figure, records).text(FIGURES[figure].form)
-            for figure in ("accuracy", "spikes", "energy_event_joules")
-        ]
-        name = "blocking" if model.has_feedback else "baseline"
-        rows.append([f"{name}, {words}", *cells, f"{fmean(memory):,.1f} ± {stdev(memory):.1f}"])
+    ]
+    for rule, words in (("confidence", "early exit, margin 1"), ("none", "T = 50")):
+        for recipe, model in models.items():
+            records = records_of(folder, recipe, rule)
+            microjoules = []
+            for record in records.values():
+                joules = ledger_of(record, model).joules(WITH_MEMORY, "event-driven")
+                microjoules.append(1e6 * joules)
+            name = "blocking" if model.has_feedback else "baseline"
+            rows.append(
+                [
+                    f"{name}, {words}",
+                    spread_text("accuracy", records),
+                    spread_text("spikes", records),
+                    spread_text("energy_event_joules", records),
+                    f"{fmean(microjoules):,.1f} ± {stdev(microjoules):.1f}",
+                ]
+            )
     return markdown(
-        "network | accuracy, % | spikes per image | energy of arithmetic, µJ | energy with memory, µJ",
+        "network | accuracy, % | spikes per image | energy of arithmetic, µJ | "
+        "energy with memory, µJ",
         rows,
     )
 
 
-def records_of(folder, recipe, rule):
-    """Seed -> record of a network's evaluation over 50 timesteps: of all (rule none), or stopped by confidence."""
-    paths = [
-        folder / f"{numbered(recipe, seed)}_stop.json" for seed in range(NETWORKS[recipe].seeds)
-    ]
-    runs = [{"rule": "none"} | record for path in paths for record in json.loads(path.read_text())]
-    return dict(
-        enumerate(record for record in runs if record["rule"] == rule and is_shown(record))
-    )
+def records_of(folder: Path, recipe: str, rule: str) -> dict[int, Row]:
+    """Return a network's evaluations over 50 timesteps.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    recipe : str
+    rule : {"none", "confidence"}
+        Over all timesteps, or with early exit.
+
+    Returns
+    -------
+    dict of {int: Row}
+        Seed -> record.
+    """
+    found = []
+    for seed in range(NETWORKS[recipe].seeds):
+        path = folder / f"{numbered(recipe, seed)}_stop.json"
+        for record in json.loads(path.read_text()):
+            record = {"rule": "none"} | record
+            if record["rule"] == rule and is_shown(record):
+                found.append(record)
+    return dict(enumerate(found))
 
 
-def ledger_of(record, model):
-    """The Ledger of an evaluation's record, for event-driven execution; of this model, without biases and leaks."""
-    layers, steps = record["operations"]["layers"], record["mean_steps"]
-    kinds = {
-        "acs": "effective_acs",
-        "macs": "effective_macs",
-        "dense": "dense",
-        "events": "event_acs",
-    }
-    kinds = {kind: layers[name] for kind, name in kinds.items()} | {
-        "steps": dict.fromkeys(layers["dense"], steps)
+def ledger_of(record: dict[str, object], model: VGG_SNN_STDB_wFeedback) -> Ledger:
+    """Return the Ledger of an evaluation, for event-driven execution.
+
+    Parameters
+    ----------
+    record : dict of {str: object}
+        The evaluation's record.
+    model : VGG_SNN_STDB_wFeedback
+        The network that was evaluated, without biases and leaks.
+    """
+    layers = record["operations"]["layers"]
+    steps = record["mean_steps"]
+    counts = {
+        "acs": layers["effective_acs"],
+        "macs": layers["effective_macs"],
+        "dense": layers["dense"],
+        "events": layers["event_acs"],
+        "steps": dict.fromkeys(layers["dense"], steps),
+        "biases": {},
+        "reached": {},
     }
     figures = {
         "images": 1,
         "spikes": record["spikes_per_layer"],
         "comparisons": record["comparisons"],
     }
-    entries = entries_of(model, kinds | {"biases": {}, "reached": {}}, figures)
     return Ledger(
-        "",
-        record["images"],
-        record["accuracy"],
-        model.timesteps,
-        steps,
+        name="",
+        images=record["images"],
+        accuracy=record["accuracy"],
+        timesteps=model.timesteps,
+        mean_steps=steps,
         leaks=False,
-        entries=entries,
+        entries=entries_of(model, counts, figures),
     )
 
 
-def pairs_table(rows):
-    """What feedback with blocking changes against the baseline, as a Markdown table: paired by seed, with 95 % intervals; then
-    which differences are left after correction, and which are equivalent."""
-    blocked, lines, several = (
-        [row for row in rows if row["blocking"] or not row["feedback"]],
-        [],
-        {},
-    )
-    for network, dataset in dict.fromkeys(
-        (row["name"], row["dataset"]) for row in blocked if row["feedback"]
-    ):
-        for (steps, stop), figures in paired(
-            [row for row in blocked if row["dataset"] == dataset], network
-        ).items():
+def pairs_table(rows: Iterable[Row]) -> Iterator[str]:
+    """Write what feedback with blocking changes against the baseline.
+
+    Differences are paired by seed, with 95 % intervals, in a Markdown table. Then come
+    those that are left after correction, and those that are equivalent.
+    """
+    kept = [row for row in rows if row["blocking"] or not row["feedback"]]
+    networks = dict.fromkeys((row["name"], row["dataset"]) for row in kept if row["feedback"])
+    lines = []
+    changes = {}  # (run, title of a figure) -> Difference, of several pairs
+    for network, dataset in networks:
+        on_data_set = [row for row in kept if row["dataset"] == dataset]
+        for (steps, stop), figures in paired(on_data_set, network).items():
             texts = [change.text(FIGURES[name]) for name, change in figures.items()]
             lines.append([dataset, network, figures["accuracy"].pairs, steps, stop, *texts])
-            run = f"{network}, T = {steps}{f', {stop}' * bool(stop)}"
-            several |= {
-                (run, FIGURES[name].title): change
-                for name, change in figures.items()
-                if change.half
-            }
-    head = "data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven"
-    yield from markdown(head, lines)
-    yield from (
-        "",
-        f"Corrected for {len(several)} comparisons (Holm, 5 %), these differ from 0:",
-        "",
+            run = f"{network}, T = {steps}"
+            if stop:
+                run += f", {stop}"
+            for name, change in figures.items():
+                if change.half:
+                    changes[run, FIGURES[name].title] = change
+    yield from markdown(
+        "data set | network | pairs | T | stop | accuracy, points | spikes | "
+        "energy layer by layer | energy event-driven",
+        lines,
     )
-    for run, both in grouped(comparing.surviving(several), lambda key: key[0]).items():
-        yield f"- {run}: {'; '.join(title.removesuffix(', µJ') for _, title in both)}"
-    shares = {
-        ": ".join(key): change
-        for key, change in several.items()
-        if key[1] != FIGURES["accuracy"].title
-    }
-    yield from ("", comparing.equivalence_line(shares, EQUIVALENT))
+    yield ""
+    yield f"Corrected for {len(changes)} comparisons (Holm, 5 %), these differ from 0:"
+    yield ""
+    for run, keys in grouped(comparing.surviving(changes), lambda key: key[0]).items():
+        titles = [title.removesuffix(", µJ") for _, title in keys]
+        yield f"- {run}: {'; '.join(titles)}"
+    shares = {}
+    for (run, title), change in changes.items():
+        if title != FIGURES["accuracy"].title:
+            shares[f"{run}: {title}"] = change
+    yield ""
+    yield comparing.equivalence_line(shares, EQUIVALENT)
 
 
-def equal_table(rows):
-    """How feedback with early exit differs from the baseline at equal spikes and at equal accuracy, the highest in tenths of a
-    percent that all networks of the family have, as a Markdown table; then which differences are left after correction."""
-    lines, several = [], {}
-    for name, both in stopped(rows).items():
-        best = min(
-            max(row["accuracy"] for row in runs) for seeds in both for runs in seeds.values()
+def equal_table(rows: list[Row]) -> Iterator[str]:
+    """Write how feedback differs with early exit, at equal spikes and equal accuracy.
+
+    It differs from the baseline, in a Markdown table. The accuracy is the highest in
+    tenths of a percent that all networks of the family reach. Then come the differences
+    that are left after correction.
+    """
+    lines = []
+    changes = {}
+    for name, family in early_exit_families(rows).items():
+        level = shared_accuracy(family)
+        ours = at_accuracy(family.ours, level)
+        baseline = at_accuracy(family.baseline, level)
+        accuracy = comparing.at_spikes(family.ours, family.baseline)
+        spikes = difference("spikes", ours, baseline)
+        lines.append(
+            [
+                name,
+                accuracy.pairs,
+                accuracy.text(FIGURES["accuracy"]),
+                f"{level:.1f}",
+                spread("spikes", ours).text(",.0f"),
+                spread("spikes", baseline).text(",.0f"),
+                spikes.text(FIGURES["spikes"]),
+            ]
         )
-        level = floor(1000 * best + 1e-9) / 10
-        there = [
-            {seed: comparing.at_accuracy(runs, level) for seed, runs in seeds.items()}
-            for seeds in both
-        ]
-        accuracy, spikes = comparing.at_spikes(*both), difference("spikes", *there)
-        spreads = [spread("spikes", seeds).text(",.0f") for seeds in there]
-        texts = (
-            accuracy.text(FIGURES["accuracy"]),
-            f"{level:.1f}",
-            *spreads,
-            spikes.text(FIGURES["spikes"]),
-        )
-        lines.append([name, accuracy.pairs, *texts])
-        several |= {
-            f"{name}, accuracy at equal spikes": accuracy,
-            f"{name}, spikes at equal accuracy": spikes,
-        }
-    head = "network | pairs | accuracy at equal spikes, points | at an accuracy of, % | spikes there | baseline's | difference"
-    yield from markdown(head, lines)
-    yield from (
-        "",
-        comparing.correction_line(
-            {name: change for name, change in several.items() if change.half}
-        ),
+        changes[f"{name}, accuracy at equal spikes"] = accuracy
+        changes[f"{name}, spikes at equal accuracy"] = spikes
+    yield from markdown(
+        "network | pairs | accuracy at equal spikes, points | at an accuracy of, % | "
+        "spikes there | baseline's | difference",
+        lines,
     )
+    yield ""
+    several = {name: change for name, change in changes.items() if change.half}
+    yield comparing.correction_line(several)
 
 
-def zoo_table():
-    """Every network that a recipe makes, as a Markdown table, by the logs of seed 0."""
+def shared_accuracy(family: Family) -> float:
+    """Return the highest accuracy that all seeds reach, in %, in whole tenths."""
+    highest = []
+    for by_seed in family:
+        for rows in by_seed.values():
+            highest.append(max(row["accuracy"] for row in rows))
+    return floor(1000 * min(highest) + 1e-9) / 10
+
+
+def at_accuracy(by_seed: dict[int, list[Row]], level: float) -> dict[int, Row]:
+    """Return for each seed where it has this accuracy in %, between its margins."""
+    return {seed: comparing.at_accuracy(rows, level) for seed, rows in by_seed.items()}
+
+
+def zoo_table() -> Iterator[str]:
+    """Write a table of the networks of all recipes, by the logs of seed 0."""
     rows = []
-    for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
-        flags, known = recipe.flags, known_of(recipe)
-        images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
-        figures = [
-            known[name] for name in ("accuracy", "spikes", "energy", "checkpoint", "training")
-        ]
+    for name in names("snn"):
+        if name == "own":  # it is for images of the reader's
+            continue
+        recipe = find(name, "snn")
+        known = known_of(recipe)
+        images = recipe.flags["dataset"]
+        if images == "CIFAR10":
+            images = JPEG
         rows.append(
-            [f"`{recipe.path.stem}`", flags["architecture"], images, flags["timesteps"], *figures]
+            [
+                f"`{recipe.path.stem}`",
+                recipe.flags["architecture"],
+                images,
+                recipe.flags["timesteps"],
+                known.accuracy,
+                known.spikes,
+                known.energy,
+                known.checkpoint,
+                known.training,
+            ]
         )
     return markdown(
-        "recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training",
+        "recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | "
+        "training",
         rows,
     )
 
 
-def verdicts(dataset, apart):
-    """(network -> which one is ahead, and all in one line) in words. apart: network -> Difference of accuracy at equal spikes.
-    First come differences over several seeds, then of one seed, then none detected."""
-    unsure = {name: abs(change.mean) <= (change.half or 0) for name, change in apart.items()}
-    words, ahead = {}, []  # ahead: how many seeds there are of each network whose baseline is
-    for name in sorted(
-        apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean)
-    ):
+def verdicts(dataset: str, apart: dict[str, Difference]) -> tuple[dict[str, str], str]:
+    """Say which of a network and its baseline is ahead.
+
+    Parameters
+    ----------
+    dataset : str
+    apart : dict of {str: Difference}
+        Name of a network -> by how much its accuracy differs at equal spikes.
+
+    Returns
+    -------
+    words : dict of {str: str}
+        Name of a network -> two lines on it. First come differences over several seeds,
+        then of one seed, then none detected.
+    line : str
+        All in one line.
+    """
+    unsure = {}
+    for name, change in apart.items():
+        unsure[name] = abs(change.mean) <= (change.half or 0)
+    order = sorted(apart, key=lambda name: (unsure[name], not apart[name].half, apart[name].mean))
+    words = {}
+    pairs_behind = []  # how many seeds there are of each network whose baseline is ahead
+    for name in order:
         change = apart[name]
-        verdict = (
-            "no difference detected"
-            if unsure[name]
-            else f"{'feedback' if change.mean > 0 else 'baseline'} ahead"
-        )
-        words[name] = (
-            f"{counted(change.pairs, 'seed')}\n{change.text(FIGURES['accuracy'])} points: {verdict}"
-        )
+        verdict = "feedback ahead" if change.mean > 0 else "baseline ahead"
+        if unsure[name]:
+            verdict = "no difference detected"
+        points = change.text(FIGURES["accuracy"])
+        words[name] = f"{counted(change.pairs, 'seed')}\n{points} points: {verdict}"
         if verdict == "baseline ahead":
-            ahead.append(change.pairs)
-    line = f"{dataset}: at equal spikes the baseline is ahead in {len(ahead)} of {len(apart)} families"
-    return words, f"{line} ({ahead.count(1)} with one seed)" if 1 in ahead else line
+            pairs_behind.append(change.pairs)
+    line = (
+        f"{dataset}: at equal spikes the baseline is ahead in {len(pairs_behind)} of {len(apart)} "
+        "families"
+    )
+    if 1 in pairs_behind:
+        line += f" ({pairs_behind.count(1)} with one seed)"
+    return words, line
 
 
-def put_into(page, lines):
+# --- pages
+
+
+def put_into(page: Path, lines: Iterable[str]) -> None:
     """Replace what stands between the marks of a page."""
     text = between(page.read_text(encoding="utf-8"), *MARKS, lines)
     write_whole(page, lambda file: file.write(text.encode()))
 
 
-def between(text, begin, end, lines):
-    """The text with these lines between two marks of it. Raises ValueError where it lacks one."""
+def between(text: str, begin: str, end: str, lines: Iterable[str]) -> str:
+    """Return a text with these lines between two marks of it.
+
+    Raises
+    ------
+    ValueError
+        If it lacks one of the marks.
+    """
     first = text.index(begin)
-    return "\n".join([text[:first] + begin, *lines, text[text.index(end, first) :]])
+    last = text.index(end, first)
+    return "\n".join([text[:first] + begin, *lines, text[last:]])
 
 
 if __name__ == "__main__":

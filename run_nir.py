@@ -1,22 +1,26 @@
 #!/usr/bin/env python3
 """Run a NIR network on recordings of an event camera, or on images: accuracy, spikes, additions, energy.
 
-FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. With --dataset
-and --timesteps the network sees still images. The predicted class is the output with the most spikes."""
+FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in
+microseconds) or of frames. With --dataset and --timesteps the network sees still
+images. The predicted class is the output with the most spikes.
+"""  # noqa: E501, W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
 import logging
 import time
 import warnings
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import snn_wFeedback
 from harness import UserError
-from harness.arguments import set_found
+from harness.arguments import Arguments, set_found
 from harness.command_line.parser import Parser, SwitchAction, flag_type
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
@@ -38,12 +42,14 @@ from harness.runs.run import Run, progress_bar
 from self_models.basics import HOME, ModelError
 from self_models.basics.images import readable_name
 from self_models.basics.notes import some
-from self_models.basics.settings import COUNT
+from self_models.basics.settings import COUNT, Setting
 from self_models.counting.operations import conventions
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
+from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.objectives.encoders import OF_STILLS
 
+# Flags of other scripts, too.
 SHARED = (
     "log",
     "output_dir",
@@ -53,7 +59,7 @@ SHARED = (
     "seed",
     "data_dir",
     "skip_bad",
-)  # flags of other scripts, too
+)
 RECORDINGS = str(HOME / "data/nmnist")  # where nobody names any
 FOR_IMAGES = ("timesteps", "encoding", "signed", "seed", "data_dir", "skip_bad")  # flags
 FOR_RECORDINGS = ("steps", "events_per_step", "gif")
@@ -61,13 +67,44 @@ MOST = 100_000  # timesteps
 CHECKED = 2  # recordings that are compared with other simulators
 
 
-def build_parser():
+# --- the flags
+
+
+def build_parser() -> Parser:
+    """Return the parser."""
     parser = Parser(__doc__)
+    for name, declared in shared_flags().items():
+        parser.add_setting(name, declared)
+    parser.usage = (
+        "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]\n"
+        "       %(prog)s NETWORK.nir --dataset NAME|FOLDER --timesteps T [FLAG ...]"
+    )
+    parser.add_argument("network", metavar="NETWORK.nir")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default=RECORDINGS,
+        metavar="FOLDER",
+        help=(
+            "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that "
+            "come with the program"
+        ),
+    )
+    add_reading_flags(parser.add_argument_group("reading the network"))
+    running = parser.add_argument_group("running")
+    images = parser.add_argument_group("images")
+    add_running_flags(running)
+    add_image_flags(images)
+    return parser
+
+
+def shared_flags() -> dict[str, Setting]:
+    """Return the flags that the training script has, too, by name."""
     flags_of_training = snn_wFeedback.build_parser([]).settings
-    settings = {name: one for name, one in flags_of_training.items() if name in SHARED}
-    settings["batch_size"] = replace(settings["batch_size"], help="recordings or images at a time")
-    settings["seed"] = replace(settings["seed"], help="images: seed of --encoding poisson")
-    settings["dataset"] = replace(
+    flags = {name: flag for name, flag in flags_of_training.items() if name in SHARED}
+    flags["batch_size"] = replace(flags["batch_size"], help="recordings or images at a time")
+    flags["seed"] = replace(flags["seed"], help="images: seed of --encoding poisson")
+    flags["dataset"] = replace(
         flags_of_training["dataset"],
         default=None,
         help=(
@@ -75,33 +112,40 @@ def build_parser():
             "T; a folder as in training"
         ),
     )
-    for name, declared in settings.items():
-        parser.add_setting(name, declared)
-    parser.usage = (
-        "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]\n"
-        "       %(prog)s NETWORK.nir --dataset NAME|FOLDER --timesteps T [FLAG ...]"
-    )
-    parser.add_argument("network", metavar="NETWORK.nir")
-    help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
-    parser.add_argument("folder", nargs="?", default=RECORDINGS, metavar="FOLDER", help=help_text)
-    add_reading_flags(parser.add_argument_group("reading the network"))
-    group = parser.add_argument_group("running")
-    for flag, word, help_text in (
-        (
-            "events_per_step",
-            "N",
-            "timesteps of N events each, however long they take; --dt then sets time constants only",
-        ),
-        ("steps", "T", "timesteps of each recording; default: those of the longest"),
-        ("limit", "N", "only N recordings, balanced over the classes, or the first N images"),
-    ):
-        group.add_argument(
-            f"--{flag}", type=flag_type(COUNT), default=None, metavar=word, help=help_text
-        )
-    add_image_flags(parser.add_argument_group("images"))
-    help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
+    return flags
+
+
+def add_running_flags(group: object) -> None:
+    """Add the flags that say how a network runs, and what of it is shown."""
     group.add_argument(
-        "--engine", choices=["auto", "event", "dense"], default="auto", help=help_text
+        "--events_per_step",
+        type=flag_type(COUNT),
+        default=None,
+        metavar="N",
+        help=(
+            "timesteps of N events each, however long they take; --dt then sets time constants "
+            "only"
+        ),
+    )
+    group.add_argument(
+        "--steps",
+        type=flag_type(COUNT),
+        default=None,
+        metavar="T",
+        help="timesteps of each recording; default: those of the longest",
+    )
+    group.add_argument(
+        "--limit",
+        type=flag_type(COUNT),
+        default=None,
+        metavar="N",
+        help="only N recordings, balanced over the classes, or the first N images",
+    )
+    group.add_argument(
+        "--engine",
+        choices=["auto", "event", "dense"],
+        default="auto",
+        help="event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes",
     )
     group.add_argument(
         "--wrong",
@@ -109,21 +153,26 @@ def build_parser():
         default=False,
         help="name each recording or image that is classified wrongly",
     )
-    help_text = "draw this recording: events, first layer's spikes, outputs"
-    group.add_argument("--gif", default="", metavar="FILE", help=help_text)
-    help_text = f"instead, compare spikes with other simulators on two recordings, or --limit N; default: {', '.join(SIMULATORS)}"
+    group.add_argument(
+        "--gif",
+        default="",
+        metavar="FILE",
+        help="draw this recording: events, first layer's spikes, outputs",
+    )
     group.add_argument(
         "--check",
         nargs="*",
-        choices=[*SIMULATORS],
+        choices=list(SIMULATORS),
         default=None,
         metavar="SIMULATOR",
-        help=help_text,
+        help=(
+            "instead, compare spikes with other simulators on two recordings, or --limit N; "
+            f"default: {', '.join(SIMULATORS)}"
+        ),
     )
-    return parser
 
 
-def add_image_flags(group):
+def add_image_flags(group: object) -> None:
     """Add the flags of still images but for those that other scripts have, too."""
     group.add_argument(
         "--timesteps",
@@ -152,80 +201,64 @@ def add_image_flags(group):
     )
 
 
-def check_flags(args):
-    """Raise UserError for flags of recordings with those of images, and for images without T."""
+def check_flags(args: Arguments) -> None:
+    """Raise UserError for flags of recordings with images, or the other way round."""
     if not args.dataset:
-        wrong = [flag for flag in FOR_IMAGES if flag in args.typed]
-        if wrong:
+        flag = first_typed(args, FOR_IMAGES)
+        if flag:
             raise UserError(
-                f"--{wrong[0]} is for images: add --dataset NAME|FOLDER, or leave it out for recordings"
+                f"--{flag} is for images: add --dataset NAME|FOLDER, or leave it out for "
+                "recordings"
             )
         return
     if args.folder != RECORDINGS:
         raise UserError(
             f"{args.folder} names recordings, and --dataset images: leave out one of the two"
         )
-    wrong = [flag for flag in FOR_RECORDINGS if flag in args.typed]
-    if wrong:
+    flag = first_typed(args, FOR_RECORDINGS)
+    if flag:
         raise UserError(
-            f"--{wrong[0]} is for recordings, and --dataset names images: leave out one of the two"
+            f"--{flag} is for recordings, and --dataset names images: leave out one of the two"
         )
     if not args.timesteps:
         raise UserError("--dataset needs --timesteps T: for how many timesteps an image is shown")
 
 
-def main(argv=None):
+def first_typed(args: Arguments, flags: Collection[str]) -> str | None:
+    """Return the first of these flags that was typed, None where none was."""
+    for flag in flags:
+        if flag in args.typed:
+            return flag
+    return None
+
+
+# --- running a network
+
+
+def main(argv: list[str] | None = None) -> dict | list:
+    """Run a network; return its record, or with --check what compare() returns."""
     args = build_parser().parse_args(argv)
     set_found(args, results_json="")
     check_flags(args)
-    said = reading_of(args)
-    model, notes = read_nir(args.network, said, args.engine)
-    if not args.dataset and (len(model.graph.shape) != 3 or model.graph.shape[0] > 2):
+    reading = reading_of(args)
+    model, notes = read_nir(args.network, reading, args.engine)
+    shape = model.graph.shape
+    if not args.dataset and (len(shape) != 3 or shape[0] > 2):
         raise UserError(
-            f"{args.network} takes {model.graph.shape}, and recordings are (2, H, W), or (1, H, W): "
+            f"{args.network} takes {shape}, and recordings are (2, H, W), or (1, H, W): "
             "for images give --dataset NAME|FOLDER --timesteps T"
         )
     run = Run("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*[f"note: {note}" for note in notes])
     if args.dataset:
-        return run_images(args, run, model, said)
-    files, labels, names = listed(args, model)
-    recordings, steps = read(args, model, files)
-    drawn = read(args, model, [args.gif]) if args.gif else None
-    run.begin()
-    if args.check is not None:
-        return compare(args, run, said, recordings[: args.limit or CHECKED], steps)
-    run.say(
-        f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; "
-        f"engine: {engine_in_words(model)}"
-    )
-    result, read_as = evaluate(model, recordings, labels, steps, args.batch_size)
-    report(run, model, result, "recordings")
-    for path, label, found in zip(files, labels, read_as, strict=True):
-        if args.wrong and found != label:
-            run.say(
-                f"wrong: {readable_name(path)}: class {names[label]}, predicted {names[found]}"
-            )
-    record = {
-        "event": "nir",
-        "network": args.network,
-        "timesteps": steps,
-        "dt": model.dt,
-        **result,
-    }
-    run.record(**record)
-    if drawn:
-        save_recording(
-            run.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name
-        )
-        run.say(f"wrote {run.picture('.gif')}")
-    if args.log:
-        run.say(f"log: {run.log_path}")
-    return record
+        return run_images(args, run, model, reading)
+    return run_recordings(args, run, model, reading)
 
 
-def run_images(args, run, model, said):
-    """Run the network on still images, say what it does, and return the record of it.
+def run_recordings(
+    args: Arguments, run: Run, model: GraphSNN, reading: dict[str, object]
+) -> dict | list:
+    """Run the network on recordings, say what it does, and return the record of it.
 
     Parameters
     ----------
@@ -235,8 +268,64 @@ def run_images(args, run, model, said):
         Where lines and records go.
     model : GraphSNN
         The network.
-    said : dict
+    reading : dict of {str: object}
         How its file is read, as from_nir takes it.
+
+    Returns
+    -------
+    dict or list
+        The record; with ``--check`` what compare() returns.
+    """
+    listing = list_recordings(args, model)
+    recordings, steps = read_recordings(args, model, listing.paths)
+    gif_recordings = None
+    if args.gif:
+        gif_recordings, gif_steps = read_recordings(args, model, [args.gif])
+    run.begin()
+    if args.check is not None:
+        return compare(args, run, reading, recordings[: args.limit or CHECKED], steps)
+    num_classes = len(set(listing.labels))
+    run.say(
+        f"{len(listing.paths):,} recordings of {num_classes} classes, {steps} timesteps of "
+        f"{length_of_timestep(args, model)}; engine: {engine_in_words(model)}"
+    )
+    result, predicted = evaluate(model, recordings, listing.labels, steps, args.batch_size)
+    report(run, model, result, "recordings")
+    if args.wrong:
+        names = listing.names
+        for path, label, answer in zip(listing.paths, listing.labels, predicted, strict=True):
+            if answer != label:
+                run.say(
+                    f"wrong: {readable_name(path)}: class {names[label]}, "
+                    f"predicted {names[answer]}"
+                )
+    record = {
+        "event": "nir",
+        "network": args.network,
+        "timesteps": steps,
+        "dt": model.dt,
+        **result,
+    }
+    run.record(**record)
+    if gif_recordings:
+        path = run.picture(".gif")
+        title = Path(args.gif).name
+        save_recording(path, model, gif_recordings[0], gif_steps, listing.names, title)
+        run.say(f"wrote {path}")
+    if args.log:
+        run.say(f"log: {run.log_path}")
+    return record
+
+
+def run_images(
+    args: Arguments, run: Run, model: GraphSNN, reading: dict[str, object]
+) -> dict | list:
+    """Run the network on still images, say what it does, and return the record of it.
+
+    Parameters
+    ----------
+    args, run, model, reading
+        As in ``run_recordings``.
 
     Returns
     -------
@@ -252,15 +341,15 @@ def run_images(args, run, model, said):
     )
     if args.check is not None:
         events = first_events(test, model, args, args.limit or CHECKED)
-        return compare(args, run, said, events, args.timesteps)
-    result, found = evaluate_images(test, model, args)
+        return compare(args, run, reading, events, args.timesteps)
+    result, predicted = evaluate_images(test, model, args)
     report(run, model, result, "images")
-    for number, (label, read_as) in enumerate(zip(test.labels.tolist(), found, strict=True)):
-        if args.wrong and read_as != label:
-            run.say(
-                f"wrong: image {number}: class {test.classes[label]}, "
-                f"predicted {test.classes[read_as]}"
-            )
+    if args.wrong:
+        names = test.classes
+        labels = test.labels.tolist()
+        for number, (label, answer) in enumerate(zip(labels, predicted, strict=True)):
+            if answer != label:
+                run.say(f"wrong: image {number}: class {names[label]}, predicted {names[answer]}")
     record = {
         "event": "nir",
         "network": args.network,
@@ -276,18 +365,31 @@ def run_images(args, run, model, said):
     return record
 
 
-def engine_in_words(model):
-    """Name the engine that runs the network, and say why if it is not the kernel."""
-    if model.stays:
-        return f"dense ({model.stays})"
-    return "event" if model.engine else "dense"
+def compare(
+    args: Arguments, run: Run, reading: dict[str, object], inputs: object, steps: int
+) -> list:
+    """Say what other simulators do with the same input, and record it.
 
+    Parameters
+    ----------
+    args : Arguments
+    run : Run
+    reading : dict of {str: object}
+        How the file is read, as from_nir takes it.
+    inputs : list of array, or Tensor
+        Recordings, or what still images send, as ``simulators.check`` takes them.
+    steps : int
+        Number of timesteps.
 
-def compare(args, run, said, recordings, steps):
-    """Say, and return, what other simulators do with these recordings, see check()."""
+    Returns
+    -------
+    list of tuple
+        The rows that ``simulators.check`` returns.
+    """
     logging.disable(logging.WARNING)  # what they say of the file while they read it
+    names = args.check or list(SIMULATORS)
     with warnings.catch_warnings(action="ignore"):
-        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], **said)
+        rows = check(args.network, inputs, steps, names, **reading)
     logging.disable(logging.NOTSET)
     run.record(event="check", network=args.network, timesteps=steps, rows=rows)
     run.say(
@@ -298,108 +400,228 @@ def compare(args, run, said, recordings, steps):
     return rows
 
 
-def length(args, model):
-    """Of a timestep, in words."""
-    return f"{args.events_per_step} events" if args.events_per_step else f"{1000 * model.dt:g} ms"
+# --- recordings
 
 
-def listed(args, model):
-    """(paths of the recordings, their labels, name of each output). Classes with numbers as names are those of the outputs."""
-    outputs = model.class_count
+@dataclass(frozen=True)
+class Listing:
+    """Recordings in a folder, and what they are.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+    labels : tuple of int
+        Of each recording: the number of its output.
+    names : list of str
+        Of each output: the name of its class.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    names: list[str]
+
+
+def list_recordings(args: Arguments, model: GraphSNN) -> Listing:
+    """List the recordings in a folder: the first of each class, then the second ones.
+
+    Classes with numbers as names are those of the outputs. Others are so in
+    alphabetical order.
+
+    Parameters
+    ----------
+    args : Arguments
+        With ``folder``, and ``limit``, to how many the list is cut off.
+    model : GraphSNN
+
+    Returns
+    -------
+    Listing
+
+    Raises
+    ------
+    UserError
+        If there are none, or the classes do not fit the outputs.
+    """
+    num_outputs = model.class_count
     try:
-        found = labelled_recordings(args.folder)
+        paths_of_class = labelled_recordings(args.folder)
     except UserError as error:
         raise UserError(f"{error}; of images: --dataset FOLDER --timesteps T") from None
-    numbered = all(name.isdecimal() and int(name) < outputs for name in found)
-    if not numbered and len(found) != outputs:
+    are_numbers = all(name.isdecimal() and int(name) < num_outputs for name in paths_of_class)
+    if not are_numbers and len(paths_of_class) != num_outputs:
         raise UserError(
-            f"{args.folder} has {len(found)} classes ({some([*found])}), and {args.network} {outputs} outputs: give a folder for "
-            "each output, in the order of their names, or name them by the outputs' numbers, from 0"
+            f"{args.folder} has {len(paths_of_class)} classes ({some(list(paths_of_class))}), and "
+            f"{args.network} {num_outputs} outputs: give a folder for each output, in the order "
+            "of their names, or name them by the outputs' numbers, from 0"
         )
-    labels = {name: int(name) if numbered else number for number, name in enumerate(found)}
-    files = sorted(
-        (n, labels[name], path) for name, paths in found.items() for n, path in enumerate(paths)
-    )
-    _, labels_of, paths = zip(*files[: args.limit], strict=True)
-    return (
-        paths,
-        labels_of,
-        [dict(zip(labels.values(), labels, strict=True)).get(n, str(n)) for n in range(outputs)],
-    )
+    names = [str(number) for number in range(num_outputs)]
+    recordings = []
+    for number, (name, paths) in enumerate(paths_of_class.items()):
+        label = int(name) if are_numbers else number
+        names[label] = name
+        for number_in_class, path in enumerate(paths):
+            recordings.append((number_in_class, label, path))
+    recordings.sort()
+    _, labels, paths = zip(*recordings[: args.limit], strict=True)
+    return Listing(paths, labels, names)
 
 
-def read(args, model, paths):
-    """(recordings as the model takes them, how many timesteps all have). Raises UserError for one that cannot be read."""
-    found, longest, bar = [], 0, progress_bar("reading", len(paths))
+def read_recordings(
+    args: Arguments, model: GraphSNN, paths: Collection[Path | str]
+) -> tuple[list[np.ndarray], int]:
+    """Read recordings.
+
+    Parameters
+    ----------
+    args : Arguments
+        With ``steps`` and ``events_per_step``.
+    model : GraphSNN
+    paths : collection of Path or str
+
+    Returns
+    -------
+    recordings : list of array
+        As the model takes them.
+    steps : int
+        How many timesteps all have.
+
+    Raises
+    ------
+    UserError
+        If one cannot be read, or is too long.
+    """
+    recordings = []
+    longest = 0
+    bar = progress_bar("reading", len(paths))
     for path in paths:
         try:
             rows, steps = rows_in(Path(path), model.graph.shape, model.dt, args.events_per_step)
         except ModelError as error:
-            raise UserError(
-                f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out"
-            ) from None
+            message = str(error).removeprefix(f"{path}: ")
+            raise UserError(f"{path}: {message}; mend it, or take it out") from None
         if (args.steps or steps) > MOST:
-            long = f"{path} has {args.steps or steps:,} timesteps of {length(args, model)}"
-            raise UserError(f"{long}: give a larger --dt, or fewer --steps")
-        found.append(rows[rows[:, 0] < args.steps] if args.steps else rows)
+            raise UserError(
+                f"{path} has {args.steps or steps:,} timesteps of "
+                f"{length_of_timestep(args, model)}: give a larger --dt, or fewer --steps"
+            )
+        if args.steps:
+            rows = rows[rows[:, 0] < args.steps]
+        recordings.append(rows)
         longest = max(longest, steps)
         bar.update()
     bar.close()
-    return found, args.steps or longest
+    return recordings, args.steps or longest
 
 
 @torch.no_grad()
-def evaluate(model, recordings, labels, steps, batch_size):
-    """(figures, the class that each recording is read as). Times are of the model alone."""
-    spikes, read_as, seconds, bar = {}, [], 0.0, progress_bar("running", len(recordings))
-    for begin in range(0, len(recordings), batch_size):
-        batch, began = recordings[begin : begin + batch_size], time.perf_counter()
+def evaluate(
+    model: GraphSNN,
+    recordings: list[np.ndarray],
+    labels: Collection[int],
+    steps: int,
+    batch_size: int,
+) -> tuple[dict[str, object], list[int]]:
+    """Evaluate a network on recordings.
+
+    Parameters
+    ----------
+    model : GraphSNN
+    recordings : list of array
+    labels : collection of int
+        Of each recording.
+    steps : int
+        Number of timesteps.
+    batch_size : int
+        Recordings at a time.
+
+    Returns
+    -------
+    figures : dict of {str: object}
+        For the record. Times are of the model alone.
+    predicted : list of int
+        The class that each recording is read as.
+    """
+    spikes = {}  # of each node, over all recordings
+    predicted = []
+    seconds = 0.0
+    bar = progress_bar("running", len(recordings))
+    for first in range(0, len(recordings), batch_size):
+        batch = recordings[first : first + batch_size]
+        began = time.perf_counter()
         output = model(batch, steps)
         seconds += time.perf_counter() - began
-        read_as += output.logits.argmax(1).tolist()
-        spikes = {
-            name: spikes.get(name, 0) + each.double().sum().item()
-            for name, each in output.spikes.items()
-        }
+        predicted += output.logits.argmax(1).tolist()
+        for name, counts in output.spikes.items():
+            spikes[name] = spikes.get(name, 0) + counts.double().sum().item()
         bar.update(len(batch))
     bar.close()
-    right = sum(found == label for found, label in zip(read_as, labels, strict=True))
-    rates = {
+    count = len(recordings)
+    right = sum(answer == label for answer, label in zip(predicted, labels, strict=True))
+    figures = {
+        "recordings": count,
+        "right": right,
+        "accuracy": right / count,
         "seconds": seconds,
-        "recordings_per_second": len(recordings) / seconds,
+        "recordings_per_second": count / seconds,
         "threads": torch.get_num_threads(),
+        "spikes": {name: total / count for name, total in spikes.items()},
     }
-    counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
-    means = {"spikes": {name: count / len(recordings) for name, count in spikes.items()}}
-    return counts | rates | means | costs(model, recordings[:COUNTED], steps), read_as
+    return figures | costs(model, recordings[:COUNTED], steps), predicted
 
 
-def report(run, model, result, what):
-    """Say what evaluate() has found, of recordings, or evaluate_images(), of images (what)."""
-    shapes, spikes, total = model.graph.shapes, result["spikes"], result[what]
-    rows = [
-        [
-            name,
-            "x".join(map(str, shapes[name])),
-            figure(spikes[name]) if name in spikes else "-",
-            figure(count),
-        ]
-        for name, count in result["additions"].items()
-    ]
-    energies = (
-        f"{figure(1e6 * joules)} µJ ({conventions()[name].title})"
-        for name, joules in result["joules"].items()
-    )
+# --- what is said of it
+
+
+def engine_in_words(model: GraphSNN) -> str:
+    """Name the engine that runs the network, and say why if it is not the kernel."""
+    if model.stays:
+        return f"dense ({model.stays})"
+    return "event" if model.engine else "dense"
+
+
+def length_of_timestep(args: Arguments, model: GraphSNN) -> str:
+    """Say how long a timestep is, in events or milliseconds."""
+    if args.events_per_step:
+        return f"{args.events_per_step} events"
+    return f"{1000 * model.dt:g} ms"
+
+
+def report(run: Run, model: GraphSNN, result: dict[str, object], what: str) -> None:
+    """Say what an evaluation has found.
+
+    Parameters
+    ----------
+    run : Run
+        Where lines go.
+    model : GraphSNN
+    result : dict of {str: object}
+        Figures of evaluate(), or of evaluate_images().
+    what : {"recordings", "images"}
+        What it was evaluated on.
+    """
+    spikes = result["spikes"]
+    rows = [["node", "shape", "spikes", "additions"]]
+    for name, additions in result["additions"].items():
+        shape = "x".join(str(size) for size in model.graph.shapes[name])
+        sent = figure(spikes[name]) if name in spikes else "-"
+        rows.append([name, shape, sent, figure(additions)])
+    energies = []
+    for name, joules in result["joules"].items():
+        energies.append(f"{figure(1e6 * joules)} µJ ({conventions()[name].title})")
+    total = result[what]
     run.result(
         f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {total:,} {what}",
-        *aligned([["node", "shape", "spikes", "additions"], *rows], left=(0, 1)),
-        f"energy, estimated: {', '.join(energies)}; energy and additions: means of {min(COUNTED, total)} {what}",
+        *aligned(rows, left=(0, 1)),
+        f"energy, estimated: {', '.join(energies)}; energy and additions: means of "
+        f"{min(COUNTED, total)} {what}",
     )
-    if silent := [name for name, count in spikes.items() if not count]:
+    silent = [name for name, count in spikes.items() if not count]
+    if silent:
         run.say(f"note: no node {', '.join(silent)} sends a spike")
     included = "files already read" if what == "recordings" else "reading included"
     run.say(
-        f"{result[f'{what}_per_second']:.1f} {what} per second ({included}; threads: {result['threads']})"
+        f"{result[f'{what}_per_second']:.1f} {what} per second "
+        f"({included}; threads: {result['threads']})"
     )
 
 

@@ -25,7 +25,7 @@ from conftest import (
 )
 
 import harness.runs.run
-from compare import trained as trained_by
+from compare import find_network
 from harness import UserError
 from harness.building.models import find_device, new_snn
 from harness.building.start import whiten_first_layer
@@ -214,8 +214,8 @@ def test_a_run_in_a_clone_leaves_what_came_with_the_program_as_it_is(clone):
 
 def test_compare_and_report_find_the_users_run_first(clone):
     published = clone / "logs/published/snn/tiny.jsonl"
-    assert trained_by("tiny", 0, ".").log.resolve() == published
-    assert trained_by("tiny", 0, ".").is_published
+    assert find_network("tiny", 0, ".").log.resolve() == published
+    assert find_network("tiny", 0, ".").is_published
     assert log_beside("trained_models/snn/tiny.pth") == published
     assert [run.path for run in find_runs(["tiny"], ".")] == [
         clone / "logs/published/ann/tiny.jsonl",
@@ -224,9 +224,9 @@ def test_compare_and_report_find_the_users_run_first(clone):
     own = clone / "logs/snn/tiny_own.jsonl"
     own.parent.mkdir()
     shutil.copy(published, own)
-    assert trained_by("tiny", 0, ".").log.resolve() == own
-    assert not trained_by("tiny", 0, ".").is_published
-    assert trained_by("tiny", 0, ".").checkpoint == Path("trained_models/snn/tiny_own.pth")
+    assert find_network("tiny", 0, ".").log.resolve() == own
+    assert not find_network("tiny", 0, ".").is_published
+    assert find_network("tiny", 0, ".").checkpoint == Path("trained_models/snn/tiny_own.pth")
     assert [run.path for run in find_runs(["tiny"], ".")] == [own]
     assert log_beside("trained_models/snn/tiny.pth") == published
     assert log_beside("trained_models/snn/tiny_own.pth") == own
