@@ -1,7 +1,7 @@
 """One HTML file of runs side by side: tables, and pictures inside it.
 
-The page is small and has no loops over templates, so it is put together from strings;
-``html.escape`` of the standard library makes texts safe.
+The page is small, so it is put together from strings, without a language of templates.
+``html.escape`` of the standard library keeps texts of logs from becoming tags.
 """
 
 import base64

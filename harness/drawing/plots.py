@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from harness.drawing.figures import (
@@ -565,10 +564,10 @@ def looks_of(names: Iterable[str]) -> dict[str, dict]:
     return looks
 
 
-def draw_key(figure: Canvas, looks: dict[str, dict]) -> None:
-    """Draw a legend below a figure: which colour and marker is which name."""
+def draw_key(axis: Axes, looks: dict[str, dict]) -> None:
+    """Draw below an axis's figure which colour and marker is which name."""
     handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=3)
+    axis.figure.legend(handles=handles, loc="outside lower left", ncols=3)
 
 
 def save_accuracies(
@@ -611,7 +610,7 @@ def save_accuracies(
             points.append((figures[0].value_in(record), 100 * record["accuracy"]))
         label_above(axes[0], points, [text for _, text in labels])
         axes[0].set(ylabel="accuracy, %, 95 % intervals")
-        draw_key(axes[0].figure, {name: looks[name] for name in series})
+        draw_key(axes[0], {name: looks[name] for name in series})
 
 
 def figures_in(series: dict[str, Sequence[dict]], names: Iterable[str]) -> list[Figure]:
@@ -858,7 +857,7 @@ def save_curves(path: str | PathLike, runs: Sequence[RunLog], looks: dict[str, d
                 draw_curve(axis, points, looks[run_name] | EPOCH_STYLES[images])
             axis.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, last + 0.5))
             axis.locator_params("x", integer=True)
-        draw_key(axis.figure, {run.name: looks[run.name] for run in runs})
+        draw_key(axes[0], {run.name: looks[run.name] for run in runs})
 
 
 def means_of_epoch(record: dict, images: str) -> dict[str, float]:

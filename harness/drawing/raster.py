@@ -76,9 +76,8 @@ def raster_of(model: VGG_SNN_STDB_wFeedback, batch: Batch, seed: int, count: int
     image = batch.images[:1]
     draws = Draws(seed, EVALUATION, batch.index[:1])
     neurons = model.neurons()
-    layers = [
-        name for name, space in shapes_of_layers(model).items() if space and name != "output"
-    ]
+    shapes = shapes_of_layers(model)
+    layers = [name for name, shape in shapes.items() if shape and name != "output"]
 
     # A first run finds out which neurons spike; a second one records some of them.
     every_spike = dict.fromkeys(layers, "spikes")
