@@ -21,7 +21,7 @@ from harness.command_line.scripts import run_script
 from harness.measuring import comparing
 from harness.measuring.comparing import Series
 from harness.measuring.log_lines import counts_operations, running
-from harness.measuring.read_logs import Run, read_run
+from harness.measuring.read_logs import RunLog, read_run
 from harness.measuring.tables import aligned
 from harness.runs.run import (
     Paths,
@@ -326,7 +326,7 @@ def check_comparable(several: list[Series], seeds: list[int]) -> None:
             )
 
 
-def read_log(network: SeedNetwork) -> Run:
+def read_log(network: SeedNetwork) -> RunLog:
     """Read the log of a network's run.
 
     Raises
@@ -359,7 +359,7 @@ def read_log(network: SeedNetwork) -> Run:
     return run
 
 
-def evaluate_again(network: SeedNetwork, flags: list[str]) -> Run:
+def evaluate_again(network: SeedNetwork, flags: list[str]) -> RunLog:
     """Evaluate a network, and read the log of that, which is written like any other.
 
     Parameters
@@ -370,7 +370,7 @@ def evaluate_again(network: SeedNetwork, flags: list[str]) -> Run:
 
     Returns
     -------
-    Run
+    RunLog
     """
     words = list(flags)
     if network.recipe:

@@ -121,7 +121,7 @@ class GraphSNN(nn.Module):
         Parameters
         ----------
         state : GraphState
-            What the nodes keep; empty before the first timestep. It is changed in place.
+            What the nodes keep; empty at first. It is changed in place.
         events : Tensor of shape (B, *graph.shape)
             What arrives.
         scale, counts
