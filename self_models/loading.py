@@ -12,7 +12,7 @@ from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Choice, Registry, required
 from self_models.layers.architectures import get_architecture
-from self_models.runtime.known_parts import names_of_ones_own
+from self_models.runtime.known_parts import names_of_added_tensors
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -90,30 +90,15 @@ def load(
 
     saved = load_checkpoint(path)
     check_loadable(path, saved, changed)
-    saved_class = network_class(path, saved, model)
-    cls = model or saved_class
-    neuron = changed.pop("neuron", None)
-    check_neuron(path, saved, cls, neuron)
-    changed, own_parts = cls.separate_parts(changed)
-    settings = network_settings(path, saved, cls, own_parts) | changed
-    settings = cls.checked(settings)
+    network = build_network(path, saved, model, changed)
     if saved["gone"]:
         warnings.warn(f"{path}: {ignored(saved)}", RuntimeWarning, stacklevel=2)
-    cls.check_in_force(changed.keys(), settings)
-    for name in cls.names_of_parts(own_parts):
-        settings.pop(name, None)
-
-    with torch.random.fork_rng(devices=[]):  # new weights leave the caller's generator alone
-        if neuron is not None:
-            settings["neuron"] = neuron
-        network = cls(**settings, **own_parts)
-    may_lack = ()
-    if MODELS.get(saved_class.__name__) is saved_class:  # an ordinary network's weights
-        may_lack = names_of_ones_own(network)
-    restore(network, saved, path, may_lack).eval()
-    if "leak" in changed:
+    restore_weights(network, path, saved)
+    if "leak" in changed:  # the weights have brought that of the checkpoint
         network.set_leak(changed["leak"])
-    network = on_engine(with_weights(network, weights).to(device), engine)
+    network.eval()
+    network = with_weights(network, weights)
+    network = on_engine(network.to(device), engine)
 
     # A missing compiler is worth a warning, since the user can install one. All other
     # reasons follow from the network, which says them in `stays`.
@@ -124,6 +109,68 @@ def load(
         if not event_engine.has_compiler():
             warnings.warn(f"runs dense: {fallback_reason}", RuntimeWarning, stacklevel=2)
     return network
+
+
+def build_network(
+    path: str | os.PathLike, saved: dict, model: type[nn.Module] | None, changed: dict
+) -> nn.Module:
+    """Build the network that a checkpoint's settings describe, with new weights.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the checkpoint came from.
+    saved : dict
+        The checkpoint. Its "gone" then has settings that are no more.
+    model : type, optional
+        A class of one's own, instead of the checkpoint's.
+    changed : dict of {str: object}
+        Settings that are to be others, and parts of one's own; see `load`.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ModelError
+        If the settings make no network, or one of ``changed`` has no effect.
+    """
+    saved_class = network_class(path, saved, model)
+    cls = model or saved_class
+    changed = dict(changed)
+    neuron = changed.pop("neuron", None)
+    check_neuron(path, saved, cls, neuron)
+    plain, own_parts = cls.separate_parts(changed)
+    settings = cls.checked(network_settings(path, saved, cls, own_parts) | plain)
+    cls.check_in_force(plain.keys(), settings)
+
+    arguments = dict(settings)
+    for name in cls.names_of_parts(own_parts):
+        arguments.pop(name, None)  # the object says it
+    arguments |= own_parts
+    if neuron is not None:
+        arguments["neuron"] = neuron
+    with torch.random.fork_rng(devices=[]):  # new weights leave the caller's generator alone
+        return cls(**arguments)
+
+
+def restore_weights(network: nn.Module, path: str | os.PathLike, saved: dict) -> None:
+    """Give a network the weights of a checkpoint.
+
+    An ordinary network's weights may lack what a class of somebody's own has added,
+    which then stays as the class has made it.
+
+    Raises
+    ------
+    CheckpointError
+        If they do not fit.
+    """
+    name = str(saved.get("model") or type(network).__name__)
+    may_lack = ()
+    if name in MODELS:
+        may_lack = names_of_added_tensors(network)
+    restore(network, saved, path, may_lack)
 
 
 def check_loadable(path: str | os.PathLike, saved: dict, changed: dict) -> None:

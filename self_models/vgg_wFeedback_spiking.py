@@ -341,11 +341,14 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Tensor of shape (B, ...)
             What its last layer sends.
         """
+        # The state is in `run`, under the layers' names. So the graph can be made anew
+        # in each timestep, and follows layers that are replaced.
         modules = named_layers(name, getattr(self, name))
         last_layer = list(modules)[-1]
         graph = Graph(modules, chain_edges(modules), signal.shape[1:], {"end": last_layer})
-        masks = graph.draw_masks(run.draws, signal.device)
-        run.graph_state.masks = masks | run.graph_state.masks  # those drawn before stay
+        # A dropout mask is drawn in the first timestep, and then kept for all others.
+        new_masks = graph.draw_masks(run.draws, signal.device)
+        run.graph_state.masks = new_masks | run.graph_state.masks
         return run_graph(graph, run, signal)["end"]
 
     def input_is_active(self, step: int) -> bool:
@@ -598,11 +601,18 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     # --- how it is made and changed
 
     def build(self) -> None:
-        """Make the layers, and settle what the settings ask of them; see `Network`."""
+        """Make the parts and the layers that the settings describe.
+
+        `Network` calls it once, at the end of its constructor.
+        """
         plan = get_architecture(self.settings["vgg_name"], self.settings["plan"])
+        # In this order: parts are refused that need a decoder where there is none, and
+        # the read-out says whether the decoder's last layer spikes.
         self.has_feedback = bool(plan.decoder)
-        self.change()
-        last_neurons = self.new_neuron("generate") if self.readout.spiking else None
+        self.change()  # changes nothing, but makes gate, rule and read-out
+        last_neurons = None
+        if self.readout.spiking:
+            last_neurons = self.new_neuron("generate")
         self.features, self.generate, self.classifier = build_stages(
             plan, self.image_shape, self.settings, self.new_neuron, last_neurons
         )

@@ -31,7 +31,7 @@ from self_models.basics.settings import field_values, meant, settings_in
 from self_models.config import Network
 from self_models.loading import check_parts, ignored, kind_of, load_known, on_engine
 from self_models.runtime.draws import seed_for
-from self_models.runtime.known_parts import in_stages, names_of_ones_own
+from self_models.runtime.known_parts import in_stages, names_of_added_tensors
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -276,7 +276,7 @@ def fill(
     weights = saved["state_dict"]
     state = model.state_dict()
     lacking = [name for name in state if name.endswith(tuple(may_lack))]
-    own = [name for name in names_of_ones_own(model) if name not in weights]
+    own = [name for name in names_of_added_tensors(model) if name not in weights]
     class_name = type(model).__name__
     if own and saved.get("model") != class_name:
         parts = dict.fromkeys(name.rpartition(".")[0] or name for name in own)

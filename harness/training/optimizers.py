@@ -210,12 +210,13 @@ def optimizer_line(optimizer: torch.optim.Optimizer, flag: str) -> str:
     defaults = dict(optimizer.defaults)
     made_with = [f"learning_rate={defaults.pop('lr'):g}"]
     name = type(optimizer).__name__
-    names = OPTIONAL
-    if name != flag:
-        name = f"{name}, in place of --optimizer {flag}"
-        names = defaults  # all of them, since the flags say nothing of it
-    made_with += [f"{each}={defaults[each]}" for each in names if each in defaults]
-    return f"optimiser: {name}, {', '.join(made_with)}"
+    is_of_flag = name == flag
+    shown = OPTIONAL if is_of_flag else defaults  # the flags say nothing of another one
+    made_with += [f"{each}={defaults[each]}" for each in shown if each in defaults]
+    line = f"optimiser: {name}, {', '.join(made_with)}"
+    if not is_of_flag:
+        line += f" (in place of --optimizer {flag})"
+    return line
 
 
 def learning_rate_factor(

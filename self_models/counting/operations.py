@@ -316,41 +316,45 @@ class OperationCounter:
 
     @torch.no_grad()
     def add(self, run: RunState, count: int, ends: torch.Tensor | None = None) -> None:
-        """Count the latest timesteps of a run.
+        """Add what layers have sent and received in the latest timesteps of a run.
 
         Parameters
         ----------
         run : RunState
-            State after them. Its ``noted`` has what was sent.
+            State after these timesteps. Its ``activity`` has what each layer has sent
+            in them.
         count : int
             How many timesteps.
         ends : Tensor of shape (B,), int64, optional
-            How many of them each image took; None: all.
+            After how many of them each image stopped. Default: no image has stopped.
         """
         num_images = len(run.image)
-        first = run.steps - count
-        takes_part = torch.ones(count, num_images, dtype=torch.bool, device=run.image.device)
+        first_step = run.steps - count
+        # Row t says which images still ran in the t-th of these timesteps.
+        still_runs = torch.ones(count, num_images, dtype=torch.bool, device=run.image.device)
         if ends is not None:
-            takes_part = torch.arange(count, device=ends.device)[:, None] < ends
+            still_runs = torch.arange(count, device=ends.device)[:, None] < ends
 
-        # In a timestep without an active input a layer only fires what it was charged
-        # with.
-        for position, running_images in enumerate(takes_part.sum(1).tolist()):
-            if self.model.input_is_active(first + position):
-                self.active_steps += running_images
+        # Biases arrive only in timesteps in which the input is active. (In phased
+        # networks, layers then fire what they were charged with.)
+        for position, num_running in enumerate(still_runs.sum(1).tolist()):
+            if self.model.input_is_active(first_step + position):
+                self.active_steps += num_running
 
         signals = {}
-        for source, pieces in run.activity.items():
-            signals[source] = join_chunks(pieces, takes_part, first)
-            self._add_sent(source, signals[source])
+        for sender, chunks in run.activity.items():
+            signals[sender] = join_chunks(chunks, still_runs, first_step)
+            self._add_sent(sender, signals[sender])
 
+        # Links that begin with the same modules share what arrives at these, so it is
+        # counted for the first of them.
         counted_paths = set()
         for link in self._links:
             signal = signals[link.source]
+            self._add_inputs(link, signal, run.logits.dtype, counted_paths)
             if self.reaches:
                 active = signal.values[signal.counts] != 0
                 self.reached[link.end] += count_reached(link, active)
-            self._add_inputs(link, signal, run.logits.dtype, counted_paths)
 
     def _add_sent(self, source: str, signal: SenderSignal) -> None:
         """Add how often each neuron has sent something.
@@ -553,14 +557,14 @@ def has_bias(link: Link) -> bool:
     return any(getattr(module, "bias", None) is not None for module in link.modules)
 
 
-def join_chunks(pieces: list[tuple], takes_part: torch.Tensor, first: int) -> SenderSignal:
+def join_chunks(pieces: list[tuple], still_runs: torch.Tensor, first: int) -> SenderSignal:
     """Join what a sender has sent in several chunks of timesteps.
 
     Parameters
     ----------
     pieces : list of (sequence of int, Tensor of shape (t B, ...))
         Numbers of the timesteps of a chunk, and what was sent in them.
-    takes_part : Tensor of shape (T, B), bool
+    still_runs : Tensor of shape (T, B), bool
         Whether an image takes part in a timestep.
     first : int
         Number of the first of these T timesteps.
@@ -575,7 +579,7 @@ def join_chunks(pieces: list[tuple], takes_part: torch.Tensor, first: int) -> Se
     for steps, chunk in pieces:
         positions += [step - first for step in steps]
         values.append(chunk)
-    counts = takes_part[torch.tensor(positions, device=takes_part.device)].flatten()
+    counts = still_runs[torch.tensor(positions, device=still_runs.device)].flatten()
     # One chunk is the usual case, and torch.cat would copy it.
     joined = values[0] if len(values) == 1 else torch.cat(values)
     return SenderSignal(joined, counts)

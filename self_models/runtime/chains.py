@@ -265,20 +265,30 @@ class Chain:
         return len(places)
 
     def _num_channels_reached(self):
-        """Return how many channels at the end each channel before the chain reaches."""
-        # What one channel reaches are always neighbours: channels first to last - 1.
+        """Return how many channels at the end each channel before the chain reaches.
+
+        Returns
+        -------
+        ndarray of int, (C,)
+        """
+        # The channels that one channel reaches are neighbours, so their first and last
+        # number are enough.
         first = np.arange(self.before[0])
-        last = first + 1
+        last = first
         for module, shape in zip(self.modules, self.shapes[:-1], strict=True):
-            if hasattr(module, "out_channels"):
-                num_in = shape[0] // module.groups  # of a group
-                num_out = module.out_channels // module.groups
-                first = first // num_in * num_out
-                last = ((last - 1) // num_in + 1) * num_out
-            elif isinstance(module, nn.Linear):
+            if hasattr(module, "out_channels"):  # a convolution
+                # A channel reaches all output channels of its own group. With 8 inputs,
+                # 4 outputs and 2 groups, inputs 0 to 3 reach outputs 0 and 1.
+                inputs_per_group = shape[0] // module.groups
+                outputs_per_group = module.out_channels // module.groups
+                first_group = first // inputs_per_group
+                last_group = last // inputs_per_group
+                first = first_group * outputs_per_group
+                last = (last_group + 1) * outputs_per_group - 1
+            elif isinstance(module, nn.Linear):  # which has no groups
                 first = np.zeros_like(first)
-                last = np.full_like(last, module.out_features)
-        return last - first
+                last = np.full_like(last, module.out_features - 1)
+        return last - first + 1
 
 
 def places_reached(module: nn.Module, places: np.ndarray, axis: int) -> np.ndarray:

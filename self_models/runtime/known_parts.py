@@ -177,8 +177,12 @@ def in_stages(name: str) -> bool:
     return name.split(".")[0] in STAGES
 
 
-def names_of_ones_own(model: nn.Module) -> list[str]:
-    """Return the names of a network's tensors that no architecture has.
+def names_of_added_tensors(model: nn.Module) -> list[str]:
+    """Return the names of tensors that somebody's own class has added to a network.
+
+    An ordinary network has features, generate and classifier, and of each neuron a
+    threshold and a leak. When its weights are loaded into a class of somebody's own,
+    they lack whatever that class has added.
 
     Parameters
     ----------
@@ -188,20 +192,18 @@ def names_of_ones_own(model: nn.Module) -> list[str]:
     Returns
     -------
     list of str
-        Keys of its state_dict: of what stands beside its stages, and of neurons all but
-        threshold and leak.
+        Keys of its state_dict.
     """
     neurons = [name for name, part in model.named_modules() if isinstance(part, SpikingNeuron)]
-    prefixes = tuple(f"{neuron}." for neuron in neurons)
-    plain = set()
-    for neuron in neurons:
-        plain.update(f"{neuron}.{parameter}" for parameter in NEURON_PARAMETERS)
-    names = []
+    added = []
     for name in model.state_dict():
-        is_of_neuron = name.startswith(prefixes)
-        if not in_stages(name) or (is_of_neuron and name not in plain):
-            names.append(name)
-    return names
+        module, _, tensor = name.rpartition(".")
+        is_beside_stages = not in_stages(name)
+        is_below_neuron = any(name.startswith(f"{neuron}.") for neuron in neurons)
+        is_usual = module in neurons and tensor in NEURON_PARAMETERS
+        if is_beside_stages or (is_below_neuron and not is_usual):
+            added.append(name)
+    return added
 
 
 def is_plain(layer: nn.Module, neuron_class: type[SpikingNeuron]) -> bool:
