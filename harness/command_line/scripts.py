@@ -30,7 +30,7 @@ from harness.training.last_checkpoint import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
 
-HELPS = (
+MEMORY_ADVICE = (
     "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; "
     "in conversion fewer --balance_images"
 )
@@ -124,10 +124,10 @@ def line_on_memory(error: Exception) -> str:
     if not is_full:
         return ""
     what = "the memory"
-    advice = HELPS
+    advice = MEMORY_ADVICE
     if is_on_gpu:
         what = "the GPU's memory"
-        advice = f"{HELPS}; or --device cpu"
+        advice = f"{MEMORY_ADVICE}; or --device cpu"
     return f"{what} is too small: try {advice} ({reason[-120:]})"
 
 
