@@ -335,21 +335,23 @@ def make_event_batch(model: nn.Module, images: torch.Tensor, arrival: Arrival) -
     shape = tuple(model.graph.shape)
     if arrival.timesteps is not None and is_flat_picture(images, shape):
         images = images.flatten(1)
-    given = tuple(images.shape[1:])
+    given = tuple(images.shape[1:])  # (*shape) of a still image, (T, *shape) of a recording
     check_shape(given, shape, images, arrival)
-    images = arriving_values(images, arrival.scale, arrival.counts)
-    if images.is_floating_point() and not images.isfinite().all():
+    values = arriving_values(images, arrival.scale, arrival.counts)
+    if values.is_floating_point() and not values.isfinite().all():
         raise ModelError("some values of the data are not finite")
-    if given != shape:
+
+    is_recording = given != shape
+    if is_recording:
         check_recordings(given[0], arrival)
-        return EventBatch(images, None, None)
-    images = images.float()
-    if arrival.encoding == "poisson" and images.abs().max() > 1 + TOLERANCE:
+        return EventBatch(values, labels=None, index=None)
+    values = values.float()
+    if arrival.encoding == "poisson" and values.abs().max() > 1 + TOLERANCE:
         raise ModelError(
             "poisson takes values for probabilities, so they must lie in [-1, 1]; these reach "
-            f"{images.abs().max():g}: give a scale"
+            f"{values.abs().max():g}: give a scale"
         )
-    return EventBatch(images, None, None, arrival.timesteps, arrival.encoding)
+    return EventBatch(values, None, None, arrival.timesteps, arrival.encoding)
 
 
 def is_flat_picture(images: torch.Tensor, shape: tuple[int, ...]) -> bool:

@@ -313,15 +313,18 @@ class Blocking(Tolerance):
         view: View,
         changed: torch.Tensor,
     ) -> View:
-        """Judge each changed pixel by its present prediction; leave the others.
+        """Judge each changed pixel anew by its prediction, and leave the others.
 
         See `Gate.on_image_change` for the arguments.
         """
-        if self.together:  # a change in one channel is a change of the pixel
+        if self.together:  # a change in one channel is a change of the whole pixel
             changed = changed.any(1, keepdim=True).expand_as(changed)
-        predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
-        is_open = torch.where(changed, self._still_open(predicted, view), view.is_open)
-        # The prediction is still the latest one, so what is explained stays.
+        now_predicted = self.is_predicted(image, prediction)
+        predicted = torch.where(changed, now_predicted, view.predicted)
+        now_open = self._still_open(predicted, view)
+        is_open = torch.where(changed, now_open, view.is_open)
+        # A blocked pixel is 0, and so sends nothing. The prediction is still the latest
+        # one, so `explained`, what is taken away from open pixels, stays as it is.
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
     def _still_open(self, predicted: torch.Tensor, view: View) -> torch.Tensor:
