@@ -334,7 +334,8 @@ def balance_thresholds(
     The largest is taken over timesteps, images and neurons. Each layer runs with leak
     1, which means no leak, and on what the layers before it send with the thresholds
     found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The input neurons
-    see the whole image, whatever the gate.
+    see the whole image, whatever the gate. ``convert`` in snn_wFeedback.py multiplies
+    the result by ``--scaling_factor``.
 
     The model keeps its leaks. Its biases, which were the ANN's, are brought to the unit
     of the new thresholds. Neurons of one's own are balanced as they run; those beside
@@ -377,8 +378,8 @@ def balance_thresholds(
         walk = LayerWalk(model, partial(encode_input, model, images, draws), timesteps)
         for name, neuron, current in walk:
             neuron.threshold.copy_(balanced_threshold(current, timesteps, percentile))
-            # The bias of this layer is in the unit of the thresholds before it, which
-            # are known by now. Those behind it change with each threshold.
+            # A layer's bias is in the unit of the thresholds before it. This threshold
+            # changes the unit of all layers behind, the next of which is balanced next.
             fit_biases(model, ann_biases)
             walk.set_output(name, run_neuron(neuron, current, timesteps, on_step))
             if on_layer:

@@ -111,6 +111,10 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     def step(self, run: RunState, image: torch.Tensor, u: torch.Tensor) -> Outputs:
         """Run one timestep.
 
+        This is the definition. ``forward`` usually runs the same faster, many timesteps
+        of a layer at once (``engines/dense/run.py``), and calls this method where a
+        network has parts or methods of its own.
+
         Parameters
         ----------
         run : RunState
@@ -145,7 +149,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         mu = self.settings["output_leak"]
         run.logits = self.decayed(run.logits, mu) + self.output_current(run, sent["output"])
 
-        # Read out the decoder, whose output is d, and let the gate compare p with x:
+        # Read out the decoder, whose output is d, and let the gate compare p, on the
+        # pixels' scale, with x. For a gate that blocks and lets pixels open again:
         #   R <- ρ R + d        p = sigmoid(R), for example
         #   open[t+1] = not |p - x| < ε        x̃[t+1] = x where open[t+1], else 0
         outputs = self.read_out_and_gate(run, sent.get("decoded"))

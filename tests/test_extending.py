@@ -37,9 +37,8 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
-IN_PYTHON, CHANGED_LINE, *BLOCKS = re.findall(
-    r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
-)
+IN_PYTHON, *BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CHANGED_LINE = re.search(r"^ {4}model = new_snn.*$", PAGE, re.MULTILINE)[0]
 OWN = "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2 --rule settled --lead 0.4"
 pytestmark = pytest.mark.usefixtures("forgotten")
 
@@ -58,7 +57,7 @@ def test_a_copy_of_the_script_trains_with_a_gate_of_its_own(trained, tmp_path, m
     assert script.count(made) == 1
     gate = IN_PYTHON[IN_PYTHON.index("@dataclass") : IN_PYTHON.index("snn = load")]
     imports = "from dataclasses import dataclass\n" + IN_PYTHON.split("\n")[3] + "\n"
-    script = script.replace(made, f"    {CHANGED_LINE}").replace(
+    script = script.replace(made, f"{CHANGED_LINE}\n").replace(
         "DESCRIPTION =", f"{gate}\nDESCRIPTION ="
     )
     script = script.replace("import torch\n", f"import torch\n{imports}", 1)

@@ -366,11 +366,16 @@ def test_what_contrast_wins_back_by_hand():
     assert (
         contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None
     )  # dimming has cost nothing
-    posthoc = Mock(evaluate=Mock(return_value=[{"accuracy": 0.5}]))
-    accuracies(posthoc, "clean", ImageSet("", None, None))
-    assert posthoc.model.change.call_args == call(
-        contrast=posthoc.args.contrast
-    )  # again, behind the controls: the GIF shows it
+
+
+def test_the_contrast_is_set_again_behind_the_controls(monkeypatch):
+    """The GIF, which is drawn after them, shows it."""
+    evaluate = Mock(return_value=({"accuracy": 0.5}, {}))
+    monkeypatch.setattr("snn_wFeedback_posthoc_model_inference_obj3.evaluate", evaluate)
+    model, args = Mock(), Mock(contrast="local")
+    row, records = accuracies(model, "clean", ImageSet("", None, None), args, Mock(), False)
+    assert model.change.call_args == call(contrast="local")
+    assert row["contrast"] == 0.5 and len(records) == 4
 
 
 @pytest.mark.parametrize(

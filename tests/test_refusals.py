@@ -151,7 +151,7 @@ FEEDBACK, TRAINED_ANN = (
     for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth")
 )
 CHANGED = [
-    ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
+    ({"epsilom": 0.1}, r"no setting 'epsilom': did you mean epsilon\? choose from .*epsilon"),
     ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
     ({"timesteps": True}, "timesteps: True is not a whole number from 1"),
     ({"latch": 1}, "latch: 1 is neither True nor False"),

@@ -56,7 +56,7 @@ def page() -> str:
 def row(field: dataclasses.Field) -> str:
     """Return a field's line of the table."""
     declared = field.metadata["setting"]
-    annotation = getattr(field.type, "__name__", str(field.type))
+    annotation = getattr(field.type, "__name__", str(field.type)).replace(" | ", " or ")
     meaning = declared.help
     if not declared.option_strings(field.name):
         meaning += " (no flag)"

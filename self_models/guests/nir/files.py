@@ -144,7 +144,7 @@ def flatten(graph: "nir.NIRGraph", prefix: str = "") -> tuple[dict, list[tuple[s
     """
     nodes = {}
     edges = []
-    encode_input = {}  # name of a graph within -> that of its Input, to which edges lead
+    input_names = {}  # name of a graph within -> that of its Input, to which edges lead
     output_of = {}  # and of its Output, from which edges lead
     for name, node in graph.nodes.items():
         full_name = prefix + name
@@ -155,11 +155,11 @@ def flatten(graph: "nir.NIRGraph", prefix: str = "") -> tuple[dict, list[tuple[s
         nodes |= inner_nodes
         edges += inner_edges
         first, last = ends_of(node, f"the graph {full_name!r} within it")
-        encode_input[name] = f"{full_name}.{first}"
+        input_names[name] = f"{full_name}.{first}"
         output_of[name] = f"{full_name}.{last}"
     for source, target in graph.edges:
         full_source = output_of.get(source, prefix + source)
-        full_target = encode_input.get(target, prefix + target)
+        full_target = input_names.get(target, prefix + target)
         edges.append((full_source, full_target))
     return nodes, list(dict.fromkeys(edges))
 

@@ -5,7 +5,15 @@ take its constants and the Convention too, since a file does not say all that it
 simulator does. Each has the equations as NIR writes them: S is what arrives, I a
 current, v the potential and z the spikes. ``timesteps.py`` brings them into timesteps.
 
-For a kind that is new, write a function, and enter it into LAYERS or NEURONS.
+For a kind that is new, write a function, and enter it into LAYERS or NEURONS. If it is
+a neuron, look at these places, too:
+
+- ``neurons.py``: a class with its state, and what it keeps between timesteps;
+- ``conventions.py``: KINDS_WITH and OMISSIONS say what arguments concern it;
+- ``checks.py``: time_constants() takes each field whose name begins with "tau" for one
+  of Euler's steps;
+- ``engines/event/layout.py``: NEURONS and why_not_run(), which refuses what C lacks. A
+  new field of Constants must be known or refused there, or C runs without it.
 """
 
 from collections.abc import Mapping

@@ -1,11 +1,13 @@
 /* The network's timestep, event by event, in the order of step() in self_models/vgg_wFeedback_spiking.py. network.h says how
-   it is called, and what its structs hold; vectors.h has numbers and what is fast, small.h what needs little memory.
+   it is called, and what its structs hold; vectors.h has the types of numbers, the macros that walk over places (which expect
+   loop variables of the names that they use) and what is fast, small.h what needs little memory.
 
    network_step() takes one timestep:
 
        encode             the image becomes spikes of node 0, where pixels are open: encode_image()
        propagate          for each node, in the order of the tables: charge() adds what its source has sent to its potentials,
-                          window by window in add_windows(); fire() finds the neurons above their threshold, and resets them
+                          window by window in add_windows(); fire() finds the neurons above their threshold, and resets them.
+                          In this order with update immediate; with delayed, fire() comes first
        read_out_and_gate  read_out() moves the prediction, with leak and slew limit; gate() blocks the pixels that are predicted
        holds              whether the stopping rule ends the image: early exit
 
@@ -13,8 +15,10 @@
    network_reset(), and is read and written in charge() and fire(). fire() looks at candidates alone, the places that something
    has reached; what goes on by itself, as a leak does, is made up for there, in decay(). A neuron with more of a state needs
    changes at these places. A refractory period, for example, needs its length, in NetworkNode (and where tables are written and
-   checked: layout.py, block.c); an array of the steps of the latest spikes, in NetworkPart, lay() and network_reset(); and in
-   fire() a mask of the neurons that may not spike yet, whose place stays a candidate until they may.
+   checked: layout.py, block.c); an array of the first steps in which neurons may spike again, in NetworkPart, lay() and
+   network_reset() (0: at once); and in fire() a mask of those that may not yet, whose place stays a candidate until they may.
+   If V must not charge meanwhile, fire() has to undo what charge() has added. bound() in fire() counts on a spike to take theta
+   from a V above its ceiling, and must bound V where none comes. A stream's state has potentials alone (event/state.py).
 
    The comment of a function says what it computes and, behind "Changes:", which fields it writes, itself or by what it calls.
    Units: potentials V, thresholds theta, weights W and biases b are in the unit of the thresholds, in float32, or in whole
@@ -227,7 +231,6 @@ State *network_begin(const NetworkTables *network, const Settings *settings, voi
 /* Bytes of a bitmap of a node's places: sent, or candidates. */
 static size_t bitmap_bytes(const Part *part) { return sizeof(uint32_t) * (size_t)(part->node->height * part->row_words); }
 
-/* A place's own thresholds, leaks or values to reset to, which lie from first_own on; 0 where its neurons have those of the node. */
 enum { OWN_THRESHOLD, OWN_LEAK, OWN_RESET };
 /* A place's own thresholds, leaks or values to reset to, in the unit of V; 0 where its neurons have those of the
    node. */
