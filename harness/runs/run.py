@@ -261,10 +261,14 @@ class Run(Paths, AbstractContextManager):
         self._say_recipe()
 
     def __exit__(self, kind, error, traceback) -> None:
-        """Let go of the name; mark an error that came after ``begin``."""
+        """Let go of the name; mark and log an error that came after ``begin``."""
         self.release()
         if self._has_begun and isinstance(error, Exception):
             error.had_begun = True  # for --seeds: it is no usage error that concerns all seeds
+            reason = " ".join(str(error).split())
+            with suppress(Exception):  # the disk may be full, and the first error counts
+                self.note(f"the run ended by an error: {type(error).__name__}: {reason}")
+                self._write_log()
 
     def release(self) -> None:
         """Let another process have the name."""
