@@ -3,7 +3,7 @@
 
 For each seed trains the predictors and a classifier of single frames on scenes of training digits, then measures all arms on
 scenes of test digits: one JSON object per seed, kind of scene and noise. docs/notebook/moving.md says what the figures mean,
-docs/explanation/findings.md what came out. --grey: grey scenes, by epsilon, an object for each arm and epsilon. --folder keeps
+docs/explanation/motion.md what came out. --grey: grey scenes, by epsilon, an object for each arm and epsilon. --folder keeps
 what is trained, which a second run reads, and the rows. --summary PATH: the tables of rows; results/moving*.jsonl are ours.
 """
 
@@ -578,12 +578,12 @@ def summary(columns):
         ("ours, within 5 frames of a change", ".1f", lambda row: row["events"]["ours"][1]),
         ("ours, in other frames", ".1f", lambda row: row["events"]["ours"][2]),
         (
-            "send-on-delta : ours",
+            "send-on-delta divided by ours",
             ".2f",
             lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0],
         ),
         (
-            "best shift - ours",
+            "best shift less ours",
             ".1f",
             lambda row: row["events"]["best shift"][0] - row["events"]["ours"][0],
         ),

@@ -39,7 +39,7 @@ def inference_table():
         )
         speeds = f"{event:,.0f}", f"{dense:,.0f}", f"{best:,.0f} ({name})", f"{ann:,.0f}"
         rows.append([*run, *speeds, f"{event / best:.1f}", f"{dense / best:.2f}"])
-    head = "machine, threads | network | T | batch | event | dense | best | ANN | event / best | dense / best"
+    head = "machine, threads | network | T | batch | event | dense | best | ANN | event, times the best | dense, times the best"
     return markdown(head, rows)
 
 
@@ -52,8 +52,9 @@ def nir_table():
         runs.setdefault((case["network"], case["timesteps"], case["batch"]), []).append(
             f"{speed:,.1f}" if speed else "-"
         )
+    names = {name: look[0] for name, look in LOOKS.items()} | {"kernel": "event engine"}
     head = " | ".join(
-        ["network | timesteps | batch", *(LOOKS.get(name, [name])[0] for name in simulators)]
+        ["network | timesteps | batch", *(names.get(name, name) for name in simulators)]
     )
     return markdown(head, ([*run, *speeds] for run, speeds in runs.items()))
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Writes moving.png, moving_grey.png and moving.gif beside itself, of finding 11: events by scene, what an event may cost;
-accuracy against events in grey; two digits that move.
+"""Writes the pictures of docs/explanation/motion.md beside itself.
+
+moving.png: events by scene, and what an event may cost; moving_grey.png: accuracy against
+events in grey; moving.gif: two digits that move.
 
 `python docs/pictures/moving.py`, from results/moving*.jsonl and runs/moving/ours_0.pth: benchmarks/findings/moving.py trains it.
 """
