@@ -21,12 +21,19 @@ from self_models.runtime.state import RunState
 class Update(NamedTuple):
     """An order of charge, fire and reset, forward and backward, for one timestep.
 
+    Both functions write their results into tensors that the caller gives, and which may
+    be the same as their inputs. So operations go element by element, and their order
+    matters: nothing may be read behind the operation that writes over it.
+
     Attributes
     ----------
     step : callable
         ``step(current, v, theta, leak, tested_v, spikes, next_v)`` writes to the last
-        three: ``tested_v`` is the membrane potential that decides on ``spikes``, and
-        ``next_v`` the one before the next timestep. All Tensors are of shape (B, ...).
+        three, in this order: ``tested_v`` is the membrane potential that decides on
+        ``spikes``, and ``next_v`` the one before the next timestep. ``v``, ``tested_v``
+        and ``next_v`` may be one tensor. So V is read for the last time in the
+        operation that writes ``tested_v``, and ``tested_v`` in the one that writes
+        ``next_v``. All Tensors are of shape (B, ...).
     gradient : callable
         ``gradient(grad_after, grad_spike, scale, leak, grad_current, grad_before)``
         writes to the last two. ``grad_after`` and ``grad_before`` are dL/dV after and
@@ -44,7 +51,7 @@ def delayed_step(current, v, theta, leak, tested_v, spikes, next_v) -> None:
 
     s[t] = H(V[t]/θ - 1);   V[t+1] = λ V[t] + I[t] - θ s[t]
     """
-    tested_v.copy_(v)
+    tested_v.copy_(v)  # does nothing if both are one tensor
     torch.gt(tested_v, theta, out=spikes)
     torch.addcmul(current, tested_v, leak, out=next_v).addcmul_(spikes, theta, value=-1)
 
@@ -54,6 +61,7 @@ def delayed_gradient(grad_after, grad_spike, scale, leak, grad_current, grad_bef
 
     dL/dI[t] = dL/dV[t+1];   dL/dV[t] = λ dL/dV[t+1] + dL/ds[t] ds/dV[t]
     """
+    # Of all inputs, before `grad_current` and `grad_before` may write over them.
     earlier = torch.addcmul(leak * grad_after, grad_spike, scale)
     grad_current.copy_(grad_after)
     grad_before.copy_(earlier)
@@ -113,6 +121,8 @@ def run_steps(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Run T timesteps of one layer, without a gradient.
 
+    V lies in one tensor, in which each timestep writes over that of the one before.
+
     Parameters
     ----------
     currents : Tensor of shape (T, B, ...)
@@ -126,7 +136,7 @@ def run_steps(
     floor : float or None
         After each timestep V = max(V, -floor θ). None for no bound.
     saved : SavedSteps, optional
-        Tensors that are filled for a backward pass.
+        Tensors that are filled for a backward pass. None if there will be none.
 
     Returns
     -------
@@ -138,20 +148,24 @@ def run_steps(
         Spikes of each image in each timestep.
     """
     spikes = torch.empty_like(currents)
-    next_v = torch.empty_like(v)
+    next_v = torch.empty_like(v)  # V after the timestep that ran last
     if saved is None:
-        # One tensor is enough for both potentials: an update writes next_v last.
-        saved = SavedSteps([next_v] * len(currents), None, None)
+        # Nobody asks for the potentials that decide, so each may lie in next_v until
+        # the update has found the spikes, and writes V there: see `Update`.
+        saved = SavedSteps(tested_v=[next_v] * len(currents), leaking_v=None, floored=None)
     lowest = None if floor is None else -floor * theta
     steps = zip(currents.unbind(), saved.tested_v, spikes.unbind(), strict=True)
     for t, (current, tested_v, step_spikes) in enumerate(steps):
         if saved.leaking_v is not None:
-            saved.leaking_v[t] = v
+            saved.leaking_v[t] = v  # a copy, since the update may write over V
         update.step(current, v, theta, leak, tested_v, step_spikes, next_v)
         if saved.floored is not None:
+            # Before the clamp: after it, no V lies below the floor.
             torch.lt(next_v, lowest, out=saved.floored[t])
         if floor is not None:
             next_v.clamp_(min=lowest)
+        # From the second timestep on V is read from next_v itself, so that of the
+        # caller is read once, and never written to.
         v = next_v
     return spikes, v, count_events(spikes)
 
@@ -277,6 +291,7 @@ class NeuronSteps(torch.autograd.Function):
         grad_theta = torch.zeros_like(theta)
         grad_leak = torch.zeros_like(leak)
         scale = settings.surrogate.scale / theta  # ds/dV is scale times the surrogate's shape
+        # dL/dV after a timestep. The last one's is autograd's, and stays as it is.
         grad_after = torch.zeros_like(grad_before) if grad_v is None else grad_v
         per_image = grad_counts
         if grad_counts is None:
@@ -312,6 +327,7 @@ class NeuronSteps(torch.autograd.Function):
             )
             if leaking_v is not None:
                 grad_leak += (grad_currents[t] * leaking_v[t]).sum()
+            # Before this timestep is after the one before it: one tensor from here on.
             grad_after = grad_before
         return grad_currents, grad_before, None, grad_theta, grad_leak, None
 

@@ -40,14 +40,25 @@ Signals = dict[str, torch.Tensor]  # name of a node, or "input" -> what it sends
 def advance(
     model: nn.Module, run: RunState, draws: torch.Tensor, nodes: Sequence[Node]
 ) -> Outputs:
-    """Run timesteps of a network.
+    """Run the next T timesteps of a network.
+
+    Only the decoder decides what the input neurons see: by its prediction, which the
+    gate compares with the image after each timestep. So two groups of nodes run one
+    after the other:
+
+    1. Those that lead to the prediction, encoder and decoder, timestep by timestep if
+       the gate reacts to the prediction, else all timesteps at once.
+    2. All others, such as the classifier. Nothing waits for what they send, so they
+       take the signals of all timesteps at once.
+
+    Without a decoder all nodes are in the second group.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
         A network that the engine supports.
     run : RunState
-        State before these timesteps. It is changed.
+        State before these timesteps. It becomes the state after them.
     draws : Tensor of shape (T, B, C, H, W), 0 to 1
         Uniform samples for the input encoding.
     nodes : sequence of Node
@@ -59,52 +70,64 @@ def advance(
         Outputs of these timesteps, with frames. The docstring of ``runtime/loop.py``
         lists the keys.
     """
-    graph = model.graph
-    first_step = run.steps
-    required = set()
-    if model.has_feedback:
-        required = {node.name for node in graph.required_nodes("decoded")}
-    decoder_nodes = [node for node in nodes if node.name in required]
-    other_nodes = [node for node in nodes if node.name not in required]
+    num_steps = len(draws)
+    steps = range(run.steps, run.steps + num_steps)
+    predicting, others = split_by_prediction(model, nodes)
 
-    # What the decoder needs runs first: one timestep after the other if the gate makes
-    # the input depend on the prediction. All else can wait, and takes all timesteps at
-    # once.
-    part_length = 1 if model.gate.reacts else len(draws)
+    part_length = 1 if model.gate.reacts else num_steps
     sent_in_parts = []
     outputs_by_step = []
     for part in draws.split(part_length):
-        sent, outputs = run_decoder(model, run, decoder_nodes, part)
-        sent_in_parts.append(select_sources(sent, other_nodes))
+        # It counts these timesteps in `run.steps`, and leaves in `run.view` what the
+        # input neurons see in the next part.
+        sent, outputs = run_and_predict(model, run, predicting, part)
+        sent_in_parts.append(select_sources(sent, others))  # lets go of all else
         outputs_by_step += outputs
     sent = concatenate(sent_in_parts)
-    propagate(run, other_nodes, sent, range(first_step, run.steps))
+    propagate(run, others, sent, steps)
 
+    output_current = sent[model.graph.ends["output"]].to(run.image.dtype)
     logits = accumulate_logits(
-        run.logits,
-        sent[graph.ends["output"]].to(run.image.dtype),
-        model.settings["output_leak"],
-        at_once=model.training,
+        run.logits, output_current, model.settings["output_leak"], at_once=model.training
     )
     run.logits = logits[-1]
     outputs = stack_outputs(outputs_by_step)
-    spikes = counts_by_layer(run, model.layers, len(draws))
+    # Of the layers of both groups, so the second one has to have run.
+    spikes = counts_by_layer(run, model.layers, num_steps)
     return outputs | {"logits": logits, "spikes": spikes}
 
 
-def run_decoder(
+def split_by_prediction(model: nn.Module, nodes: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """Split nodes into those that lead to the prediction, and all others.
+
+    Both lists keep the order of ``nodes``. Without a decoder the first one is empty.
+    """
+    required = set()
+    if model.has_feedback:
+        required = {node.name for node in model.graph.required_nodes("decoded")}
+    predicting = [node for node in nodes if node.name in required]
+    others = [node for node in nodes if node.name not in required]
+    return predicting, others
+
+
+def run_and_predict(
     model: nn.Module, run: RunState, nodes: Sequence[Node], draws: torch.Tensor
 ) -> tuple[Signals, list[Outputs]]:
-    """Run those timesteps of a decoder in which its input neurons see the same.
+    """Run timesteps of what leads to the prediction; read out and gate after each.
+
+    All of these timesteps see what ``run.view`` lets through at the first one. So there
+    may only be several if the gate does not react to predictions.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
         The network, which may have no decoder.
     run : RunState
-        It is changed.
+        It is changed: states and spike counts of the nodes, and, in each timestep,
+        ``steps``, ``readout_sum`` and ``view``.
     nodes : sequence of Node
-        What the decoder needs.
+        Encoder and decoder. Without a decoder there are none: then the input neurons
+        send, and the timesteps are counted.
     draws : Tensor of shape (t, B, C, H, W), 0 to 1
         Uniform samples for the input encoding.
 
@@ -115,6 +138,7 @@ def run_decoder(
     outputs : list of dict
         Outputs of each timestep.
     """
+    # Taken now, since read_out_and_gate() adds 1 to run.steps in each timestep.
     steps = range(run.steps, run.steps + len(draws))
     sent = {INPUT: encode_input(model, run, draws)}
     propagate(run, nodes, sent, steps)
@@ -126,7 +150,7 @@ def run_decoder(
 
 
 def select_sources(sent: Signals, nodes: Sequence[Node]) -> Signals:
-    """Return those signals that other nodes take."""
+    """Return those signals that these nodes take from others."""
     sources = set()
     for node in nodes:
         sources.update(node.sources)
@@ -160,6 +184,8 @@ def encode_input(model: nn.Module, run: RunState, draws: torch.Tensor) -> torch.
     """
     steps = range(run.steps, run.steps + len(draws))
     if run.recording is not None and len(draws) > 1:
+        # Each timestep has a frame of its own. They run together only under a gate that
+        # does not react, so the view of each follows from its frame alone.
         frames = run.recording[:, steps.start : steps.stop].transpose(0, 1)  # (T, B, C, H, W)
         view = model.gate.start(frames)
     else:
@@ -174,12 +200,12 @@ def encode_input(model: nn.Module, run: RunState, draws: torch.Tensor) -> torch.
 
 
 def propagate(run: RunState, nodes: Sequence[Node], sent: Signals, steps: range) -> None:
-    """Run nodes for some timesteps.
+    """Run nodes for some timesteps, each for all of them before the next node.
 
     Parameters
     ----------
     run : RunState
-        It is changed.
+        It is changed: states of the nodes, and their spike counts.
     nodes : sequence of Node
         In their order. None has edges back: a network with such runs by ``step()``.
     sent : dict of {str: Tensor of shape (T, B, ...)}

@@ -8,7 +8,6 @@ docs/explanation/event_engine.md). It is for evaluation, on the CPU.
 events.
 """
 
-import ctypes
 from dataclasses import dataclass
 from math import prod
 
@@ -39,6 +38,7 @@ from self_models.runtime.loop import check_uniforms
 from self_models.runtime.outputs import SNNOutput
 
 RUN = np.dtype(Run)
+# Of both the first is about the prediction, and the others are about the gate.
 SUMS = ("error", "open_share")  # arrays of Run that are sums over pixels
 PICTURES = {  # arrays of Run with a value for each pixel -> dtype
     "prediction": np.float32,
@@ -325,7 +325,12 @@ class EventEngine(Engine):
         return KernelStream(self.current(), draws, self._settings)
 
     def go_on(
-        self, stream: KernelStream, x: torch.Tensor, steps: int, frames: bool, asked: object = None
+        self,
+        stream: KernelStream,
+        x: torch.Tensor,
+        steps: int,
+        frames: bool,
+        record_specs: dict | None = None,
     ) -> tuple[SNNOutput, KernelStream]:
         """Run the next timesteps of a stream.
 
@@ -339,7 +344,7 @@ class EventEngine(Engine):
             Number of timesteps.
         frames : bool
             As in ``engine(x)``.
-        asked : dict
+        record_specs : dict, optional
             Empty: what is recorded runs dense.
 
         Returns
@@ -400,10 +405,10 @@ class EventEngine(Engine):
         if self._counted_steps is not None:
             self._counted_steps += int(runs["taken"].sum())
         if not model.gate.reacts:
-            pictures = pictures[:1]  # nothing is blocked: no other picture
-        shown = shown_by(runs, results, pictures, model, pool.tables)
+            pictures = pictures[:1]  # nothing is blocked: there is the prediction alone
+        outputs = collect_outputs(runs, results, pictures, model, pool.tables)
         steps_taken = torch.from_numpy(runs["taken"].astype(np.int64))
-        return model.make_output(request.x, shown, steps_taken, {}, pool.tables.names)
+        return model.make_output(request.x, outputs, steps_taken, {}, pool.tables.names)
 
     def _inputs(self, request, tables):
         """Return the arrays of Run that the kernel reads: frames, and uniforms."""
@@ -485,26 +490,48 @@ def new_runs(num_images: int, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return runs
 
 
-def shown_by(
+def collect_outputs(
     runs: np.ndarray, results: dict, pictures: list[str], model, tables: Tables
 ) -> dict[str, torch.Tensor]:
-    """Return what timesteps show, as the model's `output` takes it, each (T, B, ...).
+    """Return what the kernel has filled in, under the names that `make_output` takes.
 
-    runs, results: after the kernel has run; pictures: those of the results to show.
+    The docstring of ``runtime/loop.py`` says what each is. There the timestep is the
+    first axis, in most arrays of the kernel the image is.
+
+    Parameters
+    ----------
+    runs : ndarray of Run, shape (B,)
+        After the kernel has run.
+    results : dict of {str: ndarray}
+        Its arrays, as `new_results` makes them.
+    pictures : list of str
+        Which of `SUMS` and `PICTURES` are wanted.
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    tables : Tables
+        The same for the kernel.
+
+    Returns
+    -------
+    dict of {str: Tensor of shape (T, B, ...)}
+        "compared" has one row, (1, B): the kernel adds it up over all timesteps, and
+        `make_output` takes the sum over rows.
     """
-    shown = {"compared": torch.from_numpy(runs["comparisons"].astype(np.int64))[None]}
-    spikes = results["counts"][..., : len(tables.names)].astype(np.float32)
-    shown["spikes"] = torch.from_numpy(spikes).transpose(0, 1)
-    shown["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1)
+    outputs = {}
+    outputs["compared"] = torch.from_numpy(runs["comparisons"].astype(np.int64))[None]
+    # (B, T, nodes): the first nodes are the layers, in the order of `names`.
+    layer_counts = results["counts"][..., : len(tables.names)].astype(np.float32)
+    outputs["spikes"] = torch.from_numpy(layer_counts).transpose(0, 1)
+    outputs["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1)
     for name in pictures:
         values = torch.from_numpy(results[name])
-        if name not in PICTURES:
-            shown[name] = values.transpose(0, 1)
-            continue
-        if name != "prediction":
-            values = values.bool()
-        shown[name] = in_space(values, model.image_shape)
-    return shown
+        if name in SUMS:  # (B, T)
+            outputs[name] = values.transpose(0, 1)
+        elif name == "prediction":  # (T, B, pixels), as all pictures
+            outputs[name] = in_space(values, model.image_shape)
+        else:  # flags, which are bytes in the kernel
+            outputs[name] = in_space(values.bool(), model.image_shape)
+    return outputs
 
 
 def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
@@ -566,7 +593,7 @@ class GraphEngine(Engine):
             )
         self.current()
 
-    def __call__(self, recordings: list, timesteps: int, asked: dict) -> dict:
+    def __call__(self, recordings: list, timesteps: int, record_specs: dict) -> dict:
         """Run recordings of events.
 
         Parameters
@@ -575,7 +602,7 @@ class GraphEngine(Engine):
             Arrays of each recording; see NetworkRun in runs.c. `values` may be None.
         timesteps : int
             Number of timesteps.
-        asked : dict of {str: RecordSpec}
+        record_specs : dict of {str: RecordSpec}
             What is recorded, of each layer; see runtime/recording.py.
 
         Returns
@@ -595,20 +622,22 @@ class GraphEngine(Engine):
             run["first"] = first.ctypes.data
             run["events"] = events.ctypes.data
             run["values"] = 0 if values is None else values.ctypes.data
-        recorded = self._run_recorded(pool, runs, settings, asked)
-        shown = {}
+        recorded = self._run_recorded(pool, runs, results, settings, record_specs)
+        outputs = {}
         for (name, kind), values in recorded.items():
-            # (recordings * timesteps, N) -> (T, B, ...)
+            spec = record_specs[name]
+            # B * T arrays (N,), those of the first recording first, -> (T, B, N)
             values = np.stack(values).reshape(num_recordings, timesteps, -1)
             values = torch.from_numpy(values).transpose(0, 1)
             values = in_space(values, tables.shapes[tables.numbers[name]])
-            values = values.reshape(timesteps, num_recordings, *asked[name].shape)
-            shown[name, kind] = asked[name].select(values)
+            values = values.reshape(timesteps, num_recordings, *spec.shape)
+            outputs[name, kind] = spec.select(values)
+        # (B, T, nodes) -> (T, B, nodes), of which the first nodes are the layers
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
         for n, name in enumerate(tables.names):
-            shown[name] = counts[..., n]
-        shown["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()
-        return shown
+            outputs[name] = counts[..., n]
+        outputs["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()
+        return outputs
 
     def settings(self, timesteps: int) -> Settings:
         """Return the kernel's settings for so many timesteps of the graph."""
@@ -617,45 +646,66 @@ class GraphEngine(Engine):
             immediate=not is_delayed, decoded_scale=1, logits_scale=1, timesteps=timesteps
         )
 
-    def _run_recorded(self, pool, runs, settings, asked):
+    def _run_recorded(self, pool, runs, results, settings, record_specs):
         """Run recordings; return lists of arrays by (layer, kind): what is recorded.
 
         The arrays are those of all timesteps of the first recording, then of the next.
         """
         recorded = {}
-        for name, spec in asked.items():
+        for name, spec in record_specs.items():
             if name == "output":  # the logits show it
                 continue
             for kind in spec.kinds:
                 recorded[name, kind] = []
-        if recorded:
-            for n in range(len(runs)):
-                self._record(pool, runs[n : n + 1].copy(), settings, recorded)
-        else:
+        if not recorded:
             pool.run(runs, settings)
+            return recorded
+        for n in range(len(runs)):
+            self._record(pool, runs[n : n + 1], results, settings, recorded)
         return recorded
 
-    def _record(self, pool, run, settings, recorded):
+    def _record(self, pool, whole_run, results, settings, recorded):
         """Run one recording, timestep by timestep, and append what is recorded.
 
-        run: (1,) of Run, whose pointers move on from timestep to timestep.
+        The kernel keeps spikes and potentials of the latest timestep alone. So there is
+        a call for each timestep, by a Run of one timestep. Its pointers lead to the
+        part of the arrays that the timestep has in the whole run.
+
+        Parameters
+        ----------
+        pool : StatePool
+            Of the network.
+        whole_run : ndarray of Run, shape (1,)
+            The recording. It is not changed, but the arrays are to which it points.
+        results : dict of {str: ndarray}
+            The arrays of all recordings, as `new_results` makes them.
+        settings : Settings
+            Of the kernel.
+        recorded : dict of {(str, str): list of ndarray}
+            Layer and kind -> arrays (N,) of timesteps; this appends one for each.
         """
-        tables = pool.tables
-        num_classes = prod(tables.shapes[tables.header["output"]])
-        num_steps = int(run["steps"][0])
+        # Arrays of Run with a part for each timestep -> bytes of such a part. `events`
+        # and `values` have none: `first` says where a timestep begins in them.
+        bytes_per_step = {
+            "first": np.dtype(np.int32).itemsize,  # (T + 1,)
+            "logits": results["logits"].strides[1],  # (B, T, classes)
+            "counts": results["counts"].strides[1],  # (B, T, nodes)
+        }
         state = pool.new(settings)
+        # Only the first timestep begins at rest: a Run with a state goes on from it.
         pool.library.network_reset(state.address, 0, 0, 0)
-        run["state"] = state.address
-        run["steps"] = 1
-        for _ in range(num_steps):
-            pool.library.network_runs(state.address, run.ctypes.data, 1)
+        step_run = whole_run.copy()
+        step_run["state"] = state.address
+        step_run["steps"] = 1
+        for t in range(int(whole_run["steps"][0])):
+            for name, num_bytes in bytes_per_step.items():
+                step_run[name] = whole_run[name] + t * num_bytes
+            pool.library.network_runs(state.address, step_run.ctypes.data, 1)
+            # Neurons that nothing has reached may have yet to get their leak.
             pool.library.network_settle(state.address)
             for (name, kind), values in recorded.items():
-                n = tables.numbers[name]
+                n = pool.tables.numbers[name]
                 if kind == "membrane":
-                    values.append(state.potentials(n).copy())
+                    values.append(state.potentials(n).copy())  # the state's own array
                 else:
                     values.append(state.spikes(n))
-            run["first"] += ctypes.sizeof(ctypes.c_int32)
-            run["logits"] += ctypes.sizeof(ctypes.c_float) * num_classes
-            run["counts"] += ctypes.sizeof(ctypes.c_int32) * len(tables.nodes)

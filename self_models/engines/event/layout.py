@@ -11,6 +11,9 @@ kernel has. The latter are
 - the current of a synapse, which is an integrator before its neurons;
 - maps, which count events for the operations of a run.
 
+Methods that add nodes to the order of a timestep take it as `run_list`: the list of
+`RunOrder` at whose end the numbers of these nodes are appended.
+
 `lay_out` then writes them into tables. Outside the compact form each link of the graph
 is folded into one set of weights. A network in whole numbers is always compact, since
 it has a scale for each layer.
@@ -179,7 +182,6 @@ class Layout:
         self.nodes = []
         self.numbers = {}
         self.order = RunOrder()
-        self._running = self.order.forward  # the list of the order that is being filled
         self._relays = {}  # (source, modules between it and the relay) -> the relay
         self._add_named_nodes(model)
         self._add_links()
@@ -223,49 +225,61 @@ class Layout:
     # --- links
 
     def _add_links(self):
-        """Add all links of the graph, and fill in the order."""
+        """Add all links of the graph, and fill in the order in which nodes run.
+
+        Each node runs once in a timestep, even where both ends need it, such as the
+        encoder. It is then in the forward list, since the kernel leaves the feedback
+        list out where the decoder is off. So the forward list is filled first, and the
+        feedback list gets those nodes alone that are not in it.
+        """
         graph = self.graph
+        # graph.links has targets in the order in which they run; the dict keeps it.
         links_by_target = {}
         for link in graph.links:
             link = link._replace(chain=WindowedChain.of(link.chain))
             links_by_target.setdefault(link.target, []).append(link)
-        done = set()
-        for end in ("output", "decoded")[: len(graph.ends)]:
-            self._running = self.order.forward if end == "output" else self.order.feedback
-            needed = {node.name for node in graph.required_nodes(end)} | {end}
+
+        run_lists = {"output": self.order.forward}
+        if "decoded" in graph.ends:
+            run_lists["decoded"] = self.order.feedback
+        in_a_list = set()  # names of the nodes and ends that are in a run list
+        for end, run_list in run_lists.items():
+            needed = {node.name for node in graph.required_nodes(end)}
+            needed.add(end)
+            new = needed - in_a_list
             for target, links in links_by_target.items():
-                if target in needed and target not in done:
-                    self._add_target(target, links)
-            done |= needed
+                if target in new:
+                    self._add_target(target, links, run_list)
+            in_a_list |= new
+
         for name in (*graph.neuron_names, *graph.pools):
-            if name not in done:
+            if name not in in_a_list:
                 raise ModelError(f"node {name!r} leads to no end: it runs dense")
 
-    def _add_target(self, target, links):
+    def _add_target(self, target, links, run_list):
         """Add the links that lead to a node of the graph, and fill in the node."""
-        n = self.numbers[target]
-        module = self.graph.modules.get(target)
-        if isinstance(module, SpikingNeuron):
-            self._add_neurons(target, links)
+        if isinstance(self.graph.modules.get(target), SpikingNeuron):
+            self._add_neurons(target, links, run_list)
         elif target in self.graph.pools:
-            self._add_pool(target, links)
+            self._add_pool(target, links, run_list)
         else:  # an end
-            self._charge(n, links)
+            self._charge(self.numbers[target], links, run_list)
 
-    def _add_pool(self, target, links):
+    def _add_pool(self, target, links, run_list):
         """Add a maximum pool, which takes the spikes of one node as they are."""
         link = links[0]
-        sender = self.graph.modules.get(link.source)
-        spikes = link.source in self.graph.pools or getattr(sender, "fires", False)
-        if len(links) > 1 or link.through or link.is_back or not spikes:
+        sender = self.graph.modules.get(link.source)  # None for the input
+        takes_spikes = link.source in self.graph.pools or getattr(sender, "fires", False)
+        takes_one_node_as_it_is = len(links) == 1 and not link.through and not link.is_back
+        if not takes_spikes or not takes_one_node_as_it_is:
             raise ModelError(
                 f"node {target!r} is a maximum pool of what is no spike: it runs dense"
             )
         n = self.numbers[target]
         self.nodes[n].source = self.numbers[link.source]
-        self._running.append(n)
+        run_list.append(n)
 
-    def _add_neurons(self, target, links):
+    def _add_neurons(self, target, links, run_list):
         """Add neurons, and the links that charge them."""
         n = self.numbers[target]
         node = self.nodes[n]
@@ -281,55 +295,104 @@ class Layout:
         node.natural = self.graph.shapes[target]
         links = scaled_links(links, input_gain(constants), node)
         if constants.synapse_leak is not None:
-            links = [self._add_synapse(target, links, constants.synapse_leak)]
-        self._charge(n, links, fires_first=neuron.update is delayed and neuron.fires)
+            # The links charge the current of the synapse, and it alone the neurons.
+            links = [self._add_synapse(target, links, constants.synapse_leak, run_list)]
+        fires_first = neuron.update is delayed and neuron.fires
+        self._charge(n, links, run_list, fires_first)
 
-    def _add_synapse(self, target, links, leak):
+    def _add_synapse(self, target, links, leak, run_list):
         """Add the current of a synapse, which these links charge; return its link."""
         node = self.nodes[self.numbers[target]]
         name = f"{target} current"
         current = self._add(K.INTEGRATOR, node.shape, valued=1, leak=leak, natural=node.natural)
         self.numbers[name] = current
-        self._charge(current, links)
+        self._charge(current, links, run_list)
         chain = WindowedChain([], [node.shape])
         return Link(source=name, path=(), target=target, through=(), chain=chain)
 
-    def _charge(self, n, links, fires_first=False):
-        """Add the links that charge a node; they and the node then run in this order.
+    def _charge(self, n, links, run_list, fires_first=False):
+        """Add the links that charge a node, and append what they need to a run list.
 
-        Further links run before the node, so that all charge before it fires; or after
-        it, if it fires first.
+        In the tables a node has one link, which the kernel follows when the node runs.
+        So the first link becomes the node's own. Each other link gets a node of the
+        kind ADDING, which adds to the potentials of node n when it runs. With three
+        links, and the ADDING nodes 8 and 9 for the second and the third, these run:
+
+            8, 9, n     the node runs last, so all is added before it fires
+            n, 8, 9     with `fires_first`: it fires, and then all is added
+
+        Parameters
+        ----------
+        n : int
+            Number of the node.
+        links : list of Link
+            All that lead to it, one at least.
+        run_list : list of int
+            The nodes are appended here.
+        fires_first : bool
+            Whether neurons fire in a timestep before it charges them, as with the
+            update "delayed".
+
+        Raises
+        ------
+        ModelError
+            If the links bring signals of several shapes, or one that the kernel does
+            not have.
         """
         node = self.nodes[n]
         shapes = {link.chain.after for link in links}
         if len(shapes) > 1:
             texts = ", ".join(str(shape) for shape in sorted(shapes))
             raise ModelError(f"a sum of signals of other shapes, {texts}: it runs dense")
-        targets = [n]
-        for _ in links[1:]:
-            targets.append(self._add(K.ADDING, node.shape, into=n, depth=node.depth))
-        in_order = list(zip(links, targets, strict=True))
-        if not fires_first:
-            in_order = in_order[1:] + in_order[:1]
-        counted = set()  # ways from a layer to this node: the bias of each counts once
-        for link, target in in_order:
-            ways = [link.path[link.path.index(name) :] for name in link.through]
-            bias_counts = [way not in counted for way in ways]
-            counted.update(ways)
-            # Layers that this file has added, such as scales, have no bias.
-            bias_counts += [False] * (len(link.chain.modules) - len(ways))
+
+        own_link, *other_links = links
+        others = []  # (link, the node that gets it)
+        for link in other_links:
+            adding = self._add(K.ADDING, node.shape, into=n, depth=node.depth)
+            others.append((link, adding))
+        in_run_order = [(own_link, n), *others] if fires_first else [*others, (own_link, n)]
+
+        # Where several links share a bias, it counts with the one that runs first.
+        counted = set()
+        for link, target in in_run_order:
+            bias_counts = new_biases(link, counted)
             if link.is_back:
-                source = self._source_of_edge_back(link)
+                source = self._source_of_edge_back(link, run_list)
             else:
                 source = self.numbers[link.source]
-            self._lead(source, link.chain, target, bias_counts)
+            self._lead(source, link.chain, target, bias_counts, run_list)
 
-    def _source_of_edge_back(self, link):
-        """Return a node that sends what the source of an edge back sent a timestep ago.
+    def _source_of_edge_back(self, link, run_list):
+        """Return a node that holds what the source of an edge back sent a timestep ago.
 
-        Neurons that run later in a timestep do: their spikes are still those of the one
-        before. Else it is a relay, which runs first; for potentials, too, which are
-        charged in place.
+        A node holds what it has sent until it runs again in the next timestep. So what
+        a link takes from it depends on which of the two runs first:
+
+        - Neurons that are not yet in the run list will run after this link. Until then
+          they hold the spikes of the timestep before: the link takes these.
+        - Neurons that are in the run list have run before this link, and hold the
+          spikes of this timestep.
+        - What sends its potentials may be charged by others before this link runs.
+
+        For the latter two there is a relay. At the head of the run list it runs before
+        all else, and takes over what the source holds from the timestep before.
+
+        Parameters
+        ----------
+        link : Link
+            A link with an edge back.
+        run_list : list of int
+            What runs before the link. A relay is put at its head.
+
+        Returns
+        -------
+        int
+            Number of the source itself, or of the relay.
+
+        Raises
+        ------
+        ModelError
+            For an edge back from the input.
         """
         if link.source == INPUT:
             raise ModelError(
@@ -337,14 +400,23 @@ class Layout:
             )
         source = self.numbers[link.source]
         node = self.nodes[source]
-        if node.kind == K.NEURONS and source not in self._running:
+        runs_later = source not in run_list
+        if node.kind == K.NEURONS and runs_later:
             return source
         relay = self._add(K.RELAY, node.shape, valued=1, source=source, link=K.SAME)
-        self._running.insert(0, relay)
+        run_list.insert(0, relay)
         return relay
 
-    def _lead(self, source, chain, target, bias_counts):
-        """Lead from a node to another by a chain, in the parts in which it is split.
+    def _lead(self, source, chain, target, bias_counts, run_list):
+        """Lead from a node to another by a chain, and append what runs to a run list.
+
+        Where the chain is split (see splitting.py), a relay stands between two parts.
+        A chain of 4 layers that is split behind 1 and 3 becomes
+
+            source -layer 0-> relay -layers 1, 2-> relay -layer 3-> target
+
+        Other links from the same source may have added some of these relays already.
+        They are used again.
 
         Parameters
         ----------
@@ -354,29 +426,46 @@ class Layout:
             Layers between them.
         bias_counts : list of bool
             Of each layer: whether its bias counts.
+        run_list : list of int
+            New relays are appended here, and then the target.
         """
         depth = self.nodes[target].depth
         source, start = self._follow_relays(source, chain, depth)
         num_modules = len(chain.modules)
+        ends = []  # behind how many layers of the chain each new relay stands
         if self.is_compact:
             rest = chain.part(start, num_modules)
             ends = [start + end for end in fewest_weights(rest, bool(self.whole))]
-        else:
-            ends = []
         for end in ends:
             source = self._add_relay(source, chain.part(start, end), bias_counts[start:end])
+            run_list.append(source)
             self.nodes[source].depth = depth  # it gets its bias when the target does
             start = end
         last = chain.part(start, num_modules)
         self._link(source, last, target)
-        into = self.nodes[target].into
+        run_list.append(target)
+        into = self.nodes[target].into  # of an ADDING node the one that it adds to
         self.nodes[into].add_bias(last.constant(bias_counts[start:]))
 
     def _follow_relays(self, source, chain, depth):
         """Go from a node along relays that are there, as far as they fit a chain.
 
-        Returns the relay, or the node itself, and how many layers of the chain lie
-        behind.
+        Parameters
+        ----------
+        source : int
+            Number of the node.
+        chain : WindowedChain
+            Layers that are to follow it. The last one is never before a relay here: it
+            belongs to the link that leads to the target.
+        depth : int
+            Phase of the target. Relays on the way get their bias then, or before.
+
+        Returns
+        -------
+        source : int
+            The last relay that fits, or the node itself.
+        start : int
+            How many layers of the chain lie before it.
         """
         start = 0
         while True:
@@ -411,7 +500,6 @@ class Layout:
             node.halvings = len(part.modules)
             divisors = [1 / (module.divisor_override or 4) for module in part.modules]
             node.factor = self.nodes[source].factor * prod(divisors)
-            self._running.append(relay)
         else:
             self._link(source, part, relay)
             node.add_bias(part.constant(bias_counts))
@@ -429,7 +517,6 @@ class Layout:
             node.side = chain.side
             node.row_size = chain.row_size
             node.group = channels_together(chain)
-        self._running.append(target)
 
     # --- counting
 
@@ -442,7 +529,7 @@ class Layout:
         node = self.nodes[n]
         if node.chain is None:
             return
-        self._running = self.order.list_with(n)
+        run_list = self.order.list_with(n)
         for num_modules in range(1, len(node.chain.modules)):
             part = node.chain.part(0, num_modules)
             modules = copy.deepcopy(part.modules)
@@ -451,8 +538,36 @@ class Layout:
                     parameter.data.abs_()
             new = self._add(K.MAP, part.after)
             self._link(node.source, WindowedChain(modules, part.shapes), new)
-            self._running.remove(new)
-            self._running.insert(self._running.index(n), new)
+            run_list.insert(run_list.index(n), new)
+
+
+def new_biases(link: Link, counted: set) -> list[bool]:
+    """Return which layers of a link add a bias that no link to its target has counted.
+
+    Where the senders A and B lead to the layer C, and C to a node, there are two links
+    to that node, A C and B C. But C adds its bias to their sum once. So a bias counts
+    once for each way from its layer to the node. If C also leads there by a layer D,
+    that is a second way, and its bias arrives a second time.
+
+    Parameters
+    ----------
+    link : Link
+        The link.
+    counted : set of tuple of str
+        The ways whose biases count already: names of nodes from the layer on. Those of
+        this link are added.
+
+    Returns
+    -------
+    list of bool
+        Of each layer of ``link.chain``: whether its bias counts with this link.
+    """
+    ways = [link.path[link.path.index(name) :] for name in link.through]
+    is_new = [way not in counted for way in ways]
+    counted.update(ways)
+    # Behind them may lie layers that this file has added, such as scales: no bias.
+    num_added = len(link.chain.modules) - len(ways)
+    return is_new + [False] * num_added
 
 
 def input_gain(constants: Constants) -> torch.Tensor:

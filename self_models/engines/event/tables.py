@@ -81,6 +81,36 @@ SPARE = 64  # weights behind the last one, which the kernel may read
 LINE = 64  # bytes of a line of the cache, and by how many weights those of a link are aligned
 
 
+class BlockParts(NamedTuple):
+    """The parts of a block of bytes, in their order; see NetworkBlock in network.h.
+
+    The C program finds each part behind the one before, by the numbers in the head. So
+    neither their order, nor their types, may differ from what network.h says.
+
+    Attributes
+    ----------
+    head : bytes
+        NetworkBlock: how many numbers the other parts have, and the settings.
+    nodes, order, places, constants : ndarray
+        As in `Tables`.
+    padding : bytes
+        Zeros, so that the weights begin at a multiple of LINE bytes.
+    weights : ndarray
+        As in `Tables`.
+    names : bytes
+        Names of the layers, each ending in a byte of 0.
+    """
+
+    head: bytes
+    nodes: np.ndarray
+    order: np.ndarray
+    places: np.ndarray
+    constants: np.ndarray
+    padding: bytes
+    weights: np.ndarray
+    names: bytes
+
+
 class Tables(NamedTuple):
     """A network as the kernel reads it; see NetworkTables and NetworkNode in network.h.
 
@@ -125,8 +155,8 @@ class Tables(NamedTuple):
     maps: int
     places: np.ndarray
 
-    def parts(self, settings: Settings) -> list:
-        """Return the parts of a block, in their order; see NetworkBlock in network.h.
+    def parts(self, settings: Settings) -> BlockParts:
+        """Return the parts of a block, as NetworkBlock in network.h describes it.
 
         Parameters
         ----------
@@ -135,26 +165,34 @@ class Tables(NamedTuple):
 
         Returns
         -------
-        list of bytes or ndarray
-            The last but one is the weights.
+        BlockParts
+            In the order in which they lie in the block.
         """
         names = "".join(f"{name}\0" for name in self.names).encode()
-        header = [self.header[name] for name in HEADER]
+        # The fields of NetworkBlock in their order. HEADER has that of the numbers.
         head = Block(
             int.from_bytes(MAGIC, "little"),
             VERSION,
             self.weights.itemsize,
-            *header,
+            *[self.header[name] for name in HEADER],
             len(self.places),
             len(self.constants),
             len(self.weights),
             len(names),
             settings,
         )
-        arrays = [self.nodes, self.order, self.places, self.constants]
-        size = ctypes.sizeof(head) + sum(array.nbytes for array in arrays)
-        padding = bytes(-size % LINE)
-        return [bytes(head), *arrays, padding, self.weights, names]
+        arrays_before_weights = (self.nodes, self.order, self.places, self.constants)
+        size = ctypes.sizeof(head) + sum(array.nbytes for array in arrays_before_weights)
+        return BlockParts(
+            head=bytes(head),
+            nodes=self.nodes,
+            order=self.order,
+            places=self.places,
+            constants=self.constants,
+            padding=bytes(bytes_to_next_line(size)),
+            weights=self.weights,
+            names=names,
+        )
 
     def block(self, settings: Settings) -> np.ndarray:
         """Return `parts` as one array of bytes, from a line of the cache on."""
@@ -209,13 +247,18 @@ class Tables(NamedTuple):
         return network
 
 
+def bytes_to_next_line(size: int) -> int:
+    """Return how many bytes are missing to a multiple of LINE: 28 behind 100 bytes."""
+    return -size % LINE
+
+
 def line_of_bytes(size: int) -> np.ndarray:
     """Return an array of so many bytes, not filled in, from a line of the cache on.
 
     Vectors that lie across two lines are read at half the speed.
     """
     memory = np.empty(size + LINE, np.uint8)
-    first = -memory.ctypes.data % LINE
+    first = bytes_to_next_line(memory.ctypes.data)
     return memory[first : first + size]
 
 

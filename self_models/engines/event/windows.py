@@ -37,6 +37,11 @@ class Span(NamedTuple):
     first: int
     count: int
 
+    @property
+    def as_slice(self) -> slice:
+        """The slice that cuts them out of an axis."""
+        return slice(self.first, self.first + self.count)
+
 
 class AxisSets(NamedTuple):
     """Which sets of weights the rows, or the columns, before a chain have.
@@ -136,7 +141,7 @@ class WindowedChain(Chain):
         for n, bias in enumerate(biases):
             before = [Span(0, size) for size in self.shapes[n][1:]]
             after = [Span(0, size) for size in self.shapes[n + 1][1:]]
-            signal = self._apply(n, signal, before, after)
+            signal = self._apply_layer(n, signal, before, after)
             if bias is not None:
                 signal = signal + bias.double().view(-1, 1, 1)
         values = signal[0].numpy()
@@ -157,10 +162,25 @@ class WindowedChain(Chain):
         return [self._route(column, COLUMNS) for column in range(self.before[COLUMNS])]
 
     def _route(self, place, axis):
-        """Follow a row, or column, through the chain.
+        """Follow the spikes of one row, or column, through the chain.
 
-        Returns the Span that it reaches before the first layer and behind each, or None
-        if it reaches nothing.
+        Take a convolution of 3 x 3 with padding 1, and two of them in a row, on 8 rows.
+        Row 4 has the route (4,), (3, 4, 5), (2, 3, 4, 5, 6). Row 0 has (0,), (0, 1),
+        (-1, 0, 1, 2): what lies above the border is cut off behind the first layer,
+        where it would reach the second one, but not at the end.
+
+        Parameters
+        ----------
+        place : int
+            Number of the row, or column.
+        axis : int
+            ROWS or COLUMNS.
+
+        Returns
+        -------
+        tuple of Span, or None
+            What is reached before the first layer, which is the place itself, and
+            behind each layer. None if nothing is.
         """
         places = np.array([place])
         route = [Span(place, 1)]
@@ -172,11 +192,17 @@ class WindowedChain(Chain):
             may_stick_out = 0 <= self.last_moving <= n
             if not may_stick_out:
                 places = inside
+            # A dilated kernel leaves gaps. The Span has them, too, with weights of 0.
             route.append(Span(int(places[0]), int(places[-1] - places[0] + 1)))
         return tuple(route)
 
     def _route_kind(self, route, axis):
-        """Return what is equal for two routes just if they have one set of weights."""
+        """Return what is equal for two routes just if they have one set of weights.
+
+        For example, row 4 of a convolution of 3 x 3 with padding 1 reaches the rows 3
+        to 5, and row 5 the rows 4 to 6. Both have the kind ((-1, 1, 3),): 3 rows, from
+        one before their own on.
+        """
         kind = []
         for n, (before, after) in enumerate(pairwise(route)):
             module = self.modules[n]
@@ -255,9 +281,9 @@ class WindowedChain(Chain):
         Returns
         -------
         ndarray of int32, shape (H + W, 3)
-            What a row, or column, adds to the number of the set of weights (-1: it
-            reaches nothing); the first row of the window; how many rows of the window,
-            from its first on, have no weights.
+            SET, CORNER and SKIPPED of network.h: what a row, or column, adds to the
+            number of the set of weights (-1: it reaches nothing); the first row of the
+            window; how many rows of the window, from its first on, have no weights.
         """
         num_column_sets = len(self.column_sets.examples)
         rows = self._axis_places(self.row_routes, self.row_sets, num_column_sets)
@@ -265,14 +291,38 @@ class WindowedChain(Chain):
         return np.array([*rows, *columns], np.int32)
 
     def _axis_places(self, routes, sets, stride):
-        """Return the part of `places` of one axis; sets are numbered by `stride`."""
+        """Return the part of `places` of one axis.
+
+        A window that was cut off lies in the last rows of `side` rows. So if side is 3,
+        and the window has the rows 0 and 1, its corner is row -1, and 1 row is skipped.
+
+        Parameters
+        ----------
+        routes : list of tuple of Span, or None
+            Of each row, or column.
+        sets : AxisSets
+            The sets of these rows, or columns.
+        stride : int
+            What a set counts in the number of a place's set of weights. With 2 sets of
+            rows and 3 of columns, that is 3 * (set of its row) + (set of its column):
+            the strides are 3 and 1.
+
+        Returns
+        -------
+        list of (int, int, int)
+            Set times stride, or -1; corner; rows to skip.
+        """
         places = []
         for route, number in zip(routes, sets.numbers.tolist(), strict=True):
-            window = route[-1] if route else Span(0, self.side)
-            reaches = route and self.num_sets
+            if route is None:
+                places.append((-1, 0, 0))
+                continue
+            window = route[-1]
             corner = window.first + window.count - self.side
             skipped = self.side - window.count
-            places.append((number * stride if reaches else -1, corner, skipped))
+            # Where no row reaches anything, or no column, there are no sets at all.
+            set_share = number * stride if self.num_sets else -1
+            places.append((set_share, corner, skipped))
         return places
 
     @property
@@ -319,18 +369,46 @@ class WindowedChain(Chain):
         return folded.reshape(-1, *folded.shape[2:])
 
     def _window_rows(self, row, column, channels):
-        """Return the windows of a source place, float32 (channels, rows, columns)."""
-        window = torch.zeros(len(channels), self.before[0], 1, 1, dtype=torch.float64)
-        window[torch.arange(len(channels)), channels] = 1  # a spike of each channel
-        spans = zip(self.row_routes[row], self.column_routes[column], strict=True)
-        for n, (before, after) in enumerate(pairwise(spans)):
-            window = self._apply(n, window, before, after)
-        height, width = window.shape[2:]
-        rows = np.zeros((len(channels), self.side, self.side, self.after[0]), np.float32)
-        # A window that is cut off lies at the end of the rows and columns.
-        values = window.permute(0, 2, 3, 1).float().numpy()
-        rows[:, self.side - height :, self.side - width :] = values
-        return rows.reshape(len(channels), self.side, -1)
+        """Fold the windows of one source place.
+
+        A spike of each channel goes through all layers, in float64. Of the signal
+        behind a layer only the rows and columns are computed that it reaches, which the
+        routes of row and column say. What comes out of the last layer is the window.
+
+        Parameters
+        ----------
+        row, column : int
+            The source place.
+        channels : Tensor of int64, shape (B,)
+            Source channels whose windows are wanted.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, side, side * C')
+            The rows of each window. In a row lie its places side by side, and in a
+            place the C' target channels.
+        """
+        num_windows = len(channels)
+        # (B, C, 1, 1): image b has one place, where channel channels[b] sends a spike.
+        signal = torch.zeros(num_windows, self.before[0], 1, 1, dtype=torch.float64)
+        signal[torch.arange(num_windows), channels] = 1
+        row_route = self.row_routes[row]
+        column_route = self.column_routes[column]
+        for n in range(len(self.modules)):
+            before = (row_route[n], column_route[n])
+            after = (row_route[n + 1], column_route[n + 1])
+            signal = self._apply_layer(n, signal, before, after)
+
+        # All windows have side x side places. One that was cut off has fewer, height x
+        # width. It lies in the last rows and columns, and the first ones stay 0: the
+        # kernel skips them, by what `places` says.
+        height, width = signal.shape[2:]
+        first_row = self.side - height
+        first_column = self.side - width
+        windows = np.zeros((num_windows, self.side, self.side, self.after[0]), np.float32)
+        channels_last = signal.permute(0, 2, 3, 1)  # (B, height, width, C')
+        windows[:, first_row:, first_column:] = channels_last.float().numpy()
+        return windows.reshape(num_windows, self.side, -1)
 
     def _scale_varies(self, n):
         """Return whether layer n, a Scale, differs between the places of a channel."""
@@ -345,20 +423,39 @@ class WindowedChain(Chain):
             return scale.reshape(shape)
         return scale.reshape(-1, 1, 1).expand(shape)
 
-    def _apply(self, n, signal, before, after):
+    def _apply_layer(self, n, signal, before, after):
         """Apply layer n, without its bias, to a part of its input.
 
-        `signal` is float64 (B, C, h, w), the rows and columns of two Spans, `before`.
-        What is returned are the rows and columns of the Spans `after`.
+        Parameters
+        ----------
+        n : int
+            Number of the layer.
+        signal : Tensor of float64, shape (B, C, h, w)
+            Some rows and columns of its input. The input is 0 elsewhere.
+        before : (Span, Span)
+            Which rows and columns of the input these are.
+        after : (Span, Span)
+            Which rows and columns of the output are wanted. Some may lie beyond its
+            border, where the layer is taken to go on.
+
+        Returns
+        -------
+        Tensor of float64, shape (B, C', h', w')
+            The output in these rows and columns.
         """
         module = self.modules[n]
-        rows, columns = (slice(span.first, span.first + span.count) for span in before)
+        rows = before[0].as_slice
+        columns = before[1].as_slice
         if isinstance(module, nn.Linear):
+            # (C', C * H * W) -> (C', C, H, W), and of that where there is a signal
             weight = module.weight.double().reshape(-1, *self.shapes[n])[..., rows, columns]
             return (signal.flatten(1) @ weight.flatten(1).T)[..., None, None]
         if isinstance(module, Scale):
             scale = self._scale(n)
-            return signal * (scale[:, rows, columns] if self.varies[n] else scale[:, :1, :1])
+            if self.varies[n]:
+                return signal * scale[:, rows, columns]
+            # One for each channel, since rows and columns may lie beyond the border.
+            return signal * scale[:, :1, :1]
         return convolve_part(module, signal, before, after)
 
 
@@ -367,7 +464,20 @@ def convolve_part(
 ) -> torch.Tensor:
     """Apply a convolution, a transposed one or a pool to a part of its input.
 
-    See `WindowedChain._apply` for `signal`, `before` and `after`.
+    Parameters
+    ----------
+    module : nn.Module
+        The layer. Its bias is left out.
+    signal : Tensor of float64, shape (B, C, h, w)
+        Some rows and columns of its input. The input is 0 elsewhere.
+    before, after : (Span, Span)
+        Which rows and columns of the input these are, and which of the output are
+        wanted. The latter may lie beyond its border.
+
+    Returns
+    -------
+    Tensor of float64, shape (B, C', h', w')
+        The output in these rows and columns.
     """
     steps = [AxisReach.along(module, axis) for axis in (-2, -1)]
     kernel_size = [step.kernel for step in steps]
@@ -381,26 +491,53 @@ def convolve_part(
         groups = signal.shape[1]
         divisor = module.divisor_override or prod(kernel_size)
         weight = torch.full((groups, 1, *kernel_size), 1 / divisor, dtype=torch.float64)
-    padding = []  # as F.pad has it, from the last axis to the first: negative numbers cut off
-    for step, span, wanted in zip(steps, before, after, strict=True):
-        padding = padding_of(step, span, wanted) + padding
+    row_padding = padding_along(steps[0], before[0], after[0])
+    column_padding = padding_along(steps[1], before[1], after[1])
+    padding = column_padding + row_padding  # F.pad takes the last axis first
     if steps[0].transposed:
         output = F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation)
         return F.pad(output, padding)
     return F.conv2d(F.pad(signal, padding), weight, None, stride, 0, dilation, groups)
 
 
-def padding_of(step: AxisReach, before: Span, after: Span) -> list[int]:
+def padding_along(step: AxisReach, before: Span, after: Span) -> list[int]:
     """Return how many places to add before and behind a signal along one axis.
 
-    Of a convolution it is the input that is padded, so that the places of the Span
-    `after` come out; of a transposed one the output, to these places. Negative numbers
-    cut off.
+    For example, a convolution of 3 places with padding 1 gets place 4, and is to give
+    the places 3 to 5. For these it takes the places 2 to 6: 2 are to be added on each
+    side.
+
+    Parameters
+    ----------
+    step : AxisReach
+        The layer along this axis.
+    before : Span
+        Places of its input that the signal has.
+    after : Span
+        Places of its output that are wanted.
+
+    Returns
+    -------
+    list of two int
+        Places to add before the first one and behind the last one; negative numbers cut
+        off. Of a convolution the input gets them, of a transposed one the output.
     """
     if step.transposed:
-        first = before.first * step.stride - step.padding  # of what comes out
-        size = (before.count - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
-        return [first - after.first, after.first + after.count - first - size]
-    first = after.first * step.stride - step.padding  # of what must come in
-    size = (after.count - 1) * step.stride + step.dilation * (step.kernel - 1) + 1
-    return [before.first - first, first + size - before.first - before.count]
+        given_first = before.first * step.stride - step.padding
+        given_count = num_places_covered(step, before.count)
+        return [
+            given_first - after.first,
+            after.first + after.count - (given_first + given_count),
+        ]
+    needed_first = after.first * step.stride - step.padding
+    needed_count = num_places_covered(step, after.count)
+    return [
+        before.first - needed_first,
+        needed_first + needed_count - (before.first + before.count),
+    ]
+
+
+def num_places_covered(step: AxisReach, count: int) -> int:
+    """Return how many places so many kernels cover, each a stride behind the last."""
+    kernel_extent = step.dilation * (step.kernel - 1) + 1
+    return (count - 1) * step.stride + kernel_extent

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -247,12 +246,19 @@ def fit_model(
     ann_logits: torch.Tensor,
     on_layer: Callable,
 ) -> Target:
-    """Fit thresholds and biases, and the unit of each layer's current.
+    """Fit thresholds to an ANN's activations, and the network's units to these.
+
+    A spike of a layer stands for as much of the ANN's activation as the layer's
+    threshold is, but counts 1 where it arrives. The network of an architecture makes up
+    for that by a unit for each layer: its current is the ANN's, divided by the
+    thresholds of all layers before it, and so are its threshold and its bias. A
+    TracedSNN has the thresholds multiplied into its weights: all its units are 1.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
-        With the ANN's weights.
+        With the ANN's weights and biases. Its thresholds are changed, and then its
+        biases, or, of a TracedSNN, weights.
     images : Tensor of shape (B, C, H, W) or (B, T, C, H, W)
         Images, or recordings.
     nonlinear : list of Layer
@@ -272,17 +278,24 @@ def fit_model(
         If the traced ANN computes something else than the ANN.
     """
     activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
-    biases = biases_of(model)
+    ann_biases = biases_of(model)
+    # First, as long as all weights and biases are the ANN's: thresholds on the ANN's
+    # scale, and what the ANN sends and answers.
     rates, logits = fit_levels(model, images, activations, on_layer)
     check_logits(logits, ann_logits, nonlinear)
     if isinstance(model, TracedSNN):
-        # Spikes of several layers meet, so a link has no unit of its own
+        # Spikes of several layers meet, so a link has no unit of its own.
         scale_by_thresholds(model)
         return Target(rates, logits, unit=1.0)
+    # Thresholds before biases: the units follow from the thresholds as they then are.
     fit_thresholds(model)
-    fit_biases(model, biases)
-    unit = next(unit for link, unit in iter_units(model) if link.target == "output")
-    return Target(rates, logits, unit)
+    fit_biases(model, ann_biases)
+    return Target(rates, logits, output_unit(model))
+
+
+def output_unit(model: VGG_SNN_STDB_wFeedback) -> float:
+    """Return the unit of the logits: their current is the ANN's, divided by it."""
+    return next(unit for link, unit in iter_units(model) if link.target == "output")
 
 
 def check_logits(
@@ -430,12 +443,14 @@ def build_row(
             )
         name_before = layer.name
     settings = {**settings, **architecture_settings(layers, decoder)}
-    with torch.device("meta"):  # a network that does not fit may be larger than the memory
+    # A network that does not fit may be larger than the memory. So a network without
+    # memory is looked at before there is one with weights.
+    with torch.device("meta"):
         model = new_network(settings)
     check_row(model, layers)
     model = new_network(settings)
-    for module, layer in zip(modules_in_a_row(model), layers, strict=True):
-        if hasattr(module, "weight"):
+    for module, layer in zip(row_of_modules(model), layers, strict=True):
+        if hasattr(module, "weight"):  # neurons have none, and keep their threshold
             for name, value in module.named_parameters():
                 value.copy_(getattr(layer.module, name))
     return model
@@ -446,26 +461,64 @@ def new_network(settings: Mapping[str, object]) -> VGG_SNN_STDB_wFeedback:
     return VGG_SNN_STDB_wFeedback(**settings).eval()
 
 
-def modules_in_a_row(model: VGG_SNN_STDB_wFeedback) -> list[nn.Module]:
-    """Return the modules of encoder and classifier, without dropouts."""
+def row_of_modules(model: VGG_SNN_STDB_wFeedback) -> list[nn.Module]:
+    """Return what a network has in place of an ANN's layers, in their order.
+
+    These are the modules of the encoder, a Flatten, and those of the classifier.
+    Dropouts are left out, since ``trace_layers`` leaves out those of an ANN.
+    """
     modules = [*model.features, nn.Flatten(), *model.classifier]
     return [module for module in modules if not isinstance(module, HeldDropout)]
 
 
 def check_row(model: VGG_SNN_STDB_wFeedback, layers: Sequence[Layer]) -> None:
-    """Raise ModelError where a network's modules have not the form of these layers."""
-    for module, layer in zip_longest(modules_in_a_row(model), layers):
-        if layer is not None and form_of(module) == form_of(layer.module):
-            loses_bias = has_bias(layer.module) and module.bias is None
-            if not loses_bias:
-                continue
-        where = layer.where if layer else f"what follows {layers[-1].where}"
-        wanted = module or "nothing"
-        if isinstance(module, SpikingNeuron):
-            wanted = "neuron"
-        raise ModelError(
-            f"{where} stands where a network with a decoder has {wanted}, of this order: {ORDER}"
-        )
+    """Check that a network has a module of the same form for each layer, and no other.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network. Its weights need not be there.
+    layers : list of Layer
+        The ANN, in a row.
+
+    Raises
+    ------
+    ModelError
+        With the first layer for which it has another module, or none, or with what is
+        missing behind the last layer.
+    """
+    modules = row_of_modules(model)
+    # As far as there are both; what is left of the longer one follows.
+    for module, layer in zip(modules, layers, strict=False):
+        if not takes_weights_of(module, layer.module):
+            raise ModelError(misplaced(layer.where, module))
+    if len(layers) > len(modules):
+        first_without_module = layers[len(modules)]
+        raise ModelError(misplaced(first_without_module.where, None))
+    if len(modules) > len(layers):
+        first_without_layer = modules[len(layers)]
+        raise ModelError(misplaced(f"what follows {layers[-1].where}", first_without_layer))
+
+
+def takes_weights_of(module: nn.Module, ann_module: nn.Module) -> bool:
+    """Return whether a network's module can do what an ANN's does, with its weights."""
+    if module_form(module) != module_form(ann_module):
+        return False
+    loses_bias = has_bias(ann_module) and module.bias is None
+    return not loses_bias
+
+
+def misplaced(where: str, module: nn.Module | None) -> str:
+    """Return the message that something stands in the place of another module.
+
+    where: what stands there; module: what a network has in that place, if anything.
+    """
+    expected = str(module)
+    if module is None:
+        expected = "nothing"
+    elif isinstance(module, SpikingNeuron):
+        expected = "neuron"
+    return f"{where} stands where a network with a decoder has {expected}, of this order: {ORDER}"
 
 
 class ModuleForm(NamedTuple):
@@ -486,7 +539,7 @@ class ModuleForm(NamedTuple):
     numbers: tuple
 
 
-def form_of(module: nn.Module | None) -> ModuleForm:
+def module_form(module: nn.Module) -> ModuleForm:
     """Return the form of a module."""
     kind = type(module)
     if isinstance(module, SpikingNeuron):

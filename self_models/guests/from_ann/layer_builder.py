@@ -54,18 +54,19 @@ class LayerBuilder(fx.Interpreter):
         super().__init__(program, garbage_collect_values=False)
         self.layers = {}
         self.extra_traceback = False
+        # Of fx.Interpreter there is also `self.env`: node -> what it has given.
         self._node = None  # which runs now
         self._sender_names = {}  # node -> name of the layer, or "input", that sends the same
         self._half_means = {}  # node that averages one axis of a signal -> the signal's node
 
     def run_node(self, node: fx.Node) -> object:
-        """Run a node, and make a layer of it if it needs one."""
+        """Run a node, and make a layer of it if it needs one; return what it gives."""
         self._node = node
         inputs = [
             source for source in node.all_input_nodes if isinstance(self.env[source], torch.Tensor)
         ]
         try:
-            value = super().run_node(node)
+            result = super().run_node(node)
         except Exception as error:
             raise ModelError(
                 f"{describe_node(node)} does not run: {describe_error(error)}"
@@ -74,11 +75,13 @@ class LayerBuilder(fx.Interpreter):
             self._sender_names[node] = INPUT
         elif node.op == "output":
             self._check_output(node.args[0])
-        elif isinstance(value, torch.Tensor) and node.op != "get_attr":
-            if not inputs or not self._sender_names.keys() >= {*inputs}:
+        elif isinstance(result, torch.Tensor) and node.op != "get_attr":
+            # A tensor of the ANN's own, such as a parameter, has no sender.
+            takes_signals = all(source in self._sender_names for source in inputs)
+            if not inputs or not takes_signals:
                 raise self._refusal("takes a tensor that is no signal")
-            self._sender_names[node] = self._layer_for(node, value, inputs)
-        return value
+            self._sender_names[node] = self._layer_for(node, result, inputs)
+        return result
 
     def _check_output(self, source: object) -> None:
         """Raise ModelError unless a forward returns one signal (B, classes)."""
@@ -115,41 +118,68 @@ class LayerBuilder(fx.Interpreter):
     # --- one method for each kind of operation; each returns the name of the layer that
     # sends what the operation gives
 
-    def _layer_for(self, node: fx.Node, value: torch.Tensor, inputs: list[fx.Node]) -> str:
+    def _layer_for(self, node: fx.Node, result: torch.Tensor, inputs: list[fx.Node]) -> str:
         """Add what an operation needs.
 
         Parameters
         ----------
         node : fx.Node
-            The operation.
-        value : Tensor
-            What it gives.
+            The operation, which has run.
+        result : Tensor
+            What it has given.
         inputs : list of fx.Node
-            The nodes whose signals it takes.
+            The nodes whose signals it takes, one at least.
 
         Returns
         -------
         str
-            Name of the layer that sends ``value``.
+            Name of the layer that sends ``result``.
+
+        Raises
+        ------
+        ModelError
+            If a network here has no such operation.
         """
+        # A function, or the name of a method of tensors, or of a module of the ANN
+        operation = node.target
+        if operation in SUMS:
+            return self._add_sum(node, result)
+        args, kwargs = self._other_arguments(node)
+        if operation in CATS:
+            return self._add_cat(node, result, *args, **kwargs)
+
+        # All others take one signal, the first argument.
         signal = self.env[inputs[0]]
         sources = [self._sender_names[source] for source in inputs]
-        kwargs = {name: value for name, value in node.kwargs.items() if name != "input"}
-        args, kwargs = fx.node.map_arg((node.args[1:], kwargs), self.env.__getitem__)
-        if node.target in SUMS:
-            return self._add_sum(node, value)
-        if node.target in CATS:
-            return self._add_cat(node, value, *args, **kwargs)
-        if node.op == "call_module" or node.target in AS_MODULES:
+        if node.op == "call_module" or operation in AS_MODULES:
             module = self._module_of(node, args, kwargs)
-            return self._add_module(module, sources, signal.shape, value.shape)
-        if node.target in CLAMPS or node.target in CLAMPS_FROM_BELOW:
-            return self._add_clamp(sources, signal.shape, value.shape, *args, **kwargs)
-        if node.target in MEANS:
-            return self._add_mean(node, value, inputs[0], sources)
-        if len(sources) == 1 and re.search(RESHAPES, node.name) and is_same(value, signal):
-            return self._add_reshape(sources, signal.shape, value.shape)
+            return self._add_module(module, sources, signal.shape, result.shape)
+        if operation in CLAMPS or operation in CLAMPS_FROM_BELOW:
+            return self._add_clamp(sources, signal.shape, result.shape, *args, **kwargs)
+        if operation in MEANS:
+            return self._add_mean(node, result, inputs[0], sources)
+        # Many functions and methods change a shape alone. They are found by a part of
+        # their name, which is also that of others: so the values are compared, too.
+        may_reshape = re.search(RESHAPES, node.name) is not None
+        if len(sources) == 1 and may_reshape and is_same(result, signal):
+            return self._add_reshape(sources, signal.shape, result.shape)
         raise self._refusal()
+
+    def _other_arguments(self, node: fx.Node) -> tuple[tuple, dict]:
+        """Return the arguments of an operation but for its signal.
+
+        The signal is the first one, or that with PyTorch's name, ``input``.
+
+        Returns
+        -------
+        args : tuple
+            Those without a name, behind the first one.
+        kwargs : dict of {str: object}
+            Those with a name. In both, what a node has given stands for the node.
+        """
+        kwargs = dict(node.kwargs)
+        kwargs.pop("input", None)
+        return fx.node.map_arg((node.args[1:], kwargs), self.env.__getitem__)
 
     def _module_of(self, node: fx.Node, args: tuple, kwargs: dict) -> nn.Module:
         """Return the module that a node calls, or that does what its function does."""
@@ -179,7 +209,7 @@ class LayerBuilder(fx.Interpreter):
         )
 
     def _add_mean(
-        self, node: fx.Node, value: torch.Tensor, source: fx.Node, sources: list[str]
+        self, node: fx.Node, result: torch.Tensor, source: fx.Node, sources: list[str]
     ) -> str:
         """Add an average pool for a mean over rows and columns, at once or one by one.
 
@@ -190,8 +220,8 @@ class LayerBuilder(fx.Interpreter):
         ----------
         node : fx.Node
             The mean.
-        value : Tensor
-            What it gives.
+        result : Tensor
+            What it has given.
         source : fx.Node
             What it is the mean of.
         sources : list of str
@@ -203,25 +233,26 @@ class LayerBuilder(fx.Interpreter):
             Name of the layer that sends the mean, or of the first of two the signal.
         """
         is_second = source in self._half_means
-        origin = self._half_means.get(source, source)
+        origin = self._half_means.get(source, source)  # of two means what the first takes
         signal = self.env[origin]
         is_image = signal.dim() == 4
-        if is_image and value.dim() in (2, 4) and is_same(value, signal.mean((2, 3))):
+        # Which mean it is shows by its values, however its dimensions are given.
+        if is_image and result.dim() in (2, 4) and is_same(result, signal.mean((2, 3))):
             pool = self._add(nn.AvgPool2d(tuple(signal.shape[2:])), sources, "_pool")
-            if value.dim() == 4:
+            if result.dim() == 4:  # keepdim: (B, C, 1, 1)
                 return pool
             return self._add(nn.Flatten(), [pool])
-        if is_image and not is_second and is_half_mean(node, value, signal):
+        if is_image and not is_second and is_half_mean(node, result, signal):
             self._half_means[node] = origin
             return sources[0]
         raise self._refusal(
             advice="x.mean((2, 3)), the mean over rows and columns, does, or AvgPool2d"
         )
 
-    def _add_sum(self, node: fx.Node, value: torch.Tensor) -> str:
+    def _add_sum(self, node: fx.Node, result: torch.Tensor) -> str:
         """Add a layer that takes two signals, which are added."""
         terms = [term for term in node.args if isinstance(term, fx.Node)]
-        has_other_shape = any(self.env[term].shape != value.shape for term in terms)
+        has_other_shape = any(self.env[term].shape != result.shape for term in terms)
         if len(terms) != 2 or node.kwargs or has_other_shape:
             raise self._refusal(
                 "adds what is no signal of the same shape", "constants belong into a bias"
@@ -232,22 +263,40 @@ class LayerBuilder(fx.Interpreter):
             second = self._add(nn.Identity(), [second], "_again")
         return self._add(nn.Identity(), [first, second])
 
-    def _add_cat(self, node: fx.Node, value: torch.Tensor, dim=0, tensors=()) -> str:
+    def _add_cat(self, node: fx.Node, result: torch.Tensor, dim=0, tensors=()) -> str:
         """Add a sum of the parts, each put to its channels by weights of 0 and 1.
 
-        ``dim`` and ``tensors`` are PyTorch's names.
+        Of parts with 2 and 3 channels, the first gets weights (5, 2) that have ones in
+        rows 0 and 1, and the second (5, 3) with ones in rows 2 to 4.
+
+        Parameters
+        ----------
+        node : fx.Node
+            The call of torch.cat.
+        result : Tensor
+            What it has given.
+        dim : int
+            The dimension along which it joins.
+        tensors : list of Tensor
+            What it joins, if given by this name. Not used: the nodes are needed, not
+            what they have given.
+
+        Returns
+        -------
+        str
+            Name of the layer that sends the sum.
         """
-        if dim % value.dim() != 1:
+        if dim % result.dim() != 1:
             raise self._refusal(
                 "joins signals along another dimension than channels", "torch.cat(..., 1) does"
             )
         parts = node.args[0] if node.args else node.kwargs["tensors"]
-        all_channels = value.shape[1]
+        all_channels = result.shape[1]
         names = []
         first = 0  # of the channels of a part
         for number, part in enumerate(parts):
             channels = self.env[part].shape[1]
-            if value.dim() == 2:
+            if result.dim() == 2:
                 selector = nn.Linear(channels, all_channels, bias=False)
             else:
                 selector = nn.Conv2d(channels, all_channels, 1, bias=False)

@@ -176,19 +176,26 @@ def time_constants(nodes: Nodes) -> list[TimeConstant]:
     return found
 
 
-class WrittenTimesteps(NamedTuple):
-    """For which timesteps the weights of a file's leaky nodes look written.
+class ImpliedTimestep(NamedTuple):
+    """The timestep for which the weights of a file look trained.
 
-    With r = tau / dt an event adds its whole weight to V. So where all nodes have the
-    same tau / r, this is the timestep for which the weights were trained.
+    A leaky node takes r dt / tau times the weight of an event. Simulators in which an
+    event adds its whole weight write an r that makes this 1: r = tau / dt. So tau / r
+    gives back the dt of such a simulator. For example, snnTorch writes a beta of 0.9 as
+    tau = 0.001 and r = 10: tau / r is its dt of 0.0001 seconds.
+
+    Other files have an r that says nothing of the kind. So their tau / r is a timestep
+    only if there is more to support it: `is_snntorch` or `has_round_leaks`.
 
     Attributes
     ----------
     dt : float
-        Seconds of that timestep; 0 if nodes have several, or there are none.
+        Seconds of the timestep, which all leaky nodes agree on; 0 if they do not, or if
+        there are none.
     has_round_leaks : bool
-        Whether all leaks, 1 - dt / tau, are above 0, and have three decimals at most,
-        as somebody would choose them.
+        Whether with tau / r as the timestep each leak, 1 - dt / tau = 1 - 1 / r, is
+        above 0 and has three decimals at most, as somebody would choose it: 0.9 or
+        0.875. An r of 1 gives the leak 0, so it supports nothing.
     """
 
     dt: float
@@ -205,22 +212,40 @@ def is_same_dt(dt: float, other: float) -> bool:
     return 1 / SAME_DT < dt / other < SAME_DT
 
 
-def written_timesteps(nodes: Nodes) -> WrittenTimesteps:
-    """Find for which timesteps the weights of a file look written."""
-    timesteps = []
-    leaks = np.zeros(0)
+def find_implied_timestep(nodes: Nodes) -> ImpliedTimestep:
+    """Find the timestep for which the weights of a file look trained.
+
+    Parameters
+    ----------
+    nodes : dict of {str: nir.NIRNode}
+        The graph's nodes. Those without a finite tau and an r count for nothing.
+
+    Returns
+    -------
+    ImpliedTimestep
+        Whose docstring has the reasoning.
+    """
+    timesteps = []  # tau / r of each neuron, in seconds
+    leaks = []  # 1 - 1 / r of each neuron
     for node in nodes.values():
         constants = vars(node)
+        # LIF and LI have a tau, CubaLIF and CubaLI a tau_mem, and others nan here.
         tau = np.asarray(constants.get("tau", constants.get("tau_mem", np.nan)))
         r = np.asarray(constants.get("r", constants.get("r_mem", np.nan)))
         if np.isfinite(tau).all() and (r != 0).all():
             timesteps += np.ravel(tau / r).tolist()
-            leaks = np.append(leaks, 1 - 1 / r)  # in timesteps of tau / r
+            leaks += np.ravel(1 - 1 / r).tolist()
+
     dt = 0
-    if timesteps and 0 < max(timesteps) < min(timesteps) * SAME_DT:
-        dt = timesteps[0]
-    is_round = np.allclose(leaks, leaks.round(3), rtol=0, atol=1e-6)
-    return WrittenTimesteps(dt, bool((leaks > 0).all() and is_round))
+    if timesteps:
+        are_same = 0 < max(timesteps) < min(timesteps) * SAME_DT
+        if are_same:
+            dt = timesteps[0]
+    leaks = np.array(leaks)
+    are_positive = bool((leaks > 0).all())
+    # Files have float32, so a leak of 0.9 is not 0.9 to the last digit.
+    are_round = np.allclose(leaks, leaks.round(3), rtol=0, atol=1e-6)
+    return ImpliedTimestep(dt, are_positive and are_round)
 
 
 def notes_on_dt(nodes: Nodes, convention: Convention, dt_is_chosen: bool) -> Iterator[str]:
@@ -249,31 +274,34 @@ def notes_on_dt(nodes: Nodes, convention: Convention, dt_is_chosen: bool) -> Ite
     if convention.tau_in_timesteps:
         return
     dt = convention.dt
-    written = written_timesteps(nodes)
+    implied = find_implied_timestep(nodes)
     taus = time_constants(nodes)
     shorter = [tau for tau in taus if dt > tau.seconds * DT_TOLERANCE]
     if shorter and convention.clamped_leaks:
         names = quoted(dict.fromkeys(tau.node for tau in shorter))
         yield f"{names}: a beta below 0 or above 1 is clamped, as snnTorch does"
     elif shorter:
-        raise ModelError(too_short(min(taus), dt, written))
+        raise ModelError(too_short(min(taus), dt, implied))
 
-    is_meant = written.is_snntorch or written.has_round_leaks
-    if written.dt and not dt_is_chosen and is_meant and not is_same_dt(written.dt, dt):
+    if dt_is_chosen or not implied.dt:
+        return
+    is_supported = implied.is_snntorch or implied.has_round_leaks
+    if is_supported and not is_same_dt(implied.dt, dt):
         note = (
-            f"these weights look written for timesteps of {1000 * written.dt:.3g} ms: "
-            f"dt={written.dt:.3g}"
+            f"these weights look written for timesteps of {1000 * implied.dt:.3g} ms: "
+            f"dt={implied.dt:.3g}"
         )
-        if written.is_snntorch:
+        if implied.is_snntorch:
             note += ", or like='snntorch'"
         yield note
 
 
-def too_short(tau: TimeConstant, dt: float, written: WrittenTimesteps) -> str:
+def too_short(tau: TimeConstant, dt: float, implied: ImpliedTimestep) -> str:
     """Say that the shortest time constant of a file is too short, and what to give."""
     longest_dt = tau.seconds * DT_TOLERANCE
+    # The power of ten below: 0.001 for a time constant of 0.005 seconds
     advice = f"dt={10 ** np.floor(np.log10(longest_dt)):g}"
-    if written.is_snntorch:
+    if implied.is_snntorch:
         advice += ", or like='snntorch'"
         if longest_dt < SNNTORCH_DT:  # a beta below 0, which is clamped
             advice = "like='snntorch', without another timestep"

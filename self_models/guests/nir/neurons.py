@@ -225,7 +225,22 @@ class AsElsewhere(NIRNeuron):
         return spikes, NIRState(self.floored(v), age, synapse)
 
     def fire_several(self, charged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the spikes of V', and V after them, as in sinabs."""
+        """Fire as in sinabs: a spike for each threshold in V'.
+
+        With theta = 1 and V' = 2.3 there are 2 spikes, and V is 0.3 after them.
+
+        Parameters
+        ----------
+        charged : Tensor of shape (B, ...)
+            V'.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0, 1, 2 and so on.
+        v : Tensor of shape (B, ...)
+            V after the timestep.
+        """
         theta = self.threshold
         spikes = (charged / theta).floor().clamp(0, self.most)
         return spikes, charged - spikes * theta
@@ -233,15 +248,44 @@ class AsElsewhere(NIRNeuron):
     def fire_and_reset(
         self, v: torch.Tensor, charged: torch.Tensor, age: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the spikes of V', and V after them, as in snnTorch."""
+        """Fire as in snnTorch, with the reset that the attributes of the class say.
+
+        Before V is compared with theta, it is reset for having been above theta when
+        the timestep began. With ``reset_delay`` that is all. Without, the reset of
+        ``subtracts`` is then exchanged for one of this timestep's own spikes. For
+        ``subtracts`` and theta = 1:
+
+            V before, R    V'     V' - R    s    V with reset_delay    V without
+            0.5       0    1.2    1.2       1    1.2                   0.2
+            1.2       1    1.7    0.7       0    0.7                   1.7
+
+        Parameters
+        ----------
+        v : Tensor of shape (B, ...)
+            V before this timestep.
+        charged : Tensor of shape (B, ...)
+            V', once it has charged V.
+        age : Tensor of shape (B, ...) or None
+            Timesteps since the last spike, for the surrogate.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0 or 1.
+        v : Tensor of shape (B, ...)
+            V after the timestep.
+        """
         theta = self.threshold
-        was_above = (v > theta).to(v.dtype)  # R
+        was_above = (v > theta).to(v.dtype)  # R, which has no gradient
         if self.subtracts:
-            charged = charged - was_above * theta
+            tested_v = charged - was_above * theta
         elif self.whole:
-            charged = charged - was_above * charged
-        spikes = self.spike(charged, theta, age)
+            tested_v = charged - was_above * charged
+        else:
+            tested_v = charged
+        spikes = self.spike(tested_v, theta, age)
         if self.subtracts and not self.reset_delay:
-            # theta R is taken away already; together that is theta s
-            charged = charged - (spikes.detach() - was_above) * theta
-        return spikes, charged
+            # V' - theta s = (V' - theta R) - theta (s - R). As in snnTorch, the reset
+            # has no gradient of its own: s is detached, and R has none.
+            return spikes, tested_v - (spikes.detach() - was_above) * theta
+        return spikes, tested_v

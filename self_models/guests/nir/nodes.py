@@ -322,31 +322,78 @@ def threshold_neurons(node: NeuronNode, convention: Convention) -> NIRNeuron:
 def leaky_membrane(node: NeuronNode, convention: Convention, tau: np.ndarray) -> Membrane:
     """Bring ``tau dv/dt = (v_leak - v) + R I`` into timesteps, as a simulator does.
 
-    In sinabs tau counts timesteps, r and v_leak are not used, and norm_input is True of
-    LIF and False of ExpLeak by default. All others take forward Euler.
+    All simulators but sinabs take forward Euler, see ``euler_membrane``. In sinabs tau
+    counts timesteps, r and v_leak are not used, and norm_input is True of LIF and False
+    of ExpLeak by default.
+
+    Parameters
+    ----------
+    node : NeuronNode
+        What the file has.
+    convention : Convention
+        Of the simulator.
+    tau : ndarray
+        Time constants of the membrane, as the file has them.
+
+    Returns
+    -------
+    Membrane
     """
     if convention.tau_in_timesteps:
         norm_input = convention.norm_input
         if norm_input is None:
             norm_input = node.kind == "LIF"
         return sinabs_membrane(tau, norm_input)
-    if convention.rounded_taus:
-        tau = without_rounding(tau, convention.dt)
-    r = node.values["r"]
-    v_leak = node.values["v_leak"]
-    return euler_membrane(tau, r, v_leak, convention.dt, convention.clamped_leaks)
+    return euler_membrane(
+        intended_tau(tau, convention),
+        node.values["r"],
+        node.values["v_leak"],
+        convention.dt,
+        convention.clamped_leaks,
+    )
 
 
 def cuba_synapse(node: NeuronNode, convention: Convention) -> Synapse:
-    """Bring ``tau_syn dI/dt = -I + w_in S`` into timesteps, as a simulator does."""
-    tau_syn = node.values["tau_syn"]
-    if convention.rounded_taus:
-        tau_syn = without_rounding(tau_syn, convention.dt)
-    w_in = node.values["w_in"]
-    synapse = euler_synapse(tau_syn, w_in, convention.dt, convention.clamped_leaks)
-    if convention.whole_events and is_written_by("norse", node.kind, node.values):
-        return synapse._replace(gain=np.float64(1))  # as in Norse's LIFCell
-    return synapse
+    """Bring ``tau_syn dI/dt = -I + w_in S`` into timesteps, as a simulator does.
+
+    By forward Euler, an event that arrives adds ``w_in dt / tau_syn`` times its weight
+    to the current I. In Norse's LIFCell it adds its whole weight. A file does not say
+    that it is Norse's. But Norse's exporter writes w_in 1 and r 1 of each CubaLIF, and
+    no CubaLI. So other nodes are not from there, and are read as NIR has them.
+
+    Parameters
+    ----------
+    node : NeuronNode
+        What the file has.
+    convention : Convention
+        Of the simulator; ``whole_events`` is True of Norse alone.
+
+    Returns
+    -------
+    Synapse
+    """
+    synapse = euler_synapse(
+        intended_tau(node.values["tau_syn"], convention),
+        node.values["w_in"],
+        convention.dt,
+        convention.clamped_leaks,
+    )
+    is_lif_cell = convention.whole_events and is_written_by("norse", node.kind, node.values)
+    if not is_lif_cell:
+        return synapse
+    return Synapse(leak=synapse.leak, gain=np.float64(1))
+
+
+def intended_tau(tau: np.ndarray, convention: Convention) -> np.ndarray:
+    """Return time constants as they were before their simulator rounded them.
+
+    Norse has rates, 1 / tau, in float32. Its exporter makes time constants of them, and
+    rounds again. The leak 1 - dt / tau would then be off by a little, which is enough
+    to move a spike. ``without_rounding`` finds the time constant that was meant.
+    """
+    if not convention.rounded_taus:
+        return tau
+    return without_rounding(tau, convention.dt)
 
 
 def given_synapse(convention: Convention) -> Synapse | None:

@@ -37,7 +37,7 @@ class StreamEngine(Protocol):
         """Return a run on images x (B, C, H, W), at rest."""
 
     def go_on(
-        self, run: Any, x: torch.Tensor, steps: int, frames: bool, asked: dict
+        self, run: Any, x: torch.Tensor, steps: int, frames: bool, record_specs: dict
     ) -> tuple[SNNOutput, Any]:
         """Run so many timesteps on images x; return their output, and the run after."""
 
@@ -128,6 +128,7 @@ class Stream:
             self._run = engine.begun(images, self._draws(len(images)))
             self._fixed = fixed
         elif engine != self._engine:
+            # state_dict() asks the engine before for the state, so it comes first.
             self._run = engine.restored(self.state_dict(), self._draws(len(images)))
         self._engine = engine
         output, self._run = engine.go_on(self._run, images, steps, frames, specs)
@@ -248,17 +249,44 @@ class Dense:
         return self.model.start(x, draws, is_open_ended=True)
 
     def go_on(
-        self, run: RunState, x: torch.Tensor, steps: int, frames: bool, asked: dict
+        self, run: RunState, x: torch.Tensor, steps: int, frames: bool, record_specs: dict
     ) -> tuple[SNNOutput, RunState]:
-        """Run so many timesteps on images x; return their output, and the run after."""
+        """Run the next timesteps of a stream.
+
+        Parameters
+        ----------
+        run : RunState
+            The networks. It is not changed.
+        x : Tensor of shape (B, C, H, W)
+            Images that they see in these timesteps.
+        steps : int
+            Number of timesteps.
+        frames : bool
+            As in the model's ``forward``.
+        record_specs : dict of {str: RecordSpec}
+            What is recorded of each layer in these timesteps.
+
+        Returns
+        -------
+        output : SNNOutput
+            Of these timesteps.
+        run : RunState
+            The networks after them.
+        """
         model = self.model
-        run = replace(run, record=asked)
+        run = replace(run, record=record_specs)
+        # The gate compares the new images with the latest prediction, so it has to see
+        # them before the first of these timesteps.
         show_image(model, run, x)
-        has_engine = run.engine is not None
-        if model.runs_dense(asked) != has_engine:
-            run.engine = model.dense_engine(x, asked)
+        # What is recorded asks for the model's step(), one timestep after the other.
+        # Otherwise a DenseEngine may take many at once. A stream may change between the
+        # two from call to call: the state that they hand on is the same.
+        if not model.runs_dense(record_specs):
+            run.engine = None
+        elif run.engine is None:
+            run.engine = model.dense_engine(x, record_specs)
         outputs, steps_taken, run = run_timesteps(model, run, steps, return_frames=frames)
-        return model.make_output(x, outputs, steps_taken, asked), run
+        return model.make_output(x, outputs, steps_taken, record_specs), run
 
     def state_of(self, run: RunState) -> dict[str, torch.Tensor]:
         """Return what the next timestep needs: of the run's state what is there."""
