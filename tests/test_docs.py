@@ -87,8 +87,9 @@ def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
 
 
 ELSEWHERE = {  # pages whose commands, or Python, other tests run
-    "commands": "docs/how_to/c_export docs/how_to/microcontroller docs/how_to/own_model docs/reference/flags",
-    "Python": "docs/how_to/c_export docs/how_to/nir docs/how_to/own_model",
+    "commands": "docs/how_to/c_export docs/how_to/export docs/how_to/microcontroller docs/how_to/own_model docs/reference/flags",
+    "Python": "docs/how_to/c_export docs/how_to/export docs/how_to/nir docs/how_to/nir_write"
+    " docs/how_to/own_model docs/reference/nir_nodes",
 }
 LONG = re.compile(
     r"^(demo|results|benchmarks/|compare.* runs$)|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"

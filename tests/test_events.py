@@ -49,7 +49,8 @@ NIR, NETWORK, RECORDINGS = (
     REPOSITORY / "data/nmnist",
 )
 OTHERS = REPOSITORY.parent / "shared/data/nir/cnn_sinabs.nir"  # of somebody else, where it is
-PAGE = (REPOSITORY / "docs/how_to/nir.md").read_text(encoding="utf-8")
+NIR_PAGES = ("docs/how_to/nir.md", "docs/how_to/nir_write.md", "docs/reference/nir_nodes.md")
+PAGE = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in NIR_PAGES)
 EVENTS = [(1, 0, 1, 2500), (3, 2, 0, 2999), (3, 2, 0, 4000), (0, 1, 1, 9999)]  # x, y, p, t
 FIELDS = [("x", "<i2"), ("y", "<i2"), ("p", "?"), ("t", "<i8")]
 

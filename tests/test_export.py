@@ -34,7 +34,7 @@ from self_models.runtime.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-FEEDBACK, PAGE = REPOSITORY / "trained_models/snn/snn_feedback.pth", "docs/how_to/own_model.md"
+FEEDBACK, PAGE = REPOSITORY / "trained_models/snn/snn_feedback.pth", "docs/how_to/export.md"
 OPEN = {"cls": VGG_SNN_STDB_wFeedback}  # sees its input, whatever is predicted
 ODD = (1, 9, 14)
 
@@ -129,7 +129,7 @@ READERS = {"sinabs": PLANS, "snntorch": [*PLANS, POOLED]}  # one knows AvgPool2d
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
     pytest.importorskip(
-        package, reason=f"{package} is not installed, see docs/how_to/own_model.md"
+        package, reason=f"{package} is not installed, see docs/how_to/export.md"
     )
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model)

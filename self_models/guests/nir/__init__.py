@@ -17,6 +17,6 @@ neurons with the constants of a file, ``NIRNeuron``. A file becomes a network in
 6. ``reading.py``, ``from_nir``, goes these steps, and gives a ``GraphSNN``.
 
 Not supported are the node Delay, and what a simulator does that neither its file nor an
-argument of ``from_nir`` says. docs/how_to/nir.md lists it for each simulator. Files are
-written by harness/exporting.
+argument of ``from_nir`` says. docs/reference/nir_nodes.md lists it for each simulator.
+Files are written by harness/exporting.
 """
