@@ -26,6 +26,7 @@ from torch import nn
 from harness.measuring.simulators import check
 from self_models import ModelError, from_nir, load
 from self_models.data.events import rows_in
+from self_models.engines.event import layout
 from self_models.guests.nir.files import pop_v_resets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -987,3 +988,11 @@ def test_sums_that_snntorchs_exporter_loses():
     with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* add nn.Flatten\(\)"):
         sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
     assert sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == "w2"
+
+
+def test_a_constant_that_c_does_not_know_is_refused_by_the_event_engine(monkeypatch):
+    """Whoever adds a field to Constants learns that C would run the neuron without it."""
+    known = layout.KNOWN_CONSTANTS - {"gain"}
+    monkeypatch.setattr(layout, "KNOWN_CONSTANTS", known)
+    with pytest.raises(ModelError, match="has the constant gain, which C does not know"):
+        from_nir(REPOSITORY / "examples/nmnist.nir", dt=1e-3, engine="event")

@@ -40,6 +40,8 @@ from self_models.runtime.known_parts import has_form as is_known_layer
 from self_models.runtime.outputs import INPUT
 
 NEURONS = (SpikingNeuron, NIRNeuron, Integrator, AsElsewhere)  # classes that the kernel has
+# Fields of a neuron's Constants that constants.py brings into the tables.
+KNOWN_CONSTANTS = {"gain", "drive", "reset", "synapse_leak", "synapse_gain", "start"}
 CACHED_WEIGHTS = 2**18  # floats of a link that stay in the cache as a whole
 GROUP_WEIGHTS = 3 * 2**16  # floats of a group of channels of a larger link
 
@@ -285,6 +287,12 @@ class Layout:
         node = self.nodes[n]
         neuron = self.graph.modules[target]
         constants = nir_constants(neuron)
+        unknown = set(constants._fields) - KNOWN_CONSTANTS
+        if unknown:  # else C would run the neuron without it
+            raise ModelError(
+                f"node {target!r} has the constant {min(unknown)}, which C does not know: it runs "
+                "dense"
+            )
         reason = why_not_run(neuron, constants)
         if reason:
             raise ModelError(f"node {target!r} {reason}: it runs dense")
