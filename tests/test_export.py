@@ -128,9 +128,7 @@ READERS = {"sinabs": PLANS, "snntorch": [*PLANS, POOLED]}  # one knows AvgPool2d
 )
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
-    pytest.importorskip(
-        package, reason=f"{package} is not installed, see docs/how_to/export.md"
-    )
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/how_to/export.md")
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model)
     same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
