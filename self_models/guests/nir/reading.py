@@ -65,14 +65,8 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
     engine : {"auto", "event", "dense"}
         See GraphSNN.
     like : {"nir", "snntorch", "norse", "sinabs", "spikingjelly"}, optional
-<<<<<<< HEAD
         Simulator whose conventions hold; by default NIR's own. For each of its neurons
         docs/reference/nir_nodes.md says when the spikes are the same.
-=======
-        Simulator whose conventions hold; by default NIR's own.
-        docs/reference/nir_nodes.md says for each of its neurons under which conditions
-        the spikes are the same.
->>>>>>> pages2
     reset_delay : bool, optional
         Reset in the next timestep, as snnTorch does.
     membrane_floor : float, optional
