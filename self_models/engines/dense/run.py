@@ -217,14 +217,16 @@ def propagate(run: RunState, nodes: Sequence[Node], sent: Signals, steps: range)
     for node in nodes:
         signal = functools.reduce(operator.add, (sent[source] for source in node.sources))
         # A stride of 0: all timesteps are the same numbers in memory, as of an image
-        # that is sent as it is. Then linear layers run once.
-        is_constant = num_steps > 1 and not signal.stride(0)
+        # that is sent as it is.
+        is_constant = num_steps > 1 and signal.stride(0) == 0
         if passes(node.module) and node.name not in run.graph_state.masks:
             sent[node.name] = signal
         elif is_constant and isinstance(node.module, LINEAR):
+            # It runs once, and what it gives is constant in its turn.
             output = node.module(signal[0])
             sent[node.name] = output.expand(num_steps, *output.shape)
         else:
+            # (T, B, ...) -> (T * B, ...), as modules take it.
             if is_constant:
                 in_a_row = torch.cat([signal[0]] * num_steps)
             else:

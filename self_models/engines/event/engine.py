@@ -552,17 +552,22 @@ def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
     for name in (*tables.names, *model.graph.pools):
         counter.sent[name] += events_sent(pool, tables.numbers[name])
     module_names = {module: name for name, module in model.named_modules()}
-    visited = set()  # (source, layers from there on): several links may share their first ones
-    map_node = tables.maps  # maps are in the order of the layers that they stand before
+    # The first layers of a chain may be those of another chain, too, if both begin at
+    # the same source. Each has a map before such a layer, of which one counts.
+    counted = set()  # (source, layers up to that which counts)
+    # Maps are in the order in which `_add_maps` of layout.py has added them: node by
+    # node, and for each layer of the node's chain but the first.
+    map_node = tables.maps
     for target, chain in tables.chains.items():
         if target >= tables.maps:
-            continue
+            continue  # the chain leads to a map itself
         source = int(tables.nodes[target]["source"])
-        for count, module in enumerate(chain.modules[1:], 1):
-            shared = (source, *chain.modules[: count + 1])
-            if isinstance(module, LINEAR) and shared not in visited:
+        for position in range(1, len(chain.modules)):
+            module = chain.modules[position]
+            shared = (source, *chain.modules[: position + 1])
+            if isinstance(module, LINEAR) and shared not in counted:
                 counter.inputs[module_names[module]] += events_sent(pool, map_node)
-            visited.add(shared)
+            counted.add(shared)
             map_node += 1
     # In a phased network each layer charges in one phase.
     num_phases = schedule_of(model.graph).phases if model.timing.is_phased else 1

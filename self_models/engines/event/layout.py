@@ -334,7 +334,7 @@ class Layout:
         n : int
             Number of the node.
         links : list of Link
-            All that lead to it, one at least.
+            The linear layers that lead to it from each sender, one link at least.
         run_list : list of int
             The nodes are appended here.
         fires_first : bool
@@ -531,8 +531,10 @@ class Layout:
     def _add_maps(self, n):
         """Add a map before each layer of a node's link but the first.
 
-        It runs before the node, and counts what reaches its layer, with weights by
-        their size, so that sums that are 0 by chance count, too.
+        A map runs right before the node, and counts how often something reaches the
+        neurons of its layer's input. For a link by the layers A, B, C there are two
+        maps: behind A, before B, and behind A and B, before C. `add_events` of
+        engine.py relies on this order.
         """
         node = self.nodes[n]
         if node.chain is None:
@@ -540,13 +542,14 @@ class Layout:
         run_list = self.order.list_with(n)
         for num_modules in range(1, len(node.chain.modules)):
             part = node.chain.part(0, num_modules)
+            # A copy with weights by their size: so a sum of 0 by chance counts, too.
             modules = copy.deepcopy(part.modules)
             for module in modules:
                 for parameter in module.parameters():
                     parameter.data.abs_()
-            new = self._add(K.MAP, part.after)
-            self._link(node.source, WindowedChain(modules, part.shapes), new)
-            run_list.insert(run_list.index(n), new)
+            new_map = self._add(K.MAP, part.after)
+            self._link(node.source, WindowedChain(modules, part.shapes), new_map)
+            run_list.insert(run_list.index(n), new_map)
 
 
 def new_biases(link: Link, counted: set) -> list[bool]:

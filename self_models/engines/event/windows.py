@@ -385,8 +385,8 @@ class WindowedChain(Chain):
         Returns
         -------
         ndarray of float32, shape (B, side, side * C')
-            The rows of each window. In a row lie its places side by side, and in a
-            place the C' target channels.
+            The rows of each window, of which all have `side` x `side` places. In a row
+            lie its places side by side, and in a place the C' target channels.
         """
         num_windows = len(channels)
         # (B, C, 1, 1): image b has one place, where channel channels[b] sends a spike.

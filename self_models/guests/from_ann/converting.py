@@ -222,7 +222,7 @@ def build_snn(
 
 
 class Target(NamedTuple):
-    """What an SNN is to send, and to answer.
+    """What an SNN is to send, and to answer: both are what its ANN does.
 
     Attributes
     ----------
@@ -564,7 +564,10 @@ def module_form(module: nn.Module) -> ModuleForm:
 def architecture_settings(layers: Sequence[Layer], decoder: str | list) -> dict[str, object]:
     """Return the settings of a network with the architecture of these layers.
 
-    Numbers of channels are compared later, with all else.
+    This takes from the layers what the settings need, for example the tokens 64 and "D"
+    for a convolution to 64 channels and one of 2 x 2 behind it. It does not look at all
+    else, such as strides or a second Flatten: ``check_row`` compares the network that
+    is built with each of the layers.
 
     Parameters
     ----------

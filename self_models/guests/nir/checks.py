@@ -190,12 +190,13 @@ class ImpliedTimestep(NamedTuple):
     Attributes
     ----------
     dt : float
-        Seconds of the timestep, which all leaky nodes agree on; 0 if they do not, or if
-        there are none.
+        Seconds of the timestep, on which all leaky nodes agree to 1 %; 0 if they do
+        not, or if there are none.
     has_round_leaks : bool
-        Whether with tau / r as the timestep each leak, 1 - dt / tau = 1 - 1 / r, is
-        above 0 and has three decimals at most, as somebody would choose it: 0.9 or
-        0.875. An r of 1 gives the leak 0, so it supports nothing.
+        Whether each leak is above 0 and has three decimals at most, as somebody would
+        choose it: 0.9 or 0.875. The leak is the share of V that a timestep keeps, 1 -
+        dt / tau. With dt = tau / r, that is 1 - 1 / r. An r of 1 gives the leak 0, so
+        it supports nothing.
     """
 
     dt: float

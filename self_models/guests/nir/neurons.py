@@ -264,7 +264,7 @@ class AsElsewhere(NIRNeuron):
         v : Tensor of shape (B, ...)
             V before this timestep.
         charged : Tensor of shape (B, ...)
-            V', once it has charged V.
+            V' = leak V + I.
         age : Tensor of shape (B, ...) or None
             Timesteps since the last spike, for the surrogate.
 
@@ -280,9 +280,9 @@ class AsElsewhere(NIRNeuron):
         if self.subtracts:
             tested_v = charged - was_above * theta
         elif self.whole:
-            tested_v = charged - was_above * charged
+            tested_v = charged - was_above * charged  # 0, with what has just arrived
         else:
-            tested_v = charged
+            tested_v = charged  # never reset
         spikes = self.spike(tested_v, theta, age)
         if self.subtracts and not self.reset_delay:
             # V' - theta s = (V' - theta R) - theta (s - R). As in snnTorch, the reset

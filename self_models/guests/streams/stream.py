@@ -289,7 +289,13 @@ class Dense:
         return model.make_output(x, outputs, steps_taken, record_specs), run
 
     def state_of(self, run: RunState) -> dict[str, torch.Tensor]:
-        """Return what the next timestep needs: of the run's state what is there."""
+        """Return what the next timestep needs: of the run's state what is there.
+
+        Keys are "image", "logits", fields of the View and so on; ``membranes.LAYER``
+        and ``FIELD.LAYER`` for the state of a layer, see `state_key`; and
+        ``memory.NAME`` for what has no fields. What is no Tensor is left out, such as
+        the fields of a View that its gate does not use.
+        """
         view = run.view
         state = {
             "image": run.image,
@@ -313,6 +319,7 @@ class Dense:
 
     def restored(self, state: StateDict, draws: Draws) -> RunState:
         """Return the run of which this is the state_dict."""
+        # At rest; what the state has then takes the place of what is there.
         run = self.begun(state["image"], draws)
         graph_state = run.graph_state.copy()
         graph_state.layer_states |= restored_layer_states(self.model, state)
@@ -329,7 +336,7 @@ class Dense:
 
 def restored_view(run: RunState, state: StateDict) -> View:
     """Return the View of a state_dict, for a run at rest on its images."""
-    if run.view.is_open is None:
+    if run.view.is_open is None:  # a gate that sees the image as it is
         return run.view
     fields = {}
     for name in ("is_open", "predicted", "explained", "events"):
