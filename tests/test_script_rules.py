@@ -1682,6 +1682,8 @@ def test_gradients_are_checked_before_the_step(tmp_path, own_losses, steps):
     line = refused("snn", flags, f"--run_name x --output_dir {tmp_path}")
     assert "a gradient is not finite at epoch 1, update 1; training stopped" in line
     assert steps == []
+    log = (tmp_path / "logs/snn/x.log").read_text()
+    assert "the run ended by an error: UserError: a gradient is not finite" in log
 
 
 # "dynamics clamped after it"
