@@ -31,6 +31,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
 from harness.measuring.energy_tables import energy_rows, part_rows, verdicts
 from harness.measuring.tables import as_text, in_words
+from harness.runs.run import Run
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import Convention, conventions, read_convention
 from self_models.data.sets import ImageSet
@@ -108,11 +109,11 @@ def main(argv: list[str] | None = None) -> dict[str, Ledger]:
     prices = dict(conventions())
     for path in args.convention:
         prices[Path(path).stem] = read_convention(path)
-    flags = sys.argv[1:] if argv is None else argv
+    command_line = sys.argv[1:] if argv is None else argv
     estimates = {}
     with redirect_stdout(io.StringIO()):  # what a run says stands in its log
         for word in dict.fromkeys(args.networks):
-            estimates[word] = estimate(word, flags, args, prices)
+            estimates[word] = estimate(word, command_line, args, prices)
     ledgers = {word: one.ledger for word, one in estimates.items()}
 
     if args.format == "json":
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> dict[str, Ledger]:
 
 
 def estimate(
-    word: str, flags: list[str], args: Arguments, prices: dict[str, Convention]
+    word: str, command_line: list[str], args: Arguments, prices: dict[str, Convention]
 ) -> Estimate:
     """Estimate the energy of a network, and write it to the log of a run of its own.
 
@@ -134,10 +135,10 @@ def estimate(
     ----------
     word : str
         The network, as the command line names it.
-    flags : list of str
-        The command line.
+    command_line : list of str
+        All words of the command line, which names this network among others.
     args : Arguments
-        What it says.
+        What the command line says by itself, without a recipe. Not changed.
     prices : dict of {str: Convention}
         Cost models by name.
 
@@ -145,27 +146,85 @@ def estimate(
     -------
     Estimate
     """
-    is_recipe = word in names("snn") or word.endswith(".toml")
-    words = [*flags, "--preset" if is_recipe else "--pretrained_snn", word]
-    parser = build_parser(flags)
-    network = open_as_trained(parser, words, "_energy", engine="dense", networks=[word])
-    test = network.images.test
-    if not (network.args.holdout or network.args.limit_test):
-        test = test.part(0, LIMIT)
+    network = open_network(word, command_line)
+    test = measured_images(network)
     ann_accuracies = ()
     if args.against:
+        # Before the SNN, which takes longer: a wrong ANN is refused here.
         ann_accuracies = accuracies_of_ann(network, test, word)
+    # Runs the SNN on the images, and counts what it does per image.
     costs = ledger(network.model, test, name=word, batch_size=args.batch_size, seed=args.seed)
-    first_convention = next(iter(prices.values()))
-    parts = part_rows(costs, first_convention)
-    lines = list(verdicts(word, costs, prices))
+    first_convention = next(iter(prices.values()))  # the only one in the table of parts
+    found = Estimate(
+        ledger=costs,
+        ann_accuracies=ann_accuracies,
+        parts=part_rows(costs, first_convention),
+        lines=list(verdicts(word, costs, prices)),
+    )
+    log_estimate(network.run, word, found, prices)
+    return found
 
-    anns = {word: ann_accuracies} if ann_accuracies else {}
-    tables = [energy_rows({word: costs}, prices, anns), parts]
+
+def open_network(word: str, command_line: list[str]) -> TrainedNetwork:
+    """Load one of the networks that the command line names, its images, and its run.
+
+    Parameters
+    ----------
+    word : str
+        The network: a recipe's name or file, or the path of a checkpoint.
+    command_line : list of str
+        All words of the command line.
+
+    Returns
+    -------
+    TrainedNetwork
+        With ``args`` of its own.
+    """
+    # The command line is parsed once more for each network, so that flags of its recipe
+    # and settings of its checkpoint hold for this network, and for no other.
+    is_recipe = word in names("snn") or word.endswith(".toml")
+    flag = "--preset" if is_recipe else "--pretrained_snn"
+    parser = build_parser(command_line)
+    # Dense, whatever --engine says: the event engine does not tell which neurons spikes
+    # reach, and the ledger counts that. Of the networks, the log names this one alone.
+    return open_as_trained(
+        parser, [*command_line, flag, word], "_energy", engine="dense", networks=[word]
+    )
+
+
+def measured_images(network: TrainedNetwork) -> ImageSet:
+    """Return the images that a network is measured on.
+
+    Without ``--holdout`` and ``--limit_test`` they are the first ``LIMIT`` test images.
+    With one of these flags, ``network.images.test`` has what the flag asks for already.
+    """
+    is_told = network.args.holdout or network.args.limit_test
+    if is_told:
+        return network.images.test
+    return network.images.test.part(0, LIMIT)
+
+
+def log_estimate(run: Run, word: str, found: Estimate, prices: dict[str, Convention]) -> None:
+    """Write an estimate to a run's log: as text for readers, as a record for programs.
+
+    Parameters
+    ----------
+    run : Run
+        It begins to write its files here, if it has not.
+    word : str
+        Name of the network.
+    found : Estimate
+    prices : dict of {str: Convention}
+        Cost models by name.
+    """
+    anns = {}
+    if found.ann_accuracies:
+        anns[word] = found.ann_accuracies
+    tables = [energy_rows({word: found.ledger}, prices, anns), found.parts]
     texts = [as_text(rows, "text") + "\n" for rows in tables]
-    network.run.result(*texts, *lines)
-    network.run.record(event="ledger", lines=lines, tables=[in_words(rows) for rows in tables])
-    return Estimate(costs, ann_accuracies, parts, lines)
+    run.result(*texts, *found.lines)
+    tables_in_words = [in_words(rows) for rows in tables]
+    run.record(event="ledger", lines=found.lines, tables=tables_in_words)
 
 
 def print_tables(estimates: dict[str, Estimate], prices: dict[str, Convention], form: str) -> None:

@@ -456,29 +456,51 @@ def table(groups: list[list[Row]]) -> Iterator[str]:
         "energy layer by layer, µJ",
         "energy event-driven, µJ",
     ]
-    return markdown(" | ".join(titles), [cells_of(rows, parts) for rows in groups])
+    lines = []
+    for rows in groups:
+        texts = texts_by_title(rows, parts)
+        lines.append([texts[title] for title in titles])
+    return markdown(" | ".join(titles), lines)
 
 
-def cells_of(rows: list[Row], parts: list[str]) -> list[object]:
-    """Return a line of table(), of rows that only the seed tells apart."""
+def texts_by_title(rows: list[Row], parts: list[str]) -> dict[str, object]:
+    """Return what a line of table() says, by the titles of its columns.
+
+    Parameters
+    ----------
+    rows : list of Row
+        Rows that only the seed tells apart. All of them have the same data set, name,
+        timesteps, epsilon and stopping rule, which the first one tells. Of the other
+        figures the line has means over the seeds.
+    parts : list of str
+        The network's parts that have a column for their spikes.
+    """
     first = rows[0]
-    texts = {name: spread_text(name, dict(enumerate(rows))) for name in SPREAD}
-    acs = fmean(row["operations"]["event_acs"] for row in rows)
-    return [
-        ", ".join(first[key] for key in ("dataset", "date") if key in first),
-        first["name"],
-        len(rows),
-        first["timesteps"],
-        first["epsilon"] or "off",
-        stop_of(first),
-        f"{fmean(row['mean_steps'] for row in rows):.1f}",
-        texts["accuracy"],
-        *(f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in parts),
-        texts["spikes"],
-        f"{acs / 1000:,.0f} k",
-        texts["energy_joules"],
-        texts["energy_event_joules"],
-    ]
+    data_set = first["dataset"]
+    if "date" in first:  # of images from a folder, which not every reader has
+        data_set = f"{data_set}, {first['date']}"
+    # Mean ± standard deviation; of energies in µJ, where the rows have joules.
+    spreads = {name: spread_text(name, dict(enumerate(rows))) for name in SPREAD}
+    mean_timesteps = fmean(row["mean_steps"] for row in rows)
+    mean_acs = fmean(row["operations"]["event_acs"] for row in rows)  # per image
+    texts = {
+        "data set": data_set,
+        "network": first["name"],
+        "seeds": len(rows),
+        "T": first["timesteps"],
+        "epsilon": first["epsilon"] or "off",
+        "stop": stop_of(first),
+        "mean timesteps": f"{mean_timesteps:.1f}",
+        "accuracy, %": spreads["accuracy"],
+        "total spikes": spreads["spikes"],
+        "event-driven ACs": f"{mean_acs / 1000:,.0f} k",
+        "energy layer by layer, µJ": spreads["energy_joules"],
+        "energy event-driven, µJ": spreads["energy_event_joules"],
+    }
+    for part in parts:
+        mean_spikes = fmean(row["spikes"][part] for row in rows)
+        texts[part] = f"{mean_spikes:,.0f}"
+    return texts
 
 
 def spread_text(name: str, by_seed: dict[int, Row]) -> str:

@@ -218,13 +218,18 @@ def settings_to_take_over(args: Arguments, start: Start, kind: str) -> dict[str,
 def apply_rules(args: Arguments, start: Start, evaluates: bool = False) -> None:
     """Set flags of an SNN to what follows from other flags, its images and its start.
 
-    What was typed, or a recipe says, holds.
+    Each function ``rules_of_...`` only returns flag -> value, and ``take_over`` sets
+    these flags. It leaves alone what the user typed or the recipe of ``--preset`` has
+    (``args.given``), and what the run has found out (``set_found``).
 
     Parameters
     ----------
     args : Arguments
-        Changed in place.
+        Changed in place: the flags that a rule names, and in ``args.origins`` their
+        origin, "followed". What the checkpoint and the images say must be in it
+        already, by ``take_over_checkpoint`` and ``find_facts``, since rules read it.
     start : Start
+        What the SNN starts from. Of kind "ann": the ANN is converted.
     evaluates : bool
         Whether the script only evaluates.
 
@@ -233,15 +238,20 @@ def apply_rules(args: Arguments, start: Start, evaluates: bool = False) -> None:
     UserError
         For an ANN that cannot be converted so.
     """
+    # Where two rules name the same flag, the later one holds.
     take_over(args, rules_of_recordings(args, start), "followed")
     if start.kind == "ann":
+        # It names and reads other flags than rules_of_recordings names, so that either
+        # may come first.
         take_over(args, rules_of_conversion(args, start), "followed")
     if evaluates:
+        # After rules_of_recordings: a network that keeps the gate of its training also
+        # keeps that gate's settings, of which ``blocking`` may be one.
         take_over(args, rules_of_evaluation(args, start), "followed")
-    asks_to_block = "epsilon" in args.given and bool(args.epsilon)
-    if args.gate == "open" and "gate" not in args.given and asks_to_block:
-        take_over(args, {"gate": "block"}, "followed")  # else the epsilon would do nothing
+    # After rules_of_evaluation, which may have set the gate: then it is not open.
+    take_over(args, rules_of_given_epsilon(args), "followed")
     if start.kind == "ann":
+        # Last, since it checks the bias and the timesteps that all rules have left.
         check_conversion(args, start)
 
 
@@ -288,6 +298,17 @@ def rules_of_evaluation(args: Arguments, start: Start) -> dict[str, object]:
     if args.update == "phased" or not has_predictions:
         values["epsilon"] = 0.0  # there is nothing by which to block
     return values
+
+
+def rules_of_given_epsilon(args: Arguments) -> dict[str, object]:
+    """Return flag -> value that follows from an epsilon that is typed or in the recipe.
+
+    An open gate ignores epsilon, so that who gives one other than 0 wants to block.
+    """
+    asks_to_block = "epsilon" in args.given and bool(args.epsilon)
+    if asks_to_block and args.gate == "open":
+        return {"gate": "block"}  # not taken over where --gate open is given, too
+    return {}
 
 
 def rules_of_streams(args: Arguments, start: Start) -> dict[str, object]:

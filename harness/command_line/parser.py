@@ -305,31 +305,83 @@ class Parser(argparse.ArgumentParser):
         args.given.update(values)
 
     def _read_recipe(self, args: Arguments) -> None:
-        """Give the flags that the recipe has and the user has not typed."""
+        """Set flags to what the recipe of ``--preset`` says, unless they were typed.
+
+        ``--preset list`` prints a table of all recipes and ends the script instead.
+
+        Parameters
+        ----------
+        args : Arguments
+            With what was typed, and defaults. Changed in place:
+
+            - Flags that the recipe has get its values, and count as given, with the
+              origin "recipe".
+            - Flags of the networks that the recipe takes (such as ``pretrained_ann``)
+              and ``run_name`` get paths and a name, with the origin "followed", unless
+              they are given. They do not count as given afterwards.
+            - ``preset_flags`` is new: the recipe's flags as words, for the log.
+            - ``made_by`` is new: path of a network that the recipe takes -> the command
+              that makes it, to tell where the file is missing.
+
+        Raises
+        ------
+        UserError
+            For a recipe that cannot be read, or does not fit the script.
+        """
         if args.preset == "list":
             print(recipes.recipe_list())
             self.exit()
-        kind = "ann" if self.table == "ann" else "snn"
+        kind = "ann" if self.table == "ann" else "snn"  # an evaluation is of an SNN
         recipe = recipes.find(args.preset, kind)
-        known = {name: flag for name, flag in self.flag_actions().items() if kind_of(flag)}
-        values = {}
-        words = {}
-        for name, value in recipe.flags_for(self.table, args.typed).items():
+        # Without flags that typed ones make meaningless, as --epochs does ``updates``.
+        values_in_file = recipe.flags_for(self.table, args.typed)
+        # Typed flags are parsed as well, so that an error in the file is always told.
+        parsed_values = self._parse_recipe(recipe, values_in_file)
+
+        not_typed = [name for name in values_in_file if name not in args.typed]
+        self._give(args, {name: parsed_values[name] for name in not_typed}, "recipe")
+        flags_of_words = {
+            name for name, action in self.flag_actions().items() if action.nargs == "+"
+        }
+        args.preset_flags = recipes.as_flags(
+            {name: values_in_file[name] for name in not_typed}, flags_of_words
+        )
+        # After the recipe's flags, since the networks' paths depend on them (seed,
+        # output_dir), and a network that is given takes the place of the recipe's.
+        args.made_by = recipe.take_over_networks(args)
+        # Neither is a flag, so no checkpoint or rule may set them.
+        args.origins |= {"preset_flags": "found", "made_by": "found"}
+
+    def _parse_recipe(
+        self, recipe: recipes.Recipe, values_in_file: dict[str, object]
+    ) -> dict[str, object]:
+        """Return flag -> value, of a recipe's flags as if they had been typed.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            For errors, which name its file.
+        values_in_file : dict of {str: object}
+            Flag -> value, as the file has it.
+
+        Raises
+        ------
+        UserError
+            For the first flag that this script has not, or whose value cannot be.
+        """
+        # Only flags whose kind of value is declared may stand in a recipe: --preset,
+        # for example, may not.
+        known = {name: action for name, action in self.flag_actions().items() if kind_of(action)}
+        parsed_values = {}
+        for name, value in values_in_file.items():
             if name not in known:
                 likely = meant(name, known)
                 raise UserError(
                     f"{recipe.path}: {name} is no flag of this script: "
                     f"{likely}--help_all lists them"
                 )
-            checked = self._value_in_recipe(recipe, known[name], value)
-            if name not in args.typed:
-                values[name] = checked
-                words[name] = value
-        self._give(args, values, "recipe")
-        several = {name for name, flag in known.items() if flag.nargs == "+"}
-        args.preset_flags = recipes.as_flags(words, several)
-        args.made_by = recipe.take_over_networks(args)
-        args.origins |= {"preset_flags": "found", "made_by": "found"}
+            parsed_values[name] = self._value_in_recipe(recipe, known[name], value)
+        return parsed_values
 
     def _value_in_recipe(
         self, recipe: recipes.Recipe, flag: argparse.Action, value: object

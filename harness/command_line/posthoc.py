@@ -372,10 +372,12 @@ def open_baseline(
     Parameters
     ----------
     args : Arguments
+        With ``baseline``, the path of a checkpoint or "", and ``engine``.
     model : VGG_SNN_STDB_wFeedback
-        The network that it is compared with.
+        The network that it is compared with. The baseline lies on its device.
     **changed
-        Further settings.
+        Further settings that hold in place of those of the baseline's checkpoint, also
+        in place of the network's timesteps and stopping rule.
 
     Returns
     -------
@@ -389,19 +391,32 @@ def open_baseline(
     """
     if not args.baseline:
         return None
-    shared = {"timesteps": model.timesteps}
-    if "rule" in model.own_parts:
-        shared["rule"] = model.own_parts["rule"]
-    else:
-        shared |= {"rule": model.settings["rule"]} | field_values(model.rule)
+    # Both networks run and stop alike, since they are compared. ``load`` takes all
+    # other settings from the baseline's checkpoint.
+    settings = {"timesteps": model.timesteps}
+    settings |= stopping_rule_for_load(model)
+    settings |= changed
     device = next(model.parameters()).device
-    baseline = load(args.baseline, args.engine, device, **shared | changed)
+    baseline = load(args.baseline, args.engine, device, **settings)
     check_same(
         f"--baseline {args.baseline}",
         (baseline.image_shape, baseline.classes),
         (model.image_shape, model.classes),
     )
     return baseline
+
+
+def stopping_rule_for_load(model: VGG_SNN_STDB_wFeedback) -> dict[str, object]:
+    """Return a network's stopping rule as keywords of ``load``.
+
+    ``load`` takes a rule in one of two forms: an object as ``rule``, whose fields are
+    its settings, or the name of a registered rule, with the rule's settings as keywords
+    beside it. The rule passes on in the form in which the network has got it, since the
+    class of an object need not be registered.
+    """
+    if "rule" in model.own_parts:  # parts that the network was given as objects
+        return {"rule": model.own_parts["rule"]}
+    return {"rule": model.settings["rule"]} | field_values(model.rule)
 
 
 def check_predicts(model: VGG_SNN_STDB_wFeedback, args: Arguments) -> None:

@@ -1,5 +1,6 @@
 """What --resume finds: the last checkpoint of a run, with the flags that it had."""
 
+from functools import partial
 from pathlib import Path
 
 from harness import UserError
@@ -76,7 +77,10 @@ def open_last_checkpoint(
     Parameters
     ----------
     args : Arguments
-        Changed in place: flags that are not typed become those of the checkpoint.
+        Changed in place. With --resume, ``resume`` becomes the path of the file. If it
+        is read, flags that neither the user typed nor the recipe has become the
+        checkpoint's, except ``NEVER_FROM_CHECKPOINT``; ``plan`` and ``facts`` become
+        those of its network. ``args.origins`` tells where each value came from.
     kind : {"ann", "snn"}
         What the run trains.
     name : str
@@ -87,7 +91,8 @@ def open_last_checkpoint(
     Returns
     -------
     dict or None
-        The checkpoint. None without --resume, and where the run is to begin.
+        The checkpoint. None without --resume, with --test_only, and where the run is to
+        begin since its last checkpoint is not there yet.
 
     Raises
     ------
@@ -98,9 +103,10 @@ def open_last_checkpoint(
         return None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
+    # Log and messages of later steps name the file, also where the flag is "last".
     set_found(args, resume=str(path))
-    may_begin = not path.exists() and paths.wrote(path)
-    saved = ranks.from_first(lambda: None if may_begin else load_known(path, model_class))
+    # Rank 0 reads for all processes: the file may lie on its machine alone.
+    saved = ranks.from_first(partial(load_unless_new, path, paths, model_class))
     if saved is None:
         check_may_begin(args, paths)
         return None
@@ -109,15 +115,45 @@ def open_last_checkpoint(
             f"{path} has no optimiser state: --resume needs the checkpoint named ..._last.pth"
         )
 
+    # First compare, then take over: afterwards ``args.updates`` would be the
+    # checkpoint's, and no longer what the run asks for.
     flags = flags_of_checkpoint(args, saved)
     check_same_flags(args, path, flags)
     kept = {name: flags[name] for name in kept_names(args) if name in flags}
-    take_over(args, kept, "checkpoint")
+    take_over(args, kept, "checkpoint")  # leaves alone what was typed or a recipe has
+
+    # From here on ``args.dataset`` is the data set that the run goes on with.
     plan = saved["settings"].get("plan")
     set_found(args, plan=plan, facts=facts_of(saved["settings"], args.dataset))
-    if args.dataset not in IMAGE_SHAPES:
+    is_folder = args.dataset not in IMAGE_SHAPES
+    if is_folder:
         check_same_files(args, path, saved["files"])
     return saved
+
+
+def load_unless_new(path: Path, paths: Paths, model_class: type | None) -> dict | None:
+    """Load a last checkpoint; None where the run is to begin.
+
+    That is where the file is missing, and is the one that this run will write. Any
+    other file must be there.
+
+    Parameters
+    ----------
+    path : Path
+        The file that --resume asks for.
+    paths : Paths
+        The files of this run.
+    model_class : type or None
+        Class of ``--model``.
+
+    Raises
+    ------
+    CheckpointError
+        If another run's file is missing, or the file cannot be read.
+    """
+    if not path.exists() and paths.wrote(path):
+        return None
+    return load_known(path, model_class)
 
 
 def flags_of_checkpoint(args: Arguments, saved: dict) -> dict[str, object]:
