@@ -145,8 +145,8 @@ class RunState:
         What runs several timesteps at once. None: ``step()`` runs one after the other.
     spikes : dict of {str: Tensor of shape (B, ...)}
         What each layer, and "input", has sent in the latest timestep, where ``step()``
-        runs one after the other. The dense engine fills ``counts`` instead, and the
-        event engine counts in C, in its own ``State``.
+        runs one after the other. The dense engine fills ``counts`` instead. Another
+        engine may count in a state of its own, and leave both empty.
     step_states : list of RunState
         Of the timesteps that ran last, the state after each, if a stopping rule looks.
     activity : dict of {str: list of (steps, signal)} or None
