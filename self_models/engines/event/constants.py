@@ -168,6 +168,8 @@ def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: boo
         bias = bias_with_drive(node, neuron)
     fill_five_constants(constants.of_nodes[n], node, neuron, values)
     if neuron is not None and has_reset_value(neuron):
+        # Also where each neuron has a value of its own below: only a first_reset that
+        # is not 0 makes the kernel set V, instead of subtracting the threshold.
         fields["first_reset"] = constants.append(values.reset.flat[0])
 
     # If one of these differs between the neurons, the kernel gets all of them of each
