@@ -45,9 +45,6 @@ from self_models.runtime.outputs import INPUT, part_of
 from self_models.runtime.state import RunState
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-# what OperationCounter.counts counts, each by layer
-COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
-
 CONVENTIONS = Path(__file__).parent / "conventions"
 PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")
 MEMORY = ("bytes", "picojoules")
@@ -243,12 +240,13 @@ class SenderSignal(NamedTuple):
     ----------
     values : Tensor of shape (t B, ...)
         Of one timestep after the other, in each of them of all images.
-    counts : Tensor of shape (t B,), bool
-        Whether the image had not stopped before that timestep.
+    is_counted : Tensor of shape (t B,), bool
+        Whether the image had not stopped before that timestep. What an image sends once
+        it has stopped is not counted.
     """
 
     values: torch.Tensor
-    counts: torch.Tensor
+    is_counted: torch.Tensor
 
 
 class OperationCounter:
@@ -353,7 +351,7 @@ class OperationCounter:
             signal = signals[link.source]
             self._add_inputs(link, signal, run.logits.dtype, counted_paths)
             if self.reaches:
-                active = signal.values[signal.counts] != 0
+                active = signal.values[signal.is_counted] != 0
                 self.reached[link.end] += count_reached(link, active)
 
     def _add_sent(self, source: str, signal: SenderSignal) -> None:
@@ -369,7 +367,7 @@ class OperationCounter:
         if source == INPUT:
             self.sent[source] += count_active(signal, may_be_binary=True)
             return
-        spikes = sum_over_batch(signal.values, signal.counts).flatten()
+        spikes = sum_over_batch(signal.values, signal.is_counted).flatten()
         self.sent[source] += torch.stack([spikes, torch.zeros_like(spikes)])
 
     def _add_inputs(
@@ -399,7 +397,7 @@ class OperationCounter:
             path = (link.source, link.through[: position + 1])
             is_inner = position > 0 and isinstance(module, LINEAR)
             if is_inner and path not in counted_paths:
-                inputs = SenderSignal(values, signal.counts)
+                inputs = SenderSignal(values, signal.is_counted)
                 self.inputs[name] += count_active(inputs, may_be_binary=False)
             counted_paths.add(path)
             if module is not link.modules[-1]:
@@ -424,32 +422,79 @@ class OperationCounter:
             "reached", at how many neurons something arrived. Of spiking layers:
             "spikes" and "neurons", how often one has fired, and could have.
         """
-        kinds = {kind: {} for kind in COUNTED}
-        sent = {name: by_value.sum(0) for name, by_value in self.sent.items()}
-        inputs = self._inputs_of_modules()
-        targets_with_bias = set()
-        for link in self._links:
-            layers = zip(link.through, link.modules, link.chain.shapes, strict=False)
-            for name, module, shape in layers:
-                # Links may share modules, each of which runs once.
-                is_new = name not in kinds["steps"]
-                if isinstance(module, LINEAR) and is_new:
-                    active_inputs = inputs.get(name, torch.zeros(2, 1))
-                    self._add_linear(kinds, name, module, shape, active_inputs)
-            # Several biases of a neuron are added as one.
-            if has_bias(link) and link.target not in targets_with_bias:
-                targets_with_bias.add(link.target)
-                kinds["biases"][link.end] = prod(link.chain.after) * self.active_steps
-            if link.through:
-                nothing = torch.zeros(prod(link.chain.before))
-                additions = synops(link, sent.get(link.source, nothing))
-                kinds["events"][link.end] = kinds["events"].get(link.end, 0) + additions
-        kinds["reached"] = dict(self.reached)
+        spikes = {}
+        neurons = {}
         shapes = self.model.graph.shapes
         for name in self.model.layers:
-            kinds["spikes"][name] = sent[name].sum().item() if name in sent else 0
-            kinds["neurons"][name] = prod(shapes.get(name, ())) * self.active_steps
+            # A layer that has sent nothing yet is not in self.sent.
+            spikes[name] = self.sent[name].sum(0).sum().item() if name in self.sent else 0
+            neurons[name] = prod(shapes.get(name, ())) * self.active_steps
+        return {
+            **self._linear_counts(),
+            "events": self._event_counts(),
+            "spikes": spikes,
+            "neurons": neurons,
+            "biases": self._bias_counts(),
+            "reached": dict(self.reached),
+        }
+
+    def _linear_counts(self) -> dict[str, dict[str, float]]:
+        """Return what linear modules have cost, each of which is counted once.
+
+        Links may share modules: one before the fork leads to the decoder and to the
+        classifier, but runs once.
+
+        Returns
+        -------
+        dict of {str: dict of {str: float}}
+            "acs", "macs", "dense" and "steps": name of a linear module -> number, see
+            `counts`.
+        """
+        kinds = {"acs": {}, "macs": {}, "dense": {}, "steps": {}}
+        active_inputs = self._inputs_of_modules()
+        never_active = torch.zeros(2, 1)
+        for link in self._links:
+            # Shapes are one more than modules: the last one is that behind the link.
+            input_shapes = link.chain.shapes[:-1]
+            layers = zip(link.through, link.modules, input_shapes, strict=True)
+            for name, module, shape in layers:
+                is_new = name not in kinds["steps"]
+                if isinstance(module, LINEAR) and is_new:
+                    inputs = active_inputs.get(name, never_active)
+                    self._add_linear(kinds, name, module, shape, inputs)
         return kinds
+
+    def _event_counts(self) -> dict[str, float]:
+        """Return event-driven ACs by the last module before the neurons.
+
+        All links count, those that share modules, too: an event-driven machine folds a
+        link into one layer of weights, and each event goes through each of them.
+        """
+        additions = {}
+        for link in self._links:
+            if not link.through:  # without weights nothing is added
+                continue
+            if link.source in self.sent:
+                sent = self.sent[link.source].sum(0)  # (2, N): binary values, and others
+            else:  # it has sent nothing yet
+                sent = torch.zeros(prod(link.chain.before))
+            additions[link.end] = additions.get(link.end, 0) + synops(link, sent)
+        return additions
+
+    def _bias_counts(self) -> dict[str, float]:
+        """Return how often a neuron gets a bias, by the last module before the neurons.
+
+        Of the links to one target only the first one that has a bias counts: a machine
+        adds up all biases of a neuron beforehand, and then adds one number per
+        timestep.
+        """
+        biases = {}
+        targets_with_bias = set()
+        for link in self._links:
+            if has_bias(link) and link.target not in targets_with_bias:
+                targets_with_bias.add(link.target)
+                biases[link.end] = prod(link.chain.after) * self.active_steps
+        return biases
 
     def _inputs_of_modules(self) -> dict[str, torch.Tensor]:
         """Return how often each linear module's inputs were not 0: name -> (2, N)."""
@@ -579,10 +624,10 @@ def join_chunks(pieces: list[tuple], still_runs: torch.Tensor, first: int) -> Se
     for steps, chunk in pieces:
         positions += [step - first for step in steps]
         values.append(chunk)
-    counts = still_runs[torch.tensor(positions, device=still_runs.device)].flatten()
+    is_counted = still_runs[torch.tensor(positions, device=still_runs.device)].flatten()
     # One chunk is the usual case, and torch.cat would copy it.
     joined = values[0] if len(values) == 1 else torch.cat(values)
-    return SenderSignal(joined, counts)
+    return SenderSignal(joined, is_counted)
 
 
 def synops(link: Link, sent: torch.Tensor) -> float:
@@ -607,25 +652,35 @@ def synops(link: Link, sent: torch.Tensor) -> float:
 def count_active(signal: SenderSignal, may_be_binary: bool) -> torch.Tensor:
     """Count how often each value of a signal was not 0.
 
+    A layer that takes only -1, 0 and 1 needs no multiplications. So there are two
+    counts: of the timesteps of images in which all N values are such ones, and of all
+    other timesteps of images.
+
+    Take a signal of 2 values in three timesteps of one image: (1, 0), (1, -1) and
+    (0.5, 1). The first two timesteps are binary, so the counts are ((2, 1), (1, 1)).
+
     Parameters
     ----------
     signal : SenderSignal
-        N values for each timestep of an image.
+        In t timesteps of B images: values of shape (t B, ...), N for each of these t B
+        rows, and which rows are counted.
     may_be_binary : bool
-        Whether to look for timesteps of images whose values are all -1, 0 or 1. If not,
-        all count as others.
+        Whether to look for binary rows. If not, all count as others.
 
     Returns
     -------
     Tensor of shape (2, N)
-        In those timesteps, and in all others; see `OperationCounter`.
+        In binary rows, and in others; see `OperationCounter`.
     """
-    values, counts = signal
-    is_binary = torch.zeros_like(counts)
+    values, is_counted = signal
+    is_binary = torch.zeros_like(is_counted)  # (t B,)
     if may_be_binary:
-        is_binary = ((values == 0) | (values.abs() == 1)).flatten(1).all(1)
-    rows = torch.stack([counts & is_binary, counts & ~is_binary])
-    return sum_over_batch((values != 0).float(), rows).flatten(1)
+        value_is_binary = (values == 0) | (values.abs() == 1)
+        is_binary = value_is_binary.flatten(1).all(1)
+    counted_rows = torch.stack([is_counted & is_binary, is_counted & ~is_binary])  # (2, t B)
+    is_active = (values != 0).float()
+    # It gives (2, ...), for each of the two choices of rows a sum.
+    return sum_over_batch(is_active, counted_rows).flatten(1)
 
 
 def sum_over_batch(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

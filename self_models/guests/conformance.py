@@ -290,39 +290,82 @@ def compare_parts(a: SNNOutput, b: SNNOutput, tolerance: float | None) -> Iterat
 
     Values other than spikes and switches are compared if there is a tolerance.
     """
-    for name, ours, theirs in paired_parts(a, b):
-        if ours is None or theirs is None:
+    for part in paired_parts(a, b):
+        if part.ours is None or part.theirs is None:
             continue
-        ours = ours[..., None].flatten(2)
-        theirs = theirs[..., None].flatten(2)
-        if name in a.spikes or not ours.is_floating_point():
-            yield Comparison(name, ours, theirs, ours != theirs)
+        ours = part.ours[..., None].flatten(2)
+        theirs = part.theirs[..., None].flatten(2)
+        if part.name in a.spikes or not ours.is_floating_point():
+            yield Comparison(part.name, ours, theirs, ours != theirs)
         elif tolerance is not None:
             same_type = theirs.to(ours.dtype)
             is_near = torch.isclose(
                 ours, same_type, rtol=tolerance, atol=tolerance, equal_nan=True
             )
-            yield Comparison(name, ours, theirs, ~is_near)
+            yield Comparison(part.name, ours, theirs, ~is_near)
 
 
-def paired_parts(
-    a: SNNOutput, b: SNNOutput
-) -> Iterator[tuple[str, torch.Tensor | None, torch.Tensor | None]]:
-    """Give each part's name, and what each output has of it, (T, B, ...) or None."""
-    step = torch.arange(len(a.logits_by_step))[:, None]
-    yield "running", step < a.steps, step < b.steps
-    yield "is_open", a.is_open, b.is_open
-    for name in a.spikes:
-        ours = recorded_layer(a, name)
-        theirs = recorded_layer(b, name)
-        if ours.spikes is None or theirs.spikes is None:
-            yield name, a.spikes_by_step[name], b.spikes_by_step[name]
-        else:
-            yield name, ours.spikes, theirs.spikes
-        yield f"{name} potential", as_double(ours.membrane), as_double(theirs.membrane)
+class PairedPart(NamedTuple):
+    """What two outputs have of one part, not compared yet.
+
+    Attributes
+    ----------
+    name : str
+        What it is, see ``Difference.layer``.
+    ours, theirs : Tensor of shape (T, B, ...) or None
+        What each of them has. None where it does not have the part.
+    """
+
+    name: str
+    ours: torch.Tensor | None
+    theirs: torch.Tensor | None
+
+
+def paired_parts(a: SNNOutput, b: SNNOutput) -> Iterator[PairedPart]:
+    """Give all parts of two outputs, in the order in which a timestep runs.
+
+    The order matters: of several parts that differ in the same timestep the first one
+    given here is reported, since the others may follow from it.
+
+    Parameters
+    ----------
+    a, b : SNNOutput
+        Outputs of T timesteps for B images, with the same layers.
+
+    Returns
+    -------
+    iterator of PairedPart
+        Parts that one of the outputs lacks are among them.
+    """
+    step = torch.arange(len(a.logits_by_step))[:, None]  # (T, 1)
+    # An image that has stopped in one run alone differs from that timestep on.
+    yield PairedPart("running", step < a.steps, step < b.steps)
+    yield PairedPart("is_open", a.is_open, b.is_open)
+    for layer in a.spikes:
+        yield paired_spikes(a, b, layer)
+        yield PairedPart(
+            f"{layer} potential",
+            as_double(recorded_layer(a, layer).membrane),
+            as_double(recorded_layer(b, layer).membrane),
+        )
+    # What follows from the layers: logits, the prediction, and its pixels and errors.
     for name, field in OTHER_PARTS.items():
-        yield name, getattr(a, field), getattr(b, field)
-    yield "comparisons", comparisons_by_step(a, step), comparisons_by_step(b, step)
+        yield PairedPart(name, getattr(a, field), getattr(b, field))
+    yield PairedPart("comparisons", comparisons_by_step(a, step), comparisons_by_step(b, step))
+
+
+def paired_spikes(a: SNNOutput, b: SNNOutput, layer: str) -> PairedPart:
+    """Return the spikes of a layer, of each neuron if both outputs have recorded these.
+
+    A run that does not record knows only how many spikes the layer sends in a timestep.
+    If one of the two is such a run, these numbers (T, B) are compared.
+    """
+    ours = recorded_layer(a, layer).spikes
+    theirs = recorded_layer(b, layer).spikes
+    if ours is None or theirs is None:
+        ours = a.spikes_by_step[layer]
+        theirs = b.spikes_by_step[layer]
+    return PairedPart(layer, ours, theirs)
 
 
 def as_double(values: torch.Tensor | None) -> torch.Tensor | None:
@@ -331,7 +374,12 @@ def as_double(values: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def comparisons_by_step(output: SNNOutput, step: torch.Tensor) -> torch.Tensor | None:
-    """Return the comparisons of a run (T, B): all at the last timestep, or None."""
+    """Return the comparisons of a run, (T, B), or None if it makes none.
+
+    Only their sum over timesteps is known. It stands at the last timestep, so that any
+    difference that can be dated to an earlier one is found first. step: 0 to T - 1, as
+    (T, 1).
+    """
     if output.comparisons is None:
         return None
     return output.comparisons * (step == step[-1])

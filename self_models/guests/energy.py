@@ -375,16 +375,18 @@ def entries_of(
     graph = model.graph
     spikes = figures["spikes"]
     entries = {INPUT: Entry("input", "input", prod(graph.shape), spikes=spikes[INPUT])}
-    counted = set()  # a layer before the fork leads to decoder and classifier, but runs once
+    # A module before the fork is part of a link to the decoder and of one to the
+    # classifier. It runs once, so only the first of these links is charged for it.
+    charged = set()
     for link in graph.links:
         if link.target in graph.pools:
             continue
         modules = [name for name in link.through if name in counts["dense"] or name == link.end]
-        uncounted = [name for name in modules if name not in counted]
-        counted.update(modules)
+        new_modules = [name for name in modules if name not in charged]
+        charged.update(modules)
         if not link.through:  # a decoder that ends in neurons
             continue
-        entry = entry_of_link(model, link, uncounted, counts, figures)
+        entry = entry_of_link(model, link, new_modules, counts, figures)
         if link.target in entries:
             entry = add_entries(entries[link.target], entry)
         entries[link.target] = entry
@@ -394,38 +396,60 @@ def entries_of(
 def entry_of_link(
     model: VGG_SNN_STDB_wFeedback,
     link: Link,
-    uncounted: Sequence[str],
+    new_modules: Sequence[str],
     counts: Mapping[str, Mapping[str, float]],
     figures: Mapping[str, object],
 ) -> Entry:
     """Make the row of what one link leads to.
+
+    The fields of `Entry` say what each number means. They have four origins: the
+    layout of the link alone; spikes, as the evaluation gives them; counts of each of
+    the link's modules, which are summed; and counts that OperationCounter files under
+    the last module before the target.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
         The network.
     link : Link
-        Modules from neurons, or the input, to other neurons or an end.
-    uncounted : list of str
-        Those of its modules that no other link has brought into the ledger.
+        Modules from neurons, a pool or the input to other neurons or an end.
+    new_modules : list of str
+        Those of its modules that no earlier row has been charged with. Counts of other
+        modules are left out, so that the sum over all rows has each module once.
     counts, figures
-        See ``entries_of``.
+        See ``entries_of``. Of all images, and per image.
 
     Returns
     -------
     Entry
+        Means per image.
     """
-    graph = model.graph
     images = figures["images"]
-    spikes = figures["spikes"]
     name = link.target
     neurons = prod(link.chain.after)
-    source = graph.before_pools(link.source)
-    # What is counted at the last module counts once, where several links share it
-    last = [link.end] if link.end in uncounted else []
-    dense = mean_count(counts["dense"], uncounted, images)
-    biases = mean_count(counts["biases"], last, images)
+    # How many timesteps an image takes: each module runs in all of them, so the first
+    # one says it as well as any other.
     steps = next(iter(counts["steps"].values()), 0) / images
+
+    # Spikes that arrive. A maximum pool has none of its own in `spikes`: it passes on
+    # those of the neurons before it. But it has fewer outputs, which share them.
+    spikes = figures["spikes"]
+    firing_source = model.graph.before_pools(link.source)
+    num_senders = prod(model.graph.shapes[link.source])
+    sends_pixels = firing_source == INPUT and not model.encoding.uses_draws
+
+    # Sums over modules
+    dense = mean_count(counts["dense"], new_modules, images)
+    acs = mean_count(counts["acs"], new_modules, images)
+    macs = mean_count(counts["macs"], new_modules, images)
+
+    # Counts of the last module alone; none if an earlier row has them
+    last_module = [link.end] if link.end in new_modules else []
+    biases = mean_count(counts["biases"], last_module, images)
+    # A bias arrives at its neuron, too. It goes to all of them, spikes only to some.
+    reached_by_spikes = mean_count(counts["reached"], last_module, images)
+    reached = max(reached_by_spikes, biases)
+
     return Entry(
         layer=name,
         part=part_of_target(name),
@@ -433,16 +457,17 @@ def entry_of_link(
         weights=number_of_weights(link),
         sources=prod(link.chain.before),
         formula=operations_by_formula(link),
-        real=source == INPUT and not model.encoding.uses_draws,
-        rate=spikes[source] / prod(graph.shapes[link.source]),
-        spikes=spikes.get(name, 0.0),
-        synops=mean_count(counts["events"], last, images),
-        acs=mean_count(counts["acs"], uncounted, images),
-        macs=mean_count(counts["macs"], uncounted, images),
+        real=sends_pixels,
+        rate=spikes[firing_source] / num_senders,
+        spikes=spikes.get(name, 0.0),  # an end sends none
+        synops=mean_count(counts["events"], last_module, images),
+        acs=acs,
+        macs=macs,
         dense=dense,
         updates=neurons * steps,
-        reached=max(mean_count(counts["reached"], last, images), biases),
+        reached=reached,
         biases=biases,
+        # The blocking test compares what the decoder predicts.
         comparisons=figures["comparisons"] * (name == "decoded"),
         one_pass=dense / steps if steps else 0.0,
     )

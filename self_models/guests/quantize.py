@@ -24,7 +24,7 @@ whole numbers is not trained, and not saved.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil, floor, log2
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -466,6 +466,38 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
         For a network with a part or method of its own, or with a gate, rule, read-out
         or encoding that has no form in whole numbers.
     """
+    check_quantizable(model)
+    integer_snn = copied_as_integer_snn(model)
+    # quantize_layers() derives the units of all other signals from this one.
+    sends_pixels = integer_snn.encoding.send is whole_pixels
+    integer_snn.input_unit = 1 / MAX_PIXEL if sends_pixels else 1.0
+
+    # Layers are folded while their weights still are fractions: products of weights of
+    # 8 bits, which a folded kernel consists of, would not fit 8 bits.
+    image_size = integer_snn.image_shape[1:]  # (H, W); also that of the decoder's output
+    if fold:
+        integer_snn.features = fold_strides(integer_snn.features, image_size)
+    if integer_snn.has_feedback:
+        integer_snn.generate = fold_decoder(integer_snn.generate, image_size)
+
+    # A current of this size in every timestep just keeps V within 16 bits.
+    largest_current = LARGEST_NARROW // integer_snn.latency if fold else None
+    # It leaves whole weights, biases and thresholds, and returns what arrives at each
+    # end of the graph. Its unit is that of the logits, or of the decoder's output.
+    signals_at_ends = quantize_layers(integer_snn, largest_current)
+    if "output" in signals_at_ends:
+        integer_snn.logits_unit = signals_at_ends["output"].unit
+    if "decoded" in signals_at_ends:  # not without a decoder
+        integer_snn.decoded_unit = signals_at_ends["decoded"].unit
+    return integer_snn.requires_grad_(False)
+
+
+def check_quantizable(model: SpikingLayers) -> None:
+    """Raise ModelError for a network whose parts have no form in whole numbers.
+
+    Gates, rules, read-outs and encodings are left to IntegerSNN, which checks them when
+    it is built.
+    """
     if not isinstance(model, SpikingLayers):
         raise ModelError(
             f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first"
@@ -476,28 +508,30 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
             f"{WHO} is for networks of a plan, and this one has an ANN's own layers: "
             "load it with weights float32"
         )
+
+
+def copied_as_integer_snn(model: VGG_SNN_STDB_wFeedback) -> IntegerSNN:
+    """Return an IntegerSNN with copies of an SNN's layers and values, not rounded yet.
+
+    Its neurons are new ones, for whole numbers; their thresholds and leaks are the
+    SNN's, still as fractions.
+    """
+    # Initial weights are drawn, and replaced below. The caller's random numbers must
+    # not depend on that.
     with torch.random.fork_rng([]):
         integer_snn = IntegerSNN(**model.settings)
-    for name, stage in model.named_children():
+    for stage_name, stage in model.named_children():
         for position, layer in stage.named_children():
-            if not isinstance(layer, SpikingNeuron):  # it may be another than the plan's
-                getattr(integer_snn, name)._modules[position] = copy.deepcopy(layer)
+            # A layer may have been replaced since the network was built, so that the
+            # one that IntegerSNN has built from the settings is another.
+            if not isinstance(layer, SpikingNeuron):
+                new_stage = getattr(integer_snn, stage_name)
+                new_stage.add_module(position, copy.deepcopy(layer))
+    # Values come last, since they have to fit the layers.
     integer_snn.load_state_dict(model.state_dict())
     integer_snn.objective = model.objective
     integer_snn.train(model.training)
-
-    sends_pixels = integer_snn.encoding.send is whole_pixels
-    integer_snn.input_unit = 1 / MAX_PIXEL if sends_pixels else 1.0
-    image_size = integer_snn.image_shape[1:]
-    if fold:
-        integer_snn.features = fold_strides(integer_snn.features, image_size)
-    if integer_snn.has_feedback:
-        integer_snn.generate = fold_decoder(integer_snn.generate, image_size)
-    largest_current = LARGEST_NARROW // integer_snn.latency if fold else None
-    ends = quantize_layers(integer_snn, largest_current)
-    integer_snn.logits_unit = ends["output"].unit if "output" in ends else 1.0
-    integer_snn.decoded_unit = ends["decoded"].unit if "decoded" in ends else 1.0
-    return integer_snn.requires_grad_(False)
+    return integer_snn
 
 
 def quantize_folded(model: SpikingLayers) -> IntegerSNN:
@@ -726,39 +760,84 @@ def weights_by_place(weight: torch.Tensor, module: nn.Module) -> Iterator[torch.
 def fold_strides(features: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
     """Fold each strided convolution into the convolution behind it.
 
+    Take the modules (conv, neuron, strided, conv, neuron) at the positions 0 to 4, with
+    the fork at 5. They become (conv, neuron, folded, neuron), with the fork at 4.
+
     Parameters
     ----------
     features : nn.Sequential
-        An encoder, with its ``fork``.
+        An encoder. Its ``fork`` says how many of its modules the decoder needs; 0 if
+        there is no decoder.
     image_size : tuple of (int, int)
         Height and width of its images.
 
     Returns
     -------
     nn.Sequential
-        The encoder. A strided convolution stays if an image has an odd side there: its
-        last row would be seen where the second convolution has padding.
+        The encoder, with a ``fork`` of its own. A folded convolution has the name of
+        the second one. Two stay apart where `may_fold` says no.
     """
-    layers = []  # names and modules
-    fork = features.fork
-    size = image_size  # of what arrives at a module
-    previous_size = image_size  # of what arrives at the module before
-    for number, (name, module) in enumerate(features.named_children()):
+    input_sizes = sizes_before(features, image_size)
+    layers = []  # (name, module) of the encoder so far
+    num_folded_before_fork = 0
+    for position, (name, module) in enumerate(features.named_children()):
         previous = layers[-1][1] if layers else None
-        is_pair = is_strided(previous) and is_plain_convolution(module)
-        has_odd_side = any(length % 2 for length in previous_size)
-        if is_pair and number != features.fork and not has_odd_side:
+        previous_input_size = input_sizes[max(position - 1, 0)]
+        # The decoder takes what the module before the fork sends, so that one must not
+        # be folded into the module behind the fork.
+        is_behind_fork = position == features.fork
+        if not is_behind_fork and may_fold(previous, module, previous_input_size):
             layers[-1] = (name, fold_convolutions(previous, module))
-            if number < features.fork:
-                fork -= 1
+            # `position` and `fork` both count the modules of `features`, not of the
+            # encoder that is made here.
+            if position < features.fork:
+                num_folded_before_fork += 1
         else:
             layers.append((name, module))
-        previous_size = size
+    encoder = nn.Sequential(OrderedDict(layers))
+    encoder.fork = features.fork - num_folded_before_fork
+    return encoder
+
+
+def sizes_before(features: nn.Sequential, image_size: Sequence[int]) -> list[Sequence[int]]:
+    """Return the (height, width) of what arrives at each module of an encoder.
+
+    In encoders of an architecture strides of 2 alone change it, of pools and of
+    convolutions without padding: other convolutions are padded.
+    """
+    sizes = []
+    size = image_size
+    for module in features:
+        sizes.append(size)
         if getattr(module, "stride", 1) in (2, (2, 2)):
             size = [length // 2 for length in size]
-    encoder = nn.Sequential(OrderedDict(layers))
-    encoder.fork = fork
-    return encoder
+    return sizes
+
+
+def may_fold(
+    previous: nn.Module | None, module: nn.Module, previous_input_size: Sequence[int]
+) -> bool:
+    """Return whether one convolution can do what two modules in a row do.
+
+    The first one has to be strided, and the second one to move by one place. If a side
+    of the first one's input is odd, it never looks at the last row or column. The
+    folded one would, where the second one has zeros as padding.
+
+    Parameters
+    ----------
+    previous : nn.Module or None
+        The first module, if there is any before ``module``.
+    module : nn.Module
+        The second one.
+    previous_input_size : (height, width)
+        Of what arrives at ``previous``.
+
+    Returns
+    -------
+    bool
+    """
+    has_odd_side = any(length % 2 for length in previous_input_size)
+    return is_strided(previous) and is_plain_convolution(module) and not has_odd_side
 
 
 def is_strided(module: nn.Module | None) -> bool:

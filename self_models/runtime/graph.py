@@ -491,30 +491,58 @@ class Graph:
         # Edges back come last, since their sources have been laid out only now.
         for target, paths_to_target in paths.items():
             back_paths = [path for path in paths_to_target if path.is_back]
-            layout.links[target] += [self._link(layout, path, target) for path in back_paths]
+            layout.links[target] += [self._make_link(layout, path, target) for path in back_paths]
         return layout
 
     def _lay_out_forward_links(self, layout, target, paths):
         """Add the links to a target that act at once, and the target's shape."""
         forward_paths = [path for path in paths if not path.is_back]
-        links = [self._link(layout, path, target) for path in forward_paths]
+        links = [self._make_link(layout, path, target) for path in forward_paths]
         shape = links[0].chain.after
         if target in self.pools:
             shape = shape_after(self.modules[target], shape)
         layout.links[target] = links
         layout.spatial_shapes[target] = shape
 
-    def _link(self, layout, path, target):
-        """Return the Link on a SignalPath, whose sender the layout has, to a target."""
-        modules = []
-        for name in path.nodes:
-            if not passes(self.modules[name]):
-                modules.append(self.modules[name])
+    def _make_link(self, layout, path, target):
+        """Return the Link that a SignalPath to a target becomes.
+
+        Of the nodes of the path, only those that compute something are part of the
+        link's chain. Take the path dropout, conv, flatten, fc: the chain has conv and
+        fc.
+
+        Parameters
+        ----------
+        layout : Layout
+            It has the spatial shape of the path's sender already.
+        path : SignalPath
+            Sender, and names of the linear nodes behind it.
+        target : str
+            Name of the sender, or of the end, to which the path leads.
+
+        Returns
+        -------
+        Link
+        """
+        # Dropouts and identities give what they take, so they cannot change a shape.
+        changing = [name for name in path.nodes if not passes(self.modules[name])]
+        # Flattens are given to the chain, which follows the shapes through them, but it
+        # does not keep them: they only number the same values in another way.
         chain = Chain.of_modules(
-            modules, layout.spatial_shapes[path.sender], self.shapes[path.sender]
+            [self.modules[name] for name in changing],
+            before=layout.spatial_shapes[path.sender],
+            network_shape=self.shapes[path.sender],
         )
-        through = tuple(name for name in path.nodes if self.modules[name] in chain.modules)
-        return Link(path.sender, path.nodes, target, through, chain, path.is_back)
+        # So these are the names of chain.modules, in the same order.
+        through = [name for name in changing if not isinstance(self.modules[name], nn.Flatten)]
+        return Link(
+            source=path.sender,
+            path=path.nodes,
+            target=target,
+            through=tuple(through),
+            chain=chain,
+            is_back=path.is_back,
+        )
 
     def _paths_into(self, node, visited):
         """Find the senders whose signal reaches a node, and the paths from them.

@@ -32,7 +32,7 @@ from self_models.runtime.graph import Node
 from self_models.runtime.known_parts import is_hooked
 from self_models.runtime.loop import Outputs, show_image, stack_outputs
 from self_models.runtime.outputs import INPUT
-from self_models.runtime.state import RunState
+from self_models.runtime.state import RunState, View
 
 Signals = dict[str, torch.Tensor]  # name of a node, or "input" -> what it sends, (T, B, ...)
 
@@ -58,7 +58,10 @@ def advance(
     model : VGG_SNN_STDB_wFeedback
         A network that the engine supports.
     run : RunState
-        State before these timesteps. It becomes the state after them.
+        State before these timesteps. It becomes the state after them. Group 1 changes
+        ``steps``, ``view`` and ``readout_sum``, and of recordings ``image``; both
+        groups add to ``graph_state``, ``counts`` and, if operations are counted,
+        ``activity``; this function itself changes ``logits``.
     draws : Tensor of shape (T, B, C, H, W), 0 to 1
         Uniform samples for the input encoding.
     nodes : sequence of Node
@@ -71,21 +74,27 @@ def advance(
         lists the keys.
     """
     num_steps = len(draws)
+    # Taken now, since group 1 adds 1 to run.steps for each timestep.
     steps = range(run.steps, run.steps + num_steps)
     predicting, others = split_by_prediction(model, nodes)
 
+    # Group 1. The parts run in order: each one leaves in run.view what the input
+    # neurons see in the next one.
     part_length = 1 if model.gate.reacts else num_steps
-    sent_in_parts = []
-    outputs_by_step = []
+    sent_in_parts = []  # of each part: name of a node -> what it sent, (t, B, ...)
+    outputs_by_step = []  # of each timestep: name of an output -> (B, ...)
     for part in draws.split(part_length):
-        # It counts these timesteps in `run.steps`, and leaves in `run.view` what the
-        # input neurons see in the next part.
         sent, outputs = run_and_predict(model, run, predicting, part)
-        sent_in_parts.append(select_sources(sent, others))  # lets go of all else
+        # Signals that group 2 does not take are dropped, to free their memory.
+        sent_in_parts.append(select_sources(sent, others))
         outputs_by_step += outputs
+
+    # Group 2. It takes what group 1 has sent, and adds to `sent` what its own nodes do.
     sent = concatenate(sent_in_parts)
     propagate(run, others, sent, steps)
 
+    # The output belongs to group 2, so its logits can only be computed now. Group 1 has
+    # left run.logits as they were before these timesteps.
     output_current = sent[model.graph.ends["output"]].to(run.image.dtype)
     logits = accumulate_logits(
         run.logits, output_current, model.settings["output_leak"], at_once=model.training
@@ -165,38 +174,71 @@ def concatenate(parts: Sequence[Signals]) -> Signals:
 
 
 def encode_input(model: nn.Module, run: RunState, draws: torch.Tensor) -> torch.Tensor:
-    """Return what the input neurons send in the next timesteps.
+    """Return what the input neurons send in the next T timesteps.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
         The network.
     run : RunState
-        It keeps the number of input spikes. If timesteps of recordings run one by one,
-        it is changed to see the present frame.
+        State before these timesteps. What is sent is added to ``counts`` and, if
+        operations are counted, to ``activity``. Of recordings ``image`` and ``view``
+        may change, see `current_view`. ``steps`` stays.
     draws : Tensor of shape (T, B, C, H, W), 0 to 1
         Uniform samples for the input encoding.
 
     Returns
     -------
     Tensor of shape (T, B, C, H, W)
-        Spikes, or pixel values; of recordings those of each timestep's frame.
+        What the encoding makes of the pixels, or of their prediction errors under a
+        gate that sends these: spikes, or real values.
     """
     steps = range(run.steps, run.steps + len(draws))
-    if run.recording is not None and len(draws) > 1:
-        # Each timestep has a frame of its own. They run together only under a gate that
-        # does not react, so the view of each follows from its frame alone.
-        frames = run.recording[:, steps.start : steps.stop].transpose(0, 1)  # (T, B, C, H, W)
-        view = model.gate.start(frames)
-    else:
-        show_image(model, run, run.current_frame())
-        view = run.view
-    signal = model.encoding.send(view.unexplained(), draws)
-    if run.activity is not None:
+    view = current_view(model, run, len(draws))
+    # The pixels that the gate lets through, or what is left of them once it has
+    # subtracted the prediction. (B, C, H, W) goes with the draws of all timesteps.
+    pixels = view.unexplained()
+    signal = model.encoding.send(pixels, draws)
+    if run.activity is not None:  # somebody counts operations
         run.log_activity(INPUT, signal.flatten(0, 1), steps)
     spikes = count_events(view.spiking_inputs(signal))
     run.counts.setdefault(INPUT, []).append((steps, spikes))
     return signal
+
+
+def current_view(model: nn.Module, run: RunState, num_steps: int) -> View:
+    """Return what the input neurons see in the next timesteps.
+
+    Images stand still, so there is one view of all these timesteps: ``run.view``, as
+    the gate has left it after the timestep before. A recording shows another frame in
+    each timestep. If several run together, the gate does not react to predictions, as
+    `run_and_predict` demands. So what it lets through of a frame depends on the frame
+    alone, and is what it lets through at the start of a run.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    run : RunState
+        State before these timesteps. If a timestep of a recording runs alone, its frame
+        becomes ``image``, and ``view`` becomes what the gate lets through of it;
+        `show_image` also makes a network with the setting ``surprise`` forget.
+        Otherwise nothing changes.
+    num_steps : int
+        Number of timesteps.
+
+    Returns
+    -------
+    View
+        Of tensors (B, C, H, W) for all these timesteps; (T, B, C, H, W) if several
+        timesteps of a recording run together.
+    """
+    if run.recording is not None and num_steps > 1:
+        frames = run.recording[:, run.steps : run.steps + num_steps]  # (B, T, C, H, W)
+        return model.gate.start(frames.transpose(0, 1))
+    # It changes nothing if the frame is the image shown already, as of still images.
+    show_image(model, run, run.current_frame())
+    return run.view
 
 
 def propagate(run: RunState, nodes: Sequence[Node], sent: Signals, steps: range) -> None:

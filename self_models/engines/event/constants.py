@@ -1,8 +1,17 @@
 """Constants of nodes: thresholds, leaks, bounds, biases, and values to reset to.
 
-The array of constants begins with five numbers of each node. Behind them lies what only
-some nodes have: the value that V is reset to, biases, and values of single neurons
-where the neurons of a node differ. Fields of the node say where these begin.
+The kernel reads all of them from one flat array. It begins with five numbers of each
+node, node after node, in the order of network.h: K.THRESHOLD, K.LEAK, K.START, K.FLOOR
+and K.CEILING. Behind them lies what only some nodes have, in any order. Fields of the
+node in the tables say where, as positions in the array; 0 means that there is none:
+
+- ``first_reset``: the value to which V is set after a spike, one number;
+- ``first_own``: threshold, leak and reset of each neuron, where the neurons of a node
+  differ: 3 * H * W * C numbers;
+- ``first_bias``: what is added in each timestep: H * W * C numbers if there is a
+  ``first_own``, else C, one of each channel.
+
+Numbers of neurons lie row by row, with the C channels of a place together.
 """
 
 from dataclasses import dataclass
@@ -129,52 +138,101 @@ def whole_constants(layout) -> ConstantsArray:
 def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: bool) -> None:
     """Add the constants of one node.
 
+    Where they lie is said at the top of this file.
+
     Parameters
     ----------
     constants : ConstantsArray
-        The array.
+        The array. Row n of its five constants is overwritten, and what else the node
+        needs is appended.
     n : int
         Number of the node.
     node : LayoutNode
         The node.
     fields : NODE
-        The same node in the tables; where its constants begin is filled in.
+        The same node in the tables. Of ``first_reset``, ``first_own`` and
+        ``first_bias`` those are filled in of which something is appended.
     is_whole : bool
-        The network is one in whole numbers, and the five constants are there already.
+        The network is one in whole numbers. Then `whole_constants` has filled in the
+        five constants, and only the bias is looked at here.
+
+    Raises
+    ------
+    ModelError
+        For neurons that the kernel has no room for.
     """
     neuron = None if is_whole else node.neuron
-    five = constants.of_nodes[n]
-    bias = node.bias
     values = neuron_values(node, neuron)
+    bias = node.bias  # (C,), (C, H, W), or None
     if neuron is not None:
         bias = bias_with_drive(node, neuron)
+    fill_five_constants(constants.of_nodes[n], node, neuron, values)
+    if neuron is not None and has_reset_value(neuron):
+        # Also where each neuron has a value of its own below: only a first_reset that
+        # is not 0 makes the kernel set V, instead of subtracting the threshold.
+        fields["first_reset"] = constants.append(values.reset.flat[0])
+
+    # If one of these differs between the neurons, the kernel gets all of them of each
+    # neuron, so that a place has the same layout in every such node.
+    bias_has_places = bias is not None and prod(bias.shape[1:]) > 1
+    values_differ = [not is_uniform(value) for value in values.as_list()]
+    has_own = bias_has_places or any(values_differ)
+    if has_own:
+        check_room(constants.of_nodes[n], values)
+        own_values = [in_rows_of_places(value, node.shape) for value in values.as_list()]
+        fields["first_own"] = constants.append(np.stack(own_values))  # (3, H, W, C)
+    if bias is not None:
+        bias = np.broadcast_to(by_place(bias), node.shape)  # (C, H, W)
+        # The kernel steps through biases by place just if there is a first_own.
+        of_neurons = bias.transpose(1, 2, 0)
+        of_channels = bias[:, 0, 0]
+        fields["first_bias"] = constants.append(of_neurons if has_own else of_channels)
+
+
+def fill_five_constants(
+    five: np.ndarray, node, neuron: SpikingNeuron | None, values: NeuronValues
+) -> None:
+    """Fill in the five constants of a node, as far as they are not the defaults.
+
+    The ceiling always is the default: neurons of networks with fractions have none.
+
+    Parameters
+    ----------
+    five : ndarray, shape (5,)
+        A row of ``ConstantsArray.of_nodes``, which is changed. It has the defaults.
+    node : LayoutNode
+        The node.
+    neuron : SpikingNeuron or None
+        Its neurons, if it has any that are not in whole numbers.
+    values : NeuronValues
+        What `neuron_values` has of them.
+    """
+    if neuron is not None:
+        # The first neuron's, for all: a start of NIR that differs between the neurons
+        # has been refused in layout.py, and check_room() refuses differing thresholds.
         five[K.START] = tensor_of(neuron.rest).flatten()[0].item()
         five[K.FLOOR] = lowest_potential(neuron)
-        if has_reset_value(neuron):
-            fields["first_reset"] = constants.append(values.reset.flat[0])
-    if neuron is not None or node.leak is not None:
+    is_synapse = node.leak is not None
+    if neuron is not None or is_synapse:
         five[K.THRESHOLD] = values.threshold.flat[0]
+        # If leaks differ, each neuron has its own, and the node's only has to be other
+        # than 1: for such a node the kernel remembers up to which timestep the leaks of
+        # a place are made up for.
         five[K.LEAK] = values.leak.flat[0] if is_uniform(values.leak) else 0
 
-    has_own = bias is not None and prod(bias.shape[1:]) > 1
-    for value in values.as_list():
-        has_own |= not is_uniform(value)
-    if has_own:
-        begins_elsewhere = five[K.START] or five[K.FLOOR] != LOWEST
-        if begins_elsewhere and not is_uniform(values.threshold):
-            raise ModelError(
-                "neurons with thresholds of their own that begin above 0, or have a floor: "
-                "it runs dense"
-            )
-        fields["first_own"] = constants.append(
-            np.stack([in_rows_of_places(value, node.shape) for value in values.as_list()])
-        )
-    if bias is not None:
-        bias = np.broadcast_to(by_place(bias), node.shape)
-        # With values of single neurons there is a bias of each, too; else one of each
-        # channel.
-        fields["first_bias"] = constants.append(
-            bias.transpose(1, 2, 0) if has_own else bias[:, 0, 0]
+
+def check_room(five: np.ndarray, values: NeuronValues) -> None:
+    """Raise ModelError if start and floor of a node's neurons differ with thresholds.
+
+    Both are shares of the threshold, except for a start of NIR, but a node has one
+    number of each for all its neurons. So where thresholds differ, V has to begin at 0,
+    and to have no floor.
+    """
+    begins_elsewhere = five[K.START] or five[K.FLOOR] != LOWEST
+    if begins_elsewhere and not is_uniform(values.threshold):
+        raise ModelError(
+            "neurons with thresholds of their own that begin above 0, or have a floor: "
+            "it runs dense"
         )
 
 

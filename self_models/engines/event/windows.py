@@ -120,32 +120,45 @@ class WindowedChain(Chain):
 
     @torch.no_grad()
     def constant(self, bias_counts: list[bool]) -> np.ndarray | None:
-        """Return what comes out of the chain if nothing comes in.
+        """Return what the biases of these layers make at the end if nothing comes in.
+
+        That is the output for an input of 0, which the target gets in each timestep.
+        Take two layers with outputs W1 x + b1 and W2 x + b2. If both biases count, this
+        is W2 b1 + b2. If the first one does not, it is b2 alone.
 
         Parameters
         ----------
         bias_counts : list of bool
-            Of each layer: whether its bias counts.
+            Of each layer: whether to add its bias. Chains with layers in common may
+            lead to one target, which must get a shared layer's bias once. So the bias
+            counts in one of these chains, and not in the others.
 
         Returns
         -------
-        ndarray of float64, shape (C,) or (C, H, W), or None
-            The latter shape if places differ. None if no bias counts.
+        ndarray of float64, or None
+            One value of each channel, (C,), where it is the same at all places of the
+            channel, as of a Linear layer, whose output is (C, 1, 1). Otherwise one of
+            each neuron, (C, H, W): padding brings no bias to places at the border. None
+            if no layer has a bias that counts.
         """
-        biases = []
+        biases = []  # of each layer a Tensor (C',), or None if there is nothing to add
         for module, counts in zip(self.modules, bias_counts, strict=True):
             biases.append(getattr(module, "bias", None) if counts else None)
         if all(bias is None for bias in biases):
             return None
-        signal = torch.zeros(1, *self.before, dtype=torch.float64)
+        signal = torch.zeros(1, *self.before, dtype=torch.float64)  # (1, C, H, W)
         for n, bias in enumerate(biases):
-            before = [Span(0, size) for size in self.shapes[n][1:]]
-            after = [Span(0, size) for size in self.shapes[n + 1][1:]]
-            signal = self._apply_layer(n, signal, before, after)
+            # _apply_layer() can compute a part of a signal. Here it is the whole one:
+            # all rows, and all columns.
+            whole_input = [Span(0, length) for length in self.shapes[n][1:]]
+            whole_output = [Span(0, length) for length in self.shapes[n + 1][1:]]
+            # It leaves out the layer's own bias, which is added if it counts.
+            signal = self._apply_layer(n, signal, whole_input, whole_output)
             if bias is not None:
                 signal = signal + bias.double().view(-1, 1, 1)
-        values = signal[0].numpy()
-        if (values == values[:, :1, :1]).all():
+        values = signal[0].numpy()  # (C, H, W)
+        first_place = values[:, :1, :1]
+        if (values == first_place).all():
             return values[:, 0, 0]
         return values
 

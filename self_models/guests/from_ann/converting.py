@@ -521,44 +521,73 @@ def misplaced(where: str, module: nn.Module | None) -> str:
     return f"{where} stands where a network with a decoder has {expected}, of this order: {ORDER}"
 
 
+# What a module's class does not say of its size. No module has all of these attributes.
+SIZES = (
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_features",
+    "out_features",
+    "divisor_override",  # of an average pool
+)
+
+
 class ModuleForm(NamedTuple):
-    """What two modules have in common that do the same with the same weights.
+    """What a module computes, without the values of its weights.
+
+    Modules of equal forms give equal outputs once they have equal weights. Whether
+    there is a bias is not part of the form: ``takes_weights_of`` looks at it apart.
 
     Attributes
     ----------
     kind : type
-        The class; nn.ReLU for neurons, which stand in its place.
-    steps : tuple of AxisReach
-        Windows along rows and columns.
-    numbers : tuple
-        Channels, features, groups and divisor; None for those that it does not have.
+        The class, see ``module_form``.
+    windows : tuple of AxisReach
+        Kernel, stride, padding and dilation along rows, and along columns. Empty for a
+        module without a kernel.
+    sizes : tuple of (int or None)
+        Its attributes of the names SIZES, None for those that it does not have.
     """
 
     kind: type
-    steps: tuple[AxisReach, ...]
-    numbers: tuple
+    windows: tuple[AxisReach, ...]
+    sizes: tuple[int | None, ...]
 
 
 def module_form(module: nn.Module) -> ModuleForm:
-    """Return the form of a module."""
-    kind = type(module)
+    """Describe a module such that an ANN's layer can be compared with its counterpart.
+
+    ``takes_weights_of`` lets a network's module take the weights of an ANN's layer only
+    if both have the same form. An attribute that changes the output belongs in here,
+    else a layer is accepted that computes something else.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A layer of an ANN, or a module of an SNN.
+
+    Returns
+    -------
+    ModuleForm
+        For example, of ``nn.Conv2d(3, 16, 3, padding=1)``: the kind nn.Conv2d, twice
+        the window AxisReach(kernel=3, stride=1, padding=1), and the sizes
+        (3, 16, 1, None, None, None).
+    """
     if isinstance(module, SpikingNeuron):
+        # An SNN has neurons where its ANN has ReLUs: rates stand for their values.
         kind = nn.ReLU
     elif isinstance(module, nn.MaxPool2d):
-        kind = nn.MaxPool2d  # of spikes there are others, derived from it
-    steps = ()
+        # An SNN may have CountingMaxPool, a class derived from the ANN's nn.MaxPool2d.
+        kind = nn.MaxPool2d
+    else:
+        kind = type(module)
+    windows = ()
     if hasattr(module, "kernel_size"):
-        steps = (AxisReach.along(module, -2), AxisReach.along(module, -1))
-    names = (
-        "in_channels",
-        "out_channels",
-        "groups",
-        "in_features",
-        "out_features",
-        "divisor_override",
-    )
-    numbers = tuple(getattr(module, name, None) for name in names)
-    return ModuleForm(kind, steps, numbers)
+        rows = AxisReach.along(module, -2)
+        columns = AxisReach.along(module, -1)
+        windows = (rows, columns)
+    sizes = tuple(getattr(module, name, None) for name in SIZES)
+    return ModuleForm(kind, windows, sizes)
 
 
 def architecture_settings(layers: Sequence[Layer], decoder: str | list) -> dict[str, object]:
