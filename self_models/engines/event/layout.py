@@ -437,23 +437,48 @@ class Layout:
         run_list : list of int
             New relays are appended here, and then the target.
         """
-        depth = self.nodes[target].depth
-        source, start = self._follow_relays(source, chain, depth)
-        num_modules = len(chain.modules)
-        ends = []  # behind how many layers of the chain each new relay stands
-        if self.is_compact:
-            rest = chain.part(start, num_modules)
-            ends = [start + end for end in fewest_weights(rest, bool(self.whole))]
-        for end in ends:
-            source = self._add_relay(source, chain.part(start, end), bias_counts[start:end])
-            run_list.append(source)
-            self.nodes[source].depth = depth  # it gets its bias when the target does
-            start = end
-        last = chain.part(start, num_modules)
-        self._link(source, last, target)
+        phase = self.nodes[target].depth
+        # Relays that earlier links have added come first: num_passed counts the layers
+        # of the chain that lie before the node that is reached.
+        node, num_passed = self._follow_relays(source, chain, phase)
+
+        # Each new relay runs before what it leads to, so it goes into the list first.
+        for num_layers in self._places_of_relays(chain, num_passed):
+            part = chain.part(num_passed, num_layers)
+            node = self._add_relay(node, part, bias_counts[num_passed:num_layers])
+            self.nodes[node].depth = phase  # it gets its bias when the target does
+            run_list.append(node)
+            num_passed = num_layers
+
+        last_part = chain.part(num_passed, len(chain.modules))
+        self._link(node, last_part, target)
         run_list.append(target)
-        into = self.nodes[target].into  # of an ADDING node the one that it adds to
-        self.nodes[into].add_bias(last.constant(bias_counts[start:]))
+        # What is constant, the layers' biases, is added once, here. An ADDING node has
+        # no potentials: its bias goes to the node that it adds to.
+        charged = self.nodes[self.nodes[target].into]
+        charged.add_bias(last_part.constant(bias_counts[num_passed:]))
+
+    def _places_of_relays(self, chain, num_passed):
+        """Return behind how many layers of a chain each new relay is to stand.
+
+        Without ``is_compact`` there is none: a link then has all layers in one.
+
+        Parameters
+        ----------
+        chain : WindowedChain
+            All layers.
+        num_passed : int
+            Layers at its beginning that have their relay already.
+
+        Returns
+        -------
+        list of int
+            Ascending, between ``num_passed`` and the number of layers.
+        """
+        if not self.is_compact:
+            return []
+        rest = chain.part(num_passed, len(chain.modules))
+        return [num_passed + place for place in fewest_weights(rest, bool(self.whole))]
 
     def _follow_relays(self, source, chain, depth):
         """Go from a node along relays that are there, as far as they fit a chain.
