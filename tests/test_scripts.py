@@ -437,13 +437,13 @@ NOISE = """noise = torch.rand(len(batch.labels)) < 0.1
                         other = torch.randint(10, batch.labels.shape)
                         batch = batch._replace(labels=torch.where(noise, other, batch.labels))
                         draws = Draws("""
-SIZE = """losses["size_loss"] = output.logits.square().mean()
-    total = total + 1e-3 * losses["size_loss"]
+SIZE = """losses["magnitude"] = output.logits.square().mean()
+    total = total + 1e-3 * losses["magnitude"]
     losses["total"] = total"""
 
 
 def test_a_copy_of_the_script_gets_a_loss_an_optimiser_and_label_noise_of_its_own(
-    trained, tmp_path
+    trained, tmp_path, monkeypatch
 ):
     """In the copy alone. The log tells of them, and the run goes on after it was stopped."""
     text = (REPOSITORY / "snn_wFeedback.py").read_text()
@@ -458,12 +458,15 @@ def test_a_copy_of_the_script_gets_a_loss_an_optimiser_and_label_noise_of_its_ow
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
     flags = f"--pretrained_ann {trained.ann} {SPIKING} --run_name mine --output_dir {tmp_path}"
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "mine.py")])
     mine.main(flags.split())
     mine.main(f"--run_name mine --output_dir {tmp_path} --resume --epochs 2".split())
     log = (tmp_path / "logs/snn/mine.log").read_text()
-    assert "optimiser: Lion, learning_rate=" in log
+    assert re.search("optimiser: Lion, learning_rate=.* .in place of --optimizer Adam.", log)
+    assert re.search(r"epoch 1/1: train classification .* [|] magnitude [\d.,]+ [|] total", log)
+    assert re.search("git revision: .*, script mine.py of digest [0-9a-f]{16}; seed", log)
     first, second = records(tmp_path / "logs/snn/mine.jsonl", "epoch")
     for epoch in (first, second):
         parts = epoch["train"]
-        assert parts["total"] > parts["classification"] + 1e-3 * parts["size_loss"] > 0
-        assert epoch["evaluated"]["size_loss"] > 0
+        assert parts["total"] > parts["classification"] + 1e-3 * parts["magnitude"] > 0
+        assert epoch["evaluated"]["magnitude"] > 0
