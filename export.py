@@ -9,8 +9,8 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 from dataclasses import replace
 
-import snn_wFeedback
 from harness.building.models import named
+from harness.command_line.flags import borrowed_flags
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
@@ -23,8 +23,8 @@ DATA = ("dataset", "data_dir", "skip_bad")
 def build_parser() -> Parser:
     """Return the parser."""
     parser = Parser(__doc__)
-    flags_of_training = snn_wFeedback.build_parser([]).settings
-    settings = {name: flags_of_training[name] for name in DATA}
+    flags = borrowed_flags(DATA)
+    settings = {name: flags[name] for name in DATA}  # --help has them in this order
     settings["dataset"] = replace(
         settings["dataset"],
         default="",

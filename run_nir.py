@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import snn_wFeedback
 from harness import UserError
 from harness.arguments import Arguments, set_found
+from harness.command_line.flags import borrowed_flags
 from harness.command_line.parser import Parser, SwitchAction, flag_type
 from harness.command_line.reading import add_reading_flags, reading_of
 from harness.command_line.scripts import run_script
@@ -100,12 +100,11 @@ def build_parser() -> Parser:
 
 def shared_flags() -> dict[str, Setting]:
     """Return the flags that the training script has, too, by name."""
-    flags_of_training = snn_wFeedback.build_parser([]).settings
-    flags = {name: flag for name, flag in flags_of_training.items() if name in SHARED}
+    flags = borrowed_flags({*SHARED, "dataset"})
     flags["batch_size"] = replace(flags["batch_size"], help="recordings or images at a time")
     flags["seed"] = replace(flags["seed"], help="images: seed of --encoding poisson")
     flags["dataset"] = replace(
-        flags_of_training["dataset"],
+        flags["dataset"],
         default=None,
         help=(
             "run on the test images of this data set instead of recordings, each for --timesteps "

@@ -248,7 +248,7 @@ def load_known(path: str | os.PathLike, own: type[nn.Module] | None = None) -> d
     -------
     dict
         As `load_checkpoint` returns it; with settings also "gone", see
-        `network_settings`.
+        `network_settings`, and "own_parts", see `take_own_parts`.
 
     Raises
     ------

@@ -466,10 +466,9 @@ def idle_settings(model: Network) -> set[str]:
     """
     idle = set()
     for kind, registry in model.parts.items():
-        for name in settings_in(*registry.values()):
-            is_chosen = name in field_values(getattr(model, kind))
-            if not is_chosen or kind in model.own_parts:
-                idle.add(name)
+        idle.update(settings_in(*registry.values()))
+        if kind not in model.own_parts:
+            idle.difference_update(field_values(getattr(model, kind)))
     return idle
 
 

@@ -6,6 +6,7 @@ self_models/objectives/ for gates, stopping rules and read-outs.
 """
 
 import argparse
+from collections.abc import Collection
 from contextlib import suppress
 
 from harness import UserError
@@ -26,8 +27,9 @@ from self_models.basics.settings import (
     Setting,
     Switch,
     Text,
+    settings_in,
 )
-from self_models.config import Network
+from self_models.config import Network, SNNConfig
 from self_models.vgg_wFeedback import PRECISIONS
 
 # What a training script says where nothing is typed at all.
@@ -592,6 +594,26 @@ def network_class(argv: list[str] | None, table: str, default: type[Network]) ->
         with suppress(UserError):  # the parser tells what is wrong with the recipe
             model = find(typed.preset, kind).flags_for(table, ()).get("model")
     return class_for(str(model or ""), default)
+
+
+def borrowed_flags(names: Collection[str]) -> dict[str, Setting]:
+    """Return flags of runs, images and networks for a script that has a few of them.
+
+    Parameters
+    ----------
+    names : collection of str
+        Names of the flags. "dataset" is a setting of a network.
+
+    Returns
+    -------
+    dict of {str: Setting}
+        By name, in the order of ``--help``.
+    """
+    lender = Parser("")
+    add_run_flags(lender)
+    add_data_flags(lender)
+    add_network_flags(lender, {"dataset": settings_in(SNNConfig)["dataset"]})
+    return {name: declared for name, declared in lender.settings.items() if name in names}
 
 
 def add_network_flags(parser: Parser, settings: dict[str, Setting]) -> None:
