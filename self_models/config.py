@@ -178,9 +178,9 @@ class NetworkConfig:
         get_architecture(self.architecture, self.plan)  # raises ModelError for what is no network
 
     def as_settings(self) -> dict[str, object]:
-        """Return the settings by name, as ``model.settings`` and checkpoints have them.
+        """Return the settings as a dict, as checkpoints and ``model.settings`` do.
 
-        The architecture is called ``vgg_name`` there.
+        There the architecture is called ``vgg_name``.
         """
         values = {}
         for field in dataclasses.fields(self):
@@ -233,11 +233,11 @@ class ANNConfig(NetworkConfig):
 @describe_fields
 @dataclass(kw_only=True)
 class SNNConfig(NetworkConfig):
-    """Settings of an SNN, see ``VGG_SNN_STDB_wFeedback``. Time counts in timesteps.
+    """Settings of an SNN, ``VGG_SNN_STDB_wFeedback``. All times are in timesteps.
 
-    ``gate``, ``rule`` and ``readout`` name its parts. The fields of a part that is not
-    chosen have no effect: ``epsilon`` needs a gate that blocks. A gate of your own is
-    passed to the network beside the configuration: ``gate=MyGate(...)``.
+    ``gate``, ``rule`` and ``readout`` name its parts. Fields of a part that is not
+    chosen have no effect: for example, ``epsilon`` needs a gate that blocks. A gate of
+    your own is passed to the network beside the configuration: ``gate=MyGate(...)``.
     """
 
     dropout: float = setting(

@@ -46,42 +46,44 @@ def load(
     Parameters
     ----------
     path : str or Path
-        A checkpoint, or another kind of file by its ending: x.nir, with the arguments
-        of ``from_nir``.
+        The file: a checkpoint (``.pth``), or a NIR file (``.nir``), for which `load`
+        takes the arguments of ``from_nir``.
     engine : {"auto", "dense", "event", "reference"}, default "auto"
-        What runs an SNN in evaluation. "reference": its ``step()`` as it is written;
-        "dense": the same for many timesteps of a layer at once, where that can be done;
-        "event": spike by spike, so that it costs what the spikes cost (on the CPU, with
-        a C compiler; see docs/explanation/event_engine.md); "auto": event where the
-        kernel can, else dense. Training, and gradients with respect to images, are
-        dense anyhow.
+        What runs an SNN in evaluation. "event": the event engine, which visits only the
+        neurons that a spike reaches, on the CPU and with a C compiler; see
+        docs/explanation/event_engine.md. "dense": PyTorch, which computes each layer
+        for many timesteps at once where that is possible. "reference": the network's
+        ``step()``, one timestep after the other. "auto": the event engine if it
+        supports the network, else the dense one. Training, and gradients with respect
+        to images, are always dense.
     device : str or torch.device, default "cpu"
-        Where the network is to lie. On a GPU the figures are the CPU's but for rounding
-        if ``torch.backends.cudnn.allow_tf32`` is False.
+        Where the network lies. On a GPU the figures equal the CPU's up to rounding, if
+        ``torch.backends.cudnn.allow_tf32`` is False.
     model : type, optional
-        A class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the
-        checkpoint's, or one that runs an ordinary network's weights. What these lack is
-        as the class makes it.
+        A class of your own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback:
+        either the class that was saved, or one that is to take the weights of an
+        ordinary network. Weights that only your class has keep their initial values.
     weights : {"float32", "int8", "int8_folded"}, default "float32"
-        Form of an SNN's weights: the last two have 8 bits.
+        Form of an SNN's weights. "int8": integers of 8 bits. "int8_folded": the same,
+        with each strided convolution merged into the convolution behind it.
     **changed : object
-        Settings to take instead of the checkpoint's, as the model's class names them
-        (timesteps=50, epsilon=0.1). A gate, rule or read-out of one's own is passed as
-        an object (gate=MyGate(epsilon=0.1)), a neuron as a class (neuron=MyNeuron):
-        what the checkpoint says of that part then has no effect.
+        Settings that replace the checkpoint's, for example timesteps=50 or epsilon=0.1;
+        `SNNConfig` has their names. A gate, rule or read-out of your own is passed as
+        an object (gate=MyGate(epsilon=0.1)), neurons as a class (neuron=MyNeuron). What
+        the checkpoint says of that part then has no effect.
 
     Returns
     -------
     nn.Module
-        The checkpoint's ANN or SNN, with its settings, weights, thresholds and leaks,
-        in evaluation mode.
+        The ANN or SNN with the settings, weights, thresholds and leaks of the file, in
+        evaluation mode.
 
     Raises
     ------
     ModelError
-        For a setting or an engine that cannot be.
+        If a setting has no such value, or the engine does not support the network.
     CheckpointError
-        For a file that cannot be used. It is a ModelError.
+        If the file cannot be used. It is a kind of ModelError.
     """
     load_other_kind = assembly.FILES.get(Path(path).suffix)
     if load_other_kind is not None:

@@ -413,7 +413,9 @@ def describe_fields(cls: type) -> type:
         declared = field.metadata["setting"]
         annotation = getattr(field.type, "__name__", str(field.type))
         lines.append(f"    {field.name} : {annotation}, default {field.default!r}")
-        meaning = declared.help[0].upper() + declared.help[1:]
+        meaning = declared.help
+        if not meaning.split()[0].endswith(":"):  # otherwise a value's name, kept as it is
+            meaning = meaning[0].upper() + meaning[1:]
         lines.append(f"        {meaning}.{range_in_words(declared.kind)}")
     cls.__doc__ = "\n".join(lines) + "\n"
     return cls

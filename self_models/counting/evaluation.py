@@ -261,22 +261,22 @@ def evaluate(
     counts: bool = False,
     encoding: str = "constant",
 ) -> Figures:
-    """Judge a network by labelled images, one of events also by recordings.
+    """Measure accuracy, spikes and energy of a network on images or recordings.
 
-    The figures are those that the scripts report for the same images. Image n (of an
-    ImageSet its ``start`` is added) has draws of its own, which follow from the seed
-    and n, so the batch size changes nothing.
+    The figures are those that the scripts report for the same images. The random
+    numbers of an image follow from the seed and the image's index, so the batch size
+    changes nothing. In an ImageSet the index is the place in the data set's file.
 
     Parameters
     ----------
     model : VGG_wFeedback, VGG_SNN_STDB_wFeedback or GraphSNN
-        An ANN, an SNN, or a network of events, as ``load`` gives them.
+        An ANN, an SNN, or a network of events, such as that of a NIR file.
     data : Tensor or array of shape (N, C, H, W), ImageSet, Dataset or DataLoader
-        Images, uint8 or float as the model takes them. Without ``labels`` an ImageSet
-        (``load_data`` gives three), a Dataset of (image, label) pairs, or a DataLoader,
-        whose own batches are taken, in its order. For a network of events still images
-        (N, *shape), recordings (N, T, *shape), or a list of N recordings as GraphSNN
-        takes it.
+        Images, uint8 or float as the model takes them, with ``labels``. Or, without
+        ``labels``, an ImageSet (``load_data`` returns three), a Dataset of (image,
+        label) pairs, or a DataLoader, whose batches are taken in its order. For a
+        network of events: still images (N, *shape), recordings (N, T, *shape), or a
+        list of N recordings, each an array of events, see GraphSNN.
     labels : Tensor or array of shape (N,), optional
         Class of each image, a whole number from 0.
     batch_size : int, default 64
@@ -284,17 +284,18 @@ def evaluate(
     seed : int, default 0
         Seed of all random numbers.
     operations : bool or OperationCounter, default True
-        Whether operations of an SNN are counted, or what counts them. Those of a
-        network of events are not: ``wfeedback nir`` counts its additions.
+        Whether to count the operations of an SNN, from which its energy follows, or
+        what counts them. They are not counted for a network of events; the command
+        ``wfeedback nir`` counts its additions.
     timesteps : int, optional
         Network of events only: for how many timesteps a still image is shown.
-        Recordings have their own.
+        Recordings have their own number.
     scale : float, optional
         Network of events only: the data are pixels, which are divided by this number.
-        Bytes of an ImageSet need none: they are brought to [0, 1], or, if the network's
-        ``has_signed_pixels`` says so, to [-1, 1].
+        An ImageSet needs none: its bytes are brought to [0, 1], or to [-1, 1] if the
+        network's ``has_signed_pixels`` is True.
     counts : bool, default False
-        Network of events only: bytes are numbers of events.
+        Network of events only: the bytes are numbers of events, and not pixels.
     encoding : {"constant", "poisson"}, default "constant"
         Network of events only: how still images arrive. "constant": each pixel's value
         arrives in each timestep; "poisson": an event arrives with this probability.
@@ -302,16 +303,16 @@ def evaluate(
     Returns
     -------
     Figures
-        What ``Evaluation.result`` says, and ``confusion``: for each class, as which
-        classes its images were classified.
+        A dict, see ``Evaluation.result``, and in it ``confusion``: for each class (row)
+        how many of its images were given each class (column).
 
     Raises
     ------
     ModelError
-        For other images or labels, for none, for a network of one class, for an SNN
-        with a part that no architecture makes, whose operations are not known, for
-        bytes above 1 of which nobody says whether they are pixels or numbers of events,
-        and for arguments that this network does not take.
+        If the network does not take these images, labels or arguments, if there are no
+        images, or if the network has only one class. If an SNN has a part whose
+        operations nobody knows how to count: then pass operations=False. For bytes
+        above 1, if neither ``scale`` nor ``counts`` says what they are.
     """
     arrival = Arrival(timesteps, scale, counts, encoding)
     was_training = model.training

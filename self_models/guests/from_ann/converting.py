@@ -59,49 +59,54 @@ def from_ann(  # noqa: PLR0913  (arguments that the pages document)
     calibrate: bool = True,
     **settings: object,
 ) -> VGG_SNN_STDB_wFeedback:
-    """Make an SNN that sends with spikes what a trained ANN computes.
+    """Convert a trained ANN to an SNN, whose neurons send its activations as spikes.
 
-    An ANN whose layers stand in a row, as an architecture has them, becomes a
-    VGG_SNN_STDB_wFeedback, any other a TracedSNN. Biases become currents. Thresholds
-    are fitted to activations on the images; a QCFS has its own. Biases are then
-    calibrated on the images, unless ``update`` is "delayed" or ``calibrate`` False.
+    If the ANN's layers stand in a row, as in one of our architectures, the result is a
+    VGG_SNN_STDB_wFeedback, otherwise a TracedSNN, which is used in the same way.
+    Biases become currents. The threshold of each layer is fitted to the layer's
+    activations on the images; a QCFS layer brings its own. Then the biases are
+    calibrated on the images, that is shifted until each channel fires as often as the
+    ANN's activation says.
 
     Parameters
     ----------
     ann : nn.Module
-        It returns logits (B, classes), and stays as it is. It may have convolutions,
-        nn.Linear, batch norms, ReLU, ReLU6, QCFS, pools, sums, torch.cat and what else
-        torch.fx traces and guests/from_ann/layer_builder.py takes.
+        The ANN, which returns logits (B, classes). It is not changed. It may have
+        convolutions, nn.Linear, batch norms, ReLU, ReLU6, QCFS, pools, sums, torch.cat
+        and a forward() that torch.fx can trace; docs/how_to/own_model.md has the list.
     images : Tensor of shape (N, C, H, W)
         A few hundred of the training images, as the ANN takes them.
     timesteps : int
-        Timesteps T of the SNN.
+        Timesteps T of the SNN. More of them make it slower, and usually more accurate.
     update : {"immediate", "delayed", "phased"}
-        Order of charge, fire and reset.
+        When a layer fires: in the timestep in which its input arrives, in the next one,
+        or once all of its input has arrived.
     decoder : str or list
-        Tokens of a decoder, for an ANN whose layers stand in a row. The decoder is new,
-        and its thresholds fit its random weights.
+        Tokens of a decoder to add, for an ANN whose layers stand in a row. It has
+        random weights, and thresholds that fit them.
     engine : str
         See ``load``.
     seed : int
-        Seed of the draws, with the encoding "poisson".
+        Seed of the input's random spikes, with the encoding "poisson".
     calibrate : bool
-        Whether to calibrate biases; what makes the SNN worse is undone.
+        Whether to calibrate the biases. With update "delayed" they are not. A change
+        that makes the SNN worse on the images is undone.
     **settings
-        The SNN's other settings. If they are not given, encoding is "direct", max_pool
-        "count" and initial_potential 0.5. Without a dataset it is MNIST if image shape
-        and classes are MNIST's, else that of a folder, for which scripts ask.
+        Other settings of the SNN, see `SNNConfig`. Unless they are given, encoding is
+        "direct", max_pool "count" and initial_potential 0.5. The dataset is MNIST if
+        the shape of the images and the number of classes are MNIST's. Otherwise it is
+        a folder of images, for which the scripts ask.
 
     Returns
     -------
     VGG_SNN_STDB_wFeedback
-        In evaluation.
+        In evaluation mode.
 
     Raises
     ------
     ModelError
-        For what would not run the same here, with its layer or line, and for images
-        that the ANN does not take.
+        If a layer or a line of forward() has no equal in an SNN, which is then named,
+        or if the ANN does not take the images.
     """
     if not isinstance(ann, nn.Module):
         raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")

@@ -47,34 +47,37 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
     max_spikes: int | dict | None = None,
     v_reset: float | np.ndarray | dict | None = None,
 ) -> GraphSNN:
-    """Read a NIR file as a GraphSNN in eval mode.
+    """Read a spiking network from a NIR file, ready to run.
 
-    What is given here wins over what the simulator takes for granted, and that over
-    what the file says. Where a file of this simulator does not say something, a warning
-    names what was taken for it.
+    A file does not say everything. An argument given here holds first, then what the
+    simulator named by ``like`` takes for granted, then what the file says. Where
+    nothing says it, a warning names the value that was taken.
 
     Parameters
     ----------
     source : str, Path or nir.NIRGraph
         The file, or its graph.
     dt : float, optional
-        Seconds of a timestep, by which time constants are read. By default as `like`,
-        else as the file says, else 0.001.
-    reset : {"zero", "subtract", "none"}, optional
-        Reset of neurons that have spiked: to v_reset, by the threshold, or none.
+        Duration of a timestep in seconds, by which time constants are read. By default
+        what ``like`` says, else the file, else 0.001.
+    reset : str, optional
+        What a spike does to the membrane potential V. "zero": it becomes ``v_reset``.
+        "subtract": the threshold is subtracted. "none": nothing happens.
     engine : {"auto", "event", "dense"}
-        See GraphSNN.
-    like : {"nir", "snntorch", "norse", "sinabs", "spikingjelly"}, optional
-        Simulator whose conventions hold; by default NIR's own. For each of its neurons
-        docs/reference/nir_nodes.md says when the spikes are the same.
+        What runs the network: the event engine, or PyTorch. "auto": the event engine if
+        it supports all nodes.
+    like : str, optional
+        The simulator that wrote the file, whose conventions then hold: "nir",
+        "snntorch", "norse", "sinabs" or "spikingjelly"; by default NIR's own. For each
+        of its neurons docs/reference/nir_nodes.md says whether the spikes are the same.
     reset_delay : bool, optional
-        Reset in the next timestep, as snnTorch does.
+        Whether the reset comes in the next timestep, as in snnTorch.
     membrane_floor : float, optional
-        Lower bound of V, in thresholds below 0.
+        V does not fall below so many thresholds under 0.
     norm_input : bool or dict of {str: bool}, optional
-        Only sinabs: its LIF and ExpLeak multiply what arrives by 1 - exp(-1 / tau). By
-        default True of LIF and False of ExpLeak, as in sinabs. One value for all nodes,
-        or by the node's name.
+        Only sinabs: whether its LIF and ExpLeak multiply their input by
+        1 - exp(-1 / tau). By default LIF do and ExpLeak do not, as in sinabs. One value
+        for all nodes, or one for each node's name.
     tau_syn : float, array or dict of {str: float or array}, optional
         Only sinabs: synaptic time constant of its IAF and LIF, in timesteps. By default
         they have none.
@@ -87,6 +90,7 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
     Returns
     -------
     GraphSNN
+        The network, in evaluation mode.
 
     Raises
     ------

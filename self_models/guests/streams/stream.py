@@ -49,23 +49,25 @@ class StreamEngine(Protocol):
 
 
 class Stream:
-    """A network that goes on from where it is, while its images change.
+    """A network that keeps its state from call to call, while its images change.
 
-    The first call says how many images there are at once; each has a network of its
-    own. Until ``reset()`` that number stays, and so do dtype, device, settings and
-    weights. No stopping rule is asked. The input's draws follow from the seed, the
-    image's place in the batch, and the stream's own timestep. So a stream in pieces is
-    the same as one at once.
+    ``model.stream(seed)`` makes one. Each image of a batch is seen by a network of its
+    own. The first call fixes their number; it must stay until ``reset()``, as must the
+    images' dtype and device, the settings and the weights.
 
-    Either engine runs it, and goes on from the other's state. If something is recorded,
-    the dense one does.
+    ``timesteps`` and ``rule`` have no effect, since a stream has no end. The input's
+    random spikes follow from the seed, the image's place in the batch and the stream's
+    own timestep, so eight calls of one timestep give the same as one call of eight.
+
+    Both engines can run it, and each can go on from the other's state. The dense one
+    runs it if something is recorded.
 
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
-        The network, in evaluation.
+        The network, in evaluation mode.
     seed : int
-        Seed of the input's draws.
+        Seed of the input's random spikes.
 
     Attributes
     ----------
@@ -79,7 +81,7 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Bring the network to rest, at timestep 0; the batch may then be another."""
+        """Begin anew at timestep 0, at rest. The batch may then have another size."""
         self.steps = 0
         self._run = None  # of the engine
         self._engine = None  # which has taken the latest timesteps
@@ -94,7 +96,7 @@ class Stream:
         frames: bool = True,
         record: str | dict | None = None,
     ) -> SNNOutput:
-        """Go on for some timesteps.
+        """Run the next timesteps.
 
         Parameters
         ----------
@@ -102,20 +104,23 @@ class Stream:
             What the networks see in these timesteps.
         steps : int
             How many timesteps.
-        frames, record
-            As in the model's ``forward``.
+        frames : bool
+            Whether to return predictions for each pixel; see the model's ``forward``.
+        record : "all", dict or None
+            What to record of which layer; see the model's ``forward``.
 
         Returns
         -------
         SNNOutput
-            Of these timesteps.
+            Its spikes, predictions and timesteps are those of this call. Its logits
+            have been summed since the stream began.
 
         Raises
         ------
         ModelError
-            For images that the model does not take, if something has changed that stays
-            until ``reset()``, for a gate that cannot go on with other images, or a
-            model in training mode. The stream then is as it was.
+            If the model does not take the images or is in training mode, if its gate
+            cannot go on with other images, or if something has changed that must stay
+            until ``reset()``. The stream then is as it was.
         """
         model = self.model
         steps = required(COUNT, "steps", steps)
@@ -170,7 +175,7 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self) -> StateDict:
-        """Return what the next timestep needs.
+        """Return the state, from which another stream can go on.
 
         Returns
         -------
@@ -183,17 +188,17 @@ class Stream:
         return {"seed": self.seed, "steps": self.steps, **tensors}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from what ``state_dict`` gave.
+        """Go on from a state that ``state_dict`` has returned.
 
         Parameters
         ----------
         state : dict of {str: object}
-            Of a stream of the same network.
+            State of a stream of the same network.
 
         Raises
         ------
         ModelError
-            If it is damaged, or another network's. Nothing changes then.
+            If it is damaged, or of another network. Nothing changes then.
         """
         seed = required(WHOLE, "seed", state.get("seed"))
         steps = required(WHOLE, "steps", state.get("steps"))
