@@ -31,9 +31,10 @@ PRECISIONS = ("float32", "bfloat16")
 class VGG_wFeedback(Network):
     """An ANN that classifies images, and predicts them from its features.
 
-    Encoder and classifier have ReLU, the decoder LeakyReLU(0.01), or all of them QCFS.
-    An architecture without a decoder runs one pass, and so does a network with a norm.
-    Its settings are ANNConfig in ``config.py``.
+    Its activations are ReLU in encoder and classifier and LeakyReLU(0.01) in the
+    decoder, or QCFS in all of them. In ``T`` passes the prediction is refined; a
+    network without a decoder, or with a norm, runs one pass. `ANNConfig` has its
+    settings.
 
     Attributes
     ----------
@@ -42,12 +43,12 @@ class VGG_wFeedback(Network):
     timesteps : int
         Number of passes ``T``.
     precision : {"float32", "bfloat16"}
-        Of matrix products in training. An evaluation is in float32.
+        Precision of matrix products in training. Evaluations are in float32.
 
     Raises
     ------
     ModelError
-        For settings that make no network.
+        If the settings make no network.
     """
 
     Settings = ANNConfig
@@ -137,8 +138,10 @@ class VGG_wFeedback(Network):
         x : Tensor of shape (B, C, H, W), or recordings (B, T, C, H, W)
             Colour images in [-1, 1], others in [0, 1], or bytes of 0 to 255. Of a
             recording it sees the mean frame.
-        draws, seed : Draws and int, optional
-            Random numbers of dropout masks; see ``draws_for``.
+        draws : Draws, optional
+            Random numbers of dropout masks, if there is no ``seed``.
+        seed : int, optional
+            Seed of these random numbers.
         frames : bool, default True
             Whether to return predictions and errors. If False, the output has sums over
             pixels in their place.
@@ -151,7 +154,7 @@ class VGG_wFeedback(Network):
         Raises
         ------
         ModelError
-            For other images.
+            If the images have another shape or type.
         """
         x = prepare_images(x, self, self.frames)
         if self.frames:

@@ -54,20 +54,19 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     """An SNN that classifies images over ``T`` timesteps, and predicts them.
 
     Input spikes go through an encoder to a decoder, which predicts the image, and to a
-    classifier, whose summed outputs are the logits. ``step`` is the program: all else
-    runs the same faster, and is tested against it.
+    classifier, whose summed outputs are the logits. ``step`` is the specification of a
+    timestep. The engines compute the same faster, and are tested against it.
 
-    Its settings are SNNConfig in ``config.py``, and those of its parts: the gate
-    (``objectives/gates.py``: what the input neurons see next), the rule
-    (``stopping.py``: when an image stops, in evaluation) and the read-out
-    (``readouts.py``: how the decoder's output predicts).
+    `SNNConfig` has its settings, with those of its parts: the gate decides what the
+    input neurons see next, the rule when an image stops (in evaluation), and the
+    read-out how the decoder's output becomes a prediction. They lie in ``objectives/``.
 
     Attributes
     ----------
     features, generate, classifier : nn.Sequential
         Encoder, decoder and classifier. ``generate`` is None without a decoder.
     gate, rule, readout : Gate, Rule and Readout
-        The parts.
+        The exchangeable parts, see above.
     encoding : Encoding
         What the input neurons send for what they see.
     Neuron : type
@@ -77,7 +76,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
     bptt_segments : int
         See `set_bptt_segments`.
     precision : {"float32", "bfloat16"}
-        Of matrix products in training. Membrane potentials are always in float32.
+        Precision of matrix products in training. Membrane potentials are always in
+        float32.
     engine : EventEngine or None
         What runs an evaluation in place of ``forward``; see ``load()``.
     stays : str or None
@@ -394,15 +394,18 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             Colour images in [-1, 1], others in [0, 1], or bytes of 0 to 255.
         uniforms : Tensor of shape (T, B, C, H, W), 0 to 1, optional
             The samples u of the input encoding.
-        draws, seed : Draws and int, optional
-            Random numbers of dropout masks, and of the input encoding if there are no
-            ``uniforms``; see ``draws_for``.
+        draws : Draws, optional
+            Random numbers of the input encoding, if there are no ``uniforms``, and of
+            dropout masks. Without draws and seed, torch's generator gives a seed.
+        seed : int, optional
+            Seed of these random numbers, instead of ``draws``.
         frames : bool, default True
             Whether to return predictions, errors, ``predicted`` and ``is_open``. If
             False, the output has ``sums`` in their place.
         record : mapping, "all" or None
-            What to record: layer -> "spikes", "membrane", or both, and maybe neurons;
-            see ``runtime/recording.py``.
+            What to record, such as {"features.1": ("spikes", "membrane", [0, 7])}: of a
+            layer its spikes, membrane potentials or both, of all neurons or of those
+            with these numbers. "all": both, of all layers.
 
         Returns
         -------
@@ -412,7 +415,8 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Raises
         ------
         ModelError
-            For other images, another number of draws, or what cannot be recorded.
+            If the images have another shape or type, if the draws are of another number
+            of images, or if something cannot be recorded.
         """
         record_specs = parse_record(record, self)
         draws = draws_for(x, draws, seed)
@@ -445,7 +449,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Returns
         -------
         RunState
-            With steps = 0.
+            The state, which ``step`` changes.
         """
         if x.dim() == 4:
             recording = None
@@ -583,7 +587,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Returns
         -------
         Stream
-            At rest.
+            At rest, before its first timestep.
         """
         return assembly.load_object(assembly.STREAM)(self, seed)
 
@@ -661,8 +665,9 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Parameters
         ----------
         **settings
-            Gate, rule and read-out, by name or as objects, their settings, and those
-            that ``config.CHANGEABLE`` names.
+            New values by name. May be changed: gate, rule and read-out, by name or as
+            objects; their settings; timesteps, encoding, predict, output_leak,
+            membrane_floor and surprise.
 
         Returns
         -------
@@ -672,7 +677,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Raises
         ------
         ModelError
-            For another setting, or a value that cannot be. Then nothing changes.
+            If a setting cannot be changed, or has no such value. Then nothing changes.
         """
         settings, new_parts = self.separate_parts(settings)
         for name in settings:

@@ -87,10 +87,11 @@ class Figures(dict):
 
 
 class Evaluation(ExitStack):
-    """Adds up what a model's outputs say, batch by batch.
+    """Adds up what a network's outputs say, batch by batch.
 
-    ``add`` each batch's output, then ask for the ``result``. To count operations, run
-    the model inside ``with Evaluation(model, count_operations=True) as evaluation``.
+    ``add`` the output of each batch, then ask for the ``result``. To count operations,
+    run the network inside ``with Evaluation(model, count_operations=True) as
+    evaluation``.
 
     Parameters
     ----------
@@ -152,19 +153,26 @@ class Evaluation(ExitStack):
         Returns
         -------
         dict
-            "images"; "accuracy", 0 to 1; each of the losses; "per_image", see
-            `figures_per_image`, Tensors of shape (N,); "seconds" and
-            "images_per_second", counting included. With feedback "error", the squared
-            error summed over an image after the last timestep.
+            Of every network:
 
-            Of an SNN also "mean_steps", "median_steps", "p95_steps"; "comparisons" of a
-            pixel with its prediction, per image; "spikes", layer -> mean per image;
-            "parts", the same for input, encoder, decoder, classifier and total;
-            "interval", timesteps from an image to the next, where that is not the
-            latency.
+            - "images": how many there were;
+            - "accuracy": 0 to 1;
+            - each of the losses, by its name;
+            - "per_image": Tensors of shape (N,), see `figures_per_image`;
+            - "seconds" and "images_per_second", counting included;
+            - "error", if it has a decoder: squared error of the last prediction, summed
+              over an image.
 
-            Of a model that blocks "open_share", a list of T: mean share of active input
-            pixels that were open in each timestep.
+            Of an SNN also, as means per image:
+
+            - "mean_steps", "median_steps", "p95_steps": timesteps;
+            - "comparisons" of a pixel with its prediction;
+            - "spikes": by layer;
+            - "parts": spikes of input, encoder, decoder, classifier and total;
+            - "interval": timesteps from an image to the next, if that is not the
+              latency;
+            - "open_share", if it blocks: a list of T, in each timestep the share of
+              active input pixels that were open.
 
             If operations were counted, "operations", see `OperationCounter.result`, and
             the energies per image, see `energies`.
@@ -225,10 +233,18 @@ def figures_per_image(
     Returns
     -------
     dict of {str: Tensor of shape (B,)}
-        "label"; "found", the class; "correct"; "margin" of the two largest logits. With
-        feedback "error". Of an SNN "spikes" of all layers, "steps", and, unless it is a
-        network of events, "comparisons" of a pixel with its prediction and "ink", the
-        sum of light.
+        Of every network:
+
+        - "label", and "found", the class that the network found;
+        - "correct": whether these are equal;
+        - "margin": difference of the two largest logits;
+        - "error", if it has a decoder: squared error of the last prediction.
+
+        Of an SNN also:
+
+        - "spikes" of all layers, and "steps", the timesteps taken;
+        - "comparisons" of a pixel with its prediction, and "ink", the sum of light.
+          Networks of events have neither.
     """
     found = output.logits.argmax(1)
     figures = {

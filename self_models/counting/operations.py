@@ -1,24 +1,23 @@
 """Operations of a network while it runs, and what they cost.
 
-They are counted in two ways: as NeuroBench counts them, and as an event-driven machine
-would.
+They are counted in two ways, because there are two ways to build a machine.
 
-NeuroBench: an operation is a non-zero input times a non-zero weight, at every place
-where the weight is used, exact at borders. A layer call whose inputs are all -1, 0 or 1
-costs accumulates (ACs), any other multiply-accumulates (MACs). NeuroBench judges a
-whole batch, we each image and step, so that the counts do not depend on the batch. A
-2x2 layer or average takes spikes and costs ACs, if anything. The layer after it takes
-real values and costs MACs, whatever they are (NeuroBench: ACs where all happen to be
--1, 0 or 1). Dense counts zeros too.
+*Layer by layer*, as NeuroBench counts: an operation is a non-zero input times a
+non-zero weight, at every place where the weight is used, exact at borders. If all
+inputs of a layer are -1, 0 or 1, it costs additions (ACs, accumulates), otherwise
+multiplications with additions (MACs). NeuroBench decides this for a whole batch, and we
+for each image and timestep, so that the counts do not depend on the batch. A 2x2 layer
+or average takes spikes, so it costs ACs. It emits real values, so the layer after it
+costs MACs, even if all values happen to be -1, 0 or 1. "Dense" counts zeros, too.
 
-Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it.
-Then each spike of a neuron costs one AC for each neuron of the next spiking layer that
-it reaches, and no MAC is left. (With `--encoding direct` the input's analog values are
-counted as events too.) A maximum pool costs nothing, and of several spikes lets one
-through, whose way on is counted.
+*Event-driven*, as a machine would that handles spikes one by one: a 2x2 layer or an
+average pool is linear, so it is folded into the layer after it. Then each spike costs
+one AC for each neuron of the next spiking layer that it reaches, and no MAC is left.
+(With ``--encoding direct`` the input's values are counted as events, too.) A maximum
+pool costs nothing. Of several spikes it lets one through, whose way on is counted.
 
-Leaks, thresholds, biases, dropout and the read-out's own update are counted by neither.
-How often a neuron gets a bias is said beside them, and costs an AC in both energies.
+Neither counts leaks, thresholds, biases, dropout and the read-out's own update. How
+often a neuron gets a bias is said beside them, and costs an AC in both energies.
 """
 
 import functools
@@ -250,14 +249,15 @@ class SenderSignal(NamedTuple):
 
 
 class OperationCounter:
-    """Counts the operations of an SNN's forward passes while it is entered.
+    """Counts the operations of an SNN while it runs.
 
-    ``with OperationCounter(model) as counter: model(images)``, then ``counter.result``.
+    Run the network inside ``with OperationCounter(model) as counter``, and then ask for
+    ``counter.result(images)``.
 
     It keeps sums over all images and timesteps together. They are sums of counts, and
-    so exact. Some have two rows: the first counts values that arrived while all that an
-    image's signal had in that timestep was -1, 0 or 1, which cost ACs; the second
-    counts all others, which cost MACs.
+    so exact. Some have two rows. The first row counts values that cost ACs, because in
+    that timestep all values of the image's signal were -1, 0 or 1. The second counts
+    all others, which cost MACs.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ class OperationCounter:
     Raises
     ------
     ModelError
-        For a network with a part or a method whose operations are not known.
+        If the network has a part or a method whose operations are not known.
     """
 
     def __init__(self, model: VGG_SNN_STDB_wFeedback, reaches: bool = False):
@@ -416,11 +416,22 @@ class OperationCounter:
         Returns
         -------
         dict of {str: dict of {str: float}}
-            Kind -> layer -> number. Of linear modules: "acs" and "macs", effective
-            ones; "dense", with zeros; "steps". Of the last module before neurons:
-            "events", event-driven ACs; "biases", how often a neuron gets one;
-            "reached", at how many neurons something arrived. Of spiking layers:
-            "spikes" and "neurons", how often one has fired, and could have.
+            Kind -> layer -> number.
+
+            Of linear modules:
+
+            - "acs" and "macs": effective ones, without zeros;
+            - "dense": operations if zeros count, too;
+            - "steps": timesteps in which it ran.
+
+            Of the last module before neurons:
+
+            - "events": event-driven ACs;
+            - "biases": how often a neuron got one;
+            - "reached": at how many neurons something arrived.
+
+            Of spiking layers "spikes" and "neurons": how often a neuron has fired, and
+            could have fired.
         """
         spikes = {}
         neurons = {}
@@ -554,12 +565,13 @@ class OperationCounter:
         Returns
         -------
         dict
-            "effective_acs", "effective_macs", "dense", "event_acs": sums over layers.
-            "feedback_acs", "feedback_macs", "feedback_event_acs": the decoder's part of
-            them. "activation_sparsity": share of zeros among all outputs of spiking
-            layers. "layers": the first four by layer, and "active_share", the share of
-            a spiking layer's outputs that are not 0. "bias_additions", if there are
-            biases: how often a neuron gets one.
+            - "effective_acs", "effective_macs", "dense", "event_acs": sums over layers;
+            - "feedback_acs", "feedback_macs", "feedback_event_acs": the decoder's part
+              of them;
+            - "activation_sparsity": share of zeros among all outputs of spiking layers;
+            - "layers": the first four by layer, and "active_share", the share of a
+              spiking layer's outputs that are not 0;
+            - "bias_additions", if there are biases: how often a neuron gets one.
         """
         kinds = self.counts()
         layers = {

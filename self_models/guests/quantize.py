@@ -331,6 +331,7 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         Returns
         -------
         WholeForm
+            Its layers, units and bounds.
         """
         neurons = {}
         for name, layer in self.neurons().items():

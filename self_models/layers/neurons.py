@@ -91,8 +91,8 @@ def immediate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Charge, then fire and reset: depth costs no timesteps.
 
-        V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta
-        s[t]
+        V'[t] = leak V[t-1] + I[t];   s[t] = H(V'[t]/theta - 1)
+        V[t] = V'[t] - theta s[t]
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ class SpikingLayers:
     """What a network, which is a Module, offers of all its spiking layers."""
 
     def neurons(self) -> dict[str, SpikingNeuron]:
-        """Return name -> spiking layer, in the order encoder, decoder, classifier."""
+        """Return the spiking layers by name: encoder, decoder, classifier."""
         neurons = {}
         for name, module in self.named_modules():
             if isinstance(module, SpikingNeuron):
@@ -305,7 +305,7 @@ class SpikingLayers:
         Raises
         ------
         ModelError
-            For a wrong number or value. Nothing is set then.
+            If their number is wrong, or a value is not above 0. Nothing is set then.
         """
         neurons = self.neurons()
         thresholds = [float(value) for value in thresholds]
@@ -331,7 +331,7 @@ class SpikingLayers:
         Raises
         ------
         ModelError
-            For another value.
+            If the value is out of this range.
         """
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():

@@ -42,26 +42,26 @@ class GraphSNN(nn.Module):
     dt : float
         Seconds of a timestep.
     engine : {"auto", "event", "dense"}
-        What runs it in eval mode: the event kernel, or PyTorch. "auto" takes the kernel
-        if it knows all nodes.
+        What runs it in evaluation mode: the event engine, or PyTorch. "auto": the event
+        engine if it supports all nodes.
 
     Attributes
     ----------
     layers : list of str
         "input", then the names of the nodes that spike.
     engine : GraphEngine or None
-        The kernel, or None for PyTorch.
+        The event engine, or None for PyTorch.
     stays : str or None
-        Why "auto" has not taken the kernel.
+        Why "auto" has not taken the event engine.
     metadata : dict of {str: object}
-        What its NIR file says of itself.
+        What its NIR file says about itself.
     convention : Convention or None
         How its NIR file was read.
 
     Raises
     ------
     ModelError
-        If the engine is to be "event", and the kernel does not know a node.
+        If the engine is to be "event", and it does not support a node.
     """
 
     # What engines and evaluations ask of any network
@@ -124,7 +124,9 @@ class GraphSNN(nn.Module):
             What the nodes keep; empty at first. It is changed in place.
         events : Tensor of shape (B, *graph.shape)
             What arrives.
-        scale, counts
+        scale : float, optional
+            See `forward`.
+        counts : bool
             See `forward`.
 
         Returns
@@ -142,7 +144,7 @@ class GraphSNN(nn.Module):
         scale: float | None = None,
         counts: bool = False,
     ) -> SNNOutput:
-        """Run the network, on the kernel if it has one and no gradient is wanted.
+        """Run the network, on the event engine if that can, and no gradient is wanted.
 
         Parameters
         ----------
@@ -169,8 +171,8 @@ class GraphSNN(nn.Module):
         Raises
         ------
         ModelError
-            For events that do not fit, and for bytes above 1 of which neither ``scale``
-            nor ``counts`` says what they are.
+            If the events do not fit the network, and for bytes above 1 if neither
+            ``scale`` nor ``counts`` says what they are.
         """
         specs = parse_record(record, self)
         shape = self.graph.shape
