@@ -19,6 +19,7 @@ from conftest import (
     records,
     refused,
     run_here,
+    run_undrawn,
     tiny,
 )
 from torch import nn
@@ -39,15 +40,10 @@ STEPS = 12
 FORKED = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
 
 
-def first_images(count):
-    """Return a batch of the first training images."""
-    return load_data("MNIST", limit_train=32)[0].batch(torch.arange(count))
-
-
 def thresholds_for_seed(model, checkpoint, seed):
     """Balance a model with an ANN's weights as the script does with this seed."""
     model.load_state_dict(load_checkpoint(checkpoint)["state_dict"], strict=False)
-    batch = first_images(8)
+    batch = load_data("MNIST", limit_train=32)[0].batch(torch.arange(8))
     draws = Draws(seed, 0, batch.index)  # epoch 0, before training
     return conversion.balance_thresholds(
         model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), timesteps=12
@@ -108,7 +104,7 @@ def test_balancing_leaves_leaks_and_mode_as_they_were():
 
 
 def phased_with_dropout():
-    """Make a phased network of an ANN's weights that has a dropout at its end."""
+    """Make a phased network with biases, and with a dropout before its last layer."""
     return tiny(update="phased", timesteps=4, readout="membrane_linear", bias=True, dropout=0.3)
 
 
@@ -333,7 +329,7 @@ def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
     )
     saved = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth"
     for engine in ("reference", "event"):
-        run_here("obj1", f"{saved} --run_name {engine} --engine {engine} {here}")
+        run_undrawn("obj1", f"{saved} --run_name {engine} --engine {engine} {here}")
 
     assert "nothing is balanced" in said
     # The last of six layers fires in phase 5, of 4 timesteps each: 24 until it is over.

@@ -309,29 +309,29 @@ class Recount:
 
     def add(self, run, count, ends=None):
         """Count the last `count` timesteps, of which image n had the first ends[n]."""
-        images = len(run.image)
-        ends = [count] * images if ends is None else ends.tolist()
+        ends = [count] * len(run.image) if ends is None else ends.tolist()
         first = run.steps - count
         graph = self.model.graph
         for link in graph.links:
             if link.target in graph.pools or not link.through:
                 continue
-            synapses = reached_by(link)
-            for steps, signal in run.activity.get(link.source, ()):
-                signal_by_step = signal.unflatten(0, (len(steps), images))
-                for step, sent in zip(steps, signal_by_step, strict=True):
-                    for image, end in zip(sent, ends, strict=True):
-                        if step - first < end:
-                            self.walk(link, synapses, image)
+            self.add_spikes(link, run.activity.get(link.source, ()), first, ends)
             if link.bias is not None:
                 self.add_biases(link, range(first, run.steps), ends)
 
-    def walk(self, link, synapses, sent):
-        """Count what the spikes of an image reach in a step."""
-        met = synapses[sent.flatten() != 0]
-        self.synops[link.end] += met.sum().item()
-        if link.bias is None:
-            self.reached[link.end] += met.any(0).sum().item()
+    def add_spikes(self, link, activity, first, ends):
+        """Count what spikes reach in each step, of the images that take part in it."""
+        synapses = reached_by(link)
+        for steps, signal in activity:
+            signal_by_step = signal.unflatten(0, (len(steps), len(ends)))
+            for step, sent in zip(steps, signal_by_step, strict=True):
+                for image, end in zip(sent, ends, strict=True):
+                    if step - first >= end:
+                        continue
+                    met = synapses[image.flatten() != 0]
+                    self.synops[link.end] += met.sum().item()
+                    if link.bias is None:
+                        self.reached[link.end] += met.any(0).sum().item()
 
     def add_biases(self, link, steps, ends):
         """Count the neurons that get a bias, in each step in which they charge."""
@@ -357,9 +357,13 @@ def check_counts(case, model):
     two pieces.
     """
     x, u = on_grid(model, case["run"], case["seed"])
-    is_drawn = case["run"]["ties"] and case["max_pool"] == "or"
-    may_stream = model.gate.follows_changes and not model.frames and not model.timing.is_phased
-    streams = is_drawn and may_stream
+    may_stream = (
+        case["max_pool"] == "or"
+        and model.gate.follows_changes
+        and not model.frames
+        and not model.timing.is_phased
+    )
+    streams = may_stream and case["run"]["ties"]  # half of those that may
     if streams:
         model.change(rule="never")
     counter = OperationCounter(model, reaches=True)
