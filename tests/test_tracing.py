@@ -50,6 +50,10 @@ class Step:
     sources: tuple[int, ...]
 
 
+# What stands here more often is drawn more often.
+STEP_KINDS = ("conv", "conv", "act", "act", "act", "add", "add", "cat", "pool", "norm")
+
+
 class RandomANN(nn.Module):
     """A network of random layers and connections between them.
 
@@ -95,21 +99,24 @@ class RandomANN(nn.Module):
         Returns the number of the signal that is now the last.
         """
         _, channels, size, _ = self.shapes[last]
-        kind = self.choose(
-            *("conv", "conv", "act", "act", "act", "add", "add", "cat", "pool", "norm")
-        )
+        kind = self.choose(*STEP_KINDS)
         if kind == "conv":
             return self.add_step(self.random_conv(channels, size), last)
         if kind == "act":
             return self.add_step(self.choose(nn.ReLU(), nn.ReLU(), nn.ReLU6()), last)
         if kind == "norm":
             return self.add_step(nn.BatchNorm2d(channels), last)
-        if kind == "pool":
-            return self.add_step(self.random_pool(), last) if size in (4, 8) else last
-        return self.add_join(kind, last)
+        if kind in ("add", "cat"):
+            return self.add_join(kind, last)
+        if size not in (4, 8):
+            return last
+        return self.add_step(self.random_pool(), last)
 
     def add_join(self, kind, last):
-        """Join a signal with another one of its shape, if there is one."""
+        """Join a signal with another one of its shape, if there is one.
+
+        Returns the number of the signal that is now the last.
+        """
         partners = []
         for number, shape in enumerate(self.shapes):
             if number not in (0, last) and shape == self.shapes[last]:
@@ -123,7 +130,7 @@ class RandomANN(nn.Module):
         return last
 
     def random_conv(self, channels, size):
-        """Make a plain or a depthwise convolution that leaves pixels of an image."""
+        """Make a plain or a depthwise convolution for an image of this size."""
         groups = self.choose(1, 1, channels)
         kernel_size = self.choose(1, 2, 3)
         stride = self.choose(1, 1, 2)
@@ -181,7 +188,7 @@ def check_events(seed, update):
     reference = model(x)
 
     assert model.runs_by == "reference"
-    # MACs are left out: a sum that is 0 by chance may be skipped by one engine alone.
+    # MACs are left out: sums that are 0 by chance make other ones.
     for kind in ("event_acs", "effective_acs", "dense", "activation_sparsity"):
         assert event_operations[kind] == pytest.approx(dense_operations[kind])
     for output in (event, dense):
@@ -297,7 +304,7 @@ def quantised_resnet18():
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
-            module.bias.uniform_(-0.3, 0.3)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
     return ann
 
 
@@ -413,7 +420,7 @@ def test_a_maximum_pool_that_overlaps_runs_dense():
 
     assert snn.runs_by == "reference"
     assert "network._2 (CountingMaxPool)" in snn.stays
-    torch.testing.assert_close(snn(x).logits / 64, ann(x), rtol=0, atol=0.02)
+    torch.testing.assert_close(snn(x).logits / 64, ann(x), rtol=0, atol=0.01)
 
 
 class Custom(nn.Module):
