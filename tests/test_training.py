@@ -75,7 +75,13 @@ def output_of(logits, errors=None, spikes=None, logits_by_step=None):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reconstruction"), [("last_t", 2), ("linear_over_t", (5 / 2 + 2) / 2), ("sum", 5 + 2)]
+    ("kind", "reconstruction"),
+    [
+        ("last_t", 2),
+        # Step t of 2 has the weight t / 2, in a mean over steps.
+        ("linear_over_t", (5 * 1 / 2 + 2 * 2 / 2) / 2),
+        ("sum", 5 + 2),
+    ],
 )
 def test_losses_by_hand(kind, reconstruction):
     spikes = {"input": torch.tensor([1.0, 3.0])}  # 2 per image
@@ -103,7 +109,7 @@ def test_without_errors_there_is_no_reconstruction_loss(kind):
     [
         ("last_t", log(4)),
         ("mean_t", (log(2) + log(4)) / 2),
-        ("linear_over_t", (log(2) + 2 * log(4)) / 3),
+        ("linear_over_t", (1 * log(2) + 2 * log(4)) / (1 + 2)),
     ],
 )
 def test_classification_loss_of_each_step_by_hand(kind, classification):
