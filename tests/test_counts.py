@@ -1,4 +1,7 @@
-"""Spikes, operations and energy: by hand, by brute force, by NeuroBench and SpikingJelly; what an evaluation adds up."""
+"""Spikes, operations and energy, and what an evaluation adds up.
+
+They are checked by hand, by brute force, and by NeuroBench.
+"""
 
 import csv
 import json
@@ -46,48 +49,62 @@ SMALL = [[2, "D"], ["U", "in"]]
 
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
+    """Make a random network, some weights of which are 0: effective is not dense."""
     torch.manual_seed(1)
-    own = {
+    common = {
         "readout": "membrane_linear",
         "update": "immediate",
         "default_threshold": 0.1,
         "fc_width": 7,
         "labels": 3,
-        **settings,
     }
-    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, **own).eval()
-    for parameter in (each for each in model.parameters() if each.dim() > 1):
-        parameter.data *= (
-            torch.rand_like(parameter) > 0.1
-        )  # some weights are 0, so that effective and dense differ
+    model = VGG_SNN_STDB_wFeedback(
+        plan=plan, image_shape=shape, timesteps=steps, **{**common, **settings}
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= torch.rand_like(parameter) > 0.1
     return model
 
 
+def fill_weights_with_ones(model):
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.ones_(parameter)
+
+
 def test_two_layers_by_hand():
-    """One 3x3 convolution to 2 channels on a 3x4 image, then the classifier; one spike in a corner, one inside."""
+    # One 3x3 convolution to 2 channels on a 3x4 image, then the classifier. One spike
+    # comes from a corner, one from inside.
     model = build([[2], []], shape=(1, 3, 4), steps=1, default_threshold=1.0)
-    for layer in (model.features[0], *model.classifier[::3]):
-        nn.init.ones_(layer.weight)
+    fill_weights_with_ones(model)
     x = torch.zeros(1, 1, 3, 4)
-    x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
+    x[0, 0, 0, 0] = 1
+    x[0, 0, 1, 1] = 1
+
     with torch.inference_mode(), OperationCounter(model) as counter:
         output = model(x, torch.full((1, 1, 1, 3, 4), 0.5))
+
     assert model.operation_counter is None  # none left
-    result = counter.result(1)
-    # a corner meets 4 places, the inner pixel 9, each with 2 channels; a neuron needs more than 1, so both spikes: the 4
-    # places that see both, times 2 channels
     assert output.spikes["input"].item() == 2
-    assert result["layers"]["effective_acs"]["features.0"] == (4 + 9) * 2
+    result = counter.result(1)
+    effective = result["layers"]["effective_acs"]
+    # A corner meets 4 places, the inner pixel 9, each with 2 channels.
+    assert effective["features.0"] == (4 + 9) * 2
+    # A neuron needs more than 1, so both spikes: the 4 places that see both, in 2
+    # channels.
     assert output.spikes["features.1"].item() == 4 * 2
-    # the 8 spikes meet 7 neurons each, which all fire; these meet 7 each; 7 more meet 3 outputs
-    assert result["layers"]["effective_acs"]["classifier.0"] == 8 * 7
-    assert (
-        result["effective_macs"] == 0
-        and result["layers"]["effective_acs"] == result["layers"]["event_acs"]
-    )
-    places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
+    # These 8 spikes meet 7 neurons each, which all fire. They meet 7 each, and these 3
+    # outputs.
+    assert effective["classifier.0"] == 8 * 7
+    assert effective == result["layers"]["event_acs"]
+    assert result["effective_macs"] == 0
+
+    # Corners see 4 places, borders 6, the two inner pixels 9.
+    places = 4 * 4 + 6 * 6 + 2 * 9
     assert result["layers"]["dense"]["features.0"] == places * 2
     assert result["dense"] == places * 2 + 24 * 7 + 7 * 7 + 7 * 3
+
     neurons = 24 + 7 + 7
     fired = sum(count.item() for name, count in output.spikes.items() if name != "input")
     assert result["activation_sparsity"] == pytest.approx(1 - fired / neurons)
@@ -96,8 +113,9 @@ def test_two_layers_by_hand():
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_averages_are_real_values_whatever_they_are(engine):
-    """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
-    steps. So all averages are 1, and they are multiplied; biases are 0, and added in each step."""
+    # 1x1 convolutions to 2 channels, and behind an average pool to 3. Each of 4x4
+    # pixels is sent, and each neuron fires, in both steps. So all averages are 1, but
+    # they are multiplied.
     model = build(
         [[2, "A", 3], []],
         shape=(1, 4, 4),
@@ -108,213 +126,274 @@ def test_averages_are_real_values_whatever_they_are(engine):
         bias=True,
     )
     model.engine = EventEngine(model) if engine == "event" else None
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.ones_(parameter)
+    fill_weights_with_ones(model)
+
     with torch.no_grad(), OperationCounter(model) as counter:
         output = model(torch.ones(1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), 0.5))
-    assert [count.item() for count in output.spikes.values()] == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
+
+    counts = [count.item() for count in output.spikes.values()]
+    assert counts == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
     result = counter.result(1)
-    layers = result["layers"]
-    assert result["activation_sparsity"] == 0 and result["bias_additions"] == 2 * (16 * 2 + 4 * 3)
-    assert list(layers["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
-    assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
+    assert result["activation_sparsity"] == 0
+    # Biases are 0, and added in each step all the same.
+    assert result["bias_additions"] == 2 * (16 * 2 + 4 * 3)
+    assert list(result["layers"]["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
+    assert list(result["layers"]["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_additions_and_multiplications_are_told_apart_image_by_image(engine):
-    """Three of four pixels are sent as they are, in each of two steps, to 2 channels of a 1x1 convolution. The first image is
-    binary, so weights are added; the second is not, so they are multiplied."""
     model = build(
         [[2], []], shape=(1, 2, 2), steps=2, kernel_size=1, encoding="direct", fc_layers=0
     )
     model.engine = EventEngine(model) if engine == "event" else None
     nn.init.ones_(model.features[0].weight)
-    x = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0.5, 0]]).view(2, 1, 2, 2)
+    binary = [1.0, 1.0, 1.0, 0.0]
+    not_binary = [1.0, 1.0, 0.5, 0.0]
+    x = torch.tensor([binary, not_binary]).view(2, 1, 2, 2)
+
     with OperationCounter(model) as counter:
         model(x)
+
+    # Of each image three pixels are sent as they are, in each of two steps, to 2
+    # channels of a 1x1 convolution. For the binary image weights are added, for the
+    # other multiplied.
     layers = counter.result(1)["layers"]
-    assert [layers[kind]["features.0"] for kind in ("effective_acs", "effective_macs")] == [
-        2 * 3 * 2,
-        2 * 3 * 2,
-    ]
+    assert layers["effective_acs"]["features.0"] == 2 * 3 * 2
+    assert layers["effective_macs"]["features.0"] == 2 * 3 * 2
 
 
 @pytest.mark.others
 @pytest.mark.parametrize(
     "settings",
     [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}],
+    ids=["feedback", "baseline", "pools and biases"],
 )
 def test_neurobench_counts_the_same(settings):
-    """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
-    names = "hooks.layer", "hooks.neuron", "metrics.workload"
-    layers, neurons, metrics = (pytest.importorskip(f"neurobench.{name}") for name in names)
+    # NeuroBench has no transposed convolution, so those layers are not compared.
+    layer_hooks = pytest.importorskip("neurobench.hooks.layer")
+    neuron_hooks = pytest.importorskip("neurobench.hooks.neuron")
+    metrics = pytest.importorskip("neurobench.metrics.workload")
     model = build(**settings)
     x, u = inputs(model, 4)
     with torch.no_grad(), OperationCounter(model) as counter:
         model(x, u)
     ours = counter.result(4)
-    connections = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
-    hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
 
-    class SpikesHook(neurons.NeuronHook):  # our neurons return (spikes, state)
+    class SpikesHook(neuron_hooks.NeuronHook):  # our neurons return (spikes, state)
         def hook_fn(self, layer, inputs, output):
             self.activation_outputs.append(output[0])
 
-    class Seen:
-        activation_hooks = [  # noqa: RUF012
-            SpikesHook(layer) for layer in model.modules() if isinstance(layer, SpikingNeuron)
-        ]
-        connection_hooks = ()
+    activation_hooks = []
+    connection_hooks = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, SpikingNeuron):
+            activation_hooks.append(SpikesHook(layer))
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            connection_hooks[name] = layer_hooks.LayerHook(layer)
+    # With gradients: without, no layer is asked about a step in which nothing is sent.
+    model(x, u)
 
-    model(x, u)  # with gradients: without, no layer is asked about a step in which nothing is sent
-    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(
-        ours["activation_sparsity"]
-    )
-    for name, hook in hooks.items():
-        Seen.connection_hooks = [hook]
-        theirs = metrics.SynapticOperations()(Seen, None, (x, None))
+    hooked = SimpleNamespace(activation_hooks=activation_hooks, connection_hooks=())
+    sparsity = metrics.ActivationSparsity()(hooked, None, (x, None))
+    assert sparsity == pytest.approx(ours["activation_sparsity"])
+    for name, hook in connection_hooks.items():
+        hooked.connection_hooks = [hook]
+        theirs = metrics.SynapticOperations()(hooked, None, (x, None))
         for key in ("Effective_ACs", "Effective_MACs", "Dense"):
             assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
-    assert ours["effective_macs"] > 0 < ours["effective_acs"]
+    assert ours["effective_macs"] > 0
+    assert ours["effective_acs"] > 0
+
+
+FOUR_IMAGES = {
+    "spikes": torch.tensor([10.0, 20.0, 30.0, 40.0]),
+    "ink": torch.tensor([1.0, 2.0, 3.0, 4.0]),
+    "margin": -torch.tensor([1.0, 2.0, 3.0, 4.0]),
+    "correct": torch.tensor([True, True, True, False]),
+}
 
 
 def test_difficulty_takes_ink_out():
-    ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    per_image = {
-        "spikes": 10 * ink,
-        "ink": ink,
-        "margin": -ink,
-        "correct": torch.tensor([True, True, True, False]),
-    }
-    found = difficulty_correlations(per_image)
-    assert (
-        found["small margin"]["spikes"] == pytest.approx(1)
-        and found["small margin"]["spikes_per_ink"] is None
-    )
-    assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
-    found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
+    found = difficulty_correlations(FOUR_IMAGES)
+    assert found["small margin"]["spikes"] == pytest.approx(1)
+    assert found["small margin"]["spikes_per_ink"] is None  # 10 for each image
+    assert found["wrong"]["spikes"] > 0
+    assert "reconstruction error" not in found
+
+
+def test_difficulty_by_the_reconstruction_error():
+    error = torch.tensor([1.0, 3.0, 2.0, 4.0])
+    found = difficulty_correlations(FOUR_IMAGES | {"error": error})
+    # Ranks 1, 3, 2, 4 against 1, 2, 3, 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8.
     assert found["reconstruction error"] == {"spikes": pytest.approx(0.8), "spikes_per_ink": None}
-    black = per_image | {
+
+
+def test_a_black_image_has_no_spikes_per_ink():
+    with_black_image = FOUR_IMAGES | {
         "ink": torch.tensor([0.0, 2.0, 3.0, 4.0]),
         "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0]),
     }
-    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(
-        1
-    )  # 0, 1, 2, 3 and not 0 / 0
+    found = difficulty_correlations(with_black_image)
+    # Spikes per ink are 0, 1, 2, 3, and the first is not 0 / 0.
+    assert found["small margin"]["spikes_per_ink"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
-def test_energy_of_both_executions_by_hand(analog, event):
-    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each, and so
-    does each time that a neuron gets its bias."""
-    operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
-    operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
-    for biases in (0, 5):
-        found = energies(operations | {"bias_additions": biases}, 20, analog)
-        assert 1e12 * found["energy_joules"] == pytest.approx(0.9 * (120 + biases) + 4.6 * 7)
-        assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
-    assert energies(operations, 20, analog) == energies(
-        operations | {"bias_additions": 0}, 20, analog
-    )  # as without biases
-    assert analog or energies(operations, 20) == energies(
-        operations, 20, False
-    )  # spikes unless told otherwise
+@pytest.mark.parametrize(
+    ("is_analog", "event_picojoules"),
+    [
+        pytest.param(False, 0.9 * (10 + 20 + 20), id="spikes"),
+        # The first layer's 10 multiply.
+        pytest.param(True, 0.9 * (20 + 20) + 4.6 * 10, id="analog"),
+    ],
+)
+@pytest.mark.parametrize("biases", [0, 5])
+def test_energy_of_both_executions_by_hand(is_analog, event_picojoules, biases):
+    operations = {
+        "effective_acs": 100,
+        "effective_macs": 7,
+        "event_acs": 30,
+        "bias_additions": biases,
+        "layers": {"event_acs": {"features.0": 10, "features.3": 20}},
+    }
+    found = energies(operations, 20, is_analog)
+    # Each of 20 comparisons, and each time that a neuron gets its bias, costs an AC.
+    layer_picojoules = 0.9 * (100 + 20 + biases) + 4.6 * 7
+    assert 1e12 * found["energy_joules"] == pytest.approx(layer_picojoules)
+    assert 1e12 * found["energy_event_joules"] == pytest.approx(event_picojoules + 0.9 * biases)
+
+
+@pytest.mark.parametrize("is_analog", [False, True])
+def test_operations_that_say_nothing_of_biases_have_none(is_analog):
+    operations = {
+        "effective_acs": 100,
+        "effective_macs": 7,
+        "event_acs": 30,
+        "layers": {"event_acs": {"features.0": 10, "features.3": 20}},
+    }
+    expected = energies(operations | {"bias_additions": 0}, 20, is_analog)
+    assert energies(operations, 20, is_analog) == expected
+    if not is_analog:  # spikes unless told otherwise
+        assert energies(operations, 20) == expected
+
+
+def reached_by(link):
+    """Say for each neuron of a link's source which of the target's it reaches."""
+    neurons = prod(link.chain.before)
+    signal = torch.eye(neurons).reshape(neurons, *link.chain.before)
+    for module in link.modules:
+        ones = {}  # in place of weights, of which some are 0
+        for name, value in module.named_parameters():
+            if name == "weight":
+                ones[name] = torch.ones_like(value)
+            elif name == "bias":
+                ones[name] = torch.zeros_like(value)
+        if isinstance(module, nn.Linear):
+            signal = signal.flatten(1)
+        signal = torch.func.functional_call(module, ones, signal)
+    return signal.flatten(1) != 0
 
 
 class Recount:
-    """Walks every spike to every synapse, by index. It stands in the place of an OperationCounter, and shares nothing with it but
-    what the network notes: what each layer and each maximum pool sends."""
+    """Walks every spike to every synapse, by index.
+
+    It stands in the place of an OperationCounter, and shares nothing with it but what
+    the network notes: what each layer and each maximum pool sends.
+    """
 
     def __init__(self, model):
-        self.model, self.synops, self.reached = model, Counter(), Counter()
+        self.model = model
+        self.synops = Counter()
+        self.reached = Counter()
 
     def add(self, run, count, ends=None):
-        images, graph = len(run.image), self.model.graph
-        ends, first = [count] * images if ends is None else ends.tolist(), run.steps - count
-        for one in (
-            link for link in graph.links if link.target not in graph.pools and link.through
-        ):
-            end, size = one.end, prod(one.chain.after)
-            synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
-            for steps, signal in run.activity.get(one.source, ()):
-                for step, sent in zip(
-                    steps, signal.unflatten(0, (len(steps), images)), strict=True
-                ):
-                    self.walk(
-                        end,
-                        one,
-                        synapses,
-                        [sent[n] for n in range(images) if step - first < ends[n]],
-                    )
-            for at in range(count if one.bias is not None else 0):
-                phase = (first + at) // self.model.timesteps
-                if (
-                    not self.model.timing.is_phased
-                    or phase == schedule_of(graph).depths[one.target] - 1
-                ):  # in which the target's neurons charge
-                    self.reached[end] += size * sum(at < ends[n] for n in range(images))
+        """Count the last `count` timesteps, of which image n had the first ends[n]."""
+        ends = [count] * len(run.image) if ends is None else ends.tolist()
+        first = run.steps - count
+        graph = self.model.graph
+        for link in graph.links:
+            if link.target in graph.pools or not link.through:
+                continue
+            self.add_spikes(link, run.activity.get(link.source, ()), first, ends)
+            if link.bias is not None:
+                self.add_biases(link, range(first, run.steps), ends)
 
-    def walk(self, end, one, synapses, sent):
-        """One step: sent: of each image, what the source sends."""
-        for image in sent:
-            met = [synapses[n] for n in image.flatten().nonzero().flatten().tolist()]
-            self.synops[end] += sum(map(len, met))
-            self.reached[end] += len(set().union(*met)) if one.bias is None else 0
+    def add_spikes(self, link, activity, first, ends):
+        """Count what spikes reach in each step, of the images that take part in it."""
+        synapses = reached_by(link)
+        for steps, signal in activity:
+            signal_by_step = signal.unflatten(0, (len(steps), len(ends)))
+            for step, sent in zip(steps, signal_by_step, strict=True):
+                for image, end in zip(sent, ends, strict=True):
+                    if step - first >= end:
+                        continue
+                    met = synapses[image.flatten() != 0]
+                    self.synops[link.end] += met.sum().item()
+                    if link.bias is None:
+                        self.reached[link.end] += met.any(0).sum().item()
 
-    @staticmethod
-    def impulses(one):
-        """For each neuron of a link's source which neurons of the target it reaches, bool (N, N')."""
-        signal = torch.eye(prod(one.chain.before)).reshape(-1, *one.chain.before)
-        for module in one.modules:
-            ones = {
-                name: torch.ones_like(value)
-                for name, value in module.named_parameters()
-                if name == "weight"
-            }
-            ones |= {
-                name: torch.zeros_like(value)
-                for name, value in module.named_parameters()
-                if name == "bias"
-            }
-            signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
-            signal = torch.func.functional_call(module, ones, signal)
-        return signal.flatten(1) != 0
+    def add_biases(self, link, steps, ends):
+        """Count the neurons that get a bias, in each step in which they charge."""
+        neurons = prod(link.chain.after)
+        for step in steps:
+            if self.charges(link, step):
+                images = sum(step - steps[0] < end for end in ends)
+                self.reached[link.end] += neurons * images
+
+    def charges(self, link, step):
+        """Say whether the neurons of a link's target charge in a step."""
+        if not self.model.timing.is_phased:
+            return True
+        phase = step // self.model.timesteps
+        return phase == schedule_of(self.model.graph).depths[link.target] - 1
 
 
 @torch.no_grad()
 def check_counts(case, model):
-    """Synaptic operations and reached neurons, to the unit; of images, recordings, or a stream in two pieces."""
+    """Compare synaptic operations and reached neurons with those of a Recount.
+
+    The model runs on images or recordings, or, in some cases that allow it, a stream in
+    two pieces.
+    """
     x, u = on_grid(model, case["run"], case["seed"])
-    streams = case["run"]["ties"] and case["max_pool"] == "or" and model.gate.follows_changes
-    if streams := streams and not model.frames and not model.timing.is_phased:
+    may_stream = (
+        case["max_pool"] == "or"
+        and model.gate.follows_changes
+        and not model.frames
+        and not model.timing.is_phased
+    )
+    streams = may_stream and case["run"]["ties"]  # half of those that may
+    if streams:
         model.change(rule="never")
-    counter, recount = OperationCounter(model, reaches=True), Recount(model)
-    for model.operation_counter in (counter, recount):
+    counter = OperationCounter(model, reaches=True)
+    recount = Recount(model)
+
+    for operation_counter in (counter, recount):
+        model.operation_counter = operation_counter
         if streams:
             stream = model.stream(seed=1)
-            stream(x, 3), stream(x.flip(0), LASTS - 3)
+            stream(x, 3)
+            stream(x.flip(0), LASTS - 3)
         else:
             model(x, u)
+
     counts = counter.counts()
+    reached = counts["reached"] | counts["biases"]
     for name, count in counts["events"].items():
         assert count == recount.synops[name], (name, case)
-        assert (counts["reached"] | counts["biases"]).get(name, 0) == recount.reached[name], (
-            name,
-            case,
-        )
+        assert reached.get(name, 0) == recount.reached[name], (name, case)
 
 
 @pytest.mark.parametrize("first", [0, 20])
 def test_a_plain_recount_finds_the_same(first):
-    """benchmarks/robustness/random_networks.py takes any number of cases."""
+    # benchmarks/robustness/random_networks.py takes any number of cases.
     for case, model in networks(range(first, first + 20)):
         check_counts(case, model)
+
+
+def names_of_layers(layers):
+    return ", ".join(type(layer).__name__ for layer in layers)
 
 
 @pytest.mark.parametrize(
@@ -331,166 +410,232 @@ def test_a_plain_recount_finds_the_same(first):
         [nn.AvgPool2d((3, 2), 2, (1, 0)), nn.ConvTranspose2d(2, 1, 2, stride=2, output_padding=1)],
         [nn.AvgPool2d(4, 3), nn.Conv2d(2, 4, 1, groups=2), nn.Flatten(), nn.Linear(8, 5)],
     ],
-    ids=lambda layers: ", ".join(type(layer).__name__ for layer in layers),
+    ids=names_of_layers,
 )
 @torch.no_grad()
 def test_a_chain_reaches_what_its_layers_reach(layers):
     shape = (2, 7, 6)
-    link = SimpleNamespace(chain=Chain.of_modules(layers, shape, shape))
-    link.modules = link.chain.modules
-    found = torch.from_numpy(link.chain.reach())
-    assert torch.equal(found.flatten(), Recount.impulses(link).sum(1).double())
+    chain = Chain.of_modules(layers, shape, shape)
+    link = SimpleNamespace(chain=chain, modules=chain.modules)
+
+    found = torch.from_numpy(chain.reach())
+
+    assert torch.equal(found.flatten(), reached_by(link).sum(1).double())
 
 
 @pytest.fixture(scope="module")
 def quick():
+    """Load a trained network and test images, and make its ledger. Read only."""
     test = load_data("MNIST", limit_test=32)[2]
     model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
-    return model, test, ledger(model, test, name="quick")
+    return SimpleNamespace(model=model, test=test, ledger=ledger(model, test, name="quick"))
 
 
 def test_a_ledger_costs_what_an_evaluation_says(quick):
-    model, test, found = quick
-    figures, convention = evaluate(model, test), conventions()["arithmetic_45nm"]
-    assert (
-        found.total("spikes") == pytest.approx(figures["parts"]["total"])
-        and found.accuracy == figures["accuracy"]
-    )
-    event, layer = (found.joules(convention, execution) for execution in EXECUTIONS)
-    assert (event, layer) == pytest.approx(
-        (figures["energy_event_joules"], figures["energy_joules"])
-    )
-    parts = [
-        found.joules(convention, EXECUTIONS[0], part)
-        for part in dict.fromkeys(entry.part for entry in found.entries)
-    ]
-    assert sum(parts) == pytest.approx(event) and len(parts) == 4  # no layer of the decoder spikes
-    read = ledger_of({**figures, "spikes_per_layer": figures["spikes"]}, model)
+    convention = conventions()["arithmetic_45nm"]
+    event_driven, layer_by_layer = EXECUTIONS
+
+    figures = evaluate(quick.model, quick.test)
+
+    found = quick.ledger
+    assert found.accuracy == figures["accuracy"]
+    assert found.total("spikes") == pytest.approx(figures["parts"]["total"])
+    event_joules = found.joules(convention, event_driven)
+    assert event_joules == pytest.approx(figures["energy_event_joules"])
+    layer_joules = found.joules(convention, layer_by_layer)
+    assert layer_joules == pytest.approx(figures["energy_joules"])
+    parts = {entry.part for entry in found.entries}
+    assert len(parts) == 4  # no layer of the decoder spikes
+    joules_of_parts = [found.joules(convention, event_driven, part) for part in parts]
+    assert sum(joules_of_parts) == pytest.approx(event_joules)
+
+    # From the record of an evaluation follows the same.
+    read = ledger_of({**figures, "spikes_per_layer": figures["spikes"]}, quick.model)
+    assert read.entries
     for one in conventions().values():
-        assert (
-            read.joules(one, EXECUTIONS[0]) == pytest.approx(found.joules(one, EXECUTIONS[0]))
-            and read.entries
-        )
+        expected = found.joules(one, event_driven)
+        assert read.joules(one, event_driven) == pytest.approx(expected)
         assert read.ann_joules(one, 8) == pytest.approx(found.ann_joules(one, 8))
-    assert not found.leaks and ledger(small(leak=0.75), torch.rand(2, 1, 4, 6), LABELS[:2]).leaks
+
+
+def test_a_ledger_says_whether_neurons_leak(quick):
+    leaky = ledger(small(leak=0.75), torch.rand(2, 1, 4, 6), LABELS[:2])
+    assert leaky.leaks
+    assert not quick.ledger.leaks
 
 
 def test_the_ann_beside_it_by_hand(quick):
-    """One pass of 16 D 32 32 D and 256 256 10 on 28x28 pixels, exact at borders, in MACs of 4.6 and 0.23 pJ."""
-    *_, found = quick
-    inner = (
-        (28 * 3 - 2) ** 2 * 16 + 14 * 14 * (16 * 16 * 4) + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+    # One pass of 16 D 32 32 D and 256 256 10 on 28x28 pixels. Of an image of n x n
+    # pixels a 3x3 convolution with zeros around it multiplies (3 n - 2)² times. D is a
+    # convolution of 2x2 with a stride of 2.
+    features = (
+        (28 * 3 - 2) ** 2 * 16
+        + 14 * 14 * (16 * 16 * 4)
+        + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+        + 7 * 7 * 32 * 32 * 4
     )
-    macs = inner + 7 * 7 * 32 * 32 * 4 + 7 * 7 * 32 * 256 + 256 * 256 + 256 * 10
+    classifier = 7 * 7 * 32 * 256 + 256 * 256 + 256 * 10
+    macs = features + classifier
     convention = conventions()["arithmetic_45nm"]
-    assert (found.ann_joules(convention), found.ann_joules(convention, 8)) == pytest.approx(
-        (4.6e-12 * macs, 0.23e-12 * macs)
-    )
+    # A MAC costs 4.6 pJ, and 0.23 pJ in 8 bits.
+    assert quick.ledger.ann_joules(convention) == pytest.approx(4.6e-12 * macs)
+    assert quick.ledger.ann_joules(convention, 8) == pytest.approx(0.23e-12 * macs)
 
 
 def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
-    """With all counts of spikes scaled to it."""
-    (*_, found), of_spikes = quick, ("spikes", "synops", "rate", "reached")
+    found = quick.ledger
+    spikes_per_neuron = found.total("spikes") / found.neurons
     for convention in conventions().values():
-        factor = found.break_even(convention) / (found.total("spikes") / found.neurons)
-        scaled = [
-            {name: factor * getattr(entry, name) for name in of_spikes} for entry in found.entries
-        ]
-        entries = [
-            replace(entry, **counts) for entry, counts in zip(found.entries, scaled, strict=True)
-        ]
-        assert replace(found, entries=entries).joules(convention, EXECUTIONS[0]) == pytest.approx(
-            found.ann_joules(convention, 8)
-        )
+        factor = found.break_even(convention) / spikes_per_neuron
+        entries = []
+        for entry in found.entries:
+            counts = {}
+            for name in ("spikes", "synops", "rate", "reached"):
+                counts[name] = factor * getattr(entry, name)
+            entries.append(replace(entry, **counts))
+        at_break_even = replace(found, entries=entries)
+        joules = at_break_even.joules(convention, EXECUTIONS[0])
+        assert joules == pytest.approx(found.ann_joules(convention, 8))
 
 
-def test_a_layers_energy_by_hand():
-    """An addition 100 pJ, a multiply-add 1000, and an access to a memory of n words n pJ: 9 biases and 8 comparisons, each with
-    two accesses, cost 1748 in either execution; then spike by spike 5 synapses, each a weight and a potential read and written,
-    and 2 events written and read; or by layers 13 operations, each a weight and an input, and 30 potentials read and written."""
-    price = {"add": 100, "multiply_add": 1000, "add_int8": 3, "multiply_add_int8": 10}
-    priced = Convention("", "", 0, "", "", price, {"bytes": [4, 4000], "picojoules": [1, 1000]})
-    counts = {
-        "spikes": 2,
-        "synops": 5,
-        "acs": 7,
-        "macs": 6,
-        "updates": 30,
-        "reached": 11,
-        "biases": 9,
-        "comparisons": 8,
-    }
-    own = {"neurons": 3, "weights": 12, "sources": 4, "one_pass": 10, **counts}
-    event, by_layer = (
-        1748 + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3,
-        1748 + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3,
+# An addition costs 100 pJ, a multiply-add 1000, and an access to a memory of n words n
+# pJ.
+ROUND_PRICES = Convention(
+    title="",
+    source="",
+    year=0,
+    technology="",
+    leaves_out="",
+    picojoules={"add": 100, "multiply_add": 1000, "add_int8": 3, "multiply_add_int8": 10},
+    memory={"bytes": [4, 4000], "picojoules": [1, 1000]},
+)
+
+
+def one_layer(is_real=False, leaks=False):
+    """Make the ledger of a layer of 3 neurons with 12 weights and 4 sources."""
+    entry = Entry(
+        "features.1",
+        "encoder",
+        real=is_real,
+        neurons=3,
+        weights=12,
+        sources=4,
+        one_pass=10,
+        spikes=2,
+        synops=5,
+        acs=7,
+        macs=6,
+        updates=30,
+        reached=11,
+        biases=9,
+        comparisons=8,
     )
-    for real, leaks, wanted in (
-        (False, False, (event, by_layer)),
-        (True, False, (event + 5 * 900, by_layer)),
-        (
-            False,
-            True,
-            (event + 11 * 900, by_layer + 30 * 900),
-        ),  # of what is reached, or of all: kept by a multiplication
-    ):
-        one = Ledger(
-            "", 1, 1.0, 10, 10.0, leaks, [Entry("features.1", "encoder", real=real, **own)]
-        )
-        assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(
-            wanted
-        )
-    assert 1e12 * one.ann_joules(priced) == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
-    assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(
-        10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4
-    )  # bytes, of words at least
+    return Ledger("", 1, 1.0, 10, 10.0, leaks, [entry])
 
 
-def test_memory_is_priced_by_its_size():
-    access = conventions()["with_memory"].access
-    assert [access(words) for words in (10, 2048, 8192, 262144)] == [10, 10, 20, 100]
-    assert (
-        access(5120) == pytest.approx(15)
-        and access(524288) > 180
-        and access(8192, word=1) == pytest.approx(2.5)
-    )
+# 9 biases, each an addition; 8 comparisons, each an addition that reads a pixel and its
+# prediction
+BIASES_AND_COMPARISONS = 9 * 100 + 8 * (100 + 2 * 3)
+# 5 synapses, each a weight, and a potential read and written; 2 events written and read
+EVENT_DRIVEN = BIASES_AND_COMPARISONS + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3
+# 13 operations, each a weight and an input; 30 potentials read and written
+LAYER_BY_LAYER = BIASES_AND_COMPARISONS + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("is_real", "leaks", "event", "layer"),
     [
-        (("add = 0.1\n", ""), "a table has .*: it needs add"),
-        (("year", "jear"), "got an unexpected keyword argument 'jear'"),
-        (("add = 0.1", "add = -1"), "-1 is no number from 0 to 1e"),
-        (
-            ("[10, 20, 100]", "[10, 20, 1]"),
+        pytest.param(False, False, EVENT_DRIVEN, LAYER_BY_LAYER, id="spikes"),
+        # 5 synapses multiply in place of adding.
+        pytest.param(True, False, EVENT_DRIVEN + 5 * 900, LAYER_BY_LAYER, id="real values"),
+        # Potentials are kept by a multiplication, of the 11 that are reached, or of all
+        # 30.
+        pytest.param(False, True, EVENT_DRIVEN + 11 * 900, LAYER_BY_LAYER + 30 * 900, id="leaks"),
+    ],
+)
+def test_a_layers_energy_by_hand(is_real, leaks, event, layer):
+    found = one_layer(is_real, leaks)
+    event_driven, layer_by_layer = EXECUTIONS
+    assert 1e12 * found.joules(ROUND_PRICES, event_driven) == pytest.approx(event)
+    assert 1e12 * found.joules(ROUND_PRICES, layer_by_layer) == pytest.approx(layer)
+
+
+def test_the_energy_of_an_anns_layer_by_hand():
+    # 10 multiply-adds, each with a weight and an input, and 3 outputs written.
+    picojoules = 1e12 * one_layer().ann_joules(ROUND_PRICES)
+    assert picojoules == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
+
+
+def test_the_energy_of_an_anns_layer_in_8_bits_by_hand():
+    # 12 weights of a byte lie in 3 words, which cost 3 pJ to read, and a byte is a
+    # quarter of that. Inputs and outputs lie in one word, the least that there is.
+    picojoules = 1e12 * one_layer().ann_joules(ROUND_PRICES, 8)
+    assert picojoules == pytest.approx(10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "picojoules"), [(10, 10), (2048, 10), (8192, 20), (262144, 100)]
+)
+def test_memory_is_priced_by_its_size(words, picojoules):
+    assert conventions()["with_memory"].access(words) == picojoules
+
+
+def test_memory_between_and_beyond_known_sizes_is_priced():
+    access = conventions()["with_memory"].access
+    assert access(5120) == pytest.approx(15)  # half way from 2048 to 8192 words
+    assert access(524288) > 180
+    # 8192 bytes are 2048 words; a byte is a quarter of a word.
+    assert access(8192, word=1) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "instead", "words"),
+    [
+        pytest.param("add = 0.1\n", "", "a table has .*: it needs add", id="lacks a price"),
+        pytest.param(
+            "year", "jear", "got an unexpected keyword argument 'jear'", id="unknown key"
+        ),
+        pytest.param("add = 0.1", "add = -1", "-1 is no number from 0 to 1e", id="negative"),
+        pytest.param(
+            "[10, 20, 100]",
+            "[10, 20, 1]",
             "memory: give .* and as many picojoules, which do not fall",
+            id="falling prices",
         ),
     ],
 )
-def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
-    path, text = tmp_path / "own.toml", (CONVENTIONS / "with_memory.toml").read_text()
-    path.write_text(text.replace(*change, 1))
-    assert path.read_text() != text
+def test_a_convention_that_is_none_is_refused(tmp_path, text, instead, words):
+    good = (CONVENTIONS / "with_memory.toml").read_text()
+    bad = good.replace(text, instead, 1)
+    assert bad != good
+    path = tmp_path / "own.toml"
+    path.write_text(bad)
     with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
 
 
-def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
-    """For readers and for programs; in 8 bits the ANN is nearly what it was."""
+def test_the_tables_of_a_network_by_the_script(trained, tmp_path):
     flags = f"{trained.snn} --against {trained.ann} {DATA} --output_dir {tmp_path}"
-    found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'}")
-    lines = said.splitlines()
-    assert lines[0].startswith("network") and "with memory, 45 nm" in lines[0]
+
+    ledgers, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'}")
+    _, as_json = run_here("energy", flags, "--format json")
+    _, as_csv = run_here("energy", flags, "--format csv")
+
+    heading = said.splitlines()[0]
+    assert heading.startswith("network")
+    assert "with memory, 45 nm" in heading
     assert f"\n{trained.snn}, means over 16 images; event-driven it costs " in said
     assert (tmp_path / "x.png").stat().st_size > 5000
-    told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
-    assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
-    assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(
-        conventions()["rate"]
-    )
-    table = run_here("energy", flags, "--format csv")[1].split("\n\n")[0]
-    assert len(next(csv.reader(table.splitlines()))) == 6
+    record = json.loads(as_json)[str(trained.snn)]
+    # In 8 bits the ANN is nearly what it was.
+    assert abs(record["ann_accuracy"] - record["ann_8_bits_accuracy"]) <= 2 / 16
+    expected = ledgers[str(trained.snn)].ann_joules(conventions()["rate"])
+    assert record["joules"]["rate"]["ann"] == expected
+    first_table = as_csv.split("\n\n")[0]
+    assert len(next(csv.reader(first_table.splitlines()))) == 6
+
+
+def test_numbers_of_a_markdown_table_stand_on_the_right():
     rows = [["network", "a_b, %"], ["x_1", 1.25]]
     assert as_text(rows, "md") == "| network | a_b, % |\n| --- | ---: |\n| x_1 | 1.25 |"
 
@@ -498,17 +643,21 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
 def test_eight_bits_are_integers_times_a_scale():
     model = load(REPOSITORY / "trained_models/ann/ann_feedback.pth")
     test = load_data("MNIST", limit_test=200)[2]
-    small = in_eight_bits(model, test.batch(torch.arange(128)).images)
-    weight = small.features[0].weight[0]
-    whole = weight / (weight.abs().max() / 127)
-    torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
-    assert evaluate(small, test)["accuracy"] == pytest.approx(
-        evaluate(model, test)["accuracy"], abs=0.01
-    )
+
+    in_8_bits = in_eight_bits(model, test.batch(torch.arange(128)).images)
+
+    weight = in_8_bits.features[0].weight[0]
+    steps = weight / (weight.abs().max() / 127)
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+    accuracy = evaluate(model, test)["accuracy"]
+    assert evaluate(in_8_bits, test)["accuracy"] == pytest.approx(accuracy, abs=0.01)
+    # The decoder's predictions are nearly the same, too.
     x = test.batch(torch.arange(8)).images
-    with torch.no_grad():  # of a decoder, too
-        found, wanted = small(x).predictions, model(x).predictions
-    assert (found - wanted).abs().mean() < 0.02 < wanted.std()
+    with torch.no_grad():
+        predictions = in_8_bits(x).predictions
+        expected = model(x).predictions
+    assert (predictions - expected).abs().mean() < 0.02
+    assert expected.std() > 0.02
 
 
 @pytest.fixture(scope="module")
@@ -517,74 +666,92 @@ def x():
 
 
 def small(**settings):
-    """A network that blocks, for these images."""
-    return build(
-        SMALL,
-        (1, 4, 6),
-        **{"steps": 3, "gate": "block", "epsilon": 0.3, "fc_width": 5, **settings},
-    )
+    """Make a network that blocks, for images of 4x6 pixels."""
+    common = {"steps": 3, "gate": "block", "epsilon": 0.3, "fc_width": 5}
+    return build(SMALL, (1, 4, 6), **{**common, **settings})
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 
 def test_averages_are_exact_and_have_no_gradient():
-    """In float32 the sum would stay at 2 ** 24."""
     losses = Average()
     losses.add(2, loss=torch.tensor(2.0**23, requires_grad=True))
     losses.add(2, loss=torch.tensor(0.5))
-    assert losses.means() == {"loss": (2**24 + 1) / 4} and not losses.sums["loss"].requires_grad
+    # Two times each, over 4; in float32 the sum would stay at 2 ** 24.
+    assert losses.means() == {"loss": (2**24 + 1) / 4}
+    assert not losses.sums["loss"].requires_grad
+
+
+def test_averages_go_on_where_their_figures_lie():
     resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
     resumed.add(1, spikes=torch.zeros(2, device="meta"))
     assert resumed.sums["spikes"].device.type == "meta"
 
 
-def spiking_output(n):
-    n = torch.tensor(n, dtype=torch.float32)
-    logits, spikes = torch.stack([n, 0 * n, 0 * n - 1], 1), {"input": n, "features.1": 2 * n}
-    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=None, comparisons=3 * n)
+def spiking_output(numbers):
+    """Make the output for numbered images: image n has n steps and 3 n spikes."""
+    n = torch.tensor(numbers, dtype=torch.float32)
+    return SNNOutput(
+        logits=torch.stack([n, 0 * n, 0 * n - 1], 1),
+        predictions=None,
+        errors=None,
+        spikes={"input": n, "features.1": 2 * n},
+        steps=n.long(),
+        is_open=None,
+        comparisons=3 * n,
+    )
 
 
 def test_batches_of_several_sizes_are_one_evaluation():
     evaluation = Evaluation(None)
-    for images in ([1, 2, 3], [4, 5, 6], [7]):
-        labels = torch.zeros(len(images), dtype=torch.int64)
-        evaluation.add(
-            spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0]
-        )
+    for numbers in ([1, 2, 3], [4, 5, 6], [7]):
+        images = torch.ones(len(numbers), 1, 1, 2)
+        labels = torch.zeros(len(numbers), dtype=torch.int64)
+        evaluation.add(spiking_output(numbers), images, labels, loss=numbers[0])
+
     found = evaluation.result()
+
+    assert found["images"] == 7
     assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
-    assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
-    assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
+    assert found["mean_steps"] == 4.0
+    assert found["median_steps"] == 4
+    assert found["p95_steps"] == pytest.approx(1 + 0.95 * 6)
+    assert found["comparisons"] == 3 * 4.0
+    assert found["spikes"] == {"input": 4.0, "features.1": 2 * 4.0}
+    assert found["parts"]["total"] == 4 + 8
     assert found["loss"] == pytest.approx((3 * 1 + 3 * 4 + 7) / 7)
 
 
-def test_what_an_ann_has_not():
+def test_an_ann_has_no_figures_of_spikes():
+    first = [[1.0, 2.0], [3.0, 4.0]]
+    second = [[5.0, 6.0], [7.0, 9.0]]
+    errors = torch.tensor([first, second]).reshape(2, 2, 1, 1, 2)
+    logits = torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]])
     evaluation = Evaluation(None)
-    errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(
-        2, 2, 1, 1, 2
-    )
-    output = ANNOutput(torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]]), None, errors)
-    evaluation.add(output, torch.ones(2, 1, 1, 2), torch.tensor([1, 0]))
+    evaluation.add(ANNOutput(logits, None, errors), torch.ones(2, 1, 1, 2), torch.tensor([1, 0]))
+
     found = evaluation.result()
-    figures = {name: values.tolist() for name, values in found.pop("per_image").items()}
-    assert figures == {
+
+    per_image = found.pop("per_image")
+    assert {name: values.tolist() for name, values in per_image.items()} == {
         "label": [1, 0],
         "found": [1, 1],
         "correct": [True, False],
-        "margin": [0.5, 1.0],
-        "error": [11.0, 16.0],
+        "margin": [3 - 2.5, 1 - 0.0],
+        # of the last step
+        "error": [5.0 + 6.0, 7.0 + 9.0],
     }
     assert found.pop("images_per_second") * found.pop("seconds") == pytest.approx(2)
-    assert found == {"images": 2, "accuracy": 0.5, "error": 13.5}
+    assert found == {"images": 2, "accuracy": 0.5, "error": (11 + 16) / 2}
 
 
 def test_figures_of_spiking_images():
     output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
-    found = figures_per_image(
-        output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1])
-    )
+    images = torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2)
+
+    found = figures_per_image(output, images, torch.tensor([0, 1]))
+
     assert {name: values.tolist() for name, values in found.items()} == {
         "label": [0, 1],
         "found": [0, 0],
@@ -600,70 +767,85 @@ def test_figures_of_spiking_images():
 
 @pytest.mark.parametrize("encoding", ["poisson", "direct"])
 def test_evaluate_counts_a_run_with_seed_0(x, encoding):
-    """Energies are those of its operations and comparisons."""
     model = small(encoding=encoding)
-    output, found = model(x, seed=0), evaluate(model, x, LABELS)
-    assert found["spikes"] == {
-        name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()
-    }
-    assert found["comparisons"] == output.comparisons.mean(dtype=torch.float64).item() > 0
-    assert (
-        energies(found["operations"], found["comparisons"], encoding == "direct").items()
-        <= found.items()
-    )
-    assert not any(value.requires_grad for value in found["per_image"].values())
+
+    output = model(x, seed=0)
+    found = evaluate(model, x, LABELS)
+
+    assert found["spikes"].keys() == output.spikes.keys()
+    for name, count in output.spikes.items():
+        assert found["spikes"][name] == pytest.approx(count.double().mean().item())
+    assert found["comparisons"] == output.comparisons.mean(dtype=torch.float64).item()
+    assert found["comparisons"] > 0
+    joules = energies(found["operations"], found["comparisons"], encoding == "direct")
+    assert joules.items() <= found.items()
+    for values in found["per_image"].values():
+        assert not values.requires_grad
 
 
 @pytest.mark.parametrize("is_spiking", [True, False])
 def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
-    """Dropout of 1/2 would show; and operations are those of an SNN."""
-    model = (
-        small()
-        if is_spiking
-        else VGG_wFeedback(plan=SMALL, image_shape=(1, 4, 6), fc_width=5, labels=3)
-    )
-    expected = evaluate(model.eval(), x, LABELS)
-    assert (
-        not model.training
-        and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
-    )
-    found = evaluate(model.train(), x, LABELS)
-    assert (
-        model.training
-        and found["per_image"]["margin"].tolist() == expected["per_image"]["margin"].tolist()
-    )
+    if is_spiking:
+        model = small()
+    else:
+        model = VGG_wFeedback(plan=SMALL, image_shape=(1, 4, 6), fc_width=5, labels=3)
+
+    in_evaluation = evaluate(model.eval(), x, LABELS)
+    assert not model.training
+    in_training = evaluate(model.train(), x, LABELS)
+    assert model.training
+
+    # A dropout of 1/2 would show.
+    margins = in_evaluation["per_image"]["margin"].tolist()
+    assert in_training["per_image"]["margin"].tolist() == margins
+    # Operations are those of an SNN.
+    assert ("operations" in in_evaluation) == is_spiking
+    assert ("energy_joules" in in_evaluation) == is_spiking
+
     with pytest.raises(ModelError):
         evaluate(model, x[:, :, :3], LABELS)
     assert model.training
 
 
-def test_evaluate_takes_what_people_have(x):
-    """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
-    model, pairs = small(), TensorDataset(x, LABELS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(lambda x, labels: [ImageSet("own", x, labels)], id="ImageSet"),
+        pytest.param(lambda x, labels: [TensorDataset(x, labels)], id="Dataset"),
+        pytest.param(
+            lambda x, labels: [DataLoader(TensorDataset(x, labels), batch_size=2)],
+            id="DataLoader",
+        ),
+        pytest.param(lambda x, labels: [x.numpy(), labels.numpy()], id="arrays"),
+    ],
+)
+def test_evaluate_takes_what_people_have(x, form):
+    model = small()
     expected = evaluate(model, x, LABELS)
-    for data in (
-        [ImageSet("own", x, LABELS)],
-        [pairs],
-        [DataLoader(pairs, batch_size=2)],
-        [x.numpy(), LABELS.numpy()],
-    ):
-        found = evaluate(model, *data)
-        assert all(found[name] == expected[name] for name in ("accuracy", "spikes", "operations"))
+    found = evaluate(model, *form(x, LABELS))
+    for name in ("accuracy", "spikes", "operations"):
+        assert found[name] == expected[name]
 
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
-    model, large = small(steps=50), torch.empty(4, 3, 224, 224)
+    model = small(steps=50)
+    large = torch.empty(4, 3, 224, 224)
     monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 6 * 2 * model.graph.largest_signal)
-    assert [
-        chunk_length(model, images, 50, False)
-        for images in (large[:2], large, torch.empty(100, 1))
-    ] == [6, 3, 1]
+
+    # 6 * 2 values of the largest signal: 6 steps of two images, 3 of four, and at least
+    # one.
+    assert chunk_length(model, large[:2], 50, False) == 6
+    assert chunk_length(model, large, 50, False) == 3
+    assert chunk_length(model, torch.empty(100, 1), 50, False) == 1
+    # Images that are sure leave the batch before long.
     model.change(rule="confidence")
-    assert (
-        chunk_length(model, large[:2], 50, True) == 1
-    )  # images that are sure leave the batch before long
+    assert chunk_length(model, large[:2], 50, True) == 1
     monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 100 * 2 * model.graph.largest_signal)
     assert chunk_length(model, large[:2], 50, True) == 4
+
+
+def test_a_segment_of_the_backward_pass_is_one_chunk(monkeypatch):
+    model = small(steps=50).train()
     monkeypatch.setitem(VALUES_AT_ONCE, "cpu", 6 * 2 * model.graph.largest_signal)
-    model.train().set_bptt_segments(4)
-    assert chunk_length(model, large, 50, False) == 13
+    model.set_bptt_segments(4)
+    assert chunk_length(model, torch.empty(4, 3, 224, 224), 50, False) == 13  # 50 / 4, rounded up

@@ -1,9 +1,9 @@
 """The rules of the scripts: one row for each sentence about their behaviour.
 
-The headings and the sentences in quotation marks are those of `script_rules.md`. The scripts
-are run as a user runs them, and judged by what they print, and by their records and
-checkpoints: nothing here knows how they come to it. Most networks are made here, untrained,
-since a rule asks what a checkpoint says, and not how good it is.
+The headings and the sentences in quotation marks are those of `script_rules.md`. The
+scripts are run as a user runs them, and judged by what they print, and by their records
+and checkpoints: nothing here knows how they come to it. Most networks are made here,
+untrained, since a rule asks what a checkpoint says, and not how good it is.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,7 +63,7 @@ RECORDING = {
 
 
 def save(path, model, **more):
-    """Write a checkpoint of a model, in the form that load() reads; more: further entries."""
+    """Write a checkpoint of a model as load() reads it; `more` are further entries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = {
         "model": type(model).__name__,
@@ -93,7 +94,7 @@ def without(setting, path, target):
 
 
 def write_recordings(folder):
-    """A data set of recordings of two classes, each of FRAMES frames."""
+    """Write a data set of recordings of two classes, each of FRAMES frames."""
     draw = np.random.default_rng(0)
     for part in ("train", "test"):
         for name in RECORDING["classes"]:
@@ -106,7 +107,7 @@ def write_recordings(folder):
 
 @pytest.fixture(scope="module")
 def made(trained, tmp_path_factory):
-    """Name -> path of what the rows are about: checkpoints, data sets, files. Read only."""
+    """Make what the rows are about, and return name -> path. Read only."""
     folder = tmp_path_factory.mktemp("rules")
     anns = {
         "ann": new_ann(),
@@ -151,13 +152,16 @@ def made(trained, tmp_path_factory):
 
 
 def filled(flags, paths, **more):
-    """Flags with {name} replaced by the path of this name."""
+    """Replace each {name} in flags by the path of this name."""
     return flags.format(**paths, **more)
 
 
 def begun(name, *flags, folder, run="x"):
-    """Run a script; returns the record of its parameters and their origins, with what main
-    returned, and what it said."""
+    """Run a script.
+
+    Returns the record of its parameters and their origins, with what main returned as
+    `result`, and what it printed as `said`.
+    """
     result, said = run_undrawn(name, *flags, f"--run_name {run} --output_dir {folder}")
     kind = "ann" if name == "ann" else "snn"
     record = records(folder / f"logs/{kind}/{run}.jsonl", "run")[-1]
@@ -165,7 +169,7 @@ def begun(name, *flags, folder, run="x"):
 
 
 def origin_of(record, names):
-    """Name -> (value, where it comes from); of a flag that the script has not, None."""
+    """Return name -> (value, origin), or None for a flag that the script has not."""
     found = {}
     for name in names:
         if name in record.parameters:
@@ -176,12 +180,12 @@ def origin_of(record, names):
 
 
 def rows(table):
-    """The parameters of a test, with the first column as names."""
+    """Make the parameters of a test from a table with names in the first column."""
     return [pytest.param(*row, id=name) for name, *row in table]
 
 
 def recipe(path, **tables):
-    """Write a recipe; tables: the lines of each."""
+    """Write a recipe; `tables` are the lines of each."""
     text = "".join(f"[{name}]\n{lines}\n" for name, lines in tables.items())
     path.write_text(text)
     return path
@@ -199,19 +203,55 @@ from self_models.objectives.gates import GATES, Gate
 class Patient(Gate):
     pass
 """
-# what is wrong at each place in the order -> (flags, words of the error)
+
+
+@dataclass
+class Fault:
+    """What is wrong at a place in the order.
+
+    Attributes
+    ----------
+    flags : str
+        Flags that have this fault.
+    words : str
+        Words of its error.
+    alone : str
+        Flags that it needs to be the only fault; {snn} is a network without any.
+    """
+
+    flags: str
+    words: str
+    alone: str = ""
+
+
 FAULTS = {
-    "resume": ("--resume {here}/none_last.pth", "none_last.pth: no such checkpoint file"),
-    "refusals": ("--epochs 1 --updates 1", "--epochs and --updates contradict each other"),
-    "checkpoint": ("--pretrained_snn {here}/none.pth", "none.pth: no such checkpoint file"),
-    "facts": ("--dataset CIFAR10", "--dataset CIFAR10 has colour images of 32x32"),
-    "folder": ("--dataset {here}/nowhere", "{here}/nowhere"),
-    "conversion": ("--pretrained_ann {normed} --no-bias", "becomes a bias"),
-    "model": ("-a VGG4_tiny --gate block --epsilon 0.1", "blocking needs a decoder"),
-    "data": ("--limit_train 60001", "--limit_train 60001: MNIST has 60000 training images"),
-    "engine": ("--model {patient} --gate patient --engine event", "has no form of the gate"),
-    "Run": ("--run_name taken", "taken.pth exists"),
-    "weights": ("--pretrained_snn {snn} --fc_width 9", "{snn} does not fit"),
+    "resume": Fault("--resume {here}/none_last.pth", "none_last.pth: no such checkpoint file"),
+    "refusals": Fault("--epochs 1 --updates 1", "--epochs and --updates contradict each other"),
+    "checkpoint": Fault("--pretrained_snn {here}/none.pth", "none.pth: no such checkpoint file"),
+    "facts": Fault(
+        "--dataset CIFAR10",
+        "--dataset CIFAR10 has colour images of 32x32",
+        alone="--pretrained_snn {snn}",
+    ),
+    "folder": Fault("--dataset {here}/nowhere", "{here}/nowhere", alone="--epochs 1"),
+    "conversion": Fault("--pretrained_ann {normed} --no-bias", "becomes a bias"),
+    "model": Fault(
+        "-a VGG4_tiny --gate block --epsilon 0.1",
+        "blocking needs a decoder",
+        alone="--pretrained_snn {plain}",
+    ),
+    "data": Fault(
+        "--limit_train 60001",
+        "--limit_train 60001: MNIST has 60000 training images",
+        alone="--pretrained_snn {snn}",
+    ),
+    "engine": Fault(
+        "--model {patient} --gate patient --engine event",
+        "has no form of the gate",
+        alone="--pretrained_snn {snn}",
+    ),
+    "Run": Fault("--run_name taken", "taken.pth exists", alone="--pretrained_snn {snn}"),
+    "weights": Fault("--pretrained_snn {snn} --fc_width 9", "{snn} does not fit"),
 }
 ORDER = [  # which of two faults is told, the earlier; more: flags beside them
     ("resume", "refusals", ""),
@@ -226,58 +266,46 @@ ORDER = [  # which of two faults is told, the earlier; more: flags beside them
 ]
 
 
-ALONE = {  # what a fault needs to be the only one; {snn} is a network without any
-    "facts": "--pretrained_snn {snn}",
-    "folder": "--epochs 1",
-    "model": "--pretrained_snn {plain}",
-    "data": "--pretrained_snn {snn}",
-    "engine": "--pretrained_snn {snn}",
-    "Run": "--pretrained_snn {snn}",
-}
-
-
 @pytest.fixture
-def told(made, tmp_path, forgotten):
-    """Run the SNN's script with these faults, and return its line and the words of the first."""
+def tell(made, tmp_path, forgotten):
+    """Return a function that runs the script with flags and returns the error line."""
     (tmp_path / "patient.py").write_text(PATIENT)
     checkpoint = tmp_path / "trained_models/snn/taken.pth"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
 
-    def tell(faults, more):
-        flags = " ".join(FAULTS[fault][0] for fault in faults)
-        flags = filled(f"{flags} {more}", made, patient=tmp_path / "patient.py")
-        line = refused("snn", f"{flags} --output_dir {tmp_path}")
-        return line, filled(FAULTS[faults[0]][1], made)
+    def run_with(*flags):
+        filled_flags = filled(" ".join(flags), made, patient=tmp_path / "patient.py")
+        return refused("snn", f"{filled_flags} --output_dir {tmp_path}")
 
-    return tell
+    return run_with
 
 
-# "Then: resume, refusals, checkpoint, facts of the data, rules, check of the conversion,
-# model, data, engine, `Run` (which locks the name), weights." That rules come after facts and
-# before the check of the conversion is seen below: `recordings`, and `bias of a batch norm`,
-# which the check would refuse without it.
+# "Then: resume, refusals, checkpoint, facts of the data, rules, check of the
+# conversion, model, data, engine, `Run` (which locks the name), weights." That rules
+# come after facts and before the check of the conversion is seen below: `recordings`,
+# and `bias of a batch norm`, which the check would refuse without it.
 @pytest.mark.parametrize(
     ("first", "second", "more"), [pytest.param(*row, id=" before ".join(row[:2])) for row in ORDER]
 )
-def test_the_earlier_of_two_faults_is_told(told, first, second, more):
-    line, words = told([first, second], more)
-    assert words in line
+def test_the_earlier_of_two_faults_is_told(tell, made, first, second, more):
+    line = tell(FAULTS[first].flags, FAULTS[second].flags, more)
+    assert filled(FAULTS[first].words, made) in line
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_told_where_it_is_alone(told, fault):
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_each_fault_is_told_where_it_is_alone(tell, made, fault):
     """Else the rows above would say nothing of an order."""
-    line, words = told([fault], ALONE.get(fault, ""))
-    assert words in line
+    line = tell(fault.flags, fault.alone)
+    assert filled(fault.words, made) in line
 
 
 @pytest.mark.parametrize(
     ("flags", "name"),
     rows(
         [
-            # "The run's name comes from the flags before a checkpoint is read", which has 3
-            # timesteps and another architecture.
+            # "The run's name comes from the flags before a checkpoint is read", which
+            # has 3 timesteps and another architecture.
             ("of a start", "", "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"),
             ("typed", "--timesteps 2", "snn_vgg5_wfeedback_mnist_2_tradeoff1.0_typelast_t"),
         ]
@@ -288,8 +316,8 @@ def test_the_name_comes_from_the_flags(made, tmp_path, flags, name):
     assert (tmp_path / f"trained_models/snn/{name}.pth").is_file()
 
 
-# "`Run` (which locks the name), weights". That a second process is refused until the first
-# ends: test_survive.py::test_a_second_run_into_the_same_place_is_refused_until_the_first_ends.
+# "`Run` (which locks the name), weights". That a second process is refused until the
+# first ends is tested in test_survive.py.
 def test_a_name_is_locked_before_the_weights_are_read(made, tmp_path):
     files = tmp_path / "trained_models/snn"
     files.mkdir(parents=True)
@@ -409,8 +437,8 @@ fc_width = 8
                 "--epochs 0",
                 {"epochs": (0, "typed"), "updates": (None, "default")},
             ),
-            # "A typed `pretrained_ann` or `pretrained_snn` drops both of the recipe's, but not
-            # the teacher."
+            # "A typed `pretrained_ann` or `pretrained_snn` drops both of the recipe's,
+            # but not the teacher."
             (
                 "an ANN drops both",
                 'pretrained_ann = "{odd}"\npretrained_snn = "{snn}"\nteacher_ann = "{ann}"',
@@ -437,8 +465,9 @@ fc_width = 8
                 "--pretrained_snn {snn}",
                 {"pretrained_ann": ("", "default"), "pretrained_snn": ("{snn}", "typed")},
             ),
-            # "An `[snn]` without a start takes its file's `[ann]`: the user's own output"
-            # "Paths and `run_name` that are derived in this way rank below the recipe"
+            # "An `[snn]` without a start takes its file's `[ann]`: the user's own
+            # output" "Paths and `run_name` that are derived in this way rank below the
+            # recipe"
             (
                 "[ann] of the file",
                 "",
@@ -536,7 +565,8 @@ def test_the_ann_that_a_recipe_takes(tmp_path, monkeypatch, flags, words):
     assert filled(words, paths) in line
 
 
-# "Paths and `run_name` that are derived in this way ... do not count as given (`--seeds` asks)."
+# "Paths and `run_name` that are derived in this way ... do not count as given
+# (`--seeds` asks)."
 def test_derived_names_are_not_given(tmp_path):
     mine = recipe(tmp_path / "mine.toml", ann=f"{BOTH}epochs = 0", snn=f"{BOTH}timesteps = 2")
     here = f"{MAKE} --output_dir {tmp_path}"
@@ -576,8 +606,8 @@ def test_on_resume_a_recipe_beats_the_checkpoint(tmp_path):
 # --- From a checkpoint
 
 FROM_CHECKPOINT = [
-    # "From an ANN come only the fields that both share and that spiking does not declare anew
-    # (not `dropout`, not `timesteps`)."
+    # "From an ANN come only the fields that both share and that spiking does not
+    # declare anew (not `dropout`, not `timesteps`)."
     (
         "shared with an ANN",
         "snn",
@@ -644,8 +674,9 @@ FROM_CHECKPOINT = [
         {"selected_on": ("test", "found")},
     ),
     ("of ours, which does not", "snn", "--pretrained_snn {snn}", {"selected_on": (None, "found")}),
-    # "In an evaluation, settings of objectives that no flag names fall to the default of the
-    # script's class." {blocks} has gate block, blocking dynamic, and rule confidence.
+    # "In an evaluation, settings of objectives that no flag names fall to the default
+    # of the script's class." {blocks} has gate block, blocking dynamic, and rule
+    # confidence.
     (
         "objectives in training",
         "snn",
@@ -718,8 +749,8 @@ def test_an_snns_checkpoint_overrules_an_anns(made, tmp_path, starts, weights, i
     assert (record.origins["timesteps"] == "checkpoint") != is_balanced
 
 
-# "In an evaluation, settings of objectives that no flag names fall to the default of the
-# script's class": of objective 2, which has --rules instead of --rule, and block.
+# "In an evaluation, settings of objectives that no flag names fall to the default of
+# the script's class": of objective 2, which has --rules instead of --rule, and block.
 def test_objective_2_has_rules_of_its_own(made, tmp_path):
     record = begun("obj2", f"--pretrained_snn {made['blocks']} {SIZE}", folder=tmp_path)
     assert "rule" not in record.parameters
@@ -727,8 +758,8 @@ def test_objective_2_has_rules_of_its_own(made, tmp_path):
     assert {each["rule"] for each in found} == {"all_predicted", "none"}
 
 
-# "`plan` stays unless `architecture` is given": then the network is the architecture's, which
-# these weights do not fit.
+# "`plan` stays unless `architecture` is given": then the network is the architecture's,
+# which these weights do not fit.
 @pytest.mark.parametrize("given", ["typed", "recipe"])
 def test_a_given_architecture_drops_the_plan(made, tmp_path, given):
     preset = recipe(tmp_path / "own.toml", snn='architecture = "VGG4_wFeedback_tiny"')
@@ -740,7 +771,7 @@ def test_a_given_architecture_drops_the_plan(made, tmp_path, given):
 
 @pytest.fixture(scope="module")
 def of_cats(tmp_path_factory):
-    """The path of an ANN that was trained on a folder of images, cats."""
+    """Train an ANN on a folder of images, cats, and return its path."""
     folder = tmp_path_factory.mktemp("cats")
     make_folder(folder / "cats", shape=(12, 12))
     run_here(
@@ -784,15 +815,16 @@ def test_facts_are_those_of_the_training_set(of_cats, tmp_path):
 
 # --- What follows from other values
 
-TYPED, FOLLOWS = "typed", "followed"
+TYPED = "typed"
+FOLLOWS = "followed"
 RECORDED = "--dataset {moving}"
 PHASED = "--update phased --encoding direct --readout membrane_linear --timesteps 2"
 QCFS = "--pretrained_ann {qcfs} --readout membrane_linear --update immediate --timesteps 2"
 NOT_PHASED = "--pretrained_ann {ann} --update immediate --timesteps 2"
 GROWN = "--pretrained_snn {snn}"
 WHAT_FOLLOWS = [
-    # "Recordings: `blocking=dynamic`; `timesteps` is the number of frames unless the start is
-    # an SNN."
+    # "Recordings: `blocking=dynamic`; `timesteps` is the number of frames unless the
+    # start is an SNN."
     (
         "recordings",
         "",
@@ -947,7 +979,8 @@ IN_AN_EVALUATION = [
     ("no decoder", "obj1", "--pretrained_snn {plain}", {"epsilon": (0.0, FOLLOWS)}),
     ("phased", "obj1", "--pretrained_snn {phased}", {"epsilon": (0.0, FOLLOWS)}),
     ("epsilon typed", "obj1", "--pretrained_snn {plain} --epsilon 0", {"epsilon": ([0.0], TYPED)}),
-    # "how streams forget": by surprise where pixels are blocked, else by leaks, but as trained
+    # "how streams forget": by surprise where pixels are blocked, else by leaks, but as
+    # trained
     (
         "a stream that blocks",
         "stream",
@@ -1055,7 +1088,8 @@ def test_a_gate_that_stays(made, tmp_path, forgotten, name, flags, gate, around)
 
 # --- Resume
 
-# "Nine flags never come from the checkpoint, fourteen may change, all others must be equal."
+# "Nine flags never come from the checkpoint, fourteen may change, all others must be
+# equal."
 NEVER = {
     "preset",
     "output_dir",
@@ -1179,14 +1213,24 @@ EQUAL_SNN = {
 }
 OF_SNN = ("pretrained_snn", "engine", "bptt_segments")  # of those that may change
 MAY_CHANGE_ANN = {flag: text for flag, text in MAY_CHANGE.items() if flag not in OF_SNN}
-CLASSES = {
-    "ann": (MAY_CHANGE_ANN, EQUAL | EQUAL_ANN),
-    "snn": (MAY_CHANGE, EQUAL | EQUAL_SNN),
+
+
+@dataclass
+class FlagsOnResume:
+    """Flags of a script, of which each has a text that types another value."""
+
+    may_change: dict[str, str]
+    equal: dict[str, str]
+
+
+ON_RESUME = {
+    "ann": FlagsOnResume(MAY_CHANGE_ANN, EQUAL | EQUAL_ANN),
+    "snn": FlagsOnResume(MAY_CHANGE, EQUAL | EQUAL_SNN),
 }
 
 
 def flags_of(name):
-    """The names of all flags of a script, as its help lists them."""
+    """Return the names of all flags of a script, as its help lists them."""
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
         module_of(name).main(["--help_all"])
     names = re.findall(r"^  (?:-\w+(?: \w+)?, )?--(\w+)", out.getvalue(), re.MULTILINE)
@@ -1196,15 +1240,18 @@ def flags_of(name):
 @pytest.mark.parametrize("name", ["ann", "snn"])
 def test_each_flag_is_in_one_class(name):
     """A new flag is to be put in one of them: it is a decision."""
-    may_change, equal = CLASSES[name]
-    assert len(NEVER) == 9 and len(MAY_CHANGE) == 14
-    assert len(NEVER) + len(may_change) + len(equal) == len(flags_of(name))
-    assert NEVER | may_change.keys() | equal.keys() == flags_of(name)
+    may_change = ON_RESUME[name].may_change.keys()
+    equal = ON_RESUME[name].equal.keys()
+    flags = flags_of(name)
+    assert len(NEVER) == 9
+    assert len(MAY_CHANGE) == 14
+    assert len(NEVER) + len(may_change) + len(equal) == len(flags)
+    assert NEVER | may_change | equal == flags
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """The folder of runs of two epochs, x of both scripts, and u of the SNN's, in updates."""
+    """Train x by both scripts, two epochs, and u, in updates; return the folder."""
     folder = tmp_path_factory.mktemp("ended")
     here = f"--output_dir {folder}"
     of_snn = "--update immediate --epsilon 0.2 --engine dense --timesteps 2"
@@ -1217,29 +1264,37 @@ def ended(tmp_path_factory):
     return folder
 
 
+def other_values(name, flags):
+    """Make the parameters of a test: script, flag, and what is typed instead."""
+    parameters = []
+    for flag, text in flags.items():
+        if flag != "updates":  # which shortens a run: see below
+            parameters.append(pytest.param(name, flag, text, id=f"{name}-{flag}"))
+    return parameters
+
+
 @pytest.mark.parametrize(
-    ("name", "flag"),
-    [(name, flag) for name, (_, equal) in CLASSES.items() for flag in equal],
+    ("name", "flag", "other"),
+    other_values("ann", ON_RESUME["ann"].equal) + other_values("snn", ON_RESUME["snn"].equal),
 )
-def test_what_must_be_equal(ended, name, flag):
-    other = CLASSES[name][1][flag]
+def test_what_must_be_equal(ended, name, flag, other):
     line = refused(name, f"--resume --run_name x --epochs 3 --output_dir {ended} {other}")
     assert f"x_last.pth was trained with other settings ({flag}); --resume needs the same" in line
 
 
 @pytest.mark.parametrize(
-    ("name", "flag"),
-    [(name, flag) for name, (may, _) in CLASSES.items() for flag in may if flag != "updates"],
+    ("name", "flag", "other"),
+    other_values("ann", ON_RESUME["ann"].may_change)
+    + other_values("snn", ON_RESUME["snn"].may_change),
 )
-def test_what_may_change(ended, name, flag):
+def test_what_may_change(ended, name, flag, other):
     """It is taken: that the run has ended is told after all else has been looked at."""
-    other = CLASSES[name][0][flag]
     line = refused(name, f"--resume --run_name x --output_dir {ended} {other}")
     assert "x_last.pth has trained 2 epochs already: raise --epochs" in line
 
 
-# Of "`updates` may change", and of a contradiction: what stands in the checkpoint counts as the
-# right side of one, but never as the left.
+# Of "`updates` may change", and of a contradiction: what stands in the checkpoint
+# counts as the right side of one, but never as the left.
 @pytest.mark.parametrize(
     ("flags", "words"),
     rows(
@@ -1266,11 +1321,11 @@ def test_a_length_in_updates_and_one_in_epochs(ended, flags, words):
 
 @pytest.mark.parametrize("name", ["ann", "snn"])
 def test_what_a_run_goes_on_with(ended, tmp_path, name):
-    """Nine flags are as typed or by default, all others the checkpoint's unless typed."""
+    """Nine flags are as typed or by default, others the checkpoint's unless typed."""
     shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
-    may_change, equal = CLASSES[name]
+    stored = ON_RESUME[name].may_change.keys() | ON_RESUME[name].equal.keys()
     last = load_checkpoint(tmp_path / f"trained_models/{name}/x_last.pth")
-    assert last["flags"].keys() == may_change.keys() | equal.keys()
+    assert last["flags"].keys() == stored
     record = begun(
         name, "--resume --epochs 3 --checkpoint_minutes 0 --device cpu", folder=tmp_path
     )
@@ -1283,12 +1338,11 @@ def test_what_a_run_goes_on_with(ended, tmp_path, name):
         "overwrite": (False, "default"),
         "results_json": ("", "default"),
     }
-    others = may_change.keys() | equal.keys()
-    origins = {flag: record.origins[flag] for flag in others}
-    expected = dict.fromkeys(others, "checkpoint") | dict.fromkeys(
-        ("epochs", "checkpoint_minutes", "device"), "typed"
-    )
-    assert origins == expected | {"holdout": "found"}  # which is counted anew
+    origins = {flag: record.origins[flag] for flag in stored}
+    expected = dict.fromkeys(stored, "checkpoint")
+    expected |= dict.fromkeys(("epochs", "checkpoint_minutes", "device"), "typed")
+    expected["holdout"] = "found"  # it is counted anew
+    assert origins == expected
     assert record.parameters["epochs"] == 3 and record.parameters["learning_rate"] == 1e-3
     assert record.parameters["fc_width"] == 8 and record.parameters["limit_train"] == 8
 
@@ -1313,8 +1367,8 @@ def test_a_data_set_may_move_but_not_change(of_cats, tmp_path):
     assert str(moved) in refused("ann", again)
 
 
-# "A fresh start only if a flag says what to train." Where one does, the next thing that is
-# looked at is the contradiction, as the order says.
+# "A fresh start only if a flag says what to train." Where one does, the next thing that
+# is looked at is the contradiction, as the order says.
 @pytest.mark.parametrize(
     ("flags", "may_begin"),
     rows(
@@ -1348,7 +1402,8 @@ def test_a_fresh_start_says_so(tmp_path):
     assert f"{last} is not there yet: the run begins" in record.said and last.is_file()
 
 
-# "`best` is kept only for the same run." No epoch is as good as this one says that it was.
+# "`best` is kept only for the same run." No epoch is as good as this one says that it
+# was.
 @pytest.mark.parametrize(
     ("flags", "run", "epoch"),
     rows(
@@ -1372,7 +1427,8 @@ def test_the_best_epoch_of_a_run_that_goes_on(ended, tmp_path, flags, run, epoch
     assert f"best: epoch {epoch}, " in said
 
 
-# "The learning rate is computed anew": of three epochs in place of two, from the first step on.
+# "The learning rate is computed anew": of three epochs in place of two, from the first
+# step on.
 def test_the_learning_rate_is_computed_anew(tmp_path, monkeypatch):
     rates = []
     step = torch.optim.Adam.step
@@ -1390,7 +1446,8 @@ def test_the_learning_rate_is_computed_anew(tmp_path, monkeypatch):
     assert rates == pytest.approx([1e-3 * factor for factor in first + second])
 
 
-# "`holdout` and `epochs` are stored as found, while the first record has `epochs` as typed."
+# "`holdout` and `epochs` are stored as found, while the first record has `epochs` as
+# typed."
 def test_holdout_and_epochs_are_stored_as_found(ended):
     last = load_checkpoint(ended / "trained_models/snn/u_last.pth")
     assert last["flags"]["holdout"] == 1  # a tenth of 4 images, at least 1
@@ -1468,7 +1525,7 @@ def test_the_first_weights(made, tmp_path, name, flags, cls):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What was drawn, in order: (purpose, seed, epoch, positions of the images)."""
+    """Note what is drawn, in order: (purpose, seed, epoch, positions of the images)."""
     seen = []
     numbers = Draws.numbers
 
@@ -1480,9 +1537,10 @@ def drawn(monkeypatch):
     return seen
 
 
-# "Balancing draws use epoch 0; epochs of training begin at 1; the index includes the set's
-# start": what is held out is the end of the training images. That thresholds are those of
-# these draws: test_conversion.py::test_a_conversion_balances_with_the_draws_before_training.
+# "Balancing draws use epoch 0; epochs of training begin at 1; the index includes the
+# set's start": what is held out is the end of the training images. That thresholds are
+# those of these draws:
+# test_conversion.py::test_a_conversion_balances_with_the_draws_before_training.
 def test_what_draws_follow_from(made, tmp_path, drawn):
     flags = f"{SIZE} --limit_train 8 --holdout 3 --epochs 2 --seed 5 --engine dense --timesteps 2"
     balance = "--update immediate --balance_images 3 --balance_timesteps 2"
@@ -1501,8 +1559,9 @@ def test_what_draws_follow_from(made, tmp_path, drawn):
     assert positions[EVALUATION].count((59997, 59998, 59999)) == 2  # after each epoch
 
 
-# losses of somebody's own: of which one looks at predictions, one is so large that sums with
-# it are rounded and another takes it away, and one has a gradient that is not finite
+# losses of somebody's own: of which one looks at predictions, one is so large that sums
+# with it are rounded and another takes it away, and one has a gradient that is not
+# finite
 OWN_LOSSES = """
 from dataclasses import dataclass
 
@@ -1539,7 +1598,7 @@ class Steep(Loss):
 
 @pytest.fixture
 def own_losses(tmp_path, forgotten):
-    """The flag that brings OWN_LOSSES."""
+    """Write OWN_LOSSES, and return the flag that brings them."""
     (tmp_path / "own_losses.py").write_text(OWN_LOSSES)
     return f"--model {tmp_path / 'own_losses.py'}"
 
@@ -1572,8 +1631,9 @@ def test_frames_are_kept_for_losses_that_look(tmp_path, monkeypatch, own_losses,
     assert seen == [(True, frames)] * 2 + [(False, frames)] * 2
 
 
-# "the order of the sum of losses stays": classification, reconstruction, penalty, one's own in
-# the order of their registration. An epoch of one update has the figures of that update.
+# "the order of the sum of losses stays": classification, reconstruction, penalty, one's
+# own in the order of their registration. An epoch of one update has the figures of that
+# update.
 def test_the_order_of_the_sum_of_losses(tmp_path, own_losses):
     weighs = "--trade_off 0.7 --spike_penalty 0.3 --up_weight 1 --down_weight 1"
     one = f"{NEW} --batch_size 8 --limit_train 8 --limit_test 4 --holdout 0 --epochs 1"
@@ -1617,8 +1677,8 @@ def test_the_class_of_a_gate(made, tmp_path, flags, model):
     assert load_checkpoint(tmp_path / "trained_models/snn/x.pth")["model"] == model
 
 
-# "Three groups in the optimiser, fused": weights, which decay, others, and biases. More cases:
-# test_training.py::test_thresholds_gains_and_biases_have_no_weight_decay_and_biases_a_rate_...
+# "Three groups in the optimiser, fused": weights, which decay, others, and biases. More
+# cases: test_training.py::test_biases_have_no_weight_decay_and_a_rate_of_their_own.
 @pytest.mark.parametrize(
     ("name", "flags", "of_group"),
     rows(
@@ -1634,7 +1694,9 @@ def test_the_groups_of_the_optimiser(tmp_path, name, flags, of_group):
     begun(name, flags, trains, "--bias_lr_factor 3 --weight_decay 0.01", folder=tmp_path)
     path = tmp_path / f"trained_models/{name}/x_last.pth"
     saved = load_checkpoint(path)["optimizer"]
-    weights, others, biases = [], [], []
+    weights = []
+    others = []
+    biases = []
     for key, parameter in load(path).named_parameters():
         if not parameter.requires_grad:
             continue
@@ -1658,7 +1720,7 @@ def test_the_groups_of_the_optimiser(tmp_path, name, flags, of_group):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What happened to the weights, in order: 'step' of Adam, 'clamp' of a model."""
+    """Note what happens to weights, in order: "step" of Adam, "clamp" of a model."""
     seen = []
 
     def note(cls, name, word):
@@ -1676,7 +1738,8 @@ def steps(monkeypatch):
     return seen
 
 
-# "gradients are checked before the step": this loss is 0, and its gradient is not finite
+# "gradients are checked before the step": this loss is 0, and its gradient is not
+# finite
 def test_gradients_are_checked_before_the_step(tmp_path, own_losses, steps):
     flags = f"{TRAIN} --epochs 1 {own_losses} --steep_weight 1"
     line = refused("snn", flags, f"--run_name x --output_dir {tmp_path}")
@@ -1740,7 +1803,7 @@ def test_the_trade_off_without_a_decoder(tmp_path, forgotten, architecture, weig
     ],
 )
 def test_what_judges(trained, tmp_path, flags):
-    """The cross-entropy of the last logits with the labels, on what is held out and in the test."""
+    """The cross-entropy of the last logits, on what is held out and in the test."""
     start = f"--pretrained_snn {trained.snn} {SIZE} --limit_train 8 --holdout 8 --engine dense"
     run = begun("snn", start, flags.format(ann=trained.ann), "--epochs 1", folder=tmp_path)
     (epoch,) = records(tmp_path / "logs/snn/x.jsonl", "epoch")
@@ -1757,8 +1820,8 @@ def test_what_judges(trained, tmp_path, flags):
             assert other.item() != pytest.approx(expected, rel=1e-3)
 
 
-# "Best means strictly better": of epochs that are as good, the first. Also with accuracies that
-# rise and fall: test_training.py::test_which_epoch_is_kept.
+# "Best means strictly better": of epochs that are as good, the first. Also with
+# accuracies that rise and fall: test_training.py::test_which_epoch_is_kept.
 @pytest.mark.parametrize("name", ["ann", "snn"])
 def test_of_equal_epochs_the_first_is_best(tmp_path, name):
     small = f"{SMALL} {SIZE} --limit_train 4 --holdout 3 -lr 1e-30 --weight_decay 0 --epochs 3"
@@ -1820,13 +1883,13 @@ OF_RULES = {"open_bound", "gap_bound", "entropy_bound"}
 
 @pytest.fixture
 def own_readout(tmp_path, forgotten):
-    """The flag that brings OWN_READOUT."""
+    """Write OWN_READOUT, and return the flag that brings it."""
     (tmp_path / "own_readout.py").write_text(OWN_READOUT)
     return f"--model {tmp_path / 'own_readout.py'}"
 
 
-# "Checkpoints omit fields of gates and read-outs that are not chosen and keep those of all
-# rules".
+# "Checkpoints omit fields of gates and read-outs that are not chosen and keep those of
+# all rules".
 @pytest.mark.parametrize(
     ("flags", "kept"),
     rows(
