@@ -1,15 +1,21 @@
 """A link between a sensor and a receiver, and predictors that save events on it.
 
-    sensor    frame ----------------+
-                                    |  compare: sent where |frame - prediction| >= epsilon
-              predictor --prediction+-----> events -----> rebuilt frame   receiver
-                  ^                                            |
-                  +---- the same two rebuilt frames -----------+---> predictor
+    SENSOR                                     LINK      RECEIVER
 
-`run_link` sends films frame by frame. It takes any predictor: `SendOnDelta`, `BestShift`,
-`MotionPredictor`, which shifts blocks, or a network of one's own. `LinkCount` says what
-was sent. benchmarks/findings/moving.py and video.py are studies with it, and
-examples/sensor_link.py serves a film of one's own.
+    frame ------------+
+                      +-- |difference| >= epsilon:
+    prediction -------+   the pixel is sent --> events --> rebuilt frame
+        ^                                                       |
+        |          +--------------------------------------------+
+    predictor <----+----------------------------> predictor --> prediction
+
+The rebuilt frame is the prediction, with the sent pixels put in. Sensor and receiver
+both know it, so both make the same prediction of the next frame.
+
+`run_link` sends films frame by frame. It takes any predictor: `SendOnDelta`,
+`BestShift`, `MotionPredictor`, which shifts blocks, or a network of one's own.
+`LinkCount` says what was sent. benchmarks/findings/moving.py and video.py are studies
+with it, and examples/sensor_link.py serves a film of one's own.
 
 What it adds to the core: nothing, it only uses the gate "reconstruct". What it does not
 do: colour, and rebuilding frames at another rate than they come.

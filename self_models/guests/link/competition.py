@@ -1,10 +1,10 @@
 """A competition of shifts, in spikes: in each block one neuron for each shift.
 
-    misses and differences of a shift  --| inhibit |-->  its neuron in the block
-    the same in the 8 blocks around    --| inhibit |-->  the same neuron, less
-    a drive that all neurons share     --| excites |-->  every neuron, more in each timestep
-    the first neuron to spike          --| silences |--> all others of its block
-                                       --| excites |-->  neurons of the same shift around
+    cost of a shift in a block            inhibits   the shift's neuron of this block
+    mean cost in the 8 blocks around it   inhibits   the same neuron, less
+    a drive that rises with time          excites    all neurons
+    the first neuron to spike             silences   the other neurons of its block,
+                                          excites    those of its shift around it
 
 So a block whose evidence is clear decides early, and wins over neighbours in doubt.
 """

@@ -22,7 +22,8 @@ def read_film(path: Path, reduce_by: int = 1, most_frames: int | None = None) ->
     path : Path
         A video, which takes the package av, an animated image or a folder of images.
     reduce_by : int
-        How many times shorter each side becomes: a pixel is the mean of so many each way.
+        How many times shorter each side becomes. A pixel is the mean of so many rows
+        and columns.
     most_frames : int, optional
         Later ones are not read.
 

@@ -41,7 +41,7 @@ def block_sums(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def coarser(blocks: torch.Tensor) -> torch.Tensor:
-    """Add up the four small blocks of each block of twice the side: (K, R, C) of maps."""
+    """Add up maps (K, R, C) of blocks for blocks of twice the side."""
     return F.avg_pool2d(blocks[None], 2)[0] * 4
 
 

@@ -1,4 +1,4 @@
-"""Copies of a frame, each shifted by whole or half pixels: what a predictor chooses among."""
+"""Copies of a frame, shifted by whole or half pixels, for a predictor to choose from."""
 
 import torch
 import torch.nn.functional as F
@@ -41,15 +41,16 @@ class Shifts:
         self.zero = int(self.lengths.argmin())
 
     def __len__(self) -> int:
+        """Return how many shifts there are."""
         return len(self.vectors)
 
     def _whole_steps(self, fraction: float) -> torch.Tensor:
-        """Return the whole pixels to which a fraction is added, in the order of copies."""
+        """Return the whole pixels that a fraction is added to, in the order of copies."""
         largest = self.reach - 1 if fraction else self.reach
         return torch.arange(largest, -self.reach - 1, -1, dtype=torch.float32)
 
     def copies(self, frame: torch.Tensor) -> list[torch.Tensor]:
-        """Shift a frame by each vector. What lies beyond a border is the border's pixel.
+        """Shift a frame by each vector.
 
         Parameters
         ----------
@@ -59,7 +60,8 @@ class Shifts:
         -------
         list of Tensors of shape (K, H, W)
             All copies, in the order of ``vectors``; those that differ only in their
-            columns stand together, so that a caller can work on a few at a time.
+            columns stand together, so that a caller can work on a few at a time. What
+            lies beyond a border is the border's pixel.
         """
         height, width = frame.shape
         groups = []
