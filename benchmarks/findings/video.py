@@ -151,12 +151,20 @@ def choose_motion(at_sender: bool, frames: torch.Tensor) -> dict[str, Motion]:
     Returns
     -------
     dict of str to Motion
-        Method -> the motion on the rung "held".
+        Method -> the motion on the rung "held"; under "price with 4 to 16" one that has
+        the price for blocks of several sizes: with a price of 0 the smallest blocks
+        would always be taken.
     """
     motion = Motion("matching", at_sender)
     if not at_sender:
         motion = best_of([replace(motion, price=price) for price in PRICES], frames)
     chosen = {"matching": motion}
+
+    by_size = motion
+    if not at_sender:
+        sizes = [motion_on_rung(replace(motion, price=price), "4 to 16") for price in PRICES]
+        by_size = best_of(sizes, frames)
+    chosen["price with 4 to 16"] = by_size
 
     motion = replace(motion, method="coupling")
     motion = best_of([replace(motion, coupling=coupling) for coupling in COUPLINGS], frames)
@@ -331,6 +339,9 @@ class Study:
         method = "competition" if arm.name == "learned" else arm.name
         wired = self.chosen_motion(method, arm.place)
         motion = replace(motion_on_rung(wired, arm.rung), reach=condition.reach)
+        if len(motion.sides) > 1:
+            price = self.chosen_motion("price with 4 to 16", arm.place).price
+            motion = replace(motion, price=price)
         if arm.name != "learned":
             return MotionPredictor(motion, condition.epsilon)
         if arm.seed not in self.synapses:

@@ -1,4 +1,4 @@
-"""Copies of a frame, shifted by whole or half pixels, for a predictor to choose from."""
+"""Copies of a frame that are shifted by whole or half pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class Shifts:
         return len(self.vectors)
 
     def _whole_steps(self, fraction: float) -> torch.Tensor:
-        """Return the whole pixels that a fraction is added to, in the order of copies."""
+        """Return the whole pixels to which a fraction is added, as copies stand."""
         largest = self.reach - 1 if fraction else self.reach
         return torch.arange(largest, -self.reach - 1, -1, dtype=torch.float32)
 
