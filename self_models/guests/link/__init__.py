@@ -23,7 +23,7 @@ do: colour, and rebuilding frames at another rate than they come.
 
 from self_models.guests.link.arms import PLACES, RUNGS, motion_on_rung
 from self_models.guests.link.competition import Race, race
-from self_models.guests.link.films import read_film
+from self_models.guests.link.films import read_film, reduction_to
 from self_models.guests.link.learned import LearnedSynapses
 from self_models.guests.link.loop import LinkStep, run_link
 from self_models.guests.link.measures import LinkCount, LinkFigures, price_that_pays
@@ -54,5 +54,6 @@ __all__ = [
     "price_that_pays",
     "race",
     "read_film",
+    "reduction_to",
     "run_link",
 ]

@@ -1,5 +1,6 @@
 """Films as the link takes them: grey, small, in 8 bits."""
 
+import math
 from itertools import islice
 from pathlib import Path
 
@@ -57,6 +58,26 @@ def read_film(path: Path, reduce_by: int = 1, most_frames: int | None = None) ->
         )
     levels = np.round(np.stack(frames)).astype(np.float32)
     return torch.from_numpy(levels) / GREY_LEVELS
+
+
+def reduction_to(path: Path, height: int) -> int:
+    """Return by how much a film must be reduced so that it is no higher than wanted.
+
+    Parameters
+    ----------
+    path : Path
+        See `read_film`.
+    height : int
+        In pixels.
+
+    Returns
+    -------
+    int
+        1 for a film that is small enough.
+    """
+    for picture in read_pictures(Path(path)):
+        return max(1, math.ceil(picture.height / height))
+    return 1  # no frames: `read_film` says so
 
 
 def reduce_frame(frame: np.ndarray, by: int) -> np.ndarray:
