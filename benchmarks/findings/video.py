@@ -53,6 +53,7 @@ PRICES = (0.0, 1.0, 2.0, 4.0)  # of a change at the receiver, in events
 COUPLINGS = (0.0, 0.1, 0.25, 0.5)
 RECRUITMENTS = (0.0, 0.25, 0.5, 1.0)
 METHODS = ("matching", "coupling", "competition")
+PARTS = ("choices", "table", "epsilons", "robustness", "traps")
 
 
 @dataclass
@@ -294,6 +295,31 @@ def jobs_of(part: str) -> Iterator[tuple[Arm, Condition]]:
             yield arm, Condition(reach=9)
 
 
+# --- traps
+
+
+def frame_changes(frames: torch.Tensor) -> dict[str, float]:
+    """Describe how frames (T, H, W) differ from those before them."""
+    changes = (frames[1:] - frames[:-1]).abs()
+    changed_shares = (changes >= EPSILON).float().mean((1, 2))
+    return {
+        "median_difference": float(changes.median()) * GREY_LEVELS,
+        "frames": len(changes),
+        "nearly_repeated": int((changed_shares < 0.001).sum()),
+        "cuts": [number + 1 for number in (changed_shares > 0.3).nonzero().flatten().tolist()],
+    }
+
+
+def border_share(predictor: object, frames: torch.Tensor, width: int = 8) -> float:
+    """Return the share of the sent pixels that lie near a border of the frame."""
+    total = 0
+    inside = 0
+    for step in run_link(predictor, frames[None], EPSILON):
+        total += int(step.events.sum())
+        inside += int(step.events[0, width:-width, width:-width].sum())
+    return 1 - inside / max(total, 1)
+
+
 class Study:
     """Measures the rows of one clip.
 
@@ -368,6 +394,30 @@ class Study:
             figures = send_film(predictor, frames, condition.epsilon).figures()
         self.rows.add(row | asdict(figures))
 
+    def look_at_traps(self, folder: Path) -> None:
+        """Measure what could make the figures mislead: see the plan."""
+        row = {"part": "traps", "clip": self.clip.name}
+        if self.rows.have(row):
+            return
+        row |= frame_changes(self.second)
+        height, width = self.second.shape[1:]
+        row["border_of_area"] = 1 - (height - 16) * (width - 16) / (height * width)
+        arms = [Arm("send-on-delta")]
+        arms += [Arm("matching", place, "held") for place in ("receiver", "sender")]
+        with torch.no_grad():
+            for arm in arms:
+                name = f"border_of_{arm.place or arm.name}"
+                row[name] = border_share(self.predictor(arm, Condition()), self.second)
+
+            # Half the size again: motion becomes fractional, or no longer is.
+            smaller = replace(self.clip, reduce_by=2 * self.clip.reduce_by)
+            _, frames = read_halves(folder, smaller)
+            for arm in main_arms(("held", "half pixels")):
+                name = " ".join([arm.name, arm.place or "", arm.rung or ""]).strip()
+                count = send_film(self.predictor(arm, Condition()), frames, EPSILON)
+                row[f"half the size: {name}"] = count.figures().events_per_frame()
+        self.rows.add(row)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run what the flags ask for."""
@@ -379,8 +429,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--part",
         nargs="*",
-        choices=("choices", "table", "epsilons", "robustness"),
-        default=["choices", "table", "epsilons", "robustness"],
+        choices=PARTS,
+        default=list(PARTS),
     )
     parser.add_argument("--rows", type=Path, default=Path("runs/video.jsonl"))
     parser.add_argument("--summary", type=Path, metavar="ROWS", help="print the tables of rows")
@@ -399,6 +449,8 @@ def main(argv: list[str] | None = None) -> None:
         for part in args.part:
             if part == "choices":
                 study.choose()
+            if part == "traps":
+                study.look_at_traps(args.clips)
             for arm, condition in tqdm(list(jobs_of(part)), f"{clip.name}, {part}"):
                 study.measure(part, arm, condition)
 

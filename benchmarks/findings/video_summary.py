@@ -252,8 +252,7 @@ def print_equal_psnr(rows: list[dict]) -> None:
 
 def print_summary(rows: list[dict]) -> None:
     """Print all tables."""
-    measured = [row for row in rows if row["part"] != "choices"]
-    table = rows_with(measured, part="table")
+    table = rows_with(rows, part="table")
     print("Events per frame at epsilon 0.1 ± 95 % (thousands of bits: entropy, fixed length)")
     print_events(table)
     print_ratios(table)
@@ -261,13 +260,30 @@ def print_summary(rows: list[dict]) -> None:
     print_prices(table)
     print("\nComputing per frame")
     print_inside(table)
-    epsilons = rows_with(measured, part="epsilons")
+    epsilons = rows_with(rows, part="epsilons")
     if epsilons:
         print_equal_psnr(table + epsilons)
-    robustness = rows_with(measured, part="robustness")
+    robustness = rows_with(rows, part="robustness")
     conditions = dict.fromkeys((row["every"], row["noise"], row["reach"]) for row in robustness)
     for every, noise, reach in conditions:
         print(f"\nEvery {every} frames, noise {noise}, shifts up to {reach}")
         own = rows_with(robustness, every=every, noise=noise, reach=reach)
         print_events(own)
         print_ratios(own if rows_with(own, arm="send-on-delta") else own + table)
+    print_details("Chosen on the first halves", rows_with(rows, part="choices"))
+    print_details("Traps", rows_with(rows, part="traps"))
+
+
+def print_details(title: str, rows: list[dict]) -> None:
+    """Print what rows say, a line for each key that is no figure of an arm."""
+    print(f"\n{title}")
+    for row in rows:
+        print(row["clip"], row.get("place", ""))
+        for key, value in row.items():
+            if isinstance(value, dict):
+                chosen = [f"{name} {value[name]}" for name in ("price", "coupling", "recruitment")]
+                print(f"    {key}: {', '.join(chosen)}")
+            elif isinstance(value, float):
+                print(f"    {key}: {value:.3g}")
+            elif key not in ("part", "clip", "place"):
+                print(f"    {key}: {value}")
