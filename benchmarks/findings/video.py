@@ -278,21 +278,30 @@ def main_arms(rungs: tuple[str, ...]) -> Iterator[Arm]:
                 yield Arm(method, place, rung)
 
 
-def jobs_of(part: str) -> Iterator[tuple[Arm, Condition]]:
-    """Yield the arms of a part with their conditions."""
+def jobs_of(part: str, rungs: tuple[str, ...]) -> Iterator[tuple[Arm, Condition]]:
+    """Yield the arms of a part with their conditions.
+
+    Parameters
+    ----------
+    part : str
+        One of ``PARTS``.
+    rungs : tuple of str
+        On which rungs other conditions than that of the table are measured.
+    """
     if part == "table":
         for arm in arms_of_table():
             yield arm, Condition()
     elif part == "epsilons":
         for epsilon in EPSILONS:
-            for arm in main_arms(("held", "half pixels")):
+            for arm in main_arms(rungs):
                 yield arm, Condition(epsilon=epsilon)
     elif part == "robustness":
         for condition in (Condition(every=2), Condition(every=4), Condition(noise=NOISE)):
-            for arm in main_arms(("held", "half pixels")):
+            for arm in main_arms(rungs):
                 yield arm, condition
-        for arm in main_arms(("held",)):
-            yield arm, Condition(reach=9)
+        if "held" in rungs:
+            for arm in main_arms(("held",)):
+                yield arm, Condition(reach=9)
 
 
 # --- traps
@@ -432,6 +441,13 @@ def main(argv: list[str] | None = None) -> None:
         choices=PARTS,
         default=list(PARTS),
     )
+    parser.add_argument(
+        "--rungs",
+        nargs="*",
+        choices=tuple(RUNGS),
+        default=["held", "half pixels"],
+        help="of the parts epsilons and robustness",
+    )
     parser.add_argument("--rows", type=Path, default=Path("runs/video.jsonl"))
     parser.add_argument("--summary", type=Path, metavar="ROWS", help="print the tables of rows")
     args = parser.parse_args(argv)
@@ -451,7 +467,9 @@ def main(argv: list[str] | None = None) -> None:
                 study.choose()
             if part == "traps":
                 study.look_at_traps(args.clips)
-            for arm, condition in tqdm(list(jobs_of(part)), f"{clip.name}, {part}"):
+            for arm, condition in tqdm(
+                list(jobs_of(part, tuple(args.rungs))), f"{clip.name}, {part}"
+            ):
                 study.measure(part, arm, condition)
 
 
