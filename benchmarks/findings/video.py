@@ -291,17 +291,21 @@ def jobs_of(part: str, rungs: tuple[str, ...]) -> Iterator[tuple[Arm, Condition]
     if part == "table":
         for arm in arms_of_table():
             yield arm, Condition()
-    elif part == "epsilons":
-        for epsilon in EPSILONS:
-            for arm in main_arms(rungs):
-                yield arm, Condition(epsilon=epsilon)
-    elif part == "robustness":
-        for condition in (Condition(every=2), Condition(every=4), Condition(noise=NOISE)):
-            for arm in main_arms(rungs):
-                yield arm, condition
-        if "held" in rungs:
-            for arm in main_arms(("held",)):
-                yield arm, Condition(reach=9)
+    for condition in other_conditions(part):
+        for arm in main_arms(rungs):
+            yield arm, condition
+    if part == "robustness" and "held" in rungs:
+        for arm in main_arms(("held",)):
+            yield arm, Condition(reach=9)
+
+
+def other_conditions(part: str) -> list[Condition]:
+    """Return the conditions of a part, beside that of the table."""
+    if part == "epsilons":
+        return [Condition(epsilon=epsilon) for epsilon in EPSILONS]
+    if part == "robustness":
+        return [Condition(every=2), Condition(every=4), Condition(noise=NOISE)]
+    return []
 
 
 # --- traps
