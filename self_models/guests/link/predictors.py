@@ -1,0 +1,257 @@
+"""Predictors of the next frame, for `run_link`: each call is one frame.
+
+A predictor that works at the sender compares copies of the last rebuilt frame with the
+frame that is to be sent, and sends the shifts that it finds. One that works at the
+receiver compares copies of the rebuilt frame before the last with the last one, and
+sends nothing: each block moves on as it last moved.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from self_models.guests.link.competition import NOT_DECIDED, around, race
+from self_models.guests.link.learned import LearnedSynapses, evidence_of, held_shares
+from self_models.guests.link.matching import (
+    EVENT,
+    SMALLEST,
+    TIE,
+    BlockCosts,
+    Candidates,
+    ChangedBlocks,
+    best_shifts,
+    choose_shifts,
+    match_costs,
+)
+from self_models.guests.link.shifts import Shifts
+
+IMPOSSIBLE = 1e6  # cost of a candidate that is none
+NEIGHBOURS = 8
+
+
+@dataclass
+class Report:
+    """What a predictor did for one frame.
+
+    Attributes
+    ----------
+    changes : list of ChangedBlocks
+        The blocks that have a new shift. At the sender each is an event.
+    additions : int
+        Subtractions, comparisons and synapses that a spike reaches, too.
+    multiply_adds : int
+        Of learned synapses.
+    spikes : int
+        Of the competition.
+    """
+
+    changes: list[ChangedBlocks] = field(default_factory=list)
+    additions: int = 0
+    multiply_adds: int = 0
+    spikes: int = 0
+
+    def num_changes(self) -> int:
+        """Return how many blocks have a new shift."""
+        return sum(int(blocks.changed.sum()) for blocks in self.changes)
+
+
+class SendOnDelta:
+    """Predict that nothing changes: a pixel is sent when it has changed by epsilon."""
+
+    at_sender = False
+
+    def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Report]:
+        """Return the last rebuilt frame. See `run_link` for the arguments."""
+        return seen[:, 0], Report()
+
+
+class BestShift:
+    """Shift the last frame as a whole, as the last two rebuilt frames agree best.
+
+    Parameters
+    ----------
+    epsilon : float
+    reach : int
+        Largest shift, in pixels.
+    """
+
+    at_sender = False
+
+    def __init__(self, epsilon: float, reach: int = 6):
+        self.epsilon = epsilon
+        self.shifts = Shifts(reach)
+
+    def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Report]:
+        """Return the shifted frame. See `run_link` for the arguments."""
+        last, before = seen[0]
+        found = match_costs(self.shifts, before, last, self.epsilon)
+        of_frame = found.costs.sum((1, 2), keepdim=True)
+        best = best_shifts(of_frame, self.shifts.lengths)
+        prediction = torch.cat(self.shifts.copies(last))[best.item()]
+        at_each_side = additions_of_search(self.shifts, last, found)
+        return prediction[None], Report(additions=2 * at_each_side)
+
+
+@dataclass
+class Motion:
+    """How a predictor finds the motion of blocks.
+
+    Attributes
+    ----------
+    method : {"matching", "coupling", "competition", "learned"}
+        The shift of least cost; the same, the neighbours' costs included; the spiking
+        competition; that with learned synapses.
+    at_sender : bool
+        Whether the sender finds and sends the shifts, else both sides find them.
+    held : bool
+        Whether each frame begins with the shifts of the frame before, else with none.
+    sides : tuple of int
+        Sides of the blocks, in pixels: of 4, 8 and 16.
+    half_pixels : bool
+    reach : int
+        Largest shift, in pixels.
+    price : float
+        Of a change, in events, for choosing shifts. At the sender it is 1.
+    coupling : float
+        What the mean cost of the 8 blocks around adds to a block's own cost.
+    recruitment : float
+        What a spike adds to the same shift in the 8 blocks around, in events.
+    """
+
+    method: str = "matching"
+    at_sender: bool = False
+    held: bool = True
+    sides: tuple[int, ...] = (8,)
+    half_pixels: bool = False
+    reach: int = 6
+    price: float = EVENT
+    coupling: float = 0.0
+    recruitment: float = 0.0
+
+
+class MotionPredictor:
+    """Shift each block of the last rebuilt frame by a shift of its own.
+
+    It keeps the shifts from frame to frame, so each film needs a new one.
+
+    Parameters
+    ----------
+    motion : Motion
+    epsilon : float
+        Of the link.
+    synapses : LearnedSynapses, optional
+        Of the method "learned".
+
+    Attributes
+    ----------
+    chosen : Tensor of shape (R, C), int64
+        The shift of each of the smallest blocks in the last frame, None before.
+    found : BlockCosts
+        What each shift cost in the last call, None before.
+    """
+
+    def __init__(self, motion: Motion, epsilon: float, synapses: LearnedSynapses | None = None):
+        self.motion = motion
+        self.at_sender = motion.at_sender
+        self.epsilon = epsilon
+        self.synapses = synapses
+        self.shifts = Shifts(motion.reach, motion.half_pixels)
+        self.chosen = None
+        self.found = None
+
+    def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Report]:
+        """Return the shifted frame. See `run_link` for the arguments; B is 1."""
+        last, before = seen[0]
+        if self.motion.at_sender:
+            reference = last
+            target = frame[0]
+        else:
+            reference = before
+            target = last
+        found = match_costs(self.shifts, reference, target, self.epsilon)
+        report = Report(additions=additions_of_search(self.shifts, target, found))
+
+        held = self.held_shifts(found)
+        candidates = self._find_candidates(found, held, report)
+        price = self.motion.price
+        self.chosen, report.changes = choose_shifts(held, found.costs, candidates, price)
+        self.found = found
+        if not self.motion.at_sender:
+            # The receiver has to find the same shifts by itself.
+            report.additions *= 2
+            report.multiply_adds *= 2
+            report.spikes *= 2
+        return self.shifts.take(last, self.chosen, SMALLEST)[None], report
+
+    def held_shifts(self, found: BlockCosts) -> torch.Tensor:
+        """Return the shifts (R, C) with which the smallest blocks begin a frame."""
+        if self.chosen is not None and self.motion.held:
+            return self.chosen
+        return torch.full(found.costs.shape[1:], self.shifts.zero)
+
+    def _find_candidates(
+        self, found: BlockCosts, held: torch.Tensor, report: Report
+    ) -> dict[int, Candidates]:
+        """Propose a shift for each block of each size, and count what that took."""
+        candidates = {}
+        for side in self.motion.sides:
+            of_blocks = found.at_side(side)
+            share_held = held_shares(held, len(self.shifts), side)
+            if self.motion.method == "matching":
+                shift = best_shifts(of_blocks.costs, self.shifts.lengths)
+            else:
+                if self.motion.method == "learned":
+                    costs = self._learned_costs(of_blocks, share_held, side, report)
+                else:
+                    costs = self._coupled_costs(of_blocks, share_held, report)
+                shift = self._decide(costs, side, report)
+            is_proposed = shift != NOT_DECIDED
+            shift = shift.clamp(min=0)
+            cost = of_blocks.costs.gather(0, shift[None])[0]
+            candidates[side] = Candidates(shift, cost.where(is_proposed, IMPOSSIBLE))
+        return candidates
+
+    def _coupled_costs(
+        self, found: BlockCosts, share_held: torch.Tensor, report: Report
+    ) -> torch.Tensor:
+        """Return the costs (S, R, C), the price of a change and neighbours included."""
+        costs = found.costs + self.motion.price * (1 - share_held)
+        if self.motion.coupling:
+            costs = costs + self.motion.coupling * around(costs)
+            report.additions += NEIGHBOURS * costs.numel()
+        return costs
+
+    def _learned_costs(
+        self, found: BlockCosts, share_held: torch.Tensor, side: int, report: Report
+    ) -> torch.Tensor:
+        """Return the costs (S, R, C) that the learned synapses make of the evidence."""
+        earlier = found if self.found is None else self.found.at_side(side)
+        evidence = evidence_of(found, earlier, share_held)
+        report.multiply_adds += self.synapses.count_products(evidence)
+        return self.synapses(evidence, side)
+
+    def _decide(self, costs: torch.Tensor, side: int, report: Report) -> torch.Tensor:
+        """Return a shift for each block (R, C), -1 where none is proposed."""
+        if self.motion.method == "coupling":
+            return best_shifts(costs, self.shifts.lengths)
+        potentials = -costs - TIE * self.shifts.lengths[:, None, None]
+        outcome = race(potentials, self.motion.recruitment, at_the_end=2 * side**2)
+        reached_by_spike = len(self.shifts)  # it silences the neurons of its block
+        if self.motion.recruitment:
+            reached_by_spike += NEIGHBOURS
+        report.spikes += outcome.spikes
+        report.additions += outcome.updates + reached_by_spike * outcome.spikes
+        return outcome.winner
+
+
+def additions_of_search(shifts: Shifts, frame: torch.Tensor, found: BlockCosts) -> int:
+    """Count what it takes to compare a frame (H, W) with all copies.
+
+    For each pixel and shift a subtraction, a comparison with epsilon, and the adding up
+    of the difference; each miss is added up, too. A half pixel in one direction is one
+    addition for each pixel, in both directions it is two.
+    """
+    additions = 3 * frame.numel() * len(shifts) + int(found.misses.sum())
+    for down, right in shifts.fractions:
+        additions += frame.numel() * (bool(down) + bool(right))
+    return additions
