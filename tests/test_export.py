@@ -147,8 +147,8 @@ def run_on_the_page(title, path, signals, names):
     neurons = {name: space["network"].get_submodule(module) for name, module in names.items()}
 
     def sum_over_timesteps(spikes):
-        # sinabs has all timesteps of an image, then those of the next one; others run a
-        # batch at a time.
+        # sinabs has all timesteps of an image, then those of the next one; the others
+        # run one timestep of all images at a time.
         num_steps, batch_size = signals.shape[:2]
         if title == "sinabs":
             return spikes.unflatten(0, (batch_size, num_steps)).sum(1)
@@ -534,7 +534,7 @@ def test_layers_and_the_energy_of_a_spike_by_hand(html, tmp_path):
     without_decoder, with_decoder = found["energies"]
     assert without_decoder == pytest.approx([0.9 * number for number in reached])
     # Through the decoder a spike of the encoder's last layer reaches 4 x 4 pixels and
-    # one more on each side, as far as there are: in a row of 7 places 6, and 5 at both
+    # one more on each side, as far as there are: 6 in a row, of 7 places, and 5 at both
     # ends.
     reached[3] += (2 * 5 + 5 * 6) ** 2 / 7**2
     assert with_decoder == pytest.approx([0.9 * number for number in reached])

@@ -104,8 +104,7 @@ def test_a_copy_of_the_script_trains_with_a_gate_of_its_own(trained, tmp_path, m
 
 
 def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
-    # The page's gate stays in evaluation, as a gate of examples/ does. Here it must
-    # not.
+    # The page's gate stays in evaluation, as that of examples/ does; this one must not.
     stays = "stays_in_evaluation = True"
     assert stays in BLOCKS[1]
     file = tmp_path / "parts.py"
@@ -160,8 +159,6 @@ def make_rule(setting_name, setting):
 
 
 LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
-
-
 UNDERIVED = type("Own", (SimpleNamespace,), {})
 WITHOUT_DATACLASS = type("Own", (Rule,), {"holds": id, "lead": LEAD})
 
@@ -267,8 +264,7 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path, network_file):
     foreign_ann = "holds 'MyANN', a network of somebody's own"
     foreign_snn = "holds 'MySNN', a network of somebody's own"
 
-    # An ANN is trained and converted, each with a teacher. Without --model it is
-    # refused.
+    # An ANN is trained and converted, each with a teacher; without --model it is not.
     teacher = f"--teacher_ann {trained.ann}"
     run_here("ann", TINY, f"--model {network_file}:MyANN {teacher} --run_name x {here}")
     convert = f"--pretrained_ann {ann} {SPIKING} --run_name x {here}"

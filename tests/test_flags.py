@@ -170,8 +170,7 @@ def names_in_order(recipes):
     "family", [("quick", "stream"), ("fashion",)], ids=["quick and stream", "fashion"]
 )
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
-    # Between them, the two families have every way to begin. All is found by name
-    # alone.
+    # Between them, the two families have every way to begin. A name is enough.
     recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(family)}
     here = f"--dataset MNIST --seed 7 --output_dir {tmp_path}"
     small = f"--fc_width 4 --limit_test 4 --batch_size 8 {here}"

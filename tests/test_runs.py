@@ -38,10 +38,10 @@ def one_neuron(threshold=1.0, **settings):
     [("immediate", 2, (0.25, 1.0)), ("delayed", 3, (1.0, 1.75))],
 )
 def test_the_first_difference_of_two_thresholds_by_hand(update, step, potentials):
-    # 0.75 a step make 1.5 in step 1, above both thresholds; what is left is 0.5 or
-    # 0.25. Immediate: in step 2 low has 0.5 + 0.75 = 1.25, spikes and keeps 0.25, high
-    # has 1. Delayed: the spike of 1.5 is sent in step 2 and leaves 1.25 or 1, so that
-    # in step 3 low spikes and has 1.25 + 0.75 - 1 = 1, high has 1 + 0.75.
+    # In step 1 both have 2 * 0.75 = 1.5, a spike, which leaves 0.5 or 0.25.
+    # Immediate: in step 2 low has 0.5 + 0.75 = 1.25, spikes and keeps 0.25; high has 1.
+    # Delayed: the spike is sent in step 2, after which low has 1.25 and high has 1. In
+    # step 3 low spikes and has 1.25 + 0.75 - 1 = 1; high has 1 + 0.75.
     low = one_neuron(1.0, update=update)
     high = one_neuron(1.25, update=update)
     shown = torch.ones(3, 1, 1, 1)
@@ -111,7 +111,7 @@ def test_a_weight_changed_by_hand_is_found_and_named(way, other_way):
     build_b = WAYS[other_way]
     a = build_a(plan=FORK, epsilon=0.0)
     b = build_b(plan=FORK, epsilon=0.0)
-    shown, _ = inputs(build(plan=FORK), 8)
+    shown, _ = inputs(build(plan=FORK), 4)
     assert first_difference(a, b, shown) is None
 
     network_in(b).classifier[3].weight[5].neg_()

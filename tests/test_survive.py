@@ -14,7 +14,18 @@ from math import cos, pi
 
 import pytest
 import torch
-from conftest import SPIKING, TINY, digests, figures, module_of, records, refused, run_here, split
+from conftest import (
+    SPIKING,
+    TINY,
+    digests,
+    figures,
+    module_of,
+    records,
+    refused,
+    run_here,
+    run_undrawn,
+    split,
+)
 from torch import nn
 
 import harness.training.last_checkpoint
@@ -62,7 +73,7 @@ def alone(tmp_path_factory):
 
 def test_a_run_killed_three_times_and_resumed_is_the_run_that_was_never_killed(tmp_path):
     # benchmarks/robustness/kill_resume.py kills twenty times.
-    found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 160 --epochs 2")
+    found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 96 --epochs 2")
 
     assert found["kills"] == 3
     assert found["differences"] == []
@@ -490,7 +501,7 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(tmp_path):
     flags = f"--run_name x --output_dir {tmp_path / 'run'}"
     terminate = partial(send_signal_within_epoch_2, signal.SIGTERM)
 
-    # Two ranks begin; a signal to one of them stops both, and only the first one says
+    # Two ranks begin; a signal to one of them stops both, and the first one alone says
     # so.
     first, second = run_in_ranks(2, tmp_path / "said", "snn", SNN_RUN, flags, act=terminate)
     assert first.status == second.status == 128 + signal.SIGTERM == 143
@@ -567,7 +578,7 @@ def test_ranks_evaluate_every_image_once(trained, tmp_path):
         " --limit_test 41 --batch_size 20 --run_name x"
     )
 
-    run_here("obj1", flags, f"--output_dir {tmp_path / 'one'}")
+    run_undrawn("obj1", flags, f"--output_dir {tmp_path / 'one'}")
     folder = tmp_path / "two"
     _, second = run_successful_ranks(2, tmp_path / "said", "obj1", flags, f"--output_dir {folder}")
 
