@@ -110,7 +110,7 @@ def test_a_checkpoint_has_the_typed_settings(trained):
 
 
 def test_an_analysis_draws_the_steps_that_it_writes_down(trained, tmp_path):
-    flags = f"{DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {tmp_path}"
+    flags = f"{DATA} --images 2 --chart_images 2 --epsilon 0.1 --output_dir {tmp_path}"
 
     run = run_as_program("analysis", f"--pretrained_snn {trained.snn}", flags)
 
