@@ -26,7 +26,7 @@ SPIKING = {**SMALL, "default_threshold": 0.1, "update": "immediate"}
 
 @dataclasses.dataclass
 class Tight(Blocking):
-    """As `block`, with a part of the tolerance only."""
+    """A gate like `block`, with a part of the tolerance only."""
 
     part: float = 0.5
 
@@ -36,7 +36,7 @@ class Tight(Blocking):
 
 @dataclasses.dataclass
 class AfterTwo(Rule):
-    """Every image stops after two timesteps."""
+    """A rule by which every image stops after two timesteps."""
 
     def holds(self, run):
         return torch.full((len(run.logits),), run.steps >= 2)
@@ -51,11 +51,13 @@ class Faint(SpikingNeuron):
 
 
 def new_snn(*arguments, **keywords):
+    """Make an SNN, always with the same weights."""
     torch.manual_seed(0)
     return VGG_SNN_STDB_wFeedback(*arguments, **keywords).eval()
 
 
 def run(model):
+    """Run three images, which are always the same."""
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(images, draws=Draws(0, 0, torch.arange(3)))
@@ -63,12 +65,13 @@ def run(model):
 
 def test_a_configuration_and_keyword_arguments_make_the_same_network():
     values = {**SPIKING, "gate": "block", "epsilon": 0.2}
+    without_architecture = dict(values)
+    architecture = without_architecture.pop("architecture")
+
     by_config = new_snn(SNNConfig(**values))
     by_keywords = new_snn(**values)
-    by_position = new_snn(
-        "VGG4_wFeedback_tiny",
-        **{name: value for name, value in values.items() if name != "architecture"},
-    )
+    by_position = new_snn(architecture, **without_architecture)
+
     assert by_config.settings == by_keywords.settings == by_position.settings
     assert by_config.settings["vgg_name"] == "VGG4_wFeedback_tiny"
     assert torch.equal(run(by_config).logits, run(by_keywords).logits)
@@ -76,12 +79,13 @@ def test_a_configuration_and_keyword_arguments_make_the_same_network():
 
 def test_keyword_arguments_hold_in_place_of_the_configurations():
     model = new_snn(SNNConfig(**SPIKING), timesteps=7)
+
     assert model.timesteps == 7
 
 
 def test_an_ann_takes_its_own_configuration():
-    torch.manual_seed(0)
     model = VGG_wFeedback(ANNConfig(architecture="VGG4_wFeedback_tiny", fc_width=8, norm="scale"))
+
     assert model.settings["norm"] == "scale"
     with pytest.raises(ModelError, match="VGG_wFeedback takes ANNConfig, not SNNConfig"):
         VGG_wFeedback(SNNConfig(**SPIKING))
@@ -100,12 +104,15 @@ def test_an_ann_takes_its_own_configuration():
 def test_a_wrong_value_is_one_line_that_names_the_field(field, value, line):
     with pytest.raises(ModelError) as error:
         SNNConfig(**{**SPIKING, field: value})
-    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
 
 
 def test_the_flags_check_by_the_same_ranges():
-    """A field and its flag are one declaration, so that they cannot drift apart."""
+    # A field and its flag are one declaration, so that they cannot drift apart.
     flags = module_of("snn").build_parser([]).settings
+
     for field in dataclasses.fields(SNNConfig):
         declared = field.metadata["setting"]
         if declared.option_strings(field.name):
@@ -115,37 +122,53 @@ def test_the_flags_check_by_the_same_ranges():
 @pytest.mark.parametrize("config", [ANNConfig, SNNConfig])
 def test_help_shows_each_field_with_its_meaning_and_default(config):
     text = pydoc.render_doc(config, renderer=pydoc.plaintext)
+
     assert config is getattr(self_models, config.__name__)
     for field in dataclasses.fields(config):
         declared = field.metadata["setting"]
-        assert f"{field.name} : " in text and f"default {field.default!r}" in text
-        assert declared.help[1:] in text and field.metadata["help"] == declared.help
+        assert field.metadata["help"] == declared.help
+        assert f"{field.name} : " in text
+        assert f"default {field.default!r}" in text
+        assert declared.help[1:] in text  # its first letter may be a capital there
 
 
 def test_a_gate_of_ones_own_is_passed_as_an_object():
-    plain = {**SPIKING, "readout": "membrane"}
-    own = new_snn(**plain, gate=Tight(epsilon=0.4))
-    halved = new_snn(**plain, gate="block", epsilon=0.2)
+    # Half of the tolerance of 0.4 is the tolerance of 0.2 of the gate block.
+    own = new_snn(**SPIKING, readout="membrane", gate=Tight(epsilon=0.4))
+    halved = new_snn(**SPIKING, readout="membrane", gate="block", epsilon=0.2)
+
     assert own.settings["gate"] == "Tight"
-    assert (own.settings["epsilon"], own.settings["part"]) == (0.4, 0.5)
-    assert torch.equal(run(own).logits, run(halved).logits)
-    assert torch.equal(run(own).is_open, run(halved).is_open)
+    assert own.settings["epsilon"] == 0.4
+    assert own.settings["part"] == 0.5
+    output = run(own)
+    expected = run(halved)
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.is_open, expected.is_open)
 
 
 def test_a_part_of_ones_own_changes_with_the_network():
     model = new_snn(**SPIKING, gate=Tight(epsilon=0.4))
+
     model.change(part=0.25)
-    assert model.gate.part == model.settings["part"] == 0.25 and model.gate.epsilon == 0.4
+    assert model.gate.part == model.settings["part"] == 0.25
+    assert model.gate.epsilon == 0.4
+
     model.change(gate="block", epsilon=0.3)
-    assert type(model.gate) is Blocking and "part" not in model.settings
+    assert type(model.gate) is Blocking
+    assert "part" not in model.settings
+
     model.change(gate=Tight(epsilon=0.1), rule=AfterTwo())
-    assert (model.settings["gate"], model.settings["rule"]) == ("Tight", "AfterTwo")
+    assert model.settings["gate"] == "Tight"
+    assert model.settings["rule"] == "AfterTwo"
     assert run(model).steps.tolist() == [2, 2, 2]
 
 
-def test_a_wrong_part_is_one_line():
+def test_an_object_of_another_kind_of_part_is_refused():
     with pytest.raises(ModelError, match="gate: give a name, or an object of a class derived"):
         new_snn(**SPIKING, gate=AfterTwo())
+
+
+def test_a_setting_that_the_passed_gate_has_is_refused():
     with pytest.raises(ModelError, match="epsilon: the gate that is passed has it"):
         new_snn(**SPIKING, gate=Tight(), epsilon=0.2)
 
@@ -154,10 +177,12 @@ def test_load_asks_for_parts_that_the_checkpoint_names_and_nobody_registered(tmp
     model = new_snn(**SPIKING, gate=Tight(epsilon=0.4), readout=Membrane(), neuron=Faint)
     path = tmp_path / "own.pth"
     save_checkpoint(path, model)
+
     with pytest.raises(CheckpointError, match=r"neuron Faint.*load\(path, neuron=Faint"):
         load(path)
     with pytest.raises(CheckpointError, match=r"gate: unknown name 'Tight'.*gate=Tight\(\.\.\.\)"):
         load(path, neuron=Faint)
+
     again = load(path, gate=Tight(epsilon=0.4), neuron=Faint)
     assert again.settings == model.settings
     assert torch.equal(run(again).logits, run(model).logits)
@@ -165,6 +190,9 @@ def test_load_asks_for_parts_that_the_checkpoint_names_and_nobody_registered(tmp
 
 def test_a_neuron_of_ones_own_is_that_of_every_layer():
     model = new_snn(**SPIKING, neuron=Faint)
-    output = run(model)
-    assert all(type(neuron) is Faint for neuron in model.neurons().values())
-    assert all(not counts.any() for name, counts in output.spikes.items() if name != "input")
+
+    for neuron in model.neurons().values():
+        assert type(neuron) is Faint
+    for name, counts in run(model).spikes.items():
+        if name != "input":
+            assert not counts.any()

@@ -1,4 +1,4 @@
-"""Bad input: one clear line on standard error, exit status 2, no traceback, nothing lost."""
+"""Bad input is one clear line on standard error, with status 2, and nothing is lost."""
 
 import functools
 import io
@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from conftest import (
     run_here,
     same_weights,
 )
+from torch.utils.data import DataLoader, TensorDataset
 
 import results
 from harness.command_line.scripts import run_script
@@ -66,7 +68,8 @@ COMMANDS = [  # script, flags, words of its one line
     (
         "obj1",
         "",
-        "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_",
+        "--pretrained_snn is missing, and"
+        " {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_",
     ),
     ("obj1", "--pretrained_snn {baseline} --epsilon 0 0.1", "blocking needs a decoder:"),
     ("obj3", "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder: choose"),
@@ -123,171 +126,212 @@ COMMANDS = [  # script, flags, words of its one line
     (
         "snn",
         "--preset fast_baseline --seed 7 --dataset {here}",
-        "needs {here}/trained_models/snn/fast_base_7.pth, which is "
-        "not there; this makes it: python snn_wFeedback.py --preset fast_base --dataset {here} --seed 7 --output_dir {here}",
+        "needs {here}/trained_models/snn/fast_base_7.pth, which is not there; this makes it:"
+        " python snn_wFeedback.py --preset fast_base --dataset {here} --seed 7"
+        " --output_dir {here}",
     ),
     (
         "snn",
         "--test_only",
-        "error: --test_only needs a trained network: give --pretrained_ann PATH or --pretrained_snn PATH",
+        "error: --test_only needs a trained network:"
+        " give --pretrained_ann PATH or --pretrained_snn PATH",
     ),
 ]
 
 
 @pytest.mark.parametrize(("script", "flags", "words"), COMMANDS)
-def test_a_command_that_is_refused(trained, baseline, tmp_path, script, flags, words):
-    """In one line, before anything is written."""
-    paths, before = (
-        {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path},
-        digests(trained.folder),
-    )
-    typed = flags.format(**paths)
-    assert words.format(**paths) in refused(script, f"{DATA} --output_dir {tmp_path}", typed)
-    assert digests(tmp_path) == {} and digests(trained.folder) == before
+def test_a_command_is_refused_in_one_line_before_anything_is_written(
+    trained, baseline, tmp_path, script, flags, words
+):
+    paths = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}
+    before = digests(trained.folder)
+
+    line = refused(script, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
+
+    assert words.format(**paths) in line
+    assert digests(tmp_path) == {}
+    assert digests(trained.folder) == before
 
 
-FEEDBACK, TRAINED_ANN = (
-    REPOSITORY / "trained_models" / name
-    for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth")
-)
-CHANGED = [
-    ({"epsilom": 0.1}, r"no setting 'epsilom': did you mean epsilon\? choose from .*epsilon"),
-    ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
-    ({"timesteps": True}, "timesteps: True is not a whole number from 1"),
-    ({"latch": 1}, "latch: 1 is neither True nor False"),
-    ({"vgg_name": 5}, "architecture: unknown name 5: choose from VGG5"),
-    ({"image_shape": [28, 28]}, "three whole numbers"),
-    ({"default_threshold": 2.0}, "set_thresholds"),
-]  # settings of load()
-PLANS = [  # and shapes
-    ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
-    ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"),
-    ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
-    ({"plan": [["D", 4], []]}, "begin with a number"),
-    ({"plan": [[4, "X"], []]}, "unknown encoder token"),
-    ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
-    ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"),
-    ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
-    ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"),
-    (
-        {"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]},
-        "halves the image 1 times before its fork",
-    ),
-]
-OF_AN_ANN = [
-    ({"vgg_name": "VGG5", "timesteps": 2}, "no decoder"),
-    (
-        {"norm": "scale", "timesteps": 2},
-        "^norm scale .* give 1 timestep",
-    ),  # what is folded into weights is one set of statistics
-    ({"plan": [[7], []], "whitening": True}, "first number, 7, must be even, and at most 18"),
-    ({"plan": [[20], []], "whitening": True}, "first number, 20, must be even"),
-]
-OF_AN_SNN = [
-    *(
-        ({"update": "phased"} | settings, f"^update phased: {words}")
-        for settings, words in (
-            ({"leak": 0.9}, "leak must be 1"),
-            ({"membrane_floor": 1.0}, "membrane"),
-            ({"gate": "block", "epsilon": 0.1}, "gate block would react to predictions"),
-            (
-                {"gate": "block", "epsilon": 0.0, "residual": True},
-                "gate block would react to predictions",
-            ),
-            ({"rule": "confidence"}, "rule confidence"),
-            ({"activation": "STDB"}, "activation STDB"),
-        )
-    ),
-]
-MADE = [(VGG_wFeedback, *case) for case in PLANS + OF_AN_ANN] + [
-    (VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN
-]
-SHOWN = [
-    (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
-    (2 * images(2) - 1, r"these lie in \[-1, "),
-    (images(2).masked_fill(images(2) == 0, torch.nan), "nan"),
-    (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
-    *(
-        (torch.zeros(shape), re.escape(f"not of shape {shape}"))
-        for shape in ((28, 28), (2, 3, 28, 28), (2, 1, 32, 32))
-    ),
-    (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
-    ([0.5], "not a list: read_images takes files"),
-]  # images
+FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
+TRAINED_ANN = REPOSITORY / "trained_models/ann/ann_feedback.pth"
 
 
-@functools.cache
-def taking(kind):
-    """A model of this kind."""
-    return load(TRAINED_ANN) if kind == "ann" else load(FEEDBACK, engine=kind)
-
-
-GREY, LABELS = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 4])
-NONE = torch.utils.data.TensorDataset(GREY[:0], LABELS[:0])
-SETS = [
-    ([torch.utils.data.DataLoader(NONE)], "at least one image"),
-    (
-        [GREY, torch.zeros(3, dtype=torch.int64)],
-        r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)",
-    ),
-    ([GREY, torch.zeros(2)], "not float32"),
-    ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
-    ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
-]  # of evaluate()
-KNOW = {  # who knows the parts of architectures alone
-    "weights int8": quantize,
-    "an export": forward_layers,
-    "a count of operations": OperationCounter,
-    "an energy ledger": lambda model: ledger(model, GREY, LABELS),
-}
-
-
-def unknown(part):
-    """A network with a part that no architecture has."""
-    model = build()
-    UNKNOWN[part](model)
-    return model
-
-
-CALLS = [  # what is called, words of the error
-    *(
-        (
-            lambda call=call, part=part: call(unknown(part)),
-            rf"^{who} does not know {re.escape(part)}",
-        )
-        for who, call in KNOW.items()
-        for part in UNKNOWN
-    ),
-    *((functools.partial(load, FEEDBACK, **changed), words) for changed, words in CHANGED),
-    *(
-        (functools.partial(cls, **{"fc_width": 4} | settings), words)
-        for cls, settings, words in MADE
-    ),
-    *((lambda data=data: evaluate(taking("ann"), *data), words) for data, words in SETS),
-    *(
-        (lambda kind=kind, x=x: taking(kind)(x), words)
-        for kind in ("ann", "dense", "event")
-        for x, words in SHOWN
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("call", "words"), CALLS, ids=[re.sub(r"\W+", "_", words)[:50] for _, words in CALLS]
-)
-def test_a_call_that_is_refused(call, words):
+@contextmanager
+def refused_call(words):
+    """Check that a call raises a ModelError of one line with these words."""
     with pytest.raises(ModelError, match=words) as error:
-        call()
+        yield
     assert "\n" not in str(error.value)
 
 
-def saved(content):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"epsilom": 0.1},
+            r"no setting 'epsilom': did you mean epsilon\? choose from .*epsilon",
+        ),
+        ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
+        ({"timesteps": True}, "timesteps: True is not a whole number from 1"),
+        ({"latch": 1}, "latch: 1 is neither True nor False"),
+        ({"vgg_name": 5}, "architecture: unknown name 5: choose from VGG5"),
+        ({"image_shape": [28, 28]}, "three whole numbers"),
+        ({"default_threshold": 2.0}, "set_thresholds"),
+    ],
+    ids=str,
+)
+def test_load_refuses_settings_that_a_network_cannot_have(settings, words):
+    with refused_call(words):
+        load(FEEDBACK, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        # plans, and shapes of images
+        ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
+        ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"),
+        ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
+        ({"plan": [["D", 4], []]}, "begin with a number"),
+        ({"plan": [[4, "X"], []]}, "unknown encoder token"),
+        ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
+        ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"),
+        ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
+        ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"),
+        (
+            {"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]},
+            "halves the image 1 times before its fork",
+        ),
+        # what an ANN cannot have
+        ({"vgg_name": "VGG5", "timesteps": 2}, "no decoder"),
+        # What is folded into weights is one set of statistics.
+        ({"norm": "scale", "timesteps": 2}, "^norm scale .* give 1 timestep"),
+        (
+            {"plan": [[7], []], "whitening": True},
+            "first number, 7, must be even, and at most 18",
+        ),
+        ({"plan": [[20], []], "whitening": True}, "first number, 20, must be even"),
+    ],
+    ids=str,
+)
+def test_an_ann_that_cannot_be_is_refused(settings, words):
+    with refused_call(words):
+        VGG_wFeedback(**{"fc_width": 4, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"leak": 0.9}, "leak must be 1"),
+        ({"membrane_floor": 1.0}, "membrane"),
+        ({"gate": "block", "epsilon": 0.1}, "gate block would react to predictions"),
+        (
+            {"gate": "block", "epsilon": 0.0, "residual": True},
+            "gate block would react to predictions",
+        ),
+        ({"rule": "confidence"}, "rule confidence"),
+        ({"activation": "STDB"}, "activation STDB"),
+    ],
+    ids=str,
+)
+def test_a_phased_snn_that_cannot_be_is_refused(settings, words):
+    with refused_call(f"^update phased: {words}"):
+        VGG_SNN_STDB_wFeedback(fc_width=4, update="phased", **settings)
+
+
+WITH_NAN = images(2).masked_fill(images(2) == 0, torch.nan)
+SHOWN = [  # images, words
+    (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
+    (2 * images(2) - 1, r"these lie in \[-1, "),
+    (WITH_NAN, "nan"),
+    (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
+    (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
+    (torch.zeros(2, 3, 28, 28), r"not of shape \(2, 3, 28, 28\)"),
+    (torch.zeros(2, 1, 32, 32), r"not of shape \(2, 1, 32, 32\)"),
+    (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
+    ([0.5], "not a list: read_images takes files"),
+]
+
+
+@functools.cache
+def load_kind(kind):
+    """Load the ANN, or the SNN with an engine."""
+    if kind == "ann":
+        return load(TRAINED_ANN)
+    return load(FEEDBACK, engine=kind)
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"), SHOWN, ids=[re.sub(r"\W+", "_", words) for _, words in SHOWN]
+)
+@pytest.mark.parametrize("kind", ["ann", "dense", "event"])
+def test_a_network_refuses_what_is_no_batch_of_its_images(kind, shown, words):
+    model = load_kind(kind)
+
+    with refused_call(words):
+        model(shown)
+
+
+GREY = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+LABELS = torch.tensor([3, 4])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([DataLoader(TensorDataset(GREY[:0], LABELS[:0]))], "at least one image"),
+        (
+            [GREY, torch.zeros(3, dtype=torch.int64)],
+            r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)",
+        ),
+        ([GREY, torch.zeros(2)], "not float32"),
+        ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
+        ([TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
+    ],
+    ids=["no image", "another number of labels", "fractions", "negative", "beyond the classes"],
+)
+def test_evaluate_refuses_what_is_no_set_of_images_with_labels(data, words):
+    model = load_kind("ann")
+
+    with refused_call(words):
+        evaluate(model, *data)
+
+
+def count_energy(model):
+    """Count the energy of a network for two images."""
+    return ledger(model, GREY, LABELS)
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("weights int8", quantize),
+        ("an export", forward_layers),
+        ("a count of operations", OperationCounter),
+        ("an energy ledger", count_energy),
+    ],
+)
+def test_who_knows_the_parts_of_architectures_alone_refuses_another(name, use, part):
+    model = build()
+    add_part = UNKNOWN[part]
+    add_part(model)
+
+    with refused_call(rf"^{name} does not know {re.escape(part)}"):
+        use(model)
+
+
+def torch_bytes(content):
+    """Return what torch.save writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 class Malice:
+    """Code that runs when it is unpickled: it leaves a file behind."""
+
     def __init__(self, path):
         self.path = path
 
@@ -295,163 +339,202 @@ class Malice:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "other"),
-    [("ann", "ann", "snn"), ("snn", "ann", "snn"), ("analysis", "snn", "ann")],
-)
-def test_every_use_of_a_checkpoint_is_checked(trained, tmp_path, name, kind, other):
-    """None is there; its code is not run, however it was written; it is one of the other kind."""
-    path, proof, flags = (
-        tmp_path / "foreign.pth",
-        tmp_path / "proof",
-        f"--output_dir {tmp_path / 'out'} --pretrained_{kind}",
-    )
-    assert f"{path}: no such checkpoint file" in refused(name, flags, path)
-    for write in (pickle.dumps, saved):
-        path.write_bytes(write({"state_dict": Malice(proof)}))
-        assert str(path) in refused(name, flags, path)
-        assert digests(tmp_path).keys() == {"foreign.pth"}
+USES = [("ann", "ann", "snn"), ("snn", "ann", "snn"), ("analysis", "snn", "ann")]
+
+
+@pytest.mark.parametrize(("script", "kind", "other_kind"), USES)
+def test_a_checkpoint_that_is_not_there_or_of_the_other_kind_is_refused(
+    trained, tmp_path, script, kind, other_kind
+):
+    flags = f"--output_dir {tmp_path / 'out'} --pretrained_{kind}"
+    path = tmp_path / "foreign.pth"
+
+    line = refused(script, flags, path)
+    assert f"{path}: no such checkpoint file" in line
+
+    other = trained.snn if other_kind == "snn" else trained.ann
+    line = refused(script, flags, other)
+    assert f"holds an {other_kind.upper()}" in line
+    assert f"--pretrained_{kind}" in line
+
+
+@pytest.mark.parametrize("write", [pickle.dumps, torch_bytes], ids=["pickle", "torch"])
+@pytest.mark.parametrize(("script", "kind", "other_kind"), USES)
+def test_the_code_of_a_checkpoint_is_not_run(tmp_path, script, kind, other_kind, write):
+    path = tmp_path / "foreign.pth"
+    proof = tmp_path / "proof"
+    path.write_bytes(write({"state_dict": Malice(proof)}))
+
+    line = refused(script, f"--output_dir {tmp_path / 'out'} --pretrained_{kind}", path)
+
+    assert str(path) in line
+    assert digests(tmp_path).keys() == {"foreign.pth"}
     pickle.loads(pickle.dumps(Malice(proof)))
     assert proof.exists()  # it would have been run by a careless loader
-    line = refused(name, flags, getattr(trained, other))
-    assert f"holds an {other.upper()}" in line and f"--pretrained_{kind}" in line
 
 
-def test_a_teacher_of_another_data_set(trained, tmp_path):
+def test_a_teacher_of_another_data_set_is_refused(trained, tmp_path):
     saved = load_checkpoint(trained.ann)
-    torch.save(
-        saved | {"settings": saved["settings"] | {"dataset": "FashionMNIST"}},
-        tmp_path / "fashion.pth",
-    )
-    flags = f"--pretrained_ann {trained.ann} --teacher_ann {tmp_path}/fashion.pth {SPIKING} --output_dir {tmp_path / 'out'}"
-    assert (
-        "fashion.pth has the classes T-shirt" in refused("snn", flags)
-        and not (tmp_path / "out").exists()
-    )
+    settings = saved["settings"] | {"dataset": "FashionMNIST"}
+    teacher = tmp_path / "fashion.pth"
+    torch.save(saved | {"settings": settings}, teacher)
+    flags = f"--pretrained_ann {trained.ann} --teacher_ann {teacher} {SPIKING}"
+
+    line = refused("snn", f"{flags} --output_dir {tmp_path / 'out'}")
+
+    assert "fashion.pth has the classes T-shirt" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch):
-    """The last good checkpoint stays."""
-    real = LastCheckpoint.check_finite
+    check_finite = LastCheckpoint.check_finite
 
-    def spoil(self, loss=0.0):
-        if self.progress.epoch == 1 and self.progress.step:  # at the end of the second epoch
-            self.model.features[0].weight.data[0] = (
-                torch.nan
-            )  # an SNN hides it: its neurons do not fire, and the loss is finite
-        return real(self, loss)
+    def spoil_epoch_2(self, loss=0.0):
+        is_last_step = self.progress.step > 0
+        if self.progress.epoch == 1 and is_last_step:
+            # An SNN hides it: its neurons do not fire, and the loss is finite.
+            self.model.features[0].weight.data[0] = torch.nan
+        return check_finite(self, loss)
 
-    monkeypatch.setattr(LastCheckpoint, "check_finite", spoil)
-    line = refused(
-        "snn",
-        f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}",
-    )
+    monkeypatch.setattr(LastCheckpoint, "check_finite", spoil_epoch_2)
+    network = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}"
+
+    line = refused("snn", f"{network} --epochs 2 --run_name x --output_dir {tmp_path}")
+
     assert "in epoch 2 of 2, after update 2" in line
-    kept = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
-    assert kept["epoch"] == 1 and same_weights(
-        tmp_path / "trained_models/snn/x.pth", tmp_path / "trained_models/snn/x_last.pth"
-    )
+    # The last good checkpoint stays.
+    last = tmp_path / "trained_models/snn/x_last.pth"
+    assert load_checkpoint(last)["epoch"] == 1
+    assert same_weights(tmp_path / "trained_models/snn/x.pth", last)
 
 
-def test_an_existing_run_is_not_overwritten_before_the_new_one_is_sure(trained, tmp_path):
-    shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
-    flags, files = (
-        f"{TINY} --run_name tiny --output_dir {tmp_path}",
-        tmp_path / "trained_models/ann",
-    )
-    shutil.copy(files / "tiny_last.pth", tmp_path / "other_last.pth")
-    before = digests(tmp_path)
-    for more in ("", f"--resume {tmp_path / 'other_last.pth'}"):
-        said = refused("ann", flags, more)
-        assert (
-            "tiny.pth exists: --resume goes on with that run, --overwrite replaces it, --run_name"
-            in said
-        )
-    refused(
-        "snn", flags, f"--overwrite --pretrained_ann {trained.ann} -a VGG5_wFeedback_linear"
-    )  # which does not fit
-    assert digests(tmp_path) == before
-    run_here("ann", flags, "--overwrite --seed 1")
-    after = digests(tmp_path)
-    run = [
+@pytest.fixture
+def copied_runs(trained, tmp_path):
+    """Copy the runs that were trained; return the folder."""
+    folder = tmp_path / "runs"
+    shutil.copytree(trained.folder, folder)
+    return folder
+
+
+def test_an_existing_run_is_not_overwritten_before_the_new_one_is_sure(trained, copied_runs):
+    flags = f"{TINY} --run_name tiny --output_dir {copied_runs}"
+    other = copied_runs / "other_last.pth"
+    shutil.copy(copied_runs / "trained_models/ann/tiny_last.pth", other)
+    before = digests(copied_runs)
+    ways = "--resume goes on with that run, --overwrite replaces it, --run_name"
+
+    assert f"tiny.pth exists: {ways}" in refused("ann", flags)
+    assert f"tiny.pth exists: {ways}" in refused("ann", flags, f"--resume {other}")
+    does_not_fit = f"--pretrained_ann {trained.ann} -a VGG5_wFeedback_linear"
+    refused("snn", flags, f"--overwrite {does_not_fit}")
+
+    assert digests(copied_runs) == before
+
+
+def test_overwrite_replaces_the_files_of_one_run(copied_runs):
+    before = digests(copied_runs)
+
+    run_here("ann", f"{TINY} --run_name tiny --output_dir {copied_runs} --overwrite --seed 1")
+
+    after = digests(copied_runs)
+    assert after.keys() == before.keys()
+    assert sorted(path for path in after if after[path] != before[path]) == [
         "logs/ann/tiny.jsonl",
         "logs/ann/tiny.log",
         "trained_models/ann/tiny.pth",
         "trained_models/ann/tiny_last.pth",
     ]
-    assert (
-        after.keys() == before.keys()
-        and sorted(path for path in after if after[path] != before[path]) == run
-    )
 
 
-def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
-    """Without --dataset the rows of CIFAR-10 stay, and the last line says so. The tables, written anew, are as they were."""
-    for path in ("results", "docs"):
-        shutil.copytree(
-            REPOSITORY / path, tmp_path / path, ignore=shutil.ignore_patterns("*.png", "*.gif")
-        )
+@pytest.fixture
+def asked_for(tmp_path, monkeypatch):
+    """Let results.py write into a copy and run nothing; return the flags of runs."""
+    for folder in ("results", "docs"):
+        no_pictures = shutil.ignore_patterns("*.png", "*.gif")
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=no_pictures)
     shutil.copy(REPOSITORY / "README.md", tmp_path)
-    before = digests(tmp_path)
-    said = []
+    asked = []
+
+    def note(name, flags, folder):
+        asked.append(flags)
+
     monkeypatch.setattr("results.HERE", tmp_path)
-    monkeypatch.setattr("results.call", lambda name, flags, folder: said.append(flags))
+    monkeypatch.setattr("results.call", note)
     monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
+    return asked
+
+
+def test_without_a_folder_of_images_the_rows_of_its_networks_stay(tmp_path, asked_for):
+    before = digests(tmp_path)
+
     _, printed = run_here("results")
-    assert {flags.split()[1] for flags in said} == {
-        name for name, one in results.NETWORKS.items() if not one.images
-    }
+
+    bundled = {name for name, network in results.NETWORKS.items() if not network.images}
+    assert {flags.split()[1] for flags in asked_for} == bundled
+    # The tables, written anew, are as they were, and the last line says so.
     assert digests(tmp_path) == before
-    assert (
-        " stay as they are: cifar10_baseline, deep_baseline, deep_phased; add --dataset FOLDER"
-        in printed.splitlines()[-1]
-    )
-    said.clear()
-    assert (
-        f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone")
-        and not said
-    )
+    networks = "cifar10_baseline, deep_baseline, deep_phased"
+    last_line = printed.splitlines()[-1]
+    assert f" stay as they are: {networks}; add --dataset FOLDER" in last_line
 
 
-WORDS = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
-FULL_GPU = torch.OutOfMemoryError
+def test_results_of_a_folder_that_is_not_there_are_refused_before_anything_runs(
+    tmp_path, asked_for
+):
+    line = refused("results", f"--dataset {tmp_path}/gone")
+
+    assert f"--dataset {tmp_path}/gone is neither" in line
+    assert asked_for == []
+
+
+OUT_OF_MEMORY = (
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+)
 
 
 @pytest.mark.parametrize(
-    ("where", "fault", "words"),
+    ("where", "fault", "memory", "help_before", "help_after"),
     [
-        ("torch.optim.Adam.step", MemoryError, "--bptt_segments auto"),
-        ("self_models.counting.evaluation.Evaluation.add", FULL_GPU, "a smaller --batch_size"),
+        ("torch.optim.Adam.step", MemoryError, "the memory", "--bptt_segments auto", ""),
+        (
+            "self_models.counting.evaluation.Evaluation.add",
+            torch.OutOfMemoryError,
+            "the GPU's memory",
+            "a smaller --batch_size",
+            "; or --device cpu",
+        ),
     ],
+    ids=["training, CPU", "evaluation, GPU"],
 )
-def test_full_memory_says_what_helps(tmp_path, monkeypatch, where, fault, words):
+def test_full_memory_says_what_helps(
+    tmp_path, monkeypatch, where, fault, memory, help_before, help_after
+):
     def fail(*args, **more):
-        raise fault(WORDS)
+        raise fault(OUT_OF_MEMORY)
 
     monkeypatch.setattr(where, fail)
+
     line = refused("ann", TINY, f"--output_dir {tmp_path}")
-    full, more = (
-        ("the GPU's memory", "; or --device cpu") if fault is FULL_GPU else ("the memory", "")
-    )
-    assert (
-        line.startswith(f"error: {full} is too small: try ")
-        and words in line
-        and line.endswith(f"{more} ({WORDS})")
-    )
+
+    assert line.startswith(f"error: {memory} is too small: try ")
+    assert help_before in line
+    assert line.endswith(f"{help_after} ({OUT_OF_MEMORY})")
 
 
-def test_who_does_not_say_what_to_train_is_told_what_can_be_done(tmp_path, monkeypatch, capsys):
-    """By default it would be 43 million weights for 100 epochs."""
+def test_a_run_that_is_not_there_is_not_resumed_without_a_word_what_to_train(tmp_path):
     line = refused("ann", f"--run_name x --resume --epochs 2 --seed 1 --output_dir {tmp_path}")
-    assert (
-        "ann/x_last.pth is not there, and no flag says what to train: " in line
-        and digests(tmp_path) == {}
-    )
+
+    assert "ann/x_last.pth is not there, and no flag says what to train: " in line
+    assert digests(tmp_path) == {}
+
+
+def test_a_script_without_flags_says_what_can_be_done(monkeypatch, capsys):
+    # By default it would train 43 million weights for 100 epochs.
     monkeypatch.setattr(sys, "argv", ["snn_wFeedback.py"])
+
     with pytest.raises(SystemExit) as stop:
         run_script(module_of("snn").main)
+
     assert stop.value.code == 2
-    assert (
-        "error: nothing to do: --preset quick_feedback trains in minutes"
-        in capsys.readouterr().err
-    )
+    words = "error: nothing to do: --preset quick_feedback trains in minutes"
+    assert words in capsys.readouterr().err
