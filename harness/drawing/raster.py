@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from torchvision.utils import make_grid
 
 from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, save_frames, show
 from harness.drawing.film import as_pixels, layer_labels, still_image
@@ -350,6 +349,8 @@ def draw_node(axis: Axes, spikes: np.ndarray, most: float) -> None:
     shape = spikes.shape[1:] or (1, 1)
     channels = torch.from_numpy(spikes).reshape(len(spikes), 1, *shape)
     columns = ceil(sqrt(len(channels)))
+    from torchvision.utils import make_grid  # takes a second
+
     grid = make_grid(channels, columns, padding=min(channels.shape[-1] - 1, 1))[0].numpy()
     axis.imshow(grid, cmap="magma", vmin=0, vmax=most)
     axis.set(xticks=[], yticks=[])

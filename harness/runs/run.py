@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import importlib.metadata
 import json
 import platform
 import re
@@ -14,7 +15,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-import torchvision
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -673,7 +673,8 @@ def opening_record(args: Arguments, name: str, began: str) -> dict:
     versions = {
         "Python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        # Its import would take a second.
+        "torchvision": importlib.metadata.version("torchvision"),
     }
     time = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     command = command_line()

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 
 from self_models.basics import HOME, INSTALLED, UserError, users_folder
 from self_models.basics.devices import to_device
@@ -530,6 +529,8 @@ def load_set(name: str, folder: Path, is_train: bool) -> ImageSet:
             f"--data_dir {folder} has image files, and {name} is expected there as {where}; "
             f"for your own images give --dataset {folder} with {folder}/train/CLASS/"
         )
+    import torchvision  # takes a second, and only a download needs it
+
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (
