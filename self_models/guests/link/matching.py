@@ -86,11 +86,14 @@ def match_costs(
     target : Tensor of shape (H, W)
         The frame that it should become.
     epsilon : float
+        A pixel is missed where copy and target differ by so much or more; 1 is the
+        range from black to white.
 
     Returns
     -------
     BlockCosts
     """
+    # One group of copies (K, H, W) at a time, which fits into the processor's cache.
     misses = []
     costs = []
     for copies in shifts.copies(reference):

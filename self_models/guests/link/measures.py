@@ -104,20 +104,27 @@ class LinkCount:
         self.additions += step.report.additions
         self.multiply_adds += step.report.multiply_adds
         self.spikes += step.report.spikes
-        self.vectors.append(0)
+        self.vectors.append(0)  # to which the shifts of this frame are added
         if self.sends_shifts:
             self._add_shifts(step)
 
     def _add_shifts(self, step: LinkStep) -> None:
+        """Count the blocks that were sent a new shift, for each size of block.
+
+        A block that keeps its shift sends nothing: it takes no bits of fixed length,
+        and is a symbol "nothing" for the entropy.
+        """
         for blocks in step.report.changes:
-            count = int(blocks.changed.sum())
-            self.vectors[-1] += count
             num_blocks = blocks.changed.numel()
+            num_changed = int(blocks.changed.sum())
+            self.vectors[-1] += num_changed
+
+            bits_of_change = address_bits(num_blocks) + address_bits(len(self.shifts))
+            self.fixed_bits += num_changed * bits_of_change
+
             symbols = self.shift_symbols.setdefault(blocks.side, Counter())
             symbols.update(blocks.shift[blocks.changed].tolist())
-            symbols["nothing"] += num_blocks - count
-            bits = address_bits(num_blocks) + address_bits(len(self.shifts))
-            self.fixed_bits += count * bits
+            symbols["nothing"] += num_blocks - num_changed
 
     def figures(self) -> LinkFigures:
         """Return the means over the frames that were added."""

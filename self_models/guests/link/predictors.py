@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from self_models.guests.link.competition import NOT_DECIDED, around, race
+from self_models.guests.link.competition import NOT_DECIDED, Race, around, race
 from self_models.guests.link.learned import LearnedSynapses, evidence_of, held_shares
 from self_models.guests.link.matching import (
     EVENT,
@@ -27,6 +27,7 @@ from self_models.guests.link.shifts import Shifts
 
 IMPOSSIBLE = 1e6  # cost of a candidate that is none
 NEIGHBOURS = 8
+BOTH_SIDES = 2  # sender and receiver compute the same
 
 
 @dataclass
@@ -82,14 +83,19 @@ class BestShift:
         self.shifts = Shifts(reach)
 
     def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Report]:
-        """Return the shifted frame. See `run_link` for the arguments."""
+        """Return the last frame, shifted as a whole.
+
+        The shift is the one that best makes the last frame of the frame before it. The
+        frame that is to be sent is not used, so both sides of the link find the same
+        shift. See `run_link` for the arguments; B is 1.
+        """
         last, before = seen[0]
         found = match_costs(self.shifts, before, last, self.epsilon)
         of_frame = found.costs.sum((1, 2), keepdim=True)
         best = best_shifts(of_frame, self.shifts.lengths)
         prediction = torch.cat(self.shifts.copies(last))[best.item()]
-        at_each_side = additions_of_search(self.shifts, last, found)
-        return prediction[None], Report(additions=2 * at_each_side)
+        additions = additions_of_search(self.shifts, last, found)
+        return prediction[None], Report(additions=BOTH_SIDES * additions)
 
 
 @dataclass
@@ -177,10 +183,10 @@ class MotionPredictor:
         self.chosen, report.changes = choose_shifts(held, found.costs, candidates, price)
         self.found = found
         if not self.motion.at_sender:
-            # The receiver has to find the same shifts by itself.
-            report.additions *= 2
-            report.multiply_adds *= 2
-            report.spikes *= 2
+            # Sender and receiver each have to find the shifts.
+            report.additions *= BOTH_SIDES
+            report.multiply_adds *= BOTH_SIDES
+            report.spikes *= BOTH_SIDES
         return self.shifts.take(last, self.chosen, SMALLEST)[None], report
 
     def held_shifts(self, found: BlockCosts) -> torch.Tensor:
@@ -231,17 +237,38 @@ class MotionPredictor:
         return self.synapses(evidence, side)
 
     def _decide(self, costs: torch.Tensor, side: int, report: Report) -> torch.Tensor:
-        """Return a shift for each block (R, C), -1 where none is proposed."""
+        """Return a shift for each block, by least cost or by the race of spikes.
+
+        Parameters
+        ----------
+        costs : Tensor of shape (S, R, C)
+            Of each shift in each block, in events.
+        side : int
+            Of the blocks, in pixels.
+        report : Report
+            What the race computes is added to it.
+
+        Returns
+        -------
+        Tensor of shape (R, C), int64
+            -1 where no neuron reached its threshold.
+        """
         if self.motion.method == "coupling":
             return best_shifts(costs, self.shifts.lengths)
         potentials = -costs - TIE * self.shifts.lengths[:, None, None]
+        # A block in which every pixel is missed costs up to 1.6 events a pixel, so with
+        # twice its pixels nearly every block decides.
         outcome = race(potentials, self.motion.recruitment, at_the_end=2 * side**2)
-        reached_by_spike = len(self.shifts)  # it silences the neurons of its block
-        if self.motion.recruitment:
-            reached_by_spike += NEIGHBOURS
-        report.spikes += outcome.spikes
-        report.additions += outcome.updates + reached_by_spike * outcome.spikes
+        self._count_race(outcome, report)
         return outcome.winner
+
+    def _count_race(self, outcome: Race, report: Report) -> None:
+        """Add the spikes and additions of a race to a report."""
+        neurons_reached = len(self.shifts)  # a spike silences those of its block
+        if self.motion.recruitment:
+            neurons_reached += NEIGHBOURS
+        report.spikes += outcome.spikes
+        report.additions += outcome.updates + neurons_reached * outcome.spikes
 
 
 def additions_of_search(shifts: Shifts, frame: torch.Tensor, found: BlockCosts) -> int:
