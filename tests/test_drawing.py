@@ -474,7 +474,7 @@ def test_a_baseline_has_a_row_of_the_table_and_a_record(trained, baseline, tmp_p
 
 def test_a_baseline_is_analysed_beside(trained, baseline, tmp_path):
     flags = f"--pretrained_snn {trained.snn} --baseline {baseline} --output_dir {tmp_path}"
-    run_here("analysis", f"{flags} --images 2 --chart_images 4 {DATA}")
+    run_here("analysis", f"{flags} --timesteps 3 --images 1 --chart_images 2 {DATA}")
 
 
 def test_a_baseline_of_other_images_is_refused(trained, tmp_path):
