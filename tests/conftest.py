@@ -1,4 +1,7 @@
-"""What the tests share: ways to run a script, small networks, folders of images, and checkpoints that the scripts trained."""
+"""What the tests share: ways to run a script, small networks, and folders of images.
+
+The fixtures `trained` and `baseline` are checkpoints that the scripts have trained.
+"""
 
 import contextlib
 import copy
@@ -45,43 +48,49 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
-PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
-CLOCK = (
-    "seconds",
-    "images_per_second",
-    "command",
-    "lines",
-)  # of records: what differs from run to run
+# A small network with a layer of each kind
+PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
+# Keys of records whose values differ from run to run
+CLOCK = ("seconds", "images_per_second", "command", "lines")
+
+# Flags
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
-BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
+# Without these flags, most tiny networks have layers that stay silent.
+BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
-SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
+SPIKING = (
+    "--timesteps 5 --update immediate --readout membrane_rescaled "
+    f"--epochs 1 --select test {BALANCE} {DATA}"
+)
 
-ELSEWHERE = """the equations of neurons stand in layers/neurons.py, which step() runs, and again in engines/dense/neuron_steps.py and
-guests/phased/neurons.py (dense), engines/event/c/network.c (events, C, the page) and guests/quantize.py (whole numbers): a change of one
-is a change of all"""
+ELSEWHERE = """the equations of neurons stand in layers/neurons.py, which step() runs, and again in
+engines/dense/neuron_steps.py and guests/phased/neurons.py (dense), engines/event/c/network.c
+(events, C, the page) and guests/quantize.py (whole numbers): a change of one is a change of
+all"""
 
-# networks: on a grid, what fills no whole vectors, pools, biases
-STEPS, COUNT, GRID = 9, 5, 16
+# Networks whose weights are whole parts of 1 / GRID: their timesteps, and their images
+STEPS = 9
+COUNT = 5
+GRID = 16
+# Channels that fill no whole vectors, pools, and biases
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
 BIAS = {"bias": True, "initial_potential": 0.5}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 torch.set_num_threads(1)
-self_models.data.sets.load_set = functools.lru_cache(
-    self_models.data.sets.load_set
-)  # MNIST is unpacked once
+# MNIST is unpacked once in a process.
+self_models.data.sets.load_set = functools.lru_cache(self_models.data.sets.load_set)
 
 
 def module_of(name):
-    """The module of a script, which is named as in `wfeedback NAME`, or as its file is."""
+    """Import a script, which is named as in `wfeedback NAME`, or as its file is."""
     return importlib.import_module(COMMANDS.get(name, name))
 
 
 def run_script(name, *flags):
-    """Run a script as the user does, in a process of its own. A flag text with spaces is several flags."""
+    """Run a script in its own process, as the user does; flags are as for `split`."""
     command = [sys.executable, str(REPOSITORY / f"{COMMANDS.get(name, name)}.py"), *split(flags)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -92,8 +101,10 @@ def run_script(name, *flags):
 
 
 def run_as_program(name, *flags):
-    """Run a script in this process as if it were the program: from its last line on. Returns its stdout and stderr."""
-    out, err, file = io.StringIO(), io.StringIO(), f"{COMMANDS.get(name, name)}.py"
+    """Run a script as the program, but here; return its stdout and stderr."""
+    out = io.StringIO()
+    err = io.StringIO()
+    file = f"{COMMANDS.get(name, name)}.py"
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
@@ -105,7 +116,22 @@ def run_as_program(name, *flags):
 
 
 def run_here(name, *flags):
-    """Run a script in this process, which saves the imports; returns what its main returns and what it printed."""
+    """Run a script in this process, which saves the imports.
+
+    Parameters
+    ----------
+    name : str
+        As for `module_of`.
+    *flags : str, Path or list of str
+        As for `split`.
+
+    Returns
+    -------
+    result : object
+        What the script's main returns.
+    printed : str
+        Its standard output.
+    """
     with contextlib.redirect_stdout(io.StringIO()) as out:
         result = module_of(name).main(split(flags))
     return result, out.getvalue()
@@ -148,7 +174,7 @@ KERNELS = tempfile.TemporaryDirectory()  # removed when Python ends
 
 @functools.cache
 def kernel_object(sources, flags):
-    """Compile network.o, which depends on these sources, in the order of KERNEL_SOURCES."""
+    """Compile network.o from these sources, in the order of KERNEL_SOURCES."""
     folder = Path(tempfile.mkdtemp(dir=KERNELS.name))
     for name, text in zip(KERNEL_SOURCES, sources, strict=True):
         (folder / name).write_bytes(text)
@@ -163,24 +189,23 @@ def kernel_object(sources, flags):
 
 
 def refused(name, *flags):
-    """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
-    out, err = io.StringIO(), io.StringIO()
+    """Run a script that must stop with status 2 and one line on stderr; return it."""
+    err = io.StringIO()
     with (
-        contextlib.redirect_stdout(out),
+        contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as stop,
     ):
         harness.command_line.scripts.run_script(lambda: module_of(name).main(split(flags)))
     line = err.getvalue()
-    assert (
-        stop.value.code == 2
-        and line.startswith("error: ")
-        and line.endswith("\n")
-        and line.count("\n") == 1
-    ), line
+    assert stop.value.code == 2, line
+    assert line.startswith("error: "), line
+    assert line.endswith("\n"), line
+    assert line.count("\n") == 1, line
     return line.strip()
 
 
+# `wfeedback NAME ...` or `python SCRIPT.py ...`; variables may stand before either
 COMMAND = re.compile(
     r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)|python (\S+)\.py)((?: .*)?)$",
     re.MULTILINE,
@@ -188,17 +213,18 @@ COMMAND = re.compile(
 
 
 def commands_in(page):
-    """(script, words after it) of each command in a page's blocks, as `wfeedback NAME ...` or `python SCRIPT.py ...`."""
+    """Find the commands in a page's blocks: pairs of a script's name and its words."""
     names = {script: name for name, script in COMMANDS.items()}
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    return [
-        (name or names.get(path, path), shlex.split(words, comments=True))
-        for name, path, words in COMMAND.findall(text)
-    ]
+    commands = []
+    for name, path, words in COMMAND.findall(text):
+        script = name or names.get(path, path)
+        commands.append((script, shlex.split(words, comments=True)))
+    return commands
 
 
 def split(flags):
-    """The words of flags: of a text those between spaces, of a list each as it is."""
+    """Split texts at their spaces; a path, and each item of a list, stays one word."""
     words = []
     for flag in flags:
         if isinstance(flag, list):
@@ -211,52 +237,74 @@ def split(flags):
 
 
 def records(path, event=None):
-    """The JSON objects of a run's log, of one kind, or all but those that say what the run is, or only have lines."""
+    """Read from a run's log the records of one event, or all measurements."""
     found = read_records(Path(path))
     if event is None:
+        # The others say what the run is, or only have lines.
         return [record for record in found if record["event"] not in ("run", "text", "result")]
     return [record for record in found if record["event"] == event]
 
 
 def figures(value):
-    """The same figures without those that depend on the clock or on how the script was started."""
+    """Remove at any depth what depends on the clock or on how a script was started."""
     if isinstance(value, dict):
         return {key: figures(part) for key, part in value.items() if key not in CLOCK}
-    return [figures(part) for part in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [figures(part) for part in value]
+    return value
 
 
 def digests(folder):
-    """Relative path -> digest of each file below a folder, locks aside: what must not change."""
-    files = (
-        path
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    )
-    return {
-        str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files
-    }
+    """Digest each file below a folder, locks aside: relative path -> digest."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and path.suffix != ".lock":
+            name = str(path.relative_to(folder))
+            found[name] = hashlib.md5(path.read_bytes()).hexdigest()
+    return found
 
 
 def same_weights(path, other):
-    a, b = (load_checkpoint(each)["state_dict"] for each in (path, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    """Return whether two checkpoints have the same tensors under the same names."""
+    one = load_checkpoint(path)["state_dict"]
+    two = load_checkpoint(other)["state_dict"]
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def images(count, shape=(1, 28, 28), seed=0):
-    """Random images: colour in [-1, 1], others in [0, 1], a fifth of the pixels 0."""
+    """Draw images: colour in [-1, 1], others in [0, 1], a fifth of the pixels 0."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.rand(count, *shape, generator=draw)
-    return torch.where(
-        torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] < 3 else 2 * x - 1
-    )
+    is_zero = torch.rand(x.shape, generator=draw) < 0.2
+    if shape[0] >= 3:
+        x = 2 * x - 1
+    return torch.where(is_zero, 0.0, x)
 
 
 def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
-    """A random network of PLAN, or another, that spikes in every layer; in evaluation. batched: else it runs step by step."""
+    """Make a random network that spikes in every layer, in evaluation.
+
+    Parameters
+    ----------
+    cls : type
+        Class of the network.
+    seed : int
+        Of its weights.
+    batched : bool
+        Whether it may run several timesteps at once.
+    **settings
+        Of the network, in place of PLAN and the other values below.
+
+    Returns
+    -------
+    nn.Module
+        The network.
+    """
     torch.manual_seed(seed)
+    defaults = {"plan": PLAN, "fc_width": 12}
     if cls is not VGG_wFeedback:
-        settings = {"timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
-    model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
+        defaults |= {"timesteps": 6, "update": "immediate", "default_threshold": 0.2}
+    model = cls(**{**defaults, **settings}).eval()
     for layer in model.classifier[::3]:
         layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
     model.batched = batched
@@ -264,6 +312,7 @@ def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
 
 
 def pixels(seed, shape=(12, 12, 3)):
+    """Draw the bytes of an image."""
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
@@ -275,54 +324,71 @@ def write(path, array):
 
 
 def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
-    """A data set of so many images of each class for training, and for testing."""
+    """Write a data set with `count` images of each class to train, and to test."""
     for part, offset in (("train", 0), ("test", 100)):
         for label, name in enumerate(classes):
-            for n in range(count):
-                write(folder / part / name / f"{n}.png", pixels(offset + 10 * label + n, shape))
+            for number in range(count):
+                image = pixels(offset + 10 * label + number, shape)
+                write(folder / part / name / f"{number}.png", image)
     return folder
 
 
 def build(cls=InputBlockingSNN, on_grid=True, **settings):
-    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
+    """Make a network whose sums are not rounded.
+
+    Parameters
+    ----------
+    cls : type
+        Class of the network.
+    on_grid : bool
+        Whether its weights and biases are whole parts of 1 / GRID, or any numbers.
+    **settings
+        Of the network, in place of the values below.
+
+    Returns
+    -------
+    nn.Module
+        The network, in evaluation.
+    """
     torch.manual_seed(4)
-    own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
-    common = {
+    defaults = {
         "plan": PLAN,
         "timesteps": STEPS,
         "fc_width": 24,
         "readout": "membrane_linear",
         "update": "immediate",
-        **own,
+        "default_threshold": 0.25,
     }
-    model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
+    if issubclass(cls, InputBlockingSNN):
+        defaults["epsilon"] = 0.3
+    model = cls(**{**defaults, **settings}).eval()
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        is_bias = name.endswith("bias")
+        is_weight = parameter.dim() > 1
+        if is_bias:
             parameter.data.normal_(0, 0.06)
-            if on_grid:
-                parameter.data.mul_(GRID).round_().div_(GRID)
-        if parameter.dim() > 1:
-            parameter.data *= (
-                1 if name.startswith(("features", "generate")) else 15
-            )  # else few of the classifier's fire
-            if on_grid:
-                parameter.data.mul_(GRID).round_().div_(GRID)
+        if is_weight and not name.startswith(("features", "generate")):
+            parameter.data *= 15  # else few of the classifier's neurons fire
+        if on_grid and (is_bias or is_weight):
+            parameter.data.mul_(GRID).round_().div_(GRID)
     return model
 
 
 def inputs(model, count=COUNT):
-    """Images whose values are whole parts of 1/16, and draws."""
+    """Make images of whole parts of 1 / GRID, and the draws that encode them."""
     x = (images(count, model.image_shape) * GRID).round() / GRID
-    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(3))
+    uniforms = torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(3))
+    return x, uniforms
 
 
 def check_same(dense, event, exact=True):
-    """Two SNNOutputs, of the same parts, are equal, or within rounding of values."""
+    """Check that two SNNOutputs have the same parts, equal or within rounding."""
     assert first_difference(dense, event, tolerance=0 if exact else 1e-5) is None
     assert [part is None for part in dense[:-1]] == [part is None for part in event[:-1]]
 
 
 def spiked(output):
+    """Return whether the input and every layer have spiked."""
     return all(count.sum() > 0 for name, count in output.spikes.items())
 
 
@@ -334,33 +400,69 @@ class Tired(SpikingNeuron):
 
 
 def become(cls):
-    """What makes a module one of this class, which is derived from its own."""
-    return lambda module: setattr(module, "__class__", cls)
+    """Return a function that makes a module one of this subclass of its class."""
+
+    def change(module):
+        module.__class__ = cls
+
+    return change
 
 
-UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
-    "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
-    "features.5 (Tanh)": lambda model: model.features.__setitem__(5, nn.Tanh()),
-    "features.0 (Conv2d)": lambda model: model.features.__setitem__(
-        0, nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")
-    ),
-    "features.4 (SpikingNeuron)": lambda model: setattr(
-        model.features[4], "update", UPDATES["delayed"]
-    ),
-    "generate2 (Sequential)": lambda model: setattr(
-        model, "generate2", copy.deepcopy(model.generate)
-    ),
-    "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
+def tire_the_first_neurons(model):
+    """Halve the current of the first spiking layer."""
+    become(Tired)(model.features[1])
+
+
+def replace_a_layer_by_tanh(model):
+    """Put a function that does not spike in place of a layer."""
+    model.features[5] = nn.Tanh()
+
+
+def pad_the_first_layer_circularly(model):
+    """Put a convolution in place of the first that pads it with the opposite side."""
+    model.features[0] = nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")
+
+
+def delay_one_layer(model):
+    """Give one spiking layer another update than the others have."""
+    model.features[4].update = UPDATES["delayed"]
+
+
+def add_a_second_decoder(model):
+    """Add a part that the network does not run."""
+    model.generate2 = copy.deepcopy(model.generate)
+
+
+def add_a_gain(model):
+    """Add a parameter that belongs to no layer."""
+    model.gain = nn.Parameter(torch.ones(1))
+
+
+# What no architecture has -> what makes it part of a network of PLAN
+UNKNOWN = {
+    "features.1 (Tired)": tire_the_first_neurons,
+    "features.5 (Tanh)": replace_a_layer_by_tanh,
+    "features.0 (Conv2d)": pad_the_first_layer_circularly,
+    "features.4 (SpikingNeuron)": delay_one_layer,
+    "generate2 (Sequential)": add_a_second_decoder,
+    "gain (Parameter)": add_a_gain,
 }
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """folder; ann, snn: paths of checkpoints trained there by the scripts; ann_run, snn_run: their stdout and stderr; ann_files:
-    digests of the ANN's files before the SNN was made. Read only."""
-    folder = tmp_path_factory.mktemp("trained")
-    ann, snn = folder / "trained_models/ann/tiny.pth", folder / "trained_models/snn/tiny.pth"
+    """Train an ANN, and an SNN from it, with the scripts; tests only read them.
 
+    Returns
+    -------
+    SimpleNamespace
+        `folder`; `ann` and `snn`, the paths of the checkpoints; `ann_run` and
+        `snn_run`, what `run_as_program` returned; `ann_files`, digests of the ANN's
+        files before the SNN was made.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    ann = folder / "trained_models/ann/tiny.pth"
+    snn = folder / "trained_models/snn/tiny.pth"
     here = f"--run_name tiny --output_dir {folder}"
     ann_run = run_as_program("ann", TINY, here)
     ann_files = digests(ann.parent)
@@ -372,34 +474,34 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory):
-    """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
+    """Train an SNN without a decoder; tests only read its checkpoint."""
     folder = tmp_path_factory.mktemp("baseline")
-    run_here(
-        "snn",
-        f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(
-            BALANCE, ""
-        ),
-    )
+    spiking = SPIKING.replace(BALANCE, "")
+    flags = f"-a VGG5_small --fc_width 16 {spiking} --run_name baseline --output_dir {folder}"
+    run_here("snn", flags)
     return folder / "trained_models/snn/baseline.pth"
 
 
 def run_undrawn(name, *flags):
-    """As run_here, without most pictures, which take most of the time."""
+    """Run a script as `run_here` does, without pictures, which take long."""
     module = module_of(name)
+    # Rasters are drawn, since tests read their pictures.
     with pytest.MonkeyPatch.context() as patch:
-        for each, value in list(vars(module).items()):
-            if (
-                each.startswith("save_")
-                and each != "save_raster"
-                and value.__module__.startswith("harness.drawing")
-            ):
-                patch.setattr(module, each, lambda *_, **__: None)
+        for attribute, value in list(vars(module).items()):
+            if not attribute.startswith("save_") or attribute == "save_raster":
+                continue
+            if value.__module__.startswith("harness.drawing"):
+                patch.setattr(module, attribute, draw_nothing)
         return run_here(name, *flags)
+
+
+def draw_nothing(*_, **__):
+    """Stand for a function that saves a picture."""
 
 
 @pytest.fixture
 def forgotten():
-    """What files register is forgotten after a test, and that they were imported."""
+    """Forget after a test what files have registered, and that they were imported."""
     registries = GATES, RULES, READOUTS, ENCODINGS, SURROGATES, LOSSES, PLANS, UPDATES, INITS
     before = [(registry, dict(registry)) for registry in registries]
     imported.cache_clear()
@@ -412,8 +514,14 @@ def forgotten():
 
 @pytest.fixture
 def pictures(monkeypatch):
-    """The figures that have been drawn, as matplotlib has them."""
+    """Keep each figure of matplotlib that the program draws and closes."""
     plots = importlib.import_module("harness.drawing.figures")  # not wanted under the sanitizers
-    drawn, close = [], plots.plt.close
-    monkeypatch.setattr(plots.plt, "close", lambda figure: (drawn.append(figure), close(figure)))
+    close = plots.plt.close
+    drawn = []
+
+    def keep_and_close(figure):
+        drawn.append(figure)
+        close(figure)
+
+    monkeypatch.setattr(plots.plt, "close", keep_and_close)
     return drawn

@@ -6,6 +6,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -41,18 +42,24 @@ def block_with(text):
 
 
 def test_a_timestep_of_ones_own():
-    cls = block_with("class Refractory")["Refractory"]
-    output = run_own(cls)
-    assert (
-        output.spikes["input"].sum() < run_own(InputBlockingSNN, epsilon=0).spikes["input"].sum()
-    )
+    refractory = run_own(block_with("class Refractory")["Refractory"])
+    usual = run_own(InputBlockingSNN, epsilon=0)
+    assert refractory.spikes["input"].sum() < usual.spikes["input"].sum()
 
 
 def test_gate_rule_and_readout_of_ones_own():
     for text in ("class Relative", "class Settled", "class MembraneScaled"):
         block_with(text)
-    settings = {"gate": "relative", "rule": "settled", "lead": 0.1, "timesteps": 9}
-    model = tiny(InputBlockingSNN, plan=SETTINGS["plan"], readout="membrane_scaled", **settings)
+    model = tiny(
+        InputBlockingSNN,
+        plan=SETTINGS["plan"],
+        readout="membrane_scaled",
+        gate="relative",
+        rule="settled",
+        lead=0.1,
+        timesteps=9,
+    )
+
     output = model(images(2), seed=3)
     assert output.predicted.any()
     assert output.steps.max() <= 9
@@ -74,16 +81,17 @@ def test_a_surrogate_of_ones_own():
 
 
 @pytest.mark.parametrize(
-    ("name", "cls", "settings"),
-    [
-        ("adaptive_threshold", "AdaptiveSNN", {}),
-        ("two_decoders", "TwoDecoders", {}),
-        ("neighbours", None, {"gate": "neighbours", "epsilon": 0.3}),
-    ],
+    ("file", "cls"), [("adaptive_threshold.py", "AdaptiveSNN"), ("two_decoders.py", "TwoDecoders")]
 )
-def test_an_example_of_a_network(name, cls, settings):
-    module = imported(FOLDER / f"{name}.py")
-    output = run_own(getattr(module, cls) if cls else InputBlockingSNN, **settings)
+def test_an_example_of_a_network(file, cls):
+    module = imported(FOLDER / file)
+    output = run_own(getattr(module, cls))
+    assert output.predictions.isfinite().all()
+
+
+def test_an_example_of_a_gate():
+    imported(FOLDER / "neighbours.py")
+    output = run_own(InputBlockingSNN, gate="neighbours", epsilon=0.3)
     assert output.predictions.isfinite().all()
 
 
@@ -97,26 +105,39 @@ def test_the_residual_example_is_imported_as_it_was():
     assert imported(FOLDER / "residual.py").Block(2)(torch.zeros(1, 2, 4, 4)).shape == (1, 2, 4, 4)
 
 
-@pytest.mark.parametrize("old", [*moved.MOVED])
+def moved_modules():
+    """Return the old paths of modules, without those that only run."""
+    return [path for path in moved.MOVED if not path.endswith("__main__")]
+
+
+def name_defined_in(module):
+    """Return the first name that a module defines, and does not import."""
+    for name, value in vars(module).items():
+        if getattr(value, "__module__", None) == module.__name__:
+            return name
+    raise AssertionError(f"{module.__name__} defines nothing")
+
+
+@pytest.mark.parametrize("old", moved_modules())
 def test_a_module_is_found_under_its_old_path(old):
-    """In a process that has imported nothing else, and with a warning that names the new one."""
-    if old.endswith("__main__"):
-        return
-    new = __import__(moved.MOVED[old], fromlist=["x"])
-    ours = [
-        name
-        for name, value in vars(new).items()
-        if getattr(value, "__module__", None) == new.__name__
-    ]
-    with pytest.warns(DeprecationWarning, match=f"{old} is now {new.__name__}: import {ours[0]}"):
-        assert getattr(__import__(old, fromlist=["x"]), ours[0]) is getattr(new, ours[0])
+    """With a warning that names the new one."""
+    new = import_module(moved.MOVED[old])
+    name = name_defined_in(new)
+
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {new.__name__}: import {name}"):
+        found = getattr(import_module(old), name)
+
+    assert found is getattr(new, name)
 
 
-def test_names_that_left_their_module_are_found_there():
-    for (old, name), new in moved.NAMES.items():
-        with pytest.warns(DeprecationWarning, match=new):
-            found = getattr(__import__(old, fromlist=["x"]), name)
-        assert found is getattr(__import__(new, fromlist=["x"]), name)
+@pytest.mark.parametrize(("old", "name"), moved.NAMES)
+def test_a_name_that_left_its_module_is_found_there(old, name):
+    new = moved.NAMES[old, name]
+
+    with pytest.warns(DeprecationWarning, match=new):
+        found = getattr(import_module(old), name)
+
+    assert found is getattr(import_module(new), name)
 
 
 def test_old_paths_are_found_by_a_process_that_imports_nothing_else():

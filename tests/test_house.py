@@ -1,9 +1,13 @@
-"""The core knows no guest and no engine; import-linter's contracts see the import statements."""
+"""The core knows no guest and no engine.
+
+The contracts of import-linter see the statements that import; these tests see the rest.
+"""
 
 import ast
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from conftest import REPOSITORY
@@ -20,8 +24,9 @@ CORE = (
     "self_models/objectives/*.py",
     "self_models/runtime/*.py",
 )
-OF_ONE_SITTING = ("vgg_", "layers/", "objectives/", "runtime/")  # what a spiking network is
-GUESTS_WORDS = r"\bNIR\b|simulator|network\.c\b|\bC code|[Mm]icrocontroller|int8|event engine"
+# Where the core says what a spiking network is
+NETWORK = ("vgg_", "layers/", "objectives/", "runtime/")
+WORDS_OF_GUESTS = r"\bNIR\b|simulator|network\.c\b|\bC code|[Mm]icrocontroller|int8|event engine"
 
 
 def core_files():
@@ -32,51 +37,85 @@ def core_files():
     return sorted(paths)
 
 
-@pytest.mark.parametrize("path", core_files())
-def test_the_core_asks_assembly_alone(path):
-    """No import by a text, which the contracts would not see, nor of the top package's names."""
+def network_files():
+    """Return the core's files that say what a spiking network is."""
+    return [path for path in core_files() if any(part in path for part in NETWORK)]
+
+
+def nodes_of(path, *types):
+    """Return the nodes of some types in a file's syntax tree."""
     tree = ast.parse((REPOSITORY / path).read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    return [node for node in ast.walk(tree) if isinstance(node, types)]
+
+
+@pytest.mark.parametrize("path", core_files())
+def test_the_core_imports_nothing_by_a_text(path):
+    # The contracts would not see it.
+    for node in nodes_of(path, ast.Constant):
+        if isinstance(node.value, str):
             assert not re.match(r"self_models\.(guests|engines)\b", node.value)
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = {alias.name for alias in node.names}
-            assert names.isdisjoint({"importlib", "runpy"})
-            assert getattr(node, "module", None) != "importlib"
-            if getattr(node, "module", None) == "self_models":
-                assert names == {"assembly"}
-        if isinstance(node, ast.Name):
-            assert node.id != "__import__"
+    for node in nodes_of(path, ast.Name):
+        assert node.id != "__import__"
+    for node in nodes_of(path, ast.Import, ast.ImportFrom):
+        names = {alias.name for alias in node.names}
+        assert names.isdisjoint({"importlib", "runpy"})
+    for node in nodes_of(path, ast.ImportFrom):
+        assert node.module != "importlib"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in core_files() if any(room in path for room in OF_ONE_SITTING)]
-)
+@pytest.mark.parametrize("path", core_files())
+def test_the_core_takes_assembly_alone_from_the_top_package(path):
+    for node in nodes_of(path, ast.ImportFrom):
+        if node.module == "self_models":
+            assert {alias.name for alias in node.names} == {"assembly"}
+
+
+@pytest.mark.parametrize("path", network_files())
 def test_a_reader_of_the_core_meets_no_word_of_a_guest(path):
-    assert re.findall(GUESTS_WORDS, (REPOSITORY / path).read_text()) == []
+    assert re.findall(WORDS_OF_GUESTS, (REPOSITORY / path).read_text()) == []
 
 
-def modules_after(code):
-    """Return our modules that a process has imported after it has run this code."""
-    printed = "; import sys; print(*[m for m in sys.modules if m.startswith('self_models.')])"
-    words = [sys.executable, "-c", code + printed]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, check=True)
-    return done.stdout.split()
+# Prints the modules that are imported: before a model runs, and after it
+MODEL = """
+import sys
+import torch
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+print(*sys.modules)
+model = VGG_SNN_STDB_wFeedback("VGG5_wFeedback_small", fc_width=8, timesteps=2)
+model(torch.zeros(1, 1, 28, 28))
+print(*sys.modules)
+"""
 
 
-def test_a_model_imports_no_guest_before_it_runs():
-    modules = modules_after("import self_models.vgg_wFeedback_spiking")
+@dataclass
+class ImportedModules:
+    """Our modules that a process has imported."""
+
+    before_run: list[str]
+    after_run: list[str]
+
+
+@pytest.fixture(scope="module")
+def imported_modules():
+    """Run a model in a process that has imported nothing else."""
+    command = [sys.executable, "-c", MODEL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    ours = []
+    for line in done.stdout.splitlines():
+        ours.append([name for name in line.split() if name.startswith("self_models.")])
+    return ImportedModules(*ours)
+
+
+def test_a_model_imports_no_guest_before_it_runs(imported_modules):
+    modules = imported_modules.before_run
+    assert modules
     assert not [name for name in modules if "guests" in name or "engines" in name]
 
 
-def test_a_dense_run_imports_no_other_engine_but_its_random_numbers():
-    code = """
-import torch
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-VGG_SNN_STDB_wFeedback("VGG5_wFeedback_small", fc_width=8, timesteps=2)(torch.zeros(1, 1, 28, 28))
-""".strip()
-    modules = modules_after(code.replace("\n", "; "))
+def test_a_dense_run_imports_no_other_engine_but_its_random_numbers(imported_modules):
+    modules = imported_modules.after_run
     assert "self_models.engines.dense.engine" in modules
-    of_event = [name for name in modules if name.startswith("self_models.engines.event.")]
-    assert of_event == ["self_models.engines.event.build"]
+    of_event_engine = [name for name in modules if name.startswith("self_models.engines.event.")]
+    assert of_event_engine == ["self_models.engines.event.build"]
     assert not [name for name in modules if name.startswith("self_models.guests")]

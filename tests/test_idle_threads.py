@@ -1,4 +1,4 @@
-"""How long idle threads spin: each program decides it before torch is imported, and no library does."""
+"""How long idle threads spin: programs decide it before torch is imported."""
 
 from harness.idle_threads import choose_spin_count, others_running
 
@@ -37,7 +37,7 @@ print("no torch,", os.environ.get("GOMP_SPINCOUNT"))
 
 
 def run_until_torch(program, **more):
-    """Return what is said at the first import of torch, or at the program's end without one."""
+    """Return what is printed at the first import of torch, or at the program's end."""
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     environment |= {"PYTHONPATH": str(REPOSITORY), **more}
     command = [sys.executable, "-c", UNTIL_TORCH, program]
@@ -54,9 +54,13 @@ def wfeedback_module():
     return project["project"]["scripts"]["wfeedback"].partition(":")[0]
 
 
-@pytest.mark.parametrize(
-    "program", [*(f"{script}.py" for script in COMMANDS.values()), wfeedback_module()]
-)
+def programs():
+    """Return the files of all scripts, and the module of the command `wfeedback`."""
+    scripts = [f"{script}.py" for script in COMMANDS.values()]
+    return [*scripts, wfeedback_module()]
+
+
+@pytest.mark.parametrize("program", programs())
 def test_each_program_decides_before_torch_is_imported(program):
     assert run_until_torch(program) in ("torch with 0", "torch with 3000")
 
@@ -91,7 +95,9 @@ def test_threads_sleep_at_once_where_others_want_half_of_the_cores(
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr("harness.idle_threads.others_running", lambda: others)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
+
     choose_spin_count()
+
     assert environment == {"GOMP_SPINCOUNT": spins}
 
 

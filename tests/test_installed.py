@@ -1,13 +1,17 @@
-"""The program as pip installs it: what is in the package, and its commands and Python in a folder far from the repository."""
+"""The program as pip installs it.
+
+What is in the package; its commands and Python in a folder far from the repository.
+"""
 
 import ast
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,91 +22,119 @@ from harness.command_line.scripts import wfeedback
 from harness.runs.run import COMMANDS
 
 
-def test_the_program_as_pip_installs_it(tmp_path):
-    """All modules, pages, data and the networks that the pages load; its kernel, commands and Python far from the repository."""
-    program = installed(tmp_path)
-    check_content(program), check_commands(program), check_python(program)
-    if shutil.which("cc"):
-        check_kernel(program)
+@dataclass
+class Installed:
+    """What a wheel holds, beside an empty folder to work in."""
 
+    folder: Path
 
-def installed(folder):
-    """lib: a folder with what a wheel holds; run(*words): python in an empty folder, with that on its path."""
-    lib, work = folder / "lib", folder / "work"
-    work.mkdir()
-    build = f"-q egg_info --egg-base {folder} build --build-base {folder}/build --build-lib {lib}"
-    done = subprocess.run(
-        [sys.executable, "setup.py", *shlex.split(build)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    own = {"PYTHONPATH": str(lib), "OMP_NUM_THREADS": "1"}
-    own |= {"XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
-    own["CFLAGS"] = "-O1"  # of the kernel, which then builds in less time
+    @property
+    def lib(self):
+        """The modules, and wfeedback/ with scripts and data."""
+        return self.folder / "lib"
 
-    def run(*words):
+    @property
+    def work(self):
+        """Where one works."""
+        return self.folder / "work"
+
+    @property
+    def cache(self):
+        """The user's cache."""
+        return self.folder / "cache/snn_wFeedback"
+
+    def run(self, *words):
+        """Run python where one works, with the modules on its path and no network."""
+        environment = {
+            "PYTHONPATH": str(self.lib),
+            "OMP_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "https_proxy": "http://127.0.0.1:9",
+            "CFLAGS": "-O1",  # of the kernel, which then builds in less time
+        }
         return subprocess.run(
             [sys.executable, *words],
-            cwd=work,
+            cwd=self.work,
             capture_output=True,
             text=True,
-            env=os.environ | own,
+            env=os.environ | environment,
         )
 
-    return SimpleNamespace(lib=lib, work=work, run=run)
+    def files(self):
+        """Return the paths of all files, relative to the modules."""
+        paths = [path for path in self.lib.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.lib)) for path in paths}
 
 
-def check_content(installed):
-    held = {
-        str(path.relative_to(installed.lib)) for path in installed.lib.rglob("*") if path.is_file()
-    }
-    ours = [
-        path
-        for room in ("harness", "self_models")
-        for path in (REPOSITORY / room).rglob("*")
-        if path.is_file()
-    ]
-    assert {
-        str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts
-    } <= held
-    assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
-    files = [
-        path
-        for pattern in ("data/mnist/*", "data/nmnist/*/*.bin", "recipes/*.toml")
-        for path in REPOSITORY.glob(pattern)
-    ]
-    assert {f"wfeedback/{path.relative_to(REPOSITORY)}" for path in files} <= held
-    pages = "".join(
-        (REPOSITORY / page).read_text(encoding="utf-8")
-        for page in ("README.md", "docs/reference/python.md")
-    )
-    named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))
-    assert named and {f"wfeedback/{path}" for path in named} <= held
-    assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Build what a wheel holds."""
+    folder = tmp_path_factory.mktemp("installed")
+    program = Installed(folder)
+    program.work.mkdir()
+    build = f"build --build-base {folder}/build --build-lib {program.lib}"
+    command = [sys.executable, "setup.py", *f"-q egg_info --egg-base {folder} {build}".split()]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
 
 
-def check_kernel(installed):
-    """From its sources in the package; the library lies in the user's cache."""
-    sources = {
-        path.name for path in (installed.lib / "self_models/engines/event/c").glob("*.[ch]")
-    }
+@pytest.mark.parametrize("package", ["harness", "self_models"])
+def test_a_package_is_installed_whole(installed, package):
+    files = installed.files()
+    for path in (REPOSITORY / package).rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert str(path.relative_to(REPOSITORY)) in files
+
+
+@pytest.mark.parametrize("pattern", ["data/mnist/*", "data/nmnist/*/*.bin", "recipes/*.toml"])
+def test_data_and_recipes_are_installed(installed, pattern):
+    files = installed.files()
+    for path in REPOSITORY.glob(pattern):
+        assert f"wfeedback/{path.relative_to(REPOSITORY)}" in files
+
+
+def test_scripts_are_installed(installed):
+    assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= installed.files()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/python.md"])
+def test_networks_that_a_page_loads_are_installed(installed, page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    networks = re.findall(r'load\("(trained_models/\S+?)"', text)
+    assert networks
+    assert {f"wfeedback/{path}" for path in networks} <= installed.files()
+
+
+def test_neither_tests_nor_benchmarks_nor_pages_are_installed(installed):
+    for path in installed.files():
+        assert not path.startswith(("tests", "benchmarks", "docs"))
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+def test_the_kernel_is_built_from_the_package_in_the_users_cache(installed):
+    folder = installed.lib / "self_models/engines/event/c"
+    sources = {path.name for path in folder.glob("*.[ch]")}
     assert sources == {"block.c", "network.c", "network.h", "runs.c", "small.h", "vectors.h"}
+
     done = installed.run("-m", "self_models.engines.event")
-    kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
-    assert (
-        done.returncode == 0
-        and done.stdout.count("spike for spike as the reference step") == len(kept) == 2
-    ), done.stderr
-    assert {line.strip() for line in done.stdout.splitlines() if line.endswith(".so")} == kept
+
+    assert done.returncode == 0, done.stderr
+    built = {str(path) for path in installed.cache.glob("kernel/*.so")}
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert {line for line in lines if line.endswith(".so")} == built
+    assert len(built) == 2
+    assert done.stdout.count("spike for spike as the reference step") == 2
 
 
 def test_each_script_is_a_command():
     scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"setup"}
-    assert set(COMMANDS.values()) == scripts > set(SCRIPTS) and len(COMMANDS) == len(scripts)
+    assert set(COMMANDS.values()) == scripts
+    assert scripts > set(SCRIPTS)
+    assert len(COMMANDS) == len(scripts)
 
 
+# Calls the command `wfeedback` once for each argument; prints a JSON object for each.
 CALLS = """
 import contextlib, io, json, sys
 from harness.command_line.scripts import wfeedback
@@ -119,80 +151,102 @@ for words in sys.argv[1:]:
 """
 
 
-def check_commands(installed):
-    """They find MNIST and a committed network, write where they are called, and say what to type there.
+@pytest.fixture(scope="module")
+def called(installed):
+    """Call three commands in one process, which imports once: script -> result."""
+    commands = {
+        "obj1": f"{COMMANDS['obj1']} --preset quick_feedback --limit_test 16 --engine dense",
+        # as docs/how_to/compare.md says
+        "compare": "compare quick_feedback quick_baseline --seeds 0 1 2 3 4",
+        "snn": "snn --preset quick_baseline",
+    }
+    done = installed.run("-c", CALLS, *commands.values())
+    assert done.returncode == 0, done.stderr
+    results = [SimpleNamespace(**json.loads(line)) for line in done.stdout.splitlines()]
+    return dict(zip(commands, results, strict=True))
 
-    One process calls them all, which imports once.
-    """
-    commands = [
-        f"{COMMANDS['obj1']} --preset quick_feedback --limit_test 16 --engine dense",
-        "compare quick_feedback quick_baseline --seeds 0 1 2 3 4",  # as docs/how_to/compare.md
-        "snn --preset quick_baseline",
-    ]
-    called = installed.run("-c", CALLS, *commands)
-    assert called.returncode == 0, called.stderr
-    evaluated, compared, refused = (
-        SimpleNamespace(**json.loads(line)) for line in called.stdout.splitlines()
-    )
-    assert evaluated.returncode == 0 and "accuracy" in evaluated.stdout, evaluated.stderr
+
+def test_a_command_finds_mnist_and_a_network_and_writes_where_it_is_called(installed, called):
+    evaluated = called["obj1"]
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "accuracy" in evaluated.stdout
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
-    assert (
-        "git revision: unknown" in log
-        and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    )
-    assert compared.returncode == 0 and compared.stdout.count("5 pairs") == 1, compared.stderr
-    assert (
-        refused.returncode == 2
-        and "makes it: wfeedback ann --preset quick_baseline; the repository has" in refused.stderr
-    )
+    assert "git revision: unknown" in log
+    assert "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
 
 
-def check_python(installed):
-    program = """
+def test_a_command_finds_the_logs_that_were_installed(called):
+    compared = called["compare"]
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("5 pairs") == 1
+
+
+def test_a_command_says_what_to_type_where_it_is_installed(called):
+    refused = called["snn"]
+    assert refused.returncode == 2
+    line = "makes it: wfeedback ann --preset quick_baseline; the repository has"
+    assert line in refused.stderr
+
+
+FROM_PYTHON = """
 from self_models import evaluate, load, load_data, read_images
+
 try:
     load("trained_models/snn/quick_feedback.pth")
 except ValueError as error:
     path = str(error).split("; ")[1].removesuffix(" came with the program")
 test = load_data("MNIST")[2]
-print("right:", evaluate(load(path, engine="dense"), test.images[:8], test.labels[:8])["accuracy"])
+model = load(path, engine="dense")
+print("right:", evaluate(model, test.images[:8], test.labels[:8])["accuracy"])
 try:
     load_data("CIFAR10")
 except Exception as error:
     print(error)
 """
-    done = installed.run("-c", program)
-    assert (
-        "right: 1.0" in done.stdout
-        and f"in {installed.work.parent}/cache/snn_wFeedback/data" in done.stdout
-    ), done.stderr
+
+
+def test_python_finds_mnist_and_says_where_networks_are_and_data_go(installed):
+    done = installed.run("-c", FROM_PYTHON)
+    assert "right: 1.0" in done.stdout, done.stderr
+    assert f"in {installed.cache}/data" in done.stdout
 
 
 def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    usual, ours, users = (
-        self_models.data.sets.usual_folder,
-        REPOSITORY / "data",
-        tmp_path / "snn_wFeedback/data",
-    )
-    assert usual("MNIST") == usual("CIFAR10") == ours
+    usual_folder = self_models.data.sets.usual_folder
+    assert usual_folder("MNIST") == REPOSITORY / "data"
+    assert usual_folder("CIFAR10") == REPOSITORY / "data"
+
     monkeypatch.setattr("os.access", lambda *_: False)
-    assert (usual("MNIST"), usual("CIFAR10")) == (ours, users)
+    assert usual_folder("MNIST") == REPOSITORY / "data"  # which is there
+    assert usual_folder("CIFAR10") == tmp_path / "snn_wFeedback/data"
 
 
-def test_the_command_says_what_there_is(monkeypatch, capsys):
-    def called(*words):
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call the command `wfeedback` with some words; return what it prints."""
+
+    def call_with(*words):
         monkeypatch.setattr(sys, "argv", ["/usr/bin/wfeedback", *words])
         wfeedback()
         return capsys.readouterr().out
 
-    said = called()
-    assert said == called("--help") == called("--help_all")
+    return call_with
+
+
+def test_the_command_says_what_there_is(call):
+    printed = call()
+
+    assert call("--help") == printed
+    assert call("--help_all") == printed
     for name, script in COMMANDS.items():
-        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split(
-            "\n\n"
-        )[0]
-        assert f"\n  {name:10}{first}\n" in said
+        docstring = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text()))
+        summary = docstring.split("\n\n")[0]
+        assert f"\n  {name:10}{summary}\n" in printed
+
+
+def test_an_unknown_command_is_corrected(call, capsys):
     with pytest.raises(SystemExit) as stop:
-        called("anm")
-    assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err
+        call("anm")
+    assert stop.value.code == 2
+    assert "did you mean ann?" in capsys.readouterr().err

@@ -1,14 +1,15 @@
-"""What a streaming network is shown: scenes made of test images, and frames from files."""
+"""What a streaming network is shown: scenes of test images, and frames from files."""
 
 import json
 import re
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import NamedTuple
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import records, run_as_program, run_here
+from conftest import records, run_as_program, run_here, run_undrawn
 from PIL import Image
 
 from harness import UserError
@@ -27,7 +28,11 @@ NAME = "tiny_posthoc_stream"
 PARTS = ("input", "encoder", "decoder", "classifier")
 
 
+# --- scenes that the stream's script makes
+
+
 def coloured(count=12, classes=3, size=16):
+    """Make colour images of bytes."""
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, 3, size, size), generator=draw, dtype=torch.uint8)
     return ImageSet("colours", pixels, torch.arange(count) % classes, names=tuple("abc"))
@@ -35,17 +40,27 @@ def coloured(count=12, classes=3, size=16):
 
 @pytest.fixture(scope="module", params=["digits", "colours"])
 def images(request):
-    return load_data("MNIST", limit_test=50)[2] if request.param == "digits" else coloured()
+    """Grey images of one size, and colour images of another."""
+    if request.param == "digits":
+        return load_data("MNIST", limit_test=50)[2]
+    return coloured()
 
 
-def runs(labels):
-    """[(label, frames that it lasts)] of one stream (N,)."""
-    values, counts = torch.unique_consecutive(labels, return_counts=True)
-    return [*zip(values.tolist(), counts.tolist(), strict=True)]
+class Piece(NamedTuple):
+    """Consecutive frames of a stream with the same value."""
+
+    value: int
+    frames: int
 
 
-def changes(scene):
-    """Where a frame is not the one before it, bool (N, B); the first never is."""
+def pieces_of(values):
+    """Divide the values of one stream (N,) into pieces."""
+    values, counts = torch.unique_consecutive(values, return_counts=True)
+    return [Piece(*pair) for pair in zip(values.tolist(), counts.tolist(), strict=True)]
+
+
+def is_new(scene):
+    """Return where a frame is new, (N, B): unlike the one before it, or the first."""
     differs = (scene.frames[1:] != scene.frames[:-1]).flatten(2).any(2)
     return torch.cat([torch.ones_like(differs[:1]), differs])
 
@@ -53,111 +68,154 @@ def changes(scene):
 @pytest.mark.parametrize("name", SCENES)
 def test_seed_and_number_of_a_stream_make_its_scene(images, name):
     scene = make_scene(name, images, 3, 100, seed=1, epsilon=EPSILON)
-    assert (
-        scene.frames.shape == (100, 3, *images.images.shape[1:])
-        and scene.frames.dtype == torch.uint8
-    )
-    one = make_scene(name, images, 1, 60, seed=1, epsilon=EPSILON)
-    assert torch.equal(one.frames, scene.frames[:60, :1]) and torch.equal(
-        one.labels, scene.labels[:60, :1]
-    )
-    assert not torch.equal(
-        make_scene(name, images, 1, 60, seed=2, epsilon=EPSILON).frames, one.frames
-    )
-    shown = set(scene.labels.unique().tolist())
-    assert shown <= {-1, *images.labels.tolist()} and (name == "switch" or -1 not in shown)
-    assert (
-        changes(scene)[1:] | (scene.labels[1:] == scene.labels[:-1])
-    ).all()  # a label changes only with what is seen
+    alone = make_scene(name, images, 1, 60, seed=1, epsilon=EPSILON)
+    other = make_scene(name, images, 1, 60, seed=2, epsilon=EPSILON)
+
+    assert scene.frames.shape == (100, 3, *images.images.shape[1:])
+    assert scene.frames.dtype == torch.uint8
+    assert torch.equal(alone.frames, scene.frames[:60, :1])
+    assert torch.equal(alone.labels, scene.labels[:60, :1])
+    assert not torch.equal(other.frames, alone.frames)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_labels_are_those_of_the_images_and_change_with_them(images, name):
+    scene = make_scene(name, images, 3, 100, seed=1, epsilon=EPSILON)
+
+    labels = set(scene.labels.unique().tolist())
+    assert labels <= {-1, *images.labels.tolist()}
+    if name != "switch":  # the only scene with pauses
+        assert -1 not in labels
+
+    label_stays = scene.labels[1:] == scene.labels[:-1]
+    assert (is_new(scene)[1:] | label_stays).all()
 
 
 def test_switch_shows_images_for_4_to_40_frames_and_pauses(images):
     scene = make_scene("switch", images, 4, 400)
-    pauses = images_shown = 0
+
+    pauses = 0
+    images_shown = 0
     for stream in range(4):
-        pieces = runs(scene.labels[:, stream])[:-1]  # the last is cut off
-        for (label, frames), (after, _) in pairwise(pieces):
-            assert (
-                4 <= frames <= 40 and (label >= 0 or frames <= 16) and (label >= 0 or after >= 0)
-            )
-            pauses, images_shown = pauses + (label < 0), images_shown + (label >= 0)
-        assert runs(changes(scene)[:, stream].int())[0] == (
-            1,
-            1,
-        )  # one frame in which what is seen changes
+        pieces = pieces_of(scene.labels[:, stream])[:-1]  # the last one is cut off
+        for piece, following in pairwise(pieces):
+            assert 4 <= piece.frames <= 40
+            if piece.value >= 0:
+                images_shown += 1
+            else:
+                pauses += 1
+                assert piece.frames <= 16
+                assert following.value >= 0  # no pause after a pause
+        # What is seen changes in a single frame.
+        assert pieces_of(is_new(scene)[:, stream].int())[0] == (1, 1)
     assert 0.3 < pauses / images_shown < 0.7
+
+
+def test_switch_shows_images_as_they_are_and_nothing_in_pauses(images):
+    scene = make_scene("switch", images, 4, 400)
+
     nothing = scene.frames[scene.labels < 0]
-    assert (nothing == (128 if images.images.shape[1] == 3 else 0)).all()  # no pixel sends
-    assert all(
-        any(torch.equal(frame, image) for image in images.images)
-        for frame in scene.frames[scene.labels >= 0][::50]
-    )
+    value_without_spikes = 128 if images.images.shape[1] == 3 else 0
+    assert (nothing == value_without_spikes).all()
+
+    for frame in scene.frames[scene.labels >= 0][::50]:
+        assert any(torch.equal(frame, image) for image in images.images)
 
 
 def test_watch_changes_in_a_tenth_of_the_time(images):
     width = images.images.shape[3]
+
     scene = make_scene("watch", images, 2, 30 * width)
+
     for stream in range(2):
-        pieces = runs(changes(scene)[1:, stream].int())
-        assert [moving for moving, _ in pieces] == [0, 1, 0, 1, 0, 1]
-        still, moving = (sum(n for which, n in pieces if which == kind) for kind in (0, 1))
-        assert moving / (still + moving) == pytest.approx(0.1, abs=0.02)
-        half = 9 * width + width // 2 - 1  # then the next one covers half
-        before, after = scene.frames[[0, 10 * width], stream]
-        assert torch.equal(
-            scene.frames[half, stream],
-            torch.cat([before[..., width // 2 :], after[..., : width // 2]], 2),
-        )
-        assert (
-            scene.labels[half - 1, stream] == scene.labels[0, stream] != scene.labels[half, stream]
-        )
+        pieces = pieces_of(is_new(scene)[1:, stream].int())
+        assert [piece.value for piece in pieces] == [0, 1, 0, 1, 0, 1]
+        moving_frames = sum(piece.frames for piece in pieces if piece.value == 1)
+        all_frames = sum(piece.frames for piece in pieces)
+        assert moving_frames / all_frames == pytest.approx(0.1, abs=0.02)
+
+
+def test_watch_pushes_the_next_image_over_the_one_before(images):
+    width = images.images.shape[3]
+
+    scene = make_scene("watch", images, 2, 30 * width)
+
+    # An image stands still for 9 * width frames. Then the next one comes, a column in
+    # each frame.
+    half = 9 * width + width // 2 - 1
+    for stream in range(2):
+        before = scene.frames[0, stream]
+        after = scene.frames[10 * width, stream]
+        halves = torch.cat([before[..., width // 2 :], after[..., : width // 2]], 2)
+        assert torch.equal(scene.frames[half, stream], halves)
+        first_label = scene.labels[0, stream]
+        assert scene.labels[half - 1, stream] == first_label
+        assert scene.labels[half, stream] != first_label
 
 
 def test_part_changes_one_quarter(images):
+    height = images.images.shape[2] // 2
+    width = images.images.shape[3] // 2
+
     scene = make_scene("part", images, 6, 80)
-    height, width = (size // 2 for size in images.images.shape[2:])
+
     quarters = set()
     for stream in range(6):
-        assert len(scene.labels[:, stream].unique()) == 1 and changes(scene)[:, stream].sum() >= 3
-        where = (scene.frames[1:, stream] != scene.frames[:-1, stream]).any((0, 1)).nonzero()
-        low, high = where.min(0).values.tolist(), where.max(0).values.tolist()
-        quarter = [at // size for at, size in zip(low, (height, width), strict=True)]
-        assert quarter == [
-            min(at // size, 1) for at, size in zip(high, (height, width), strict=True)
-        ]
-        quarters.add(tuple(quarter))
+        assert len(scene.labels[:, stream].unique()) == 1
+        assert is_new(scene)[:, stream].sum() >= 3
+        frames = scene.frames[:, stream]
+        rows, columns = (frames[1:] != frames[:-1]).any((0, 1)).nonzero().T
+        top = int(rows.min()) // height
+        left = int(columns.min()) // width
+        # The last row and column of an odd size belong to the lower and right quarters.
+        assert min(int(rows.max()) // height, 1) == top
+        assert min(int(columns.max()) // width, 1) == left
+        quarters.add((top, left))
     assert len(quarters) > 1
+
+
+def displacement(image, frame, most):
+    """Find how many pixels a frame is moved, (down, across); its border is new."""
+    inner = (slice(None), slice(most, -most), slice(most, -most))
+    distances = range(-most, most + 1)
+    for down, across in product(distances, distances):
+        if torch.equal(image.roll((down, across), (1, 2))[inner], frame[inner]):
+            return down, across
+    raise AssertionError(f"the frame is not the image, moved by up to {most} pixels")
 
 
 def test_drift_moves_by_a_pixel(images):
     scene = make_scene("drift", images, 6, 120)
+
     most = images.images.shape[2] // 8
     for stream in range(6):
-        assert changes(scene)[:, stream].nonzero().flatten().tolist() == list(range(0, 120, 4))
-        seen, home = scene.frames[::4, stream], scene.frames[0, stream]
-        inner = (slice(None), slice(most, -most), slice(most, -most))
-        places = [
-            (down, across) for down in range(-most, most + 1) for across in range(-most, most + 1)
-        ]
-        found = [
-            next(at for at in places if torch.equal(home.roll(at, (1, 2))[inner], frame[inner]))
-            for frame in seen
-        ]
-        moves = {tuple(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairwise(found)}
-        assert (
-            len(moves) == 1
-            and moves < {(0, 1), (1, 0), (1, 1)}
-            and max(max(at) for at in found) == most
-        )
+        changed = is_new(scene)[:, stream].nonzero().flatten().tolist()
+        assert changed == list(range(0, 120, 4))
+
+        home = scene.frames[0, stream]
+        places = [displacement(home, frame, most) for frame in scene.frames[::4, stream]]
+        moves = set()
+        for (down, across), (next_down, next_across) in pairwise(places):
+            moves.add((abs(next_down - down), abs(next_across - across)))
+        assert len(moves) == 1  # always along the same axes
+        assert moves < {(0, 1), (1, 0), (1, 1)}
+        assert max(max(place) for place in places) == most
 
 
 def test_noise_stays_below_epsilon_and_goes_beyond(images):
     scene = make_scene("noise", images, 1, 160, epsilon=EPSILON)
-    image = min(images.images, key=lambda each: (each.float() - scene.frames[0, 0]).abs().sum())
-    off = (scene.frames[:, 0].float() - image.float()).abs().amax((1, 2, 3)) / 255
-    below, above = off.view(2, 2, 40).transpose(0, 1).reshape(2, -1)
-    assert below.min() > 0.09 and below.max() <= 0.5 * EPSILON + 0.003
-    assert above.min() > 0.28 and above.max() <= 1.5 * EPSILON + 0.003
+
+    frames = scene.frames[:, 0].float()
+    image = min(images.images.float(), key=lambda each: (each - frames[0]).abs().sum())
+    largest_distance = (frames - image).abs().amax((1, 2, 3)) / 255
+    # 40 frames are weak, 40 strong, and again. Bytes are rounded, by up to 0.002.
+    weak_or_strong = largest_distance.view(2, 2, 40)
+    weak = weak_or_strong[:, 0]
+    strong = weak_or_strong[:, 1]
+    assert weak.min() > 0.09
+    assert weak.max() <= 0.5 * EPSILON + 0.003
+    assert strong.min() > 0.28
+    assert strong.max() <= 1.5 * EPSILON + 0.003
 
 
 def test_images_of_one_class_make_no_scene():
@@ -165,184 +223,257 @@ def test_images_of_one_class_make_no_scene():
         make_scene("part", coloured(4, classes=1), 1, 2)
 
 
+# --- frames from files
+
+
 @pytest.fixture(scope="module")
 def model():
+    """Make a network that takes grey images of 28 x 28 pixels."""
     return VGG_SNN_STDB_wFeedback(vgg_name="VGG5_wFeedback_small", fc_width=8)
 
 
-def moving(count=12, size=28):
-    """A bright square that goes right, (N, H, W) uint8."""
+def moving_square(count=12, size=28):
+    """Make frames (N, H, W), uint8, of a bright square that goes right."""
     frames = np.zeros((count, size, size), np.uint8)
     for number, frame in enumerate(frames):
         frame[8:16, number : number + 8] = 200
     return frames
 
 
-def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
-    frames = moving()
+def write_folder(folder, frames):
+    """Write a file for each frame; frame_10 comes before frame_2, as letters go."""
     for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(
-            tmp_path / f"frame_{number}.png"
-        )  # frame_10 before frame_2, as letters go
-    files = {name: tmp_path / f"a{name}" for name in (".gif", ".npy", ".npz")}
-    imageio.imwrite(files[".gif"], frames, plugin="pillow", duration=40)
-    np.save(files[".npy"], frames)
-    np.savez(files[".npz"], other=np.zeros(3), frames=frames[:, None] / np.float32(255))
-    for path in (tmp_path, *files.values()):
-        found = read_frames(path, model)
-        assert found.shape == (12, 1, 28, 28)
-        found = found if found.dtype == torch.uint8 else found * 255
-        assert torch.allclose(found[:, 0].float(), torch.from_numpy(frames).float(), atol=1), path
-    np.save(tmp_path / "swapped.npy", (frames / 255).astype(np.dtype(float).newbyteorder()))
-    assert torch.equal(
-        read_frames(tmp_path / "swapped.npy", model)[:, 0], torch.from_numpy(frames / 255)
-    )
-    for name, white in ((".npy", 255), (".npz", 1)):
-        assert read_frames(files[name], model, invert=True)[0, 0, 0, 0] == white
-    np.save(files[".npy"], frames[:, 2:])
+        Image.fromarray(frame).save(folder / f"frame_{number}.png")
+    return folder
+
+
+def write_gif(folder, frames):
+    """Write a GIF of the frames."""
+    path = folder / "a.gif"
+    imageio.imwrite(path, frames, plugin="pillow", duration=40)
+    return path
+
+
+def write_npy(folder, frames):
+    """Write an array of bytes, without channels."""
+    path = folder / "a.npy"
+    np.save(path, frames)
+    return path
+
+
+def write_npz(folder, frames):
+    """Write an array of floats in [0, 1], with channels, beside another array."""
+    path = folder / "a.npz"
+    np.savez(path, other=np.zeros(3), frames=frames[:, None] / np.float32(255))
+    return path
+
+
+@pytest.mark.parametrize("write", [write_folder, write_gif, write_npy, write_npz])
+def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model, write):
+    frames = moving_square()
+
+    found = read_frames(write(tmp_path, frames), model)
+
+    assert found.shape == (12, 1, 28, 28)
+    if found.dtype != torch.uint8:
+        found = found * 255
+    assert torch.allclose(found[:, 0].float(), torch.from_numpy(frames).float(), atol=1)
+
+
+def test_frames_may_have_the_other_byte_order(tmp_path, model):
+    frames = moving_square() / 255
+    np.save(tmp_path / "a.npy", frames.astype(np.dtype(float).newbyteorder()))
+
+    found = read_frames(tmp_path / "a.npy", model)
+
+    assert torch.equal(found[:, 0], torch.from_numpy(frames))
+
+
+@pytest.mark.parametrize(("write", "white"), [(write_npy, 255), (write_npz, 1)])
+def test_frames_are_inverted(tmp_path, model, write, white):
+    path = write(tmp_path, moving_square())
+    assert read_frames(path, model, invert=True)[0, 0, 0, 0] == white
+
+
+def test_frames_of_another_size_are_refused(tmp_path, model):
+    path = write_npy(tmp_path, moving_square()[:, 2:])
     with pytest.raises(UserError, match=r"a.npy: .*\(B, 1, 28, 28\).*\(12, 1, 26, 28\)"):
-        read_frames(files[".npy"], model)
+        read_frames(path, model)
 
 
 @pytest.mark.others
 def test_a_video(tmp_path, model):
     pytest.importorskip("av")
-    frames = np.repeat(moving(size=64)[..., None], 3, 3)
+    frames = np.repeat(moving_square(size=64)[..., None], 3, 3)
     imageio.imwrite(tmp_path / "a.mp4", frames, plugin="pyav", codec="libx264", fps=10)
+
     found = read_frames(tmp_path / "a.mp4", model)
-    bright = (found[:, 0] > 100).float().nonzero()
-    columns = [bright[bright[:, 0] == number][:, 2].float().mean() for number in range(12)]
-    assert len(found) == 12 and all(a < b for a, b in pairwise(columns))
+
+    assert len(found) == 12
+    centres = []
+    for frame in found[:, 0]:
+        _, bright_columns = (frame > 100).nonzero().T
+        centres.append(bright_columns.float().mean())
+    assert all(centre < later for centre, later in pairwise(centres))
 
 
-def test_what_is_no_frames_gets_a_line(tmp_path, model):
-    for name, words in (
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
         ("broken.gif", "can be read|damaged"),
         ("clip.mp4", "package is needed: pip install av|not a video, or damaged"),
         ("words.txt", "give a folder of images"),
-    ):
-        (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
-        with pytest.raises(UserError, match=rf"^--frames {tmp_path / name}: .*({words})") as error:
-            read_frames(tmp_path / name, model)
-        assert "\n" not in str(error.value)
+    ],
+)
+def test_what_is_no_frames_gets_a_line(tmp_path, model, name, words):
+    path = tmp_path / name
+    path.write_bytes(b"GIF89a" + bytes(20))
+
+    with pytest.raises(UserError, match=rf"^--frames {path}: .*({words})") as error:
+        read_frames(path, model)
+
+    assert "\n" not in str(error.value)
+
+
+# --- the script
+
+
+def numbers_of_frames(text):
+    """Find the number of each frame that has a line."""
+    return [int(number) for number in re.findall(r"^frame (\d+)", text, re.MULTILINE)]
 
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
-    flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 5 --steps_per_frame 2 --limit_test 16"
-    done = run_as_program(
-        "stream",
-        flags,
-        f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02",
-    )
-    logged = [
-        record
-        for record in records(tmp_path / f"logs/snn/{NAME}.jsonl")
-        if record["event"] != "run"
-    ]
-    frames, whole = logged[:-1], logged[-1]
+    scene = "--scene switch --scene_frames 5 --steps_per_frame 2 --limit_test 16"
+    files = f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02"
+
+    done = run_as_program("stream", f"--pretrained_snn {trained.snn}", scene, files)
+
+    # Standard output has the frames in which the answer changes, the log has all.
+    logged = records(tmp_path / f"logs/snn/{NAME}.jsonl")
+    *frames, whole = logged
+    new_answers = [0]
+    for number in range(1, 5):
+        if frames[number]["answer"] != frames[number - 1]["answer"]:
+            new_answers.append(number)
     log = (tmp_path / f"logs/snn/{NAME}.log").read_text()
-    changes = [
-        number
-        for number in range(5)
-        if number == 0 or frames[number]["answer"] != frames[number - 1]["answer"]
-    ]
-    assert [
-        int(number) for number in re.findall(r"^frame (\d+)", done.stdout, re.MULTILINE)
-    ] == changes
-    assert [int(number) for number in re.findall(r"^frame (\d+)", log, re.MULTILINE)] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
-    assert (
-        len(frames) == whole["frames"] == 5
-        and json.loads((tmp_path / "a.json").read_text()) == logged
-    )
+    assert numbers_of_frames(done.stdout) == new_answers
+    assert numbers_of_frames(log) == [0, 1, 2, 3, 4]
+
+    assert len(frames) == 5
+    assert whole["frames"] == 5
+    assert json.loads((tmp_path / "a.json").read_text()) == logged
     for number, record in enumerate(frames):
-        assert (
-            record["frame"] == number
-            and 0 <= record["open_share"] <= 1
-            and 0 < record["sure"] <= 1
-        )
+        assert record["frame"] == number
+        assert 0 <= record["open_share"] <= 1
+        assert 0 < record["sure"] <= 1
         assert record["spikes"]["total"] == sum(record["spikes"][part] for part in PARTS)
-    known = [record for record in frames if record["label"]]
-    assert whole["accuracy"] == pytest.approx(
-        sum(record["answer"] == record["label"] for record in known) / len(known)
-    )
-    assert whole["spikes_per_step"] == pytest.approx(
-        sum(record["spikes"]["total"] for record in frames) / 10
-    )
+
+    labelled = [record for record in frames if record["label"]]
+    right = [record for record in labelled if record["answer"] == record["label"]]
+    assert whole["accuracy"] == pytest.approx(len(right) / len(labelled))
+    spikes = sum(record["spikes"]["total"] for record in frames)
+    assert whole["spikes_per_step"] == pytest.approx(spikes / 10)  # 5 frames of 2 timesteps
+
+    # The GIF has each timestep after the first, in which no pixel is blocked.
     with Image.open(tmp_path / f"trained_models/snn/{NAME}.gif") as gif:
-        assert gif.n_frames == 9  # one for each step after the first, in which no pixel is blocked
+        assert gif.n_frames == 9
 
 
-def does_what_it_says(model, found, frames, seed=0):
-    """The records of the script are those of the model's stream."""
+def check_records(found, model, frames, seed=0):
+    """Check that the records of a script begin with those of a model's stream."""
     stream = model.stream(seed)
+    assert len(found) >= len(frames)
     for record, frame in zip(found, frames, strict=False):
         output = stream(torch.from_numpy(frame)[None, None], 4)
         assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
 
 
-def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
-    """Of a network, and of a baseline beside it that sees the same draws and leaks; then of a baseline alone."""
-    monkeypatch.setattr("harness.command_line.posthoc.images_for", None)  # nobody asks for one
-    np.save(tmp_path / "a.npy", moving(3))
-    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02 --seed 3"
-    _, said = run_here(
-        "stream", f"--pretrained_snn {trained.snn} --baseline {baseline} --run_name a {here}"
-    )
-    events = ("frame", "stream", "baseline_frame", "baseline_stream")
-    found, (whole,), beside, (beside_whole,) = (
-        records(tmp_path / "logs/snn/a.jsonl", event) for event in events
-    )
-    assert [record["label"] for record in found] == [None] * 3 and whole["steps_per_frame"] == 4
-    assert (
-        "accuracy" not in whole
-        and "right" not in said
-        and (tmp_path / "trained_models/snn/a.gif").is_file()
-    )
-    forgets = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
-    does_what_it_says(load(trained.snn, "dense", **forgets), found, moving(3), 3)
-    leaking = load(
-        baseline, "dense", **(leaks := {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9})
-    )
-    does_what_it_says(leaking, beside, moving(3), 3)
-    assert beside_whole["frames"] == len(beside) == 3 and leaks.items() <= beside_whole.items()
-    alone, _ = run_here("stream", f"--pretrained_snn {baseline} --invert --run_name b {here}")
-    does_what_it_says(leaking, alone, 255 - moving(3), 3)
-    assert (tmp_path / "trained_models/snn/b.png").is_file() and not (
-        tmp_path / "trained_models/snn/b.gif"
-    ).exists()
+@pytest.fixture
+def three_frames(tmp_path, monkeypatch):
+    """Write a file of frames, beside which nobody may ask for a data set."""
+    monkeypatch.setattr("harness.command_line.posthoc.images_for", None)
+    frames = moving_square(3)
+    np.save(tmp_path / "a.npy", frames)
+    return frames
 
 
-@pytest.mark.parametrize(
-    "forgetting", [{"output_leak": 0.9}, {"surprise": 0.5, "blocking": "dynamic"}], ids=str
-)
-def test_a_network_that_was_trained_for_streams_forgets_as_it_was_trained(
-    trained, baseline, tmp_path, forgetting
+FORGETTING = {"blocking": "dynamic", "surprise": 2.0, "gate": "block", "epsilon": 0.1}
+LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+
+
+def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, three_frames):
+    """The baseline beside the network sees the same draws, and leaks."""
+    networks = f"--pretrained_snn {trained.snn} --baseline {baseline} --run_name a"
+    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path}"
+
+    _, printed = run_here("stream", networks, here, "--engine dense --frame_seconds 0.02 --seed 3")
+
+    log = tmp_path / "logs/snn/a.jsonl"
+    frames = records(log, "frame")
+    (whole,) = records(log, "stream")
+    assert [record["label"] for record in frames] == [None, None, None]
+    assert whole["steps_per_frame"] == 4
+    assert "accuracy" not in whole
+    assert "right" not in printed
+    assert (tmp_path / "trained_models/snn/a.gif").is_file()
+    check_records(frames, load(trained.snn, "dense", **FORGETTING), three_frames, seed=3)
+
+    baseline_frames = records(log, "baseline_frame")
+    (baseline_whole,) = records(log, "baseline_stream")
+    check_records(baseline_frames, load(baseline, "dense", **LEAKING), three_frames, seed=3)
+    assert len(baseline_frames) == 3
+    assert baseline_whole["frames"] == 3
+    assert LEAKING.items() <= baseline_whole.items()
+
+
+def test_the_script_takes_a_baseline_alone(baseline, tmp_path, three_frames):
+    flags = f"--pretrained_snn {baseline} --invert --run_name b --engine dense --seed 3"
+
+    found, _ = run_here("stream", flags, f"--frames {tmp_path}/a.npy --output_dir {tmp_path}")
+
+    check_records(found, load(baseline, "dense", **LEAKING), 255 - three_frames, seed=3)
+    assert (tmp_path / "trained_models/snn/b.png").is_file()
+    assert not (tmp_path / "trained_models/snn/b.gif").exists()  # there is no prediction to show
+
+
+def check_stream_of_checkpoint(model, forgetting, folder, frames):
+    """Save a model, and check that the script streams it as the model itself does."""
+    save_checkpoint(folder / "own.pth", model)
+    flags = f"--pretrained_snn {folder}/own.pth --run_name a --engine dense"
+
+    found, _ = run_undrawn("stream", flags, f"--frames {folder}/a.npy --output_dir {folder}")
+
+    check_records(found, model, frames)
+    (run,) = records(folder / "logs/snn/a.jsonl", "run")
+    for name, value in forgetting.items():
+        assert run["parameters"][name] == value
+
+
+def test_a_baseline_that_was_trained_for_streams_forgets_as_it_was_trained(
+    baseline, tmp_path, three_frames
 ):
-    np.save(tmp_path / "a.npy", moving(3))
-    path, flags = (
-        tmp_path / "own.pth",
-        f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense",
-    )
-    gate = {"gate": "block", "epsilon": 0.1} if "surprise" in forgetting else {}
-    model = load(trained.snn if gate else baseline, "dense", **forgetting, **gate)
-    save_checkpoint(path, model)
-    does_what_it_says(
-        model, run_here("stream", flags, f"--pretrained_snn {path} --run_name a")[0], moving(3)
-    )
-    parameters = records(tmp_path / "logs/snn/a.jsonl", "run")[0]["parameters"]
-    assert parameters | forgetting == parameters
+    forgetting = {"output_leak": 0.9}
+    model = load(baseline, "dense", **forgetting)
+    check_stream_of_checkpoint(model, forgetting, tmp_path, three_frames)
 
 
-def filmed(model, frames, labels, steps=1):
-    """A Reel of a stream that these frames are shown to, for so many steps each."""
+def test_a_decoder_that_was_trained_for_streams_forgets_as_it_was_trained(
+    trained, tmp_path, three_frames
+):
+    forgetting = {"surprise": 0.5, "blocking": "dynamic"}
+    model = load(trained.snn, "dense", **forgetting, gate="block", epsilon=0.1)
+    check_stream_of_checkpoint(model, forgetting, tmp_path, three_frames)
+
+
+# --- pictures of a stream
+
+
+def make_reel(model, frames, labels, steps=1):
+    """Film a stream that shows each frame for so many timesteps."""
     images = ImageSet("frames", frames, labels)
-    reel, stream = Reel(model, steps * len(images), "words"), model.stream(0)
+    reel = Reel(model, steps * len(images), "words")
+    stream = model.stream(0)
     for batch in images.batches(1):
         reel.add(batch, stream(batch.images, steps))
     return reel
@@ -350,96 +481,145 @@ def filmed(model, frames, labels, steps=1):
 
 def test_a_gif_of_many_steps_has_some_of_them(trained):
     model = load(trained.snn, "dense", gate="block", blocking="dynamic")
-    reel = filmed(model, torch.from_numpy(moving(2))[:, None], torch.tensor([3, 4]), MOST + 1)
-    film, figures = reel.film(), reel.so_far()
-    assert (
-        film.every == 3
-        and len(film.predictions) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
-    )
-    assert np.array_equal(
-        film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3]
-    )
-    assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(
-        film.inputs[-1, 0], moving(2)[1]
-    )
-    assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(
-        figures["label"]
-    ) == {3, 4}
+    frames = moving_square(2)
+    steps = MOST + 1  # for each of two frames, so that every second step would be too many
+
+    reel = make_reel(model, torch.from_numpy(frames)[:, None], torch.tensor([3, 4]), steps)
+    film = reel.film()
+
+    assert film.every == 3
+    assert len(film.predictions) == len(film.inputs) == 2 * steps // 3
+    assert len(film.inputs) <= MOST
+    assert np.array_equal(film.inputs[0, 0], frames[0])
+    assert np.array_equal(film.inputs[-1, 0], frames[1])
+
+    figures = reel.so_far()
+    spikes_by_step = sum(figures[part] for part in PARTS)
+    assert np.array_equal(film.spikes[:, 0].sum(-1), spikes_by_step.cumsum()[2::3])
+    assert np.array_equal(film.answers[:, 0], figures["answer"][2::3])
+    assert set(figures["label"]) == {3, 4}
 
 
 def test_pictures_of_a_coloured_scene(tmp_path):
     torch.manual_seed(0)
-    network = {
-        "vgg_name": "VGG5_wFeedback_small",
-        "dataset": "CIFAR10",
-        "fc_width": 8,
-        "labels": 10,
-    }
-    model = InputBlockingSNN(**network, blocking="dynamic", epsilon=0.5, surprise=2.0).eval()
+    model = InputBlockingSNN(
+        vgg_name="VGG5_wFeedback_small",
+        dataset="CIFAR10",
+        fc_width=8,
+        labels=10,
+        blocking="dynamic",
+        epsilon=0.5,
+        surprise=2.0,
+    ).eval()
     scene = make_scene("part", coloured(size=32), 1, 3)
-    reel = filmed(model, scene.frames[:, 0], scene.labels[:, 0])
+
+    reel = make_reel(model, scene.frames[:, 0], scene.labels[:, 0])
     film = reel.film()
-    assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
     save_stream(tmp_path / "a.png", reel, reel)
     save_gif(tmp_path / "a.gif", film, 0.02)
-    with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
-        assert gif.n_frames == 2 and min(chart.size) > 500
+
+    assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 2
+    with Image.open(tmp_path / "a.png") as chart:
+        assert min(chart.size) > 500
 
 
-@pytest.mark.parametrize(("plan", "spikes"), [("linear", False), ("small", True)])
+@pytest.mark.parametrize(
+    ("plan", "parts"),
+    [("linear", ["input", "encoder", "classifier"]), ("small", [*PARTS])],
+    ids=["linear", "spiking"],
+)
 def test_a_chart_names_a_decoder_only_if_it_has_a_layer_that_spikes(
-    tmp_path, pictures, plan, spikes
+    tmp_path, pictures, plan, parts
 ):
     model = InputBlockingSNN(f"VGG5_wFeedback_{plan}", readout="membrane", fc_width=4).eval()
-    reel = filmed(model, torch.from_numpy(moving(1))[:, None], torch.tensor([3]))
-    save_stream(tmp_path / "a.png", reel)
-    *_, spiking = pictures[-1].axes
-    names = [text.get_text() for text in spiking.get_legend().get_texts()]
-    assert names == [part for part in PARTS if spikes or part != "decoder"]
+    frames = torch.from_numpy(moving_square(1))[:, None]
+
+    save_stream(tmp_path / "a.png", make_reel(model, frames, torch.tensor([3])))
+
+    legend = pictures[-1].axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == parts
 
 
-def digits(many=50):
-    return load_data("MNIST", limit_test=many)[2].images[:, 0]
+# --- moving scenes, as benchmarks show them
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Load test images (N, 28, 28), uint8."""
+    return load_data("MNIST", limit_test=50)[2].images[:, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_moving_scene_is_that_of_its_seed(kind):
-    one, again, other = (moving_scenes(kind, digits(), 3, 20, seed) for seed in (1, 1, 2))
-    assert all(map(torch.equal, one, again)) and not torch.equal(one.frames, other.frames)
-    assert (
-        one.frames.unique().tolist() == [0, 255]
-        and len(moving_scenes(kind, digits(), 3, 20, grey=True).frames.unique()) > 50
-    )
-    noisy = moving_scenes(kind, digits(), 3, 20, 1, noise=0.1)
-    assert (
-        torch.equal(noisy.digits, one.digits)
-        and 0.08 < (noisy.frames != one.frames).double().mean() < 0.12
-    )
+def test_a_moving_scene_is_that_of_its_seed(digits, kind):
+    scene = moving_scenes(kind, digits, 3, 20, 1)
+    again = moving_scenes(kind, digits, 3, 20, 1)
+    other = moving_scenes(kind, digits, 3, 20, 2)
+
+    for part, part_again in zip(scene, again, strict=True):
+        assert torch.equal(part, part_again)
+    assert not torch.equal(scene.frames, other.frames)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moving_scene_is_black_and_white_or_grey(digits, kind):
+    scene = moving_scenes(kind, digits, 3, 20, 1)
+    grey = moving_scenes(kind, digits, 3, 20, grey=True)
+
+    assert scene.frames.unique().tolist() == [0, 255]
+    assert len(grey.frames.unique()) > 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_turns_a_tenth_of_the_pixels(digits, kind):
+    scene = moving_scenes(kind, digits, 3, 20, 1)
+    noisy = moving_scenes(kind, digits, 3, 20, 1, noise=0.1)
+
+    assert torch.equal(noisy.digits, scene.digits)
+    assert 0.08 < (noisy.frames != scene.frames).double().mean() < 0.12
+
+
+@pytest.mark.parametrize(("kind", "fastest"), [("one", 2), ("two", 2), ("still", 0)])
+def test_digits_have_velocities_of_up_to_2_pixels(digits, kind, fastest):
+    assert moving_scenes(kind, digits, 6, 40).velocity.abs().max() == fastest
+
+
+@pytest.mark.parametrize("kind", ["one", "still"])
+def test_a_digit_moves_by_its_velocity(digits, kind):
+    scenes = moving_scenes(kind, digits, 6, 40)
+    for number in range(6):
+        frames = scenes.frames[number]
+        (velocity,) = scenes.velocity[number].movedim(1, 0)  # of the only digit, (T, 2)
+        for step in range(1, 40):
+            if not scenes.changed[number, step]:
+                moved = frames[step - 1].roll(velocity[step].tolist(), (0, 1))
+                assert torch.equal(frames[step], moved)
 
 
 @pytest.mark.parametrize("kind", ["one", "two", "still"])
-def test_digits_move_by_their_velocity(kind):
-    scene, seen = moving_scenes(kind, digits(), 6, 40), digits() > 127
-    assert scene.velocity.abs().max() == (0 if kind == "still" else 2)
-    lone = moving_scenes("one" if kind == "two" else kind, digits(), 6, 40)
-    for frames, changed, (velocity,) in zip(
-        lone.frames, lone.changed, lone.velocity.movedim(2, 1), strict=True
-    ):
-        for at in range(1, 40):
-            assert changed[at] or torch.equal(
-                frames[at], frames[at - 1].roll(velocity[at].tolist(), (0, 1))
-            )
-    ink = seen[scene.digits].sum((-1, -2))
-    assert ((scene.frames > 0).sum((-1, -2)) <= ink.sum(-1)).all() and (
-        (scene.frames > 0).sum((-1, -2)) >= ink.amax(-1)
-    ).all()
-    assert (
-        scene.changed[:, 1:] >= (scene.digits[:, 1:] != scene.digits[:, :-1]).any(-1)
-    ).all() and scene.changed[:, 0].all()
+def test_a_frame_has_the_ink_of_its_digits_which_may_overlap(digits, kind):
+    scenes = moving_scenes(kind, digits, 6, 40)
+
+    ink = (scenes.frames > 0).sum((-1, -2))
+    ink_of_digits = (digits > 127)[scenes.digits].sum((-1, -2))
+    assert (ink <= ink_of_digits.sum(-1)).all()
+    assert (ink >= ink_of_digits.amax(-1)).all()
 
 
-def test_a_bar_stands_still_before_the_digit():
-    frames = moving_scenes("bar", digits(), 2, 30).frames
-    assert ((frames == 255).all(1).all(1).sum(1) == 6).all() and (
-        frames[:, 1:] != frames[:, :-1]
-    ).any()
+@pytest.mark.parametrize("kind", ["one", "two", "still"])
+def test_the_first_frame_and_each_new_digit_are_changes(digits, kind):
+    scenes = moving_scenes(kind, digits, 6, 40)
+
+    has_new_digit = (scenes.digits[:, 1:] != scenes.digits[:, :-1]).any(-1)
+    assert scenes.changed[:, 0].all()
+    assert scenes.changed[:, 1:][has_new_digit].all()
+
+
+def test_a_bar_stands_still_before_the_digit(digits):
+    frames = moving_scenes("bar", digits, 2, 30).frames
+
+    is_white = frames == 255
+    white_columns = is_white.all(1).all(1)  # in all frames and rows
+    assert (white_columns.sum(1) == 6).all()
+    assert (frames[:, 1:] != frames[:, :-1]).any()

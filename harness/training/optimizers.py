@@ -161,7 +161,9 @@ def parameter_groups(model: nn.Module, bias_learning_rate: float, has_decay: boo
     list of dict
         Groups as ``torch.optim`` takes them.
     """
-    weights, others, biases = [], [], []
+    weights = []
+    others = []
+    biases = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
