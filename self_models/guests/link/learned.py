@@ -136,13 +136,32 @@ def train_synapses(
 def expected_cost(
     synapses: LearnedSynapses, example: Example, shifts: Shifts, side: int
 ) -> torch.Tensor:
-    """Return the mean cost per block, expected over a softmax of the potentials."""
+    """Return what the shifts that synapses prefer would cost at the next frame.
+
+    Parameters
+    ----------
+    synapses : LearnedSynapses
+        Return learned costs (S, R, C). A neuron's potential is minus its learned cost,
+        so the shift of least learned cost is the most likely choice.
+    example : Example
+    shifts : Shifts
+    side : int
+        Of the blocks, in pixels.
+
+    Returns
+    -------
+    Tensor of shape ()
+        In events: the mean over the blocks, expected over a softmax of the potentials.
+        Gradients lead to the synapses.
+    """
     share_held = held_shares(example.held, len(shifts), side)
     now = example.now.at_side(side)
-    evidence = evidence_of(now, example.earlier.at_side(side), share_held)
-    chance = (-synapses(evidence, side)).softmax(0)
-    following = to_side(example.following, side)
-    return (chance * following).sum(0).mean()
+    earlier = example.earlier.at_side(side)
+    learned_costs = synapses(evidence_of(now, earlier, share_held), side)
+
+    chance_of_choice = (-learned_costs).softmax(0)
+    cost_at_next_frame = to_side(example.following, side)
+    return (chance_of_choice * cost_at_next_frame).sum(0).mean()
 
 
 def held_shares(held: torch.Tensor, num_shifts: int, side: int) -> torch.Tensor:

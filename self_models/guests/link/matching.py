@@ -13,6 +13,7 @@ from self_models.guests.link.shifts import Shifts
 
 SMALLEST = 4  # side of the smallest blocks, in pixels
 LARGEST = 16
+SIDES = (4, 8, 16)  # of blocks, each of four of the size before
 DIFFERENCE = 0.6  # what a whole range of grey, missing in one pixel, adds to the cost
 EVENT = 1.0  # what a pixel that is sent costs
 TIE = 1e-3  # of equal costs the shorter shift wins: cost of a pixel's length
@@ -186,31 +187,29 @@ def choose_shifts(
     changes : list of ChangedBlocks
         Of each side, from the largest to the smallest.
     """
+    # From the smallest blocks up: the least cost so far, and where a candidate has it.
+    # At first each block keeps its shift. (R, C), half of that for blocks of twice the side.
     least = costs.gather(0, held[None])[0]
-    takes = {}
-    side = SMALLEST
-    while side <= LARGEST:
+    is_better = {}
+    for side in SIDES:
         if side > SMALLEST:
             least = coarser(least[None])[0]
         if side in candidates:
-            cost_of_taking = candidates[side].cost + price
-            takes[side] = cost_of_taking < least
-            least = torch.minimum(least, cost_of_taking)
-        side *= 2
+            cost_of_change = candidates[side].cost + price
+            is_better[side] = cost_of_change < least
+            least = torch.minimum(least, cost_of_change)
 
-    # From the largest blocks down: where one is taken, its parts are not asked.
+    # From the largest blocks down: where one is changed, its parts are not asked.
     changes = []
-    side = LARGEST
-    is_taken = torch.zeros_like(least, dtype=torch.bool)
-    shift = torch.zeros_like(least, dtype=torch.int64)
-    while side >= SMALLEST:
+    is_changed = torch.zeros_like(least, dtype=torch.bool)
+    new_shift = torch.zeros_like(least, dtype=torch.int64)
+    for side in reversed(SIDES):
+        if side < LARGEST:
+            is_changed = enlarge(is_changed)
+            new_shift = enlarge(new_shift)
         if side in candidates:
-            changed = takes[side] & ~is_taken
-            shift = torch.where(changed, candidates[side].shift, shift)
-            is_taken = is_taken | changed
+            changed = is_better[side] & ~is_changed
+            new_shift = torch.where(changed, candidates[side].shift, new_shift)
+            is_changed = is_changed | changed
             changes.append(ChangedBlocks(side, changed, candidates[side].shift))
-        if side > SMALLEST:
-            is_taken = enlarge(is_taken)
-            shift = enlarge(shift)
-        side //= 2
-    return torch.where(is_taken, shift, held), changes
+    return torch.where(is_changed, new_shift, held), changes

@@ -92,24 +92,34 @@ class LinkCount:
         frame : Tensor of shape (1, H, W)
             The true one.
         """
-        count = int(step.events.sum())
-        self.pixels.append(count)
-        difference = ((frame - step.prediction) * GREY_LEVELS).round().int()
-        values, counts = difference[step.events].unique(return_counts=True)
-        self.pixel_symbols.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        self.pixel_symbols["nothing"] += frame.numel() - count
-        self.fixed_bits += count * (address_bits(frame.numel()) + VALUE_BITS)
+        self._add_pixels(step, frame)
+        self.vectors.append(0)
+        if self.sends_shifts:
+            self._add_shifts(step)
         self.squared_error += float((step.rebuilt - frame).square().sum())
         self.num_pixels += frame.numel()
         self.additions += step.report.additions
         self.multiply_adds += step.report.multiply_adds
         self.spikes += step.report.spikes
-        self.vectors.append(0)  # to which the shifts of this frame are added
-        if self.sends_shifts:
-            self._add_shifts(step)
+
+    def _add_pixels(self, step: LinkStep, frame: torch.Tensor) -> None:
+        """Count the pixels that are sent.
+
+        One that is not sent takes no bits of fixed length, and is a symbol "nothing"
+        for the entropy.
+        """
+        num_sent = int(step.events.sum())
+        self.pixels.append(num_sent)
+        self.fixed_bits += num_sent * (address_bits(frame.numel()) + VALUE_BITS)
+
+        difference = ((frame - step.prediction) * GREY_LEVELS).round().int()
+        levels, counts = difference[step.events].unique(return_counts=True)
+        for level, count in zip(levels.tolist(), counts.tolist(), strict=True):
+            self.pixel_symbols[level] += count
+        self.pixel_symbols["nothing"] += frame.numel() - num_sent
 
     def _add_shifts(self, step: LinkStep) -> None:
-        """Count the blocks that were sent a new shift, for each size of block.
+        """Add the blocks that have a new shift to the last of `vectors`, and their bits.
 
         A block that keeps its shift sends nothing: it takes no bits of fixed length,
         and is a symbol "nothing" for the entropy.

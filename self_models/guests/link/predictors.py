@@ -166,12 +166,29 @@ class MotionPredictor:
         self.found = None
 
     def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Report]:
-        """Return the shifted frame. See `run_link` for the arguments; B is 1."""
+        """Find a shift for each block, and return the last frame, shifted by them.
+
+        The shifts and their costs are kept for the next call.
+
+        Parameters
+        ----------
+        seen : Tensor of shape (1, 2, H, W)
+            The last rebuilt frame, and the one before.
+        frame : Tensor of shape (1, H, W)
+            The one that is to be sent. Only a predictor at the sender looks at it.
+
+        Returns
+        -------
+        prediction : Tensor of shape (1, H, W)
+        report : Report
+        """
         last, before = seen[0]
         if self.motion.at_sender:
+            # Which shifts of the last frame make the one that is to be sent?
             reference = last
             target = frame[0]
         else:
+            # Which shifts of the frame before have made the last one?
             reference = before
             target = last
         found = match_costs(self.shifts, reference, target, self.epsilon)
@@ -179,8 +196,9 @@ class MotionPredictor:
 
         held = self.held_shifts(found)
         candidates = self._find_candidates(found, held, report)
-        price = self.motion.price
-        self.chosen, report.changes = choose_shifts(held, found.costs, candidates, price)
+        chosen, changes = choose_shifts(held, found.costs, candidates, self.motion.price)
+        report.changes = changes
+        self.chosen = chosen
         self.found = found
         if not self.motion.at_sender:
             # Sender and receiver each have to find the shifts.

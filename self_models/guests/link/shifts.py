@@ -74,6 +74,8 @@ class Shifts:
     def _planes(self, frame: torch.Tensor) -> list[torch.Tensor]:
         """Return for each fraction the frame, moved by it, with margins of the reach.
 
+        Each window (H, W) of a plane is the frame at one of the shifts. Row by row, from
+        the plane's top left corner on, the windows are in the order of ``vectors``.
         Where a fraction is added, the first row or column is cut off: it would need
         pixels from beyond the margin.
         """
@@ -102,21 +104,22 @@ class Shifts:
         Tensor of shape (H, W)
         """
         height, width = frame.shape
-        of_pixel = chosen.repeat_interleave(block, 0).repeat_interleave(block, 1)
-        of_pixel = of_pixel[:height, :width]
+        shift = chosen.repeat_interleave(block, 0).repeat_interleave(block, 1)
+        shift = shift[:height, :width]  # of each pixel
         row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         taken = torch.zeros_like(frame)
-        first = 0  # shift of a plane
+        first_shift = 0  # of the plane
         for plane in self._planes(frame):
-            num_columns = plane.shape[1] - width + 1
-            num_shifts = num_columns * (plane.shape[0] - height + 1)
-            is_here = (of_pixel >= first) & (of_pixel < first + num_shifts)
-            # The number of a window is that of the row and the column where it begins.
-            window = of_pixel[is_here] - first
-            rows = row[is_here] + window // num_columns
-            columns = column[is_here] + window % num_columns
-            taken[is_here] = plane[rows, columns]
-            first += num_shifts
+            windows_in_row = plane.shape[1] - width + 1
+            windows_in_column = plane.shape[0] - height + 1
+            num_shifts = windows_in_row * windows_in_column
+            in_plane = (shift >= first_shift) & (shift < first_shift + num_shifts)
+            # The number of a window says in which row and column of the plane it begins.
+            window = shift[in_plane] - first_shift
+            rows = row[in_plane] + window // windows_in_row
+            columns = column[in_plane] + window % windows_in_row
+            taken[in_plane] = plane[rows, columns]
+            first_shift += num_shifts
         return taken
 
 
