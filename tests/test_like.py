@@ -865,7 +865,7 @@ BY_HAND = [
     pytest.param(
         one_neuron("IF", r=1.0, v_threshold=1.0),
         {"like": "norse", "v_reset": -0.25},
-        DENSE,
+        BOTH,
         [1, 1, 0],
         # -0.25 + 1; 1.75 is a spike
         [0.75, -0.25, -0.25],
