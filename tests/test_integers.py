@@ -27,7 +27,6 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
-TANH = {"readout": "membrane_rescaled", "readout_slew": 0.38}
 
 
 def test_portable_tanh_is_tanh_to_two_units_in_the_last_place():
@@ -75,8 +74,9 @@ def test_two_steps_of_whole_numbers_by_hand():
     model.features[0].weight.data.fill_(0.3)
     model = quantize(model.change(encoding="direct"))
 
-    # A white pixel, 255, is 1. Of all scales with which the weight fits 8 bits that is
-    # taken with which threshold and weight are nearest to 1 and 0.3.
+    # A white pixel, 255, is 1. Of all scales with which the weight fits 8 bits, that
+    # one is taken with which threshold and weight, both whole, are nearest to 1 and
+    # 0.3.
     threshold = model.features[1].threshold.item()
     weight = model.features[0].weight.item()
     assert threshold == round(threshold)
@@ -256,7 +256,8 @@ def test_no_sum_is_rounded(update):
         membrane_floor=2.3,
         blocking="dynamic",
         surprise=0.5,
-        **TANH,
+        readout="membrane_rescaled",  # by tanh
+        readout_slew=0.38,
         **BIAS,
     )
     model = quantize(model)
